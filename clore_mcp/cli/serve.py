@@ -1,0 +1,70 @@
+"""`clore-mcp`: the MCP server on stdio, and its clean end at EOF, SIGTERM and Ctrl-C."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from clore_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from clore_mcp.sandbox import Running
+
+SANDBOX_GAP_SECONDS: Final = 0.25  # the sandbox of `--sandbox` takes four requests a second, to keep a tour short
+SANDBOX_URL_FILE: Final = "url"
+
+
+def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager[object]]:
+    """Settings that point at a simulated marketplace inside this process, and the context that runs it."""
+    from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
+
+    running: Running = start_in_thread(
+        Options(interval=SANDBOX_GAP_SECONDS * 0.8, create_interval=SANDBOX_GAP_SECONDS * 4, speed=10.0)
+    )
+    inside = settings.with_sandbox(running.url, SANDBOX_KEY, gap_seconds=SANDBOX_GAP_SECONDS)
+    inside.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (inside.state_dir / SANDBOX_URL_FILE).write_text(running.url, encoding="utf-8")
+    return inside, running
+
+
+def serve(settings: Settings, *, sandbox: bool) -> int:
+    """Run until the client goes away or a signal comes."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(levelname)s %(message)s")
+    world: AbstractContextManager[object] = nullcontext()
+    if sandbox:
+        settings, world = sandbox_inside(settings)
+    with world:
+        signalled = anyio.run(_serve, settings)
+    if signalled:
+        # The SDK's reader thread waits for a line that may never come; everything of ours is closed by now.
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+async def _serve(settings: Settings) -> bool:
+    from clore_mcp.server import create_server
+
+    server = create_server(settings)
+    signalled = False
+
+    async def end_on_signal(scope: anyio.CancelScope) -> None:
+        nonlocal signalled
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                signalled = True
+                scope.cancel()
+                return
+
+    async with anyio.create_task_group() as group:
+        if sys.platform != "win32":  # there asyncio takes no signal handlers, and clients end the server by EOF
+            group.start_soon(end_on_signal, group.cancel_scope)
+        await server.run_stdio_async()
+        group.cancel_scope.cancel()
+    return signalled

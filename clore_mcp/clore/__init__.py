@@ -1,0 +1,47 @@
+"""The Clore API, usable on its own: a client, what it answers, and when requests may leave."""
+
+from clore_mcp.clore.client import (
+    DEFAULT_API_URL,
+    USER_AGENT,
+    BeforeSend,
+    CloreClient,
+    Created,
+    CreateRequest,
+    OrdersReply,
+    Timing,
+)
+from clore_mcp.clore.models import (
+    Offer,
+    OrderRow,
+    PohBalance,
+    RenterFees,
+    Rows,
+    ServerRow,
+    SpotBook,
+    Wallet,
+)
+from clore_mcp.clore.pacing import Gaps, Lane, Pacer, ProcessPacer, Turn
+
+__all__ = [
+    "DEFAULT_API_URL",
+    "USER_AGENT",
+    "BeforeSend",
+    "CloreClient",
+    "CreateRequest",
+    "Created",
+    "Gaps",
+    "Lane",
+    "Offer",
+    "OrderRow",
+    "OrdersReply",
+    "Pacer",
+    "PohBalance",
+    "ProcessPacer",
+    "RenterFees",
+    "Rows",
+    "ServerRow",
+    "SpotBook",
+    "Timing",
+    "Turn",
+    "Wallet",
+]

@@ -1,0 +1,222 @@
+"""A reply of the Clore API, read: its fields, or the failure that it means.
+
+Clore answers with an int `code` in the body, and that outranks the HTTP status: a refusal may come with 200 or 500.
+Every sentence here is ours. What Clore, a host or a proxy wrote is data: it is cut, cleaned and kept in `reported`.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from clore_mcp.errors import (
+    AlreadyRented,
+    BidTooLow,
+    CloreError,
+    CurrencyNotAllowed,
+    InternalFault,
+    InvalidApiKey,
+    InvalidEndpoint,
+    InvalidInput,
+    LoweringTooSoon,
+    NotEnoughBalance,
+    NotJson,
+    RateLimited,
+    ServerOffline,
+    ServerUnknown,
+    Spent,
+    StepTooLarge,
+    Truncated,
+    Unclear,
+    UnknownRefusal,
+)
+
+REPORTED_LENGTH: Final = 200
+LOOK_FIRST: Final = "Don't send it again: look at list_orders first."
+_BLOCKED_HINT: Final = (
+    "Try from another network, or ask the operator to look for a proxy in the way; nothing in the request is wrong."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One call of the API and the words for it: "make the order", "the order was made" (only what writes has that)."""
+
+    method: str
+    path: str
+    verb: str
+    outcome: str = ""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it changes something at Clore."""
+        return bool(self.outcome)
+
+
+def read_reply(status: int, headers: Mapping[str, str], body: bytes, endpoint: Endpoint) -> dict[str, Any]:
+    """The fields of a reply with code 0; anything else raises. Keys of `headers` are looked up in lower case."""
+    if 300 <= status < 400:
+        raise unclear(NotJson, endpoint, "a redirect came back, and the key is not carried to another address")
+    fields = _parse(status, body, endpoint)
+    code = fields.get("code") if fields is not None else None
+    if fields is not None and isinstance(code, int) and not isinstance(code, bool):
+        if code == 0:
+            return fields
+        raise _coded(code, fields, headers, endpoint)
+    if status == 401:
+        raise _invalid_key(endpoint)
+    if status == 429:
+        raise _rate_limited(headers, endpoint)
+    raise _not_clores(status, body, endpoint)
+
+
+def unclear(kind: type[Unclear], endpoint: Endpoint, what: str, *, hint: str | None = None) -> Unclear:
+    """The failure for a call that nobody can settle by itself; after a write its hint is always to look first."""
+    if not endpoint.writes:
+        return kind(f"Clore could not {endpoint.verb}: {what}.", hint=hint, spent=Spent.NO)
+    message = f"Clore could not say whether {endpoint.outcome}: {what}."
+    return kind(message, hint=LOOK_FIRST, spent=Spent.UNKNOWN)
+
+
+def unexpected(endpoint: Endpoint, what: str) -> Unclear:
+    """The failure for a reply with code 0 whose fields are not what they should be."""
+    return unclear(NotJson, endpoint, f"the reply has {what}")
+
+
+def header_time(headers: Mapping[str, str]) -> float | None:
+    """Clore's own clock as the reply states it (HTTP Date), in unix seconds."""
+    try:
+        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that Retry-After asks for, as a number or as a date beside the reply's own Date."""
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    now, then = header_time(headers), header_time({"date": text})
+    return max(then - now, 0.0) if now is not None and then is not None else None
+
+
+def clean(text: object) -> str:
+    """Foreign text as harmless data: one line, no control or direction characters, at most 200 characters."""
+    characters = (" " if unicodedata.category(one)[0] in "CZ" else one for one in str(text)[: 4 * REPORTED_LENGTH])
+    return " ".join("".join(characters).split())[:REPORTED_LENGTH]
+
+
+def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | None:
+    """The JSON object in a body, or None when it is something else."""
+    try:
+        value = from_json(body)
+    except ValueError as error:
+        broke_off = body.lstrip().startswith(b"{") and "EOF while parsing" in str(error)
+    else:
+        return value if isinstance(value, dict) else None
+    if broke_off and 200 <= status < 300:
+        raise unclear(Truncated, endpoint, "the reply broke off in the middle")
+    return None
+
+
+def _coded(code: int, fields: dict[str, Any], headers: Mapping[str, str], endpoint: Endpoint) -> CloreError:
+    if code == 5:
+        return _rate_limited(headers, endpoint)
+    if code == 6:
+        return _refusal(fields, endpoint)
+    if code == 1:
+        return unclear(InternalFault, endpoint, "a fault of its own database (code 1)")
+    if code == 2:
+        return InvalidInput(f"Clore did not {endpoint.verb}: it does not accept the request's fields (code 2).")
+    if code == 3:
+        return _invalid_key(endpoint)
+    if code == 4:
+        return InvalidEndpoint(f"Clore did not {endpoint.verb}: it knows no such endpoint (code 4).")
+    return _unknown(f"code {code}", fields.get("error", ""), endpoint)
+
+
+def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
+    """Code 6: the class of its word, with that word's numbers. Clore mixes hyphens and underscores; both are read."""
+    word = fields.get("error")
+    build = _REFUSALS.get(word.strip().lower().replace("-", "_")) if isinstance(word, str) else None
+    if build is None:
+        return _unknown("code 6", word or "", endpoint)
+    return build(f"Clore did not {endpoint.verb}: ", fields)
+
+
+def _unknown(code: str, reported: object, endpoint: Endpoint) -> UnknownRefusal:
+    what = f"with words that no documentation names ({code})"
+    if not endpoint.writes:
+        return UnknownRefusal(f"Clore refused to {endpoint.verb} {what}.", reported=clean(reported))
+    message = f"Clore could not say whether {endpoint.outcome}: it answered {what}."
+    failure = UnknownRefusal(message, reported=clean(reported), spent=Spent.UNKNOWN)
+    failure.hint = LOOK_FIRST
+    return failure
+
+
+def _invalid_key(endpoint: Endpoint) -> InvalidApiKey:
+    return InvalidApiKey(f"Clore did not {endpoint.verb}: it does not know this API key (code 3).")
+
+
+def _rate_limited(headers: Mapping[str, str], endpoint: Endpoint) -> RateLimited:
+    message = f"Clore did not {endpoint.verb}: too many requests on this key (code 5)."
+    return RateLimited(message, retry_after_seconds=retry_after(headers))
+
+
+def _not_clores(status: int, body: bytes, endpoint: Endpoint) -> Unclear:
+    """A reply that something else wrote, or that Clore never documented."""
+    if status == 403 and b"error code: 1010" in body[:1000]:
+        what = "a proxy in front of it blocked this program's User-Agent or address (HTTP 403, error code 1010)"
+        return unclear(NotJson, endpoint, what, hint=_BLOCKED_HINT)
+    if not body.strip():
+        return unclear(NotJson, endpoint, f"an empty reply came back (HTTP {status})")
+    return unclear(NotJson, endpoint, f"a reply came back that is not Clore's (HTTP {status})")
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _per_day(lead: str, value: float | None) -> str:
+    return "" if value is None else f" ({lead} {value:.10g} per day in the order's currency)"
+
+
+def _bid_too_low(lead: str, fields: dict[str, Any]) -> BidTooLow:
+    least = _number(fields.get("min_price"))
+    return BidTooLow(
+        f"{lead}the bid is under the host's minimum{_per_day('at least', least)}.", min_price_per_day=least
+    )
+
+
+def _step_too_large(lead: str, fields: dict[str, Any]) -> StepTooLarge:
+    step = _number(fields.get("max_step"))
+    return StepTooLarge(f"{lead}that lowers it too much at once{_per_day('at most', step)}.", max_step_per_day=step)
+
+
+def _lowering_too_soon(lead: str, fields: dict[str, Any]) -> LoweringTooSoon:
+    seconds = _number(fields.get("time_to_lowering"))
+    return LoweringTooSoon(
+        f"{lead}it may be lowered once in 600 seconds.", retry_after_seconds=600.0 if seconds is None else seconds
+    )
+
+
+_REFUSALS: Final[dict[str, Callable[[str, dict[str, Any]], CloreError]]] = {
+    "server_already_rented": lambda lead, _: AlreadyRented(
+        f"{lead}the server is rented already, maybe by this account."
+    ),
+    "currency_not_allowed": lambda lead, _: CurrencyNotAllowed(f"{lead}the host does not take this currency."),
+    "server_dont_exist": lambda lead, _: ServerUnknown(f"{lead}the server is not on the marketplace any more."),
+    "server_offline": lambda lead, _: ServerOffline(f"{lead}the server is offline."),
+    "not_enough_balance": lambda lead, _: NotEnoughBalance(f"{lead}the wallet does not hold enough."),
+    "too_low_price": _bid_too_low,
+    "exceeded_max_step": _step_too_large,
+    "can_lower_every_600_seconds": _lowering_too_soon,
+}

@@ -1,0 +1,140 @@
+"""Countries and regions as people write them, read into ISO 3166 two-letter codes.
+
+Continents follow the United Nations' list (M49): Russia, Ukraine and Belarus are in Europe, Turkey, Cyprus and the
+Caucasus in Asia. "eu" is the Union with its 27 members, "europe" the continent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Final
+
+from clore_mcp.errors import ArgumentInvalid
+from clore_mcp.text import clean
+
+_AFRICA = (
+    "AO BF BI BJ BW CD CF CG CI CM CV DJ DZ EG EH ER ET GA GH GM GN GQ GW IO KE KM LR LS LY MA MG ML MR MU MW MZ NA NE "
+    "NG RE RW SC SD SH SL SN SO SS ST SZ TD TF TG TN TZ UG YT ZA ZM ZW"
+)
+_ASIA = (
+    "AE AF AM AZ BD BH BN BT CN CY GE HK ID IL IN IQ IR JO JP KG KH KP KR KW KZ LA LB LK MM MN MO MV MY NP OM PH PK PS "
+    "QA SA SG SY TH TJ TL TM TR TW UZ VN YE"
+)
+_EUROPE = (
+    "AD AL AT AX BA BE BG BY CH CZ DE DK EE ES FI FO FR GB GG GI GR HR HU IE IM IS IT JE LI LT LU LV MC MD ME MK MT NL "
+    "NO PL PT RO RS RU SE SI SJ SK SM UA VA XK"
+)
+_NORTH_AMERICA = (
+    "AG AI AW BB BL BM BQ BS BZ CA CR CU CW DM DO GD GL GP GT HN HT JM KN KY LC MF MQ MS MX NI PA PM PR SV SX TC TT US "
+    "VC VG VI"
+)
+_SOUTH_AMERICA = "AR BO BR BV CL CO EC FK GF GS GY PE PY SR UY VE"
+_OCEANIA = "AS AU CC CK CX FJ FM GU HM KI MH MP NC NF NR NU NZ PF PG PN PW SB TK TO TV UM VU WF WS"
+_UNION = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
+_CENTRAL_AMERICA = "BZ CR GT HN NI PA SV"
+
+REGIONS: Final = MappingProxyType(
+    {
+        name: frozenset(codes.split())
+        for name, codes in {
+            "africa": _AFRICA,
+            "asia": _ASIA,
+            "europe": _EUROPE,
+            "eu": _UNION,
+            "north-america": _NORTH_AMERICA,
+            "south-america": _SOUTH_AMERICA,
+            "oceania": _OCEANIA,
+            "america": f"{_NORTH_AMERICA} {_SOUTH_AMERICA}",
+            "latin-america": f"{_CENTRAL_AMERICA} {_SOUTH_AMERICA} MX CU DO PR",
+            "central-america": _CENTRAL_AMERICA,
+            "nordics": "AX DK FI FO IS NO SE",
+            "scandinavia": "DK NO SE",
+            "baltics": "EE LT LV",
+            "benelux": "BE LU NL",
+            "balkans": "AL BA BG GR HR ME MK RO RS SI XK",
+            "dach": "AT CH DE",
+            "middle-east": "AE BH CY EG IL IQ IR JO KW LB OM PS QA SA SY TR YE",
+            "east-asia": "CN HK JP KP KR MN MO TW",
+            "southeast-asia": "BN ID KH LA MM MY PH SG TH TL VN",
+            "south-asia": "AF BD BT IN LK MV NP PK",
+            "central-asia": "KG KZ TJ TM UZ",
+            "cis": "AM AZ BY KG KZ MD RU TJ UZ",
+        }.items()
+    }
+)
+_REGION_ALIASES: Final = MappingProxyType(
+    {
+        "european-union": "eu",
+        "north-american": "north-america",
+        "south-american": "south-america",
+        "americas": "america",
+        "european": "europe",
+        "asian": "asia",
+        "african": "africa",
+        "nordic": "nordics",
+        "latam": "latin-america",
+        "australasia": "oceania",
+        "apac": "asia",
+    }
+)
+COUNTRIES: Final = frozenset(
+    " ".join((_AFRICA, _ASIA, _EUROPE, _NORTH_AMERICA, _SOUTH_AMERICA, _OCEANIA, "AQ")).split()
+)
+# One country an item: code, then its names.
+_NAMES: Final = """
+AE united-arab-emirates uae emirates|AF afghanistan|AL albania|AM armenia|AO angola|AR argentina|AT austria
+AU australia|AZ azerbaijan|BA bosnia bosnia-and-herzegovina|BD bangladesh|BE belgium|BG bulgaria|BH bahrain|BO bolivia
+BR brazil brasil|BW botswana|BY belarus|CA canada|CD dr-congo|CH switzerland swiss|CI ivory-coast cote-d-ivoire
+CL chile|CM cameroon|CN china prc
+CO colombia|CR costa-rica|CU cuba|CY cyprus|CZ czechia czech-republic czech|DE germany deutschland|DK denmark
+DO dominican-republic|DZ algeria|EC ecuador|EE estonia|EG egypt|ES spain|ET ethiopia|FI finland|FJ fiji|FR france
+GB uk united-kingdom great-britain britain england scotland wales|GE georgia|GH ghana|GL greenland|GR greece
+GT guatemala|HK hong-kong hongkong|HN honduras|HR croatia|HU hungary|ID indonesia|IE ireland|IL israel|IN india
+IQ iraq|IR iran|IS iceland|IT italy|JM jamaica|JO jordan|JP japan|KE kenya|KG kyrgyzstan|KH cambodia|KP north-korea
+KR south-korea korea republic-of-korea|KW kuwait|KZ kazakhstan|LA laos|LB lebanon|LI liechtenstein|LK sri-lanka
+LT lithuania|LU luxembourg|LV latvia|LY libya|MA morocco|MC monaco|MD moldova|ME montenegro|MG madagascar
+MK north-macedonia macedonia|MM myanmar burma|MN mongolia|MO macau macao|MT malta|MU mauritius|MV maldives|MX mexico
+MY malaysia|MZ mozambique|NA namibia|NG nigeria|NI nicaragua|NL netherlands holland|NO norway|NP nepal|NZ new-zealand
+OM oman|PA panama|PE peru|PH philippines|PK pakistan|PL poland|PR puerto-rico|PS palestine|PT portugal|PY paraguay
+QA qatar|RE reunion|RO romania|RS serbia|RU russia russian-federation|RW rwanda|SA saudi-arabia saudi|SD sudan|SE sweden
+SG singapore|SI slovenia|SK slovakia|SN senegal|SV el-salvador|SY syria|TH thailand|TJ tajikistan|TM turkmenistan
+TN tunisia|TR turkey turkiye|TW taiwan|TZ tanzania|UA ukraine|UG uganda
+US usa united-states united-states-of-america u-s-a u-s|UY uruguay|UZ uzbekistan|VE venezuela|VN vietnam viet-nam
+XK kosovo|YE yemen|ZA south-africa|ZM zambia|ZW zimbabwe
+"""
+_BY_NAME: Final = MappingProxyType(
+    {name: item.split()[0] for item in re.split(r"[|\n]", _NAMES.strip()) for name in item.split()[1:]}
+)
+_NEAREST: Final = 3
+_ACCENTS: Final = re.compile("[\u0300-\u036f]")
+
+
+def codes(words: Iterable[str], argument: str = "countries") -> frozenset[str]:
+    """All countries that `words` name together ("de", "Germany", "europe"); ArgumentInvalid for a word unknown."""
+    found: set[str] = set()
+    for word in words:
+        for part in word.split(","):
+            if part.strip():
+                found |= _one(part, argument)
+    return frozenset(found)
+
+
+def _one(word: str, argument: str) -> frozenset[str]:
+    letters = _ACCENTS.sub("", unicodedata.normalize("NFKD", clean(word, 60))).lower()
+    key = re.sub(r"[^a-z0-9]+", "-", letters).strip("-").removeprefix("the-")
+    if key.upper() in COUNTRIES:
+        return frozenset((key.upper(),))
+    if key in _BY_NAME:
+        return frozenset((_BY_NAME[key],))
+    if region := REGIONS.get(_REGION_ALIASES.get(key, key)):
+        return region
+    near = difflib.get_close_matches(key, [*_BY_NAME, *REGIONS], n=_NEAREST, cutoff=0.6)
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ArgumentInvalid(
+        f"{argument}: no country or region is called '{clean(word, 40)}'.{meant}",
+        hint="Give ISO two-letter codes (DE, US), country names, or regions: " + ", ".join(sorted(REGIONS)) + ".",
+    )

@@ -1,0 +1,179 @@
+"""The marketplace as last fetched, with its age, and the one place in the process that fetches it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Final
+
+from clore_mcp.clore.models import Rows, ServerRow
+from clore_mcp.errors import Failure, NotFound
+from clore_mcp.market import gpus
+from clore_mcp.market.listing import Listing, read_listing
+from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose
+from clore_mcp.market.rates import Fees, OrderType, Rates, market_rates
+from clore_mcp.money import ZERO, Coin
+
+DEFAULT_MAX_AGE_SECONDS: Final = 60.0
+STALE_LIMIT_SECONDS: Final = 900.0  # older prices mislead more than an error does
+_PRICE_LISTS: Final = 16  # kept per snapshot; one is a list as long as the market
+
+PriceList = tuple[Priced | Unpriced, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The market at one instant. `stale_because` says why it could not be renewed when it is older than asked for."""
+
+    listings: tuple[Listing, ...]
+    fetched_at: float  # unix seconds
+    dropped: int  # rows that could not be read, or that repeated an id
+    rates: Rates
+    by_id: Mapping[int, Listing]
+    by_model: Mapping[str, tuple[Listing, ...]]
+    stale_because: str | None = None
+    _price_lists: dict[object, PriceList] = field(default_factory=dict, repr=False, compare=False)
+
+    def age_seconds(self, now: float) -> float:
+        """How old the data is; never negative, whatever the clock did."""
+        return max(0.0, now - self.fetched_at)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The GPU models on the market, sorted."""
+        return tuple(sorted(self.by_model))
+
+    def server(self, server_id: int) -> Listing:
+        """The listing with that id, or NotFound."""
+        listing = self.by_id.get(server_id)
+        if listing is None:
+            raise NotFound(
+                f"No server {server_id} is on the marketplace now.", hint="Search again; the listing may be gone."
+            )
+        return listing
+
+    def prices(
+        self,
+        order_type: OrderType,
+        fees: Fees,
+        *,
+        wallet: Wallet | None = None,
+        preferred: Coin | None = None,
+        only: Coin | None = None,
+    ) -> PriceList:
+        """Each listing's price, in the order of `listings`; worked out once for the same question."""
+        held = None if wallet is None else frozenset(coin for coin in Coin if (wallet.get(coin) or ZERO) > 0)
+        fractions = tuple(fees.fraction(order_type, coin) for coin in Coin)
+        key = (order_type, fractions, held, preferred, only)
+        if (known := self._price_lists.get(key)) is not None:
+            return known
+        priced = tuple(
+            choose(listing, order_type, fees, self.rates, wallet=wallet, preferred=preferred, only=only)
+            for listing in self.listings
+        )
+        if len(self._price_lists) >= _PRICE_LISTS:
+            self._price_lists.clear()
+        self._price_lists[key] = priced
+        return priced
+
+
+def build_snapshot(
+    rows: Iterable[ServerRow],
+    dropped: int = 0,
+    *,
+    fetched_at: float,
+    extra_rates: Mapping[Coin, Decimal] | None = None,
+) -> Snapshot:
+    """The market that `rows` describe. The first row of an id counts; a repeated one is dropped and counted."""
+    first: dict[int, ServerRow] = {}
+    repeated = 0
+    for row in rows:
+        if row.id in first:
+            repeated += 1
+        else:
+            first[row.id] = row
+    read_gpus = functools.cache(gpus.of_server)  # a few hundred names make up a market of thousands
+    listings = tuple(read_listing(row, read_gpus) for row in first.values())
+    models: dict[str, list[Listing]] = {}
+    for listing in listings:
+        models.setdefault(listing.gpu, []).append(listing)
+    return Snapshot(
+        listings=listings,
+        fetched_at=fetched_at,
+        dropped=dropped + repeated,
+        rates=market_rates(first.values(), extra_rates),
+        by_id=MappingProxyType({listing.server_id: listing for listing in listings}),
+        by_model=MappingProxyType({model: tuple(found) for model, found in models.items()}),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Dated:
+    """Rows that were fetched earlier, perhaps by another process, and when."""
+
+    rows: Rows[ServerRow]
+    fetched_at: float
+
+
+Fetch = Callable[[], Awaitable[Rows[ServerRow] | Dated]]
+
+
+class Market:
+    """Hands out the snapshot and renews it when it is too old: one fetch at a time, shared by all who wait."""
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        *,
+        extra_rates: Callable[[], Mapping[Coin, Decimal] | None] = lambda: None,
+    ) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._extra_rates = extra_rates
+        self._held: Snapshot | None = None
+        self._renewal: asyncio.Task[Snapshot] | None = None
+
+    async def snapshot(self, max_age_seconds: float = DEFAULT_MAX_AGE_SECONDS, *, allow_stale: bool = True) -> Snapshot:
+        """A snapshot at most so old. When it can't be renewed: the last one, if allowed and not too old, saying why.
+
+        A caller that goes away does not take the fetch from the others.
+        """
+        held = self._held
+        if held is not None and held.age_seconds(self._clock()) <= max_age_seconds:
+            return held
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(self._renew(), name="marketplace fetch")
+            self._renewal.add_done_callback(self._renewed)
+        try:
+            return await asyncio.shield(self._renewal)
+        except Failure as failure:
+            if not allow_stale or held is None or held.age_seconds(self._clock()) > STALE_LIMIT_SECONDS:
+                raise
+            return replace(held, stale_because=failure.message)
+
+    async def aclose(self) -> None:
+        """End a fetch that is still under way; whoever waits for it is cancelled."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait([self._renewal])
+
+    async def _renew(self) -> Snapshot:
+        got = await self._fetch()
+        dated = got if isinstance(got, Dated) else Dated(got, self._clock())
+        return await asyncio.to_thread(
+            build_snapshot,
+            dated.rows.rows,
+            dated.rows.dropped,
+            fetched_at=dated.fetched_at,
+            extra_rates=self._extra_rates(),
+        )
+
+    def _renewed(self, task: asyncio.Task[Snapshot]) -> None:
+        self._renewal = None
+        if not task.cancelled() and task.exception() is None:  # reading it keeps asyncio from reporting it unread
+            self._held = task.result()

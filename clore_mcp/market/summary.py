@@ -1,0 +1,91 @@
+"""The market at a glance: quartiles of a set of prices, and every GPU model with its counts and prices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from statistics import quantiles
+
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.pricing import Priced, Unpriced
+from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.market.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Quartiles:
+    """The middle of a set of prices in USD per GPU and hour, fee in, and over how many servers.
+
+    Rented servers count as well as free ones (what people pay is a price too), partially rented ones never.
+    """
+
+    low: Decimal
+    median: Decimal
+    high: Decimal
+    servers: int
+    includes_rented: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One GPU model on the market: servers and GPUs, free and in all, and what one GPU costs an hour."""
+
+    model: str
+    servers: int
+    servers_free: int
+    gpus: int
+    gpus_free: int
+    vram_gb: tuple[int, ...]
+    usd_per_gpu_hour: Quartiles | None
+    cheapest_free_usd_per_gpu_hour: Decimal | None
+
+
+def gpu_models_summary(
+    snapshot: Snapshot, fees: Fees, order_type: OrderType = OrderType.ON_DEMAND
+) -> tuple[ModelSummary, ...]:
+    """Every model on the market, those with the most free GPUs first."""
+    prices = zip(snapshot.listings, snapshot.prices(order_type, fees), strict=True)
+    by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {}
+    for listing, priced in prices:
+        by_model.setdefault(listing.gpu, []).append((listing, priced))
+    summaries = [_summary(model, servers) for model, servers in by_model.items()]
+    return tuple(sorted(summaries, key=lambda found: (-found.gpus_free, -found.gpus, found.model)))
+
+
+def quartiles(values: Iterable[Decimal]) -> Quartiles | None:
+    """The quartiles of `values`, or None where there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    if len(ordered) == 1:
+        return Quartiles(ordered[0], ordered[0], ordered[0], 1)
+    low, middle, high = quantiles(ordered, n=4, method="inclusive")
+    return Quartiles(low, middle, high, len(ordered))
+
+
+def per_gpu(listing: Listing, priced: Priced) -> Decimal:
+    """The all-in price per hour of one of the server's GPUs."""
+    return priced.usd_per_hour / listing.gpu_count
+
+
+def typical(servers: Iterable[tuple[Listing, Priced | Unpriced]]) -> Quartiles | None:
+    """What one GPU of these servers usually costs an hour."""
+    return quartiles(
+        per_gpu(listing, priced) for listing, priced in servers if isinstance(priced, Priced) and not listing.partial
+    )
+
+
+def _summary(model: str, servers: list[tuple[Listing, Priced | Unpriced]]) -> ModelSummary:
+    free = [(listing, priced) for listing, priced in servers if not listing.rented and not listing.partial]
+    offered = [per_gpu(listing, priced) for listing, priced in free if isinstance(priced, Priced)]
+    return ModelSummary(
+        model=model,
+        servers=len(servers),
+        servers_free=len(free),
+        gpus=sum(listing.gpu_count for listing, _ in servers),
+        gpus_free=sum(listing.gpu_count for listing, _ in free),
+        vram_gb=tuple(sorted({listing.vram_gb for listing, _ in servers if listing.vram_gb is not None})),
+        usd_per_gpu_hour=typical(servers),
+        cheapest_free_usd_per_gpu_hour=min(offered, default=None),
+    )

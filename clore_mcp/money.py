@@ -1,0 +1,125 @@
+"""Exact amounts: coins that never mix, prices per day and per hour, and every rounding by name.
+
+Clore lists prices per day, for the whole server, in one of three coins. People and limits think in USD per hour.
+All arithmetic is `Decimal`; storage is whole micro-dollars (`to_micros`) or the coin's own decimal text. Only a reply
+to a model turns into a float (`shown`). Rounding is always against us: what we might pay rounds up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from enum import StrEnum
+from typing import Final
+
+SECONDS_PER_DAY: Final = 86_400
+HOURS_PER_DAY: Final = Decimal(24)
+ZERO: Final = Decimal(0)
+_MICRO: Final = Decimal(1_000_000)
+
+
+class Coin(StrEnum):
+    """The coins that Clore takes, by its own names."""
+
+    BTC = "bitcoin"
+    CLORE = "CLORE-Blockchain"
+    USD = "USD-Blockchain"
+
+    @property
+    def precision(self) -> int:
+        """Decimal places that Clore uses for prices in this coin."""
+        return 8 if self is Coin.BTC else 2
+
+    @property
+    def ticker(self) -> str:
+        """The short name that people use: BTC, CLORE, USD."""
+        return {Coin.BTC: "BTC", Coin.CLORE: "CLORE", Coin.USD: "USD"}[self]
+
+    @classmethod
+    def parse(cls, text: str) -> Coin | None:
+        """The coin meant by `text` (Clore's name or a ticker, any case), or None."""
+        wanted = text.strip().lower()
+        return next(
+            (coin for coin in cls if wanted in (coin.value.lower(), coin.ticker.lower(), coin.name.lower())), None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """So much of one coin. Adding or comparing two coins raises ValueError."""
+
+    value: Decimal
+    coin: Coin
+
+    def __add__(self, other: Amount) -> Amount:
+        self._same(other)
+        return Amount(self.value + other.value, self.coin)
+
+    def __le__(self, other: Amount) -> bool:
+        self._same(other)
+        return self.value <= other.value
+
+    def _same(self, other: Amount) -> None:
+        if other.coin is not self.coin:
+            raise ValueError(f"{self.coin} and {other.coin} do not mix")
+
+
+@dataclass(frozen=True, slots=True)
+class DayPrice:
+    """A price per day for a whole server, in one coin, as a listing or a bid states it (renter's fee not included)."""
+
+    value: Decimal
+    coin: Coin
+
+    def for_seconds(self, seconds: Decimal | int) -> Amount:
+        """What `seconds` at this price come to, exactly."""
+        return Amount(self.value * Decimal(seconds) / SECONDS_PER_DAY, self.coin)
+
+    def usd_per_hour(self, usd_per_coin: Decimal) -> Decimal:
+        """This price in USD per hour at a rate, fee not included, exactly."""
+        return self.value * usd_per_coin / HOURS_PER_DAY
+
+    def raised(self, fraction: Decimal) -> DayPrice:
+        """This price with a margin on top (0.03 is 3 %)."""
+        return DayPrice(self.value * (1 + fraction), self.coin)
+
+    def floored(self) -> DayPrice:
+        """Rounded down to the coin's precision: the way a bid is cut so that it never exceeds what was approved."""
+        return DayPrice(self.value.quantize(Decimal(1).scaleb(-self.coin.precision), ROUND_FLOOR), self.coin)
+
+
+def to_micros(usd: Decimal) -> int:
+    """USD as whole micro-dollars, rounded up: a cost is never stored smaller than it is."""
+    return int((usd * _MICRO).to_integral_value(ROUND_CEILING))
+
+
+def from_micros(micros: int) -> Decimal:
+    """Whole micro-dollars as USD, exactly."""
+    return Decimal(micros) / _MICRO
+
+
+def wire_number(value: Decimal) -> int | float:
+    """The JSON number for a price: the shortest that reads back as the same number (10, not 10.0)."""
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def shown(value: Decimal, digits: int = 4) -> float:
+    """A number for a reply: rounded to `digits` places, or to three figures where it would vanish."""
+    if value and abs(value) < Decimal(1).scaleb(2 - digits):
+        return float(f"{value:.3g}")
+    return float(value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN))
+
+
+def dollars(usd: Decimal, *, up: bool = True) -> str:
+    """USD for a person, '$0.42' or '$0.0042', rounded up unless told otherwise (a question never understates)."""
+    places = 2 if abs(usd) >= 1 or usd == 0 else 4
+    text = f"{usd.quantize(Decimal(1).scaleb(-places), ROUND_CEILING if up else ROUND_HALF_EVEN):f}"
+    if places == 4 and text.endswith("00"):
+        text = text[:-2]
+    return f"-${text[1:]}" if text.startswith("-") else f"${text}"
+
+
+def plain(value: Decimal) -> str:
+    """A Decimal without an exponent or trailing zeros, for texts and for storage."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

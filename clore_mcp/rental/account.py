@@ -1,0 +1,104 @@
+"""The account in one view: wallets, burn, runway, fees, limits, what waits for a person, what happened unasked."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.money import ZERO, Coin, shown
+from clore_mcp.rental.appraisal import Appraiser, Evidence, used_now
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.desk import Desk, iso
+from clore_mcp.rental.exposure import UnknownRate, order_type_of, usd_per_hour
+from clore_mcp.rental.limits import Used
+from clore_mcp.rental.overview import Overview
+from clore_mcp.rental.readings import BROWSING_AGE
+from clore_mcp.state import ledger
+from clore_mcp.state.quotes import Quote
+from clore_mcp.text import clean
+
+_EVENT_STEPS: Final = ("late_order_adopted", "uncertain", "cancel_unverified", "ended", "ended_unseen", "orphaned")
+_EVENTS_SHOWN: Final = 10
+_EVENTS_SINCE_SECONDS: Final = 86_400
+
+
+async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, overview: Overview) -> dict[str, Any]:
+    """Everything that get_account tells."""
+    account = await desk.readings.account()
+    evidence = await appraiser.evidence(BROWSING_AGE)
+    now = desk.clock()
+    running = [row for row in evidence.current.rows if not row.expired]
+    rates = evidence.snapshot.rates
+    burn = sum((usd_per_hour(row, evidence.fees, rates) or ZERO for row in running), ZERO)
+    runway = _runway_hours(evidence, running)
+    events = await desk.state.read(
+        lambda tx: ledger.read(
+            tx, account=account, steps=_EVENT_STEPS, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_SHOWN
+        )
+    )
+    try:
+        used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now))
+    except UnknownRate:
+        used = None
+    return {
+        "wallets": await overview.balances(),
+        "burn_usd_per_hour": shown(burn),
+        "runway_hours": None if runway is None else round(float(runway), 1),
+        "fees": _fees(evidence.fees),
+        "limits": _limits(desk.caps, used),
+        "pending_approvals": [_waiting(quote) for quote in await approvals.waiting(account)],
+        "events": [
+            {"at": iso(entry.at), "what": entry.step.replace("_", " "), "order_id": entry.order_id} for entry in events
+        ],
+        "watchdog": "alive" if await desk.enforced_by() else "absent",
+    }
+
+
+def _runway_hours(evidence: Evidence, running: list[OrderRow]) -> Decimal | None:
+    """Until the first wallet that pays for something is empty."""
+    burn: dict[Coin, Decimal] = {}
+    for row in running:
+        coin = Coin.parse(row.currency or "")
+        if coin is not None and row.price is not None:
+            fee = evidence.fees.fraction(order_type_of(row), coin)
+            burn[coin] = burn.get(coin, ZERO) + row.price / 24 * (1 + fee)
+    balances = evidence.wallets.balances
+    lasts = [balances[coin] / hourly for coin, hourly in burn.items() if hourly and coin in balances]
+    return min(lasts, default=None)
+
+
+def _limits(caps: Caps, used: Used | None) -> dict[str, Any]:
+    taken = used or Used(caps.usd_per_hour, caps.usd_per_day, caps.active_orders)
+    rows = {
+        "usd_per_hour": (caps.usd_per_hour, taken.usd_per_hour),
+        "usd_per_order": (caps.usd_per_order, ZERO),
+        "usd_per_day": (caps.usd_per_day, taken.usd_per_day),
+        "active_orders": (Decimal(caps.active_orders), Decimal(taken.active_orders)),
+    }
+    return {
+        name: {"cap": shown(cap), "used": shown(use), "left": shown(max(ZERO, cap - use))}
+        for name, (cap, use) in rows.items()
+    }
+
+
+def _fees(fees: Fees) -> dict[str, Any]:
+    def percents(kind: OrderType) -> dict[str, float]:
+        return {coin.ticker: round(float(fees.fraction(kind, coin) * 100), 3) for coin in Coin}
+
+    return {
+        "on_demand_percent": percents(OrderType.ON_DEMAND),
+        "spot_percent": percents(OrderType.SPOT),
+        "assumed": fees.assumed,
+    }
+
+
+def _waiting(quote: Quote) -> dict[str, Any]:
+    return {
+        "approval_id": quote.id,
+        "what": clean(quote.question.split("\n", 1)[0], 160),
+        "state": quote.state,
+        "expires_at": iso(quote.expires_at),
+    }

@@ -1,0 +1,284 @@
+"""Changing a spot bid: raising it spends and is asked about; lowering it is free, and slow by Clore's rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import anyio
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import (
+    ArgumentInvalid,
+    BidTooLow,
+    CloreError,
+    Failure,
+    LoweringTooSoon,
+    NotFound,
+    Refused,
+    Spent,
+    StepTooLarge,
+)
+from clore_mcp.market.rates import OrderType
+from clore_mcp.market.spotbook import SpotView, read_book
+from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
+from clore_mcp.rental import disclosure, outcomes
+from clore_mcp.rental.appraisal import Appraiser, used_now
+from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.rental.desk import Desk, settle_quote
+from clore_mcp.rental.exposure import UnknownRate
+from clore_mcp.rental.limits import Refusal, Wanted, check
+from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, bid_within
+from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state.database import Tx
+from clore_mcp.state.quotes import Quote
+
+_LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Bid:
+    """A new bid for one order, in the order's coin, with what it may come to over the rest of its life."""
+
+    row: OrderRow
+    coin: Coin
+    usd_per_coin: Decimal
+    fee: Decimal
+    day: DayPrice
+    usd_per_hour: Decimal
+    worst_usd: Decimal
+
+    @property
+    def raises(self) -> bool:
+        """Whether the bid is above the present one."""
+        return self.row.price is None or self.day.value > self.row.price
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether Clore has this very bid already."""
+        return self.row.price is not None and self.day.value == self.row.price
+
+    def usd(self, per_day: Decimal) -> Decimal:
+        """A price per day in the order's coin as USD per hour, fee in."""
+        return DayPrice(per_day, self.coin).usd_per_hour(self.usd_per_coin) * (1 + self.fee)
+
+
+class Bidding:
+    """Prices, proposes and carries out changes of spot bids."""
+
+    def __init__(self, desk: Desk, appraiser: Appraiser) -> None:
+        self._desk = desk
+        self._appraiser = appraiser
+
+    async def already(self, ask: SetSpotPrice, account: str, digest: str) -> dict[str, Any] | None:
+        """A bid that is set already is found unchanged by `propose`."""
+        return None
+
+    def unfinished(self, quote: Quote) -> dict[str, Any]:
+        """The change is under way and its outcome unknown."""
+        return {
+            "status": "uncertain",
+            "order_id": quote.terms["order_id"],
+            "next": "The bid is being changed. Call again with the same arguments for the outcome.",
+        }
+
+    async def propose(self, ask: SetSpotPrice, account: str) -> Proposal | dict[str, Any]:
+        """What a person would be asked; an outcome where there is nothing to ask."""
+        bid = await self._price(ask, account)
+        if isinstance(bid, dict):
+            return bid
+        if bid.unchanged:
+            return await self._answer("unchanged", ask.order_id, bid)
+        if bid.raises:
+            refusals = await self._stands_against(account, bid)
+            if refusals:
+                return {**outcomes.refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
+        was = "unknown" if bid.row.price is None else f"{dollars(bid.usd(bid.row.price))} per hour"
+        day = f"{plain(bid.day.value)} {bid.coin.ticker} per day"
+        return Proposal(
+            terms={"order_id": ask.order_id, "bid_per_day": str(bid.day.value), "coin": bid.coin.value},
+            question=lambda quote_id: disclosure.bid_question(
+                quote_id, ask.order_id, was, bid.usd_per_hour, day, bid.worst_usd
+            ),
+            yes=Yes.ALWAYS if bid.raises else Yes.NEVER,
+        )
+
+    async def carry_out(self, quote: Quote, ask: SetSpotPrice, *, from_state: str, by: str) -> dict[str, Any]:
+        """Send the bid once and report what Clore made of it."""
+        bid = await self._price(ask, quote.account)
+        if isinstance(bid, dict):
+            return await settle_quote(self._desk, quote, bid)
+        approved = Decimal(quote.terms["bid_per_day"])
+        if bid.day.value > approved:  # the rate moved: never above what was approved
+            bid = self._at(bid, approved)
+        refusals = await self._claim(quote, bid, from_state=from_state, by=by)
+        if refusals is None:
+            return outcomes.in_progress(quote.id)
+        if refusals:
+            return await settle_quote(self._desk, quote, outcomes.refused(refusals))
+        return await settle_quote(self._desk, quote, await self._send(quote, ask, bid))
+
+    def _at(self, bid: Bid, per_day: Decimal) -> Bid:
+        return Bid(
+            bid.row, bid.coin, bid.usd_per_coin, bid.fee, DayPrice(per_day, bid.coin), bid.usd(per_day), bid.worst_usd
+        )
+
+    async def _price(self, ask: SetSpotPrice, account: str) -> Bid | dict[str, Any]:
+        readings = self._desk.readings
+        row = (await readings.orders(EXECUTION_AGE)).find(ask.order_id)
+        if row is None or row.expired:
+            raise NotFound(f"No order {ask.order_id} is running.", hint="list_orders shows what runs.")
+        if not row.spot:
+            raise ArgumentInvalid(f"Order {ask.order_id} is on-demand: its price is fixed.", hint="Only spot has bids.")
+        coin = Coin.parse(row.currency or "")
+        snapshot, fees = await readings.snapshot(), await readings.fees()
+        rate = snapshot.rates.usd_per(coin) if coin else None
+        if coin is None or rate is None:
+            return outcomes.unavailable([], f"No rate to USD is known for {row.currency}, so the bid can't be priced.")
+        fee = fees.fraction(OrderType.SPOT, coin)
+        listing = snapshot.by_id.get(row.server_id or 0)
+        minimum = listing.spot.get(coin) if listing else None
+        day = bid_within(ask.exact_bid, coin, rate, fee, minimum)
+        if day is None:
+            least = DayPrice(minimum or ZERO, coin).usd_per_hour(rate) * (1 + fee)
+            return {
+                **outcomes.unavailable([], f"The host takes no bid under {dollars(least)} per hour."),
+                "reason": "too_low_price",
+                "order_id": ask.order_id,
+            }
+        usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
+        lease = await self._desk.state.read(lambda tx: orders.get(tx, account, ask.order_id))
+        ends = lease.ends_api_at if lease else (row.created_at or 0) + (row.max_rental_seconds or 0)
+        hours = max(ZERO, Decimal(str(ends - readings.api_now())) / 3600) if ends else LONGEST_RENTAL_HOURS
+        spent = (row.spend or ZERO) * rate * (1 + fee)
+        creation = fees.creation_usd(OrderType.SPOT, coin, rate)
+        margin = Decimal(1) if coin is Coin.USD else Decimal("1.10")
+        return Bid(row, coin, rate, fee, day, usd_per_hour, spent + (usd_per_hour * hours + creation) * margin)
+
+    async def _stands_against(self, account: str, bid: Bid) -> list[Refusal]:
+        evidence = await self._appraiser.evidence()
+
+        def read(tx: Tx) -> list[Refusal]:
+            held = intents.reservation_of_order(tx, account, bid.row.id)
+            before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
+            try:
+                used = used_now(tx, account, evidence, self._desk.clock())
+            except UnknownRate as error:
+                return [Refusal("unknown_rate", ZERO, ZERO, bid.worst_usd, f"nobody here: {error}")]
+            wanted = Wanted(
+                usd_per_hour=max(ZERO, bid.usd_per_hour - before_hourly),
+                usd_per_order=bid.worst_usd,
+                usd_per_day=max(ZERO, bid.worst_usd - (held.worst_usd if held else ZERO)),
+                active_orders=0,
+            )
+            return check(self._desk.caps, used, wanted, self._desk.sources)
+
+        return await self._desk.state.read(read)
+
+    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> list[Refusal] | None:
+        """Consume the yes and raise the reservation first, so that a process killed here never counts too little."""
+        desk = self._desk
+        refusals = await self._stands_against(quote.account, bid) if bid.raises else []
+
+        def write(tx: Tx) -> list[Refusal] | None:
+            now = desk.clock()
+            if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
+                return None
+            held = intents.reservation_of_order(tx, quote.account, bid.row.id)
+            if not refusals and bid.raises and held is not None:
+                intents.reprice(
+                    tx, held.intent_id, max(held.worst_usd, bid.worst_usd), max(held.usd_per_hour, bid.usd_per_hour)
+                )
+            desk.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
+                      bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
+            return refusals
+
+        return await desk.state.write(write)
+
+    async def _send(self, quote: Quote, ask: SetSpotPrice, bid: Bid) -> dict[str, Any]:
+        try:
+            await self._desk.client.set_spot_price(ask.order_id, bid.day)
+        except Refused as error:
+            return _refusal(ask.order_id, bid, error)
+        except Failure as error:
+            if error.spent is Spent.NO:
+                return {**outcomes.unavailable([], error.message), "order_id": ask.order_id, "reason": error.code}
+            if not await self._arrived(ask.order_id, bid):
+                return {
+                    "status": "uncertain",
+                    "order_id": ask.order_id,
+                    "bid_usd_per_hour": shown(bid.usd_per_hour),
+                    "next": f"{error.message} The bid may or may not have changed; list_orders shows the price.",
+                }
+        await self._record(quote, bid)
+        self._desk.readings.changed()
+        return await self._answer("updated", ask.order_id, bid)
+
+    async def _arrived(self, order_id: int, bid: Bid) -> bool:
+        for pause in _LOOK_PAUSES:
+            await anyio.sleep(pause)
+            try:
+                row = (await self._desk.readings.look(completed=False)).find(order_id)
+            except CloreError:
+                continue
+            if row is not None and row.price is not None and abs(row.price - bid.day.value) <= bid.day.value / 10**9:
+                return True
+        return False
+
+    async def _record(self, quote: Quote, bid: Bid) -> None:
+        def write(tx: Tx) -> None:
+            orders.bid(tx, quote.account, bid.row.id, bid.day.value, bid.day.value)
+            held = intents.reservation_of_order(tx, quote.account, bid.row.id)
+            if held is not None:
+                intents.reprice(tx, held.intent_id, bid.worst_usd, bid.usd_per_hour)
+            self._desk.note(tx, "bid_set", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
+                            bid_per_day=str(bid.day.value), coin=bid.coin.value)  # fmt: skip
+
+        await self._desk.state.write(write)
+
+    async def _answer(self, status: str, order_id: int, bid: Bid) -> dict[str, Any]:
+        view = await self._book(bid)
+        ours = next((n for n, offer in enumerate(view.offers, 1) if offer.mine), None) if view else None
+        rank = (view.our_rank if view and view.our_rank else ours) or None
+        told: dict[str, Any] = {
+            "status": status,
+            "order_id": order_id,
+            "bid_usd_per_hour": shown(bid.usd_per_hour),
+            "price_per_day": float(bid.day.value),
+            "currency": bid.coin.value,
+            "rank": rank,
+            "next": "Rank 1 runs; a lower rank waits and costs nothing."
+            if rank
+            else "list_orders shows whether it runs.",
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+    async def _book(self, bid: Bid) -> SpotView | None:
+        readings = self._desk.readings
+        try:
+            snapshot, fees = await readings.snapshot(), await readings.fees()
+            book = await self._desk.client.spot_marketplace(bid.row.server_id or 0)
+        except CloreError:
+            return None
+        return read_book(book, snapshot.by_id.get(bid.row.server_id or 0), fees, snapshot.rates)
+
+
+def _refusal(order_id: int, bid: Bid, error: Refused) -> dict[str, Any]:
+    """Clore's own rules on bids, in USD per hour and seconds where it gave numbers."""
+    told: dict[str, Any] = {"status": "refused", "order_id": order_id, "next": f"{error.message} {error.hint}"}
+    if isinstance(error, StepTooLarge):
+        told["reason"] = "exceeded_max_step"
+        if error.max_step_per_day is not None and bid.row.price is not None:
+            lowest = bid.row.price - Decimal(str(error.max_step_per_day))
+            told["lowest_usd_per_hour_now"] = shown(bid.usd(max(lowest, ZERO)))
+    elif isinstance(error, LoweringTooSoon):
+        told["reason"] = "lowering_too_soon"
+        told["retry_after_seconds"] = error.retry_after_seconds
+    elif isinstance(error, BidTooLow):
+        told["reason"] = "too_low_price"
+    else:
+        told["reason"] = error.code
+    return told

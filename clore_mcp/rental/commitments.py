@@ -1,0 +1,44 @@
+"""Work that spends and must not stop half-way: it outlives the call that began it, up to the process's end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+Outcome = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+class Commitments:
+    """Spending work by quote id. A caller that is cancelled or gives up waiting leaves the work running."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[Outcome]] = {}
+
+    async def run(
+        self, quote_id: str, work: Callable[[], Awaitable[Outcome]], patience_seconds: float
+    ) -> Outcome | None:
+        """Begin the work, or join it, and wait for its outcome; None when it goes on beyond the patience."""
+        task = self._running.get(quote_id)
+        if task is None:
+            task = asyncio.ensure_future(work())
+            self._running[quote_id] = task
+            task.add_done_callback(lambda done: self._finished(quote_id, done))
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), patience_seconds)
+        except TimeoutError:
+            if task.done():
+                raise
+            return None
+
+    async def drain(self, patience_seconds: float) -> None:
+        """At the end of the process: let what has begun come to its end, at most so long. The rest is settled later."""
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=patience_seconds)
+
+    def _finished(self, quote_id: str, task: asyncio.Task[Outcome]) -> None:
+        self._running.pop(quote_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("quote %s failed: %s", quote_id, type(error).__name__)

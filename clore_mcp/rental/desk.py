@@ -1,0 +1,91 @@
+"""What every rental step shares: the state, the readings, the clocks, the operator's caps, and who we are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from clore_mcp.clore import CloreClient
+from clore_mcp.money import Coin
+from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.readings import Readings
+from clore_mcp.rental.sshkeys import SshKey
+from clore_mcp.rental.terms import POLL_SECONDS
+from clore_mcp.state import ledger, quotes
+from clore_mcp.state.database import Database, Tx
+from clore_mcp.state.ledger import Entry
+from clore_mcp.state.quotes import Quote
+
+HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long things may take, in seconds; tests shorten them, nobody else does."""
+
+    answer: float = 20.0  # clients give up early: after this the answer is `in_progress`
+    look: float = 120.0  # for an order after its create was sent
+    send_within: float = 8.0  # from claiming the send to the bytes leaving
+    window: float = 60.0  # longer than any HTTP time-out: until then nobody else settles what was sent
+    proof: float = 25.0  # for a cancelled order to show as gone
+    absence: float = 60.0  # between two replies without an order before it counts as gone
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The shared parts. `owner` names this process, `host` this machine, `mode` how a yes is given."""
+
+    state: Database
+    client: CloreClient
+    readings: Readings
+    caps: Caps
+    sources: Mapping[str, str]
+    mode: str
+    owner: str
+    host: str
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    ssh_key: Callable[[], SshKey]
+    preferred: Coin | None = None
+    patience: Patience = field(default_factory=Patience)
+
+    async def enforced_by(self) -> str | None:
+        """Who ends leases now, in words for a person; None when nobody does."""
+        account = await self.readings.account()
+        since = self.clock() - HEARTBEAT_LASTS_SECONDS
+        host = await self.state.read(lambda tx: ledger.alive(tx, account, since))
+        return None if host is None else f"clore-mcp on {host}, while it runs and the machine is awake"
+
+    def note(self, tx: Tx, step: str, caller: str, account: str, **what: Any) -> None:
+        """Append a step to the ledger; ids by name, everything else as data."""
+        ids = {name: what.pop(name) for name in ("quote_id", "intent_id", "order_id", "server_id") if name in what}
+        ledger.write(tx, Entry(at=self.clock(), account=account, step=step, caller=caller, data=what, **ids))
+
+
+def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
+    """Whether someone who ends leases was alive a moment ago."""
+    return ledger.alive(tx, account, desk.clock() - HEARTBEAT_LASTS_SECONDS) is not None
+
+
+async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Record what came of a quote, unless another process holds or has settled it: then that one's outcome counts."""
+
+    def write(tx: Tx) -> dict[str, Any]:
+        now = quotes.get(tx, quote.id)
+        if now is None or now.state == "settled" or (now.state == "committing" and now.owner != desk.owner):
+            return (now and now.outcome) or outcome
+        quotes.settle(tx, quote.id, outcome)
+        desk.note(
+            tx, outcome["status"], quote.caller, quote.account,
+            quote_id=quote.id, order_id=outcome.get("order_id"), attempts=outcome.get("attempts", []),
+        )  # fmt: skip
+        return outcome
+
+    return await desk.state.write(write)
+
+
+def iso(unix_seconds: float) -> str:
+    """A time for a result: ISO 8601, UTC, whole seconds."""
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,119 @@
+"""The question that a person answers: everything that their yes would cost and start, in a fixed text.
+
+Pure functions of frozen terms, so that every round shows the same words. Whatever hosts or the model wrote is cleaned,
+clamped and quoted: a CPU name must not argue for its own approval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from clore_mcp.market.pricing import Cost
+from clore_mcp.money import dollars, plain
+from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.terms import Candidate, Terms
+from clore_mcp.text import clean
+
+_COMMAND_SHOWN = 300
+_ENV_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class KeyShown:
+    """The SSH key that would be let in: its fingerprint and whether it is the configured one."""
+
+    fingerprint: str
+    configured: bool
+
+
+def quoted(text: str, limit: int) -> str:
+    """Someone else's words as data: cleaned, clamped, in quotes that they can't close."""
+    return '"' + clean(text, limit).replace('"', "'") + '"'
+
+
+def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
+    """The question before a rental."""
+    first = terms.candidates[0]
+    lines = [
+        f"Rent {_gpus(first)} for {_hours(terms.hours)}, {dollars(cost.total_usd)} in all?",
+        f"Server {first.server_id}: {_gpus(first)}, {first.country}, reliability {plain(first.reliability)},"
+        f" CPU {quoted(first.cpu, 40)}",
+        _price_line(first, terms, cost),
+        _end_line(terms),
+        *_run_lines(ask, key),
+        *_fallback_lines(terms.candidates[1:]),
+        f"Quote {quote_id}. Nothing is spent without a yes.",
+    ]
+    return "\n".join(lines)
+
+
+def bid_question(quote_id: str, order_id: int, was: str, bid: Decimal, day: str, worst_usd: Decimal) -> str:
+    """The question before a spot bid is raised."""
+    return (
+        f"Raise the bid of spot order {order_id} to {dollars(bid)} per hour, fees included ({day})?\n"
+        f"It is {was} now. Over the rest of its life it could cost {dollars(worst_usd)} at most.\n"
+        f"Quote {quote_id}. Nothing changes without a yes."
+    )
+
+
+def cancel_question(
+    quote_id: str, order_id: int, what: str, usd_per_hour: Decimal, *, made_here: bool, spent_usd: Decimal
+) -> str:
+    """The question before an order is cancelled."""
+    whose = "" if made_here else "\nIt was not made here: it may be someone else's work."
+    return (
+        f"Cancel order {order_id} ({what}, {dollars(usd_per_hour)} per hour, {dollars(spent_usd)} spent so far)?\n"
+        f"Its container and all data in it are deleted; the meter stops.{whose}\n"
+        f"Quote {quote_id}."
+    )
+
+
+def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
+    native = (
+        f"{plain(first.listed_per_day)} {first.coin.ticker} per day {'bid' if terms.order_type == 'spot' else 'listed'}"
+    )
+    fees = " (fees assumed at the highest documented: Clore did not say)" if terms.fees_assumed else ""
+    return (
+        f"Price: at most {dollars(first.ceiling_usd_per_hour)} per hour with fees, {native};"
+        f" {_hours(terms.hours)} = {dollars(cost.rent_usd)} rent + {dollars(cost.fee_usd)} fee"
+        f" + {dollars(cost.creation_fee_usd)} creation fee{fees}"
+    )
+
+
+def _end_line(terms: Terms) -> str:
+    worst = dollars(terms.worst_usd)
+    if terms.on_end == "notify":
+        return f"End: after {_hours(terms.hours)} you are told, nothing cancels it. Worst case, if nobody does: {worst}"
+    if terms.enforced_by is None:
+        return f"End: NOTHING ends it after {_hours(terms.hours)} unless someone cancels. Worst case: {worst}"
+    return f"End: cancelled after {_hours(terms.hours)} by {terms.enforced_by}. Worst case then: {worst}"
+
+
+def _run_lines(ask: CreateOrder, key: KeyShown) -> Iterable[str]:
+    ports = ", ".join(f"{port}/{kind}" for port, kind in ask.wire_ports.items())
+    yield f"Runs: image {quoted(ask.image, 120)}, ports {ports}{', Jupyter' if ask.jupyter else ''}"
+    if ask.command:
+        yield f"Command: {quoted(ask.command, _COMMAND_SHOWN)}"
+    if ask.env:
+        names = list(ask.env)
+        more = f" and {len(names) - _ENV_NAMES_SHOWN} more" if len(names) > _ENV_NAMES_SHOWN else ""
+        yield f"Environment: {', '.join(clean(name, 40) for name in names[:_ENV_NAMES_SHOWN])}{more} (values not shown)"
+    yield f"SSH key: {key.fingerprint}{'' if key.configured else ' - NOT your configured key'}"
+
+
+def _fallback_lines(others: Iterable[Candidate]) -> Iterable[str]:
+    for other in others:
+        yield (
+            f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
+            f" at most {dollars(other.ceiling_usd_per_hour)} per hour"
+        )
+
+
+def _gpus(candidate: Candidate) -> str:
+    return f"{candidate.gpu_count}x {clean(candidate.gpu, 40)}"
+
+
+def _hours(hours: Decimal) -> str:
+    return "1 hour" if hours == 1 else f"{plain(hours)} hours"

@@ -1,0 +1,131 @@
+"""What orders cost, as Clore's rows show it: for the limits, the wallet and the bill. Pure.
+
+`spend` excludes the fee and the creation fee (docs/clore-api.md, section 3), so both are added here. Limits count the
+creation fee from the first second, as the documents disagree on the ten minutes; receipts follow the documented rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import Any, Final
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice
+from clore_mcp.rental.limits import Shown
+from clore_mcp.state.orders import Lease
+
+CREATION_FEE_AFTER_SECONDS: Final = 600
+_MICRO: Final = Decimal("0.000001")
+
+
+class UnknownRate(Exception):
+    """An active order is paid in a coin that nobody prices: what is used can't be counted, so nothing may be added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What an order has cost, in USD."""
+
+    hours: Decimal
+    rent_usd: Decimal
+    fee_usd: Decimal
+    creation_fee_usd: Decimal
+
+    @property
+    def total_usd(self) -> Decimal:
+        """The sum of the parts."""
+        return self.rent_usd + self.fee_usd + self.creation_fee_usd
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a receipt. Clore reports the rent; the fees are computed from its tables, so the whole is an estimate."""
+        parts = {name: round(float(value), 6) for name, value in self._parts().items()}
+        return {**parts, "total_usd": round(float(self.total_usd), 6), "estimated": True}
+
+    def _parts(self) -> dict[str, Decimal]:
+        return {
+            "hours": self.hours,
+            "rent_usd": self.rent_usd,
+            "fee_usd": self.fee_usd,
+            "creation_fee_usd": self.creation_fee_usd,
+        }
+
+
+def order_type_of(row: OrderRow) -> OrderType:
+    """Clore marks spot orders only."""
+    return OrderType.SPOT if row.spot else OrderType.ON_DEMAND
+
+
+def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
+    """What an order costs an hour while it runs, fee in; None where its coin or price is unknown."""
+    coin = Coin.parse(row.currency or "")
+    rate = rates.usd_per(coin) if coin else None
+    if coin is None or rate is None or row.price is None:
+        return None
+    return DayPrice(row.price, coin).usd_per_hour(rate) * (1 + fees.fraction(order_type_of(row), coin))
+
+
+def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Lease | None = None) -> Bill:
+    """What an order has cost so far, or in all once it has ended. An order made here keeps the rate it was approved at
+    where the market has none."""
+    coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else Coin.USD)
+    rate = rates.usd_per(coin) or (lease.usd_per_coin if lease else Decimal(1))
+    kind = order_type_of(row)
+    fraction = lease.fee_fraction if lease else fees.fraction(kind, coin)
+    seconds = max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(row.created_at or int(api_now)))
+    rent = _up((row.spend or ZERO) * rate)
+    creation = row.creation_fee * rate if row.creation_fee is not None else fees.creation_usd(kind, coin, rate)
+    charged = seconds > CREATION_FEE_AFTER_SECONDS
+    return Bill(seconds / 3600, rent, _up(rent * fraction), _up(creation) if charged else ZERO)
+
+
+def shown_orders(
+    active: Iterable[OrderRow], completed: Iterable[OrderRow], fees: Fees, rates: Rates, *, api_now: float
+) -> list[Shown]:
+    """Every order that still runs or cost something in the last 24 hours. Raises UnknownRate."""
+    running = {row.id: row for row in active if not row.expired}
+    ended = [row for row in completed if row.expired and row.id not in running]
+    found = []
+    for row in running.values():
+        hourly = usd_per_hour(row, fees, rates)
+        if hourly is None:
+            raise UnknownRate(f"order {row.id} is paid in a coin without a known rate")
+        found.append(Shown(row.id, True, hourly, _last_day(row, fees, rates, api_now)))
+    found += [
+        Shown(row.id, False, ZERO, _last_day(row, fees, rates, api_now))
+        for row in ended
+        if (row.ended_at or api_now) > api_now - SECONDS_PER_DAY
+    ]
+    return found
+
+
+def drained(
+    coin: Coin, rows: Iterable[OrderRow], leases: Mapping[int, Lease], fees: Fees, hours: Decimal, *, api_now: float
+) -> Decimal:
+    """How much of a coin the running orders will take over `hours`: ours until their end, others throughout."""
+    total = ZERO
+    for row in rows:
+        if row.expired or Coin.parse(row.currency or "") is not coin or row.price is None:
+            continue
+        lease = leases.get(row.id)
+        left = max(ZERO, Decimal(lease.ends_api_at - int(api_now)) / 3600) if lease else hours
+        per_hour = row.price / 24 * (1 + fees.fraction(order_type_of(row), coin))
+        total += per_hour * min(left, hours)
+    return total
+
+
+def _last_day(row: OrderRow, fees: Fees, rates: Rates, api_now: float) -> Decimal:
+    coin = Coin.parse(row.currency or "") or Coin.USD
+    rate = rates.usd_per(coin) or ZERO
+    spent = row.spend or ZERO
+    rent = (min(spent, row.price) if row.price else spent) * rate  # a day's price is the most that a day can cost
+    kind = order_type_of(row)
+    creation = row.creation_fee * rate if row.creation_fee is not None else fees.creation_usd(kind, coin, rate)
+    young = (row.created_at or api_now) > api_now - SECONDS_PER_DAY
+    return _up(rent * (1 + fees.fraction(kind, coin))) + (_up(creation) if young else ZERO)
+
+
+def _up(usd: Decimal) -> Decimal:
+    return usd.quantize(_MICRO, ROUND_CEILING)

@@ -1,0 +1,164 @@
+"""The guard: nothing is spent without a yes for exactly these terms, or within limits set outside the chat.
+
+`hold` finds or makes the quote of a call; `conclude` takes the answer (or its absence) and lets the verb carry it out
+once. It knows neither MCP nor the terminal: whoever asks the person sits above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import anyio
+
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.asks import Ask, CancelOrder
+from clore_mcp.rental.commitments import Commitments
+from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.state.quotes import Quote
+
+_FOLLOW_PAUSE_SECONDS = 0.3
+
+
+class Verb(Protocol):
+    """One kind of spending."""
+
+    async def already(self, ask: Any, account: str, digest: str) -> dict[str, Any] | None:
+        """The outcome that this very call has led to and that still stands."""
+
+    async def propose(self, ask: Any, account: str) -> Proposal | dict[str, Any]:
+        """What to ask a person, or an outcome where there is nothing to ask."""
+
+    async def carry_out(self, quote: Quote, ask: Any, *, from_state: str, by: str) -> dict[str, Any]:
+        """Do it, once, and record the outcome."""
+
+    def unfinished(self, quote: Quote) -> dict[str, Any]:
+        """What to answer while it is still being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a call is about: a quote, or an outcome that needs none."""
+
+    quote: Quote | None = None
+    outcome: dict[str, Any] | None = None
+
+    @property
+    def yes(self) -> Yes:
+        """When this quote needs a yes."""
+        return Yes(self.quote.terms["yes"]) if self.quote else Yes.NEVER
+
+
+class Guard:
+    """One for a process; verbs by tool name."""
+
+    def __init__(self, desk: Desk, approvals: Approvals, commitments: Commitments, verbs: Mapping[str, Verb]) -> None:
+        self._desk = desk
+        self._approvals = approvals
+        self._commitments = commitments
+        self._verbs = verbs
+
+    async def hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool) -> Held:
+        """The quote of this call: the live one, the settled one that it replays or was never told, or a new one."""
+        account = await self._desk.readings.account()
+        digest = await self._approvals.digest(account, caller, ask)
+        asking = can_ask and self._desk.mode == "ask"
+        quote = await self._approvals.find(digest, replay=replay, asking=asking)
+        if quote is not None:
+            return Held(quote)
+        verb = self._verbs[ask.verb]
+        standing = await verb.already(ask, account, digest)
+        if standing is not None:
+            return Held(outcome=standing)
+        if not isinstance(ask, CancelOrder) and await self._approvals.cooling_until(account):
+            return Held(
+                outcome=outcomes.declined("Three questions were declined just now, so none is asked for a while.")
+            )
+        proposal = await verb.propose(ask, account)
+        if isinstance(proposal, dict):
+            return Held(outcome=proposal)
+        quote = await self._approvals.hold(
+            account=account,
+            digest=digest,
+            verb=ask.verb,
+            caller=caller,
+            terms={**proposal.terms, "yes": proposal.yes.value},
+            ask=proposal.question,
+        )
+        return Held(quote)
+
+    def asks(self, held: Held, *, can_ask: bool) -> bool:
+        """Whether the person is asked through the client now."""
+        return (
+            held.quote is not None
+            and held.quote.state == "pending"
+            and can_ask
+            and self._desk.mode == "ask"
+            and held.yes is not Yes.NEVER
+        )
+
+    async def conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
+        """What comes of the call. `answer` is the person's, or None where nobody was asked through the client."""
+        if held.quote is None:
+            return held.outcome or outcomes.failed("There was nothing to do.")
+        quote = await self._approvals.get(held.quote.id)
+        if quote.state == "settled" and quote.outcome is not None:
+            return outcomes.repeated(quote.outcome)
+        if quote.state == "declined":
+            return outcomes.declined()
+        if quote.state == "expired":
+            return outcomes.expired()
+        if quote.state == "committing":
+            return await self._follow(quote, ask)
+        if answer is False:
+            await self._approvals.decide(quote, yes=False, by=caller)
+            return outcomes.declined()
+        by = self._yes_given_by(quote, held.yes, answer, caller)
+        if by is None:
+            return outcomes.approval_required(quote.id)
+        return await self._carry_out(quote, ask, by)
+
+    async def told(self, held: Held, outcome: Mapping[str, Any]) -> None:
+        """The caller has the outcome of a settled quote; the same call later is a new wish."""
+        if held.quote is not None and outcome["status"] not in ("in_progress", "approval_required"):
+            await self._approvals.told(held.quote)
+
+    def _yes_given_by(self, quote: Quote, yes: Yes, answer: bool | None, caller: str) -> str | None:
+        """Who said yes, or None where nobody has."""
+        if answer:
+            return f"the person, asked through {caller}"
+        if quote.state == "approved":
+            return quote.decided_by or "the person, outside the chat"
+        if yes is not Yes.ALWAYS:
+            return "no yes needed"
+        if self._desk.mode == "limits" and quote.verb != CancelOrder.verb:
+            return "the operator's limits (CLORE_APPROVAL=limits)"
+        return None
+
+    async def _carry_out(self, quote: Quote, ask: Ask, by: str) -> dict[str, Any]:
+        verb = self._verbs[ask.verb]
+        outcome = await self._commitments.run(
+            quote.id,
+            lambda: verb.carry_out(quote, ask, from_state=quote.state, by=by),
+            self._desk.patience.answer,
+        )
+        if outcome is None:
+            return verb.unfinished(quote)
+        if outcome["status"] == "in_progress":  # another process took the yes first
+            return await self._follow(quote, ask)
+        return outcome
+
+    async def _follow(self, quote: Quote, ask: Ask) -> dict[str, Any]:
+        """Wait for whoever carries the quote out, here or in another process."""
+        give_up_at = self._desk.monotonic() + self._desk.patience.answer
+        while self._desk.monotonic() < give_up_at:
+            now = await self._approvals.get(quote.id)
+            if now.state == "settled" and now.outcome is not None:
+                return outcomes.repeated(now.outcome)
+            if now.state == "expired":
+                return outcomes.expired()
+            await anyio.sleep(_FOLLOW_PAUSE_SECONDS)
+        return self._verbs[ask.verb].unfinished(quote)

@@ -1,0 +1,83 @@
+"""Ends leases while this process runs: its heartbeat says so, and its absence makes every reservation longer.
+
+Lease time is Clore's time. A local clock that jumps moves nothing: the end is compared with the date of a reply read
+just before the cancel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from clore_mcp.errors import Failure
+from clore_mcp.rental.closing import Closing
+from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.settling import Settling
+from clore_mcp.rental.terms import POLL_SECONDS
+from clore_mcp.state import ledger, orders
+from clore_mcp.state.orders import Lease
+
+log = logging.getLogger(__name__)
+
+
+class Keeper:
+    """Beats, settles what is open, and cancels what has reached its end."""
+
+    def __init__(self, desk: Desk, closing: Closing, settling: Settling, poll_seconds: float = POLL_SECONDS) -> None:
+        self._desk = desk
+        self._closing = closing
+        self._settling = settling
+        self._poll_seconds = poll_seconds
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Beat once and go on in the background; called again, nothing happens."""
+        if self._task is None:
+            await self._beat()
+            self._task = asyncio.ensure_future(self._run())
+
+    async def stop(self) -> None:
+        """End the work and take the heartbeat back."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        self._task = None
+        account = await self._desk.readings.account()
+        await self._desk.state.write(lambda tx: ledger.rest(tx, account, self._desk.owner))
+
+    async def poll(self) -> float:
+        """One round; how many seconds until the next."""
+        desk = self._desk
+        account = await self._beat()
+        leases = await desk.state.read(lambda tx: orders.active(tx, account))
+        if not leases:
+            return self._poll_seconds
+        current = await desk.readings.look(completed=False)
+        await self._settling.settle_open(account, current)
+        await self._closing.reconcile(account, current, None)
+        listed = {row.id for row in current.rows}
+        api_now = desk.readings.api_now()
+        for lease in leases:
+            if lease.on_end == "cancel" and lease.order_id in listed and api_now >= lease.ends_api_at:
+                await self._end(lease)
+        left = [lease.ends_api_at - api_now for lease in leases if lease.ends_api_at > api_now]
+        return max(1.0, min([self._poll_seconds, *left]))
+
+    async def _end(self, lease: Lease) -> None:
+        await self._closing.cancel(lease.order_id, issue=None, caller="clore-mcp", why="its lease is over")
+
+    async def _beat(self) -> str:
+        desk = self._desk
+        account = await desk.readings.account()
+        await desk.state.write(lambda tx: ledger.beat(tx, account, desk.owner, desk.host, desk.clock()))
+        return account
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                pause = await self.poll()
+            except Failure as failure:
+                log.warning("the leases could not be checked: %s", failure.message)
+                pause = self._poll_seconds / 4
+            await asyncio.sleep(pause)

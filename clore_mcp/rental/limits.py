@@ -1,0 +1,122 @@
+"""The operator's caps against what is used: pure arithmetic, for the transaction that writes the reservation.
+
+*Per order*: the worst case of its whole life. *Per hour*: everything that runs or is on its way. *Per day*: what the
+last 24 hours really cost, plus every open reservation, whole. Orders made elsewhere count with what Clore shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.money import ZERO, dollars, shown
+from clore_mcp.rental.caps import Caps
+from clore_mcp.state.intents import Reservation
+
+DAY_SECONDS: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An order as Clore shows it: what it costs an hour while active, and what it cost in the last 24 hours, in USD."""
+
+    order_id: int
+    active: bool
+    usd_per_hour: Decimal
+    usd_last_day: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """How much of each cap is taken."""
+
+    usd_per_hour: Decimal
+    usd_per_day: Decimal
+    active_orders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a spending step would add. `usd_per_order` is the order's whole life, the rest what comes on top of now."""
+
+    usd_per_hour: Decimal
+    usd_per_order: Decimal
+    usd_per_day: Decimal
+    active_orders: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One limit that says no."""
+
+    limit: str
+    cap: Decimal
+    used: Decimal
+    needed: Decimal
+    change: str
+
+    @property
+    def left(self) -> Decimal:
+        """What the cap still allows; never below zero."""
+        return max(self.cap - self.used, ZERO)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a result."""
+        return {
+            "limit": self.limit,
+            "cap": shown(self.cap),
+            "used": shown(self.used),
+            "needed": shown(self.needed),
+            "left": shown(self.left),
+            "change": self.change,
+        }
+
+    def __str__(self) -> str:
+        if self.limit == "active_orders":
+            return f"{self.needed} more active order, {self.used} of {self.cap} in use"
+        return (
+            f"{self.limit}: {dollars(self.needed)} needed, {dollars(self.left, up=False)} of {dollars(self.cap)} left"
+        )
+
+
+def usage(open_: Iterable[Reservation], released: Iterable[Reservation], at_clore: Iterable[Shown]) -> Used:
+    """What is taken now: the larger of what this state knows and what Clore shows: a lost state frees nothing."""
+    reserved = list(open_)
+    ours = {entry.order_id for entry in reserved if entry.order_id is not None}
+    paid = list(released)
+    ours |= {entry.order_id for entry in paid if entry.order_id is not None}
+    visible = list(at_clore)
+    elsewhere = [order for order in visible if order.order_id not in ours]
+    running_elsewhere = [order for order in elsewhere if order.active]
+    known_day = (
+        sum((entry.worst_usd for entry in reserved), ZERO)
+        + sum((entry.actual_usd or ZERO for entry in paid), ZERO)
+        + sum((order.usd_last_day for order in elsewhere), ZERO)
+    )
+    return Used(
+        usd_per_hour=sum((entry.usd_per_hour for entry in reserved), ZERO)
+        + sum((order.usd_per_hour for order in running_elsewhere), ZERO),
+        usd_per_day=max(known_day, sum((order.usd_last_day for order in visible), ZERO)),
+        active_orders=len(reserved) + len(running_elsewhere),
+    )
+
+
+def check(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:
+    """Every limit that the wish would break; empty when it fits. `sources` says where each cap was set."""
+    rows = (
+        ("usd_per_order", caps.usd_per_order, ZERO, wanted.usd_per_order),
+        ("usd_per_hour", caps.usd_per_hour, used.usd_per_hour, wanted.usd_per_hour),
+        ("usd_per_day", caps.usd_per_day, used.usd_per_day, wanted.usd_per_day),
+        ("active_orders", Decimal(caps.active_orders), Decimal(used.active_orders), Decimal(wanted.active_orders)),
+    )
+    return [
+        Refusal(name, cap, taken, needed, f"the operator, with {_variable(name)} ({sources.get(name, 'default')} now)")
+        for name, cap, taken, needed in rows
+        if needed > 0 and taken + needed > cap
+    ]
+
+
+def _variable(limit: str) -> str:
+    return f"CLORE_MAX_{limit.upper()}"

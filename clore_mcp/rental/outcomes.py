@@ -1,0 +1,145 @@
+"""What a spending call answers, in the contract's words; `next` says what to do, and speaks to the person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.money import dollars, plain, shown
+from clore_mcp.rental.desk import iso
+from clore_mcp.rental.limits import Refusal
+from clore_mcp.rental.terms import Candidate, Terms
+from clore_mcp.state.intents import Intent
+from clore_mcp.state.orders import Lease
+
+Attempts = Sequence[dict[str, Any]]
+
+
+def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts) -> dict[str, Any]:
+    """An order runs."""
+    hourly = lease.price_native * candidate.usd_per_coin / 24 * (1 + candidate.fee_fraction)
+    return {
+        "status": "created",
+        "order_id": lease.order_id,
+        "server_id": lease.server_id,
+        "attempts": list(attempts),
+        "usd_per_hour": shown(hourly),
+        "reserved_usd": shown(candidate.worst_usd),
+        "ends_at": iso(lease.ends_api_at),
+        "enforced_by": terms.enforced_by or "nobody",
+        "next": f"Call wait_for_order({lease.order_id}) until it is ready. {_ending(terms)}",
+    }
+
+
+def in_progress(quote_id: str) -> dict[str, Any]:
+    """The work goes on after the answer."""
+    return {
+        "status": "in_progress",
+        "approval_id": quote_id,
+        "attempts": [],
+        "next": "The order is being made and is not confirmed yet. Call again with exactly the same arguments to get"
+        " the outcome; it is never ordered twice.",
+    }
+
+
+def declined(why: str = "The person said no.") -> dict[str, Any]:
+    """No yes was given."""
+    return {
+        "status": "declined",
+        "attempts": [],
+        "next": f"{why} Nothing was spent. Ask the person what they would like changed. If they saw no question at all,"
+        " the operator can set CLORE_APPROVAL=outside.",
+    }
+
+
+def expired() -> dict[str, Any]:
+    """The quote ran out before its yes was used."""
+    return failed("The quote expired before it was used; nothing was spent. Call again for the price as it is now.")
+
+
+def approval_required(quote_id: str) -> dict[str, Any]:
+    """A person decides outside the chat."""
+    return {
+        "status": "approval_required",
+        "approval_id": quote_id,
+        "attempts": [],
+        "next": f"Ask the person to run `clore-mcp approve {quote_id}` in their own terminal, then call again with"
+        " exactly the same arguments. Nothing is spent until then.",
+    }
+
+
+def refused(refusals: Sequence[Refusal], attempts: Attempts = ()) -> dict[str, Any]:
+    """A limit said no."""
+    names = "; ".join(str(refusal) for refusal in refusals)
+    return {
+        "status": "refused",
+        "refusals": [refusal.as_dict() for refusal in refusals],
+        "attempts": list(attempts),
+        "next": f"Over the limit: {names}. Nothing was spent. Take fewer hours or a cheaper server; only the operator"
+        " can change limits, outside this chat.",
+    }
+
+
+def unavailable(attempts: Attempts, why: str) -> dict[str, Any]:
+    """None of the servers could be rented; definitely nothing was."""
+    return {
+        "status": "refused",
+        "attempts": list(attempts),
+        "next": f"{why} Nothing was spent. Search again and name another server, or give fallback_server_ids.",
+    }
+
+
+def failed(why: str, attempts: Attempts = ()) -> dict[str, Any]:
+    """It did not work, and nothing runs as far as can be seen; `why` ends with what to do."""
+    return {"status": "failed", "attempts": list(attempts), "next": why}
+
+
+def uncertain(intent: Intent, attempts: Attempts) -> dict[str, Any]:
+    """An order may run, and nobody can say."""
+    return {
+        "status": "uncertain",
+        "server_id": intent.server_id,
+        "attempts": list(attempts),
+        "next": f"An order on server {intent.server_id} may be running and billing, but Clore does not show it. Its"
+        " cost stays reserved and the server is blocked. list_orders looks again; ask the person to check clore.ai,"
+        f" and if it stays unclear to run `clore-mcp settle {intent.id} --order ID` or `--none`.",
+    }
+
+
+def above_ceiling(row: OrderRow, candidate: Candidate, gone: dict[str, Any], attempts: Attempts) -> dict[str, Any]:
+    """Clore made it dearer than approved: it was cancelled at once."""
+    price = "?" if row.price is None else plain(row.price)
+    answer: dict[str, Any] = {
+        "status": "refused",
+        "server_id": candidate.server_id,
+        "order_id": row.id,
+        "attempts": list(attempts),
+        "next": f"Clore made the order at {price} {row.currency} per day, above the approved"
+        f" {plain(candidate.ceiling_per_day)} {candidate.coin.value}; it was cancelled at once"
+        f" ({gone['status']}). Search again for the price as it is now.",
+    }
+    return answer | ({"receipt": gone["receipt"]} if "receipt" in gone else {})
+
+
+def repeated(outcome: dict[str, Any], note: str = "") -> dict[str, Any]:
+    """The same call again: its first outcome, marked."""
+    told = {**outcome, "repeated": True}
+    return {**told, "next": f"{note} {told.get('next', '')}".strip()} if note else told
+
+
+def price_moved(server_id: int, now_usd: Decimal, ceiling_usd: Decimal) -> dict[str, Any]:
+    """An attempt that was not made, because the price rose above what was approved."""
+    return {
+        "server_id": server_id,
+        "outcome": f"price_moved: {dollars(now_usd)} per hour now, {dollars(ceiling_usd)} approved",
+    }
+
+
+def _ending(terms: Terms) -> str:
+    if terms.on_end == "notify":
+        return "Nothing cancels it at its end: call cancel_order when the person is done."
+    if terms.enforced_by is None:
+        return "NOTHING ends it by itself: call cancel_order when the person is done."
+    return "Call cancel_order as soon as the person is done; it ends by itself only while its enforcer runs."

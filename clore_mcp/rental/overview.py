@@ -1,0 +1,208 @@
+"""The orders as a person wants to know them: what runs, what it costs, how to get in, what is unclear."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import anyio
+
+from clore_mcp.clore import OrderRow, SpotBook
+from clore_mcp.clore.fresh import Fresh
+from clore_mcp.errors import CloreError, NotFound
+from clore_mcp.market.gpus import of_server
+from clore_mcp.market.rates import Fees, Rates
+from clore_mcp.money import ZERO, Coin, shown
+from clore_mcp.rental import access
+from clore_mcp.rental.closing import Closing
+from clore_mcp.rental.desk import Desk, iso
+from clore_mcp.rental.exposure import bill, order_type_of, usd_per_hour
+from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders
+from clore_mcp.rental.settling import Settling
+from clore_mcp.state import intents, orders
+from clore_mcp.state.orders import Lease
+from clore_mcp.text import clean
+
+_BOOK_AGE: Final = 30.0
+_PROBE_SECONDS: Final = 3.0
+_POLL_SECONDS: Final = 3.0
+
+Progress = Callable[[float, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What turns a row into USD."""
+
+    fees: Fees
+    rates: Rates
+    api_now: float
+
+
+class Overview:
+    """Reads orders together with what this state knows of them."""
+
+    def __init__(self, desk: Desk, closing: Closing, settling: Settling) -> None:
+        self._desk = desk
+        self._closing = closing
+        self._settling = settling
+        self._books: dict[int, Fresh[SpotBook]] = {}
+
+    async def orders(self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE) -> dict[str, Any]:
+        """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown."""
+        desk = self._desk
+        account = await desk.readings.account()
+        current = await desk.readings.orders(max_age_seconds)
+        completed = await desk.readings.completed(BROWSING_AGE) if include_ended else None
+        await self._settling.settle_open(account, current)
+        await self._closing.reconcile(account, current, completed)
+        rows = {row.id: row for row in [*(completed.rows if completed else []), *current.rows]}
+        leases = await self._leases(account)
+        priced = await self._priced()
+        views = [
+            await self._view(row, leases.get(row.id), priced)
+            for row in sorted(rows.values(), key=lambda row: (bool(row.expired), -row.id))
+            if include_ended or not row.expired
+        ]
+        return {
+            "orders": views,
+            "total_usd_per_hour": shown(self._burn(current, priced)),
+            "unsettled": await self.unsettled(account),
+        }
+
+    async def one(self, order_id: int) -> dict[str, Any]:
+        """One order. Raises NotFound."""
+        desk = self._desk
+        account = await desk.readings.account()
+        row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
+        if row is None:
+            row = (await desk.readings.completed(BROWSING_AGE)).find(order_id)
+        if row is None:
+            raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
+        return await self._view(row, (await self._leases(account)).get(order_id), await self._priced())
+
+    async def wait(self, order_id: int, timeout_seconds: float, progress: Progress) -> dict[str, Any]:
+        """Look until the container is up and port 22 answers, or the time is over; then the order as it is."""
+        desk = self._desk
+        began = desk.monotonic()
+        while True:
+            view = await self.one(order_id)
+            up = view["status"] == "running"
+            answers = (
+                up and "ssh" in view and await access.answers(view["ssh"]["host"], view["ssh"]["port"], _PROBE_SECONDS)
+            )
+            passed = desk.monotonic() - began
+            if answers or view["status"] == "ended" or passed + _POLL_SECONDS > timeout_seconds:
+                return {**view, "ready": bool(answers), "next": _after_wait(view, ready=bool(answers))}
+            await progress(passed, _stage(view))
+            await anyio.sleep(_POLL_SECONDS)
+            desk.readings.changed_orders()
+
+    async def unsettled(self, account: str) -> list[dict[str, Any]]:
+        """Creates whose outcome nobody knows."""
+        found = await self._desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
+        return [
+            {"intent_id": one.id, "server_id": one.server_id, "since": iso(one.created_at), "state": one.state}
+            for one in found
+        ]
+
+    def _burn(self, current: Orders, priced: Priced) -> Decimal:
+        hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in current.rows if not row.expired)
+        return sum((usd for usd in hourly if usd is not None), ZERO)
+
+    async def _leases(self, account: str) -> Mapping[int, Lease]:
+        return await self._desk.state.read(lambda tx: {lease.order_id: lease for lease in orders.every(tx, account)})
+
+    async def _priced(self) -> Priced:
+        readings = self._desk.readings
+        return Priced(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
+
+    async def _view(self, row: OrderRow, lease: Lease | None, priced: Priced) -> dict[str, Any]:
+        cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
+        cost = bill(row, priced.fees, priced.rates, api_now=priced.api_now, lease=lease)
+        hourly = usd_per_hour(row, priced.fees, priced.rates)
+        view: dict[str, Any] = {
+            "order_id": row.id,
+            "server_id": row.server_id,
+            "status": await self._status(row),
+            "order_type": order_type_of(row).value,
+            "gpu": cards.model,
+            "gpu_count": cards.count,
+            "image": clean(row.image or "", 120),
+            "usd_per_hour": None if hourly is None else shown(hourly),
+            "spent_usd": shown(cost.total_usd),
+            "started_at": None if row.created_at is None else iso(row.created_at),
+            "ends_at": iso(lease.ends_api_at) if lease and not row.expired else None,
+            "made_here": lease is not None,
+        }
+        if not row.expired:
+            reach = access.access_of(row, self._desk.ssh_key() if lease else None)
+            if reach.ssh:
+                ssh = reach.ssh
+                view["ssh"] = {"host": ssh.host, "port": ssh.port, "user": ssh.user, "command": ssh.command}
+            view["http_url"] = reach.http_url
+            view["warning"] = reach.warning
+        return {name: value for name, value in view.items() if value is not None}
+
+    async def _status(self, row: OrderRow) -> str:
+        if row.expired:
+            return "ended"
+        if row.spot and not await self._wins(row):
+            return "outbid" if row.spend else "queued"
+        return "running" if row.deployed else "deploying"
+
+    async def _wins(self, row: OrderRow) -> bool:
+        """Whether our spot bid runs, by the server's book; where that can't be read, by whether it is deployed."""
+        if row.server_id is None:
+            return row.deployed
+        server_id = row.server_id
+        held = self._books.setdefault(
+            server_id, Fresh(lambda: self._desk.client.spot_marketplace(server_id), self._desk.clock)
+        )
+        try:
+            book = await held.get(_BOOK_AGE)
+        except CloreError:
+            return row.deployed
+        mine = [offer for offer in book.offers if offer.mine]
+        return any(offer.active for offer in mine) if mine else row.deployed
+
+    async def balances(self) -> list[dict[str, Any]]:
+        """The wallets with their worth in USD."""
+        readings = self._desk.readings
+        wallets, rates = await readings.wallets(BROWSING_AGE), (await readings.snapshot()).rates
+        told = []
+        for row in wallets.rows:
+            coin = Coin.parse(row.name)
+            rate = rates.usd_per(coin) if coin else None
+            worth = row.balance * rate if row.balance is not None and rate is not None else None
+            told.append(
+                {
+                    "currency": clean(row.name, 40),
+                    "balance": None if row.balance is None else float(row.balance),
+                    "usd": None if worth is None else shown(worth),
+                }
+            )
+        return told
+
+
+def _stage(view: Mapping[str, Any]) -> str:
+    if view["status"] in ("queued", "outbid"):
+        return f"The bid does not win ({view['status']}); nothing is billed."
+    if view["status"] == "deploying":
+        return "The container is being deployed; this takes 2 to 5 minutes."
+    return "The container is up; waiting for SSH to answer."
+
+
+def _after_wait(view: Mapping[str, Any], *, ready: bool) -> str:
+    if ready:
+        return "Give the person the SSH command; secrets show with `clore-mcp connect`. Cancel when they are done."
+    if view["status"] == "ended":
+        return "The order has ended."
+    if view["status"] in ("queued", "outbid"):
+        return f"{_stage(view)} Raise it with set_spot_price, or cancel_order."
+    return (
+        f"Not ready yet, and still billing: order {view['order_id']} is {view['status']}. Call wait_for_order again;"
+        " after 15 minutes without progress cancel it and take another server."
+    )

@@ -1,0 +1,152 @@
+"""What the account looks like at Clore, read at most as often as it is needed, each reading with its age.
+
+Every reading costs one of the account's one request a second, so callers say how old an answer may be and share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
+from clore_mcp.clore.fresh import Fresh
+from clore_mcp.clore.models import Wallet
+from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey
+from clore_mcp.market.rates import Fees, read_fees
+from clore_mcp.market.snapshot import Market, Snapshot
+from clore_mcp.money import Coin
+
+EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
+BROWSING_AGE: Final = 60.0
+_FEES_AGE: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The account's orders as Clore lists them, `at` this machine's clock; `api_at` is Clore's own, if it said."""
+
+    rows: list[OrderRow]
+    unreadable: int
+    limit: int | None
+    at: float
+    api_at: float | None
+
+    def find(self, order_id: int) -> OrderRow | None:
+        """The row of one order."""
+        return next((row for row in self.rows if row.id == order_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Wallets:
+    """Balances by coin; a wallet whose balance Clore does not give is left out of `balances`."""
+
+    rows: list[Wallet]
+    at: float
+
+    @property
+    def balances(self) -> dict[Coin, Decimal]:
+        """What each wallet holds, in its own coin."""
+        known = ((Coin.parse(row.name), row.balance) for row in self.rows)
+        return {coin: balance for coin, balance in known if coin is not None and balance is not None}
+
+
+class Readings:
+    """The account at Clore. `clock` gives unix seconds of this machine; `origin` names the API URL and the key."""
+
+    def __init__(
+        self, client: CloreClient, market: Market, clock: Callable[[], float], origin: tuple[str, str]
+    ) -> None:
+        self.client = client
+        self.market = market
+        self._api_url, self._key_digest = origin
+        self._clock = clock
+        self._account: str | None = None
+        self._ahead = 0.0
+        self._knows_api_clock = False
+        self._wallets = Fresh(self._fetch_wallets, clock)
+        self._fees = Fresh(self._fetch_fees, clock)
+        self._current = Fresh(lambda: self._fetch_orders(completed=False, urgent=False), clock)
+        self._completed = Fresh(lambda: self._fetch_orders(completed=True, urgent=False), clock)
+
+    async def account(self) -> str:
+        """Which account this is: its API URL and deposit addresses (or its key) as a digest. Rows belong to it."""
+        if self._account is None:
+            rows = (await self._wallets.get(_FEES_AGE)).rows
+            addresses = sorted(row.deposit for row in rows if row.deposit)
+            who = "|".join(addresses) or self._key_digest
+            self._account = hashlib.sha256(f"{self._api_url}|{who}".encode()).hexdigest()[:16]
+        return self._account
+
+    async def snapshot(self, max_age_seconds: float = BROWSING_AGE) -> Snapshot:
+        """The marketplace."""
+        return await self.market.snapshot(max_age_seconds)
+
+    async def fresh_snapshot(self, max_age_seconds: float) -> Snapshot:
+        """The marketplace, never an older one because Clore does not answer: money is decided on it."""
+        return await self.market.snapshot(max_age_seconds, allow_stale=False)
+
+    async def wallets(self, max_age_seconds: float = BROWSING_AGE) -> Wallets:
+        """The wallets."""
+        return await self._wallets.get(max_age_seconds)
+
+    async def balances_if_known(self) -> dict[Coin, Decimal] | None:
+        """Balances for choosing a coin, or None where there is no key: searching needs none."""
+        try:
+            return (await self.wallets(_FEES_AGE)).balances
+        except (NoApiKey, InvalidApiKey):
+            return None
+
+    async def fees(self) -> Fees:
+        """The renter's fees; the highest documented ones where Clore does not say."""
+        return await self._fees.get(_FEES_AGE)
+
+    async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
+        """The orders that Clore lists as current."""
+        return await self._current.get(max_age_seconds)
+
+    async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
+        """The orders that Clore lists when asked for completed ones too."""
+        return await self._completed.get(max_age_seconds)
+
+    async def look(self, *, completed: bool) -> Orders:
+        """The orders now, before everything that merely waits in the queue."""
+        return await self._fetch_orders(completed=completed, urgent=True)
+
+    def changed(self) -> None:
+        """Forget what a write has made untrue."""
+        for reading in (self._wallets, self._current, self._completed):
+            reading.forget()
+
+    def changed_orders(self) -> None:
+        """Forget the current orders: time has passed, and the caller waits for them to change."""
+        self._current.forget()
+
+    def api_now(self) -> float:
+        """Clore's clock: this machine's, corrected by the last reply that carried a date."""
+        return self._clock() + self._ahead
+
+    @property
+    def knows_api_clock(self) -> bool:
+        """Whether any reply has carried a date yet."""
+        return self._knows_api_clock
+
+    async def _fetch_wallets(self) -> Wallets:
+        rows = await self.client.wallets()
+        return Wallets(rows.rows, self._clock())
+
+    async def _fetch_fees(self) -> Fees:
+        try:
+            return read_fees(await self.client.renter_fees())
+        except CloreError:
+            return Fees.highest_documented()
+
+    async def _fetch_orders(self, *, completed: bool, urgent: bool) -> Orders:
+        reply: OrdersReply = await self.client.my_orders(completed=completed, urgent=urgent)
+        now = self._clock()
+        if reply.api_time is not None:
+            self._ahead = reply.api_time - now
+            self._knows_api_clock = True
+        return Orders(reply.rows, reply.dropped, reply.limit, now, reply.api_time)

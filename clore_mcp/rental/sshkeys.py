@@ -1,0 +1,150 @@
+"""Which SSH key an order is given: the operator's, the usual one, or a pair that is made and kept in the state folder.
+
+Only public keys are read. The one private key that this module touches is the one it made itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import secrets
+import string
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from clore_mcp.errors import ArgumentInvalid, StateUnavailable
+from clore_mcp.settings import SSH_KEY_MAX, public_key_line
+
+TOKEN_LENGTH: Final = 24  # Clore takes up to 32 letters and digits as password or token; 24 are 142 bits
+_USUAL: Final = ("id_ed25519", "id_ecdsa", "id_rsa")  # in the order of preference; ssh offers these by itself
+_COMMENT: Final = "clore-mcp"
+_HALF_WRITTEN_TRIES: Final = 20  # of 50 ms, for a file system where a pair can't appear at once
+
+
+@dataclass(frozen=True, slots=True)
+class SshKey:
+    """A public key that an order can be given, and where its other half is, if that is known."""
+
+    line: str
+    fingerprint: str  # "SHA256:…", as ssh-keygen -l shows it
+    source: str  # "settings", "~/.ssh/id_ed25519.pub" or "generated"
+    private_path: Path | None = None
+    offered_by_default: bool = False  # ssh tries that private key without being told
+
+
+def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
+    """The configured key, else the usual one in ~/.ssh, else a pair made once for this state (StateUnavailable)."""
+    if settings_key is not None:
+        return _configured(validate(settings_key), home)
+    for name, line in _own_keys(home):
+        if name in _USUAL:
+            return _key(line, f"~/.ssh/{name}.pub", home / ".ssh" / name, offered=True)
+    path = state_dir / "ssh" / "id_ed25519"
+    try:
+        return _key(_kept_pair(path), "generated", path)
+    except OSError as error:
+        raise StateUnavailable(f"The SSH key in {path.parent} can't be made or read ({error.strerror}).") from error
+
+
+def validate(line: str) -> str:
+    """A public key from a tool call as one clean line, or ArgumentInvalid that does not repeat it."""
+    try:
+        return public_key_line(line)
+    except ValueError as error:
+        raise ArgumentInvalid(
+            f"ssh_public_key {error}.",
+            hint=f"Give one line as in a .pub file, up to {SSH_KEY_MAX} characters, or leave it out for the usual key.",
+        ) from None
+
+
+def fingerprint(line: str) -> str:
+    """SHA256:… of a valid public key line, as ssh-keygen -l shows it."""
+    digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
+    return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+def secret_token() -> str:
+    """A fresh password or Jupyter token: letters and digits only, within Clore's 32."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
+
+
+def _key(line: str, source: str, private_path: Path | None = None, *, offered: bool = False) -> SshKey:
+    return SshKey(line, fingerprint(line), source, private_path, offered)
+
+
+def _configured(line: str, home: Path) -> SshKey:
+    """The operator's key, with its private half when that is one of the pairs in ~/.ssh."""
+    same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
+    name = next(same, None)
+    return _key(line, "settings", home / ".ssh" / name if name else None, offered=name in _USUAL)
+
+
+def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
+    """Name and line of each readable pair in ~/.ssh, the usual ones first."""
+    with contextlib.suppress(OSError):  # no folder, or not ours to look into: then there is no key in it
+        files = {path.stem: path for path in sorted((home / ".ssh").glob("*.pub"))}
+        usual = [name for name in _USUAL if name in files]
+        for name in dict.fromkeys((*usual, *files)):
+            with contextlib.suppress(OSError, ValueError):
+                if files[name].with_suffix("").is_file():
+                    yield name, public_key_line(files[name].read_text(encoding="utf-8"))
+
+
+def _kept_pair(path: Path) -> str:
+    """The public line of the pair at `path`, made now if there is none; processes that start at once agree on one."""
+    path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    if not path.exists():
+        _make_pair(path)
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        path.chmod(0o600)  # ssh refuses a private key that others can read
+    for _ in range(_HALF_WRITTEN_TRIES):
+        with contextlib.suppress(ValueError):
+            return _public_half(path.read_bytes())
+        time.sleep(0.05)
+    raise StateUnavailable(
+        f"{path} is not a private key without passphrase.", hint="Move that file away and a new pair is made."
+    )
+
+
+def _public_half(private: bytes) -> str:
+    from cryptography.exceptions import UnsupportedAlgorithm  # here: mcp brings it, few need it
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
+
+    try:
+        public = load_ssh_private_key(private, password=None).public_key()
+    except (TypeError, UnsupportedAlgorithm) as error:  # a passphrase, or a kind of key that is none of ours
+        raise ValueError(str(error)) from None
+    return f"{public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()} {_COMMENT}"
+
+
+def _make_pair(path: Path) -> None:
+    """Put a new private key at `path` whole, or leave the one that another process put there meanwhile."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    text = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        _write_new(draft, text)
+        with contextlib.suppress(FileExistsError):  # the other process was first: its pair it is
+            try:
+                path.hardlink_to(draft)
+            except OSError:  # a file system without hard links
+                _write_new(path, text)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file that did not exist, for its owner alone."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,207 @@
+"""The terms of a rental, priced once and frozen: what each server costs, what is approved at most, what it could cost.
+
+Pure: the market, the fees and the clock's verdicts come as arguments. An approval is a ceiling in USD per hour and in
+the coin per day (3 % above the listing where the coin isn't USD, because its rate moves while a person reads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from decimal import ROUND_CEILING, Decimal
+from typing import Any, Final
+
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, price_of
+from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice
+from clore_mcp.rental.asks import CreateOrder
+
+POLL_SECONDS: Final = 60.0
+_RATE_MARGIN: Final = Decimal("0.03")
+_OTHER_COIN_MARGIN: Final = Decimal("1.10")
+_END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
+_MICRO: Final = Decimal("0.000001")
+LONGEST_RENTAL_HOURS: Final = Decimal(
+    1440
+)  # the longest listed (docs/clore-api.md, section 2), for hosts that name none
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One server of a quote. Prices per day are native, fee out; USD per hour is for the whole server, fee in."""
+
+    server_id: int
+    gpu: str
+    gpu_count: int
+    country: str
+    reliability: Decimal
+    cpu: str
+    coin: Coin
+    listed_per_day: Decimal
+    ceiling_per_day: Decimal
+    usd_per_coin: Decimal
+    fee_fraction: Decimal
+    creation_fee_usd: Decimal
+    usd_per_hour: Decimal
+    ceiling_usd_per_hour: Decimal
+    worst_hours: Decimal
+    worst_usd: Decimal
+    max_rental_hours: Decimal
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row: exact decimals as text."""
+        return {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Candidate:
+        """The candidate that `as_json` wrote."""
+        exact = {field.name for field in fields(cls) if field.type == "Decimal"}
+        values: dict[str, Any] = {name: Decimal(value) if name in exact else value for name, value in row.items()}
+        values["coin"] = Coin(values["coin"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a person is asked to approve: these servers in this order, so long, at these ceilings."""
+
+    candidates: tuple[Candidate, ...]
+    hours: Decimal
+    order_type: OrderType
+    on_end: str
+    image: str
+    enforced_by: str | None
+    fees_assumed: bool
+
+    @property
+    def worst_usd(self) -> Decimal:
+        """The most that any of the candidates could cost."""
+        return max(candidate.worst_usd for candidate in self.candidates)
+
+    @property
+    def usd_per_hour(self) -> Decimal:
+        """The dearest candidate's ceiling."""
+        return max(candidate.ceiling_usd_per_hour for candidate in self.candidates)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row."""
+        return {
+            "candidates": [candidate.as_json() for candidate in self.candidates],
+            "hours": str(self.hours),
+            "order_type": self.order_type.value,
+            "on_end": self.on_end,
+            "image": self.image,
+            "enforced_by": self.enforced_by,
+            "fees_assumed": self.fees_assumed,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Terms:
+        """The terms that `as_json` wrote."""
+        return cls(
+            candidates=tuple(Candidate.from_json(candidate) for candidate in row["candidates"]),
+            hours=Decimal(row["hours"]),
+            order_type=OrderType(row["order_type"]),
+            on_end=row["on_end"],
+            image=row["image"],
+            enforced_by=row["enforced_by"],
+            fees_assumed=row["fees_assumed"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why one server can't be part of a quote: a short reason code and a sentence."""
+
+    server_id: int
+    reason: str
+    message: str
+
+
+def candidate_of(
+    ask: CreateOrder,
+    listing: Listing,
+    fees: Fees,
+    rates: Rates,
+    *,
+    wallet: Mapping[Coin, Decimal] | None,
+    preferred: Coin | None,
+    spot_bid: DayPrice | None,
+    enforced: bool,
+) -> Candidate | Unfit:
+    """One server priced for these arguments; `spot_bid` is the bid in the listing's coin for a spot order."""
+    order_type = OrderType(ask.order_type)
+    longest = Decimal(str(listing.max_rental_hours)) if listing.max_rental_hours else LONGEST_RENTAL_HOURS
+    if ask.exact_hours > longest:
+        return _unfit(listing, "max_rental_hours", f"is rented for at most {longest.normalize():f} hours at a time")
+    if listing.rented:
+        return _unfit(listing, "already_rented", "is rented now")
+    priced = (
+        price_of(spot_bid, order_type, fees, rates)
+        if spot_bid is not None
+        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=_only(ask))
+    )
+    if isinstance(priced, Unpriced):
+        return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
+    worst_hours = (
+        longest if ask.on_end != "cancel" or not enforced else min(ask.exact_hours + _END_SLACK_HOURS, longest)
+    )
+    ceiling = priced.day if priced.coin is Coin.USD or spot_bid is not None else priced.day.raised(_RATE_MARGIN)
+    ceiling_usd = _up(max(ceiling.usd_per_hour(priced.usd_per_coin) * (1 + priced.fee), _spot_ceiling(ask)))
+    creation = fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)
+    margin = Decimal(1) if priced.coin is Coin.USD else _OTHER_COIN_MARGIN
+    return Candidate(
+        server_id=listing.server_id,
+        gpu=listing.gpu,
+        gpu_count=listing.gpu_count,
+        country=listing.country or "??",
+        reliability=Decimal(str(round(listing.reliability or 0, 4))),
+        cpu=listing.cpu,
+        coin=priced.coin,
+        listed_per_day=priced.day.value,
+        ceiling_per_day=ceiling.value,
+        usd_per_coin=priced.usd_per_coin,
+        fee_fraction=priced.fee,
+        creation_fee_usd=_up(creation),
+        usd_per_hour=_up(priced.usd_per_hour),
+        ceiling_usd_per_hour=ceiling_usd,
+        worst_hours=worst_hours,
+        worst_usd=_up((ceiling_usd * worst_hours + creation) * margin),
+        max_rental_hours=longest,
+    )
+
+
+def cost_of(candidate: Candidate, order_type: OrderType, hours: Decimal, fees: Fees) -> Cost:
+    """What the hours come to at the price as it is now."""
+    day = DayPrice(candidate.listed_per_day, candidate.coin)
+    priced = Priced(day, candidate.usd_per_coin, candidate.fee_fraction, candidate.usd_per_hour)
+    return cost(priced, order_type, hours, fees)
+
+
+def bid_within(
+    usd_per_hour: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal, minimum: Decimal | None
+) -> DayPrice | None:
+    """A spot bid in the coin, never above what was approved: rounded down to the coin's precision; if that falls under
+    the host's minimum, the minimum where it is still within the approval, else None."""
+    exact = DayPrice(usd_per_hour * HOURS_PER_DAY / (1 + fee) / usd_per_coin, coin)
+    bid = exact.floored()
+    if minimum is None or bid.value >= minimum:
+        return bid if bid.value > 0 else None
+    return DayPrice(minimum, coin) if minimum <= exact.value else None
+
+
+def _only(ask: CreateOrder) -> Coin | None:
+    return Coin(ask.currency) if ask.currency else None
+
+
+def _spot_ceiling(ask: CreateOrder) -> Decimal:
+    return ask.exact_bid if ask.exact_bid is not None else Decimal(0)
+
+
+def _unfit(listing: Listing, reason: str, what: str) -> Unfit:
+    return Unfit(listing.server_id, reason, f"Server {listing.server_id} {what}.")
+
+
+def _up(usd: Decimal) -> Decimal:
+    return usd.quantize(_MICRO, ROUND_CEILING)

@@ -1,0 +1,43 @@
+"""The time of the simulated market: it can run fast, be moved forward and be asked for."""
+
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+
+
+class Clock:
+    """Unix seconds that pass `speed` times as fast as real ones, starting at the present."""
+
+    def __init__(self, speed: float = 1.0, real: Callable[[], float] = time.monotonic) -> None:
+        self._real = real
+        self._speed = speed
+        self._base = time.time()
+        self._since = real()
+
+    @property
+    def speed(self) -> float:
+        """How many market seconds pass in a real one."""
+        return self._speed
+
+    def now(self) -> float:
+        """The market's unix time in seconds."""
+        return self._base + (self._real() - self._since) * self._speed
+
+    def http_date(self) -> str:
+        """The market's time as the `Date` header tells it."""
+        return formatdate(self.now(), usegmt=True)
+
+    def advance(self, seconds: float) -> None:
+        """Move the market forward; it never goes back, because bills can't be unwritten."""
+        if seconds < 0:
+            raise ValueError("the clock only moves forward")
+        self._rebase(self.now() + seconds, self._speed)
+
+    def set_speed(self, speed: float) -> None:
+        """From now on a real second lasts `speed` market seconds; 0 stops the market's time."""
+        if speed < 0:
+            raise ValueError("the clock only moves forward")
+        self._rebase(self.now(), speed)
+
+    def _rebase(self, now: float, speed: float) -> None:
+        self._base, self._since, self._speed = now, self._real(), speed

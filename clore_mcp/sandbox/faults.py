@@ -1,0 +1,110 @@
+"""Faults to order: which request goes wrong, how, and whether its effect took place."""
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+EFFECT = {
+    "lost_reply": True,  # processed, then the connection closes without a byte
+    "code1_before": False,  # 500 {"code":1}, nothing done
+    "code1_after": True,  # the same reply, done all the same
+    "http502": False,  # a proxy's HTML page
+    "http502_after": True,
+    "garbage": True,  # 200 and bytes that are no JSON
+    "truncate": True,  # half a body under the whole one's Content-Length
+    "hang_before": False,  # silence, then a closed connection
+    "hang_after": True,  # processed, silence, then the reply
+    "late_effect": True,  # silence first, processed afterwards even if the client has left
+    "reset": False,  # a TCP reset
+    "already_rented": False,
+    "offline": False,
+    "not_enough_balance": False,
+    "price_moved": True,  # the listing's price changes by `factor` just before the create is processed
+    "late_visible": True,  # this order shows in my_orders only after `seconds` of market time
+    "never_deploys": True,  # this order's container stays at 0
+    "cancel_ignored": True,  # code 0, and the order stays
+    "outage": False,  # every request gets a 502 page for `seconds`
+}
+"""Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
+
+_CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
+_SECONDS = {"hang_before": 30.0, "hang_after": 30.0, "late_effect": 5.0, "late_visible": 30.0, "outage": 10.0}
+
+
+@dataclass(slots=True)
+class Fault:
+    """One ordered fault: it lets `skip` matching requests pass and hits the next `times`."""
+
+    kind: str
+    endpoint: str = ""
+    times: int = 1
+    skip: int = 0
+    seconds: float = -1.0
+    factor: float = 1.1
+    effect: bool | None = None
+    until: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in EFFECT:
+            raise ValueError(f"no fault is called {self.kind!r}; known: {', '.join(EFFECT)}")
+        if self.kind in _CREATES:
+            self.endpoint = "create_order"
+        self.endpoint = self.endpoint or ("cancel_order" if self.kind == "cancel_ignored" else "*")
+        if self.effect is None:
+            self.effect = EFFECT[self.kind]
+        if self.seconds < 0:
+            self.seconds = _SECONDS.get(self.kind, 0.0)
+        self.until = time.monotonic() + self.seconds
+
+
+class Faults:
+    """The faults still to come."""
+
+    def __init__(self, specs: tuple[str, ...] = ()) -> None:
+        self.pending: list[Fault] = [parse_spec(spec) for spec in specs]
+
+    def add(self, wanted: dict[str, Any]) -> Fault:
+        """Arm one fault from its JSON form; ValueError or TypeError tells what is wrong with it."""
+        fault = Fault(**{key: value for key, value in wanted.items() if key != "until"})
+        self.pending.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Disarm everything."""
+        self.pending.clear()
+
+    def outage(self) -> bool:
+        """Whether the service is down now. Real time: it is the network that fails, not the market."""
+        self.pending = [f for f in self.pending if f.kind != "outage" or f.until > time.monotonic()]
+        return any(f.kind == "outage" for f in self.pending)
+
+    def take(self, endpoint: str) -> Fault | None:
+        """The fault that hits this request, used up by it."""
+        for fault in self.pending:
+            if fault.kind == "outage" or fault.endpoint not in ("*", endpoint):
+                continue
+            if fault.skip > 0:
+                fault.skip -= 1
+                continue
+            fault.times -= 1
+            if fault.times <= 0:
+                self.pending.remove(fault)
+            return fault
+        return None
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The pending faults for the control path."""
+        return [{k: v for k, v in asdict(fault).items() if k != "until"} for fault in self.pending]
+
+
+def parse_spec(spec: str) -> Fault:
+    """A fault from `ENDPOINT:KIND[:TIMES[:SECONDS]]`."""
+    parts = spec.split(":")
+    if not 2 <= len(parts) <= 4:
+        raise ValueError(f"a fault is ENDPOINT:KIND[:TIMES[:SECONDS]], not {spec!r}")
+    return Fault(
+        endpoint=parts[0],
+        kind=parts[1],
+        times=int(parts[2]) if len(parts) > 2 else 1,
+        seconds=float(parts[3]) if len(parts) > 3 else -1.0,
+    )

@@ -1,0 +1,191 @@
+"""The way of an API request: journal, proxy, endpoint, key, limiter, fault, effect, reply."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from starlette.datastructures import Headers, QueryParams
+from starlette.types import Receive, Scope, Send
+
+from .api import Api, Call, Twist
+from .clock import Clock
+from .faults import Fault, Faults
+from .journal import Entry, Journal
+from .limiter import Limiter
+from .options import Live
+from .orders import Account
+from .refusals import Refused, already_rented, application_error
+from .wire import Reply, deliver, json_reply, keep_silent, proxy_error, read_body
+from .world import World
+
+_MALFORMED = object()  # a body that is no JSON: no endpoint accepts it
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One request on its way."""
+
+    method: str
+    endpoint: str
+    query: QueryParams
+    body: Any
+    headers: Headers
+    client: str
+    receive: Receive
+    entry: Entry
+    admitted: tuple[str, bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The ASGI application below the API's base path."""
+
+    live: Live
+    clock: Clock
+    world: World
+    api: Api
+    limiter: Limiter
+    faults: Faults
+    journal: Journal
+    closing: asyncio.Event
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = await self._arrive(scope, receive)
+        reply = self._turned_away(visit) or await self._carry_out(visit)
+        await keep_silent(receive, self.live.options.latency, self.closing)
+        if reply.silence and not await keep_silent(receive, reply.silence, self.closing):
+            reply = reply.broken("closed")
+        self._note(visit.entry, reply)
+        try:
+            await deliver(reply, self.clock.http_date(), scope, receive, send)
+        finally:
+            visit.entry.completed_ns = time.monotonic_ns()
+            if visit.admitted is not None:
+                self.limiter.complete(*visit.admitted, visit.entry.completed_ns)
+
+    async def _arrive(self, scope: Scope, receive: Receive) -> _Visit:
+        raw = await read_body(receive)
+        headers, query = Headers(scope=scope), QueryParams(scope.get("query_string", b""))
+        endpoint = scope["path"].removeprefix(scope.get("root_path", "")).strip("/")
+        body = _json(raw)
+        entry = self.journal.open(
+            scope["method"],
+            endpoint,
+            dict(query),
+            headers.get("auth"),
+            headers.get("user-agent", ""),
+            raw.decode("utf-8", "replace") if body is _MALFORMED else body,
+        )
+        client = scope.get("client")
+        return _Visit(scope["method"], endpoint, query, body, headers, client[0] if client else "local", receive, entry)
+
+    def _turned_away(self, visit: _Visit) -> Reply | None:
+        agent = visit.headers.get("user-agent", "")
+        if not agent or agent.lower().startswith("python-urllib"):
+            return Reply(403, b"error code: 1010", "text/plain; charset=UTF-8")
+        if self.faults.outage():
+            return proxy_error()
+        if (visit.method, visit.endpoint) not in self.api.endpoints:
+            return json_reply({"code": 4}, 404)
+        key = visit.headers.get("auth")
+        if key not in self.world.accounts and not (key is None and visit.endpoint == "marketplace"):
+            return json_reply({"code": 3}, 401)
+        return self._limited(visit, f"key {key}" if key else f"ip {visit.client}")
+
+    def _limited(self, visit: _Visit, who: str) -> Reply | None:
+        create = visit.endpoint == "create_order"
+        wait = self.limiter.admit(who, create, visit.entry.arrived_ns)
+        if wait is None:
+            visit.admitted = (who, create)
+            return None
+        headers = (("retry-after", str(max(1, -int(-wait // 1)))),) if self.live.options.retry_after else ()
+        return replace(json_reply({"code": 5}, 429), headers=headers)
+
+    async def _carry_out(self, visit: _Visit) -> Reply:
+        fault = self.faults.take(visit.endpoint)
+        if fault is None:
+            return self._process(visit, Twist())
+        visit.entry.fault = fault.kind
+        if fault.kind == "late_effect":
+            await _real_time(fault.seconds, self.closing)
+        reply = self._process(visit, _twist(fault)) if fault.effect else None
+        return _spoiled(fault, reply)
+
+    def _process(self, visit: _Visit, twist: Twist) -> Reply:
+        visit.entry.effect = True
+        return self.api.process(
+            visit.method, visit.endpoint, Call(self._account(visit), visit.query, visit.body, twist)
+        )
+
+    def _account(self, visit: _Visit) -> Account | None:
+        return self.world.accounts.get(visit.headers.get("auth", ""))
+
+    def _note(self, entry: Entry, reply: Reply) -> None:
+        entry.code, entry.error = reply.code, reply.error
+        entry.status = reply.status if reply.manner in ("whole", "truncated") else None
+
+
+def _twist(fault: Fault) -> Twist:
+    return Twist(
+        visible_after=fault.seconds if fault.kind == "late_visible" else None,
+        never_deploys=fault.kind == "never_deploys",
+        cancel_ignored=fault.kind == "cancel_ignored",
+        price_factor=fault.factor if fault.kind == "price_moved" else 1.0,
+    )
+
+
+def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
+    """What the client gets of a reply under a fault; `reply` is None when nothing was done."""
+    refusal = _refusal(fault.kind)
+    if refusal is not None:
+        return json_reply(refusal.body, refusal.status)
+    whole = reply or json_reply({"code": 1}, 500)
+    match fault.kind:
+        case "code1_before" | "code1_after":
+            return json_reply({"code": 1}, 500)
+        case "http502" | "http502_after":
+            return proxy_error()
+        case "garbage":
+            return Reply(200, b"\x00\xff<<< {code: 0,, not json", "application/json")
+        case "lost_reply":
+            return whole.broken("closed")
+        case "truncate":
+            return whole.broken("truncated")
+        case "reset":
+            return whole.broken("reset")
+        case "hang_before":
+            return whole.broken("closed", fault.seconds)
+        case "hang_after":
+            return replace(whole, silence=fault.seconds)
+    return whole
+
+
+def _refusal(kind: str) -> Refused | None:
+    match kind:
+        case "already_rented":
+            return already_rented()
+        case "offline":
+            return application_error("server-offline")
+        case "not_enough_balance":
+            return application_error("not_enough_balance")
+    return None
+
+
+async def _real_time(seconds: float, closing: asyncio.Event) -> None:
+    """Wait whether or not the client is still there."""
+    try:
+        async with asyncio.timeout(seconds):
+            await closing.wait()
+    except TimeoutError:
+        return
+
+
+def _json(raw: bytes) -> Any:
+    if not raw:
+        return None
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return _MALFORMED

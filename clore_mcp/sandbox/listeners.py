@@ -1,0 +1,78 @@
+"""Real loopback listeners for the orders' SSH: a port that is known before it answers, as on real hosts."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterable
+
+from .options import Live
+from .orders import Order
+from .views import has_endpoints
+
+BANNER = b"SSH-2.0-sandbox\r\n"
+
+
+class _Door:
+    """One order's port. Reserved it refuses connections; opened it greets like an SSH server."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        # Bound without listen(): the kernel refuses connections, and nobody else can take the number meanwhile.
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._server: asyncio.Server | None = None
+        self._guests: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.start_server(self._greet, sock=self._socket)
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        self._socket.close()
+        for guest in self._guests:
+            guest.transport.abort()
+
+    async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._guests.add(writer)
+        with contextlib.suppress(OSError):
+            writer.write(BANNER)
+            while await reader.read(4096):  # it listens to whatever a client says and never answers
+                pass
+        self._guests.discard(writer)
+        writer.transport.abort()
+
+
+class Listeners:
+    """The doors of all orders, brought in line with the market by `sync`."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._doors: dict[int, _Door] = {}
+
+    def reserve(self, orders: Iterable[Order], now: float) -> None:
+        """Give each order that shows its endpoints a port of its own."""
+        options = self._live.options
+        if not options.ssh_listener:
+            return
+        for order in orders:
+            if "22" in order.ports and order.id not in self._doors and has_endpoints(order, now, options):
+                self._doors[order.id] = _Door()
+                order.public_ports["22"] = self._doors[order.id].port
+
+    async def sync(self, orders: Iterable[Order], now: float) -> None:
+        """Reserve, open where SSH is up by now, and close where the order is over or has lost its server."""
+        orders = list(orders)
+        self.reserve(orders, now)
+        wanted = {o.id: o for o in orders if "22" in o.public_ports and o.running}
+        for order_id in [order_id for order_id in self._doors if order_id not in wanted]:
+            self._doors.pop(order_id).close()
+        for order_id, door in list(self._doors.items()):
+            if now >= wanted[order_id].deployed_at() + self._live.options.ssh_after:
+                await door.open()
+
+    def close(self) -> None:
+        """Close every door."""
+        while self._doors:
+            self._doors.popitem()[1].close()

@@ -1,0 +1,151 @@
+"""Every switch of the sandbox, its default and its command-line flag, in one frozen record."""
+
+import argparse
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+SANDBOX_KEY = "sandbox-key-0000000000000000000x"
+"""The account that exists by default. 32 characters like a real key, and plainly not one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the simulated market behaves. Where the real service's behaviour is unknown, the default is the
+    strictest plausible guess and the other guesses are a switch away."""
+
+    # The market
+    seed: Annotated[int, "the same seed gives the same market"] = 2026
+    servers: Annotated[int, "how many servers are listed"] = 2600
+    hostile: Annotated[bool, "add rows that attack their reader: instructions, control characters, wrong types"] = False
+    hostile_endpoints: Annotated[tuple[int, ...], "orders on this server show endpoints that attack a shell"] = ()
+    btc_usd: Annotated[float, "market rate of bitcoin in USD"] = 64_000.0
+    clore_usd: Annotated[float, "market rate of CLORE in USD"] = 0.00125
+
+    # Accounts
+    keys: Annotated[tuple[str, ...], "an API key with an account of its own; repeatable"] = (SANDBOX_KEY,)
+    balance_usd: Annotated[float, "USD-Blockchain in each wallet at the start"] = 25.0
+    balance_clore: Annotated[float, "CLORE-Blockchain in each wallet at the start"] = 12_000.0
+    balance_btc: Annotated[float, "bitcoin in each wallet at the start"] = 0.0004
+    legacy_wallet: Annotated[bool, "the bitcoin wallet has a null address and a null balance"] = False
+    poh: Annotated[float, "Proof-of-Holding balance in CLORE; 2,000,000 halves the fees"] = 0.0
+    order_limit: Annotated[int, "how many orders an account may hold at once (`limit` in my_orders)"] = 16
+    order_limit_error: Annotated[str, "error text beyond that limit; the real text is unknown"] = "order-limit-reached"
+    funding_hours: Annotated[float, "hours the wallet must cover, else not_enough_balance; real rule unknown"] = 1.0
+
+    # Time
+    speed: Annotated[float, "market seconds in a real second"] = 1.0
+    latency: Annotated[float, "real seconds each reply takes"] = 0.0
+    visible_after: Annotated[float, "market seconds until a new order shows in my_orders"] = 2.0
+    endpoints_after: Annotated[float, "market seconds until host and ports are filled in"] = 8.0
+    deploy_after: Annotated[float, "market seconds until mon_container is 2"] = 60.0
+    ssh_after: Annotated[float, "market seconds from deployed until port 22 answers"] = 5.0
+    ssh_listener: Annotated[bool, "really listen on a loopback port for each order's SSH"] = True
+    ssh_host: Annotated[str, "the host shown for those listeners"] = "127.0.0.1"
+
+    # Money
+    fee_on_demand: Annotated[float, "renter's fee on on-demand orders, percent"] = 5.0
+    fee_spot: Annotated[float, "renter's fee on spot orders, percent"] = 1.25
+    creation_fee_usd: Annotated[float, "creation fee in USD, or its worth in another coin"] = 0.1
+    creation_fee_after: Annotated[float, "market seconds of running before that fee is taken"] = 600.0
+    overrun_seconds: Annotated[int, "seconds billed past the end; one real order shows 58"] = 0
+    on_empty: Annotated[Literal["end", "negative"], "what a drained wallet does to its orders"] = "end"
+
+    # Orders
+    required_price: Annotated[
+        Literal["equal", "ceiling", "ignored", "code1"],
+        "how a required_price that differs is judged; real rule unknown",
+    ] = "equal"
+    price_error: Annotated[str, "error text of that refusal; the real text is unknown"] = "price-changed"
+    ampersand_creates: Annotated[bool, "an & in an env value answers code 1 although the order was made"] = True
+    unknown_order: Annotated[
+        Literal["error", "ok", "code2"], "reply to cancelling an unknown or ended order; the real one is unknown"
+    ] = "error"
+    unknown_order_error: Annotated[str, "error text of that reply"] = "order-dont-exist"
+    bad_input_status: Annotated[int, "HTTP status of code 2; the real one is unknown"] = 400
+
+    # Spot
+    outbid: Annotated[Literal["stays", "vanishes"], "what happens to an order that loses its server"] = "stays"
+    max_step_percent: Annotated[float, "largest lowering of a bid in one step, percent of the bid"] = 10.0
+    lowering_every: Annotated[float, "market seconds between two lowerings of a bid"] = 600.0
+
+    # Limits and faults
+    rate_limit: Annotated[
+        Literal["arrival", "completion", "off"], "what the interval counts from; which one is real is unknown"
+    ] = "arrival"
+    interval: Annotated[float, "real seconds between two calls of a key"] = 1.0
+    create_interval: Annotated[float, "real seconds between two create_order calls of a key"] = 5.0
+    retry_after: Annotated[bool, "send Retry-After with a 429"] = False
+    faults: Annotated[tuple[str, ...], "ENDPOINT:KIND[:TIMES[:SECONDS]], armed from the start; repeatable"] = ()
+
+    def rates(self) -> dict[str, float]:
+        """What a unit of each coin is worth in USD."""
+        return {"bitcoin": self.btc_usd, "CLORE-Blockchain": self.clore_usd, "USD-Blockchain": 1.0}
+
+
+class Live:
+    """The switches as they stand now; the parts of a running sandbox share one."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+
+def changed(options: Options, changes: Mapping[str, Any]) -> Options:
+    """The same options with some replaced; ValueError names what is unknown or of the wrong type."""
+    hints = _hints()
+    for name, value in changes.items():
+        if name not in hints:
+            raise ValueError(f"no option is called {name!r}")
+        if not _fits(hints[name], value):
+            raise ValueError(f"option {name} does not take {value!r}")
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()}
+    return replace(options, **values)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add one flag for each option; `from_args` reads them back."""
+    for name, hint in _hints().items():
+        _add_argument(parser, name, hint, getattr(Options(), name), _help(name))
+
+
+def from_args(namespace: argparse.Namespace) -> Options:
+    """The options a command line asked for; those it left out keep their default."""
+    given = {f.name: getattr(namespace, f.name, None) for f in fields(Options)}
+    return changed(Options(), {name: value for name, value in given.items() if value is not None})
+
+
+def _add_argument(parser: argparse.ArgumentParser, name: str, hint: Any, default: Any, text: str) -> None:
+    flag = "--" + name.replace("_", "-")
+    text = f"{text} ({default})".replace("%", "%%") if default != () else text
+    if hint is bool:
+        parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
+    elif get_origin(hint) is Literal:
+        parser.add_argument(flag, dest=name, choices=get_args(hint), default=None, help=text)
+    elif get_origin(hint) is tuple:
+        item = get_args(hint)[0]
+        single = "--" + {"keys": "key", "faults": "fault"}.get(name, name.replace("_", "-"))
+        parser.add_argument(single, dest=name, action="append", type=item, default=None, metavar="X", help=text)
+    else:
+        parser.add_argument(flag, dest=name, type=hint, default=None, metavar="X", help=text)
+
+
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Options)
+
+
+def _help(name: str) -> str:
+    return str(get_args(get_type_hints(Options, include_extras=True)[name])[1])
+
+
+def _fits(hint: Any, value: object) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        item = get_args(hint)[0]
+        return isinstance(value, (list, tuple)) and all(_fits(item, each) for each in value)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(hint, type | types.UnionType) and isinstance(value, hint)

@@ -1,0 +1,130 @@
+"""What the market holds: servers, wallets, accounts and orders, with the facts that follow from the time alone."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from .spot import Bid
+
+DAY = 86_400
+
+
+@dataclass(slots=True)
+class Server:
+    """A listed machine. `row` is its listing; `elsewhere` means that someone outside this sandbox rents it."""
+
+    id: int
+    row: dict[str, Any]
+    elsewhere: bool
+    online: bool = True
+    listed: bool = True
+    rivals: list[Bid] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Wallet:
+    """One coin of an account. A legacy wallet has neither address nor balance."""
+
+    name: str
+    deposit: str | None
+    balance: float | None
+    withdrawal_fee: float
+
+    def take(self, amount: float) -> None:
+        """Take money out; whether there is enough is the meter's question."""
+        self.balance = (self.balance or 0.0) - amount
+
+
+@dataclass(slots=True)
+class Account:
+    """What one API key owns."""
+
+    key: str
+    wallets: dict[str, Wallet]
+
+
+@dataclass(slots=True)
+class Order:
+    """A rental. It is billed in stretches: from `stretch_from`, `stretch_s` seconds at `price` a day so far.
+
+    `up_since` is when its container was started on the server it now has; a new price doesn't restart it.
+    """
+
+    id: int
+    key: str
+    server_id: int
+    image: str
+    currency: str
+    price: float
+    spot: bool
+    ct: int
+    mrl_s: float
+    fee_rate: float
+    creation_fee: float
+    wallet: Wallet
+    ports: dict[str, str]
+    visible_at: float
+    deploy_after: float
+    http_pub: str = ""
+    public_ports: dict[str, int] = field(default_factory=dict)
+    creation_fee_after: float = 600.0
+    up_since: float | None = None
+    stretch_from: int | None = None
+    stretch_s: int = 0
+    spent_before: float = 0.0
+    fee_paid: float = 0.0
+    creation_paid: float = 0.0
+    creation_due: float | None = None
+    lowered_at: float | None = None
+    ended_at: float | None = None
+    end_reason: str | None = None
+
+    @property
+    def running(self) -> bool:
+        """It has the server and costs money."""
+        return self.stretch_from is not None and self.ended_at is None
+
+    @property
+    def spend(self) -> float:
+        """Rent so far without any fee, as `my_orders` tells it."""
+        return self.spent_before + self.price * self.stretch_s / DAY
+
+    @property
+    def total(self) -> float:
+        """All that has left the wallet for it."""
+        return self.spend + self.fee_paid + self.creation_paid
+
+    @property
+    def cost_per_second(self) -> float:
+        """Rent and fee."""
+        return self.price / DAY * (1 + self.fee_rate)
+
+    @property
+    def billed_until(self) -> int:
+        """The moment up to which the present stretch is billed; meaningful while it runs."""
+        return (self.stretch_from or 0) + self.stretch_s
+
+    def whole_minutes(self, until: float) -> int:
+        """Seconds of whole minutes that are not billed yet."""
+        return max(0, int((until - self.billed_until) // 60) * 60) if self.running else 0
+
+    def milestones(self) -> list[float]:
+        """Moments at which more happens than a minute's billing."""
+        moments = [self.creation_due] if self.running and self.creation_due is not None else []
+        return moments if self.spot else [*moments, self.ct + self.mrl_s]
+
+    def begin_stretch(self, at: float) -> None:
+        """It has the server from now on."""
+        self.spent_before, self.stretch_s = self.spend, 0
+        self.stretch_from = int(at)
+        self.up_since = at if self.up_since is None else self.up_since
+        if self.creation_paid == 0.0 and self.creation_due is None:
+            self.creation_due = self.stretch_from + self.creation_fee_after
+
+    def close_stretch(self) -> None:
+        """It no longer has the server; what was billed stays."""
+        self.spent_before, self.stretch_s, self.stretch_from = self.spend, 0, None
+
+    def deployed_at(self) -> float:
+        """When `mon_container` becomes 2; never while it has no server."""
+        return math.inf if self.up_since is None else self.up_since + self.deploy_after

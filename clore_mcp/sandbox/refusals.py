@@ -1,0 +1,32 @@
+"""How the simulated API says no: code 6 with its inconsistent statuses, and the codes without a text."""
+
+from typing import Any
+
+
+class Refused(Exception):
+    """A request that was understood and not carried out; `status` and `body` are the reply."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(body)
+        self.status = status
+        self.body = body
+
+
+def application_error(error: str, status: int = 200, **extra: Any) -> Refused:
+    """Code 6. Most come with 200."""
+    return Refused(status, {"error": error, **extra, "code": 6})
+
+
+def already_rented() -> Refused:
+    """Someone else has the server, or the caller has it already: the reply is the same."""
+    return Refused(200, {"status": "error", "error": "server-already-rented", "code": 6})
+
+
+def currency_not_allowed() -> Refused:
+    """The one code 6 that is known to come with 500."""
+    return application_error("currency-not-allowed", status=500)
+
+
+def bare(code: int, status: int) -> Refused:
+    """A code and nothing else."""
+    return Refused(status, {"code": code})

@@ -1,0 +1,139 @@
+"""Serving a sandbox on loopback: in the foreground, or in a thread of the caller's process."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+
+from .app import create_app
+from .engine import Engine
+from .options import Options
+from .wire import ExposedProtocol
+
+_START_PATIENCE = 30.0  # s; building a market takes 0.2 s on a laptop
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that tells when it listens and lets hanging replies go when it stops."""
+
+    def __init__(self, options: Options, listening: Callable[[], None]) -> None:
+        app = create_app(options)
+        self._engine: Engine = app.state.engine
+        self._listening = listening
+        self._loop: asyncio.AbstractEventLoop
+        config = uvicorn.Config(
+            app,
+            http=ExposedProtocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        super().__init__(config)
+
+    def stop(self) -> None:
+        """End it from another thread, without waiting for uvicorn's next look at the clock."""
+        self.should_exit = True
+        with contextlib.suppress(RuntimeError):  # the loop is gone: it has ended already
+            self._loop.call_soon_threadsafe(self._engine.closing.set)
+
+    async def main_loop(self) -> None:
+        while not self.should_exit:  # signal handlers set it without waking anybody
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await self._engine.closing.wait()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._engine.closing.set()
+        await super().shutdown(sockets=sockets)
+
+
+class Running:
+    """A sandbox in a thread of its own. `stop` ends the thread and closes every socket; leaving `with` stops."""
+
+    def __init__(self, options: Options, port: int = 0) -> None:
+        self._listens = threading.Event()
+        self._server = _Server(options, self._listens.set)
+        self._socket = _loopback(port)
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, name="clore-sandbox", daemon=True)
+        self._thread.start()
+        if not self._listens.wait(_START_PATIENCE) or not self._server.started:
+            self.stop()
+            raise RuntimeError("the sandbox did not start")
+
+    @property
+    def url(self) -> str:
+        """The API's base URL."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def control_url(self) -> str:
+        """The control path's base URL."""
+        return f"http://127.0.0.1:{self.port}/_sandbox"
+
+    def stop(self) -> None:
+        """End it; a second call does nothing."""
+        self._server.stop()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+            self._listens.set()
+
+
+def start_in_thread(options: Options | None = None, port: int = 0) -> Running:
+    """A sandbox that answers by the time this returns."""
+    return Running(options or Options(), port)
+
+
+def serve(options: Options, port: int, announce: Callable[[str], None]) -> None:
+    """Serve until interrupted; `announce` gets the base URL once it really listens. Port 0 takes a free one."""
+    listener = _loopback(port)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+    try:
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after it has stopped in good order
+            _Server(options, lambda: announce(url)).run(sockets=[listener])
+    finally:
+        listener.close()
+
+
+def _loopback(port: int) -> socket.socket:
+    # asyncio turns Nagle's delay off only for sockets that name TCP; with it a small reply takes 40 ms (2026-11).
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,130 @@
+"""How the API shows things: orders, wallets, offers and fees with exactly the keys that the real one sends."""
+
+import random
+from typing import Any
+
+from .intake import COINS
+from .options import Options
+from .orders import Account, Order, Server
+from .world import World
+
+_COPIED = ("rating", "reliability", "owner", "cuda_version", "gpu_array")
+
+
+def order_view(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:
+    """An order as my_orders lists it: endpoints appear with time and disappear with the end."""
+    specs = server.row.get("specs")
+    shown: dict[str, Any] = {
+        "id": order.id,
+        "creation_fee": order.creation_fee,
+        "price": order.price,
+        "mrl": int(order.mrl_s),
+        "image": order.image,
+        "currency": order.currency,
+        "spend": order.spend,
+        "ct": order.ct,
+        "specs": {k: v for k, v in specs.items() if k != "pl"} if isinstance(specs, dict) else specs,
+        "si": order.server_id,
+        "mon_container": 2 if (order.ended_at or now) >= order.deployed_at() else 0,
+        "online": server.online,
+        **({"spot": True} if order.spot else {}),
+        **_endpoints(order, server, now, options),
+        **{name: server.row[name] for name in _COPIED if name in server.row},
+    }
+    if order.ended_at is not None:
+        gpus = len(server.row.get("gpu_array") or [0])
+        shown |= {"expired": True, "order_end": int(order.ended_at), "gpu_count": gpus, "total_gpus": gpus}
+    return shown
+
+
+def _endpoints(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:
+    if order.ended_at is not None:
+        return {"tcp_ports": []}
+    if not has_endpoints(order, now, options):
+        return {}
+    if order.server_id in options.hostile_endpoints:
+        return {"pub_cluster": ["n1.x.invalid; rm -rf ~"], "tcp_ports": ["22:99999", "22:-oProxyCommand=x"]}
+    country = country_of(server)
+    http = next((port for port, kind in order.ports.items() if kind == "http"), None)
+    shown: dict[str, Any] = {
+        "pub_cluster": [options.ssh_host if options.ssh_listener else f"n1.{country}.sandbox.invalid"],
+        "tcp_ports": [f"{inner}:{public_port(order, inner)}" for inner, kind in order.ports.items() if kind == "tcp"],
+    }
+    if http is not None:
+        shown |= {"http_port": http, "http_pub": f"{order.http_pub}.{country}.sandbox.invalid"}
+    return shown
+
+
+def has_endpoints(order: Order, now: float, options: Options) -> bool:
+    """Whether host and ports are known by now."""
+    return order.running and order.up_since is not None and now >= order.up_since + options.endpoints_after
+
+
+def public_port(order: Order, inner: str) -> int:
+    """The outside port of a container's port: the real listener's, or an invented one."""
+    return order.public_ports.get(inner) or random.Random(f"{order.id} {inner}").randrange(1211, 2672)
+
+
+def country_of(server: Server) -> str:
+    """The country in a host name; never what a hostile row would like to put there."""
+    specs = server.row.get("specs")
+    net = specs.get("net") if isinstance(specs, dict) else None
+    code = net.get("cc") if isinstance(net, dict) else None
+    return code.lower() if isinstance(code, str) and len(code) == 2 and code.isalpha() else "xx"
+
+
+def wallets_view(account: Account) -> list[dict[str, Any]]:
+    """The rows of GET /wallets."""
+    return [
+        {"name": w.name, "deposit": w.deposit, "balance": w.balance, "withdrawal_fee": w.withdrawal_fee}
+        for w in account.wallets.values()
+    ]
+
+
+def market_view(world: World, server: Server, key: str, options: Options) -> dict[str, Any]:
+    """One server's spot market: every offer, the running one marked."""
+    winner = world.winner(server)
+    prices = server.row.get("price")
+    minimum = prices.get("spot") if isinstance(prices, dict) else None
+    offers = [
+        {
+            "offer_id": bid.offer_id,
+            "bid": bid.bid,
+            "active": winner is not None and winner.offer_id == bid.offer_id,
+            "my": bid.order_id is not None and world.orders[bid.order_id].key == key,
+            "currency": bid.currency,
+        }
+        for bid in world.bids(server)
+    ]
+    about = {"min_pricing": minimum, "mrl": server.row.get("mrl"), "visibility": "public", "online": server.online}
+    return {"offers": offers, "server": about, "currency_rates_in_usd": options.rates()}
+
+
+def fees_view(options: Options) -> dict[str, Any]:
+    """The body of GET /renter_fees: percentages before the Proof-of-Holding discount."""
+    creation = {coin: float(f"{options.creation_fee_usd / options.rates()[coin]:.8f}") for coin in COINS}
+    return {
+        "renter_fees": {
+            "on_demand": {"base": dict.fromkeys(COINS, options.fee_on_demand)},
+            "spot": {"base": dict.fromkeys(COINS, options.fee_spot)},
+        },
+        "poh_config": {"max_reduction_percent": 50, "max_poh_amount": 2_000_000},
+        "creation_fees": {"on_demand": creation, "spot": creation},
+        "poh_balance": options.poh,
+    }
+
+
+def poh_view(options: Options) -> dict[str, Any]:
+    """The body of GET /poh_balance."""
+    offers = dict.fromkeys(
+        (
+            "rented_amount",
+            "rented_on_marketplace_amount",
+            "rented_finished_amount",
+            "leased_amount",
+            "leased_finished_amount",
+        ),
+        0,
+    )
+    balance = {"total": options.poh, "free_amount": options.poh, "reward_amount": 0, "offers": offers}
+    return {"items": [], "balance": balance, "count": 0}

@@ -1,0 +1,125 @@
+"""What goes over the socket, whole or broken: replies, silence, closed and reset connections."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+TRANSPORT = "clore_mcp.sandbox.transport"
+"""Where the ASGI scope holds the connection's transport."""
+
+PROXY_PAGE = (
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
+    b"<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer and the manner in which it reaches the client."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    code: int | None = None
+    error: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    manner: Literal["whole", "closed", "reset", "truncated"] = "whole"
+    silence: float = 0.0
+
+    def broken(self, manner: Literal["closed", "reset", "truncated"], silence: float = 0.0) -> "Reply":
+        """The same answer, lost on its way."""
+        return replace(self, manner=manner, silence=silence)
+
+
+def json_reply(body: dict[str, Any], status: int = 200) -> Reply:
+    """An answer in the API's form."""
+    text = json.dumps(body, separators=(",", ":")).encode()
+    return Reply(status, text, code=body.get("code"), error=body.get("error"))
+
+
+def proxy_error() -> Reply:
+    """What the proxy in front of the API says when nobody is behind it."""
+    return Reply(502, PROXY_PAGE, "text/html")
+
+
+class ExposedProtocol(H11Protocol):
+    """uvicorn's HTTP with the connection's transport put into the scope, so that a fault can break it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        app = self.app
+
+        async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
+            scope[TRANSPORT] = transport
+            await app(scope, receive, send)
+
+        self.app = with_transport
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole request body; it is read before anything else, or a break would look like a refusal to read."""
+    chunks = []
+    while True:
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) -> bool:
+    """Wait while the client waits; True if it is still there afterwards and the sandbox isn't shutting down."""
+    if seconds <= 0:
+        return True
+    waits = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(closing.wait())]
+    done, pending = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    return not done
+
+
+async def deliver(reply: Reply, date: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send the reply, or break it as its manner says."""
+    transport: asyncio.Transport | None = scope.get(TRANSPORT)
+    if reply.manner == "whole":
+        await send(_start(reply, date))
+        await send({"type": "http.response.body", "body": reply.body})
+        return
+    if transport is None:
+        raise RuntimeError("a broken connection needs a real one: serve the sandbox over a socket")
+    if reply.manner == "truncated":
+        await send(_start(reply, date))
+        await send({"type": "http.response.body", "body": reply.body[: len(reply.body) // 2], "more_body": True})
+    if reply.manner == "reset":
+        # Without lingering, close() sends RST instead of FIN.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+    else:
+        transport.close()
+    # Returning before uvicorn knows that the connection is gone would make it log an error and send a 500.
+    await _disconnected(receive)
+
+
+def _start(reply: Reply, date: str) -> dict[str, Any]:
+    headers = [
+        ("content-type", reply.content_type),
+        ("content-length", str(len(reply.body))),
+        ("date", date),
+        ("server", "cloudflare"),
+        *reply.headers,
+    ]
+    raw = [(name.encode(), value.encode()) for name, value in headers]
+    return {"type": "http.response.start", "status": reply.status, "headers": raw}
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

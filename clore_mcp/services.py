@@ -1,0 +1,115 @@
+"""The frozen bundle of the parts that a tool, a resource or a command receives. Building one opens nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
+
+from clore_mcp.clore import CloreClient, Gaps, ProcessPacer
+from clore_mcp.market.snapshot import Market
+from clore_mcp.rental.appraisal import Appraiser
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.bidding import Bidding
+from clore_mcp.rental.cancelling import Cancelling
+from clore_mcp.rental.closing import Closing
+from clore_mcp.rental.commitments import Commitments
+from clore_mcp.rental.creating import Creating
+from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.guard import Guard, Verb
+from clore_mcp.rental.leases import Keeper
+from clore_mcp.rental.overview import Overview
+from clore_mcp.rental.readings import Readings
+from clore_mcp.rental.settling import Settling
+from clore_mcp.rental.sshkeys import public_key
+from clore_mcp.settings import Settings, Watchdog
+from clore_mcp.state.database import Database
+
+_CREATE_GAP_RATIO: Final = 5  # Clore's create limit is five times its general one
+_DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything below the tools, wired together."""
+
+    settings: Settings
+    desk: Desk
+    market: Market
+    appraiser: Appraiser
+    approvals: Approvals
+    guard: Guard
+    overview: Overview
+    closing: Closing
+    settling: Settling
+    keeper: Keeper
+    commitments: Commitments
+
+    async def keep_leases(self) -> None:
+        """From the first call that knows the account on, this process ends leases, unless the operator says no."""
+        if self.settings.watchdog is Watchdog.AUTO and not self.settings.read_only:
+            await self.keeper.start()
+
+    async def aclose(self) -> None:
+        """Let spending that has begun come to its end, then close everything."""
+        await self.commitments.drain(_DRAIN_SECONDS)
+        await self.keeper.stop()
+        await self.market.aclose()
+        await self.desk.client.aclose()
+        await asyncio.to_thread(self.desk.state.close)
+
+
+def build(settings: Settings) -> Services:
+    """Wire the parts for these settings; nothing is opened, read or sent."""
+    gap_ns = round(settings.request_gap_seconds * 1e9)
+    client = CloreClient(
+        pacer=ProcessPacer(Gaps(general_ns=gap_ns, create_ns=gap_ns * _CREATE_GAP_RATIO)),
+        api_url=settings.api_url,
+        api_key=settings.api_key,
+    )
+    market = Market(client.marketplace, time.time)
+    key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
+    readings = Readings(client, market, time.time, (settings.api_url, key_digest))
+    desk = Desk(
+        state=Database(settings.state_dir),
+        client=client,
+        readings=readings,
+        caps=settings.limits,
+        sources=settings.sources,
+        mode=settings.approval.value,
+        owner=token_hex(8),
+        host=socket.gethostname(),
+        clock=time.time,
+        monotonic=time.monotonic,
+        ssh_key=lambda: public_key(settings.ssh_public_key, Path.home(), settings.state_dir),
+        preferred=settings.currency,
+    )
+    appraiser = Appraiser(desk)
+    closing = Closing(desk)
+    settling = Settling(desk, closing)
+    approvals = Approvals(desk.state, time.time)
+    commitments = Commitments()
+    creating = Creating(desk, appraiser, settling, closing)
+    verbs: dict[str, Verb] = {
+        "create_order": creating,
+        "set_spot_price": Bidding(desk, appraiser),
+        "cancel_order": Cancelling(desk, closing),
+    }
+    return Services(
+        settings=settings,
+        desk=desk,
+        market=market,
+        appraiser=appraiser,
+        approvals=approvals,
+        guard=Guard(desk, approvals, commitments, verbs),
+        overview=Overview(desk, closing, settling),
+        closing=closing,
+        settling=settling,
+        keeper=Keeper(desk, closing, settling),
+        commitments=commitments,
+    )

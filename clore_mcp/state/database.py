@@ -1,0 +1,215 @@
+"""Durable rows in one SQLite file that many processes share. The only module that imports a database driver.
+
+`write` runs a function inside one `BEGIN IMMEDIATE`: what it read is still true when its writes land.
+Functions run on a worker thread, so the event loop never waits for the disk. WAL with `synchronous=FULL`: an
+acknowledged row survives kill -9 and a power cut. Not for network file systems.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import anyio.to_thread
+
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.state.schema import MIGRATIONS
+
+T = TypeVar("T")
+
+_BUSY_SECONDS: Final = 5.0
+_OPEN_TRIES: Final = 40  # eight processes switching a new file to WAL at once: 3 of 200 opens failed without a retry
+FILE_NAME: Final = "state.sqlite3"
+
+Row = sqlite3.Row
+
+
+class Duplicate(Exception):
+    """A row that must be unique is already there."""
+
+
+class Tx:
+    """One transaction: everything in it happens, or nothing."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def all(self, sql: str, *values: object) -> list[Row]:
+        """Every row of a query."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: object) -> Row | None:
+        """The first row of a query, or None."""
+        row: Row | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def run(self, sql: str, *values: object) -> int:
+        """Change rows; how many were changed. Raises Duplicate where a unique row exists."""
+        try:
+            return self._connection.execute(sql, values).rowcount
+        except sqlite3.IntegrityError as error:
+            if "UNIQUE" in str(error):
+                raise Duplicate(str(error)) from error
+            raise
+
+    def insert(self, table: str, **columns: object) -> None:
+        """Add one row. Raises Duplicate where it exists."""
+        names = ", ".join(columns)
+        marks = ", ".join("?" for _ in columns)
+        self.run(f"INSERT INTO {table} ({names}) VALUES ({marks})", *columns.values())
+
+
+class Database:
+    """The state folder's file, opened at first use (building one touches nothing)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / FILE_NAME
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever kept here."""
+        return self.path.exists()
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` in one transaction that excludes every other writer. Raises StateUnavailable."""
+        return await anyio.to_thread.run_sync(self.write_now, work)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` on one consistent view. Raises StateUnavailable."""
+        return await anyio.to_thread.run_sync(self.read_now, work)
+
+    def write_now(self, work: Callable[[Tx], T]) -> T:
+        """`write` for a caller that is no coroutine."""
+        return self._transact("BEGIN IMMEDIATE", work)
+
+    def read_now(self, work: Callable[[Tx], T]) -> T:
+        """`read` for a caller that is no coroutine."""
+        return self._transact("BEGIN", work)
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _transact(self, begin: str, work: Callable[[Tx], T]) -> T:
+        with self._lock, self._failures_named():
+            connection = self._open()
+            connection.execute(begin)
+            try:
+                result = work(Tx(connection))
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return result
+
+    @contextlib.contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
+            raise StateUnavailable(f"The state in {self.folder} can't be used: {error}.") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._create_private_file()
+            self._connection = self._connect_with_patience()
+        return self._connection
+
+    def _create_private_file(self) -> None:
+        # Made by us before SQLite opens it, so that it is never readable by others, not even for a moment.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+    def _connect_with_patience(self) -> sqlite3.Connection:
+        for attempt in range(_OPEN_TRIES):
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            connection.row_factory = sqlite3.Row
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE slips past the ledger's
+                _migrate(connection)
+            except sqlite3.OperationalError:
+                connection.close()
+                if attempt == _OPEN_TRIES - 1:
+                    raise
+                time.sleep(0.02 + secrets.randbelow(50) / 1000)
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+        raise AssertionError("unreachable")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        done = connection.execute("PRAGMA user_version").fetchone()[0]
+        if done > len(MIGRATIONS):
+            raise sqlite3.DatabaseError("it was written by a newer clore-mcp; upgrade this one")
+        for script in MIGRATIONS[done:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; sqlite3's own executescript would commit the transaction around them."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def state_key(tx: Tx) -> bytes:
+    """The secret of this state, made at first use: it keys the digests of quotes."""
+    row = tx.one("SELECT value FROM meta WHERE name = 'key'")
+    if row is not None:
+        return bytes(row["value"])
+    key = secrets.token_bytes(32)
+    tx.insert("meta", name="key", value=key)
+    return key
+
+
+def value_of(tx: Tx, name: str) -> Any:
+    """A named value of the state, or None."""
+    row = tx.one("SELECT value FROM meta WHERE name = ?", name)
+    return None if row is None else bytes(row["value"]).decode()
+
+
+def keep_value(tx: Tx, name: str, value: str) -> None:
+    """Set a named value of the state."""
+    tx.run(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        name,
+        value.encode(),
+    )

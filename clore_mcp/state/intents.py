@@ -1,0 +1,199 @@
+"""Rows of intents and their reservations: the compare-and-set chain of a create, and what it may cost at worst.
+
+reserved → sending → adopted | failed | refused | uncertain        reserved → abandoned
+uncertain → adopted | failed        failed → adopted (a late match, for 24 hours)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from clore_mcp.money import from_micros, to_micros
+from clore_mcp.state.database import Row, Tx
+
+OPEN: Final = ("reserved", "sending", "uncertain")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A create on its way. `not_after` is the last instant at which its owner may send."""
+
+    id: str
+    account: str
+    quote_id: str
+    verb: str
+    server_id: int
+    image: str
+    order_type: str
+    coin: str
+    known_order_ids: frozenset[int]
+    state: str
+    owner: str
+    created_at: float
+    not_after: float | None = None
+    acknowledged: bool = False
+    order_id: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The worst case of an order or an open intent, in USD; whole until the actual cost replaces it."""
+
+    intent_id: str
+    account: str
+    coin: str
+    worst_usd: Decimal
+    usd_per_hour: Decimal
+    created_at: float
+    order_id: int | None = None
+    released_at: float | None = None
+    actual_usd: Decimal | None = None
+
+
+def _intent(row: Row) -> Intent:
+    values = dict(row)
+    values["known_order_ids"] = frozenset(json.loads(values["known_order_ids"]))
+    values["acknowledged"] = bool(values["acknowledged"])
+    return Intent(**values)
+
+
+def add(tx: Tx, intent: Intent, reservation: Reservation) -> None:
+    """Write an intent and what it may cost, together."""
+    tx.insert(
+        "intents",
+        id=intent.id,
+        account=intent.account,
+        quote_id=intent.quote_id,
+        verb=intent.verb,
+        server_id=intent.server_id,
+        image=intent.image,
+        order_type=intent.order_type,
+        coin=intent.coin,
+        known_order_ids=json.dumps(sorted(intent.known_order_ids)),
+        state=intent.state,
+        owner=intent.owner,
+        created_at=intent.created_at,
+        order_id=intent.order_id,
+    )
+    tx.insert(
+        "reservations",
+        intent_id=reservation.intent_id,
+        account=reservation.account,
+        order_id=reservation.order_id,
+        coin=reservation.coin,
+        worst_micros=to_micros(reservation.worst_usd),
+        hourly_micros=to_micros(reservation.usd_per_hour),
+        created_at=reservation.created_at,
+    )
+
+
+def get(tx: Tx, intent_id: str) -> Intent | None:
+    """The intent with that id."""
+    row = tx.one("SELECT * FROM intents WHERE id = ?", intent_id)
+    return None if row is None else _intent(row)
+
+
+def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = None, not_after: float | None = None,
+         reason: str | None = None, order_id: int | None = None) -> bool:  # fmt: skip
+    """Move an intent on if it is still where it was (and still its owner's, when `owner` is given)."""
+    changed = tx.run(
+        "UPDATE intents SET state = ?, not_after = COALESCE(?, not_after), reason = COALESCE(?, reason),"
+        " order_id = COALESCE(?, order_id) WHERE id = ? AND state = ? AND (?7 IS NULL OR owner = ?7)",
+        now_is, not_after, reason, order_id, intent_id, was, owner,
+    )  # fmt: skip
+    return changed == 1
+
+
+def acknowledge(tx: Tx, intent_id: str) -> None:
+    """Record that Clore answered code 0: from now on, none found means uncertain, never failed."""
+    tx.run("UPDATE intents SET acknowledged = 1 WHERE id = ?", intent_id)
+
+
+def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Intent]:
+    """Intents of an account in any of those states, made since then, oldest first."""
+    marks = ", ".join("?" for _ in states)
+    rows = tx.all(
+        f"SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state IN ({marks}) ORDER BY created_at",
+        account, since, *states,
+    )  # fmt: skip
+    return [_intent(row) for row in rows]
+
+
+def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent]:
+    """Intents for one server since then that may have made an order."""
+    rows = tx.all(
+        "SELECT * FROM intents WHERE account = ? AND server_id = ? AND created_at >= ?"
+        " AND state NOT IN ('abandoned', 'refused') ORDER BY created_at",
+        account, server_id, since,
+    )  # fmt: skip
+    return [_intent(row) for row in rows]
+
+
+def of_quote(tx: Tx, quote_id: str) -> list[Intent]:
+    """The attempts of one quote, in order."""
+    return [
+        _intent(row) for row in tx.all("SELECT * FROM intents WHERE quote_id = ? ORDER BY created_at, rowid", quote_id)
+    ]
+
+
+def _reservation(row: Row) -> Reservation:
+    actual = row["actual_micros"]
+    return Reservation(
+        intent_id=row["intent_id"],
+        account=row["account"],
+        coin=row["coin"],
+        worst_usd=from_micros(row["worst_micros"]),
+        usd_per_hour=from_micros(row["hourly_micros"]),
+        created_at=row["created_at"],
+        order_id=row["order_id"],
+        released_at=row["released_at"],
+        actual_usd=None if actual is None else from_micros(actual),
+    )
+
+
+def reservations_open(tx: Tx, account: str) -> list[Reservation]:
+    """What may still cost money."""
+    rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at IS NULL", account)
+    return [_reservation(row) for row in rows]
+
+
+def reservations_released(tx: Tx, account: str, since: float) -> list[Reservation]:
+    """What has cost money and ended since then."""
+    rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at >= ?", account, since)
+    return [_reservation(row) for row in rows]
+
+
+def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:
+    """The open reservation of an order made here."""
+    row = tx.one(
+        "SELECT * FROM reservations WHERE account = ? AND order_id = ? AND released_at IS NULL", account, order_id
+    )
+    return None if row is None else _reservation(row)
+
+
+def bind(tx: Tx, intent_id: str, order_id: int) -> None:
+    """Tie a reservation to its order, opening it again when it had been released too early."""
+    tx.run(
+        "UPDATE reservations SET order_id = ?, released_at = NULL, actual_micros = NULL WHERE intent_id = ?",
+        order_id, intent_id,
+    )  # fmt: skip
+
+
+def reprice(tx: Tx, intent_id: str, worst_usd: Decimal, usd_per_hour: Decimal) -> None:
+    """Replace what an order may cost, as when its bid is raised."""
+    tx.run(
+        "UPDATE reservations SET worst_micros = ?, hourly_micros = ? WHERE intent_id = ?",
+        to_micros(worst_usd), to_micros(usd_per_hour), intent_id,
+    )  # fmt: skip
+
+
+def release(tx: Tx, intent_id: str, actual_usd: Decimal, now: float) -> None:
+    """Replace a reservation by what was really paid."""
+    tx.run(
+        "UPDATE reservations SET released_at = ?, actual_micros = ? WHERE intent_id = ? AND released_at IS NULL",
+        now, to_micros(actual_usd), intent_id,
+    )  # fmt: skip

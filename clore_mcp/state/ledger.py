@@ -1,0 +1,75 @@
+"""The append-only record of every spending step, and the heartbeats of those who end leases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from clore_mcp.state.database import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One step: who asked, what it was about, what came of it. Never a secret, never an env value."""
+
+    at: float
+    account: str
+    step: str
+    caller: str
+    quote_id: str | None = None
+    intent_id: str | None = None
+    order_id: int | None = None
+    server_id: int | None = None
+    data: dict[str, Any] | None = None
+    seq: int | None = None
+
+
+def write(tx: Tx, entry: Entry) -> None:
+    """Append one step."""
+    tx.insert(
+        "ledger",
+        at=entry.at,
+        account=entry.account,
+        step=entry.step,
+        caller=entry.caller,
+        quote_id=entry.quote_id,
+        intent_id=entry.intent_id,
+        order_id=entry.order_id,
+        server_id=entry.server_id,
+        data=json.dumps(entry.data or {}),
+    )
+
+
+def read(
+    tx: Tx, *, account: str | None = None, steps: tuple[str, ...] = (), since: float = 0, limit: int = 200
+) -> list[Entry]:
+    """The newest steps, newest first; of one account and of certain kinds when asked."""
+    marks = ", ".join("?" for _ in steps)
+    rows = tx.all(
+        "SELECT * FROM ledger WHERE (?1 IS NULL OR account = ?1) AND at >= ?2"
+        + (f" AND step IN ({marks})" if steps else "")
+        + " ORDER BY seq DESC LIMIT ?",
+        account, since, *steps, limit,
+    )  # fmt: skip
+    return [Entry(**{**dict(row), "data": json.loads(row["data"])}) for row in rows]
+
+
+def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:
+    """Say that `owner` is alive and ends leases."""
+    tx.run(
+        "INSERT INTO heartbeats (account, owner, host, at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (account, owner) DO UPDATE SET at = excluded.at",
+        account, owner, host, now,
+    )  # fmt: skip
+
+
+def rest(tx: Tx, account: str, owner: str) -> None:
+    """Take a heartbeat back at a clean exit."""
+    tx.run("DELETE FROM heartbeats WHERE account = ? AND owner = ?", account, owner)
+
+
+def alive(tx: Tx, account: str, since: float) -> str | None:
+    """The host of someone who beat since then, or None."""
+    row = tx.one("SELECT host FROM heartbeats WHERE account = ? AND at >= ? ORDER BY at DESC LIMIT 1", account, since)
+    return None if row is None else str(row["host"])

@@ -1,0 +1,133 @@
+"""Rows of orders made here: the lease, what was approved, and how it ended; and the secrets that `connect` shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from clore_mcp.money import from_micros, plain, to_micros
+from clore_mcp.state.database import Row, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An order made here and its agreed end. `…_api_at` are unix seconds of Clore's clock, prices per day in `coin`."""
+
+    account: str
+    order_id: int
+    intent_id: str
+    digest: str
+    server_id: int
+    order_type: str
+    image: str
+    coin: str
+    price_native: Decimal
+    ceiling_native: Decimal
+    fee_fraction: Decimal
+    creation_fee_usd: Decimal
+    usd_per_coin: Decimal
+    started_api_at: int
+    ends_api_at: int
+    on_end: str
+    missed_at: float | None = None
+    ended_at: float | None = None
+    receipt: dict[str, Any] | None = None
+
+
+def _lease(row: Row) -> Lease:
+    values = dict(row)
+    values["creation_fee_usd"] = from_micros(values.pop("creation_fee_micros"))
+    for name in ("price_native", "ceiling_native", "fee_fraction", "usd_per_coin"):
+        values[name] = Decimal(values[name])
+    values["receipt"] = json.loads(values["receipt"]) if values["receipt"] else None
+    return Lease(**values)
+
+
+def add(tx: Tx, lease: Lease) -> None:
+    """Adopt an order. Raises Duplicate when it is adopted already."""
+    tx.insert(
+        "orders",
+        account=lease.account,
+        order_id=lease.order_id,
+        intent_id=lease.intent_id,
+        digest=lease.digest,
+        server_id=lease.server_id,
+        order_type=lease.order_type,
+        image=lease.image,
+        coin=lease.coin,
+        price_native=plain(lease.price_native),
+        ceiling_native=plain(lease.ceiling_native),
+        fee_fraction=plain(lease.fee_fraction),
+        creation_fee_micros=to_micros(lease.creation_fee_usd),
+        usd_per_coin=plain(lease.usd_per_coin),
+        started_api_at=lease.started_api_at,
+        ends_api_at=lease.ends_api_at,
+        on_end=lease.on_end,
+    )
+
+
+def get(tx: Tx, account: str, order_id: int) -> Lease | None:
+    """The order made here with that id."""
+    row = tx.one("SELECT * FROM orders WHERE account = ? AND order_id = ?", account, order_id)
+    return None if row is None else _lease(row)
+
+
+def active(tx: Tx, account: str) -> list[Lease]:
+    """Orders made here that are not proven gone."""
+    rows = tx.all("SELECT * FROM orders WHERE account = ? AND ended_at IS NULL ORDER BY order_id", account)
+    return [_lease(row) for row in rows]
+
+
+def every(tx: Tx, account: str) -> list[Lease]:
+    """Every order ever made here."""
+    return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE account = ?", account)]
+
+
+def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:
+    """The order that the same call made, while it is not proven gone."""
+    row = tx.one(
+        "SELECT * FROM orders WHERE account = ? AND digest = ? AND ended_at IS NULL ORDER BY order_id DESC LIMIT 1",
+        account, digest,
+    )  # fmt: skip
+    return None if row is None else _lease(row)
+
+
+def all_ids(tx: Tx, account: str) -> set[int]:
+    """Every order ever made here."""
+    return {row["order_id"] for row in tx.all("SELECT order_id FROM orders WHERE account = ?", account)}
+
+
+def miss(tx: Tx, account: str, order_id: int, at: float | None) -> None:
+    """Note (or clear, with None) the first valid reply in which an order was missing."""
+    tx.run("UPDATE orders SET missed_at = ? WHERE account = ? AND order_id = ?", at, account, order_id)
+
+
+def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_native: Decimal) -> None:
+    """Record a changed spot bid and the ceiling that was approved with it."""
+    tx.run(
+        "UPDATE orders SET price_native = ?, ceiling_native = ? WHERE account = ? AND order_id = ?",
+        plain(price_native), plain(ceiling_native), account, order_id,
+    )  # fmt: skip
+
+
+def end(tx: Tx, account: str, order_id: int, at: float, receipt: Mapping[str, Any]) -> bool:
+    """Record that an order is proven gone, once."""
+    changed = tx.run(
+        "UPDATE orders SET ended_at = ?, receipt = ? WHERE account = ? AND order_id = ? AND ended_at IS NULL",
+        at, json.dumps(dict(receipt)), account, order_id,
+    )  # fmt: skip
+    return changed == 1
+
+
+def keep_secrets(tx: Tx, intent_id: str, values: Mapping[str, str]) -> None:
+    """Keep generated passwords and tokens for `connect`."""
+    for name, value in values.items():
+        tx.insert("secrets", intent_id=intent_id, name=name, value=value)
+
+
+def secrets_of(tx: Tx, intent_id: str) -> dict[str, str]:
+    """The generated passwords and tokens of one order."""
+    return {row["name"]: row["value"] for row in tx.all("SELECT * FROM secrets WHERE intent_id = ?", intent_id)}

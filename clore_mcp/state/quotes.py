@@ -1,0 +1,133 @@
+"""Rows of quotes: held, decided, consumed once, settled, told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from clore_mcp.state.database import Row, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One priced intent and what became of it. Times are unix seconds of this machine."""
+
+    id: str
+    account: str
+    digest: str
+    verb: str
+    caller: str
+    question: str
+    terms: dict[str, Any]
+    state: str
+    created_at: float
+    expires_at: float
+    decided_at: float | None = None
+    decided_by: str | None = None
+    owner: str | None = None
+    outcome: dict[str, Any] | None = None
+    told: bool = False
+
+
+def _quote(row: Row) -> Quote:
+    values = dict(row)
+    values["terms"] = json.loads(values["terms"])
+    values["outcome"] = json.loads(values["outcome"]) if values["outcome"] else None
+    values["told"] = bool(values["told"])
+    return Quote(**values)
+
+
+def add(tx: Tx, quote: Quote) -> None:
+    """Hold a new quote. Raises Duplicate while one with its digest is live."""
+    tx.insert(
+        "quotes",
+        id=quote.id,
+        account=quote.account,
+        digest=quote.digest,
+        verb=quote.verb,
+        caller=quote.caller,
+        question=quote.question,
+        terms=json.dumps(quote.terms),
+        state=quote.state,
+        created_at=quote.created_at,
+        expires_at=quote.expires_at,
+    )
+
+
+def get(tx: Tx, quote_id: str) -> Quote | None:
+    """The quote with that id."""
+    row = tx.one("SELECT * FROM quotes WHERE id = ?", quote_id)
+    return None if row is None else _quote(row)
+
+
+def latest(tx: Tx, digest: str) -> Quote | None:
+    """The newest quote with that digest, whatever its state."""
+    row = tx.one("SELECT * FROM quotes WHERE digest = ? ORDER BY created_at DESC, rowid DESC LIMIT 1", digest)
+    return None if row is None else _quote(row)
+
+
+def expire(tx: Tx, now: float) -> None:
+    """Close what nobody answered in time, and yeses that nobody used."""
+    tx.run("UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved') AND expires_at <= ?", now)
+
+
+def drop(tx: Tx, quote_id: str) -> None:
+    """Close one quote that still waits, before its time."""
+    tx.run("UPDATE quotes SET state = 'expired' WHERE id = ? AND state = 'pending'", quote_id)
+
+
+def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
+    """Quotes that wait for a person or hold an unused yes, oldest first."""
+    rows = tx.all(
+        "SELECT * FROM quotes WHERE state IN ('pending', 'approved') AND (?1 IS NULL OR account = ?1)"
+        " ORDER BY created_at",
+        account,
+    )
+    return [_quote(row) for row in rows]
+
+
+def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: float) -> bool:
+    """Record a person's answer to a quote that still waits; False when it no longer does."""
+    state = "approved" if yes else "declined"
+    changed = tx.run(
+        "UPDATE quotes SET state = ?, decided_at = ?, decided_by = ?, expires_at = ?"
+        " WHERE id = ? AND state = 'pending' AND expires_at > ?",
+        state, now, by, until, quote_id, now,
+    )  # fmt: skip
+    return changed == 1
+
+
+def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now: float) -> bool:
+    """Use a yes, once: only the caller that gets True may go on."""
+    changed = tx.run(
+        "UPDATE quotes SET state = 'committing', owner = ?, decided_by = COALESCE(decided_by, ?),"
+        " decided_at = COALESCE(decided_at, ?) WHERE id = ? AND state = ? AND expires_at > ?",
+        owner, by, now, quote_id, from_state, now,
+    )  # fmt: skip
+    return changed == 1
+
+
+def settle(tx: Tx, quote_id: str, outcome: dict[str, Any]) -> None:
+    """Record what came of a quote; the row no longer blocks the same call."""
+    tx.run("UPDATE quotes SET state = 'settled', outcome = ? WHERE id = ?", json.dumps(outcome), quote_id)
+
+
+def tell(tx: Tx, quote_id: str) -> None:
+    """Record that a caller has had the outcome."""
+    tx.run("UPDATE quotes SET told = 1 WHERE id = ?", quote_id)
+
+
+def declines_since(tx: Tx, account: str, since: float) -> list[float]:
+    """When questions were declined since then, oldest first."""
+    rows = tx.all(
+        "SELECT decided_at FROM quotes WHERE account = ? AND state = 'declined' AND decided_at >= ?"
+        " ORDER BY decided_at",
+        account, since,
+    )  # fmt: skip
+    return [row["decided_at"] for row in rows]
+
+
+def committing(tx: Tx, account: str) -> list[Quote]:
+    """Quotes that are being carried out, or were when their process died."""
+    return [_quote(row) for row in tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'committing'", account)]

@@ -1,0 +1,135 @@
+"""The tables, as migrations that run once each, in order, in one transaction with the record of them.
+
+Money is whole micro-dollars (`…_micros`) or a coin's own decimal text (`…_native`); times are unix seconds of this
+machine's clock unless the name says `api`. Nothing here holds an API key, a password or an env value, but for
+`secrets`, which only `clore-mcp connect` reads.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (
+        name TEXT PRIMARY KEY,
+        value BLOB NOT NULL
+    ) STRICT;
+
+    -- A priced intent, frozen until it expires, and the person's answer to it.
+    CREATE TABLE quotes (
+        id TEXT PRIMARY KEY,
+        account TEXT NOT NULL,
+        digest TEXT NOT NULL,            -- HMAC over account, caller and arguments: env values are in it, so keyed
+        verb TEXT NOT NULL,
+        caller TEXT NOT NULL,
+        question TEXT NOT NULL,
+        terms TEXT NOT NULL,             -- JSON; names of env values, never the values
+        state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'committing', 'settled', 'declined', 'expired')),
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        decided_at REAL,
+        decided_by TEXT,
+        owner TEXT,                      -- the process that is carrying it out
+        outcome TEXT,                    -- JSON, once settled
+        told INTEGER NOT NULL DEFAULT 0  -- whether a caller has had the outcome
+    ) STRICT;
+    CREATE UNIQUE INDEX one_live_quote ON quotes (digest) WHERE state IN ('pending', 'approved', 'committing');
+    CREATE INDEX quotes_by_digest ON quotes (digest, created_at);
+
+    -- A create on its way, from reservation to outcome.
+    CREATE TABLE intents (
+        id TEXT PRIMARY KEY,
+        account TEXT NOT NULL,
+        quote_id TEXT NOT NULL REFERENCES quotes (id),
+        verb TEXT NOT NULL,
+        server_id INTEGER NOT NULL,
+        image TEXT NOT NULL,
+        order_type TEXT NOT NULL,
+        coin TEXT NOT NULL,
+        known_order_ids TEXT NOT NULL,   -- JSON list: what was listed before the send
+        state TEXT NOT NULL
+            CHECK (state IN ('reserved', 'sending', 'adopted', 'failed', 'refused', 'uncertain', 'abandoned')),
+        owner TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        not_after REAL,                  -- the owner must not send later than this
+        acknowledged INTEGER NOT NULL DEFAULT 0, -- Clore answered code 0
+        order_id INTEGER,
+        reason TEXT
+    ) STRICT;
+    CREATE INDEX intents_open ON intents (account, state);
+
+    -- The worst case of an order, counted against the limits until the actual cost is known.
+    CREATE TABLE reservations (
+        intent_id TEXT PRIMARY KEY REFERENCES intents (id),
+        account TEXT NOT NULL,
+        order_id INTEGER,
+        coin TEXT NOT NULL,
+        worst_micros INTEGER NOT NULL CHECK (worst_micros >= 0),
+        hourly_micros INTEGER NOT NULL CHECK (hourly_micros >= 0),
+        created_at REAL NOT NULL,
+        released_at REAL,
+        actual_micros INTEGER
+    ) STRICT;
+    CREATE INDEX reservations_open ON reservations (account) WHERE released_at IS NULL;
+
+    -- An order made here, with its lease.
+    CREATE TABLE orders (
+        account TEXT NOT NULL,
+        order_id INTEGER NOT NULL,
+        intent_id TEXT NOT NULL REFERENCES intents (id),
+        digest TEXT NOT NULL,
+        server_id INTEGER NOT NULL,
+        order_type TEXT NOT NULL,
+        image TEXT NOT NULL,
+        coin TEXT NOT NULL,
+        price_native TEXT NOT NULL,
+        ceiling_native TEXT NOT NULL,    -- per day: what was approved at most
+        fee_fraction TEXT NOT NULL,
+        creation_fee_micros INTEGER NOT NULL,
+        usd_per_coin TEXT NOT NULL,
+        started_api_at INTEGER NOT NULL, -- Clore's clock
+        ends_api_at INTEGER NOT NULL,
+        on_end TEXT NOT NULL CHECK (on_end IN ('cancel', 'notify')),
+        missed_at REAL,                  -- first valid reply without it
+        ended_at REAL,
+        receipt TEXT,                    -- JSON, once proven gone
+        PRIMARY KEY (account, order_id)
+    ) STRICT;
+
+    -- Passwords and tokens made here, for `clore-mcp connect` alone.
+    CREATE TABLE secrets (
+        intent_id TEXT NOT NULL REFERENCES intents (id),
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (intent_id, name)
+    ) STRICT;
+
+    -- One row a step, never changed.
+    CREATE TABLE ledger (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        account TEXT NOT NULL,
+        step TEXT NOT NULL,
+        caller TEXT NOT NULL,
+        quote_id TEXT,
+        intent_id TEXT,
+        order_id INTEGER,
+        server_id INTEGER,
+        data TEXT NOT NULL
+    ) STRICT;
+    CREATE TRIGGER ledger_keeps_rows BEFORE DELETE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+    CREATE TRIGGER ledger_keeps_text BEFORE UPDATE ON ledger
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+
+    -- Who is alive to end leases.
+    CREATE TABLE heartbeats (
+        account TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        host TEXT NOT NULL,
+        at REAL NOT NULL,
+        PRIMARY KEY (account, owner)
+    ) STRICT;
+    """,
+)

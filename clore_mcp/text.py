@@ -1,0 +1,39 @@
+"""Text that others wrote, made harmless to show: names of CPUs, GPUs, disks, errors of the API, words of a caller.
+
+A host chooses its own names, and a model or a person reads them. `clean` leaves only characters that can be seen, on
+one line, and never more than asked for; it can't make the words true, so what is shown stays quoted as data.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_ELLIPSIS: Final = "…"
+# Printable by Python's tables and yet invisible or able to alter their neighbours.
+_UNSEEN: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))  # variation selectors
+    + "".join(map(chr, range(0xE0100, 0xE01F0)))  # their supplement
+)
+
+
+def clean(text: str, limit: int) -> str:
+    """`text` on one line of visible characters, at most `limit` of them; what was cut off shows as '…'.
+
+    Control, bidi and zero-width characters, tags, variation selectors, surrogates and private or unassigned ones go.
+    """
+    if limit < 1:
+        return ""
+    examined = text[: 8 * limit + 64]  # nobody hides much in front of an honest name, and work stays bounded
+    if not (examined.isascii() and examined.isprintable()):
+        examined = "".join(map(_shown, examined))
+    line = " ".join(examined.split())
+    if len(line) > limit or len(text) > 8 * limit + 64:
+        return line[: limit - 1].rstrip() + _ELLIPSIS
+    return line
+
+
+def _shown(char: str) -> str:
+    if char.isspace():
+        return " "
+    return char if char.isprintable() and char not in _UNSEEN else ""

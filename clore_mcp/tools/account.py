@@ -1,0 +1,79 @@
+"""What the model sees of the account: get_account."""
+
+from __future__ import annotations
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+
+from clore_mcp.rental.account import account_state
+from clore_mcp.services import Services
+from clore_mcp.tools.asking import services_of
+from clore_mcp.tools.kit import Answer, tool
+
+
+class Wallet(Answer):
+    """One wallet."""
+
+    currency: str
+    balance: float | None = None
+    usd: float | None = None
+
+
+class Limit(Answer):
+    """One of the operator's caps."""
+
+    cap: float
+    used: float
+    left: float
+
+
+class Waiting(Answer):
+    """A quote that waits for a person, or holds an unused yes."""
+
+    approval_id: str
+    what: str
+    state: str
+    expires_at: str
+
+
+class Event(Answer):
+    """Something that happened without being asked for."""
+
+    at: str
+    what: str
+    order_id: int | None = None
+
+
+class Fee(Answer):
+    """What Clore takes on top of prices, in percent, by coin."""
+
+    on_demand_percent: dict[str, float]
+    spot_percent: dict[str, float]
+    assumed: bool = False
+
+
+class AccountAnswer(Answer):
+    """The account: money, burn, limits, what waits."""
+
+    wallets: list[Wallet]
+    burn_usd_per_hour: float
+    runway_hours: float | None = None
+    fees: Fee
+    limits: dict[str, Limit]
+    pending_approvals: list[Waiting]
+    events: list[Event]
+    watchdog: str
+
+
+async def get_account(ctx: Context[Services]) -> AccountAnswer:
+    """Show balances, the cost per hour of all that runs, how long the money lasts, the operator's limits and what is
+    left of them, and approvals that wait for a person. Use it before big plans and for any question about money."""
+    services = services_of(ctx)
+    await services.keep_leases()
+    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    return AccountAnswer.model_validate(told)
+
+
+def tools() -> list[Tool]:
+    """The account toolset."""
+    return [tool(get_account, title="Show the account", kind="reads")]

@@ -1,0 +1,86 @@
+"""The guard as the SDK's resolvers: hold the quote, ask through the client where it can be asked, carry out the answer.
+
+One body for both protocol eras. On 2026-07-28 the resolvers run once a round, so they must find the same quote and the
+same text each time; on 2025 they run once and the question goes out in the middle of the call. `ctx.elicit` is never
+used: it is dead on the newer era. A client that can't be asked gets `approval_required`; nothing it sends is a yes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import anyio.lowlevel
+from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
+from pydantic import BaseModel, Field
+
+from clore_mcp.rental.asks import Ask
+from clore_mcp.rental.guard import Held
+from clore_mcp.services import Services
+from clore_mcp.text import clean
+
+_MODERN = "2026-07-28"
+
+
+class Approve(BaseModel):
+    """The answer to every question of ours."""
+
+    approve: bool = Field(title="Approve", description="Yes, do exactly this. No: nothing is spent.")
+
+
+def services_of(ctx: Context[Services]) -> Services:
+    """The parts that this server was built with."""
+    return ctx.request_context.lifespan_context
+
+
+def can_ask(ctx: Context[Services]) -> bool:
+    """Whether the client takes a form and the question can reach it on this connection."""
+    form = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    if form is None or (form.form is None and form.url is not None):
+        return False
+    return (ctx.protocol_version or "") >= _MODERN or ctx.session.can_send_request
+
+
+def caller_of(ctx: Context[Services]) -> str:
+    """The client's name, as it states it, for the ledger and the quote's digest."""
+    params = ctx.session.client_params
+    return clean(params.client_info.name, 60) if params else "unknown client"
+
+
+async def hold(ask: Ask, ctx: Context[Services]) -> Held:
+    """Find or make the quote of this call."""
+    services = services_of(ctx)
+    await services.keep_leases()
+    return await services.guard.hold(
+        ask, caller=caller_of(ctx), can_ask=can_ask(ctx), replay=ctx.input_responses is not None
+    )
+
+
+async def question(held: Annotated[Held, Resolve(hold)], ctx: Context[Services]) -> Elicit[Approve] | None:
+    """Ask the person, where there is something to ask and a way to do it."""
+    if held.quote is not None and services_of(ctx).guard.asks(held, can_ask=can_ask(ctx)):
+        return Elicit(held.quote.question, Approve)
+    return None
+
+
+async def permit(
+    ask: Ask,
+    held: Annotated[Held, Resolve(hold)],
+    reply: Annotated[ElicitationResult[Any], Resolve(question)],
+    ctx: Context[Services],
+) -> dict[str, Any]:
+    """What comes of the call after the answer, or without one."""
+    guard = services_of(ctx).guard
+    outcome = await guard.conclude(held, ask, answer=_answer(reply), caller=caller_of(ctx))
+    await anyio.lowlevel.checkpoint()  # raises when the caller has gone: then nobody was told
+    await guard.told(held, outcome)
+    return outcome
+
+
+def _answer(reply: ElicitationResult[Any]) -> bool | None:
+    """The person's yes or no; None where nobody was asked. Decline and cancel are a no."""
+    if isinstance(reply, AcceptedElicitation):
+        return bool(reply.data.approve) if isinstance(reply.data, Approve) else None
+    return False
+
+
+Permitted = Annotated[dict[str, Any], Resolve(permit)]

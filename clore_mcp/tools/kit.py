@@ -1,0 +1,174 @@
+"""What makes a plain function a tool of ours: strict arguments, portable schemas, compact answers, errors with a cure.
+
+The SDK drops unknown arguments silently (a misspelled ceiling would not count), nests schemas that some clients
+refuse, and hides the text of every exception but its own. `Tool.from_function` and `fn_metadata.arg_model` are not
+quite public, so `tests/tools/test_kit.py` pins what is used of them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, Literal
+
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
+from mcp.shared.exceptions import MCPError
+from mcp.types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from clore_mcp.errors import Failure
+from clore_mcp.text import clean
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["reads", "spends", "destroys"]
+_REFUSED_SHOWN = 3
+
+
+class Answer(BaseModel):
+    """A tool's result; what is null or at its default is left out on the wire."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    def wire(self) -> dict[str, Any]:
+        """The result as it is sent."""
+        return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+
+
+class CloreTool(Tool):
+    """A tool that answers in both channels at once, and whose every failure is JSON with a code and a cure."""
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
+        """See `Tool.run`."""
+        try:
+            result = await super().run(arguments, context, convert_result=False)
+        except MCPError:
+            raise
+        except ToolError as error:
+            return failure_result(self.name, error)
+        if isinstance(result, InputRequiredResult) or not isinstance(result, Answer):
+            return result
+        wire = result.wire()
+        return CallToolResult(content=[TextContent(type="text", text=_compact(wire))], structured_content=wire)
+
+
+def tool(
+    function: Callable[..., Any], *, title: str, kind: Kind, idempotent: bool = False, open_world: bool = True
+) -> Tool:
+    """A tool made of a function: its docstring is the description, its argument model or parameters the schema."""
+    made = CloreTool.from_function(
+        function,
+        title=title,
+        description=" ".join((function.__doc__ or "").split()),
+        annotations=ToolAnnotations(
+            read_only_hint=kind == "reads",
+            destructive_hint=kind == "destroys",
+            idempotent_hint=idempotent or kind == "reads",
+            open_world_hint=open_world,
+        ),
+        structured_output=True,
+    )
+    metadata = made.fn_metadata
+    fields = list(metadata.arg_model.model_fields.items())
+    if (
+        len(fields) == 1
+        and isinstance(fields[0][1].annotation, type)
+        and issubclass(fields[0][1].annotation, BaseModel)
+    ):
+        metadata.arg_model = _flat(fields[0][0], fields[0][1].annotation, function.__name__)
+    else:
+        metadata.arg_model.model_config["extra"] = "forbid"
+        metadata.arg_model.model_rebuild(force=True)
+    made.parameters = portable(metadata.arg_model.model_json_schema(by_alias=True))
+    made.parameters["additionalProperties"] = False
+    metadata.output_schema = portable(metadata.output_schema or {})
+    return made
+
+
+def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
+    """The model's fields as the tool's own arguments; the function still receives one object."""
+
+    class Flat(model, ArgModelBase, extra="forbid", title=title):  # type: ignore[valid-type, misc]
+        def model_dump_one_level(self) -> dict[str, Any]:
+            return {name: self}
+
+    return Flat
+
+
+def portable(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema that every client takes: no $ref, no titles, no null alternatives, no defaults that say nothing."""
+    definitions = schema.get("$defs", {})
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, list):
+            return [walk(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return walk(
+                {**definitions[node["$ref"].rsplit("/", 1)[1]], **{k: v for k, v in node.items() if k != "$ref"}}
+            )
+        kept = {key: value for key, value in node.items() if key not in ("title", "$defs")}
+        if "properties" in node:  # a field may be called "title"; only keywords are dropped
+            kept["properties"] = {name: walk(value) for name, value in node["properties"].items()}
+        if kept.get("default", 0) is None:
+            del kept["default"]
+        choices = [choice for choice in kept.get("anyOf", []) if choice != {"type": "null"}]
+        if "anyOf" in kept and len(choices) == 1:
+            del kept["anyOf"]
+            return walk({**choices[0], **kept})
+        return {key: value if key in ("properties", "default", "enum") else walk(value) for key, value in kept.items()}
+
+    result = walk(schema)
+    if not isinstance(result, dict):
+        raise TypeError("a tool's schema is an object")
+    return result
+
+
+def failure_result(name: str, error: ToolError) -> CallToolResult:
+    """A failure as the model reads it: `{"error", "message", "hint", "retry_after_seconds"?}`."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, Failure | ValidationError):
+        cause = cause.__cause__
+    if isinstance(cause, Failure):
+        told: dict[str, Any] = {"error": cause.code, "message": cause.message, "hint": cause.hint}
+        if cause.retry_after_seconds is not None:
+            told["retry_after_seconds"] = round(cause.retry_after_seconds, 1)
+    elif isinstance(cause, ValidationError):
+        told = {
+            "error": "invalid_argument",
+            "message": f"{name} was not called: {_problems(cause)}.",
+            "hint": "Correct the named arguments; the tool's schema lists them all.",
+        }
+    elif "elicitation" in str(error):
+        told = {
+            "error": "invalid_argument",
+            "message": "The answer to the question could not be read, so nothing was spent.",
+            "hint": "The client answered the approval with something else than yes or no; call again.",
+        }
+    else:
+        log.error("%s failed", name, exc_info=error)
+        told = {
+            "error": "api_error",
+            "message": f"{name} failed inside clore-mcp; this is a defect of ours.",
+            "hint": "Check list_orders before repeating anything that spends; the server's log has the details.",
+        }
+    return CallToolResult(content=[TextContent(type="text", text=_compact(told))], is_error=True)
+
+
+def _problems(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    told = []
+    for problem in found[:_REFUSED_SHOWN]:
+        where = ".".join(clean(str(part), 40) for part in problem["loc"]) or "arguments"
+        what = clean(problem["msg"].removeprefix("Value error, "), 160)
+        told.append(f"{where}: {'no such argument' if problem['type'] == 'extra_forbidden' else what}")
+    more = f" (and {len(found) - _REFUSED_SHOWN} more)" if len(found) > _REFUSED_SHOWN else ""
+    return "; ".join(told) + more
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,286 @@
+"""What the model sees of orders: quote, create, list, wait, cancel, and the spot bid."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from pydantic import Field
+
+from clore_mcp.money import shown
+from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice
+from clore_mcp.services import Services
+from clore_mcp.tools.asking import Permitted, services_of
+from clore_mcp.tools.kit import Answer, tool
+
+_MOST_LISTED = 50
+
+
+class Refusal(Answer):
+    """One limit that says no."""
+
+    limit: str
+    cap: float
+    used: float
+    needed: float
+    left: float
+    change: str
+
+
+class Attempt(Answer):
+    """One server that was tried, or could not be."""
+
+    server_id: int
+    outcome: str
+
+
+class QuoteAnswer(Answer):
+    """What an order would cost."""
+
+    server_id: int
+    usd_per_hour: float | None = None
+    hours: float
+    rent_usd: float | None = None
+    fee_usd: float | None = None
+    creation_fee_usd: float | None = None
+    total_usd: float | None = None
+    worst_case_usd: float | None = None
+    currency: str | None = None
+    price_per_day: float | None = None
+    allowed: bool
+    refusals: list[Refusal]
+    attempts: list[Attempt] = []
+    wallet_covers_hours: float | None = None
+    enforced_by: str | None = None
+    next: str
+
+
+class Receipt(Answer):
+    """What an order has cost, in USD."""
+
+    hours: float
+    rent_usd: float
+    fee_usd: float
+    creation_fee_usd: float
+    total_usd: float
+    estimated: bool
+
+
+class CreateAnswer(Answer):
+    """What became of a create."""
+
+    status: Literal["created", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
+    order_id: int | None = None
+    server_id: int | None = None
+    approval_id: str | None = None
+    refusals: list[Refusal] = []
+    attempts: list[Attempt]
+    usd_per_hour: float | None = None
+    reserved_usd: float | None = None
+    ends_at: str | None = None
+    enforced_by: str | None = None
+    receipt: Receipt | None = None
+    repeated: bool = False
+    next: str
+
+
+class Ssh(Answer):
+    """How to get in."""
+
+    host: str
+    port: int
+    user: str
+    command: str
+
+
+class Order(Answer):
+    """One order."""
+
+    order_id: int
+    server_id: int | None = None
+    status: Literal["deploying", "running", "queued", "outbid", "ended"]
+    order_type: str
+    gpu: str
+    gpu_count: int
+    image: str
+    usd_per_hour: float | None = None
+    spent_usd: float
+    started_at: str | None = None
+    ends_at: str | None = None
+    made_here: bool
+    ssh: Ssh | None = None
+    http_url: str | None = None
+    warning: str | None = None
+
+
+class Unsettled(Answer):
+    """A create whose outcome nobody knows yet."""
+
+    intent_id: str
+    server_id: int
+    since: str
+    state: str
+
+
+class OrdersAnswer(Answer):
+    """The orders of this account."""
+
+    orders: list[Order]
+    total_usd_per_hour: float
+    unsettled: list[Unsettled] = []
+    next_cursor: str | None = None
+
+
+class WaitAnswer(Order):
+    """The order as it is now."""
+
+    ready: bool
+    next: str
+
+
+class Running(Answer):
+    """An order that still costs money."""
+
+    order_id: int
+    usd_per_hour: float
+
+
+class CancelAnswer(Answer):
+    """What became of a cancel."""
+
+    status: Literal["cancelled", "unverified", "already_ended", "declined", "approval_required"]
+    order_id: int | None = None
+    approval_id: str | None = None
+    receipt: Receipt | None = None
+    still_running: list[Running] = []
+    repeated: bool = False
+    next: str
+
+
+class BidAnswer(Answer):
+    """What became of a changed bid."""
+
+    status: Literal["updated", "unchanged", "declined", "approval_required", "refused", "uncertain"]
+    order_id: int | None = None
+    approval_id: str | None = None
+    bid_usd_per_hour: float | None = None
+    price_per_day: float | None = None
+    currency: str | None = None
+    rank: int | None = None
+    reason: str | None = None
+    lowest_usd_per_hour_now: float | None = None
+    retry_after_seconds: float | None = None
+    refusals: list[Refusal] = []
+    repeated: bool = False
+    next: str
+
+
+async def quote_order(ask: CreateOrder, ctx: Context[Services]) -> QuoteAnswer:
+    """Price a rental and check it against the limits and the wallet, without asking anyone or holding anything.
+    Same arguments as create_order, which quotes and asks by itself: use this to compare, or to explain a refusal."""
+    services = services_of(ctx)
+    await services.keep_leases()
+    found = await services.appraiser.appraise(ask)
+    first = found.terms.candidates[0] if found.terms else None
+    attempts = [Attempt(server_id=one.server_id, outcome=one.reason) for one in found.unfit]
+    if found.terms is None or found.cost is None or first is None:
+        why = " ".join(one.message for one in found.unfit)
+        return QuoteAnswer(
+            server_id=ask.server_id,
+            hours=ask.hours,
+            allowed=False,
+            refusals=[],
+            attempts=attempts,
+            next=f"{why} Search again.",
+        )
+    cost, cover = found.cost, found.wallet_covers_hours
+    return QuoteAnswer(
+        server_id=first.server_id,
+        usd_per_hour=shown(first.usd_per_hour),
+        hours=ask.hours,
+        rent_usd=round(float(cost.rent_usd), 6),
+        fee_usd=round(float(cost.fee_usd), 6),
+        creation_fee_usd=round(float(cost.creation_fee_usd), 6),
+        total_usd=round(float(cost.total_usd), 6),
+        worst_case_usd=shown(first.worst_usd),
+        currency=first.coin.value,
+        price_per_day=float(first.listed_per_day),
+        allowed=not found.refusals,
+        refusals=[Refusal(**refusal.as_dict()) for refusal in found.refusals],
+        attempts=attempts,
+        wallet_covers_hours=None if cover is None else round(float(cover), 2),
+        enforced_by=found.terms.enforced_by or "nobody",
+        next="create_order with the same arguments asks the person and rents."
+        if not found.refusals
+        else "It would be refused: " + "; ".join(str(refusal) for refusal in found.refusals) + ".",
+    )
+
+
+async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
+    """Rent a server: this spends money. It prices the rental, asks the person for a yes with the full cost, rents once
+    and confirms. Call it when the person has chosen; never as a test. The same call again never orders twice."""
+    return CreateAnswer.model_validate(outcome)
+
+
+async def list_orders(
+    ctx: Context[Services],
+    include_ended: bool = False,
+    limit: Annotated[int, Field(ge=1, le=_MOST_LISTED)] = 20,
+    cursor: Annotated[str | None, Field(max_length=20, description="next_cursor of the previous page.")] = None,
+) -> OrdersAnswer:
+    """List the account's orders: state, cost, end, SSH command. Use it whenever it matters what runs or bills now, and
+    after anything unclear: `unsettled` names creates whose outcome is not known."""
+    services = services_of(ctx)
+    await services.keep_leases()
+    told = await services.overview.orders(include_ended=include_ended)
+    start = int(cursor) if cursor and cursor.isdigit() else 0
+    rows = told["orders"]
+    return OrdersAnswer.model_validate(
+        {
+            **told,
+            "orders": rows[start : start + limit],
+            "next_cursor": str(start + limit) if len(rows) > start + limit else None,
+        }
+    )
+
+
+async def wait_for_order(
+    ctx: Context[Services],
+    order_id: Annotated[int, Field(gt=0, description="From create_order.")],
+    timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 45,
+) -> WaitAnswer:
+    """Wait until an order's container is up and its SSH port answers, then show the SSH command. Deploying takes 2 to 5
+    minutes and is billed: call it again while `ready` is false."""
+
+    async def progress(seconds: float, message: str) -> None:
+        await ctx.report_progress(seconds, timeout_seconds, message)
+
+    return WaitAnswer.model_validate(await services_of(ctx).overview.wait(order_id, timeout_seconds, progress))
+
+
+async def cancel_order(ask: CancelOrder, outcome: Permitted) -> CancelAnswer:
+    """End an order and stop its meter; its container and data are deleted. It looks until the order is proven gone and
+    returns the receipt. Use it as soon as the person is done; `unverified` means it still bills."""
+    return CancelAnswer.model_validate(outcome)
+
+
+async def set_spot_price(ask: SetSpotPrice, outcome: Permitted) -> BidAnswer:
+    """Change the bid of a spot order. Raising it spends more and asks the person; lowering is limited by Clore to one
+    step in 600 seconds. get_server shows the bid that would win."""
+    return BidAnswer.model_validate(outcome)
+
+
+def tools(*, read_only: bool) -> list[Tool]:
+    """The orders toolset; read-only, it has nothing that spends or destroys."""
+    reads = [
+        tool(quote_order, title="Price a rental", kind="reads"),
+        tool(list_orders, title="List orders", kind="reads"),
+        tool(wait_for_order, title="Wait until an order is ready", kind="reads"),
+    ]
+    acts = [
+        tool(create_order, title="Rent a server", kind="spends", idempotent=True),
+        tool(cancel_order, title="Cancel an order", kind="destroys", idempotent=True),
+        tool(set_spot_price, title="Change a spot bid", kind="spends", idempotent=True),
+    ]
+    return reads if read_only else [reads[0], acts[0], *reads[1:], *acts[1:]]

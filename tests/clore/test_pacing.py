@@ -1,0 +1,338 @@
+"""When requests leave: the schedule under a clock that the test sets, and the pacer that acts on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clore_mcp.clore import Gaps, Lane, Pacer, ProcessPacer
+from clore_mcp.clore.pacing import LONGEST_PAUSE_NS, SECOND_NS, Marks, Schedule, Waiting
+from clore_mcp.errors import QueueFull
+from tests.clore.conftest import MS
+
+GAPS = Gaps()
+FOREVER = 1 << 60
+
+
+@dataclass
+class Street:
+    """A schedule driven by hand: time goes on only by `run`, and every departure is written down."""
+
+    schedule: Schedule = field(default_factory=lambda: Schedule(GAPS))
+    now: int = 0
+    latency: int = 450 * MS
+    connect: int = 0  # between getting a turn and leaving
+    departures: list[tuple[int, Waiting]] = field(default_factory=list)
+    refused: list[tuple[Waiting, int]] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    most_in_flight: int = 0
+
+    def join(self, lane: Lane = Lane.GENERAL, urgent: bool = False, patience: int = FOREVER) -> Waiting:
+        one = self.schedule.join(lane, urgent, self.now + patience)
+        self.settle()
+        return one
+
+    def settle(self) -> int | None:
+        while True:
+            step = self.schedule.step(self.now)
+            self.refused += step.refused
+            if step.go is None:
+                return step.look_again_ns
+            self.now += self.connect
+            self.complete_due()
+            self.schedule.marks = self.schedule.marks.departed(step.go.lane, self.now)
+            self.departures.append((self.now, step.go))
+            self.ends.append(self.now + self.latency)
+            self.most_in_flight = max(self.most_in_flight, self.schedule.marks.in_flight)
+
+    def complete_due(self) -> None:
+        for end in [end for end in self.ends if end <= self.now]:
+            self.ends.remove(end)
+            self.schedule.marks = self.schedule.marks.completed(end)
+
+    def run(self, until: int) -> None:
+        while True:
+            again = self.settle()
+            instants = [at for at in [*self.ends, again] if at is not None and at <= until]
+            if not instants:
+                break
+            self.now = max(self.now, min(instants))
+            self.complete_due()
+        self.now = max(self.now, until)
+        self.complete_due()
+
+    def gaps(self, lane: Lane | None = None) -> list[int]:
+        at = [at for at, one in self.departures if lane is None or one.lane is lane]
+        return [later - earlier for earlier, later in pairwise(at)]
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.sampled_from(["join", "join", "join", "cancel", "refuse"]),
+        st.sampled_from(Lane),
+        st.booleans(),
+        st.integers(0, 3 * SECOND_NS),
+        st.integers(0, 90 * SECOND_NS),
+    ),
+    max_size=40,
+)
+
+
+@given(arrivals, st.integers(0, 3 * SECOND_NS), st.integers(0, 400 * MS))
+def test_no_two_departures_are_ever_closer_than_their_gaps(
+    events: list[tuple[str, Lane, bool, int, int]], latency: int, connect: int
+) -> None:
+    street = Street(latency=latency, connect=connect)
+    for what, lane, urgent, pause, patience in events:
+        street.run(street.now + pause)
+        if what == "join":
+            street.join(lane, urgent, patience)
+        elif what == "cancel" and street.schedule.waiting:
+            street.schedule.leave_queue(street.schedule.waiting[0])
+        elif what == "refuse":
+            street.schedule.marks = street.schedule.marks.refused(street.now, pause, GAPS)
+    street.run(street.now + 400 * SECOND_NS)
+    assert all(gap >= GAPS.general_ns for gap in street.gaps())
+    assert all(gap >= GAPS.create_ns for gap in street.gaps(Lane.CREATE))
+    assert not street.schedule.waiting
+    assert all(at <= one.deadline_ns + street.connect for at, one in street.departures)
+    assert all(at > one.deadline_ns for one, at in street.refused)
+
+
+@given(arrivals)
+def test_equals_leave_in_the_order_in_which_they_came(events: list[tuple[str, Lane, bool, int, int]]) -> None:
+    street = Street()
+    for _, lane, urgent, pause, _ in events:
+        street.run(street.now + pause)
+        street.join(lane, urgent)
+    street.run(street.now + 400 * SECOND_NS)
+    assert len(street.departures) == len(events)
+    for lane in Lane:
+        for urgent in (False, True):
+            numbers = [one.number for _, one in street.departures if (one.lane, one.urgent) == (lane, urgent)]
+            assert numbers == sorted(numbers)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 3 * SECOND_NS))
+def test_an_urgent_request_leaves_within_two_slots_behind_fifty_queued_ones(later: int) -> None:
+    street = Street()
+    for _ in range(50):
+        street.join()
+    street.run(later)
+    urgent, came = street.join(urgent=True), street.now
+    street.run(came + 10 * SECOND_NS)
+    assert next(at for at, one in street.departures if one is urgent) <= came + 2 * GAPS.general_ns
+
+
+@given(st.integers(0, 9))
+def test_a_cancelled_wait_frees_its_slot(which: int) -> None:
+    street = Street()
+    waiting = [street.join() for _ in range(11)][1:]
+    street.schedule.leave_queue(waiting[which])
+    street.run(60 * SECOND_NS)
+    assert [at for at, _ in street.departures] == [n * GAPS.general_ns for n in range(10)]
+
+
+def test_a_turn_given_back_at_the_gate_has_cost_nothing() -> None:
+    schedule = Schedule(GAPS)
+    first, second = schedule.join(Lane.CREATE, False, FOREVER), schedule.join(Lane.CREATE, False, FOREVER)
+    assert schedule.step(0).go is first
+    assert schedule.step(1).go is None  # one at the gate at a time
+    schedule.give_back()
+    assert schedule.step(2).go is second
+
+
+def test_a_create_that_waits_for_its_lane_holds_up_no_read() -> None:
+    street = Street()
+    street.join(Lane.CREATE)
+    create, read = street.join(Lane.CREATE), street.join()
+    street.run(20 * SECOND_NS)
+    assert [(at, one) for at, one in street.departures[1:]] == [(GAPS.general_ns, read), (GAPS.create_ns, create)]
+
+
+def test_who_would_wait_too_long_is_told_at_once_and_takes_no_slot() -> None:
+    street = Street()
+    for _ in range(3):
+        street.join()
+    hasty, patient = street.join(patience=3 * SECOND_NS), street.join(patience=4 * SECOND_NS)
+    assert street.refused == [(hasty, 3 * GAPS.general_ns)]
+    street.run(10 * SECOND_NS)
+    assert (3 * GAPS.general_ns, patient) in street.departures
+
+
+def test_a_refusal_that_spacing_does_not_explain_lets_one_call_fly_at_a_time_for_ten_minutes() -> None:
+    street = Street(latency=3 * SECOND_NS)
+    street.schedule.marks = Marks().refused(0, 0, GAPS)
+    for _ in range(300):
+        street.join()
+    street.run(590 * SECOND_NS)
+    assert street.most_in_flight == 1
+    assert set(street.gaps()) == {street.latency + GAPS.general_ns}  # counted from completion
+    street.run(620 * SECOND_NS)
+    assert street.most_in_flight > 1
+    assert street.gaps()[-1] == GAPS.general_ns
+
+
+def test_retry_after_holds_up_everyone_but_no_longer_than_ten_minutes() -> None:
+    marks = Marks().refused(0, 7 * SECOND_NS, GAPS)
+    assert {marks.earliest(lane, 0, GAPS) for lane in Lane} == {7 * SECOND_NS}
+    assert marks.refused(SECOND_NS, 0, GAPS).earliest(Lane.GENERAL, SECOND_NS, GAPS) == 7 * SECOND_NS
+    assert Marks().refused(0, 1 << 55, GAPS).earliest(Lane.GENERAL, 0, GAPS) == LONGEST_PAUSE_NS
+
+
+def test_a_thousand_waiting_requests_are_planned_in_a_fraction_of_a_second() -> None:
+    schedule = Schedule(GAPS)
+    for number in range(1000):
+        schedule.join(list(Lane)[number % 2], number % 3 == 0, FOREVER)
+    begun = time.perf_counter()
+    schedule.step(0)
+    assert time.perf_counter() - begun < 0.5
+
+
+class Track:
+    """A ProcessPacer's users, and the instants at which they left."""
+
+    def __init__(self, gaps: Gaps, patience_seconds: float = 5) -> None:
+        self.pacer = ProcessPacer(gaps, patience_seconds=patience_seconds)
+        self.left: list[tuple[str, float]] = []
+
+    async def go(self, name: str, lane: Lane = Lane.GENERAL, *, urgent: bool = False, takes: float = 0) -> None:
+        async with self.pacer.turn(lane, urgent=urgent) as turn:
+            turn.leaving()
+            self.left.append((name, time.monotonic()))
+            await asyncio.sleep(takes)
+
+    def names(self) -> str:
+        return "".join(name for name, _ in self.left)
+
+    def smallest_gap(self) -> float:
+        at = [at for _, at in self.left]
+        return min(later - earlier for earlier, later in pairwise(at))
+
+
+TEN = Gaps(general_ns=10 * MS, create_ns=40 * MS, single_flight_ns=200 * MS)
+
+
+@pytest.mark.anyio
+async def test_twenty_callers_at_once_leave_apart_and_in_order() -> None:
+    track = Track(TEN)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(track.go(chr(97 + n)) for n in range(20)))
+    assert track.names() == "abcdefghijklmnopqrst"
+    assert track.smallest_gap() >= 0.0099
+
+
+@pytest.mark.anyio
+async def test_an_urgent_caller_overtakes_the_queue_and_a_create_keeps_its_own_distance() -> None:
+    track = Track(TEN)
+    async with asyncio.timeout(5):
+        await asyncio.gather(
+            track.go("C", Lane.CREATE),
+            track.go("D", Lane.CREATE),
+            track.go("a"),
+            track.go("b"),
+            track.go("!", urgent=True),
+        )
+    assert track.names() == "C!abD"
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_caller_gives_its_turn_back_wherever_it_stands() -> None:
+    track = Track(TEN)
+    entered = asyncio.Event()
+
+    async def stands_at_the_gate() -> None:
+        async with track.pacer.turn(Lane.GENERAL):
+            entered.set()
+            await asyncio.sleep(60)
+
+    gate = asyncio.create_task(stands_at_the_gate())
+    await asyncio.wait_for(entered.wait(), 5)
+    queued, last = asyncio.create_task(track.go("q")), asyncio.create_task(track.go("l"))
+    await asyncio.sleep(0)
+    for task in (queued, gate):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    await asyncio.wait_for(last, 5)
+    assert track.names() == "l"
+
+
+@pytest.mark.anyio
+async def test_a_turn_that_comes_in_the_instant_of_the_cancellation_is_given_back() -> None:
+    track = Track(TEN)
+    async with track.pacer.turn(Lane.GENERAL):
+        late = asyncio.create_task(track.go("x"))
+        await asyncio.sleep(0)
+    late.cancel()  # the turn is its already, but it has not run since
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    await asyncio.wait_for(track.go("y"), 5)
+    assert track.names() == "y"
+
+
+@pytest.mark.anyio
+async def test_a_caller_that_is_turned_away_and_cancelled_in_one_instant_disturbs_nobody() -> None:
+    track = Track(Gaps(general_ns=20 * MS, create_ns=20 * MS), patience_seconds=0.03)
+    async with track.pacer.turn(Lane.GENERAL) as turn:
+        turn.leaving()
+        second = asyncio.create_task(track.go("s"))
+        await asyncio.sleep(0)
+        turn.refused(9.0)  # whoever waits is hopeless now
+        second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert track.names() == ""
+
+
+@pytest.mark.anyio
+async def test_a_wait_beyond_the_callers_patience_is_refused_at_once_with_the_seconds_to_wait() -> None:
+    pacer: Pacer = ProcessPacer(patience_seconds=0.5)
+    async with pacer.turn(Lane.GENERAL) as turn:
+        turn.leaving()
+        turn.leaving()  # a second time changes nothing
+    begun = time.monotonic()
+    with pytest.raises(QueueFull, match="nothing was sent") as caught:
+        async with pacer.turn(Lane.GENERAL):
+            raise AssertionError("the turn must not come")
+    assert time.monotonic() - begun < 0.3
+    assert caught.value.retry_after_seconds == pytest.approx(1.1, abs=0.2)
+    with pytest.raises(QueueFull):
+        async with pacer.turn(Lane.GENERAL, patience_seconds=0):
+            raise AssertionError("the turn must not come")
+
+
+@pytest.mark.anyio
+async def test_waiting_ends_when_a_stuck_call_outlasts_the_patience() -> None:
+    track = Track(TEN, patience_seconds=0.05)
+    async with track.pacer.turn(Lane.GENERAL):
+        with pytest.raises(QueueFull):
+            await asyncio.wait_for(track.go("x"), 5)
+
+
+@pytest.mark.anyio
+async def test_after_a_refusal_one_call_flies_at_a_time_and_retry_after_is_kept() -> None:
+    track = Track(TEN)
+    async with track.pacer.turn(Lane.GENERAL) as turn:
+        turn.leaving()
+        assert turn.refused(0.05) == pytest.approx(0.05, abs=0.01)
+    told = time.monotonic()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(track.go(name, takes=0.03) for name in "abc"))
+    assert track.left[0][1] - told >= 0.045
+    assert track.smallest_gap() >= 0.039  # 30 ms of work and the gap after it
+
+
+@pytest.fixture(autouse=True)
+def _no_real_second_passes() -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < 10

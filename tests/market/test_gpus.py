@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clore_mcp.market.gpus import MIXED, UNKNOWN, Gpus, Match, Unknown, canonical, of_server, resolve
+
+PRESENT = (
+    "RTX 4090", "RTX 4090 D", "RTX 4070", "RTX 4070 Ti", "RTX 4070 SUPER", "RTX 4070 Ti SUPER", "RTX 3080",
+    "RTX 3080 Ti", "RTX 3080 Laptop", "RTX 3090", "A100 40GB", "A100 80GB", "H100", "H100 NVL", "L40S", "RTX A6000",
+    "RTX 6000 Ada", "Quadro RTX 6000", "GTX 1660 SUPER", "GTX 1060 3GB", "GTX 1060 6GB", "P106-100", "P106-090",
+    "Tesla P40", "Tesla V100 16GB", "TITAN Xp", "TITAN RTX", "CMP 50HX", "RTX PRO 6000 Blackwell", MIXED,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reported", "vram_gb", "name"),
+    [
+        ("1x NVIDIA GeForce RTX 4090", 23, "RTX 4090"),
+        (" RTX 3090", 24, "RTX 3090"),
+        ("12x NVIDIA GeForce RTX 3070 Laptop GPU", 8, "RTX 3070 Laptop"),
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", 16, "RTX 4070 Ti SUPER"),
+        ("geforce rtx4070tisuper", 16, "RTX 4070 Ti SUPER"),
+        ("11x NVIDIA GeForce GTX 1660 SUPER", 6, "GTX 1660 SUPER"),
+        ("NVIDIA P106100", 6, "P106-100"),
+        ("NVIDIA P106090", 3, "P106-090"),
+        ("Quadro P620", 2, "Quadro P620"),
+        ("2x Tesla P40", 24, "Tesla P40"),
+        ("6x Mixed GPUs", 8, MIXED),
+        ("NVIDIA A100-SXM4-80GB", 79.1, "A100 80GB"),
+        ("NVIDIA A100-PCIE-40GB", 39.6, "A100 40GB"),
+        ("NVIDIA A100 80GB PCIe", None, "A100 80GB"),
+        ("A100", 79.1, "A100 80GB"),
+        ("A100", 39.5, "A100 40GB"),
+        ("A100", None, "A100"),
+        ("Tesla V100-SXM2-32GB", 31.7, "Tesla V100 32GB"),
+        ("NVIDIA H100 80GB HBM3", 79.6, "H100"),
+        ("NVIDIA GeForce GTX 1060 6GB", 6, "GTX 1060 6GB"),
+        ("NVIDIA RTX 6000 Ada Generation", 48, "RTX 6000 Ada"),
+        ("NVIDIA GeForce RTX 2080 with Max-Q Design", 8, "RTX 2080 Max-Q"),
+        ("NVIDIA TITAN Xp", 12, "TITAN Xp"),
+        ("7x NVIDIA CMP 50HX", 10, "CMP 50HX"),
+        ("NVIDIA Graphics Device", 16, "Graphics Device"),
+        ("AMD Radeon RX 7900 XTX", 24, "Radeon RX 7900 XTX"),
+        ("", None, UNKNOWN),
+        ("\u202e\x00", None, UNKNOWN),
+    ],
+)
+def test_a_reported_name_has_one_spelling(reported: str, vram_gb: float | None, name: str) -> None:
+    assert canonical(reported, vram_gb) == name
+    assert canonical(name, vram_gb) == name
+
+
+@pytest.mark.parametrize(
+    ("query", "models"),
+    [
+        ("4090", {"RTX 4090"}),
+        ("rtx 4090", {"RTX 4090"}),
+        ("RTX4090", {"RTX 4090"}),
+        ("rtx_4090", {"RTX 4090"}),
+        ("RTX-4090", {"RTX 4090"}),
+        ("nvidia geforce rtx 4090", {"RTX 4090"}),
+        ("4090s", {"RTX 4090"}),
+        ("4090d", {"RTX 4090 D"}),
+        ("4070", {"RTX 4070"}),
+        ("4070s", {"RTX 4070 SUPER"}),
+        ("4070 super", {"RTX 4070 SUPER"}),
+        ("4070 Ti", {"RTX 4070 Ti"}),
+        ("4070tis", {"RTX 4070 Ti SUPER"}),
+        ("3080", {"RTX 3080"}),
+        ("3080ti", {"RTX 3080 Ti"}),
+        ("3080 Ti", {"RTX 3080 Ti"}),
+        ("3080 laptop", {"RTX 3080 Laptop"}),
+        ("3080 mobile", {"RTX 3080 Laptop"}),
+        ("a100", {"A100 40GB", "A100 80GB"}),
+        ("A100 80GB", {"A100 80GB"}),
+        ("a100-80gb", {"A100 80GB"}),
+        ("A100 80 GB SXM", {"A100 80GB"}),
+        ("A100s", {"A100 40GB", "A100 80GB"}),
+        ("h100", {"H100", "H100 NVL"}),
+        ("h100 nvl", {"H100 NVL"}),
+        ("L40S", {"L40S"}),
+        ("a6000", {"RTX A6000"}),
+        ("rtx 6000", {"RTX 6000 Ada", "Quadro RTX 6000"}),
+        ("rtx pro 6000", {"RTX PRO 6000 Blackwell"}),
+        ("1660 super", {"GTX 1660 SUPER"}),
+        ("1060", {"GTX 1060 3GB", "GTX 1060 6GB"}),
+        ("1060 6gb", {"GTX 1060 6GB"}),
+        ("p106", {"P106-100", "P106-090"}),
+        ("p106-100", {"P106-100"}),
+        ("P40", {"Tesla P40"}),
+        ("v100", {"Tesla V100 16GB"}),
+        ("titan", {"TITAN Xp", "TITAN RTX"}),
+        ("50hx", {"CMP 50HX"}),
+        ("mixed", {MIXED}),
+        ("nvidia", set(PRESENT)),
+    ],
+)  # fmt: skip
+def test_a_query_means_these_models(query: str, models: set[str]) -> None:
+    match = resolve(query, PRESENT)
+    assert isinstance(match, Match)
+    assert match.models == models
+
+
+@pytest.mark.parametrize("query", ["2x 4090", "2x4090", "2 × RTX 4090", "4090 x2", "RTX4090x2"])
+def test_a_number_of_gpus_in_the_query_is_the_least_wanted(query: str) -> None:
+    assert resolve(query, PRESENT) == Match(frozenset({"RTX 4090"}), min_count=2)
+
+
+def test_memory_that_the_name_does_not_settle_is_left_to_check() -> None:
+    assert resolve("rtx 3080 12gb", PRESENT) == Match(frozenset({"RTX 3080"}), vram_gb=12)
+    assert resolve("A100 80GB", PRESENT) == Match(frozenset({"A100 80GB"}))
+
+
+@pytest.mark.parametrize(
+    ("query", "nearest"),
+    [("gtx 3090", "RTX 3090"), ("rtx 4080", "RTX 3080"), ("A1000", "A100 40GB"), ("tian xp", "TITAN Xp")],
+)
+def test_an_unknown_name_brings_the_nearest_real_ones(query: str, nearest: str) -> None:
+    found = resolve(query, PRESENT)
+    assert isinstance(found, Unknown)
+    assert nearest in found.nearest
+    assert set(found.nearest) <= set(PRESENT)
+
+
+def test_a_hostile_query_is_quoted_clean_and_short() -> None:
+    found = resolve("zz\u202e\x00" + "y" * 100_000, PRESENT)
+    assert isinstance(found, Unknown)
+    assert len(found.query) <= 60
+    assert "\u202e" not in found.query
+
+
+@pytest.mark.parametrize("model", PRESENT)
+def test_every_model_is_found_by_its_own_name(model: str) -> None:
+    match = resolve(model, PRESENT)
+    assert isinstance(match, Match)
+    assert model in match.models
+
+
+@pytest.mark.parametrize(
+    ("text", "array", "gpus"),
+    [
+        pytest.param("8x NVIDIA GeForce RTX 3090", None, Gpus("RTX 3090", 8), id="text"),
+        pytest.param("2x NVIDIA GeForce RTX 3090", (" RTX 3090", " RTX 3090"), Gpus("RTX 3090", 2), id="both"),
+        pytest.param(None, (" RTX 3090",) * 3, Gpus("RTX 3090", 3), id="list"),
+        pytest.param("Quadro P620", None, Gpus("Quadro P620", 1), id="no count"),
+        pytest.param(
+            "3x Mixed GPUs",
+            ("RTX 3090", "RTX 3080", "RTX 3080"),
+            Gpus(MIXED, 3, (("RTX 3080", 2), ("RTX 3090", 1))),
+            id="mix",
+        ),
+        pytest.param("2x RTX 3090", ("RTX 3090",) * 8, Gpus("RTX 3090", 2, disputed=True), id="dispute"),
+        pytest.param(None, None, Gpus(UNKNOWN, 1), id="nothing"),
+        pytest.param("0x RTX 3090", None, Gpus("RTX 3090", 1), id="none at all"),
+    ],
+)
+def test_what_a_server_has(text: str | None, array: tuple[str, ...] | None, gpus: Gpus) -> None:
+    assert of_server(text, array, 24.0) == gpus
+
+
+@given(st.text(), st.none() | st.floats(0.1, 1024), st.lists(st.text(), max_size=5))
+def test_no_text_breaks_the_reading_of_names(text: str, vram_gb: float | None, array: list[str]) -> None:
+    assert 0 < len(canonical(text, vram_gb)) <= 60
+    assert of_server(text, array, vram_gb).count >= 1
+    assert isinstance(resolve(text, [*PRESENT, *map(canonical, array)]), Match | Unknown)
+
+
+@given(st.from_regex(r"((rtx|gtx|4090|3080ti|super|s|a100|80gb|40|gb|p106|100|laptop|m|x|-) ){0,6}", fullmatch=True))
+def test_a_spelling_is_final(text: str) -> None:
+    once = canonical(text, 24)
+    assert canonical(once, 24) == once

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from clore_mcp.clore.models import Rows, ServerRow
+from clore_mcp.errors import NotFound, NotSent
+from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.market.snapshot import Dated, Market
+from clore_mcp.money import Coin
+from tests.market.rows import row, snapshot, wire
+
+pytestmark = pytest.mark.anyio
+
+
+class World:
+    """A clock and a marketplace that tests turn."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.fetches = 0
+        self.failure: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.market = Market(self.fetch, lambda: self.now)
+
+    async def fetch(self) -> Rows[ServerRow]:
+        self.fetches += 1
+        await self.gate.wait()
+        if self.failure:
+            raise self.failure
+        return Rows([row(self.fetches)], dropped=2)
+
+
+async def turns(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_a_young_snapshot_is_used_again() -> None:
+    world = World()
+    first = await world.market.snapshot()
+    world.now += 60
+    assert await world.market.snapshot() is first
+    world.now += 1
+    assert (await world.market.snapshot()).fetched_at == 1061
+    assert world.fetches == 2
+    assert first.dropped == 2
+
+
+async def test_a_caller_may_want_it_younger() -> None:
+    world = World()
+    await world.market.snapshot()
+    world.now += 11
+    assert (await world.market.snapshot(10)).by_id.keys() == {2}
+
+
+async def test_callers_at_once_share_one_fetch() -> None:
+    world = World()
+    got = await asyncio.gather(*(world.market.snapshot() for _ in range(20)))
+    assert world.fetches == 1
+    assert all(one is got[0] for one in got)
+
+
+async def test_a_caller_who_leaves_does_not_take_the_fetch_along() -> None:
+    world = World()
+    world.gate.clear()
+    leaver = asyncio.create_task(world.market.snapshot())
+    stayer = asyncio.create_task(world.market.snapshot())
+    await turns()
+    leaver.cancel()
+    await turns()
+    world.gate.set()
+    assert (await stayer).by_id.keys() == {1}
+    assert leaver.cancelled()
+    assert world.fetches == 1
+
+
+async def test_a_fetch_that_nobody_waits_for_any_more_is_still_kept() -> None:
+    world = World()
+    world.gate.clear()
+    leaver = asyncio.create_task(world.market.snapshot())
+    await turns()
+    leaver.cancel()
+    await turns()
+    world.gate.set()
+    assert (await world.market.snapshot()).by_id.keys() == {1}
+    assert world.fetches == 1
+
+
+async def test_an_old_snapshot_is_served_with_the_reason_when_it_can_not_be_renewed() -> None:
+    world = World()
+    await world.market.snapshot()
+    world.failure = NotSent("Clore can't be reached.")
+    world.now += 900
+    old = await world.market.snapshot()
+    assert old.stale_because == "Clore can't be reached."
+    assert old.age_seconds(world.now) == 900
+    with pytest.raises(NotSent):
+        await world.market.snapshot(allow_stale=False)
+    world.now += 1
+    with pytest.raises(NotSent):
+        await world.market.snapshot()
+    world.failure = None
+    assert (await world.market.snapshot()).stale_because is None
+
+
+async def test_without_any_snapshot_the_failure_is_the_answer() -> None:
+    world = World()
+    world.failure = NotSent("Clore can't be reached.")
+    with pytest.raises(NotSent):
+        await world.market.snapshot()
+
+
+async def test_a_fault_of_our_own_is_never_hidden_behind_old_data() -> None:
+    world = World()
+    await world.market.snapshot()
+    world.now += 100
+    world.failure = RuntimeError("a bug")
+    with pytest.raises(RuntimeError):
+        await world.market.snapshot()
+
+
+async def test_rows_fetched_elsewhere_bring_their_age() -> None:
+    async def fetch() -> Dated:
+        return Dated(Rows([row(1)]), 970.0)
+
+    got = await Market(fetch, lambda: 1000.0, extra_rates=lambda: {Coin.BTC: Decimal(50_000)}).snapshot()
+    assert got.age_seconds(1000.0) == 30
+    assert got.rates.usd_per(Coin.BTC) == 50_000
+
+
+async def test_closing_ends_a_fetch_under_way() -> None:
+    world = World()
+    world.gate.clear()
+    waiter = asyncio.create_task(world.market.snapshot())
+    await turns()
+    await world.market.aclose()
+    await asyncio.wait([waiter])
+    assert waiter.cancelled()
+    await world.market.aclose()
+
+
+async def test_a_repeated_id_is_dropped_and_counted() -> None:
+    twice = snapshot(wire(1), wire(1, rented=True), wire(2), "no row")
+    assert [listing.server_id for listing in twice.listings] == [1, 2]
+    assert twice.dropped == 2
+    assert not twice.server(1).rented
+
+
+async def test_a_server_that_left_is_not_found() -> None:
+    with pytest.raises(NotFound, match="No server 9"):
+        snapshot(wire(1)).server(9)
+
+
+async def test_prices_are_worked_out_once_for_the_same_question() -> None:
+    market, fees = snapshot(wire(1), wire(2)), Fees.highest_documented()
+    once = market.prices(OrderType.ON_DEMAND, fees, wallet={Coin.USD: Decimal(5)})
+    assert market.prices(OrderType.ON_DEMAND, fees, wallet={Coin.USD: Decimal(7)}) is once
+    assert market.prices(OrderType.SPOT, fees) is not once
+    assert market.models == ("RTX 4090",)
+
+
+async def test_an_age_is_never_negative() -> None:
+    assert snapshot(fetched_at=50).age_seconds(40) == 0
