@@ -20,7 +20,7 @@ from clore_mcp.rental.cancelling import Cancelling
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
-from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.desk import Desk, Patience
 from clore_mcp.rental.guard import Guard, Verb
 from clore_mcp.rental.leases import Keeper
 from clore_mcp.rental.overview import Overview
@@ -64,8 +64,8 @@ class Services:
         await asyncio.to_thread(self.desk.state.close)
 
 
-def build(settings: Settings) -> Services:
-    """Wire the parts for these settings; nothing is opened, read or sent."""
+def build(settings: Settings, patience: Patience | None = None) -> Services:
+    """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience."""
     gap_ns = round(settings.request_gap_seconds * 1e9)
     client = CloreClient(
         pacer=ProcessPacer(Gaps(general_ns=gap_ns, create_ns=gap_ns * _CREATE_GAP_RATIO)),
@@ -88,6 +88,7 @@ def build(settings: Settings) -> Services:
         monotonic=time.monotonic,
         ssh_key=lambda: public_key(settings.ssh_public_key, Path.home(), settings.state_dir),
         preferred=settings.currency,
+        patience=patience or Patience(),
     )
     appraiser = Appraiser(desk)
     closing = Closing(desk)

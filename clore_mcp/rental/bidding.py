@@ -137,18 +137,15 @@ class Bidding:
         snapshot, fees = await readings.snapshot(), await readings.fees()
         rate = snapshot.rates.usd_per(coin) if coin else None
         if coin is None or rate is None:
-            return outcomes.unavailable([], f"No rate to USD is known for {row.currency}, so the bid can't be priced.")
+            return outcomes.bid_refused(ask.order_id, "unknown_rate", "No rate to USD is known for the order's coin.")
         fee = fees.fraction(OrderType.SPOT, coin)
         listing = snapshot.by_id.get(row.server_id or 0)
         minimum = listing.spot.get(coin) if listing else None
         day = bid_within(ask.exact_bid, coin, rate, fee, minimum)
         if day is None:
             least = DayPrice(minimum or ZERO, coin).usd_per_hour(rate) * (1 + fee)
-            return {
-                **outcomes.unavailable([], f"The host takes no bid under {dollars(least)} per hour."),
-                "reason": "too_low_price",
-                "order_id": ask.order_id,
-            }
+            why = f"The host takes no bid under {dollars(least)} per hour."
+            return outcomes.bid_refused(ask.order_id, "too_low_price", why)
         usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
         lease = await self._desk.state.read(lambda tx: orders.get(tx, account, ask.order_id))
         ends = lease.ends_api_at if lease else (row.created_at or 0) + (row.max_rental_seconds or 0)
@@ -205,7 +202,7 @@ class Bidding:
             return _refusal(ask.order_id, bid, error)
         except Failure as error:
             if error.spent is Spent.NO:
-                return {**outcomes.unavailable([], error.message), "order_id": ask.order_id, "reason": error.code}
+                return outcomes.bid_refused(ask.order_id, error.code, f"{error.message} {error.hint}")
             if not await self._arrived(ask.order_id, bid):
                 return {
                     "status": "uncertain",
@@ -268,7 +265,7 @@ class Bidding:
 
 def _refusal(order_id: int, bid: Bid, error: Refused) -> dict[str, Any]:
     """Clore's own rules on bids, in USD per hour and seconds where it gave numbers."""
-    told: dict[str, Any] = {"status": "refused", "order_id": order_id, "next": f"{error.message} {error.hint}"}
+    told = outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
     if isinstance(error, StepTooLarge):
         told["reason"] = "exceeded_max_step"
         if error.max_step_per_day is not None and bid.row.price is not None:
@@ -279,6 +276,4 @@ def _refusal(order_id: int, bid: Bid, error: Refused) -> dict[str, Any]:
         told["retry_after_seconds"] = error.retry_after_seconds
     elif isinstance(error, BidTooLow):
         told["reason"] = "too_low_price"
-    else:
-        told["reason"] = error.code
     return told

@@ -91,6 +91,11 @@ def unavailable(attempts: Attempts, why: str) -> dict[str, Any]:
     }
 
 
+def bid_refused(order_id: int, reason: str, why: str) -> dict[str, Any]:
+    """The bid stays as it was."""
+    return {"status": "refused", "order_id": order_id, "reason": reason, "next": f"{why} The bid stays as it was."}
+
+
 def failed(why: str, attempts: Attempts = ()) -> dict[str, Any]:
     """It did not work, and nothing runs as far as can be seen; `why` ends with what to do."""
     return {"status": "failed", "attempts": list(attempts), "next": why}

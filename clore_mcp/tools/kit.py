@@ -35,7 +35,8 @@ class Answer(BaseModel):
 
     def wire(self) -> dict[str, Any]:
         """The result as it is sent."""
-        return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        wire: dict[str, Any] = _whole(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+        return wire
 
 
 class CloreTool(Tool):
@@ -56,9 +57,12 @@ class CloreTool(Tool):
 
 
 def tool(
-    function: Callable[..., Any], *, title: str, kind: Kind, idempotent: bool = False, open_world: bool = True
+    function: Callable[..., Any], *, title: str, kind: Kind, idempotent: bool = False, terse: bool = False
 ) -> Tool:
-    """A tool made of a function: its docstring is the description, its argument model or parameters the schema."""
+    """A tool made of a function: its docstring is the description, its argument model or parameters the schema.
+
+    `terse` leaves out what the arguments mean, for a tool whose description points at another one with the same.
+    """
     made = CloreTool.from_function(
         function,
         title=title,
@@ -67,7 +71,7 @@ def tool(
             read_only_hint=kind == "reads",
             destructive_hint=kind == "destroys",
             idempotent_hint=idempotent or kind == "reads",
-            open_world_hint=open_world,
+            open_world_hint=True,
         ),
         structured_output=True,
     )
@@ -84,7 +88,10 @@ def tool(
         metadata.arg_model.model_rebuild(force=True)
     made.parameters = portable(metadata.arg_model.model_json_schema(by_alias=True))
     made.parameters["additionalProperties"] = False
-    metadata.output_schema = portable(metadata.output_schema or {})
+    if terse:
+        for argument in made.parameters["properties"].values():
+            argument.pop("description", None)
+    metadata.output_schema = _without_defaults(portable(metadata.output_schema or {}))
     return made
 
 
@@ -113,6 +120,7 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
             )
         kept = {key: value for key, value in node.items() if key not in ("title", "$defs")}
         if "properties" in node:  # a field may be called "title"; only keywords are dropped
+            kept.pop("description", None)  # the docstring of a class, for readers of the code
             kept["properties"] = {name: walk(value) for name, value in node["properties"].items()}
         if kept.get("default", 0) is None:
             del kept["default"]
@@ -126,6 +134,15 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(result, dict):
         raise TypeError("a tool's schema is an object")
     return result
+
+
+def _without_defaults(schema: Any) -> Any:
+    """A result's schema: what a field is when it is left out, no reader needs to be told."""
+    if isinstance(schema, list):
+        return [_without_defaults(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {name: _without_defaults(value) for name, value in schema.items() if name != "default"}
 
 
 def failure_result(name: str, error: ToolError) -> CallToolResult:
@@ -168,6 +185,15 @@ def _problems(error: ValidationError) -> str:
         told.append(f"{where}: {'no such argument' if problem['type'] == 'extra_forbidden' else what}")
     more = f" (and {len(found) - _REFUSED_SHOWN} more)" if len(found) > _REFUSED_SHOWN else ""
     return "; ".join(told) + more
+
+
+def _whole(value: Any) -> Any:
+    """Floats without a fraction as integers: 16, not 16.0, costs a model less to read."""
+    if isinstance(value, dict):
+        return {name: _whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_whole(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _compact(value: Any) -> str:

@@ -153,7 +153,7 @@ class CancelAnswer(Answer):
     order_id: int | None = None
     approval_id: str | None = None
     receipt: Receipt | None = None
-    still_running: list[Running] = []
+    still_running: list[Running] | None = None
     repeated: bool = False
     next: str
 
@@ -274,7 +274,7 @@ async def set_spot_price(ask: SetSpotPrice, outcome: Permitted) -> BidAnswer:
 def tools(*, read_only: bool) -> list[Tool]:
     """The orders toolset; read-only, it has nothing that spends or destroys."""
     reads = [
-        tool(quote_order, title="Price a rental", kind="reads"),
+        tool(quote_order, title="Price a rental", kind="reads", terse=True),
         tool(list_orders, title="List orders", kind="reads"),
         tool(wait_for_order, title="Wait until an order is ready", kind="reads"),
     ]
