@@ -3,35 +3,95 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import io
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from clore_mcp import __version__
-from clore_mcp.errors import Failure, SettingsInvalid
+from clore_mcp.errors import Failure, InvalidApiKey, NoApiKey, SettingsInvalid
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its module has `add_arguments(parser)` and `run(arguments) -> int`."""
+
+    name: str
+    help: str
+    own_world: bool = False  # it brings its own marketplace, so --sandbox says nothing to it
+
+    @property
+    def module(self) -> Any:
+        """Its code, imported now."""
+        return importlib.import_module(f"clore_mcp.cli.{self.name}")
+
+
+COMMANDS: Final = (
+    Command("demo", "a guided tour against a simulated marketplace: no key, no money", own_world=True),
+    Command("approvals", "what waits for your yes"),
+    Command("approve", "say yes to one of them, after reading the whole of it"),
+    Command("decline", "say no to one of them"),
+    Command("orders", "what runs, what it costs, how to get in"),
+    Command("connect", "SSH line, URL and the generated token of one order"),
+    Command("cancel", "end an order, or all that were made here, and show the receipt"),
+    Command("ledger", "the record of every spending step"),
+    Command("settle", "say what became of a rental that nobody could find out about"),
+    Command("doctor", "what is right and what isn't, and where to start"),
+    Command("sandbox", "the simulated Clore API alone, on loopback", own_world=True),
+)
+_HINTS: Final[dict[type[Failure], str]] = {  # the tree's own hints tell a model to ask whoever sits here
+    NoApiKey: "Make a key on clore.ai under API and set CLORE_API_KEY; `clore-mcp doctor` checks it.",
+    InvalidApiKey: "Make a new key on clore.ai under API and set CLORE_API_KEY; `clore-mcp doctor` checks it.",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    _print_what_the_console_can()
+    arguments = _parser(words).parse_args(words)
     try:
         return int(arguments.run(arguments))
     except SettingsInvalid as failure:
         print(f"clore-mcp: {failure.message}", file=sys.stderr)
         return 2
     except Failure as failure:
-        print(f"clore-mcp: {failure.message} {failure.hint}", file=sys.stderr)
+        print(f"clore-mcp: {failure.message} {_HINTS.get(type(failure), failure.hint)}".rstrip(), file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `clore-mcp ledger | head` has seen enough
+        sys.stdout = None  # type: ignore[assignment]
         return 1
     except KeyboardInterrupt:
+        print(file=sys.stderr)
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="clore-mcp", description="Rent GPUs on Clore.ai from an AI assistant. Without a command: the MCP server on stdio."
+        prog="clore-mcp",
+        description="Rent GPUs on Clore.ai from an AI assistant. Without a command: the MCP server on stdio.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"clore-mcp {__version__}")
     parser.add_argument("--sandbox", action="store_true", help="use a simulated marketplace: no key, no money")
     parser.set_defaults(run=_serve)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    named = next((word for word in words if not word.startswith("-")), None)
+    for command in COMMANDS:
+        below = commands.add_parser(
+            command.name, help=command.help, description=f"{command.help[0].upper()}{command.help[1:]}.",
+            allow_abbrev=False,
+        )  # fmt: skip
+        if not command.own_world:
+            below.add_argument(
+                "--sandbox", action="store_true", default=argparse.SUPPRESS,
+                help="of the simulated marketplace that `clore-mcp --sandbox` runs",
+            )  # fmt: skip
+        if command.name == named:
+            below.set_defaults(run=command.module.run)
+            command.module.add_arguments(below)
     return parser
 
 
@@ -40,3 +100,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     from clore_mcp.cli.serve import serve
 
     return serve(settings.load(), sandbox=arguments.sandbox)
+
+
+def _print_what_the_console_can() -> None:
+    """A console that lacks a character shows '?' for it; without this it would show a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

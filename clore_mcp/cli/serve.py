@@ -40,19 +40,22 @@ def serve(settings: Settings, *, sandbox: bool) -> int:
     if sandbox:
         settings, world = sandbox_inside(settings)
     with world:
-        signalled = anyio.run(_serve, settings)
-    if signalled:
-        # The SDK's reader thread waits for a line that may never come; everything of ours is closed by now.
-        sys.stderr.flush()
-        os._exit(0)
+        anyio.run(_serve, settings)
     return 0
 
 
-async def _serve(settings: Settings) -> bool:
+async def _serve(settings: Settings) -> None:
     from clore_mcp.server import create_server
 
-    server = create_server(settings)
     signalled = False
+
+    def leave() -> None:
+        # After a signal the SDK's reader thread waits for a line that may never come; all of ours is closed by now.
+        if signalled:
+            sys.stderr.flush()
+            os._exit(0)
+
+    server = create_server(settings, leave)
 
     async def end_on_signal(scope: anyio.CancelScope) -> None:
         nonlocal signalled
@@ -67,4 +70,3 @@ async def _serve(settings: Settings) -> bool:
             group.start_soon(end_on_signal, group.cancel_scope)
         await server.run_stdio_async()
         group.cancel_scope.cancel()
-    return signalled

@@ -1,0 +1,134 @@
+"""What the tour puts on the terminal: at most 80 columns, with or without colour, in whatever encoding stdout has."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+_WIDEST: Final = 78
+_PLAINER: Final = str.maketrans({"…": "...", "×": "x", "–": "-", "—": "-", "→": "->", "·": "-"})
+
+Key = Literal["y", "n", "q"]
+
+
+class Screen:
+    """Everything that the tour shows, and the one thing that it reads."""
+
+    def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # the last resort; `_fit` has better ideas first
+        self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
+        self._console.width = min(self._console.width, _WIDEST)
+        self._status: Status | None = None
+
+    def say(self, text: str, style: str = "") -> None:
+        """A paragraph."""
+        self._block(Text(" "), Text(self._fit(text), style))
+
+    def gap(self) -> None:
+        """An empty line."""
+        self._console.print()
+
+    def heading(self, text: str) -> None:
+        """A step begins."""
+        self.gap()
+        self._console.print(Rule(Text(self._fit(text), "bold"), style="cyan", align="left"))
+
+    def call(self, tool: str, arguments: Mapping[str, Any]) -> None:
+        """The tool call as the assistant makes it."""
+        shown = Text.assemble((tool, "bold"), " ", (self._fit(json.dumps(arguments)), "dim"))
+        self._block(Text(" > ", "cyan"), shown)
+
+    def result(self, word: str, *lines: str, good: bool = True) -> None:
+        """What came of it: a word, and what matters of the rest."""
+        head = Text(word, "bold green" if good else "bold yellow")
+        rest = [Text(self._fit(line)) for line in lines]
+        first = Text.assemble(head, "  ", rest[0]) if rest else head
+        self._block(Text(" < ", "cyan"), first)
+        for line in rest[1:]:
+            self._block(Text("   "), line)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+        """Rows under their headings; `right` names the columns of numbers."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(columns))
+        numbers = set(right)
+        for place, name in enumerate(columns):
+            table.add_column(Text(name), justify="right" if place in numbers else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(self._fit(cell)) for cell in row))
+        self._console.print(Padding(table, (0, 0, 0, 3)))
+
+    def frame(self, title: str, text: str) -> None:
+        """The server's own words, framed."""
+        self._console.print(
+            Panel(Text(self._fit(text)), title=Text(title, "bold"), title_align="left", border_style="yellow")
+        )
+
+    def line(self, text: str) -> None:
+        """A line that is made for pasting: alone and plain."""
+        self.gap()
+        self._block(Text("   "), Text(self._fit(text), "bold"))
+        self.gap()
+
+    def progress(self, seconds: float, message: str) -> None:
+        """A sign of life from a long call."""
+        self._block(Text(f"{seconds:6.0f} s  ", "dim"), Text(self._fit(message), "dim"))
+
+    def busy(self, text: str) -> None:
+        """Show that something is under way; on a terminal only."""
+        self.idle()
+        if self._console.is_terminal:
+            spinner = "dots" if self._console.encoding.startswith("utf") else "line"
+            self._status = self._console.status(Text(text, "dim"), spinner=spinner)
+            self._status.start()
+
+    def idle(self) -> None:
+        """Nothing is under way any more."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def ask(self) -> Key:
+        """The person's y, n or q. A closed terminal is a q; Ctrl-C raises."""
+        while True:
+            self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
+            try:
+                said = input().strip().lower()
+            except EOFError:
+                self.gap()
+                return "q"
+            for key, words in _ANSWERS.items():
+                if said in words:
+                    return key
+
+    def _block(self, lead: Text, text: Text) -> None:
+        """Wrapped text, its first line led by a sign and the others indented as far; no blanks at the ends."""
+        for line in text.wrap(self._console, max(self._console.width - lead.cell_len, 20)):
+            line.rstrip()
+            self._console.print(Text.assemble(lead, line))
+            lead = Text(" " * lead.cell_len)
+
+    def _fit(self, text: str) -> str:
+        """The text in characters that stdout can show."""
+        encoding = self._console.encoding
+        try:
+            text.encode(encoding)
+        except UnicodeEncodeError:
+            return text.translate(_PLAINER).encode(encoding, "replace").decode(encoding)
+        except LookupError:
+            return text.encode("ascii", "replace").decode()
+        return text
+
+
+_ANSWERS: Final[Mapping[Key, Sequence[str]]] = {"y": ("y", "yes"), "n": ("n", "no"), "q": ("q", "quit")}

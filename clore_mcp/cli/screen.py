@@ -1,0 +1,84 @@
+"""How things look in a terminal: wrapped lines, tables, times. What others wrote is cleaned before it gets here, and
+shown as plain text, never as markup. ASCII where the console has no more, no colour through a pipe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final, TextIO
+
+from clore_mcp.money import dollars
+
+_PIPE_WIDTH: Final = 160
+_WIDEST_TEXT: Final = 100
+
+
+def say(text: str = "", *, indent: int = 0, hang: int = 0, to: TextIO | None = None) -> None:
+    """Print text, wrapped at a terminal's width; through a pipe each paragraph stays one line."""
+    stream = to or sys.stdout
+    for line in text.split("\n"):
+        print(_wrapped(line, stream, indent, hang) if stream.isatty() else " " * indent + line, file=stream)
+
+
+def loud(text: str) -> None:
+    """Something that may cost money: on stderr, marked, with a line of its own."""
+    sys.stdout.flush()
+    say(f"!! {text}", hang=3, to=sys.stderr)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), cut: str = "") -> None:
+    """Rows under headers. Columns in `right` are aligned there; the one called `cut` gives way when it is narrow."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for header in headers:
+        made.add_column(
+            header, justify="right" if header in right else "left", no_wrap=True,
+            overflow="ellipsis" if header == cut else "fold", min_width=None if header == cut else len(header),
+        )  # fmt: skip
+    for row in rows:
+        made.add_row(*map(Text, row))
+    Console(width=width, highlight=False).print(made)
+
+
+def span(seconds: float) -> str:
+    """A length of time in two words at most: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    minutes = int(seconds // 60)
+    if minutes < 1:
+        return f"{max(0, int(seconds))} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def usd(value: float | Decimal | str | None) -> str:
+    """USD as '$0.42'; '?' where nobody knows."""
+    return "?" if value is None else dollars(Decimal(str(value)))
+
+
+def receipt(parts: dict[str, float]) -> str:
+    """What an order has cost, as a sum."""
+    return (
+        f"{parts['hours']:.2f} hours: {usd(parts['rent_usd'])} rent + {usd(parts['fee_usd'])} fee"
+        f" + {usd(parts['creation_fee_usd'])} creation fee = {usd(parts['total_usd'])} (fees computed, not reported)"
+    )
+
+
+def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:
+    columns = shutil.get_terminal_size().columns - 1
+    width = max(20, min(columns, _WIDEST_TEXT))
+    return textwrap.fill(
+        line, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + hang),
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

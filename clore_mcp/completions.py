@@ -1,0 +1,127 @@
+"""Completion of what a person types into a prompt's or a resource's argument: GPUs, countries, images, order ids.
+
+A completion is a courtesy: it never fails, never sends more than one request to Clore, and gives up after two seconds.
+A fetch that it has begun goes on by itself, so that the next keystroke finds its answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import anyio
+from mcp.server import MCPServer
+from mcp.types import (
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    PromptReference,
+    ResourceTemplateReference,
+)
+
+from clore_mcp.errors import Failure
+from clore_mcp.market.regions import COUNTRIES, REGIONS, codes
+from clore_mcp.market.snapshot import STALE_LIMIT_SECONDS
+from clore_mcp.rental.readings import BROWSING_AGE
+from clore_mcp.resources import IMAGES
+from clore_mcp.services import Services
+from clore_mcp.settings import Settings
+from clore_mcp.text import clean
+
+log = logging.getLogger(__name__)
+
+MOST: Final = 100  # the protocol's own maximum
+GIVE_UP_SECONDS: Final = 2.0
+_TYPED_MAX: Final = 80
+_VALUE_MAX: Final = 80
+
+Candidates = Callable[[Services, str], Awaitable[list[str]]]
+
+
+def register(server: MCPServer[Services], settings: Settings, current: Callable[[], Services]) -> None:
+    """Add the one completion handler; arguments of a toolset that is off get nothing."""
+
+    @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK leaves it untyped
+    async def complete(
+        _ref: PromptReference | ResourceTemplateReference, argument: CompletionArgument, _: CompletionContext | None
+    ) -> Completion:
+        toolset, candidates = _ARGUMENTS.get(argument.name, ("", _nothing))
+        if toolset not in settings.toolsets:
+            return Completion(values=[])
+        return _answer(await _in_time(candidates, current, clean(argument.value, _TYPED_MAX)))
+
+
+async def _in_time(candidates: Candidates, current: Callable[[], Services], typed: str) -> list[str]:
+    with anyio.move_on_after(GIVE_UP_SECONDS):
+        try:
+            return await candidates(current(), typed)
+        except Failure:
+            return []
+        except Exception:
+            log.exception("a completion failed")
+    return []
+
+
+def _answer(found: list[str]) -> Completion:
+    return Completion(values=found[:MOST], total=len(found), has_more=len(found) > MOST)
+
+
+async def gpu_models(services: Services, typed: str) -> list[str]:
+    """GPU models on the market, most servers first; a market of a quarter of an hour ago has the same models."""
+    snapshot = await services.market.snapshot(STALE_LIMIT_SECONDS)
+    counted = Counter({clean(model, _VALUE_MAX): len(servers) for model, servers in snapshot.by_model.items()})
+    return matching((model for model, _ in counted.most_common()), typed)
+
+
+async def countries(services: Services, typed: str) -> list[str]:
+    """Regions and country codes. In a list ("DE, US") the last word is completed and the others are kept."""
+    before, comma, word = typed.rpartition(",")
+    kept = f"{before.rstrip()}, " if comma else ""
+    found = matching([*sorted(REGIONS), *sorted(COUNTRIES)], word)
+    return [kept + value for value in [*found, *(code for code in _named(word) if code not in found)]]
+
+
+async def images(_: Services, typed: str) -> list[str]:
+    """Clore's own images."""
+    return matching(IMAGES, typed)
+
+
+async def order_ids(services: Services, typed: str) -> list[str]:
+    """Current orders, newest first."""
+    rows = (await services.desk.readings.orders(BROWSING_AGE)).rows
+    return matching((str(row.id) for row in sorted(rows, key=lambda row: -row.id) if not row.expired), typed)
+
+
+def matching(values: Iterable[str], typed: str) -> list[str]:
+    """Those of `values` that begin with what was typed, then those that contain it; case, blanks and signs aside."""
+    wanted = _letters(typed)
+    ranked = [(_letters(value).find(wanted), value) for value in values]
+    return [value for at, value in ranked if at == 0] + [value for at, value in ranked if at > 0]
+
+
+def _named(word: str) -> list[str]:
+    """The code of a country whose name was typed out."""
+    try:
+        found = codes([word])
+    except Failure:
+        return []
+    return sorted(found) if len(found) == 1 else []
+
+
+async def _nothing(_: Services, __: str) -> list[str]:
+    return []
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"[\W_]+", "", text.lower())
+
+
+_ARGUMENTS: Final[dict[str, tuple[str, Candidates]]] = {
+    "gpu": ("market", gpu_models),
+    "countries": ("market", countries),
+    "image": ("market", images),
+    "order_id": ("orders", order_ids),
+}

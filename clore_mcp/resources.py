@@ -1,0 +1,248 @@
+"""The resources: what the reading tools tell, under fixed addresses, for a client that shows or attaches it.
+
+The data is the tools' own: the same parts answer, through the same result models. A static resource gets no Context
+from the SDK, so `register` receives a way to the services of the running server instead.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
+from mcp.server.mcpserver.resources import FunctionResource
+
+from clore_mcp.errors import Failure, NotFound
+from clore_mcp.market.summary import ModelSummary, gpu_models_summary
+from clore_mcp.money import shown
+from clore_mcp.rental import access
+from clore_mcp.rental.account import account_state
+from clore_mcp.rental.desk import iso
+from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.services import Services
+from clore_mcp.settings import Settings
+from clore_mcp.state import ledger
+from clore_mcp.tools.account import AccountAnswer
+from clore_mcp.tools.orders import Order, OrdersAnswer
+
+JSON: Final = "application/json"
+LEDGER_STEPS: Final = 100
+_ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,17}")
+_TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as everything else together
+
+IMAGES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "cloreai/jupyter:ubuntu24.04-v2": "Ubuntu 24.04 with sshd and Jupyter; the usual choice.",
+        "cloreai/jupyter:ubuntu24.04-v1": "Ubuntu 24.04 with sshd and Jupyter; the version before.",
+        "cloreai/ubuntu22.04-jupyter": "Ubuntu 22.04 with sshd and Jupyter.",
+        "cloreai/ubuntu20.04-jupyter": "Ubuntu 20.04 with sshd and Jupyter.",
+        "cloreai/torch:2.0.1": "PyTorch 2.0.1 with sshd; from 2024.",
+    }
+)
+"""Clore's own images that are known to be in use, with what they have."""
+OTHER_IMAGES: Final = (
+    "Any public Docker Hub image can be rented with. Those that are not Clore's own get Clore's SSH entrypoint, so SSH"
+    " works in them too; Jupyter only where the image has it."
+)
+
+Current = Callable[[], Services]
+Read = Callable[[Services], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A resource with a fixed address."""
+
+    path: str
+    toolset: str
+    title: str
+    description: str
+    read: Read
+
+
+def register(server: MCPServer[Services], settings: Settings, current: Current) -> None:
+    """Add the resources of the toolsets that the operator left on; `current` leads to the running server's parts."""
+    for page in _PAGES:
+        if page.toolset in settings.toolsets:
+            server.add_resource(
+                FunctionResource(
+                    uri=f"clore://{page.path}",
+                    name=page.path,
+                    title=page.title,
+                    description=page.description,
+                    mime_type=JSON,
+                    fn=_reader(page.read, current),
+                )
+            )
+    if "orders" in settings.toolsets:
+        _register_templates(server, current)
+
+
+def _register_templates(server: MCPServer[Services], current: Current) -> None:
+    @server.resource(
+        "clore://orders/{order_id}",
+        name="order",
+        title="One order",
+        description="State, cost, end and SSH command of one order, as list_orders shows it.",
+        mime_type=JSON,
+    )
+    async def order(order_id: str) -> str:
+        with _told():
+            return _compact(await read_order(current(), _id(order_id)))
+
+    @server.resource(
+        "clore://orders/{order_id}/ssh-config",
+        name="ssh-config",
+        title="ssh-config of one order",
+        description="A block for ~/.ssh/config, for `ssh clore-ORDER_ID`.",
+        mime_type="text/plain",
+    )
+    async def ssh_config(order_id: str) -> str:
+        with _told():
+            return await read_ssh_config(current(), _id(order_id))
+
+
+async def read_orders(services: Services) -> dict[str, Any]:
+    """What list_orders tells, all on one page."""
+    await services.keep_leases()
+    return OrdersAnswer.model_validate(await services.overview.orders()).wire()
+
+
+async def read_order(services: Services, order_id: int) -> dict[str, Any]:
+    """One order, as it stands in list_orders. Raises NotFound."""
+    await services.keep_leases()
+    return Order.model_validate(await services.overview.one(order_id)).wire()
+
+
+async def read_ssh_config(services: Services, order_id: int) -> str:
+    """The block for that order, or a comment that says why there is none. Raises NotFound."""
+    desk = services.desk
+    order = await read_order(services, order_id)
+    if order["status"] == "ended":
+        return f"# Order {order_id} has ended; there is nothing to connect to.\n"
+    row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
+    reach = access.Access() if row is None else access.access_of(row, desk.ssh_key() if order["made_here"] else None)
+    if reach.ssh is not None:
+        return access.ssh_config(order_id, reach.ssh, services.settings.state_dir)
+    why = reach.warning or f"it is {order['status']}, and Clore has given it no SSH address yet; read this again later."
+    return f"# No ssh-config for order {order_id}: {why}\n"
+
+
+async def read_account(services: Services) -> dict[str, Any]:
+    """What get_account tells."""
+    await services.keep_leases()
+    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    return AccountAnswer.model_validate(told).wire()
+
+
+async def read_gpus(services: Services) -> dict[str, Any]:
+    """Every GPU model on the market, those with the most free GPUs first."""
+    readings = services.desk.readings
+    snapshot = await readings.snapshot()
+    found = gpu_models_summary(snapshot, await readings.fees())
+    age = round(snapshot.age_seconds(services.desk.clock()), 1)
+    told = {"models": [_model(one) for one in found], "snapshot_age_seconds": age, "stale": snapshot.stale_because}
+    return _without_none(told)
+
+
+async def read_images(_: Services) -> dict[str, Any]:
+    """Clore's own images."""
+    return {"images": [{"image": image, "has": has} for image, has in IMAGES.items()], "others": OTHER_IMAGES}
+
+
+async def read_ledger(services: Services) -> dict[str, Any]:
+    """The newest steps of this account, newest first."""
+    desk = services.desk
+    account = await desk.readings.account()
+    entries = await desk.state.read(lambda tx: ledger.read(tx, account=account, limit=LEDGER_STEPS))
+    return {"steps": [_step(entry) for entry in entries]}
+
+
+_PAGES: Final = (
+    Page("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders),
+    Page("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account),
+    Page(
+        "market/gpus", "market", "GPU models on the market",
+        "Each model's servers and GPUs, free and in all, and its prices per GPU and hour with fees.", read_gpus,
+    ),
+    Page("images", "market", "Docker images", "Clore's own images and what they have.", read_images),
+    Page(
+        "ledger", "account", "Ledger",
+        f"The newest {LEDGER_STEPS} steps of everything that spent or ended something.", read_ledger,
+    ),
+)  # fmt: skip
+
+
+def _reader(read: Read, current: Current) -> Callable[[], Awaitable[str]]:
+    async def text() -> str:
+        with _told():
+            return _compact(await read(current()))
+
+    return text
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Our failures in the SDK's terms; of any other exception it would hide the text."""
+    try:
+        yield
+    except NotFound as failure:
+        raise ResourceNotFoundError(_words(failure)) from failure
+    except Failure as failure:
+        raise ResourceError(_words(failure)) from failure
+
+
+def _words(failure: Failure) -> str:
+    return f"{failure.message} {failure.hint}".strip()
+
+
+def _id(text: str) -> int:
+    if not _ORDER_ID.fullmatch(text):
+        raise NotFound("An order's id is a whole number.", hint="list_orders shows the orders.")
+    return int(text)
+
+
+def _model(found: ModelSummary) -> dict[str, Any]:
+    usual, cheapest = found.usd_per_gpu_hour, found.cheapest_free_usd_per_gpu_hour
+    return _without_none(
+        {
+            "model": found.model,
+            "servers": found.servers,
+            "servers_free": found.servers_free,
+            "gpus": found.gpus,
+            "gpus_free": found.gpus_free,
+            "vram_gb": list(found.vram_gb),
+            "usd_per_gpu_hour": usual
+            and {"low": shown(usual.low), "median": shown(usual.median), "high": shown(usual.high)},
+            "cheapest_free_usd_per_gpu_hour": None if cheapest is None else shown(cheapest),
+        }
+    )
+
+
+def _step(entry: ledger.Entry) -> dict[str, Any]:
+    return _without_none(
+        {
+            "at": iso(entry.at),
+            "step": entry.step,
+            "caller": entry.caller,
+            "quote_id": entry.quote_id,
+            "intent_id": entry.intent_id,
+            "order_id": entry.order_id,
+            "server_id": entry.server_id,
+            "data": None if entry.step == _TERMS_STEP else entry.data or None,
+        }
+    )
+
+
+def _without_none(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

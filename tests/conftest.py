@@ -1,0 +1,45 @@
+"""What tests of the running server share: a simulated marketplace on a real socket, and settings that point at it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
+from clore_mcp.settings import Settings
+
+FAST = Options(rate_limit="off", speed=60.0)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def market() -> Iterator[Running]:
+    """A marketplace that takes any pace and lives a minute in a second."""
+    with start_in_thread(FAST) as running:
+        yield running
+
+
+def environment(running: Running, folder: Path, **more: str) -> dict[str, str]:
+    """What a server process needs in its environment to use that marketplace and leave the machine alone."""
+    return {
+        "CLORE_API_URL": running.url,
+        "CLORE_API_KEY": SANDBOX_KEY,
+        "CLORE_REQUEST_GAP_SECONDS": "0.01",
+        "CLORE_STATE_DIR": str(folder / "state"),
+        "HOME": str(folder),
+        "XDG_CONFIG_HOME": str(folder / "config"),
+        "PYTHONUTF8": "1",
+        **more,
+    }
+
+
+def settings_for(env: Mapping[str, str], folder: Path) -> Settings:
+    """The settings that a process with that environment would read."""
+    ours = {name: value for name, value in env.items() if name.startswith("CLORE_")}
+    return Settings.from_env(ours, home=folder, config_dir=folder / "config", state_dir_default=folder / "state")

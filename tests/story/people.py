@@ -1,0 +1,61 @@
+"""Who takes part in a story: the assistant (a client that calls tools) and the person (who answers questions)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+from mcp.types import ElicitRequestParams, ElicitResult
+
+from clore_mcp.sandbox import Running
+from tests.conftest import environment
+
+ERAS = [pytest.param("legacy", id="2025-11-25"), pytest.param("auto", id="2026-07-28")]
+IMAGE = "cloreai/jupyter:ubuntu24.04-v2"
+
+
+class Person:
+    """Answers questions from a list and remembers what was asked."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    async def __call__(self, context: Any, params: ElicitRequestParams) -> ElicitResult:
+        self.asked.append(params.message)
+        return ElicitResult(action="accept", content={"approve": self.answers.pop(0)})
+
+
+class Assistant:
+    """A connected client that calls tools and reads their text as a model would."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.progress: list[str] = []
+
+    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        async def heard(progress: float, total: float | None, message: str | None) -> None:
+            self.progress.append(message or "")
+
+        result = await self.client.call_tool(tool, arguments, progress_callback=heard)
+        told: dict[str, Any] = json.loads(result.content[0].text)  # type: ignore[union-attr]
+        if not result.is_error:
+            assert told == result.structured_content, "the text is the structured result's twin"
+        return told
+
+
+@asynccontextmanager
+async def assistant(
+    market: Running, folder: Path, mode: str, person: Person | None = None, **env: str
+) -> AsyncIterator[Assistant]:
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "clore_mcp"], env=environment(market, folder, **env)
+    )
+    async with Client(server, mode=mode, elicitation_callback=person) as client:
+        yield Assistant(client)

@@ -1,0 +1,141 @@
+"""The main job as a client drives it: over real stdio, in both protocol eras, against the simulated marketplace."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+from clore_mcp.sandbox import Running
+from tests.conftest import environment
+from tests.story.people import ERAS, IMAGE, Assistant, Person, assistant
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_server_is_found_rented_used_and_returned(market: Running, tmp_path: Path, mode: str) -> None:
+    person = Person(False, True, True)
+    async with assistant(market, tmp_path, mode, person) as us:
+        found = await us.call("search_servers", gpu="4090", countries=["europe"], max_usd_per_hour=0.4)
+        assert found["servers"], "the market has 4090s in Europe under 40 cents"
+        assert all(row["gpu"] == "RTX 4090" and row["usd_per_hour"] <= 0.4 for row in found["servers"])
+        wish = {
+            "server_id": found["servers"][0]["server_id"],
+            "image": IMAGE,
+            "hours": 2,
+            "fallback_server_ids": [found["servers"][1]["server_id"]],
+            "env": {"HF_TOKEN": "hf_not_a_real_token"},
+            "jupyter": True,
+        }
+        quote = await us.call("quote_order", **wish)
+        assert quote["allowed"] and not person.asked, "a quote asks nobody"
+        parts = quote["rent_usd"] + quote["fee_usd"] + quote["creation_fee_usd"]
+        assert quote["total_usd"] == pytest.approx(parts, abs=1e-9)
+
+        no = await us.call("create_order", **wish)
+        assert no["status"] == "declined"
+        assert (await us.call("list_orders"))["orders"] == []
+
+        made = await us.call("create_order", **wish)
+        assert made["status"] == "created" and len(person.asked) == 2
+        assert f"Server {made['server_id']}" in person.asked[1] and "hf_not_a_real_token" not in person.asked[1]
+        again = await us.call("create_order", **wish)
+        assert again["repeated"] and again["order_id"] == made["order_id"] and len(person.asked) == 2
+
+        ready = await us.call("wait_for_order", order_id=made["order_id"], timeout_seconds=40)
+        assert ready["ready"] and ready["status"] == "running"
+        assert ready["ssh"]["command"].endswith(f"root@{ready['ssh']['host']}")
+        assert any("deployed" in message for message in us.progress)
+
+        account = await us.call("get_account")
+        assert account["burn_usd_per_hour"] == made["usd_per_hour"] and account["watchdog"] == "alive"
+        assert account["limits"]["active_orders"]["used"] == 1
+
+        gone = await us.call("cancel_order", order_id=made["order_id"], issue="slow disk")
+        assert gone["status"] == "cancelled" and gone["still_running"] == []
+        receipt = gone["receipt"]
+        parts = receipt["rent_usd"] + receipt["fee_usd"] + receipt["creation_fee_usd"]
+        assert receipt["total_usd"] == pytest.approx(parts, abs=1e-6)
+        assert (await us.call("list_orders"))["total_usd_per_hour"] == 0
+        assert (await us.call("cancel_order", order_id=made["order_id"]))["status"] == "already_ended"
+        assert not person.answers, "every question was asked"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_spot_bid_is_placed_raised_and_cancelled(market: Running, tmp_path: Path, mode: str) -> None:
+    person = Person(True, True, True)
+    async with assistant(market, tmp_path, mode, person) as us:
+        found = await us.call("search_servers", gpu="3090", order_type="spot", max_gpus=1)
+        server_id = found["servers"][0]["server_id"]
+        win = (await us.call("get_server", server_id=server_id))["spot"]["to_win_usd_per_hour"]
+        made = await us.call(
+            "create_order", server_id=server_id, image=IMAGE, hours=1, order_type="spot", bid_usd_per_hour=win
+        )
+        assert made["status"] == "created" and made["usd_per_hour"] <= win
+
+        raised = await us.call("set_spot_price", order_id=made["order_id"], bid_usd_per_hour=win * 1.5)
+        assert raised["status"] == "updated" and raised["rank"] == 1
+        assert raised["bid_usd_per_hour"] == pytest.approx(win * 1.5, rel=0.01)
+        assert "Raise the bid" in person.asked[1]
+
+        same = await us.call("set_spot_price", order_id=made["order_id"], bid_usd_per_hour=win * 1.5)
+        assert same["status"] == "unchanged" and len(person.asked) == 2
+
+        low = await us.call("set_spot_price", order_id=made["order_id"], bid_usd_per_hour=win * 1.01)
+        assert low["status"] == "refused" and low["reason"] == "exceeded_max_step"
+        assert win < low["lowest_usd_per_hour_now"] < win * 1.5
+        assert len(person.asked) == 2, "lowering needs no yes"
+
+        gone = await us.call("cancel_order", order_id=made["order_id"])
+        assert gone["status"] == "cancelled"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_client_that_cannot_be_asked_rents_nothing(market: Running, tmp_path: Path, mode: str) -> None:
+    async with assistant(market, tmp_path, mode) as us:
+        found = await us.call("search_servers", gpu="3060")
+        wish = {"server_id": found["servers"][0]["server_id"], "image": IMAGE, "hours": 1}
+        first = await us.call("create_order", **wish)
+        second = await us.call("create_order", **wish)
+        assert first["status"] == second["status"] == "approval_required"
+        assert first["approval_id"] == second["approval_id"], "the same call waits for the same decision"
+        assert f"clore-mcp approve {first['approval_id']}" in first["next"]
+        assert (await us.call("list_orders"))["orders"] == []
+        waiting = (await us.call("get_account"))["pending_approvals"]
+        assert [one["approval_id"] for one in waiting] == [first["approval_id"]]
+
+
+@pytest.mark.anyio
+async def test_the_operator_can_move_every_question_outside_the_chat(market: Running, tmp_path: Path) -> None:
+    person = Person()
+    async with assistant(market, tmp_path, "auto", person, CLORE_APPROVAL="outside") as us:
+        found = await us.call("search_servers", gpu="3060")
+        made = await us.call("create_order", server_id=found["servers"][0]["server_id"], image=IMAGE, hours=1)
+        assert made["status"] == "approval_required" and not person.asked
+
+
+@pytest.mark.anyio
+async def test_read_only_offers_nothing_that_spends(market: Running, tmp_path: Path) -> None:
+    async with assistant(market, tmp_path, "auto", CLORE_READ_ONLY="1") as us:
+        names = {tool.name for tool in (await us.client.list_tools()).tools}
+        assert names == {
+            "search_servers", "get_server", "quote_order", "list_orders", "wait_for_order", "get_account"
+        }  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_without_a_key_the_market_can_be_searched_and_the_rest_says_what_is_missing(
+    market: Running, tmp_path: Path
+) -> None:
+    env = {name: value for name, value in environment(market, tmp_path).items() if name != "CLORE_API_KEY"}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=env)
+    async with Client(server) as client:
+        us = Assistant(client)
+        assert (await us.call("search_servers", gpu="4090"))["servers"]
+        for tool, arguments in (("list_orders", {}), ("get_account", {}), ("cancel_order", {"order_id": 1})):
+            refused = await us.call(tool, **arguments)
+            assert refused["error"] == "no_api_key" and "CLORE_API_KEY" in refused["hint"], tool
