@@ -2,14 +2,12 @@
 
 from clore_mcp.clore.client import (
     DEFAULT_API_URL,
-    USER_AGENT,
-    BeforeSend,
     CloreClient,
     Created,
     CreateRequest,
     OrdersReply,
-    Timing,
 )
+from clore_mcp.clore.exchange import USER_AGENT, BeforeSend, Timing
 from clore_mcp.clore.models import (
     Offer,
     OrderRow,

@@ -7,7 +7,6 @@ Every sentence here is ours. What Clore, a host or a proxy wrote is data: it is 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -36,6 +35,7 @@ from clore_mcp.errors import (
     Unclear,
     UnknownRefusal,
 )
+from clore_mcp.text import clean
 
 REPORTED_LENGTH: Final = 200
 LOOK_FIRST: Final = "Don't send it again: look at list_orders first."
@@ -106,12 +106,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(then - now, 0.0) if now is not None and then is not None else None
 
 
-def clean(text: object) -> str:
-    """Foreign text as harmless data: one line, no control or direction characters, at most 200 characters."""
-    characters = (" " if unicodedata.category(one)[0] in "CZ" else one for one in str(text)[: 4 * REPORTED_LENGTH])
-    return " ".join("".join(characters).split())[:REPORTED_LENGTH]
-
-
 def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | None:
     """The JSON object in a body, or None when it is something else."""
     try:
@@ -152,10 +146,11 @@ def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
 
 def _unknown(code: str, reported: object, endpoint: Endpoint) -> UnknownRefusal:
     what = f"with words that no documentation names ({code})"
+    words = clean(str(reported), REPORTED_LENGTH)
     if not endpoint.writes:
-        return UnknownRefusal(f"Clore refused to {endpoint.verb} {what}.", reported=clean(reported))
+        return UnknownRefusal(f"Clore refused to {endpoint.verb} {what}.", reported=words)
     message = f"Clore could not say whether {endpoint.outcome}: it answered {what}."
-    failure = UnknownRefusal(message, reported=clean(reported), spent=Spent.UNKNOWN)
+    failure = UnknownRefusal(message, reported=words, spent=Spent.UNKNOWN)
     failure.hint = LOOK_FIRST
     return failure
 

@@ -18,8 +18,8 @@ import pytest
 import clore_mcp.clore
 from clore_mcp import errors
 from clore_mcp.clore import USER_AGENT, CloreClient, CreateRequest, Gaps, ProcessPacer, Timing
-from clore_mcp.clore import client as client_module
-from clore_mcp.clore.client import backoff_seconds
+from clore_mcp.clore import exchange as exchange_module
+from clore_mcp.clore.exchange import backoff_seconds
 from clore_mcp.errors import CloreError, Spent
 from clore_mcp.money import Coin, DayPrice
 from tests.clore.conftest import MS, QUICK, always, canned, quick_pacer
@@ -115,7 +115,7 @@ def test_the_public_surface_is_what_is_promised() -> None:
 def test_the_package_is_usable_without_mcp_and_opens_nothing() -> None:
     script = (
         "import sys, clore_mcp.clore as c; k = c.CloreClient(pacer=c.ProcessPacer(), api_key='x');"
-        "assert not any(m == 'mcp' or m.startswith('mcp.') for m in sys.modules); assert k._pools is None"
+        "assert not any(m == 'mcp' or m.startswith('mcp.') for m in sys.modules); assert k._exchange._pools is None"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
@@ -562,7 +562,7 @@ async def test_a_write_never_uses_a_connection_that_was_used_before() -> None:
 
 
 async def test_an_endless_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_LARGEST_REPLY", 1000)
+    monkeypatch.setattr(exchange_module, "_LARGEST_REPLY", 1000)
     async with always(200, content=b" " * 1001) as client:
         with pytest.raises(errors.NotJson, match="larger"):
             await client.cancel_order(1)

@@ -1,0 +1,322 @@
+"""One request to Clore and its reply: the turn, the connection, the instant of leaving, the deadline, what broke.
+
+The only module that imports the HTTP library. The key is added to a request as it leaves and is kept nowhere that
+prints. Failures are raised outside of the handler that caught the transport's own exception, because that one holds the
+request and with it the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import ipaddress
+import json
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+import httpx2 as httpx
+
+from clore_mcp import __version__
+from clore_mcp.clore.pacing import Lane, Pacer, Turn
+from clore_mcp.clore.replies import Endpoint, unclear
+from clore_mcp.errors import (
+    CloreError,
+    ConnectionLost,
+    NoApiKey,
+    NotJson,
+    NotSent,
+    RateLimited,
+    SettingsInvalid,
+    TimedOut,
+    Truncated,
+)
+
+USER_AGENT: Final = f"clore-mcp/{__version__} (+https://pypi.org/project/clore-mcp/)"  # Cloudflare blocks some defaults
+_LARGEST_REPLY: Final = 64 * 1024 * 1024  # the market is 2 to 5 MB
+# A connection kept longer than its far end keeps it breaks the next request; Cloudflare keeps far longer than this.
+_KEEP_ALIVE_SECONDS: Final = 4.0
+
+Answer = TypeVar("Answer")
+BeforeSend = Callable[[], Awaitable[None] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a call may take and how often a read is tried; seconds are of one attempt unless they say otherwise."""
+
+    connect_seconds: float = 5.0
+    read_seconds: float = 20.0
+    write_seconds: float = 20.0
+    create_seconds: float = 30.0
+    patience_seconds: float | None = None  # for a turn; None leaves it to the pacer
+    attempts: int = 4
+    refused_write_attempts: int = 3
+    retry_within_seconds: float = 45.0  # of the first attempt: people and their clients give up after a minute
+    backoff_base_seconds: float = 0.5
+    backoff_cap_seconds: float = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Answer]):
+    """One call, ready to be attempted: where to, what with, how to read the reply, whose turn."""
+
+    endpoint: Endpoint
+    read: Callable[[Reply], Answer]
+    seconds: float
+    params: Mapping[str, str] | None = None
+    json: Mapping[str, Any] | None = None
+    lane: Lane = Lane.GENERAL
+    urgent: bool = False
+    before_send: BeforeSend | None = None
+    needs_key: bool = True
+
+
+class Exchange:
+    """Sends requests for one key, in their turn. Opens nothing before the first one."""
+
+    def __init__(
+        self,
+        *,
+        api_url: str,
+        api_key: str | None,
+        pacer: Pacer,
+        timing: Timing,
+        transport: httpx.AsyncBaseTransport | None = None,
+        rand: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api_url = api_url
+        self._key = _Key(api_key) if api_key else None
+        self._pacer = pacer
+        self._timing = timing
+        self._transport = transport
+        self._rand = rand
+        self._clock = clock
+        self._pools: _Pools | None = None
+        self._opening = asyncio.Lock()
+
+    @property
+    def has_key(self) -> bool:
+        """Whether requests can be signed."""
+        return self._key is not None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        pools, self._pools = self._pools, None
+        if pools is not None:
+            await pools.reads.aclose()
+            await pools.writes.aclose()
+
+    async def retrying(self, call: Call[Answer], again_on: tuple[type[CloreError], ...], attempts: int) -> Answer:
+        give_up_at = self._clock() + self._timing.retry_within_seconds
+        for made in range(1, attempts):
+            try:
+                return await self.attempt(call)
+            except again_on:
+                if self._clock() >= give_up_at:
+                    raise
+            await asyncio.sleep(backoff_seconds(made, self._timing, self._rand()))
+        return await self.attempt(call)
+
+    async def attempt(self, call: Call[Answer]) -> Answer:
+        """One turn, one request, one reply."""
+        endpoint = call.endpoint
+        if self._key is None and call.needs_key:
+            raise NoApiKey(f"No API key is set, so Clore was not asked to {endpoint.verb}.")
+        pools = await self._open()
+        turn_for = self._pacer.turn(call.lane, urgent=call.urgent, patience_seconds=self._timing.patience_seconds)
+        async with turn_for as turn:
+            reply = await self._exchange(pools.writes if endpoint.writes else pools.reads, call, turn)
+            try:
+                return call.read(reply)
+            except RateLimited as limited:
+                seconds = turn.refused(limited.retry_after_seconds)
+                if limited.retry_after_seconds is None:
+                    limited.retry_after_seconds = round(seconds, 1)
+                raise
+
+    async def _exchange(self, pool: httpx.AsyncClient, call: Call[Any], turn: Turn) -> Reply:
+        departure = _Departure(turn, call.before_send)
+        failure: BaseException
+        try:
+            async with asyncio.timeout(call.seconds):
+                if self._transport is not None:  # a stand-in for the network tells nothing of its connections
+                    await departure.now()
+                request = pool.build_request(
+                    call.endpoint.method,
+                    f"{self._api_url}/{call.endpoint.path}",
+                    params=call.params,
+                    content=None if call.json is None else json.dumps(call.json, allow_nan=False),
+                    headers=None if call.json is None else {"content-type": "application/json"},
+                    extensions={"trace": departure.trace},
+                )
+                async with _streamed(pool, request, self._key) as response:
+                    departure.answered = True
+                    body = await _read_body(response, call.endpoint)
+                    return Reply(response.status_code, response.headers, body)
+        except (TimeoutError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
+            failure = departure.stopped_by or _failure(error, departure, call.endpoint)
+        raise failure
+
+    async def _open(self) -> _Pools:
+        async with self._opening:
+            if self._pools is None:
+                self._pools = await self._build_pools()
+            return self._pools
+
+    async def _build_pools(self) -> _Pools:
+        """Two pools over one TLS context: a write always gets a fresh connection, since one that the far end has just
+        closed would break under it and leave an order in doubt."""
+        tls = self._api_url.startswith("https:") and self._transport is None
+        # Reading the certificates takes 40 to 150 ms; without TLS a context that trusts nobody does.
+        context = await asyncio.to_thread(httpx.create_ssl_context) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        timeout = httpx.Timeout(None, connect=self._timing.connect_seconds)  # the rest is under the attempt's deadline
+
+        def pool(kept: int) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                headers={"user-agent": USER_AGENT, "accept": "application/json"},
+                verify=context,
+                timeout=timeout,
+                limits=httpx.Limits(max_keepalive_connections=kept, keepalive_expiry=_KEEP_ALIVE_SECONDS),
+                follow_redirects=False,
+                transport=self._transport,
+                trust_env=not _is_loopback(self._api_url),  # the simulated marketplace is not behind a proxy
+            )
+
+        return _Pools(reads=pool(4), writes=pool(0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pools:
+    reads: httpx.AsyncClient
+    writes: httpx.AsyncClient
+
+
+class _Key(httpx.Auth):
+    """Adds the key to a request as it leaves."""
+
+    def __init__(self, text: str) -> None:
+        if not (text.isascii() and text.isprintable()) or " " in text:
+            raise SettingsInvalid(
+                "The API key holds characters that no key has.", hint="Copy it again from clore.ai; check for blanks."
+            )
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "_Key(hidden)"
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["auth"] = self._text
+        yield request
+
+
+class _Departure:
+    """The instant at which a request's bytes leave, told by the transport: the hook runs and the turn is counted."""
+
+    def __init__(self, turn: Turn, before_send: BeforeSend | None) -> None:
+        self._turn = turn
+        self._before_send = before_send
+        self.left = False
+        self.answered = False
+        self.stopped_by: Exception | None = None
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Told of every step. The first that is neither about connecting nor about a proxy's tunnel is the request."""
+        tunnel = getattr(info.get("request"), "method", None) == b"CONNECT"
+        if event.endswith(".send_request_headers.started") and not tunnel:
+            await self.now()
+
+    async def now(self) -> None:
+        if self.left:
+            return
+        if self._before_send is not None:
+            try:
+                waiting = self._before_send()
+                if inspect.isawaitable(waiting):
+                    await waiting
+            except Exception as error:
+                self.stopped_by = error
+                raise
+        self.left = True
+        self._turn.leaving()
+
+
+def backoff_seconds(made: int, timing: Timing, rand: float) -> float:
+    """The pause after `made` attempts: anything up to a bound that doubles, so that many callers spread out."""
+    return rand * min(timing.backoff_cap_seconds, timing.backoff_base_seconds * float(2 ** (made - 1)))
+
+
+@asynccontextmanager
+async def _streamed(pool: httpx.AsyncClient, request: httpx.Request, key: _Key | None) -> AsyncIterator[httpx.Response]:
+    response = await pool.send(request, auth=key, stream=True)
+    try:
+        yield response
+    finally:
+        await response.aclose()
+
+
+async def _read_body(response: httpx.Response, endpoint: Endpoint) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _LARGEST_REPLY:
+            raise unclear(NotJson, endpoint, f"the reply is larger than {_LARGEST_REPLY // 1024**2} MB")
+    return bytes(body)
+
+
+def _failure(error: Exception, departure: _Departure, endpoint: Endpoint) -> CloreError:
+    """What a transport's exception means, given how far the request had come."""
+    never = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.InvalidURL)
+    if not departure.left or isinstance(error, (*never, httpx.UnsupportedProtocol)):
+        return _not_sent(error, endpoint)
+    if isinstance(error, TimeoutError | httpx.TimeoutException):
+        return unclear(TimedOut, endpoint, "no complete reply came in time")
+    if isinstance(error, httpx.DecodingError):
+        return unclear(NotJson, endpoint, "the reply could not be unpacked")
+    if departure.answered:
+        return unclear(Truncated, endpoint, "the reply broke off in the middle")
+    return unclear(ConnectionLost, endpoint, "the connection broke before a reply came")
+
+
+def _not_sent(error: Exception, endpoint: Endpoint) -> NotSent:
+    message = f"No connection to Clore could be made to {endpoint.verb}; nothing was sent."
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        return NotSent(message, hint="Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1).")
+    if _caused_by_tls(error):
+        return NotSent(
+            message,
+            hint="The server's certificate or TLS was not accepted: check the computer's clock and for a proxy that"
+            " opens TLS (SSL_CERT_FILE names its certificate).",
+        )
+    return NotSent(message)
+
+
+def _caused_by_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_loopback(api_url: str) -> bool:
+    try:
+        host = httpx.URL(api_url).host
+    except httpx.InvalidURL:
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
