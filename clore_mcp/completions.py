@@ -1,6 +1,6 @@
 """Completion of what a person types into a prompt's or a resource's argument: GPUs, countries, images, order ids.
 
-A completion is a courtesy: it never fails, never sends more than one request to Clore, and gives up after two seconds.
+A completion is a courtesy: it never fails, causes at most one reading of Clore, and gives up after two seconds.
 A fetch that it has begun goes on by itself, so that the next keystroke finds its answer.
 """
 

@@ -71,18 +71,21 @@ class SettingsInvalid(Failure):
     """A setting is malformed; the message names the variable, the value (unless secret) and what is accepted."""
 
     code = "invalid_argument"
+    default_hint = "Correct or unset it and start again; `clore-mcp doctor` shows what is in force."
 
 
 class ArgumentInvalid(Failure):
     """An argument can't be used as it is; nothing was sent."""
 
     code = "invalid_argument"
+    default_hint = "Correct the named argument; the tool's schema says what is accepted. Nothing was sent."
 
 
 class NotFound(Failure):
     """No server, order or approval has that id."""
 
     code = "not_found"
+    default_hint = "search_servers finds servers, list_orders shows orders; take an id from there."
 
 
 class ReadOnly(Failure):

@@ -8,14 +8,15 @@ to a model turns into a float (`shown`). Rounding is always against us: what we 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from enum import StrEnum
 from typing import Final
 
 SECONDS_PER_DAY: Final = 86_400
 HOURS_PER_DAY: Final = Decimal(24)
 ZERO: Final = Decimal(0)
-_MICRO: Final = Decimal(1_000_000)
+_MICRO: Final = Decimal("0.000001")
+_WIDE: Final = Context(prec=400)  # rounding must not fail, or round twice, because a number has many digits
 
 
 class Coin(StrEnum):
@@ -72,11 +73,11 @@ class DayPrice:
     coin: Coin
 
     def for_seconds(self, seconds: Decimal | int) -> Amount:
-        """What `seconds` at this price come to, exactly."""
+        """What `seconds` at this price come to, not rounded."""
         return Amount(self.value * Decimal(seconds) / SECONDS_PER_DAY, self.coin)
 
     def usd_per_hour(self, usd_per_coin: Decimal) -> Decimal:
-        """This price in USD per hour at a rate, fee not included, exactly."""
+        """This price in USD per hour at a rate, fee not included, not rounded."""
         return self.value * usd_per_coin / HOURS_PER_DAY
 
     def raised(self, fraction: Decimal) -> DayPrice:
@@ -85,17 +86,22 @@ class DayPrice:
 
     def floored(self) -> DayPrice:
         """Rounded down to the coin's precision: the way a bid is cut so that it never exceeds what was approved."""
-        return DayPrice(self.value.quantize(Decimal(1).scaleb(-self.coin.precision), ROUND_FLOOR), self.coin)
+        return DayPrice(self.value.quantize(Decimal(1).scaleb(-self.coin.precision), ROUND_FLOOR, _WIDE), self.coin)
+
+
+def up_to_micro(usd: Decimal) -> Decimal:
+    """USD rounded up to a whole micro-dollar."""
+    return usd.quantize(_MICRO, ROUND_CEILING, _WIDE)
 
 
 def to_micros(usd: Decimal) -> int:
     """USD as whole micro-dollars, rounded up: a cost is never stored smaller than it is."""
-    return int((usd * _MICRO).to_integral_value(ROUND_CEILING))
+    return int(up_to_micro(usd).scaleb(6, _WIDE))
 
 
 def from_micros(micros: int) -> Decimal:
     """Whole micro-dollars as USD, exactly."""
-    return Decimal(micros) / _MICRO
+    return Decimal(micros).scaleb(-6, _WIDE)
 
 
 def wire_number(value: Decimal) -> int | float:
@@ -107,16 +113,17 @@ def shown(value: Decimal, digits: int = 4) -> float:
     """A number for a reply: rounded to `digits` places, or to three figures where it would vanish."""
     if value and abs(value) < Decimal(1).scaleb(2 - digits):
         return float(f"{value:.3g}")
-    return float(value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN))
+    return float(value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN, _WIDE))
 
 
 def dollars(usd: Decimal, *, up: bool = True) -> str:
-    """USD for a person, '$0.42' or '$0.0042', rounded up unless told otherwise (a question never understates)."""
-    places = 2 if abs(usd) >= 1 or usd == 0 else 4
-    text = f"{usd.quantize(Decimal(1).scaleb(-places), ROUND_CEILING if up else ROUND_HALF_EVEN):f}"
+    """USD for a person, '$0.42' or '$0.0042': a cost is rounded up, what is left (`up=False`) is rounded down."""
+    places = 2 if abs(usd) >= 1 else 4
+    rounded = usd.quantize(Decimal(1).scaleb(-places), ROUND_CEILING if up else ROUND_FLOOR, _WIDE)
+    text = f"{rounded.copy_abs():f}"  # abs() would round again
     if places == 4 and text.endswith("00"):
         text = text[:-2]
-    return f"-${text[1:]}" if text.startswith("-") else f"${text}"
+    return f"-${text}" if rounded < 0 else f"${text}"
 
 
 def plain(value: Decimal) -> str:

@@ -176,12 +176,13 @@ def _front_matter(lines: list[str], path: str) -> tuple[dict[str, str], tuple[Ar
         if (value == "") != (key == "arguments"):
             raise _malformed(path, number, f"{key} {'takes its entries on the lines below' if value else 'is empty'}")
         block[key] = value
-    arguments = tuple(_argument(block, path, number) for number, block in blocks)
-    names = [argument.name for argument in arguments]
-    for (number, _), name in zip(blocks, names, strict=True):
-        if names.count(name) > 1:
-            raise _malformed(path, number, f"the argument {name} is given twice")
-    return head, arguments
+    arguments: dict[str, Argument] = {}
+    for number, block in blocks:
+        argument = _argument(block, path, number)
+        if argument.name in arguments:
+            raise _malformed(path, number, f"the argument {argument.name} is given twice")
+        arguments[argument.name] = argument
+    return head, tuple(arguments.values())
 
 
 def _fields(lines: list[str], path: str) -> Iterator[tuple[int, str, str, str]]:

@@ -13,6 +13,7 @@ from typing import Final
 
 from clore_mcp.clore import CloreClient, Gaps, ProcessPacer
 from clore_mcp.market.snapshot import Market
+from clore_mcp.rental.adopting import Adopting
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.bidding import Bidding
@@ -92,9 +93,9 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
     )
     appraiser = Appraiser(desk)
     closing = Closing(desk)
-    settling = Settling(desk, closing)
-    approvals = Approvals(desk.state, time.time)
     commitments = Commitments()
+    settling = Settling(desk, Adopting(desk, closing), commitments)
+    approvals = Approvals(desk.state, time.time)
     creating = Creating(desk, appraiser, settling, closing)
     verbs: dict[str, Verb] = {
         "create_order": creating,
@@ -107,7 +108,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         market=market,
         appraiser=appraiser,
         approvals=approvals,
-        guard=Guard(desk, approvals, commitments, verbs),
+        guard=Guard(desk, approvals, commitments, settling, verbs),
         overview=Overview(desk, closing, settling),
         closing=closing,
         settling=settling,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Literal
 
 from rich.console import Console
@@ -106,8 +108,8 @@ class Screen:
             try:
                 said = input().strip().lower()
             except EOFError:
-                self.gap()
-                return "q"
+                said = "q"
+            self.gap()  # also ends the line of an answer that was typed, and echoed, before its question
             for key, words in _ANSWERS.items():
                 if said in words:
                     return key
@@ -129,6 +131,16 @@ class Screen:
         except LookupError:
             return text.encode("ascii", "replace").decode()
         return text
+
+
+@contextmanager
+def ctrl_c_raises() -> Iterator[None]:
+    """Ctrl-C raises inside: asyncio's handler would only mark its task, and input() would go on waiting."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 _ANSWERS: Final[Mapping[Key, Sequence[str]]] = {"y": ("y", "yes"), "n": ("n", "no"), "q": ("q", "quit")}

@@ -6,6 +6,7 @@ end, and the folder with everything that the tour wrote is removed.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import anyio
+import anyio.lowlevel
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.client import ClientRequestContext
-from mcp.types import ElicitRequestParams, ElicitResult, Implementation, TextContent
+from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, Implementation, TextContent
 
 from clore_mcp import __version__
-from clore_mcp.cli.demo_screen import Key, Screen
+from clore_mcp.cli.demo_screen import Key, Screen, ctrl_c_raises
 
 _WISH: Final = {
     "gpu": "4090",
@@ -99,7 +101,7 @@ async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool) ->
             except Stopped as stopped:  # raised again outside, where no task group wraps it
                 stop = stopped
     except (MCPError, OSError, ExceptionGroup) as error:
-        stop = stop or Broken(f"{tour.step}: the connection to the server failed: {error}")
+        stop = stop or Broken(f"{tour.step}: the connection to the server failed: {_innermost(error)}")
     finally:
         screen.idle()
     if stop is not None:
@@ -127,12 +129,20 @@ def _server(folder: Path) -> StdioServerParameters:
     return StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp", "--sandbox"], env=env)
 
 
+def _innermost(error: BaseException) -> BaseException:
+    """What really happened, without the task groups round it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def _part(screen: Screen, stop: Stopped, log: Path) -> None:
     """Say why the tour ends here."""
     screen.idle()
     if isinstance(stop, Broken):
         print(f"\nclore-mcp demo: {stop}", file=sys.stderr)
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_SHOWN:]:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        for line in [line for line in lines if line.strip(" |^")][-_LOG_SHOWN:]:
             print(f"  server: {line}", file=sys.stderr)
         return
     screen.gap()
@@ -198,22 +208,25 @@ class Tour:
         """Show the server's question as it is, and pass on what the person answers."""
         self._screen.idle()
         self._questions.append(params.message)
-        self._screen.frame("The server asks you", params.message)
-        self._last = self._ask_person()
+        with ctrl_c_raises():
+            await anyio.lowlevel.checkpoint()  # a Ctrl-C that came just before is taken here
+            self._last = self._answered(params.message)
         if self._last == "q":
             return ElicitResult(action="cancel")
         self._screen.busy("working")
         return ElicitResult(action="accept", content={"approve": self._last == "y"})
 
-    def _ask_person(self) -> Key:
-        if self._yes:
-            self._screen.say("Your answer? y (given by --yes)", "bold")
-            return "y"
+    def _answered(self, question: str) -> Key:
+        """The answer. Waiting for it blocks the loop on purpose: nothing else is to happen meanwhile."""
         try:
-            return self._screen.ask()  # blocks the loop on purpose: nothing else is to happen meanwhile
+            self._screen.frame("The server asks you", question)
+            if not self._yes:
+                return self._screen.ask()
         except KeyboardInterrupt:
             self._interrupted = True
             return "q"
+        self._screen.say("Your answer? y (given by --yes)", "bold")
+        return "y"
 
     async def _search(self) -> Sequence[Mapping[str, Any]]:
         self._heading(1, "Search")
@@ -367,10 +380,7 @@ class Tour:
         finally:
             self._screen.idle()
         if result.is_error or not isinstance(result.structured_content, dict):
-            said = (
-                result.content[0].text if result.content and isinstance(result.content[0], TextContent) else "nothing"
-            )
-            raise Broken(f"{self.step}: {tool} failed: {said}")
+            raise Broken(f"{self.step}: {tool} failed: {_failure(result)}")
         return result.structured_content
 
     async def _progress(self, progress: float, total: float | None, message: str | None) -> None:
@@ -388,6 +398,16 @@ class Tour:
     def _sum(self, money: Mapping[str, Any]) -> None:
         names = {"rent_usd": "rent", "fee_usd": "Clore's fee", "creation_fee_usd": "creation fee", "total_usd": "total"}
         self._screen.table(("", ""), [(name, _usd(money.get(key, 0), 6)) for key, name in names.items()], right=(1,))
+
+
+def _failure(result: CallToolResult) -> str:
+    """What a failed tool says of itself."""
+    said = next((block.text for block in result.content if isinstance(block, TextContent)), "it said nothing")
+    try:
+        told = json.loads(said)
+        return f"{told['message']} {told['hint']}"
+    except (ValueError, KeyError, TypeError):
+        return said
 
 
 def _usd(amount: float, places: int) -> str:

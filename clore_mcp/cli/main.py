@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ COMMANDS: Final = (
     Command("demo", "a guided tour against a simulated marketplace: no key, no money", own_world=True),
     Command("approvals", "what waits for your yes"),
     Command("approve", "say yes to one of them, after reading the whole of it"),
-    Command("decline", "say no to one of them"),
+    Command("decline", "say no to one of them, or take back an unused yes"),
     Command("orders", "what runs, what it costs, how to get in"),
     Command("connect", "SSH line, URL and the generated token of one order"),
     Command("cancel", "end an order, or all that were made here, and show the receipt"),
@@ -55,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except SettingsInvalid as failure:
-        print(f"clore-mcp: {failure.message}", file=sys.stderr)
+        _trouble(failure.message)
         return 2
     except Failure as failure:
-        print(f"clore-mcp: {failure.message} {_HINTS.get(type(failure), failure.hint)}".rstrip(), file=sys.stderr)
+        _trouble(f"{failure.message} {_HINTS.get(type(failure), failure.hint)}".rstrip())
         return 1
     except BrokenPipeError:  # `clore-mcp ledger | head` has seen enough
-        sys.stdout = None  # type: ignore[assignment]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it ends
         return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -71,13 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="clore-mcp",
+        usage="clore-mcp [-h] [--version] [--sandbox] [COMMAND ...]",
         description="Rent GPUs on Clore.ai from an AI assistant. Without a command: the MCP server on stdio.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"clore-mcp {__version__}")
     parser.add_argument("--sandbox", action="store_true", help="use a simulated marketplace: no key, no money")
     parser.set_defaults(run=_serve)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="clore-mcp")
     named = next((word for word in words if not word.startswith("-")), None)
     for command in COMMANDS:
         below = commands.add_parser(
@@ -95,6 +97,13 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _trouble(text: str) -> None:
+    from clore_mcp.cli.screen import say
+
+    sys.stdout.flush()
+    say(f"clore-mcp: {text}", to=sys.stderr)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from clore_mcp import settings
     from clore_mcp.cli.serve import serve
@@ -103,7 +112,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _print_what_the_console_can() -> None:
-    """A console that lacks a character shows '?' for it; without this it would show a traceback."""
+    """A console that lacks a character shows '?' for it, and a closed one takes nothing: neither is worth a crash."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the rest of the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

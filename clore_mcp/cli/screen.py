@@ -30,19 +30,20 @@ def loud(text: str) -> None:
     say(f"!! {text}", hang=3, to=sys.stderr)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), cut: str = "") -> None:
-    """Rows under headers. Columns in `right` are aligned there; the one called `cut` gives way when it is narrow."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), gives: str = "") -> None:
+    """Rows under headers. Columns in `right` are aligned there; the one that `gives` wraps when there is no room."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for header in headers:
-        made.add_column(
-            header, justify="right" if header in right else "left", no_wrap=True,
-            overflow="ellipsis" if header == cut else "fold", min_width=None if header == cut else len(header),
-        )  # fmt: skip
+    for place, header in enumerate(headers):
+        widest = max(len(text) for text in (header, *(row[place] for row in rows)))
+        if header == gives:
+            made.add_column(header, overflow="fold")
+        else:
+            made.add_column(header, justify="right" if header in right else "left", no_wrap=True, min_width=widest)
     for row in rows:
         made.add_row(*map(Text, row))
     Console(width=width, highlight=False).print(made)
@@ -62,17 +63,17 @@ def span(seconds: float) -> str:
     return f"{days} d {hours} h" if hours else f"{days} d"
 
 
-def usd(value: float | Decimal | str | None) -> str:
-    """USD as '$0.42'; '?' where nobody knows."""
-    return "?" if value is None else dollars(Decimal(str(value)))
+def usd(value: float | Decimal | str | None, *, up: bool = True) -> str:
+    """USD as '$0.42', rounded up unless told otherwise; '?' where nobody knows."""
+    return "?" if value is None else dollars(Decimal(str(value)), up=up)
 
 
 def receipt(parts: dict[str, float]) -> str:
     """What an order has cost, as a sum."""
-    return (
-        f"{parts['hours']:.2f} hours: {usd(parts['rent_usd'])} rent + {usd(parts['fee_usd'])} fee"
-        f" + {usd(parts['creation_fee_usd'])} creation fee = {usd(parts['total_usd'])} (fees computed, not reported)"
+    rent, fee, creation, total = (
+        usd(parts[name], up=False) for name in ("rent_usd", "fee_usd", "creation_fee_usd", "total_usd")
     )
+    return f"{parts['hours']:.2f} hours: {rent} rent + {fee} fee + {creation} creation fee = {total}, fees estimated"
 
 
 def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:

@@ -24,6 +24,7 @@ class Fresh(Generic[T]):
             return self._value[0]
         if self._running is None:
             self._running = asyncio.ensure_future(self._refresh())
+            self._running.add_done_callback(_heard)
         return await asyncio.shield(self._running)
 
     def forget(self) -> None:
@@ -46,3 +47,9 @@ class Fresh(Generic[T]):
         finally:
             if self._running is task:
                 self._running = None
+
+
+def _heard(task: asyncio.Task[T]) -> None:
+    """A fetch that failed after all had left is nobody's news: reading its exception keeps asyncio quiet."""
+    if not task.cancelled():
+        task.exception()

@@ -7,7 +7,7 @@ the reservation, on evidence of the last ten seconds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -25,6 +25,7 @@ from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders, Walle
 from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, cost_of
 from clore_mcp.state import intents, orders
 from clore_mcp.state.database import Tx
+from clore_mcp.state.intents import Reservation
 from clore_mcp.state.orders import Lease
 
 _DAY_SECONDS = 86_400.0
@@ -32,7 +33,8 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a judgement rests on, and when the oldest part of it was read (this machine's clock)."""
+    """What a judgement rests on, and when the oldest part of it was read (this machine's clock). Completed orders are
+    read just before the rest: they only add what was spent."""
 
     snapshot: Snapshot
     fees: Fees
@@ -43,7 +45,7 @@ class Evidence:
 
     @property
     def at(self) -> float:
-        """When the oldest part was read; completed orders may be a minute older."""
+        """When the oldest part was read."""
         return min(self.snapshot.fetched_at, self.current.at, self.wallets.at)
 
 
@@ -68,7 +70,7 @@ class Appraiser:
         """Everything that a judgement needs, none of it older than that."""
         readings = self._desk.readings
         fees = await readings.fees()
-        completed = await readings.completed(BROWSING_AGE)
+        completed = await readings.completed(max_age_seconds)
         snapshot = await readings.fresh_snapshot(max_age_seconds)
         current = await readings.orders(max_age_seconds)
         wallets = await readings.wallets(max_age_seconds)
@@ -100,11 +102,11 @@ class Appraiser:
         desk = self._desk
         account = await desk.readings.account()
 
-        def read(tx: Tx) -> tuple[list[list[Refusal]], Mapping[int, Lease]]:
-            leases = {lease.order_id: lease for lease in orders.active(tx, account)}
-            return [stands_against(tx, desk, account, evidence, one, terms) for one in terms.candidates], leases
+        def read(tx: Tx) -> tuple[list[list[Refusal]], Owed]:
+            found = [stands_against(tx, desk, account, evidence, one, terms) for one in terms.candidates]
+            return found, owed_now(tx, account)
 
-        refusals, leases = await desk.state.read(read)
+        refusals, owed = await desk.state.read(read)
         first, *others = zip(terms.candidates, refusals, strict=True)
         over = [Unfit(one.server_id, "over_limit", "; ".join(map(str, no))) for one, no in others if no]
         kept = (first[0], *(one for one, no in others if not no))
@@ -113,7 +115,7 @@ class Appraiser:
             cost=cost_of(first[0], terms.order_type, terms.hours, evidence.fees),
             unfit=(*misfits, *over),
             refusals=tuple(first[1]),
-            wallet_covers_hours=_covered_hours(first[0], evidence, leases, terms.hours),
+            wallet_covers_hours=_covered_hours(first[0], evidence, owed, terms.hours),
         )
 
     async def _candidate(
@@ -182,8 +184,13 @@ def stands_against(
         usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=candidate.worst_usd, usd_per_day=candidate.worst_usd
     )
     refusals = check(desk.caps, used, wanted, desk.sources)
-    leases = {lease.order_id: lease for lease in orders.active(tx, account)}
-    short = _wallet_refusal(candidate, evidence, leases, terms.hours)
+    most = evidence.current.limit
+    if most is not None and used.active_orders >= most:
+        taken, cap = Decimal(used.active_orders), Decimal(most)
+        refusals.append(
+            Refusal("active_orders", cap, taken, Decimal(1), "the person, by ending one: Clore's own limit")
+        )
+    short = _wallet_refusal(candidate, evidence, owed_now(tx, account), terms.hours)
     if short is not None:
         refusals.append(short)
     if desk.mode == "limits" and terms.enforced_by is None:
@@ -208,28 +215,50 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float) -> Used:
     )
 
 
-def _free_balance(
-    candidate: Candidate, evidence: Evidence, leases: Mapping[int, Lease], hours: Decimal
-) -> Decimal | None:
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What will be taken from the wallets: the orders made here, and what is reserved for those not yet listed."""
+
+    leases: Mapping[int, Lease]
+    reserved: tuple[Reservation, ...]
+
+    def unlisted(self, candidate: Candidate, listed: Set[int], hours: Decimal) -> Decimal:
+        """How much of the candidate's coin goes over `hours` to orders that Clore does not list yet."""
+        hourly_usd = sum(
+            (one.usd_per_hour for one in self.reserved if one.coin == candidate.coin and one.order_id not in listed),
+            ZERO,
+        )
+        return hourly_usd * hours / candidate.usd_per_coin
+
+
+def owed_now(tx: Tx, account: str) -> Owed:
+    """What this state knows to be owed."""
+    leases = {lease.order_id: lease for lease in orders.active(tx, account)}
+    return Owed(leases, tuple(intents.reservations_open(tx, account)))
+
+
+def _free_balance(candidate: Candidate, evidence: Evidence, owed: Owed, hours: Decimal) -> Decimal | None:
     balance = evidence.wallets.balances.get(candidate.coin)
     if balance is None:
         return None
-    taken = drained(candidate.coin, evidence.current.rows, leases, evidence.fees, hours, api_now=evidence.api_now)
-    return max(ZERO, balance - taken)
+    rows = evidence.current.rows
+    taken = drained(candidate.coin, rows, owed.leases, evidence.fees, hours, api_now=evidence.api_now)
+    return max(ZERO, balance - taken - owed.unlisted(candidate, {row.id for row in rows}, hours))
 
 
 def _hourly_native(candidate: Candidate) -> Decimal:
     return candidate.listed_per_day / 24 * (1 + candidate.fee_fraction)
 
 
-def _wallet_refusal(
-    candidate: Candidate, evidence: Evidence, leases: Mapping[int, Lease], hours: Decimal
-) -> Refusal | None:
-    free = _free_balance(candidate, evidence, leases, hours)
+def _wallet_refusal(candidate: Candidate, evidence: Evidence, owed: Owed, hours: Decimal) -> Refusal | None:
+    free = _free_balance(candidate, evidence, owed, hours)
     needed = _hourly_native(candidate) * hours + candidate.creation_fee_usd / candidate.usd_per_coin
-    if free is None or needed <= free:
-        return None
     rate, coin = candidate.usd_per_coin, candidate.coin
+    if free is None:
+        why = f"the person: Clore does not tell the balance of the {coin.ticker} wallet; name another currency"
+        return Refusal("wallet", ZERO, ZERO, needed * rate, why)
+    if needed <= free:
+        return None
     balance = evidence.wallets.balances[coin]
     top_up = f"{plain(round(needed - free, coin.precision + 2))} {coin.ticker}"
     return Refusal(
@@ -241,9 +270,7 @@ def _wallet_refusal(
     )
 
 
-def _covered_hours(
-    candidate: Candidate, evidence: Evidence, leases: Mapping[int, Lease], hours: Decimal
-) -> Decimal | None:
-    free = _free_balance(candidate, evidence, leases, hours)
+def _covered_hours(candidate: Candidate, evidence: Evidence, owed: Owed, hours: Decimal) -> Decimal | None:
+    free = _free_balance(candidate, evidence, owed, hours)
     hourly = _hourly_native(candidate)
     return None if free is None or not hourly else free / hourly

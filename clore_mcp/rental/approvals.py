@@ -118,8 +118,13 @@ class Approvals:
             return found
 
     async def get(self, quote_id: str) -> Quote:
-        """The quote with that id. Raises NotFound."""
-        quote = await self._state.read(lambda tx: quotes.get(tx, quote_id))
+        """The quote with that id, expired if its time is over. Raises NotFound."""
+
+        def read(tx: Tx) -> Quote | None:
+            quotes.expire(tx, self._clock())
+            return quotes.get(tx, quote_id)
+
+        quote = await self._state.write(read)
         if quote is None:
             raise NotFound(f"There is no approval {quote_id!r}.", hint="`clore-mcp approvals` lists what waits.")
         return quote

@@ -7,6 +7,7 @@ here before anything is sent.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from decimal import Decimal
@@ -14,37 +15,62 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-_IMAGE: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._/:@-]{0,254}\Z")
+# Docker's own grammar of a name: [host[:port]/]path[:tag][@digest], upper case in host and tag only.
+_IMAGE: Final = re.compile(
+    r"(?:(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+|localhost|[a-zA-Z0-9-]+(?=:))(?::[0-9]{1,5})?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_IMAGE_MAX: Final = 255
+_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
+_PORTS_MAX: Final = 32
 _ENV_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _ENV_JSON_LIMIT: Final = 12_288
 _SSH_PORT: Final = "22"
+_JUPYTER_PORT: Final = "8888"
+_ENV_VALUE_MAX: Final = 1_536
+_ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
+_BID_MAX: Final = 10_000  # USD per hour: no offer is dearer (market/pricing.py)
+_UNSENDABLE: Final = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # control, bidi, private, half a character, line ends
 _OUR_ENV: Final = frozenset({"SSH_PASSWORD", "JUPYTER_TOKEN", "WEBUI_PASSWORD"})
 
 MAX_HOURS: Final = 24 * 366
 
 
-def _printable(text: str, *, lines: bool) -> str:
-    allowed = "\n\t" if lines else ""
-    bad = next(
-        (char for char in text if char not in allowed and unicodedata.category(char) in ("Cc", "Cf", "Co")), None
-    )
-    if bad is not None:
-        raise ValueError(f"contains the control character U+{ord(bad):04X}; write it without")
+def _unsendable(text: str, allowed: str = "") -> str | None:
+    """What is wrong with the first character that no container should be sent, or None."""
+    for char in text:
+        if char not in allowed and unicodedata.category(char) in _UNSENDABLE:
+            return f"contains the control character U+{ord(char):04X}; write it without"
+    return None
+
+
+def _script(text: str | None) -> str | None:
+    wrong = _unsendable(text or "", "\n\t")
+    if wrong:
+        raise ValueError(wrong)
     return text
-
-
-def _one_line(text: str) -> str:
-    return _printable(text, lines=False)
-
-
-def _script(text: str) -> str:
-    return _printable(text, lines=True)
 
 
 def _image(text: str) -> str:
-    if not _IMAGE.match(text):
-        raise ValueError("is not a Docker image name such as cloreai/jupyter:ubuntu24.04-v2")
+    if len(text) > _IMAGE_MAX or not _IMAGE.fullmatch(text):
+        raise ValueError(
+            "is not a Docker image name such as cloreai/jupyter:ubuntu24.04-v2 or ghcr.io/owner/name@sha256:…;"
+            " write all but the tag in lower case"
+        )
     return text
+
+
+def _id(number: int) -> int:
+    if number > _ID_MAX:
+        raise ValueError("is no id; take one from search_servers or list_orders")
+    return number
+
+
+def _bid(usd: float | None) -> float | None:
+    if usd is not None and usd > _BID_MAX:
+        raise ValueError(f"is above {_BID_MAX:,} USD per hour, dearer than any server; give USD per hour, not per day")
+    return usd
 
 
 class Ask(BaseModel):
@@ -59,11 +85,11 @@ class CreateOrder(Ask):
 
     verb: ClassVar[str] = "create_order"
 
-    server_id: Annotated[int, Field(gt=0, description="From search_servers.")]
+    server_id: Annotated[int, Field(gt=0, description="From search_servers."), AfterValidator(_id)]
     image: Annotated[
         str,
-        AfterValidator(_image),
         Field(description="Docker image, e.g. cloreai/jupyter:ubuntu24.04-v2 (has SSH and Jupyter)."),
+        AfterValidator(_image),
     ]
     hours: Annotated[
         float,
@@ -75,13 +101,14 @@ class CreateOrder(Ask):
     bid_usd_per_hour: Annotated[
         float | None,
         Field(gt=0, allow_inf_nan=False, description="Spot only: most to pay, whole server, fee included."),
+        AfterValidator(_bid),
     ] = None
     currency: Annotated[
         Literal["bitcoin", "CLORE-Blockchain", "USD-Blockchain"] | None,
         Field(description="Default: the cheapest that host and wallet allow."),
     ] = None
     fallback_server_ids: Annotated[
-        list[Annotated[int, Field(gt=0)]] | None,
+        list[Annotated[int, Field(gt=0), AfterValidator(_id)]] | None,
         Field(max_length=4, description="Tried in order if the first is gone; shown to the person."),
     ] = None
     ports: Annotated[
@@ -93,7 +120,7 @@ class CreateOrder(Ask):
         str | None, Field(max_length=3072, description="Only if the person gave one; default: theirs.")
     ] = None
     command: Annotated[
-        str | None, AfterValidator(_script), Field(max_length=4096, description="Shell script run at start.")
+        str | None, Field(max_length=4096, description="Shell script run at start."), AfterValidator(_script)
     ] = None
     jupyter: Annotated[bool, Field(description="Jupyter on the http port, its token made here.")] = False
     on_end: Annotated[Literal["cancel", "notify"], Field(description="What happens when the hours are over.")] = (
@@ -104,8 +131,10 @@ class CreateOrder(Ask):
     @classmethod
     def _ports_exist(cls, ports: dict[str, str] | None) -> dict[str, str] | None:
         for port in ports or {}:
-            if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65_535):
-                raise ValueError("keys must be port numbers from 1 to 65535")
+            if not _PORT.fullmatch(port) or int(port) > 65_535:
+                raise ValueError("keys must be port numbers from 1 to 65535, without leading zeros")
+        if len(ports or {}) > _PORTS_MAX:
+            raise ValueError(f"names more than {_PORTS_MAX} ports; leave some out")
         return ports
 
     @field_validator("env")
@@ -113,16 +142,17 @@ class CreateOrder(Ask):
     def _env_survives_clore(cls, env: dict[str, str] | None) -> dict[str, str] | None:
         for name, value in (env or {}).items():
             if not _ENV_NAME.match(name):
-                raise ValueError("names must be letters, digits and _, at most 128 long")
+                raise ValueError("names must be letters, digits and _, not begin with a digit and be at most 128 long")
             if name in _OUR_ENV:
                 raise ValueError(f"{name} is not set through env: passwords are made here, see `jupyter`")
             if "&" in value:
                 raise ValueError(f"the value of {name} contains '&', which Clore fails on after renting; leave it out")
-            if len(value) > 1536:
-                raise ValueError(f"the value of {name} is longer than 1,536 characters")
-            _one_line(value)
-        if sum(len(name) + len(value) + 6 for name, value in (env or {}).items()) > _ENV_JSON_LIMIT:
-            raise ValueError("is longer than 12,288 characters in all")
+            if len(value) > _ENV_VALUE_MAX:
+                raise ValueError(f"the value of {name} is longer than {_ENV_VALUE_MAX:,} characters; shorten it")
+            if wrong := _unsendable(value):
+                raise ValueError(f"the value of {name} {wrong}")
+        if len(json.dumps(env)) >= _ENV_JSON_LIMIT:
+            raise ValueError(f"is longer than {_ENV_JSON_LIMIT:,} characters as JSON; shorten it")
         return env
 
     @model_validator(mode="after")
@@ -132,6 +162,14 @@ class CreateOrder(Ask):
         kinds = list(self.wire_ports.values())
         if kinds.count("http") > 1:
             raise ValueError("ports may name one http port at most; jupyter takes that one (8888)")
+        if (
+            self.jupyter
+            and (self.ports or {}).get(_JUPYTER_PORT) == "tcp"
+            and "http" not in (self.ports or {}).values()
+        ):
+            raise ValueError(
+                'ports names 8888 as tcp, which jupyter needs as http; write {"8888":"http"} or leave it out'
+            )
         if (self.ports or {}).get(_SSH_PORT, "tcp") != "tcp":
             raise ValueError("port 22 is SSH and stays tcp")
         if len(set(self.server_ids)) != len(self.server_ids):
@@ -148,7 +186,7 @@ class CreateOrder(Ask):
         """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
         ports: dict[str, str] = {_SSH_PORT: "tcp", **(self.ports or {})}
         if self.jupyter and "http" not in ports.values():
-            ports["8888"] = "http"
+            ports[_JUPYTER_PORT] = "http"
         return ports
 
     @property
@@ -167,9 +205,11 @@ class SetSpotPrice(Ask):
 
     verb: ClassVar[str] = "set_spot_price"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders.")]
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(_id)]
     bid_usd_per_hour: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included.")
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included."),
+        AfterValidator(_bid),
     ]
 
     @property
@@ -183,9 +223,9 @@ class CancelOrder(Ask):
 
     verb: ClassVar[str] = "cancel_order"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders.")]
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(_id)]
     issue: Annotated[
         str | None,
-        AfterValidator(_script),
         Field(max_length=2048, description="What was wrong with the host, for Clore; omit if nothing."),
+        AfterValidator(_script),
     ] = None

@@ -11,59 +11,44 @@ import anyio
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import (
     ArgumentInvalid,
-    BidTooLow,
     CloreError,
     Failure,
-    LoweringTooSoon,
     NotFound,
     Refused,
     Spent,
-    StepTooLarge,
 )
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
 from clore_mcp.rental import disclosure, outcomes
-from clore_mcp.rental.appraisal import Appraiser, used_now
+from clore_mcp.rental.appraisal import Appraiser, Evidence, used_now
 from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.rental.bids import Bid, refusal_of
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.limits import Refusal, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, bid_within
+from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS, bid_within
 from clore_mcp.state import intents, orders, quotes
 from clore_mcp.state.database import Tx
+from clore_mcp.state.intents import Reservation
+from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
 
 _LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
 
 
+class _TooSlow(Exception):
+    """What the judgement rests on has grown too old to decide over money."""
+
+
 @dataclass(frozen=True, slots=True)
-class Bid:
-    """A new bid for one order, in the order's coin, with what it may come to over the rest of its life."""
+class Claimed:
+    """A yes that was used: what stands against it after all, or the reservation as it was before it was raised."""
 
-    row: OrderRow
-    coin: Coin
-    usd_per_coin: Decimal
-    fee: Decimal
-    day: DayPrice
-    usd_per_hour: Decimal
-    worst_usd: Decimal
-
-    @property
-    def raises(self) -> bool:
-        """Whether the bid is above the present one."""
-        return self.row.price is None or self.day.value > self.row.price
-
-    @property
-    def unchanged(self) -> bool:
-        """Whether Clore has this very bid already."""
-        return self.row.price is not None and self.day.value == self.row.price
-
-    def usd(self, per_day: Decimal) -> Decimal:
-        """A price per day in the order's coin as USD per hour, fee in."""
-        return DayPrice(per_day, self.coin).usd_per_hour(self.usd_per_coin) * (1 + self.fee)
+    refusals: tuple[Refusal, ...]
+    raised: Reservation | None
 
 
 class Bidding:
@@ -93,7 +78,8 @@ class Bidding:
         if bid.unchanged:
             return await self._answer("unchanged", ask.order_id, bid)
         if bid.raises:
-            refusals = await self._stands_against(account, bid)
+            evidence = await self._appraiser.evidence()
+            refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
             if refusals:
                 return {**outcomes.refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
         was = "unknown" if bid.row.price is None else f"{dollars(bid.usd(bid.row.price))} per hour"
@@ -113,18 +99,19 @@ class Bidding:
             return await settle_quote(self._desk, quote, bid)
         approved = Decimal(quote.terms["bid_per_day"])
         if bid.day.value > approved:  # the rate moved: never above what was approved
-            bid = self._at(bid, approved)
-        refusals = await self._claim(quote, bid, from_state=from_state, by=by)
-        if refusals is None:
+            bid = bid.at(approved)
+        if bid.raises and quote.terms["yes"] == Yes.NEVER:  # nobody was asked, for it was a lowering then
+            why = "The bid has changed meanwhile, so this would raise it. Call again."
+            return await settle_quote(self._desk, quote, outcomes.bid_refused(ask.order_id, "bid_changed", why))
+        try:
+            claimed = await self._claim(quote, bid, from_state=from_state, by=by)
+        except _TooSlow:  # nothing was used or sent
+            return outcomes.bid_refused(ask.order_id, "too_slow", "Clore answers too slowly to check the limits.")
+        if claimed is None:
             return outcomes.in_progress(quote.id)
-        if refusals:
-            return await settle_quote(self._desk, quote, outcomes.refused(refusals))
-        return await settle_quote(self._desk, quote, await self._send(quote, ask, bid))
-
-    def _at(self, bid: Bid, per_day: Decimal) -> Bid:
-        return Bid(
-            bid.row, bid.coin, bid.usd_per_coin, bid.fee, DayPrice(per_day, bid.coin), bid.usd(per_day), bid.worst_usd
-        )
+        if claimed.refusals:
+            return await settle_quote(self._desk, quote, outcomes.refused(claimed.refusals))
+        return await settle_quote(self._desk, quote, await self._send(quote, ask, bid, claimed.raised))
 
     async def _price(self, ask: SetSpotPrice, account: str) -> Bid | dict[str, Any]:
         readings = self._desk.readings
@@ -148,60 +135,75 @@ class Bidding:
             return outcomes.bid_refused(ask.order_id, "too_low_price", why)
         usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
         lease = await self._desk.state.read(lambda tx: orders.get(tx, account, ask.order_id))
-        ends = lease.ends_api_at if lease else (row.created_at or 0) + (row.max_rental_seconds or 0)
-        hours = max(ZERO, Decimal(str(ends - readings.api_now())) / 3600) if ends else LONGEST_RENTAL_HOURS
+        hours = await self._hours_left(row, lease)
         spent = (row.spend or ZERO) * rate * (1 + fee)
         creation = fees.creation_usd(OrderType.SPOT, coin, rate)
         margin = Decimal(1) if coin is Coin.USD else Decimal("1.10")
         return Bid(row, coin, rate, fee, day, usd_per_hour, spent + (usd_per_hour * hours + creation) * margin)
 
-    async def _stands_against(self, account: str, bid: Bid) -> list[Refusal]:
-        evidence = await self._appraiser.evidence()
+    async def _hours_left(self, row: OrderRow, lease: Lease | None) -> Decimal:
+        """How long the order may still run at worst: to its lease's end where someone enforces it, else to Clore's."""
+        longest = (row.created_at or 0) + (row.max_rental_seconds or 0)
+        ends: float = longest
+        if lease is not None and lease.on_end == "cancel" and await self._desk.enforced_by() is not None:
+            ends = lease.ends_api_at + 2 * POLL_SECONDS
+            ends = min(ends, longest) if row.max_rental_seconds else ends
+        if not ends:
+            return LONGEST_RENTAL_HOURS
+        return max(ZERO, Decimal(str(ends - self._desk.readings.api_now())) / 3600)
 
-        def read(tx: Tx) -> list[Refusal]:
-            held = intents.reservation_of_order(tx, account, bid.row.id)
-            before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
-            try:
-                used = used_now(tx, account, evidence, self._desk.clock())
-            except UnknownRate as error:
-                return [Refusal("unknown_rate", ZERO, ZERO, bid.worst_usd, f"nobody here: {error}")]
-            wanted = Wanted(
-                usd_per_hour=max(ZERO, bid.usd_per_hour - before_hourly),
-                usd_per_order=bid.worst_usd,
-                usd_per_day=max(ZERO, bid.worst_usd - (held.worst_usd if held else ZERO)),
-                active_orders=0,
-            )
-            return check(self._desk.caps, used, wanted, self._desk.sources)
+    def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
+        held = intents.reservation_of_order(tx, account, bid.row.id)
+        before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
+        try:
+            used = used_now(tx, account, evidence, self._desk.clock())
+        except UnknownRate as error:
+            return [Refusal("unknown_rate", ZERO, ZERO, bid.worst_usd, f"nobody here: {error}")]
+        wanted = Wanted(
+            usd_per_hour=max(ZERO, bid.usd_per_hour - before_hourly),
+            usd_per_order=bid.worst_usd,
+            usd_per_day=max(ZERO, bid.worst_usd - (held.worst_usd if held else ZERO)),
+            active_orders=0,
+        )
+        return check(self._desk.caps, used, wanted, self._desk.sources)
 
-        return await self._desk.state.read(read)
-
-    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> list[Refusal] | None:
-        """Consume the yes and raise the reservation first, so that a process killed here never counts too little."""
+    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed | None:
+        """Consume the yes and raise the reservation first, so that a process killed here never counts too little.
+        None when the yes is not to be had; without refusals when the bid may be sent."""
         desk = self._desk
-        refusals = await self._stands_against(quote.account, bid) if bid.raises else []
+        evidence = await self._appraiser.evidence() if bid.raises else None
 
-        def write(tx: Tx) -> list[Refusal] | None:
+        def write(tx: Tx) -> Claimed | None:
             now = desk.clock()
+            if evidence is not None and now - evidence.at > EXECUTION_AGE:
+                raise _TooSlow
+            refusals = self._stands_against(tx, quote.account, bid, evidence) if evidence else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
                 return None
             held = intents.reservation_of_order(tx, quote.account, bid.row.id)
-            if not refusals and bid.raises and held is not None:
+            raised = held if bid.raises and not refusals else None
+            if raised is not None:
                 intents.reprice(
-                    tx, held.intent_id, max(held.worst_usd, bid.worst_usd), max(held.usd_per_hour, bid.usd_per_hour)
+                    tx,
+                    raised.intent_id,
+                    max(raised.worst_usd, bid.worst_usd),
+                    max(raised.usd_per_hour, bid.usd_per_hour),
                 )
             desk.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                       bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
-            return refusals
+            return Claimed(tuple(refusals), raised)
 
         return await desk.state.write(write)
 
-    async def _send(self, quote: Quote, ask: SetSpotPrice, bid: Bid) -> dict[str, Any]:
+    async def _send(self, quote: Quote, ask: SetSpotPrice, bid: Bid, held: Reservation | None) -> dict[str, Any]:
         try:
             await self._desk.client.set_spot_price(ask.order_id, bid.day)
         except Refused as error:
-            return _refusal(ask.order_id, bid, error)
+            await self._take_back(held)
+            return refusal_of(ask.order_id, bid, error)
         except Failure as error:
             if error.spent is Spent.NO:
+                await self._take_back(held)
                 return outcomes.bid_refused(ask.order_id, error.code, f"{error.message} {error.hint}")
             if not await self._arrived(ask.order_id, bid):
                 return {
@@ -213,6 +215,13 @@ class Bidding:
         await self._record(quote, bid)
         self._desk.readings.changed()
         return await self._answer("updated", ask.order_id, bid)
+
+    async def _take_back(self, held: Reservation | None) -> None:
+        """The bid stayed as it was: so does what it may cost, which `_claim` raised."""
+        if held is not None:
+            await self._desk.state.write(
+                lambda tx: intents.reprice(tx, held.intent_id, held.worst_usd, held.usd_per_hour)
+            )
 
     async def _arrived(self, order_id: int, bid: Bid) -> bool:
         for pause in _LOOK_PAUSES:
@@ -261,19 +270,3 @@ class Bidding:
         except CloreError:
             return None
         return read_book(book, snapshot.by_id.get(bid.row.server_id or 0), fees, snapshot.rates)
-
-
-def _refusal(order_id: int, bid: Bid, error: Refused) -> dict[str, Any]:
-    """Clore's own rules on bids, in USD per hour and seconds where it gave numbers."""
-    told = outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
-    if isinstance(error, StepTooLarge):
-        told["reason"] = "exceeded_max_step"
-        if error.max_step_per_day is not None and bid.row.price is not None:
-            lowest = bid.row.price - Decimal(str(error.max_step_per_day))
-            told["lowest_usd_per_hour_now"] = shown(bid.usd(max(lowest, ZERO)))
-    elif isinstance(error, LoweringTooSoon):
-        told["reason"] = "lowering_too_soon"
-        told["retry_after_seconds"] = error.retry_after_seconds
-    elif isinstance(error, BidTooLow):
-        told["reason"] = "too_low_price"
-    return told

@@ -7,12 +7,14 @@ one empty list proves nothing. Until then the reservation stays, and the answer 
 from __future__ import annotations
 
 from decimal import Decimal
+from math import ceil
 from typing import Any, Final
 
 import anyio
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Refused
+from clore_mcp.market.rates import Rates
 from clore_mcp.money import ZERO, shown
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.exposure import Bill, bill, usd_per_hour
@@ -36,11 +38,13 @@ class Closing:
         """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`."""
         desk = self._desk
         account = await desk.readings.account()
-        await desk.state.write(
-            lambda tx: desk.note(
-                tx, "cancel_sent", caller, account, order_id=order_id, why=why, issue=clean(issue or "", 200)
-            )
-        )
+        api_now = int(desk.readings.api_now())
+
+        def write(tx: Tx) -> None:
+            orders.cut(tx, account, order_id, api_now)
+            desk.note(tx, "cancel_sent", caller, account, order_id=order_id, why=why, issue=clean(issue or "", 200))
+
+        await desk.state.write(write)
         trouble = await self._send(order_id, issue)
         row = await self._prove(order_id, issue)
         desk.readings.changed()
@@ -61,15 +65,18 @@ class Closing:
             return
         completed = completed or await desk.readings.completed(BROWSING_AGE)
         for lease in missing:
-            await self._reconcile_missing(account, lease, current, completed.find(lease.order_id))
+            row = completed.find(lease.order_id)
+            if row is not None or not completed.unreadable:
+                await self._reconcile_missing(account, lease, current, row)
 
     async def _reconcile_missing(self, account: str, lease: Lease, seen: Orders, row: OrderRow | None) -> None:
         desk = self._desk
+        at = seen.at if seen.api_at is None else seen.api_at  # Clore's clock where it told: ours may jump
         if row is not None and row.expired:
             await self._close(account, lease, await self._bill(row, lease), "ended")
         elif row is None and lease.missed_at is None:
-            await desk.state.write(lambda tx: orders.miss(tx, account, lease.order_id, seen.at))
-        elif row is None and lease.missed_at is not None and seen.at - lease.missed_at >= desk.patience.absence:
+            await desk.state.write(lambda tx: orders.miss(tx, account, lease.order_id, at))
+        elif row is None and lease.missed_at is not None and at - lease.missed_at >= desk.patience.absence:
             await self._close(account, lease, self._bill_unseen(lease), "ended_unseen")
 
     async def _send(self, order_id: int, issue: str | None) -> CloreError | None:
@@ -151,12 +158,16 @@ class Closing:
 
     async def _bill(self, row: OrderRow, lease: Lease | None) -> Bill:
         readings = self._desk.readings
-        fees, snapshot = await readings.fees(), await readings.snapshot(float("inf"))
-        return bill(row, fees, snapshot.rates, api_now=readings.api_now(), lease=lease)
+        try:
+            rates = (await readings.snapshot(float("inf"))).rates
+        except CloreError:  # no market was ever read: an order made here keeps its own rate
+            rates = Rates()
+        return bill(row, await readings.fees(), rates, api_now=readings.api_now(), lease=lease)
 
     def _bill_unseen(self, lease: Lease) -> Bill:
-        """The most that an order can have cost that left without a trace: its whole lease."""
-        hours = Decimal(lease.ends_api_at - lease.started_api_at) / 3600
+        """The most that an order can have cost that left without a trace: its whole lease, or until it was missed."""
+        until = max(lease.ends_api_at, ceil(lease.missed_at or 0))
+        hours = Decimal(until - lease.started_api_at) / 3600
         rent = lease.price_native * lease.usd_per_coin * hours / 24
         return Bill(hours, rent, rent * lease.fee_fraction, lease.creation_fee_usd)
 

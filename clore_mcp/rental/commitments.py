@@ -33,6 +33,10 @@ class Commitments:
                 raise
             return None
 
+    def runs(self, quote_id: str) -> bool:
+        """Whether this process is carrying that quote out now."""
+        return quote_id in self._running
+
     async def drain(self, patience_seconds: float) -> None:
         """At the end of the process: let what has begun come to its end, at most so long. The rest is settled later."""
         if self._running:

@@ -27,8 +27,10 @@ class Patience:
 
     answer: float = 20.0  # clients give up early: after this the answer is `in_progress`
     look: float = 120.0  # for an order after its create was sent
+    leave_within: float = 90.0  # from a yes to the claim of the send, waiting for a turn included
     send_within: float = 8.0  # from claiming the send to the bytes leaving
     window: float = 60.0  # longer than any HTTP time-out: until then nobody else settles what was sent
+    orphan: float = 120.0  # longer than a live process needs between two steps; then what it left is closed
     proof: float = 25.0  # for a cancelled order to show as gone
     absence: float = 60.0  # between two replies without an order before it counts as gone
 
@@ -70,17 +72,24 @@ def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
 
 
 async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:
-    """Record what came of a quote, unless another process holds or has settled it: then that one's outcome counts."""
+    """Record what came of a quote that this process carries out or that nobody has begun; the outcome that counts.
+
+    A quote that was declined, has expired or is another process's stays as it is.
+    """
 
     def write(tx: Tx) -> dict[str, Any]:
         now = quotes.get(tx, quote.id)
-        if now is None or now.state == "settled" or (now.state == "committing" and now.owner != desk.owner):
-            return (now and now.outcome) or outcome
-        quotes.settle(tx, quote.id, outcome)
-        desk.note(
-            tx, outcome["status"], quote.caller, quote.account,
-            quote_id=quote.id, order_id=outcome.get("order_id"), attempts=outcome.get("attempts", []),
-        )  # fmt: skip
+        if now is not None and now.state == "settled":
+            return now.outcome or outcome
+        ours = now is not None and (
+            now.state in ("pending", "approved") or (now.state == "committing" and now.owner == desk.owner)
+        )
+        if ours and outcome["status"] != "in_progress":
+            quotes.settle(tx, quote.id, outcome)
+            desk.note(
+                tx, outcome["status"], quote.caller, quote.account,
+                quote_id=quote.id, order_id=outcome.get("order_id"), attempts=outcome.get("attempts", []),
+            )  # fmt: skip
         return outcome
 
     return await desk.state.write(write)

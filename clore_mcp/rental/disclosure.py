@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
 
 from clore_mcp.market.pricing import Cost
 from clore_mcp.money import dollars, plain
@@ -16,8 +17,12 @@ from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.text import clean
 
-_COMMAND_SHOWN = 300
-_ENV_NAMES_SHOWN = 20
+_HOURS_SHOWN: Final = Decimal("0.0001")
+_COMMAND_SHOWN: Final = 300
+_ENV_NAMES_SHOWN: Final = 20
+_IMAGE_SHOWN: Final = 256  # whole: an image must not hide behind a long and honest beginning
+_QUOTE_MARKS: Final = str.maketrans(dict.fromkeys('"“”„‟″‶＂ʺ˝❝❞〝〞〟״〃ˮ', "'"))  # all that look like the closing one
+_LINE_END: Final = " ⏎ "  # a line of a script stays visible as a line: a comment ends where it ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class KeyShown:
 
 def quoted(text: str, limit: int) -> str:
     """Someone else's words as data: cleaned, clamped, in quotes that they can't close."""
-    return '"' + clean(text, limit).replace('"', "'") + '"'
+    return '"' + clean(text, limit).translate(_QUOTE_MARKS) + '"'
 
 
 def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
@@ -64,7 +69,8 @@ def cancel_question(
     """The question before an order is cancelled."""
     whose = "" if made_here else "\nIt was not made here: it may be someone else's work."
     return (
-        f"Cancel order {order_id} ({what}, {dollars(usd_per_hour)} per hour, {dollars(spent_usd)} spent so far)?\n"
+        f"Cancel order {order_id} ({quoted(what, 60)}, {dollars(usd_per_hour)} per hour,"
+        f" {dollars(spent_usd)} spent so far)?\n"
         f"Its container and all data in it are deleted; the meter stops.{whose}\n"
         f"Quote {quote_id}."
     )
@@ -93,9 +99,11 @@ def _end_line(terms: Terms) -> str:
 
 def _run_lines(ask: CreateOrder, key: KeyShown) -> Iterable[str]:
     ports = ", ".join(f"{port}/{kind}" for port, kind in ask.wire_ports.items())
-    yield f"Runs: image {quoted(ask.image, 120)}, ports {ports}{', Jupyter' if ask.jupyter else ''}"
+    yield f"Runs: image {quoted(ask.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if ask.jupyter else ''}"
     if ask.command:
-        yield f"Command: {quoted(ask.command, _COMMAND_SHOWN)}"
+        script = ask.command.replace("\n", _LINE_END)
+        cut = f" (the beginning of {len(ask.command):,} characters)" if len(script) > _COMMAND_SHOWN else ""
+        yield f"Command{cut}: {quoted(script, _COMMAND_SHOWN)}"
     if ask.env:
         names = list(ask.env)
         more = f" and {len(names) - _ENV_NAMES_SHOWN} more" if len(names) > _ENV_NAMES_SHOWN else ""
@@ -112,8 +120,9 @@ def _fallback_lines(others: Iterable[Candidate]) -> Iterable[str]:
 
 
 def _gpus(candidate: Candidate) -> str:
-    return f"{candidate.gpu_count}x {clean(candidate.gpu, 40)}"
+    return f"{candidate.gpu_count}x {quoted(candidate.gpu, 40)}"
 
 
 def _hours(hours: Decimal) -> str:
-    return "1 hour" if hours == 1 else f"{plain(hours)} hours"
+    told = plain(hours.quantize(_HOURS_SHOWN, ROUND_CEILING))
+    return "1 hour" if told == "1" else f"{told} hours"

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import Fees, OrderType, Rates
-from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice
+from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD, Fees, OrderType, Rates
+from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
 from clore_mcp.rental.limits import Shown
 from clore_mcp.state.orders import Lease
 
 CREATION_FEE_AFTER_SECONDS: Final = 600
-_MICRO: Final = Decimal("0.000001")
 
 
 class UnknownRate(Exception):
@@ -75,10 +74,10 @@ def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Leas
     kind = order_type_of(row)
     fraction = lease.fee_fraction if lease else fees.fraction(kind, coin)
     seconds = max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(row.created_at or int(api_now)))
-    rent = _up((row.spend or ZERO) * rate)
-    creation = row.creation_fee * rate if row.creation_fee is not None else fees.creation_usd(kind, coin, rate)
+    rent = up_to_micro((row.spend or ZERO) * rate)
+    creation = _creation_usd(row, fees, coin, rate)
     charged = seconds > CREATION_FEE_AFTER_SECONDS
-    return Bill(seconds / 3600, rent, _up(rent * fraction), _up(creation) if charged else ZERO)
+    return Bill(seconds / 3600, rent, up_to_micro(rent * fraction), up_to_micro(creation) if charged else ZERO)
 
 
 def shown_orders(
@@ -101,6 +100,13 @@ def shown_orders(
     return found
 
 
+def _creation_usd(row: OrderRow, fees: Fees, coin: Coin, rate: Decimal) -> Decimal:
+    """The creation fee that a row names, else the one of the tables; in the larger reading, as `Fees` has it."""
+    if row.creation_fee is None:
+        return fees.creation_usd(order_type_of(row), coin, rate)
+    return max(row.creation_fee * rate, min(row.creation_fee, HIGHEST_CREATION_FEE_USD))
+
+
 def drained(
     coin: Coin, rows: Iterable[OrderRow], leases: Mapping[int, Lease], fees: Fees, hours: Decimal, *, api_now: float
 ) -> Decimal:
@@ -117,15 +123,15 @@ def drained(
 
 
 def _last_day(row: OrderRow, fees: Fees, rates: Rates, api_now: float) -> Decimal:
-    coin = Coin.parse(row.currency or "") or Coin.USD
-    rate = rates.usd_per(coin) or ZERO
+    coin = Coin.parse(row.currency or "")
+    rate = rates.usd_per(coin) if coin else None
+    if coin is None or rate is None:
+        raise UnknownRate(f"order {row.id} was paid in a coin without a known rate")
     spent = row.spend or ZERO
-    rent = (min(spent, row.price) if row.price else spent) * rate  # a day's price is the most that a day can cost
+    if row.price and not row.spot:  # a spot bid may have been higher than it is now
+        spent = min(spent, row.price)  # no day costs more than a day's price
+    rent = spent * rate
     kind = order_type_of(row)
-    creation = row.creation_fee * rate if row.creation_fee is not None else fees.creation_usd(kind, coin, rate)
+    creation = _creation_usd(row, fees, coin, rate)
     young = (row.created_at or api_now) > api_now - SECONDS_PER_DAY
-    return _up(rent * (1 + fees.fraction(kind, coin))) + (_up(creation) if young else ZERO)
-
-
-def _up(usd: Decimal) -> Decimal:
-    return usd.quantize(_MICRO, ROUND_CEILING)
+    return up_to_micro(rent * (1 + fees.fraction(kind, coin))) + (up_to_micro(creation) if young else ZERO)

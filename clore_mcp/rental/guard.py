@@ -12,12 +12,15 @@ from typing import Any, Protocol
 
 import anyio
 
+from clore_mcp.errors import CloreError
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.asks import Ask, CancelOrder
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.rental.settling import Settling
 from clore_mcp.state.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
@@ -55,10 +58,18 @@ class Held:
 class Guard:
     """One for a process; verbs by tool name."""
 
-    def __init__(self, desk: Desk, approvals: Approvals, commitments: Commitments, verbs: Mapping[str, Verb]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        approvals: Approvals,
+        commitments: Commitments,
+        settling: Settling,
+        verbs: Mapping[str, Verb],
+    ) -> None:
         self._desk = desk
         self._approvals = approvals
         self._commitments = commitments
+        self._settling = settling
         self._verbs = verbs
 
     async def hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool) -> Held:
@@ -67,19 +78,21 @@ class Guard:
         digest = await self._approvals.digest(account, caller, ask)
         asking = can_ask and self._desk.mode == "ask"
         quote = await self._approvals.find(digest, replay=replay, asking=asking)
+        if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
+            quote = await self._left_by_another(quote)
         if quote is not None:
-            return Held(quote)
+            waits = quote.state == "pending" and Held(quote).yes is Yes.ALWAYS and not replay
+            return await self._cooled(ask, account) or Held(quote) if waits else Held(quote)
         verb = self._verbs[ask.verb]
         standing = await verb.already(ask, account, digest)
         if standing is not None:
             return Held(outcome=standing)
-        if not isinstance(ask, CancelOrder) and await self._approvals.cooling_until(account):
-            return Held(
-                outcome=outcomes.declined("Three questions were declined just now, so none is asked for a while.")
-            )
         proposal = await verb.propose(ask, account)
         if isinstance(proposal, dict):
             return Held(outcome=proposal)
+        cooled = await self._cooled(ask, account) if proposal.yes is Yes.ALWAYS else None
+        if cooled is not None:
+            return cooled
         quote = await self._approvals.hold(
             account=account,
             digest=digest,
@@ -89,6 +102,21 @@ class Guard:
             ask=proposal.question,
         )
         return Held(quote)
+
+    async def _cooled(self, ask: Ask, account: str) -> Held | None:
+        """After three declines nothing that spends is asked for a while; cancelling always is."""
+        if isinstance(ask, CancelOrder) or not await self._approvals.cooling_until(account):
+            return None
+        return Held(outcome=outcomes.declined("Three questions were declined just now, so none is asked for a while."))
+
+    async def _left_by_another(self, quote: Quote) -> Quote:
+        """A quote that this process is not carrying out: another one is, or has died over it; then it is settled."""
+        try:
+            current = await self._desk.readings.orders(EXECUTION_AGE)
+            await self._settling.settle_open(quote.account, current)
+        except CloreError:
+            return quote
+        return await self._approvals.get(quote.id)
 
     def asks(self, held: Held, *, can_ask: bool) -> bool:
         """Whether the person is asked through the client now."""
@@ -114,8 +142,9 @@ class Guard:
         if quote.state == "committing":
             return await self._follow(quote, ask)
         if answer is False:
-            await self._approvals.decide(quote, yes=False, by=caller)
-            return outcomes.declined()
+            if await self._approvals.decide(quote, yes=False, by=caller):
+                return outcomes.declined()
+            return await self._follow(quote, ask)  # too late: another process has its yes already
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
             return outcomes.approval_required(quote.id)
@@ -160,5 +189,7 @@ class Guard:
                 return outcomes.repeated(now.outcome)
             if now.state == "expired":
                 return outcomes.expired()
+            if now.state == "declined":
+                return outcomes.declined()
             await anyio.sleep(_FOLLOW_PAUSE_SECONDS)
         return self._verbs[ask.verb].unfinished(quote)

@@ -29,12 +29,14 @@ class Keeper:
         self._settling = settling
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
 
     async def start(self) -> None:
         """Beat once and go on in the background; called again, nothing happens."""
-        if self._task is None:
-            await self._beat()
-            self._task = asyncio.ensure_future(self._run())
+        async with self._starting:
+            if self._task is None:
+                await self._beat()
+                self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
         """End the work and take the heartbeat back."""
@@ -50,22 +52,29 @@ class Keeper:
         """One round; how many seconds until the next."""
         desk = self._desk
         account = await self._beat()
-        leases = await desk.state.read(lambda tx: orders.active(tx, account))
-        if not leases:
+        if not await desk.state.read(lambda tx: orders.active(tx, account)) and not await self._settling.to_settle(
+            account
+        ):
             return self._poll_seconds
         current = await desk.readings.look(completed=False)
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, None)
-        listed = {row.id for row in current.rows}
+        listed = {row.id for row in current.rows if not row.expired}
         api_now = desk.readings.api_now()
+        leases = await desk.state.read(lambda tx: orders.active(tx, account))
         for lease in leases:
-            if lease.on_end == "cancel" and lease.order_id in listed and api_now >= lease.ends_api_at:
+            over = lease.on_end == "cancel" and api_now >= lease.ends_api_at
+            if over and (lease.order_id in listed or current.unreadable):
                 await self._end(lease)
         left = [lease.ends_api_at - api_now for lease in leases if lease.ends_api_at > api_now]
         return max(1.0, min([self._poll_seconds, *left]))
 
     async def _end(self, lease: Lease) -> None:
-        await self._closing.cancel(lease.order_id, issue=None, caller="clore-mcp", why="its lease is over")
+        """Cancel; what fails here is tried again in the next round, and holds up no other lease."""
+        try:
+            await self._closing.cancel(lease.order_id, issue=None, caller="clore-mcp", why="its lease is over")
+        except Failure as failure:
+            log.warning("order %s could not be cancelled at its end: %s", lease.order_id, failure.message)
 
     async def _beat(self) -> str:
         desk = self._desk
@@ -79,5 +88,8 @@ class Keeper:
                 pause = await self.poll()
             except Failure as failure:
                 log.warning("the leases could not be checked: %s", failure.message)
+                pause = self._poll_seconds / 4
+            except Exception as error:  # whatever else breaks in one round must not end the watch over money
+                log.error("the leases could not be checked: %s", type(error).__name__)
                 pause = self._poll_seconds / 4
             await asyncio.sleep(pause)

@@ -15,7 +15,7 @@ from clore_mcp.money import ZERO, dollars, shown
 from clore_mcp.rental.caps import Caps
 from clore_mcp.state.intents import Reservation
 
-DAY_SECONDS: Final = 86_400
+_NOT_AMOUNTS: Final = ("watchdog", "unknown_rate")  # refusals that no number would explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ class Shown:
     active: bool
     usd_per_hour: Decimal
     usd_last_day: Decimal
+
+
+_UNSEEN: Final = Shown(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +77,38 @@ class Refusal:
         }
 
     def __str__(self) -> str:
+        if self.limit in _NOT_AMOUNTS:
+            return f"{self.limit}: {self.change}"
         if self.limit == "active_orders":
             return f"{self.needed} more active order, {self.used} of {self.cap} in use"
-        return (
-            f"{self.limit}: {dollars(self.needed)} needed, {dollars(self.left, up=False)} of {dollars(self.cap)} left"
-        )
+        left, cap = dollars(self.left, up=False), dollars(self.cap, up=False)
+        return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left"
 
 
 def usage(open_: Iterable[Reservation], released: Iterable[Reservation], at_clore: Iterable[Shown]) -> Used:
-    """What is taken now: the larger of what this state knows and what Clore shows: a lost state frees nothing."""
-    reserved = list(open_)
-    ours = {entry.order_id for entry in reserved if entry.order_id is not None}
-    paid = list(released)
-    ours |= {entry.order_id for entry in paid if entry.order_id is not None}
-    visible = list(at_clore)
-    elsewhere = [order for order in visible if order.order_id not in ours]
-    running_elsewhere = [order for order in elsewhere if order.active]
-    known_day = (
-        sum((entry.worst_usd for entry in reserved), ZERO)
-        + sum((entry.actual_usd or ZERO for entry in paid), ZERO)
-        + sum((order.usd_last_day for order in elsewhere), ZERO)
-    )
-    return Used(
-        usd_per_hour=sum((entry.usd_per_hour for entry in reserved), ZERO)
-        + sum((order.usd_per_hour for order in running_elsewhere), ZERO),
-        usd_per_day=max(known_day, sum((order.usd_last_day for order in visible), ZERO)),
-        active_orders=len(reserved) + len(running_elsewhere),
-    )
+    """What is taken now: for each order the larger of what this state knows and what Clore shows of it.
+
+    So neither a lost state nor an order that outlived its record frees anything.
+    """
+    shown_by_id = {order.order_id: order for order in at_clore}
+    hourly, daily, active = ZERO, ZERO, 0
+    for held in open_:
+        seen = shown_by_id.pop(held.order_id, _UNSEEN) if held.order_id is not None else _UNSEEN
+        hourly += max(held.usd_per_hour, seen.usd_per_hour)
+        daily += max(held.worst_usd, seen.usd_last_day)
+        active += 1
+    paid: dict[int, Decimal] = {}
+    for entry in released:
+        actual = entry.actual_usd or ZERO
+        if entry.order_id is None:
+            daily += actual
+        else:
+            paid[entry.order_id] = paid.get(entry.order_id, ZERO) + actual
+    for order in shown_by_id.values():  # made elsewhere, or taken for gone and still there
+        hourly += order.usd_per_hour if order.active else ZERO
+        daily += max(order.usd_last_day, paid.pop(order.order_id, ZERO))
+        active += order.active
+    return Used(usd_per_hour=hourly, usd_per_day=daily + sum(paid.values(), ZERO), active_orders=active)
 
 
 def check(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:

@@ -113,6 +113,18 @@ def uncertain(intent: Intent, attempts: Attempts) -> dict[str, Any]:
     }
 
 
+def blocked(intent: Intent) -> dict[str, Any]:
+    """Another create for that server is unsettled: a second one could be a second bill."""
+    return {
+        "status": "refused",
+        "server_id": intent.server_id,
+        "attempts": [{"server_id": intent.server_id, "outcome": f"blocked by {intent.id}, which is {intent.state}"}],
+        "next": f"An earlier create for server {intent.server_id} is not settled yet, so no second one is sent; nothing"
+        " was spent. list_orders looks for it; take another server, or ask the person to run"
+        f" `clore-mcp settle {intent.id} --order ID` or `--none`.",
+    }
+
+
 def above_ceiling(row: OrderRow, candidate: Candidate, gone: dict[str, Any], attempts: Attempts) -> dict[str, Any]:
     """Clore made it dearer than approved: it was cancelled at once."""
     price = "?" if row.price is None else plain(row.price)

@@ -1,135 +1,122 @@
 """What became of a create: settled by looking at the orders, never by sending again.
 
 A create is answered with `{"code":0}` and no id, or not at all (docs/clore-api.md, section 4.4). The order is the one
-for that server, image and type that was not listed before the send. Exactly one: it is adopted, gets its lease and
-keeps its reservation. None after code 0, or no valid reply to look at: `uncertain`, which blocks that server and keeps
-its reservation. None without code 0: `failed`, and still adopted if the order shows up within a day.
+for that server, image, type and coin that was not listed before the send. Exactly one: it is adopted, gets its lease
+and keeps its reservation. None after code 0, or no valid reply to look at: `uncertain`, which blocks that server and
+keeps its reservation. None without code 0: `failed`, and still adopted if the order shows up within a day.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
-from decimal import Decimal
-from math import ceil
+from collections.abc import Sequence
 from typing import Any, Final
 
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import CloreError
-from clore_mcp.money import ZERO, Coin
+from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound
+from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.closing import Closing
+from clore_mcp.rental.adopting import Adopting, Sight
+from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
-from clore_mcp.rental.terms import Candidate, Terms
-from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state import intents, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent
-from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
 
 ADOPTABLE_SECONDS: Final = 86_400.0
-_RESERVED_LASTS: Final = 90.0  # a reserved intent that old has lost its owner; abandoning one is safe at any age
-_ORPHAN_SECONDS: Final = 300.0  # longer than any live process needs between two steps
-_CLOCK_SLACK: Final = 120  # an order that much older than its send, by Clore's own clock, is another one
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """What the looks have shown: the matching orders, and whether any reply could be trusted to show them all."""
-
-    matches: tuple[OrderRow, ...] = ()
-    valid: bool = False
-
-
-def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int], sent_api_at: float | None) -> list[OrderRow]:
-    """The orders that this intent may have made: its server, image and type, new since, and nobody else's."""
-    return [
-        row
-        for row in rows
-        if row.server_id == intent.server_id
-        and row.id not in intent.known_order_ids
-        and row.id not in taken
-        and bool(row.spot) == (intent.order_type == "spot")
-        and _same_image(row.image, intent.image)
-        and (sent_api_at is None or row.created_at is None or row.created_at >= sent_api_at - _CLOCK_SLACK)
-    ]
 
 
 class Settling:
     """Looks, adopts, and closes what processes that died have left open."""
 
-    def __init__(self, desk: Desk, closing: Closing) -> None:
+    def __init__(self, desk: Desk, adopting: Adopting, commitments: Commitments) -> None:
         self._desk = desk
-        self._closing = closing
+        self._adopting = adopting
+        self._commitments = commitments
 
-    async def settle(self, intent: Intent, quote: Quote, *, sent_api_at: float | None = None) -> dict[str, Any]:
+    async def settle(
+        self,
+        intent: Intent,
+        quote: Quote,
+        *,
+        sent_api_at: float | None = None,
+        earlier: Sequence[dict[str, Any]] = (),
+    ) -> dict[str, Any]:
         """Look until the outcome of a send is known or the patience is over; the outcome, recorded."""
         desk = self._desk
         give_up_at = desk.monotonic() + desk.patience.look
         best, looks = Sight(), 0
         while True:
-            seen = await self._look(intent, completed=looks % 3 == 2, sent_api_at=sent_api_at)
+            seen = await self.look(intent, completed=looks % 3 == 2, sent_api_at=sent_api_at)
             if len(seen.matches) == 1:
-                return await self.adopt(intent, quote, seen.matches[0])
+                outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
+                if outcome is not None:
+                    return outcome
             if seen.valid:
                 best = seen
             pause = _PAUSES[min(looks, len(_PAUSES) - 1)]
             looks += 1
-            if desk.monotonic() + pause > give_up_at:
-                return await self._unfound(intent, quote, best)
+            if desk.monotonic() + pause > give_up_at or not await self._is_open(intent):
+                return await self._adopting.unfound(intent, quote, best, earlier)
             await anyio.sleep(pause)
 
-    async def adopt(self, intent: Intent, quote: Quote, row: OrderRow) -> dict[str, Any]:
-        """Take an order as the one that this intent made; above its ceiling it is cancelled at once."""
-        desk = self._desk
-        terms = Terms.from_json(quote.terms)
-        candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
-        lease = lease_of(intent, quote, terms, candidate, row, desk.readings.api_now())
-        reservation_usd = candidate.worst_usd
+    async def look(self, intent: Intent, *, completed: bool, sent_api_at: float | None = None) -> Sight:
+        """One look for the order of an intent; never raises for Clore's sake."""
+        try:
+            seen = await self._desk.readings.look(completed=completed)
+        except CloreError:
+            return Sight()
+        return await self._adopting.sight(intent, seen.rows, valid=not seen.unreadable, sent_api_at=sent_api_at)
 
-        def write(tx: Tx) -> bool:
-            now = intents.get(tx, intent.id)
-            if now is None or now.state == "adopted":
-                return False
-            intents.step(tx, intent.id, was=now.state, now_is="adopted", order_id=row.id)
-            orders.add(tx, lease)
-            intents.bind(tx, intent.id, row.id)
-            desk.note(
-                tx, "late_order_adopted" if now.state == "failed" else "created", quote.caller, intent.account,
-                quote_id=quote.id, intent_id=intent.id, order_id=row.id, server_id=intent.server_id,
-                price_per_day=str(row.price), coin=row.currency, ends_api_at=lease.ends_api_at,
-                reserved_usd=str(reservation_usd),
-            )  # fmt: skip
-            return True
+    async def adopt_if_seen(self, intent: Intent, quote: Quote, earlier: Sequence[dict[str, Any]]) -> Any:
+        """One look: the outcome when exactly one order fits, else None."""
+        seen = await self.look(intent, completed=False)
+        if len(seen.matches) != 1:
+            return None
+        return await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
 
-        await desk.state.write(write)
-        desk.readings.changed()
-        if _above(row, candidate):
-            return await self._undo(intent, quote, row, candidate)
-        return outcomes.created(lease, candidate, terms, await self._attempts(quote, intent, "created"))
+    async def _is_open(self, intent: Intent) -> bool:
+        now = await self._desk.state.read(lambda tx: intents.get(tx, intent.id))
+        return now is not None and now.state in ("sending", "failed")  # failed: another process gave up before us
 
     async def settle_open(self, account: str, current: Orders) -> None:
-        """Close what other processes have left: abandon what was never sent, look for what was."""
+        """Close what processes that ended have left: abandon what was never sent, look for what was. What this
+        process is still carrying out is left to itself."""
         desk, now = self._desk, self._desk.clock()
-        since = now - ADOPTABLE_SECONDS
-        open_ = await desk.state.read(
-            lambda tx: intents.in_state(tx, account, "reserved", "sending", "uncertain", "failed", since=since)
-        )
-        for intent in open_:
-            quote = await desk.state.read(lambda tx, i=intent: quotes.get(tx, i.quote_id))  # type: ignore[misc]
-            if quote is not None:
+
+        def read(tx: Tx) -> list[tuple[Intent, Quote | None]]:
+            open_ = intents.in_state(tx, account, *intents.OPEN)
+            failed = intents.in_state(tx, account, "failed", since=now - ADOPTABLE_SECONDS)
+            return [(intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed)]
+
+        for intent, quote in await desk.state.read(read):
+            if quote is not None and not self._commitments.runs(quote.id):
                 await self._settle_left(intent, quote, current, now)
         await desk.state.write(lambda tx: self._settle_orphans(tx, account, now))
 
+    async def to_settle(self, account: str) -> bool:
+        """Whether a look might still find an order that nobody has adopted."""
+        since = self._desk.clock() - ADOPTABLE_SECONDS
+
+        def read(tx: Tx) -> bool:
+            return bool(
+                intents.in_state(tx, account, *intents.OPEN) or intents.in_state(tx, account, "failed", since=since)
+            )
+
+        return await self._desk.state.read(read)
+
     def _settle_orphans(self, tx: Tx, account: str, now: float) -> None:
-        """Close quotes whose process died between two steps, with nothing on its way: else they block the same call."""
+        """Close quotes whose work ended between two steps, with nothing on its way: else they block the same call."""
         for quote in quotes.committing(tx, account):
-            open_ = [intent for intent in intents.of_quote(tx, quote.id) if intent.state in intents.OPEN]
-            if quote.owner != self._desk.owner and not open_ and now - (quote.decided_at or now) > _ORPHAN_SECONDS:
+            made = intents.of_quote(tx, quote.id)
+            if self._commitments.runs(quote.id) or any(intent.state in intents.OPEN for intent in made):
+                continue
+            last = max([quote.decided_at or 0.0, *(intent.not_after or intent.created_at for intent in made)])
+            if now - last > self._desk.patience.orphan:
                 quotes.settle(
                     tx,
                     quote.id,
@@ -140,21 +127,21 @@ class Settling:
                 self._desk.note(tx, "orphaned", "clore-mcp", account, quote_id=quote.id)
 
     async def _settle_left(self, intent: Intent, quote: Quote, current: Orders, now: float) -> None:
+        patience = self._desk.patience
         if intent.state == "reserved":
-            if now - intent.created_at > _RESERVED_LASTS:
-                await self.abandon(intent, quote)
+            if now - max(intent.created_at, intent.not_after or 0) > patience.orphan:
+                await self._abandon(intent, quote)
             return
-        if intent.state == "sending" and now < (intent.not_after or now) + self._desk.patience.window:
+        over = (intent.not_after or intent.created_at) + patience.window
+        if intent.state == "sending" and current.at < over:
             return
-        seen = await self._sight(intent, current, None)
+        seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
         if len(seen.matches) == 1:
-            outcome = await self.adopt(intent, quote, seen.matches[0])
-            await self._desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
-        elif intent.state == "sending" and seen.valid:
-            outcome = await self._unfound(intent, quote, seen)
-            await self._desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
+            await self._adopting.adopt(intent, quote, seen.matches[0])
+        elif intent.state == "sending" and seen.valid and current.at >= over + patience.look:
+            await self._adopting.unfound(intent, quote, seen)
 
-    async def abandon(self, intent: Intent, quote: Quote) -> None:
+    async def _abandon(self, intent: Intent, quote: Quote) -> None:
         """Give up an intent that was never sent: its owner, should it wake, can't send any more."""
 
         def write(tx: Tx) -> None:
@@ -169,90 +156,46 @@ class Settling:
 
         await self._desk.state.write(write)
 
-    async def _look(self, intent: Intent, *, completed: bool, sent_api_at: float | None) -> Sight:
-        try:
-            seen = await self._desk.readings.look(completed=completed)
-        except CloreError:
-            return Sight()
-        return await self._sight(intent, seen, sent_api_at)
-
-    async def _sight(self, intent: Intent, seen: Orders, sent_api_at: float | None) -> Sight:
-        taken = await self._desk.state.read(lambda tx: orders.all_ids(tx, intent.account))
-        return Sight(tuple(matches(intent, seen.rows, taken, sent_api_at)), valid=not seen.unreadable)
-
-    async def _unfound(self, intent: Intent, quote: Quote, seen: Sight) -> dict[str, Any]:
-        desk = self._desk
-
-        def write(tx: Tx) -> str:
-            now = intents.get(tx, intent.id) or intent
-            certain = seen.valid and not seen.matches and not now.acknowledged
-            state = "failed" if certain else "uncertain"
-            if now.state in ("sending", "uncertain"):
-                intents.step(tx, intent.id, was=now.state, now_is=state)
-            if certain:
-                intents.release(tx, intent.id, ZERO, desk.clock())
-            desk.note(
-                tx, state, quote.caller, intent.account,
-                quote_id=quote.id, intent_id=intent.id, server_id=intent.server_id, matches=len(seen.matches),
-            )  # fmt: skip
-            return state
-
-        state = await desk.state.write(write)
-        attempts = await self._attempts(quote, intent, state)
-        if state == "failed":
-            return outcomes.failed(
-                "Clore did not confirm the order, and none has appeared. Check list_orders before trying again.",
-                attempts,
+    async def unsettled(self, intent_id: str) -> tuple[Intent, Quote]:
+        """An intent that only a person can settle now, and its quote. Raises NotFound and ArgumentInvalid."""
+        found = await self._desk.state.read(lambda tx: intents.get(tx, intent_id))
+        quote = await self._desk.state.read(lambda tx: quotes.get(tx, found.quote_id) if found else None)
+        if found is None or quote is None or found.account != await self._desk.readings.account():
+            raise NotFound(
+                "This account has no such intent.", hint="`clore-mcp orders` names those that are unsettled."
             )
-        return outcomes.uncertain(intent, attempts)
+        self._require_unsettled(found)
+        return found, quote
 
-    async def _undo(self, intent: Intent, quote: Quote, row: OrderRow, candidate: Candidate) -> dict[str, Any]:
-        gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above the approved ceiling")
-        attempts = await self._attempts(quote, intent, "above_ceiling")
-        return outcomes.above_ceiling(row, candidate, gone, attempts)
+    def _require_unsettled(self, intent: Intent) -> None:
+        over = self._desk.clock() >= (intent.not_after or 0) + self._desk.patience.window
+        if intent.state == "sending" and not over:
+            raise ArgumentInvalid(f"{intent.id} is still on its way; nothing was changed.", hint="Wait two minutes.")
+        if intent.state not in ("sending", "uncertain"):
+            whose = f" as order {intent.order_id}" if intent.order_id else ""
+            raise ArgumentInvalid(f"{intent.id} is settled already: {intent.state}{whose}. Nothing was changed.")
 
-    async def _attempts(self, quote: Quote, last: Intent, outcome: str) -> list[dict[str, Any]]:
-        made = await self._desk.state.read(lambda tx: intents.of_quote(tx, quote.id))
-        return [
-            {"server_id": one.server_id, "outcome": outcome if one.id == last.id else one.reason or one.state}
-            for one in made
-        ]
+    async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> dict[str, Any]:
+        """A person's word on an intent that looking could not settle: `row` is its order, or None: it made none.
 
+        Raises ArgumentInvalid when it was settled meanwhile. A wrong none is mended like any failed one: an order that
+        shows up within a day is still adopted.
+        """
+        if row is not None:
+            outcome = await self._adopting.adopt(intent, quote, row, by=by)
+            if outcome is None:
+                raise ArgumentInvalid(f"{intent.id} was settled by somebody else just now; nothing was changed.")
+            return outcome
+        none = outcomes.failed("The person checked clore.ai: no order was made. Call again if it is still wanted.")
 
-def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, row: OrderRow, api_now: float) -> Lease:
-    """The lease of an adopted order; it runs from Clore's own creation time."""
-    started = row.created_at or int(api_now)
-    return Lease(
-        account=intent.account,
-        order_id=row.id,
-        intent_id=intent.id,
-        digest=quote.digest,
-        server_id=intent.server_id,
-        order_type=intent.order_type,
-        image=intent.image,
-        coin=candidate.coin.value,
-        price_native=row.price if row.price is not None else candidate.listed_per_day,
-        ceiling_native=candidate.ceiling_per_day,
-        fee_fraction=candidate.fee_fraction,
-        creation_fee_usd=candidate.creation_fee_usd,
-        usd_per_coin=candidate.usd_per_coin,
-        started_api_at=started,
-        ends_api_at=started + ceil(terms.hours * 3600),
-        on_end=terms.on_end,
-    )
+        def write(tx: Tx) -> None:
+            now = intents.get(tx, intent.id) or intent
+            self._require_unsettled(now)
+            intents.step(tx, intent.id, was=now.state, now_is="failed", reason="settled by hand: no order")
+            intents.release(tx, intent.id, ZERO, self._desk.clock())
+            self._desk.note(tx, "settled_by_hand", by, intent.account, quote_id=quote.id, intent_id=intent.id,
+                            server_id=intent.server_id, order="none")  # fmt: skip
+            quotes.settle(tx, quote.id, none)
 
-
-def _above(row: OrderRow, candidate: Candidate) -> bool:
-    coin = Coin.parse(row.currency or "")
-    if coin is not None and coin is not candidate.coin:
-        return True
-    return row.price is not None and row.price > candidate.ceiling_per_day * (1 + Decimal("1e-9"))  # float noise
-
-
-def _same_image(listed: str | None, wanted: str) -> bool:
-    return listed is None or _bare(listed) == _bare(wanted)
-
-
-def _bare(image: str) -> str:
-    name = image.removeprefix("docker.io/").removeprefix("library/")
-    return name.removesuffix(":latest")
+        await self._desk.state.write(write)
+        return none

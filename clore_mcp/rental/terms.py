@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, price_of
 from clore_mcp.market.rates import Fees, OrderType, Rates
-from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice
+from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
 from clore_mcp.rental.asks import CreateOrder
 
 POLL_SECONDS: Final = 60.0
 _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
 _END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
-_MICRO: Final = Decimal("0.000001")
-LONGEST_RENTAL_HOURS: Final = Decimal(
-    1440
-)  # the longest listed (docs/clore-api.md, section 2), for hosts that name none
+# The longest listed (docs/clore-api.md, section 2), for hosts that name none.
+LONGEST_RENTAL_HOURS: Final = Decimal(1440)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +145,9 @@ def candidate_of(
     worst_hours = (
         longest if ask.on_end != "cancel" or not enforced else min(ask.exact_hours + _END_SLACK_HOURS, longest)
     )
-    ceiling = priced.day if priced.coin is Coin.USD or spot_bid is not None else priced.day.raised(_RATE_MARGIN)
-    ceiling_usd = _up(max(ceiling.usd_per_hour(priced.usd_per_coin) * (1 + priced.fee), _spot_ceiling(ask)))
+    moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
+    ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent as it stands
+    ceiling_usd = up_to_micro(max(priced.usd_per_hour, ask.exact_bid or ZERO) * (1 + moving))
     creation = fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)
     margin = Decimal(1) if priced.coin is Coin.USD else _OTHER_COIN_MARGIN
     return Candidate(
@@ -163,11 +162,11 @@ def candidate_of(
         ceiling_per_day=ceiling.value,
         usd_per_coin=priced.usd_per_coin,
         fee_fraction=priced.fee,
-        creation_fee_usd=_up(creation),
-        usd_per_hour=_up(priced.usd_per_hour),
+        creation_fee_usd=up_to_micro(creation),
+        usd_per_hour=up_to_micro(priced.usd_per_hour),
         ceiling_usd_per_hour=ceiling_usd,
         worst_hours=worst_hours,
-        worst_usd=_up((ceiling_usd * worst_hours + creation) * margin),
+        worst_usd=up_to_micro((ceiling_usd * worst_hours + creation) * margin),
         max_rental_hours=longest,
     )
 
@@ -195,13 +194,5 @@ def _only(ask: CreateOrder) -> Coin | None:
     return Coin(ask.currency) if ask.currency else None
 
 
-def _spot_ceiling(ask: CreateOrder) -> Decimal:
-    return ask.exact_bid if ask.exact_bid is not None else Decimal(0)
-
-
 def _unfit(listing: Listing, reason: str, what: str) -> Unfit:
     return Unfit(listing.server_id, reason, f"Server {listing.server_id} {what}.")
-
-
-def _up(usd: Decimal) -> Decimal:
-    return usd.quantize(_MICRO, ROUND_CEILING)

@@ -57,7 +57,9 @@ class Listeners:
         if not options.ssh_listener:
             return
         for order in orders:
-            if "22" in order.ports and order.id not in self._doors and has_endpoints(order, now, options):
+            if "22" in order.ports and "22" not in order.public_ports and has_endpoints(order, now, options):
+                if order.id in self._doors:  # lost and won back between two looks: a new container, a new port
+                    self._doors.pop(order.id).close()
                 self._doors[order.id] = _Door()
                 order.public_ports["22"] = self._doors[order.id].port
 

@@ -133,6 +133,16 @@ def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent
     return [_intent(row) for row in rows]
 
 
+def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
+    """The unsettled intent for one server: while there is one, no second create is sent there."""
+    row = tx.one(
+        "SELECT * FROM intents WHERE account = ? AND server_id = ? AND state IN ('reserved', 'sending', 'uncertain')"
+        " ORDER BY created_at LIMIT 1",
+        account, server_id,
+    )  # fmt: skip
+    return None if row is None else _intent(row)
+
+
 def of_quote(tx: Tx, quote_id: str) -> list[Intent]:
     """The attempts of one quote, in order."""
     return [

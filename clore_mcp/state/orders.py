@@ -113,6 +113,15 @@ def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_nati
     )  # fmt: skip
 
 
+def cut(tx: Tx, account: str, order_id: int, api_now: int) -> None:
+    """Its cancel was decided: the lease is over now, so whoever ends leases goes on until the order is gone."""
+    tx.run(
+        "UPDATE orders SET ends_api_at = MIN(ends_api_at, ?), on_end = 'cancel'"
+        " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
+        api_now, account, order_id,
+    )  # fmt: skip
+
+
 def end(tx: Tx, account: str, order_id: int, at: float, receipt: Mapping[str, Any]) -> bool:
     """Record that an order is proven gone, once."""
     changed = tx.run(

@@ -88,12 +88,13 @@ def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
 
 
 def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: float) -> bool:
-    """Record a person's answer to a quote that still waits; False when it no longer does."""
+    """Record a person's answer to a quote that still waits; False when it no longer does. A no also takes back a yes
+    that nobody has used."""
     state = "approved" if yes else "declined"
     changed = tx.run(
         "UPDATE quotes SET state = ?, decided_at = ?, decided_by = ?, expires_at = ?"
-        " WHERE id = ? AND state = 'pending' AND expires_at > ?",
-        state, now, by, until, quote_id, now,
+        " WHERE id = ? AND (state = 'pending' OR (state = 'approved' AND NOT ?)) AND expires_at > ?",
+        state, now, by, until, quote_id, yes, now,
     )  # fmt: skip
     return changed == 1
 
@@ -114,15 +115,15 @@ def settle(tx: Tx, quote_id: str, outcome: dict[str, Any]) -> None:
 
 
 def tell(tx: Tx, quote_id: str) -> None:
-    """Record that a caller has had the outcome."""
-    tx.run("UPDATE quotes SET told = 1 WHERE id = ?", quote_id)
+    """Record that a caller has had the outcome; before there is one, nothing."""
+    tx.run("UPDATE quotes SET told = 1 WHERE id = ? AND state = 'settled'", quote_id)
 
 
 def declines_since(tx: Tx, account: str, since: float) -> list[float]:
-    """When questions were declined since then, oldest first."""
+    """When questions about spending were declined since then, oldest first."""
     rows = tx.all(
         "SELECT decided_at FROM quotes WHERE account = ? AND state = 'declined' AND decided_at >= ?"
-        " ORDER BY decided_at",
+        " AND verb <> 'cancel_order' ORDER BY decided_at",
         account, since,
     )  # fmt: skip
     return [row["decided_at"] for row in rows]

@@ -132,4 +132,10 @@ MIGRATIONS: Final = (
         PRIMARY KEY (account, owner)
     ) STRICT;
     """,
+    """
+    -- INSERT OR REPLACE deletes without asking the trigger above, on a connection that has recursive triggers off.
+    CREATE TRIGGER ledger_takes_new_rows BEFORE INSERT ON ledger
+    WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+    """,
 )

@@ -1,6 +1,7 @@
 """A sandbox for each test, over a real socket, with a helper that speaks to both of its paths."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -41,8 +42,9 @@ class Market:
     def free(self, place: int = 0) -> Json:
         """A free server that takes USD and has no rival bids."""
         rows = [r for r in self.servers() if not r["rented"] and USD in r["allowed_coins"]]
-        rows = [r for r in rows if r["price"]["on_demand"][USD] < 10 and not self.get(f"/servers/{r['id']}")["bids"]]
-        return rows[place]
+        cheap = (r for r in rows if r["price"]["on_demand"][USD] < 10)
+        quiet = (r for r in cheap if not self.get(f"/servers/{r['id']}")["bids"])
+        return next(itertools.islice(quiet, place, None))
 
     def wish(self, server: Json, **changes: Any) -> Json:
         wish = {
@@ -109,6 +111,15 @@ def start() -> Iterator[Start]:
             return market
 
         yield begin
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Market]:
+    """One sandbox for all tests of a module that leave it as it was."""
+    with start_in_thread(Options(servers=60, rate_limit="off", speed=0.0, ssh_listener=False)) as running:
+        market = Market(running)
+        yield market
+        market.close()
 
 
 @pytest.fixture

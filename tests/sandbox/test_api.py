@@ -15,27 +15,27 @@ from clore_mcp.sandbox import SANDBOX_KEY
 from .conftest import USD, Market, Start
 
 
-def test_the_marketplace_needs_no_key_and_lists_own_servers_only_with_one(market: Market) -> None:
-    public = httpx.get(f"{market.running.url}/marketplace").json()
+def test_the_marketplace_needs_no_key_and_lists_own_servers_only_with_one(shared: Market) -> None:
+    public = httpx.get(f"{shared.running.url}/marketplace").json()
     assert set(public) == {"servers", "code"}
-    assert set(market.api.get("/marketplace").json()) == {"servers", "my_servers", "code"}
+    assert set(shared.api.get("/marketplace").json()) == {"servers", "my_servers", "code"}
 
 
 @pytest.mark.parametrize("headers", [{}, {"auth": "x" * 32}, {"authorization": f"Bearer {SANDBOX_KEY}"}])
-def test_without_a_valid_auth_header_code_3(market: Market, headers: dict[str, str]) -> None:
-    reply = httpx.get(f"{market.running.url}/wallets", headers=headers)
+def test_without_a_valid_auth_header_code_3(shared: Market, headers: dict[str, str]) -> None:
+    reply = httpx.get(f"{shared.running.url}/wallets", headers=headers)
     assert (reply.status_code, reply.json()) == (401, {"code": 3})
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/balance"), ("GET", "/create_order"), ("POST", "/wallets")])
-def test_an_unknown_endpoint_is_code_4(market: Market, method: str, path: str) -> None:
-    reply = market.api.request(method, path)
+def test_an_unknown_endpoint_is_code_4(shared: Market, method: str, path: str) -> None:
+    reply = shared.api.request(method, path)
     assert (reply.status_code, reply.json()) == (404, {"code": 4})
 
 
 @pytest.mark.parametrize("agent", [None, "Python-urllib/3.11"])
-def test_a_client_without_a_proper_user_agent_is_stopped_by_the_proxy(market: Market, agent: str | None) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", market.running.port)
+def test_a_client_without_a_proper_user_agent_is_stopped_by_the_proxy(shared: Market, agent: str | None) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", shared.running.port)
     connection.request("GET", "/v1/wallets", headers={"auth": SANDBOX_KEY} | ({"User-Agent": agent} if agent else {}))
     reply = connection.getresponse()
     assert (reply.status, reply.read()) == (403, b"error code: 1010")
@@ -234,14 +234,3 @@ def test_fees_and_holdings_have_their_shapes(start: Start) -> None:
     assert fees["renter_fees"]["spot"]["base"]["bitcoin"] == 1.25
     assert fees["creation_fees"]["on_demand"] == {"bitcoin": 0.00000156, "CLORE-Blockchain": 80.0, USD: 0.1}
     assert set(market.api.get("/poh_balance").json()) == {"items", "balance", "count", "code"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Any:
-    """One sandbox for the tests that change nothing."""
-    from clore_mcp.sandbox import Options, start_in_thread
-
-    with start_in_thread(Options(servers=60, rate_limit="off", speed=0.0, ssh_listener=False)) as running:
-        market = Market(running)
-        yield market
-        market.close()

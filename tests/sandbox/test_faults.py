@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx2 as httpx
 import pytest
 
-from clore_mcp.sandbox import SANDBOX_KEY, Options
+from clore_mcp.sandbox import SANDBOX_KEY
 from clore_mcp.sandbox.faults import EFFECT
 
 from .conftest import USD, Market, Start
@@ -205,23 +205,13 @@ def test_a_request_over_the_limit_does_not_use_up_a_fault(start: Start) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(EFFECT))
-def test_every_kind_can_be_armed(shared_control: Market, kind: str) -> None:
-    shared_control.fault(kind, seconds=0)
+def test_every_kind_can_be_armed(shared: Market, kind: str) -> None:
+    shared.fault(kind, seconds=0)
 
 
 @pytest.mark.parametrize("body", [{"kind": "nonsense"}, {}, {"kind": "reset", "colour": 1}, 5])
-def test_a_fault_that_makes_no_sense_is_refused(market: Market, body: object) -> None:
-    assert market.control.post("/faults", json=body).status_code == 400
-
-
-@pytest.fixture(scope="module")
-def shared_control() -> object:
-    from clore_mcp.sandbox import start_in_thread
-
-    with start_in_thread(Options(servers=5)) as running:
-        market = Market(running)
-        yield market
-        market.close()
+def test_a_fault_that_makes_no_sense_is_refused(shared: Market, body: object) -> None:
+    assert shared.control.post("/faults", json=body).status_code == 400
 
 
 def eventually(fits: Callable[[], bool]) -> None:

@@ -1,5 +1,6 @@
 """The rate limiter: pure for its windows, over HTTP for its answer."""
 
+import itertools
 import threading
 
 import httpx2 as httpx
@@ -57,7 +58,7 @@ def test_admitted_calls_are_never_closer_than_the_interval(gaps: list[int]) -> N
         now += gap
         if gate.admit("k", False, now) is None:
             admitted.append(now)
-    assert all(later - earlier >= NANO for earlier, later in zip(admitted, admitted[1:], strict=False))
+    assert all(later - earlier >= NANO for earlier, later in itertools.pairwise(admitted))
 
 
 def test_a_second_call_at_once_is_429_with_code_5_and_has_no_effect(start: Start) -> None:

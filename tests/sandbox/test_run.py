@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -19,7 +22,20 @@ from clore_mcp.sandbox import SANDBOX_KEY, Options, add_arguments, create_app, f
 from clore_mcp.sandbox.clock import Clock
 from clore_mcp.sandbox.journal import digest
 
-SERVE = "from clore_mcp.sandbox import *; serve(Options(servers=5), 0, lambda url: print(url, flush=True))"
+SERVE = """
+from clore_mcp.sandbox import Options, serve
+serve(Options(servers=5, rate_limit="off"), 0, lambda url: print(url, flush=True))
+"""
+
+
+@contextlib.contextmanager
+def _served() -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", SERVE]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        try:
+            yield child
+        finally:
+            child.kill()  # a failed assertion must not wait for a server that nobody stops
 
 
 def parse(*words: str) -> Options:
@@ -67,7 +83,7 @@ def test_the_sandbox_imports_nothing_of_ours() -> None:
 
 
 def test_the_announced_url_answers_and_nothing_else_is_written() -> None:
-    with subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with _served() as child:
         assert child.stdout is not None
         url = child.stdout.readline().decode().strip()
         assert url.startswith("http://127.0.0.1:")
@@ -76,8 +92,16 @@ def test_the_announced_url_answers_and_nothing_else_is_written() -> None:
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/marketplace")
         child.terminate()
-        rest, errors = child.communicate(timeout=10)
-    assert (rest, errors) == (b"", b"")
+        assert child.communicate(timeout=10) == (b"", b"")
+
+
+def test_an_interrupt_ends_serving_without_a_traceback() -> None:
+    with _served() as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.communicate(timeout=10) == (b"", b"")
+    assert child.returncode == 0
 
 
 def test_a_port_that_is_taken_is_an_error_at_once() -> None:

@@ -1,0 +1,62 @@
+"""`clore-mcp approvals`: what waits for a person, and which yeses nobody has used yet. Reads the state alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+
+from clore_mcp.cli.opening import settings_of
+from clore_mcp.cli.screen import say, span, usd
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.proposal import Yes
+from clore_mcp.rental.terms import Terms
+from clore_mcp.state.database import Database
+from clore_mcp.state.quotes import Quote
+from clore_mcp.text import clean
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List them, oldest first."""
+    state = Database(settings_of(arguments).state_dir)
+    try:
+        waiting = asyncio.run(Approvals(state, time.time).waiting()) if state.exists else []
+    finally:
+        state.close()
+    waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
+    for quote in waiting:
+        _show(quote, time.time())
+    pending = [quote.id for quote in waiting if quote.state == "pending"]
+    if pending:
+        prefix = command_prefix(arguments)
+        say(f"To decide: {prefix} approve {pending[0]}, or {prefix} decline {pending[0]}")
+    elif not waiting:
+        say("Nothing waits for your yes.")
+    return 0
+
+
+def command_prefix(arguments: argparse.Namespace) -> str:
+    """The words before a command that acts on the same world."""
+    return "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp"
+
+
+def price_line(quote: Quote) -> str:
+    """What a yes would cost, where the terms hold figures of their own."""
+    if quote.verb != "create_order":
+        return ""
+    terms = Terms.from_json(quote.terms)
+    return f"at most {usd(terms.usd_per_hour)} per hour, worst case {usd(terms.worst_usd)}"
+
+
+def _show(quote: Quote, now: float) -> None:
+    say(f"{quote.id}  {clean(quote.question.split(chr(10), 1)[0], 160)}", hang=10)
+    figures = price_line(quote)
+    if figures:
+        say(figures, indent=10)
+    waits = "approved and not used yet" if quote.state == "approved" else "waits for you"
+    asked = f"asked by {clean(quote.caller, 30)} {span(now - quote.created_at)} ago"
+    say(f"{asked}; {waits}, lapses in {span(quote.expires_at - now)}", indent=10)

@@ -1,0 +1,117 @@
+"""`clore-mcp ledger`: the append-only record of every spending step. Reads the state alone; needs no key."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime
+from typing import Any
+
+from clore_mcp.cli.opening import settings_of
+from clore_mcp.cli.screen import say, table, usd
+from clore_mcp.rental.desk import iso
+from clore_mcp.state import ledger
+from clore_mcp.state.database import Database
+from clore_mcp.state.ledger import Entry
+from clore_mcp.text import clean
+
+_IDS = ("quote_id", "intent_id", "order_id", "server_id")
+_TABLE_ROWS = 50
+_EVERYTHING = -1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How much, and for whom."""
+    parser.add_argument("--json", action="store_true", help="one JSON object a line, with all data")
+    parser.add_argument(
+        "--limit", type=_positive, metavar="N", help=f"the newest N steps ({_TABLE_ROWS}; with --json all)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the newest steps, oldest first."""
+    state = Database(settings_of(arguments).state_dir)
+    limit = arguments.limit or (_EVERYTHING if arguments.json else _TABLE_ROWS)
+    try:
+        newest = state.read_now(lambda tx: ledger.read(tx, limit=limit)) if state.exists else []
+    finally:
+        state.close()
+    rows = newest[::-1]
+    if arguments.json:
+        for entry in rows:
+            print(json.dumps(_object(entry)))
+    elif rows:
+        _table(rows)
+        if len(rows) == limit:
+            say(f"The newest {limit}; --limit shows more, --json all of it.")
+    else:
+        say("Nothing was ever asked for or spent here.")
+    return 0
+
+
+def _object(entry: Entry) -> dict[str, Any]:
+    ids = {name: getattr(entry, name) for name in _IDS if getattr(entry, name) is not None}
+    return {
+        "seq": entry.seq,
+        "at": iso(entry.at),
+        "step": entry.step,
+        "caller": entry.caller,
+        "account": entry.account,
+        **ids,
+        "data": entry.data or {},
+    }
+
+
+def _table(rows: list[Entry]) -> None:
+    table(
+        ("at", "step", "by", "about", "what"),
+        [
+            (
+                datetime.fromtimestamp(entry.at).astimezone().strftime("%m-%d %H:%M"),
+                clean(entry.step.replace("_", " "), 30),
+                _by(entry),
+                _about(entry),
+                _what(entry),
+            )
+            for entry in rows
+        ],
+        gives="what",
+    )
+
+
+def _by(entry: Entry) -> str:
+    """Who, without the machine: a table has no room for it."""
+    for kind in ("person", "command line"):
+        if entry.caller.startswith((f"{kind} at ", f"{kind} of ")):
+            return kind
+    return clean(entry.caller, 12)
+
+
+def _about(entry: Entry) -> str:
+    """The narrowest thing that the step is about."""
+    if entry.order_id is not None:
+        return f"order {entry.order_id}"
+    return entry.intent_id or entry.quote_id or ""
+
+
+def _what(entry: Entry) -> str:
+    """The step's figures in short; whole in --json."""
+    data = entry.data or {}
+    if isinstance(data.get("receipt"), dict):
+        return f"{usd(data['receipt'].get('total_usd'), up=False)} in all, {data['receipt'].get('hours', 0):.2f} hours"
+    if isinstance(data.get("candidates"), list):
+        worst = [usd(one.get("worst_usd")) for one in data["candidates"]]
+        return f"{data.get('hours')} h, worst case {' / '.join(worst)}"
+    if "worst_usd" in data:
+        return f"{usd(data['worst_usd'])} at worst; {clean(str(data.get('approved_by', '')), 60)}"
+    if "reserved_usd" in data:
+        return f"server {entry.server_id}, {usd(data['reserved_usd'])} reserved"
+    told = [f"{name} {value}" for name, value in data.items() if isinstance(value, str | int | float) and value != ""]
+    return clean(", ".join(told), 120)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value

@@ -1,0 +1,133 @@
+"""`clore-mcp orders`: what runs, what it costs, how to get in, and loudly what nobody knows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from clore_mcp.cli.approvals import command_prefix
+from clore_mcp.cli.opening import opened
+from clore_mcp.cli.screen import loud, say, span, table, usd
+from clore_mcp.services import Services
+from clore_mcp.state import orders
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The orders at one moment. `told_only` are those whose end nobody was meant to enforce."""
+
+    views: list[dict[str, Any]]
+    unsettled: list[dict[str, Any]]
+    usd_per_hour: float
+    api_now: float
+    told_only: frozenset[int]
+    enforced_by: str | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which, and for whom."""
+    parser.add_argument("--all", action="store_true", help="ended ones too")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show them."""
+    with opened(arguments) as parts:
+        seen = parts.run(look(parts.services, include_ended=arguments.all))
+    if arguments.json:
+        print(json.dumps(_object(seen), indent=2))
+        return 0
+    if seen.views:
+        show(seen.views, seen)
+        running = sum(view["status"] != "ended" for view in seen.views)
+        say(f"{running} running, {usd(seen.usd_per_hour)} per hour in all.")
+    else:
+        say("No orders. Nothing is billed.")
+    warn(seen, command_prefix(arguments))
+    return 0
+
+
+async def look(services: Services, *, include_ended: bool = False) -> Seen:
+    """The orders now, settled and reconciled as far as looking can."""
+    desk = services.desk
+    found = await services.overview.orders(include_ended=include_ended)
+    account = await desk.readings.account()
+    leases = await desk.state.read(lambda tx: orders.active(tx, account))
+    return Seen(
+        views=found["orders"],
+        unsettled=found["unsettled"],
+        usd_per_hour=found["total_usd_per_hour"],
+        api_now=desk.readings.api_now(),
+        told_only=frozenset(lease.order_id for lease in leases if lease.on_end == "notify"),
+        enforced_by=await desk.enforced_by(),
+    )
+
+
+def show(views: Sequence[dict[str, Any]], seen: Seen) -> None:
+    """A table of orders, and under it the lines that lead into them."""
+    table(
+        ("order", "GPU", "status", "$/h", "spent", "ends in"),
+        [
+            (
+                f"{view['order_id']}{'' if view['made_here'] else '*'}",
+                what(view),
+                view["status"],
+                usd(view.get("usd_per_hour")),
+                usd(view["spent_usd"]),
+                _end(view, seen),
+            )
+            for view in views
+        ],
+        right=("$/h", "spent"),
+        gives="GPU",
+    )
+    if any(not view["made_here"] for view in views):
+        say("* not made here: clore-mcp does not end it")
+    for view in views:
+        for way in (view.get("ssh", {}).get("command"), view.get("http_url"), view.get("warning")):
+            if way:
+                print(f"{view['order_id']}: {way}")
+
+
+def warn(seen: Seen, prefix: str) -> None:
+    """What may cost money without anybody knowing."""
+    for one in seen.unsettled:
+        if one["state"] == "uncertain":
+            loud(
+                f"An order on server {one['server_id']} may be running and billing since {one['since']}; Clore does not"
+                f" show it. Look on clore.ai, then: {prefix} settle {one['intent_id']} --order ID (or --none)"
+            )
+        else:
+            loud(f"A rental of server {one['server_id']} is on its way since {one['since']}; look again in a minute.")
+    leased = [view for view in seen.views if view["made_here"] and view["status"] != "ended"]
+    if seen.enforced_by is None and any(view["order_id"] not in seen.told_only for view in leased):
+        loud("Nobody ends these orders now: no clore-mcp server runs here. Keep an assistant open, or cancel in time.")
+
+
+def what(view: dict[str, Any]) -> str:
+    """An order's hardware in short."""
+    return f"{view['gpu_count']}x {view['gpu']}"
+
+
+def _end(view: dict[str, Any], seen: Seen) -> str:
+    if view["status"] == "ended":
+        return "-"
+    if "ends_at" not in view:
+        return "open"
+    left = datetime.fromisoformat(view["ends_at"]).timestamp() - seen.api_now
+    if left <= 0:
+        return "overdue"
+    return f"{span(left)}, not cancelled" if view["order_id"] in seen.told_only else span(left)
+
+
+def _object(seen: Seen) -> dict[str, Any]:
+    return {
+        "orders": seen.views,
+        "total_usd_per_hour": seen.usd_per_hour,
+        "unsettled": seen.unsettled,
+        "enforced_by": seen.enforced_by,
+    }

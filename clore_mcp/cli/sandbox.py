@@ -1,0 +1,55 @@
+"""`clore-mcp sandbox`: the simulated Clore API alone, on loopback, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from clore_mcp.errors import Failure
+from clore_mcp.sandbox import SANDBOX_KEY, from_args, serve
+from clore_mcp.sandbox import add_arguments as add_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The port, and every switch of the simulation."""
+    parser.add_argument("--port", type=_port, default=0, metavar="N", help="where to listen (any free one)")
+    add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve it."""
+
+    def announce(url: str) -> None:
+        print(url, flush=True)
+        print(_how_to_use(url, (arguments.keys or [SANDBOX_KEY])[0]), file=sys.stderr, flush=True)
+
+    try:
+        serve(from_args(arguments), arguments.port, announce)
+    except ValueError as error:  # a fault that does not exist, and the like
+        print(f"clore-mcp sandbox: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        raise Failure(
+            f"Port {arguments.port} can't be used ({error.strerror}).", hint="Leave --port out for a free one."
+        ) from None
+    return 0
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65_535:
+        raise ValueError(text)
+    return port
+
+
+def _how_to_use(url: str, key: str) -> str:
+    values = {"CLORE_API_URL": url, "CLORE_API_KEY": key}
+    line = '  $env:{}="{}"' if os.name == "nt" else "  export {}={}"
+    return "\n".join(
+        (
+            "A simulated marketplace: no money, no real servers. In another terminal:",
+            *(line.format(name, value) for name, value in values.items()),
+            "and then clore-mcp, or any program that speaks Clore's API. Ctrl-C ends it.",
+        )
+    )

@@ -1,0 +1,220 @@
+"""Which order a create has made, and taking it as ours: lease, reservation and the quote's outcome in one transaction.
+
+Whoever looks (the process that sent, a later one, a person's word) ends here, so the rows agree whoever is first and
+wherever a process is killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from math import ceil
+from typing import Any, Final
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.money import ZERO, Coin
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.closing import Closing
+from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.terms import Candidate, Terms
+from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state.database import Tx
+from clore_mcp.state.intents import Intent
+from clore_mcp.state.orders import Lease
+from clore_mcp.state.quotes import Quote
+
+ADOPTABLE: Final = ("sending", "uncertain", "failed")
+_CLOCK_SLACK: Final = 120  # an order that much older than its send, by Clore's own clock, is another one
+_FLOAT_NOISE: Final = Decimal("1e-9")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the looks have shown: the matching orders, and whether any reply could be trusted to show them all."""
+
+    matches: tuple[OrderRow, ...] = ()
+    valid: bool = False
+
+
+def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int], sent_api_at: float | None) -> list[OrderRow]:
+    """The orders that this intent may have made: its server, image, type and coin, new since, and nobody else's."""
+    return [
+        row
+        for row in rows
+        if row.server_id == intent.server_id
+        and row.id not in intent.known_order_ids
+        and row.id not in taken
+        and bool(row.spot) == (intent.order_type == "spot")
+        and _same_image(row.image, intent.image)
+        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))
+        and (sent_api_at is None or row.created_at is None or row.created_at >= sent_api_at - _CLOCK_SLACK)
+    ]
+
+
+class Adopting:
+    """Binds orders to intents, and closes intents that made none."""
+
+    def __init__(self, desk: Desk, closing: Closing) -> None:
+        self._desk = desk
+        self._closing = closing
+
+    async def sight(
+        self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool, sent_api_at: float | None = None
+    ) -> Sight:
+        """What these rows show of an intent. An order that a later create of the same server may have made is not
+        an earlier one's."""
+
+        def read(tx: Tx) -> Sight:
+            taken = orders.all_ids(tx, intent.account)
+            later = [
+                one
+                for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
+                if one.created_at > intent.created_at
+            ]
+            found = matches(intent, rows, taken, sent_api_at)
+            mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
+            return Sight(tuple(mine), valid=valid)
+
+        return await self._desk.state.read(read)
+
+    async def adopt(
+        self,
+        intent: Intent,
+        quote: Quote,
+        row: OrderRow,
+        *,
+        by: str | None = None,
+        earlier: Sequence[dict[str, Any]] = (),
+    ) -> dict[str, Any] | None:
+        """Take an order as the one that this intent made; above its ceiling it is cancelled at once.
+
+        None when somebody else has settled the intent or taken the order. `by` names a person who says so.
+        """
+        desk = self._desk
+        terms = Terms.from_json(quote.terms)
+        candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
+        lease = lease_of(intent, quote, terms, candidate, row, desk.readings.api_now())
+        dear = above(row, candidate)
+        if dear:  # killed before the cancel below, whoever ends leases sees to it
+            lease = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
+
+        def write(tx: Tx) -> dict[str, Any] | None:
+            now = intents.get(tx, intent.id)
+            if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
+                return None
+            outcome = self._adopted(tx, now, quote, lease, candidate, terms, row, earlier, dear=dear)
+            step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
+            desk.note(
+                tx, step, by or quote.caller, intent.account,
+                quote_id=quote.id, intent_id=intent.id, order_id=row.id, server_id=intent.server_id,
+                price_per_day=str(row.price), coin=row.currency, ends_api_at=lease.ends_api_at,
+                reserved_usd=str(candidate.worst_usd),
+            )  # fmt: skip
+            return outcome
+
+        outcome = await desk.state.write(write)
+        desk.readings.changed()
+        if outcome is None or not dear:
+            return outcome
+        gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above the approved ceiling")
+        outcome = outcomes.above_ceiling(row, candidate, gone, outcome["attempts"])
+        await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
+        return outcome
+
+    def _adopted(
+        self, tx: Tx, now: Intent, quote: Quote, lease: Lease, candidate: Candidate, terms: Terms, row: OrderRow,
+        earlier: Sequence[dict[str, Any]], *, dear: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        intents.step(tx, now.id, was=now.state, now_is="adopted", order_id=row.id)
+        orders.add(tx, lease)
+        intents.bind(tx, now.id, row.id)
+        attempts = attempts_of(tx, quote, now, "above_ceiling" if dear else "created", earlier)
+        if dear:
+            outcome = outcomes.above_ceiling(row, candidate, {"status": "unverified"}, attempts)
+        else:
+            outcome = outcomes.created(lease, candidate, terms, attempts)
+        quotes.settle(tx, quote.id, outcome)
+        return outcome
+
+    async def unfound(
+        self, intent: Intent, quote: Quote, seen: Sight, earlier: Sequence[dict[str, Any]] = ()
+    ) -> dict[str, Any]:
+        """Close an intent whose order has not shown: failed when that is sure enough, else uncertain."""
+        desk = self._desk
+
+        def write(tx: Tx) -> dict[str, Any]:
+            now = intents.get(tx, intent.id) or intent
+            if now.state not in ("sending", "uncertain"):
+                row = quotes.get(tx, quote.id)
+                return (row and row.outcome) or outcomes.in_progress(quote.id)
+            certain = seen.valid and not seen.matches and not now.acknowledged
+            state = "failed" if certain else "uncertain"
+            intents.step(tx, intent.id, was=now.state, now_is=state)
+            if certain:
+                intents.release(tx, intent.id, ZERO, desk.clock())
+            desk.note(
+                tx, state, quote.caller, intent.account,
+                quote_id=quote.id, intent_id=intent.id, server_id=intent.server_id, matches=len(seen.matches),
+            )  # fmt: skip
+            attempts = attempts_of(tx, quote, intent, state, earlier)
+            outcome = outcomes.failed(_UNCONFIRMED, attempts) if certain else outcomes.uncertain(intent, attempts)
+            quotes.settle(tx, quote.id, outcome)
+            return outcome
+
+        return await desk.state.write(write)
+
+
+_UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
+
+
+def attempts_of(
+    tx: Tx, quote: Quote, last: Intent, outcome: str, earlier: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """The attempts of one quote: `earlier` as the live process knows them, else as the rows tell."""
+    before = list(earlier) or [
+        {"server_id": one.server_id, "outcome": one.reason or one.state}
+        for one in intents.of_quote(tx, quote.id)
+        if one.id != last.id
+    ]
+    return [*before, {"server_id": last.server_id, "outcome": outcome}]
+
+
+def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, row: OrderRow, api_now: float) -> Lease:
+    """The lease of an adopted order; it runs from Clore's own creation time."""
+    started = row.created_at or int(api_now)
+    return Lease(
+        account=intent.account,
+        order_id=row.id,
+        intent_id=intent.id,
+        digest=quote.digest,
+        server_id=intent.server_id,
+        order_type=intent.order_type,
+        image=intent.image,
+        coin=candidate.coin.value,
+        price_native=row.price if row.price is not None else candidate.listed_per_day,
+        ceiling_native=candidate.ceiling_per_day,
+        fee_fraction=candidate.fee_fraction,
+        creation_fee_usd=candidate.creation_fee_usd,
+        usd_per_coin=candidate.usd_per_coin,
+        started_api_at=started,
+        ends_api_at=started + ceil(terms.hours * 3600),
+        on_end=terms.on_end,
+    )
+
+
+def above(row: OrderRow, candidate: Candidate) -> bool:
+    """Whether Clore made the order dearer than approved, or in another coin (which a person's word can bring here)."""
+    coin = Coin.parse(row.currency or "")
+    if coin is not None and coin is not candidate.coin:
+        return True
+    return row.price is not None and row.price > candidate.ceiling_per_day * (1 + _FLOAT_NOISE)
+
+
+def _same_image(listed: str | None, wanted: str) -> bool:
+    return listed is None or _bare(listed) == _bare(wanted)
+
+
+def _bare(image: str) -> str:
+    name = image.removeprefix("docker.io/").removeprefix("library/")
+    return name.removesuffix(":latest")

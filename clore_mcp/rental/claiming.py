@@ -1,0 +1,240 @@
+"""The instant before money may move: the yes used, everything checked, the reservation written, in one transaction.
+
+It runs when the create's turn has come and its connection stands, so what it rests on is at most ten seconds old when
+the bytes leave. Killed before it, nothing was reserved and the yes is unused; killed after it, the row says `sending`
+and someone looks for the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.clore import CreateRequest
+from clore_mcp.errors import Failure
+from clore_mcp.market.rates import OrderType
+from clore_mcp.money import Coin, DayPrice
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.appraisal import Evidence, stands_against
+from clore_mcp.rental.approvals import new_id
+from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.desk import Desk, lease_end_is_enforced
+from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.rental.terms import Candidate, Terms, bid_within
+from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state.database import Tx
+from clore_mcp.state.intents import Intent, Reservation
+from clore_mcp.state.quotes import Quote
+
+_OURS_FOR_SSHD: Final = ("cloreai/",)  # images that bring their own sshd; others get Clore's entrypoint
+_OTHER_COIN_MARGIN: Final = Decimal("1.10")  # what a reservation in another coin than USD carries on top
+
+
+class Abandoned(Failure):
+    """This process was stopped or frozen for too long between claiming a send and sending: it must not send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why nothing more is sent to a candidate. `outcome` ends the whole call, else the next candidate is tried.
+
+    `final`: the quote is settled with that outcome; else it stays as it is, and so does an unused yes.
+    """
+
+    attempt: dict[str, Any] | None = None
+    outcome: dict[str, Any] | None = None
+    final: bool = True
+
+
+class Halted(Exception):
+    """Nothing was sent, and why; None when the evidence had grown too old by the time the turn came."""
+
+    def __init__(self, why: Stopped | None) -> None:
+        super().__init__("nothing was sent")
+        self.why = why
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One candidate of an approved quote. `from_state` is where its yes stands, `by` who gave it."""
+
+    quote: Quote
+    ask: CreateOrder
+    terms: Terms
+    candidate: Candidate
+    from_state: str
+    by: str
+    secrets: Mapping[str, str] = field(repr=False)
+
+    def request(self, price: Decimal, key: str) -> CreateRequest:
+        """What to send: `price` per day is the listing's own number, or the bid; `key` the SSH key to let in."""
+        ask, spot = self.ask, self.terms.order_type is OrderType.SPOT
+        return CreateRequest(
+            server_id=self.candidate.server_id,
+            image=ask.image,
+            coin=self.candidate.coin,
+            order_type=ask.order_type,
+            spot_price=price if spot else None,
+            required_price=None if spot else price,
+            ports=ask.wire_ports,
+            env=ask.env or {},
+            ssh_key=key,
+            jupyter_token=self.secrets.get("jupyter_token"),
+            command=ask.command,
+            autossh_entrypoint=not ask.image.removeprefix("docker.io/").startswith(_OURS_FOR_SSHD),
+        )
+
+
+class Departure:
+    """The way of one candidate's create out of the door. `intent` is its row, once there is one."""
+
+    def __init__(self, desk: Desk, errand: Errand) -> None:
+        self._desk = desk
+        self._errand = errand
+        self._leave_by = desk.monotonic() + desk.patience.leave_within
+        self.intent: Intent | None = None
+        self.sends = 0  # how often it has left and was refused unread
+
+    async def leave(self, evidence: Evidence) -> None:
+        """The hook before the bytes leave. Raises Halted; Abandoned when a frozen process finds its time gone."""
+        desk = self._desk
+        not_after = desk.clock() + desk.patience.send_within
+        deadline = min(desk.monotonic() + desk.patience.send_within, self._leave_by)
+        result = await desk.state.write(lambda tx: self._claim(tx, evidence, not_after))
+        if not isinstance(result, Intent):
+            raise Halted(result)
+        self.intent = result
+        if desk.clock() >= not_after or desk.monotonic() >= deadline:
+            raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
+
+    async def back(self) -> bool:
+        """Clore refused it unread: the intent waits for another send, unless someone has abandoned it."""
+        intent = self.intent
+        return intent is not None and await self._desk.state.write(
+            lambda tx: intents.step(tx, intent.id, was="sending", now_is="reserved", owner=self._desk.owner)
+        )
+
+    @property
+    def _used(self) -> bool:
+        """Whether the yes is used already, by this candidate or one before it."""
+        return self.intent is not None or self._errand.from_state == "committing"
+
+    def _claim(self, tx: Tx, evidence: Evidence, not_after: float) -> Intent | Stopped | None:
+        desk, errand, now = self._desk, self._errand, self._desk.clock()
+        if now - evidence.at > EXECUTION_AGE:
+            return None
+        if desk.monotonic() >= self._leave_by:
+            return Stopped(outcome=_TOO_LATE, final=self._used)
+        if evidence.current.unreadable or evidence.completed.unreadable:
+            return Stopped(outcome=_UNREADABLE, final=self._used)
+        if not self._has_yes(tx, now):
+            return Stopped(outcome=_taken(quotes.get(tx, errand.quote.id)), final=False)
+        stop = None if self.intent else self._objection(tx, evidence)
+        if stop is not None:
+            return stop
+        intent = self.intent or self._reserve(tx, evidence, now)
+        if not intents.step(tx, intent.id, was="reserved", now_is="sending", owner=desk.owner, not_after=not_after):
+            return Stopped(outcome=_TOO_LATE)
+        desk.note(tx, "sending", errand.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
+                  server_id=intent.server_id)  # fmt: skip
+        return intent
+
+    def _has_yes(self, tx: Tx, now: float) -> bool:
+        errand, owner = self._errand, self._desk.owner
+        if self._used:
+            row = quotes.get(tx, errand.quote.id)
+            return row is not None and row.state == "committing" and row.owner == owner
+        return quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now)
+
+    def _objection(self, tx: Tx, evidence: Evidence) -> Stopped | None:
+        desk, errand = self._desk, self._errand
+        account = errand.quote.account
+        if errand.terms.enforced_by is not None and not lease_end_is_enforced(tx, desk, account):
+            return Stopped(
+                outcome=outcomes.failed(
+                    "Whoever was to end the lease has stopped running; nothing was sent. Call again."
+                )
+            )
+        held = intents.open_on(tx, account, errand.candidate.server_id)
+        if held is not None:
+            return Stopped(outcome=outcomes.blocked(held))
+        refusals = stands_against(tx, desk, account, evidence, errand.candidate, errand.terms)
+        return Stopped(outcome=outcomes.refused(refusals)) if refusals else None
+
+    def _reserve(self, tx: Tx, evidence: Evidence, now: float) -> Intent:
+        errand, candidate = self._errand, self._errand.candidate
+        intent = Intent(
+            id=new_id("i"),
+            account=errand.quote.account,
+            quote_id=errand.quote.id,
+            verb=errand.ask.verb,
+            server_id=candidate.server_id,
+            image=errand.ask.image,
+            order_type=errand.ask.order_type,
+            coin=candidate.coin.value,
+            known_order_ids=frozenset(row.id for row in (*evidence.current.rows, *evidence.completed.rows)),
+            state="reserved",
+            owner=self._desk.owner,
+            created_at=now,
+        )
+        reservation = Reservation(
+            intent_id=intent.id,
+            account=intent.account,
+            coin=intent.coin,
+            worst_usd=candidate.worst_usd,
+            usd_per_hour=candidate.ceiling_usd_per_hour,
+            created_at=now,
+        )
+        intents.add(tx, intent, reservation)
+        orders.keep_secrets(tx, intent.id, errand.secrets)
+        self._desk.note(
+            tx, "reserved", errand.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
+            server_id=intent.server_id, approved_by=errand.by, worst_usd=str(candidate.worst_usd),
+        )  # fmt: skip
+        return intent
+
+
+_TOO_LATE: Final = outcomes.failed("It took too long to get a turn; nothing was sent. Call again.")
+_UNREADABLE: Final = outcomes.failed(
+    "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits; nothing was"
+    " sent. Call again in a minute."
+)
+
+
+def _taken(row: Quote | None) -> dict[str, Any]:
+    """What to answer when the yes could not be used."""
+    if row is None or row.state in ("pending", "approved", "expired"):
+        return outcomes.expired()
+    if row.state == "declined":
+        return outcomes.declined()
+    return row.outcome or outcomes.in_progress(row.id)
+
+
+def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decimal | dict[str, Any]:
+    """The price per day to ask for: the listing's own number, or the bid; or the attempt that is not made, and why."""
+    server_id, coin = candidate.server_id, Coin(candidate.coin)
+    listing = evidence.snapshot.by_id.get(server_id)
+    if listing is None:
+        return {"server_id": server_id, "outcome": "not_listed"}
+    if listing.rented:
+        return {"server_id": server_id, "outcome": "server-already-rented"}
+    rate = evidence.snapshot.rates.usd_per(coin)
+    spot = terms.order_type is OrderType.SPOT
+    listed = (listing.spot if spot else listing.on_demand).get(coin)
+    if rate is None or listed is None:
+        return {"server_id": server_id, "outcome": "unpriced"}
+    fee = evidence.fees.fraction(terms.order_type, coin)
+    price: Decimal | None = listed
+    if spot:  # the rate may have moved: never above what was approved, in either unit
+        bid = bid_within(candidate.ceiling_usd_per_hour, coin, rate, fee, listed)
+        price = None if bid is None else max(listed, min(bid.value, candidate.listed_per_day))
+    asked = listed if price is None else price
+    hourly = DayPrice(asked, coin).usd_per_hour(rate) * (1 + fee)
+    creation = evidence.fees.creation_usd(terms.order_type, coin, rate)
+    margin = Decimal(1) if coin is Coin.USD else _OTHER_COIN_MARGIN
+    dearer = asked > candidate.ceiling_per_day or hourly > candidate.ceiling_usd_per_hour
+    if price is None or dearer or creation > candidate.creation_fee_usd * margin:
+        return outcomes.price_moved(server_id, hourly, candidate.ceiling_usd_per_hour)
+    return price

@@ -1,0 +1,104 @@
+"""The caps and the approval mode: limits.toml is its owner's word, and the environment can only tighten it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from clore_mcp.errors import SettingsInvalid
+from clore_mcp.rental.caps import Caps
+from clore_mcp.settings.environment import Environment
+from clore_mcp.settings.files import quoted, read_text
+from clore_mcp.settings.values import ACCEPTED, LIMITS_FILE, Approval, exact_usd, member_of, whole_number
+
+T = TypeVar("T")
+
+_STRICTEST_FIRST: Final = (Approval.OUTSIDE, Approval.ASK, Approval.LIMITS)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerLimits:
+    """What limits.toml says; where it is silent the default holds, and counts as said."""
+
+    usd: Mapping[str, Decimal]
+    active_orders: int | None
+    approval: Approval | None
+
+
+def owner_limits(path: Path) -> OwnerLimits | None:
+    """The owner's file, or None when there is none. Anything else than a well-formed one is refused."""
+    content = read_text(path, str(path))
+    if content is None:
+        return None
+    try:
+        rows = tomllib.loads(content, parse_float=Decimal)
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        place = re.search(r"line [0-9]+, column [0-9]+", str(error))
+        raise SettingsInvalid(f"{path} is not TOML{f' ({place[0]})' if place else ''}; correct or remove it.") from None
+    known = [f"max_{cap}" for cap in Caps.__dataclass_fields__]
+    for key in rows:
+        if key not in (*known, "approval"):
+            raise SettingsInvalid(f"{path}: {quoted(key)} is not a key; accepted: {', '.join(known)}, approval.")
+    usd = {key.removeprefix("max_"): _owner(path, rows, key, exact_usd) for key in known[:3] if key in rows}
+    orders = _owner(path, rows, known[3], whole_number) if known[3] in rows else None
+    mode = _owner(path, rows, "approval", lambda value: member_of(Approval, value)) if "approval" in rows else None
+    return OwnerLimits(usd, orders, mode)
+
+
+def _owner(path: Path, rows: Mapping[str, Any], key: str, parse: Callable[[Any], T | None]) -> T:
+    """One value of limits.toml, which has numbers as numbers and not as texts."""
+    value = rows[key]
+    parsed = parse(value) if isinstance(value, str) == (key == "approval") else None
+    if parsed is None:
+        raise SettingsInvalid(f"{path}: {key} is {quoted(str(value))}; accepted: {ACCEPTED[f'CLORE_{key.upper()}']}.")
+    return parsed
+
+
+def settled_limits(reader: Environment, owner: OwnerLimits | None) -> tuple[Caps, Approval, dict[str, str]]:
+    """The caps and the approval mode that hold, and where each comes from."""
+    sources: dict[str, str] = {}
+    default = Caps()
+
+    def settle(name: str, setting: str, usual: T, kept: T | None, parse: Callable[[str], T | None]) -> T:
+        held, held_by = (usual, "default") if kept is None else (kept, LIMITS_FILE)
+        variable = f"CLORE_{setting.upper()}"
+        wanted = reader.parsed(variable, parse)
+        if wanted is not None and (owner is None or _looseness(wanted) < _looseness(held)):
+            held, held_by = wanted, variable
+        elif wanted is not None and wanted != held:
+            reader.notes.append(
+                f"{variable}={wanted} is looser than {held} ({held_by}) and does not count, because {LIMITS_FILE} "
+                f"exists; its owner can change {setting} there."
+            )
+        sources[name] = held_by
+        return held
+
+    def cap(name: str, usual: Decimal) -> Decimal:
+        return settle(name, f"max_{name}", usual, owner.usd.get(name) if owner else None, exact_usd)
+
+    caps = Caps(
+        usd_per_hour=cap("usd_per_hour", default.usd_per_hour),
+        usd_per_order=cap("usd_per_order", default.usd_per_order),
+        usd_per_day=cap("usd_per_day", default.usd_per_day),
+        active_orders=settle(
+            "active_orders",
+            "max_active_orders",
+            default.active_orders,
+            owner.active_orders if owner else None,
+            whole_number,
+        ),
+    )
+    mode = settle(
+        "approval", "approval", Approval.ASK, owner.approval if owner else None, lambda text: member_of(Approval, text)
+    )
+    return caps, mode, sources
+
+
+def _looseness(value: object) -> Decimal:
+    """How much a cap or a mode allows, comparable within one setting."""
+    return Decimal(_STRICTEST_FIRST.index(value)) if isinstance(value, Approval) else Decimal(str(value))

@@ -1,0 +1,142 @@
+"""Approving outside the chat: only at a terminal, only what still waits, and then once for the same call."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from mcp import Client, StdioServerParameters, stdio_client
+
+from clore_mcp.rental.asks import CreateOrder
+from tests.cli.conftest import Desk
+
+TYPE_YES = "anything else to leave it:"
+
+
+def _state(desk: Desk, quote_id: str) -> dict[str, object]:
+    return desk.rows("SELECT state, decided_by FROM quotes WHERE id = ?", quote_id)[0]
+
+
+def test_what_waits_is_listed_with_its_price_its_worst_case_and_who_asked(desk: Desk) -> None:
+    quote_id = desk.hold(desk.ask(), caller="claude\x1b[2J-code")
+    done = desk.run("approvals")
+    assert done.code == 0
+    first, price, asked, cure = done.out.splitlines()
+    assert first.startswith(f"{quote_id}  Rent 1x ")
+    assert "per hour, worst case $" in price
+    assert "asked by claude[2J-code " in asked
+    assert "waits for you, lapses in 9 min" in asked
+    assert cure == f"To decide: clore-mcp approve {quote_id}, or clore-mcp decline {quote_id}"
+
+
+def test_approve_through_a_pipe_is_refused_and_nothing_changes(desk: Desk) -> None:
+    quote_id = desk.hold(desk.ask())
+    before = desk.ledger()
+    done = desk.run("approve", quote_id, stdin="yes\n")
+    assert (done.code, done.out) == (1, "")
+    assert "approve wants a person at a terminal" in done.err
+    assert _state(desk, quote_id) == {"state": "pending", "decided_by": None}
+    assert desk.ledger() == before
+
+
+def test_there_is_no_way_to_say_yes_in_advance(desk: Desk) -> None:
+    quote_id = desk.hold(desk.ask())
+    assert desk.run("approve", quote_id, "--yes").code == 2
+    with desk.at_terminal("approve", quote_id, CLORE_YES="1") as terminal:
+        terminal.type("yes")  # typed, or pasted, before there was a question
+        terminal.expect(TYPE_YES)
+        terminal.type("y")
+        assert "Not approved; nothing has changed." in terminal.end().out
+    assert _state(desk, quote_id)["state"] == "pending"
+
+
+def test_the_whole_question_is_shown_before_the_yes(desk: Desk) -> None:
+    quote_id = desk.hold(desk.ask(command="echo \u00e4", env={"TOKEN": "hunter2"}, hours=2))
+    question = str(desk.rows("SELECT question FROM quotes WHERE id = ?", quote_id)[0]["question"])
+    with desk.at_terminal("approve", quote_id) as terminal:
+        terminal.expect(TYPE_YES)
+        shown = " ".join(terminal.seen.split())
+        assert max(map(len, terminal.seen.splitlines())) < 80
+        terminal.type("yes")
+        done = terminal.end()
+    assert all(" ".join(line.split()) in shown for line in question.split("\n"))
+    assert "hunter2" not in shown
+    assert (done.code, "the yes waits 30 min for the same call by claude-code" in done.out) == (0, True)
+    decided = _state(desk, quote_id)
+    assert decided["state"] == "approved"
+    assert str(decided["decided_by"]).startswith("person at ")
+    assert str(decided["decided_by"]).endswith(", terminal")
+    assert "approved and not used yet" in desk.run("approvals").out
+    assert desk.run("decline", quote_id).code == 0  # a yes that nobody has used is taken back
+    assert _state(desk, quote_id)["state"] == "declined"
+
+
+def test_a_quote_that_lapses_while_it_is_read_is_not_approved(desk: Desk) -> None:
+    quote_id = desk.hold(desk.ask())
+    with desk.at_terminal("approve", quote_id) as terminal:
+        terminal.expect(TYPE_YES)
+        desk.write(lambda tx: tx.run("UPDATE quotes SET expires_at = created_at"))
+        terminal.type("yes")
+        done = terminal.end()
+    assert (done.code, f"{quote_id} has lapsed; nothing has changed." in done.out) == (1, True)
+    assert _state(desk, quote_id)["decided_by"] is None
+
+
+def test_what_is_decided_or_unknown_takes_no_answer(desk: Desk) -> None:
+    quote_id = desk.hold(desk.ask())
+    done = desk.run("decline", quote_id)
+    assert (done.code, done.out.startswith("Declined, nothing is spent: Rent 1x ")) == (0, True)
+    assert str(_state(desk, quote_id)["decided_by"]).startswith("command line of ")
+    again = desk.run("decline", quote_id)
+    assert (again.code, f"{quote_id} was declined" in again.err) == (1, True)
+    unknown = desk.run("decline", "q\x1b[31mnone")
+    assert (unknown.code, "There is no approval 'q[31mnone'" in unknown.err) == (1, True)
+    with desk.at_terminal("approve", quote_id) as terminal:
+        assert "was declined; nothing has changed" in terminal.end().out
+
+
+def test_read_only_approves_nothing(desk: Desk) -> None:
+    quote_id = desk.hold(desk.ask())
+    with desk.at_terminal("approve", quote_id, CLORE_READ_ONLY="1") as terminal:
+        done = terminal.end()
+    assert (done.code, "CLORE_READ_ONLY is set, so nothing was changed" in done.out) == (1, True)
+
+
+@pytest.mark.anyio
+async def test_a_yes_at_a_terminal_lets_the_same_call_rent(desk: Desk) -> None:
+    ask = await _off_loop_ask(desk)
+    arguments = {"server_id": ask.server_id, "image": ask.image, "hours": 1.5}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=desk.env)
+    async with Client(stdio_client(server), read_timeout_seconds=60) as client:
+        held = (await client.call_tool("create_order", arguments)).structured_content or {}
+        assert held["status"] == "approval_required"
+        with desk.at_terminal("approve", held["approval_id"]) as terminal:
+            terminal.expect(TYPE_YES)
+            terminal.type("yes")
+            assert terminal.end().code == 0
+        made = (await client.call_tool("create_order", arguments)).structured_content or {}
+        assert made["status"] == "created"
+        assert made["server_id"] == ask.server_id
+        other = {**arguments, "hours": 1.25, "server_id": ask.server_id}
+        again = (await client.call_tool("create_order", other)).structured_content or {}
+        assert again["status"] != "created"  # the yes was for exactly that, once
+
+
+@pytest.mark.anyio
+async def test_a_no_outside_the_chat_is_no_yes(desk: Desk) -> None:
+    ask = await _off_loop_ask(desk)
+    arguments = {"server_id": ask.server_id, "image": ask.image, "hours": 1.5}
+    server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=desk.env)
+    async with Client(stdio_client(server), read_timeout_seconds=60) as client:
+        held = (await client.call_tool("create_order", arguments)).structured_content or {}
+        assert desk.run("decline", held["approval_id"]).code == 0
+        after = (await client.call_tool("create_order", arguments)).structured_content or {}
+    assert after["status"] in ("declined", "approval_required")
+    assert after.get("approval_id") != held["approval_id"]
+    assert desk.rows("SELECT * FROM intents") == []
+
+
+async def _off_loop_ask(desk: Desk) -> CreateOrder:
+    import anyio
+
+    return await anyio.to_thread.run_sync(desk.ask)

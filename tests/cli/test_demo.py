@@ -1,0 +1,182 @@
+"""The tour: it shows what happened, leaves nothing behind, and stops where a step does not do what it shows."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp.types import CallToolResult
+
+from clore_mcp.cli.demo_screen import Screen
+from clore_mcp.cli.demo_tour import Broken, Tour
+from tests.cli.conftest import Terminal
+
+DEMO = [sys.executable, "-W", "error", "-m", "clore_mcp", "demo"]
+PROMPT = "leave the tour: "
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    """A user's environment in which every CLORE_ variable would spoil the tour, if it were read."""
+    (tmp_path / "tmp").mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT", "LANG") if name in os.environ}
+    return kept | {
+        "HOME": str(tmp_path),
+        "TMPDIR": str(tmp_path / "tmp"),
+        "TEMP": str(tmp_path / "tmp"),
+        "PYTHONUTF8": "1",
+        "CLORE_API_KEY": "not a key",
+        "CLORE_APPROVAL": "outside",
+        "CLORE_MAX_USD_PER_DAY": "0",
+        "CLORE_STATE_DIR": str(tmp_path / "state of the user"),
+    }
+
+
+class Tourist(Terminal):
+    """Somebody at a terminal who may press Ctrl-C."""
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)  # the test's terminal controls nobody, so its ^C would be a letter
+
+
+def assert_nothing_left(folder: Path) -> None:
+    """No file in the temporary folder, no state of the user touched, no process that knows the folder."""
+    assert list((folder / "tmp").iterdir()) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["tmp"]
+    if sys.platform == "linux":
+        left = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if process.name != str(os.getpid()) and os.fsencode(folder) in (process / "environ").read_bytes():
+                    left.append((process / "cmdline").read_bytes())
+            except OSError:
+                continue  # someone else's, or gone by now
+        assert left == []
+
+
+def test_the_tour_runs_by_itself_and_its_numbers_add_up(env: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run([*DEMO, "--yes"], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=90)
+    shown = done.stdout.decode("utf-8")
+    assert (done.returncode, done.stderr) == (0, b""), shown
+    assert max(len(line) for line in shown.splitlines()) <= 80
+    assert "\x1b" not in shown
+    assert re.search(r"^ +ssh -p \d+ root@127\.0\.0\.1$", shown, re.MULTILINE)
+    assert shown.count("The server asks you") == 2
+    assert shown.count("(given by --yes)") == 2
+    assert re.search(r"< ready +after \d+ s", shown)
+    assert "< no orders" in shown
+    for sum_of in (shown, shown[shown.index("7/7 Receipt") :]):
+        rent, fee, creation, total = (
+            float(re.search(rf"{name} +\$(\d+\.\d+)", sum_of)[1])  # type: ignore[index]
+            for name in ("rent", "Clore's fee", "creation fee", "total")
+        )
+        assert round(rent + fee + creation, 6) == total > 0
+    assert_nothing_left(tmp_path)
+
+
+def test_a_no_rents_nothing_and_leaving_is_no_failure(env: dict[str, str], tmp_path: Path) -> None:
+    with Terminal(DEMO, env) as terminal:
+        terminal.expect(PROMPT)
+        terminal.type("what?")
+        terminal.expect(f"what?\r\n\r\n\x1b[1m Your answer? y = yes, n = no, q = {PROMPT}")
+        terminal.type("n")
+        terminal.expect("once more")
+        terminal.seen = ""
+        terminal.expect(PROMPT)
+        terminal.type("q")
+        done = terminal.end()
+    assert done.code == 0, done.out
+    assert "Nothing was rented and nothing was spent." in done.out
+    assert "The tour ends here." in done.out
+    assert "created" not in done.out
+    assert_nothing_left(tmp_path)
+
+
+def test_ctrl_c_at_the_question_is_130_and_no_yes(env: dict[str, str], tmp_path: Path) -> None:
+    with Tourist(DEMO, env) as terminal:
+        terminal.expect(PROMPT)
+        terminal.interrupt()
+        done = terminal.end()
+    assert done.code == 130, done.out
+    assert "created" not in done.out
+    assert_nothing_left(tmp_path)
+
+
+def test_ctrl_c_while_waiting_is_130(env: dict[str, str], tmp_path: Path) -> None:
+    with Tourist(DEMO, env) as terminal:
+        terminal.expect(PROMPT)
+        terminal.type("y")
+        terminal.expect("being deployed")
+        terminal.interrupt()
+        done = terminal.end()
+    assert done.code == 130, done.out
+    assert_nothing_left(tmp_path)
+
+
+def test_without_a_terminal_nobody_can_answer(env: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(DEMO, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--yes" in done.stderr
+    assert_nothing_left(tmp_path)
+
+
+SERVER: dict[str, Any] = {"server_id": 7, "gpu": "RTX 4090", "gpu_count": 1, "usd_per_hour": 0.105, "rented": False}
+ANSWERS: Mapping[str, dict[str, Any]] = {
+    "search_servers": {"servers": [SERVER], "total_matches": 1, "snapshot_age_seconds": 1},
+    "quote_order": {
+        "allowed": True, "usd_per_hour": 0.105, "worst_case_usd": 0.4,
+        "rent_usd": 0.2, "fee_usd": 0.01, "creation_fee_usd": 0.1, "total_usd": 0.31,
+    },
+    "create_order": {"status": "created", "order_id": 1, "server_id": 7},
+}  # fmt: skip
+
+
+class Server:
+    """Stands in for the connection: canned answers, and no question ever."""
+
+    def __init__(self, tool: str, **changes: Any) -> None:
+        self._answers = {**ANSWERS, tool: {**ANSWERS[tool], **changes}}
+
+    async def call_tool(self, tool: str, *_: Any, **__: Any) -> CallToolResult:
+        return CallToolResult(content=[], structured_content=self._answers[tool])
+
+
+@pytest.mark.parametrize(
+    ("tool", "changes", "told"),
+    [
+        ("search_servers", {"servers": []}, r"Step 1 \(Search\): it found no server"),
+        ("search_servers", {"servers": [SERVER | {"usd_per_hour": 0.5}]}, "Step 1 .*not what was asked for"),
+        ("quote_order", {"total_usd": 0.3}, r"Step 2 \(Quote\): the parts do not add up"),
+        ("quote_order", {"allowed": False}, "Step 2 .*limits refuse"),
+        ("create_order", {}, "Step 3 .*create_order asked 0 times"),
+    ],
+)
+def test_a_step_that_does_not_do_what_it_shows_is_named(tool: str, changes: dict[str, Any], told: str) -> None:
+    client: Any = Server(tool, **changes)
+    with pytest.raises(Broken, match=told):
+        anyio.run(Tour(Screen(), yes=True).give, client)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_every_console_gets_what_it_can_show(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    screen = Screen()
+    screen.heading("1/7 Search")
+    screen.frame("The server asks you", "Rent 1× RTX 4090 → now… \U0001f600?")
+    screen.say("a – b — c · d", "bold")
+    sys.stdout.flush()
+    shown = raw.getvalue().decode(encoding)
+    assert "RTX 4090" in shown
+    assert ("─" in shown) == (encoding == "utf-8")
+    assert encoding == "utf-8" or "-> now" in shown
+    assert encoding != "ascii" or "now... ??" in shown

@@ -1,0 +1,37 @@
+"""The simulated API alone: its URL first, a clean end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx2 as httpx
+import pytest
+
+from tests.cli.conftest import Desk
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C can't be sent to one process there")
+def test_the_url_is_the_first_line_and_ctrl_c_ends_it_cleanly(desk: Desk) -> None:
+    options = f"--servers 5 --seed 7 --key {'k' * 32}".split()
+    command = [sys.executable, "-W", "error", "-m", "clore_mcp", "sandbox", *options]
+    with subprocess.Popen(command, env=desk.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        url = child.stdout.readline().strip()
+        assert len(httpx.get(f"{url}/marketplace").json()["servers"]) == 5
+        assert httpx.get(f"{url}/wallets", headers={"auth": "k" * 32}).json()["code"] == 0
+        child.send_signal(signal.SIGINT)
+        rest, how = child.communicate(timeout=20)
+    assert (child.returncode, rest) == (0, "")
+    assert f"  export CLORE_API_URL={url}\n  export CLORE_API_KEY={'k' * 32}\n" in how
+
+
+def test_what_can_not_be_is_said(desk: Desk) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = desk.run("sandbox", "--port", str(port))
+    assert (done.code, f"Port {port} can't be used" in done.err) == (1, True)
+    assert desk.run("sandbox", "--port", "70000").code == 2
+    assert desk.run("sandbox", "--fault", "nonsense").code == 2

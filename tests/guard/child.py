@@ -1,0 +1,72 @@
+"""A process of its own that rents or cancels, to be killed, stopped or waited for by a test.
+
+Reads one JSON object from the command line: env, folder, patience, and `ask` with its `verb`; `stop` names the place
+at which it stops itself (SIGSTOP). Prints the outcome as its last line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from clore_mcp.rental.appraisal import Appraiser, Evidence
+from clore_mcp.rental.asks import CancelOrder, CreateOrder
+from clore_mcp.rental.claiming import Departure
+from clore_mcp.rental.desk import Patience
+from clore_mcp.services import build
+from clore_mcp.settings import Settings
+from clore_mcp.state.database import Tx
+
+
+def freeze() -> None:
+    sys.stdout.write("stopping\n")
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def stop_at(place: str) -> None:
+    if place == "claimed":
+        claim = Departure._claim
+
+        def then_stop(self: Departure, tx: Tx, evidence: Evidence, not_after: float) -> Any:
+            found = claim(self, tx, evidence, not_after)
+            freeze()
+            return found
+
+        Departure._claim = then_stop  # type: ignore[method-assign]
+    elif place == "evidence":
+        gather = Appraiser.evidence
+        calls = iter(range(100))
+
+        async def gather_and_stop(self: Appraiser, max_age_seconds: float = 10.0) -> Evidence:
+            found = await gather(self, max_age_seconds)
+            if next(calls) == 1:
+                freeze()
+            return found
+
+        Appraiser.evidence = gather_and_stop  # type: ignore[method-assign]
+
+
+async def main(told: dict[str, Any]) -> None:
+    folder = Path(told["folder"])
+    settings = Settings.from_env(told["env"], home=folder, config_dir=folder, state_dir_default=folder)
+    services = build(settings, replace(Patience(), **told["patience"]))
+    stop_at(told.get("stop", ""))
+    await services.keep_leases()
+    kind = CreateOrder if told["verb"] == "create_order" else CancelOrder
+    ask = kind.model_validate(told["ask"])
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    sys.stdout.write(json.dumps(outcome) + "\n")
+    sys.stdout.flush()
+    await services.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))

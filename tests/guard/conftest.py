@@ -1,0 +1,58 @@
+"""What the tests of the money path share: a world each, small, unpaced and a minute a second."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from clore_mcp.rental.desk import Patience
+from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
+from clore_mcp.services import Services
+from tests.guard.world import ENV_VALUE, SHORT, World
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
+    options = Options(servers=160, rate_limit="off", speed=60.0, ssh_listener=False)
+    with caplog.at_level(logging.DEBUG), start_in_thread(options) as running:
+        made = World(running, tmp_path)
+        try:
+            yield made
+        finally:
+            made.close()
+    assert SANDBOX_KEY not in caplog.text
+    assert ENV_VALUE not in caplog.text
+
+
+class Processes:
+    """Opens services as processes would, keeps their leases, and closes them."""
+
+    def __init__(self, world: World, stack: AsyncExitStack) -> None:
+        self._world = world
+        self._stack = stack
+
+    async def __call__(self, patience: Patience = SHORT, env: dict[str, str] | None = None) -> Services:
+        services = self._world.services(patience, **(env or {}))
+        self._stack.push_async_callback(services.aclose)
+        await services.keep_leases()
+        return services
+
+
+@pytest.fixture
+async def process(world: World, anyio_backend: str) -> AsyncIterator[Processes]:
+    async with AsyncExitStack() as stack:
+        yield Processes(world, stack)
+
+
+@pytest.fixture
+async def services(process: Processes) -> Services:
+    return await process()

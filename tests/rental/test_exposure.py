@@ -1,0 +1,130 @@
+"""What orders cost as Clore's rows show it: fees added, nothing that can't be counted passed over."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clore_mcp.market.rates import Rates
+from clore_mcp.money import ZERO, Coin
+from clore_mcp.rental.exposure import Bill, UnknownRate, bill, drained, shown_orders, usd_per_hour
+from clore_mcp.rental.limits import Shown
+from clore_mcp.state.orders import Lease
+from tests.rental.wishes import RATES, fees, order
+
+DAY = 86_400
+NOW = 1_000_000 + DAY
+NUMBERS = st.decimals("0", "1000", places=6)
+
+
+def lease(order_id: int = 1, ends: int = NOW + 3_600, **changes: Any) -> Lease:
+    values: dict[str, Any] = {
+        "account": "a", "order_id": order_id, "intent_id": "i", "digest": "d", "server_id": 5,
+        "order_type": "on-demand", "image": "x", "coin": "CLORE-Blockchain", "price_native": Decimal(1),
+        "ceiling_native": Decimal(1), "fee_fraction": Decimal("0.05"), "creation_fee_usd": Decimal("0.1"),
+        "usd_per_coin": Decimal("0.002"), "started_api_at": 1_000_000, "ends_api_at": ends, "on_end": "cancel",
+        **changes,
+    }  # fmt: skip
+    return Lease(**values)
+
+
+@given(NUMBERS, NUMBERS, st.integers(0, 3 * DAY), st.sampled_from(Coin), st.booleans())
+def test_a_bill_is_the_sum_of_its_parts_and_its_fees_come_on_top_of_what_clore_calls_spend(
+    spend: Decimal, creation: Decimal, age: int, coin: Coin, spot: bool
+) -> None:
+    row = order(currency=coin.value, spend=str(spend), creation_fee=str(creation), spot=spot or None)
+    got = bill(row, fees("0.05"), RATES, api_now=1_000_000 + age)
+    assert got.total_usd == got.rent_usd + got.fee_usd + got.creation_fee_usd
+    assert got.rent_usd >= spend * RATES.usd[coin]
+    assert got.fee_usd >= spend * RATES.usd[coin] * Decimal("0.05")
+    assert bool(got.creation_fee_usd) == (age > 600 and creation > 0)
+    told = got.as_dict()
+    assert told["estimated"] and told["total_usd"] == pytest.approx(float(got.total_usd), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("creation", "coin", "age", "usd"),
+    [
+        (0.1, Coin.USD, 600, "0"),
+        (0.1, Coin.USD, 601, "0.1"),
+        (None, Coin.USD, 601, "0.1"),
+        (80, Coin.CLORE, 601, "0.1"),
+        (0.1, Coin.CLORE, 601, "0.1"),  # 0.1 CLORE is next to nothing: if it was meant as USD, that is our loss
+        (0, Coin.USD, 601, "0"),
+    ],
+)
+def test_the_creation_fee_is_taken_after_ten_minutes_in_its_larger_reading(
+    creation: float | None, coin: Coin, age: int, usd: str
+) -> None:
+    row = order(currency=coin.value, creation_fee=creation)
+    assert bill(row, fees(), RATES, api_now=1_000_000 + age).creation_fee_usd == Decimal(usd)
+
+
+def test_an_order_made_here_keeps_its_approved_rate_and_fee_where_the_market_has_none() -> None:
+    row = order(currency="CLORE-Blockchain", spend=1000, creation_fee=0, order_end=1_000_000 + 7_200, expired=True)
+    got = bill(row, fees("0.1"), Rates({Coin.USD: Decimal(1)}), api_now=NOW, lease=lease())
+    assert got == Bill(Decimal(2), Decimal(2), Decimal("0.1"), ZERO)
+
+
+@pytest.mark.parametrize("changes", [{"currency": "dogecoin"}, {"currency": None}, {"price": None}])
+def test_an_active_order_that_nobody_can_price_stops_all_counting(changes: dict[str, Any]) -> None:
+    assert usd_per_hour(order(**changes), fees(), RATES) is None
+    with pytest.raises(UnknownRate, match="order 1 "):
+        shown_orders([order(**changes)], [], fees(), RATES, api_now=NOW)
+
+
+def test_an_ended_order_in_a_coin_without_a_rate_stops_all_counting_for_a_day() -> None:
+    gone = order(currency="bitcoin", expired=True, order_end=NOW - 10)
+    with pytest.raises(UnknownRate, match="order 1 "):
+        shown_orders([], [gone], fees(), Rates({Coin.USD: Decimal(1)}), api_now=NOW)
+    assert shown_orders([], [gone], fees(), Rates({Coin.USD: Decimal(1)}), api_now=NOW + DAY) == []
+
+
+def test_orders_of_the_last_day_count_with_fees_and_those_before_it_do_not() -> None:
+    found = shown_orders(
+        [order(1, spend=2, ct=NOW - 100, creation_fee=0.1), order(9, expired=True, order_end=NOW)],
+        [
+            order(2, spend=3, expired=True, ct=NOW - 2 * DAY, order_end=NOW - DAY + 1),
+            order(3, spend=3, expired=True, ct=NOW - 2 * DAY, order_end=NOW - DAY),
+            order(1, spend=2, expired=True, order_end=NOW),  # listed in both for a moment: it still runs
+        ],
+        fees("0.05"),
+        RATES,
+        api_now=NOW,
+    )
+    assert found == [
+        Shown(1, True, Decimal("1.05"), Decimal("2.2")),
+        Shown(2, False, ZERO, Decimal("3.15")),
+    ]
+
+
+def test_a_long_order_counts_with_a_days_price_at_most_unless_its_bid_may_have_been_higher() -> None:
+    old = {"price": 10, "spend": 70, "ct": NOW - 7 * DAY}
+    (fixed,) = shown_orders([order(**old)], [], fees("0"), RATES, api_now=NOW)
+    (bid,) = shown_orders([order(**old, spot=True)], [], fees("0"), RATES, api_now=NOW)
+    assert [fixed.usd_last_day, bid.usd_last_day] == [Decimal(10), Decimal(70)]
+
+
+@given(st.lists(st.tuples(NUMBERS, st.booleans()), max_size=6))
+def test_what_is_shown_in_all_is_the_sum_of_what_is_shown_of_each(rows: list[tuple[Decimal, bool]]) -> None:
+    active = [order(n, spend=str(spend)) for n, (spend, runs) in enumerate(rows) if runs]
+    ended = [
+        order(n, spend=str(spend), expired=True, order_end=NOW - 1) for n, (spend, runs) in enumerate(rows) if not runs
+    ]
+    apart = [
+        *(one for row in active for one in shown_orders([row], [], fees(), RATES, api_now=NOW)),
+        *(one for row in ended for one in shown_orders([], [row], fees(), RATES, api_now=NOW)),
+    ]
+    assert shown_orders(active, ended, fees(), RATES, api_now=NOW) == apart
+
+
+def test_a_wallet_is_drained_by_ours_until_their_end_and_by_others_throughout() -> None:
+    rows = [order(1), order(2), order(3, currency="bitcoin"), order(4, expired=True)]
+    taken = drained(Coin.USD, rows, {1: lease(1, ends=NOW + 1_800)}, fees("0.05"), Decimal(2), api_now=NOW)
+    assert taken == Decimal("1.05") * (Decimal("0.5") + 2)
+    late = drained(Coin.USD, [order(1)], {1: lease(1, ends=NOW - 60)}, fees(), Decimal(2), api_now=NOW)
+    assert late == 0

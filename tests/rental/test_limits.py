@@ -1,0 +1,110 @@
+"""Limits: what is used is the larger of the record and what Clore shows, and no cap is ever passed."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clore_mcp.money import ZERO
+from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.limits import Refusal, Shown, Used, Wanted, check, usage
+from clore_mcp.state.intents import Reservation
+
+USD = st.decimals("0", "200", places=2)
+IDS = st.integers(1, 6)
+
+
+def reserved(order_id: int | None, worst: Decimal, hourly: Decimal, actual: Decimal | None = None) -> Reservation:
+    gone = None if actual is None else 2.0
+    return Reservation("i", "a", "USD-Blockchain", worst, hourly, 1.0, order_id, gone, actual)
+
+
+OPEN = st.lists(
+    st.builds(reserved, st.none() | IDS, USD, USD), max_size=4, unique_by=lambda one: one.order_id or object()
+)
+PAID = st.lists(st.builds(reserved, st.none() | IDS, USD, USD, USD), max_size=4)
+SHOWN = st.lists(st.builds(Shown, IDS, st.booleans(), USD, USD), max_size=5, unique_by=lambda one: one.order_id)
+
+
+@given(OPEN, PAID, SHOWN)
+def test_each_order_counts_once_with_the_larger_of_the_record_and_what_clore_shows(
+    open_: list[Reservation], paid: list[Reservation], shown: list[Shown]
+) -> None:
+    held = {one.order_id for one in open_}
+    hourly = daily = ZERO
+    active = 0
+    for order_id in {one.order_id for one in [*open_, *paid]} | {one.order_id for one in shown}:
+        mine = [one for one in open_ if one.order_id == order_id]
+        was_paid = sum((one.actual_usd or ZERO for one in paid if one.order_id == order_id), ZERO)
+        seen = [one for one in shown if one.order_id == order_id and order_id is not None]
+        seen_hourly = sum((one.usd_per_hour for one in seen if one.active or order_id in held), ZERO)
+        seen_daily = sum((one.usd_last_day for one in seen), ZERO)
+        hourly += max(sum((one.usd_per_hour for one in mine), ZERO), seen_hourly)
+        if order_id in held:
+            daily += max(sum((one.worst_usd for one in mine), ZERO), seen_daily) + was_paid
+        else:
+            daily += max(was_paid, seen_daily)
+        active += max(len(mine), sum(one.active for one in seen))
+    assert usage(open_, paid, shown) == Used(hourly, daily, active)
+
+
+@given(OPEN, PAID, SHOWN)
+def test_a_lost_state_frees_nothing_that_clore_shows(
+    open_: list[Reservation], paid: list[Reservation], shown: list[Shown]
+) -> None:
+    known, lost = usage(open_, paid, shown), usage([], [], shown)
+    assert lost.usd_per_hour <= known.usd_per_hour
+    assert lost.usd_per_day <= known.usd_per_day
+    assert lost.active_orders <= known.active_orders
+    assert lost.usd_per_day == sum((one.usd_last_day for one in shown), ZERO)
+
+
+def test_an_order_taken_for_gone_that_still_runs_counts_as_active() -> None:
+    used = usage([], [reserved(1, Decimal(9), Decimal(1), Decimal(2))], [Shown(1, True, Decimal(1), Decimal(5))])
+    assert used == Used(Decimal(1), Decimal(5), 1)
+
+
+@given(
+    st.builds(Caps, USD, USD, USD, st.integers(0, 5)),
+    st.builds(Used, USD, USD, st.integers(0, 6)),
+    st.builds(Wanted, USD, USD, USD, st.integers(0, 1)),
+)
+def test_a_wish_is_refused_by_exactly_the_caps_that_it_would_pass(caps: Caps, used: Used, wanted: Wanted) -> None:
+    broken = set()
+    if wanted.usd_per_order and wanted.usd_per_order > caps.usd_per_order:
+        broken.add("usd_per_order")
+    if wanted.usd_per_hour and used.usd_per_hour + wanted.usd_per_hour > caps.usd_per_hour:
+        broken.add("usd_per_hour")
+    if wanted.usd_per_day and used.usd_per_day + wanted.usd_per_day > caps.usd_per_day:
+        broken.add("usd_per_day")
+    if wanted.active_orders and used.active_orders + wanted.active_orders > caps.active_orders:
+        broken.add("active_orders")
+    assert {one.limit for one in check(caps, used, wanted, {})} == broken
+
+
+def test_a_cap_may_be_used_to_the_last_micro_dollar_and_not_one_further() -> None:
+    caps = Caps(usd_per_hour=Decimal("0.42"))
+    fits = Wanted(Decimal("0.42"), Decimal(1), Decimal(1))
+    assert check(caps, Used(ZERO, ZERO, 0), fits, {}) == []
+    (no,) = check(caps, Used(Decimal("0.000001"), ZERO, 0), fits, {"usd_per_hour": "limits.toml"})
+    assert no.limit == "usd_per_hour"
+    assert no.change == "the operator, with CLORE_MAX_USD_PER_HOUR (limits.toml now)"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "text"),
+    [
+        (Refusal("usd_per_day", Decimal(100), Decimal("99.99999"), Decimal("0.421"), "x"),
+         "usd_per_day: $0.4210 needed, $0.00 of $100.00 left"),
+        (Refusal("usd_per_day", Decimal(5), Decimal(9), Decimal(1), "x"),
+         "usd_per_day: $1.00 needed, $0.00 of $5.00 left"),
+        (Refusal("active_orders", Decimal(5), Decimal(5), Decimal(1), "x"), "1 more active order, 5 of 5 in use"),
+        (Refusal("watchdog", ZERO, ZERO, ZERO, "the operator: start one"), "watchdog: the operator: start one"),
+    ],
+)  # fmt: skip
+def test_a_refusal_reads_with_what_is_left_rounded_down(refusal: Refusal, text: str) -> None:
+    assert str(refusal) == text
+    assert refusal.as_dict()["left"] >= 0

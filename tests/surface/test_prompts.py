@@ -1,0 +1,255 @@
+"""The prompts: the shipped files, their form, what they say with and without arguments, and where they are offered."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from mcp import MCPError
+
+from clore_mcp import prompts
+from clore_mcp.errors import SettingsInvalid
+from clore_mcp.prompts import PromptFile, folder, parse, read_all
+from clore_mcp.server import chosen_tools, create_server
+from clore_mcp.settings import Settings
+
+from .conftest import Connect, Mode, say
+
+NAMES = ["auto-rent-below", "connect", "cost-review", "monitor-orders", "rent-cheapest"]
+REPO = Path(__file__).parents[2]
+FILES = {file.name: file for file in read_all(folder())}
+SAMPLE = {
+    "gpu": "RTX 4090",
+    "hours": "2.5",
+    "max_usd_per_hour": "0.41",
+    "countries": "DE, europe",
+    "image": "cloreai/torch:2.0.1",
+    "order_id": "1939941",
+    "every_minutes": "7",
+    "budget_usd_per_day": "12",
+}
+WELL_FORMED = """\
+---
+title: Try it
+description: Try one thing.
+arguments:
+  - name: gpu
+    description: The GPU
+    required: true
+  - name: hours
+    description: How long
+---
+Find {gpu} with `search_servers`.
+
+- For so many hours: {hours}
+
+Ports look like {"8888":"http"} and {gpu} stays.
+"""
+
+
+@pytest.mark.anyio
+async def test_all_five_are_listed_with_title_description_and_described_arguments(connect: Connect, mode: Mode) -> None:
+    async with connect(mode) as client:
+        listed = (await client.list_prompts()).prompts
+    assert [prompt.name for prompt in listed] == NAMES
+    for prompt in listed:
+        assert prompt.title and prompt.description
+        assert all(argument.description for argument in prompt.arguments or [])
+    required = {prompt.name: [a.name for a in prompt.arguments or [] if a.required] for prompt in listed}
+    assert required == {
+        "auto-rent-below": ["gpu", "max_usd_per_hour", "hours"],
+        "connect": [],
+        "cost-review": [],
+        "monitor-orders": [],
+        "rent-cheapest": ["gpu"],
+    }
+
+
+@pytest.mark.anyio
+async def test_every_prompt_renders_with_every_argument_and_with_the_required_ones_alone(
+    connect: Connect, mode: Mode
+) -> None:
+    async with connect(mode) as client:
+        for name, file in FILES.items():
+            everything = {argument.name: SAMPLE[argument.name] for argument in file.arguments}
+            told = await say(client, name, **everything)
+            assert all(value in told for value in everything.values())
+            alone = await say(client, name, **{a.name: SAMPLE[a.name] for a in file.arguments if a.required})
+            assert len(told.splitlines()) > len(alone.splitlines())
+            for text in (told, alone):
+                assert not re.search(r"\{[a-z_]+\}|\n\n\n", text)
+            assert not any(SAMPLE[a.name] in alone for a in file.arguments if not a.required and a.name != "hours")
+
+
+@pytest.mark.anyio
+async def test_a_missing_or_unknown_argument_is_refused_by_name(connect: Connect, mode: Mode) -> None:
+    async with connect(mode) as client:
+        with pytest.raises(MCPError, match=r"auto-rent-below needs max_usd_per_hour and hours\."):
+            await client.get_prompt("auto-rent-below", {"gpu": "4090", "hours": " \u202e "})
+        with pytest.raises(MCPError, match="rent-cheapest has no argument max_pirce; it takes countries, gpu"):
+            await client.get_prompt("rent-cheapest", {"gpu": "4090", "max_pirce": "1"})
+
+
+@pytest.mark.anyio
+async def test_what_the_caller_gives_is_one_clean_line_and_never_filled_in_again(connect: Connect) -> None:
+    async with connect() as client:
+        told = await say(client, "rent-cheapest", gpu="4090\n\n# {hours}\u202e\x1b[2J" + "x" * 900, hours="3")
+    (line,) = [line for line in told.splitlines() if line.startswith("- GPU: ")]
+    assert line.startswith("- GPU: 4090 # {hours}[2Jxxx")
+    assert len(line) <= len("- GPU: ") + prompts.ARGUMENT_MAX
+
+
+@pytest.mark.anyio
+async def test_prompts_need_no_key(connect: Connect, mode: Mode) -> None:
+    async with connect(mode, CLORE_API_KEY="") as client:
+        assert [prompt.name for prompt in (await client.list_prompts()).prompts] == NAMES
+        assert "RTX 4090" in await say(client, "rent-cheapest", gpu="RTX 4090")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("more", "left"),
+    [
+        ({"CLORE_READ_ONLY": "1"}, ["connect", "monitor-orders"]),
+        ({"CLORE_TOOLSETS": "orders"}, ["connect"]),
+        ({"CLORE_TOOLSETS": "market,account"}, []),
+        ({"CLORE_TOOLSETS": "market,orders"}, ["auto-rent-below", "connect", "rent-cheapest"]),
+    ],
+)
+async def test_a_prompt_whose_tools_are_off_is_not_listed(
+    connect: Connect, more: dict[str, str], left: list[str]
+) -> None:
+    async with connect(**more) as client:
+        assert [prompt.name for prompt in (await client.list_prompts()).prompts] == left
+
+
+def test_every_tool_that_a_prompt_names_exists_and_each_names_some(tmp_path: Path) -> None:
+    known = {tool.name for tool in chosen_tools(Settings(state_dir=tmp_path))}
+    for file in FILES.values():
+        named = set(re.findall(r"`([a-z]+_[a-z_]+)`", file.body))
+        assert named and named <= known, file.name
+        assert set(file.tools) == named
+
+
+def test_no_prompt_teaches_a_way_around_the_person() -> None:
+    for file in FILES.values():
+        assert not re.search(r"clore-mcp (approve|settle|stop)|CLORE_APPROVAL|CLORE_MAX|limits\.toml|--yes", file.body)
+    assert "while this chat is open" in FILES["auto-rent-below"].body
+    assert "I am still asked" in FILES["auto-rent-below"].body
+
+
+def test_a_well_formed_file_is_read_as_it_stands() -> None:
+    file = parse(WELL_FORMED, "try", "try.md")
+    assert (file.title, file.description) == ("Try it", "Try one thing.")
+    assert [(a.name, a.description, a.required) for a in file.arguments] == [
+        ("gpu", "The GPU", True),
+        ("hours", "How long", False),
+    ]
+    assert file.tools == {"search_servers": 11}
+    assert file.fill({"gpu": "A100", "hours": None}) == (
+        'Find A100 with `search_servers`.\n\nPorts look like {"8888":"http"} and A100 stays.'
+    )
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) -> None:
+    (tmp_path / "try.md").write_bytes(b"\xef\xbb\xbf" + WELL_FORMED.replace("\n", "\r\n").encode())
+    (tmp_path / "README.md").write_text("Not a prompt.", encoding="utf-8")
+    (read,) = read_all(tmp_path)
+    ours = parse(WELL_FORMED, "try", str(tmp_path / "try.md"))
+    assert read == ours
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        pytest.param("---\ntitle", "title", 1, "must begin with a line ---", id="no-front-matter"),
+        pytest.param("---\nFind", "Find", 14, "must end with a line ---", id="no-end"),
+        pytest.param("title: Try it\n", "", 1, "title is missing", id="no-title"),
+        pytest.param("title: Try it", "title:", 2, "title is empty", id="empty-title"),
+        pytest.param("title: Try it", "title: Try it\ntitle: Again", 3, "title is given twice", id="twice"),
+        pytest.param("arguments:", "arguments: none", 4, "arguments takes its entries on the lines below", id="inline"),
+        pytest.param("arguments:\n", "", 4, "stands before `arguments:`", id="no-list"),
+        pytest.param("  - name: gpu\n", "", 5, "description belongs to an argument", id="no-name"),
+        pytest.param("  - name: gpu", "  - name: GPU", 5, "lower-case letters", id="bad-name"),
+        pytest.param("  - name: hours", "  - name: gpu", 8, "argument gpu is given twice", id="same-argument"),
+        pytest.param("    description: The GPU\n", "", 5, "the argument gpu has no description", id="undescribed"),
+        pytest.param("required: true", "required: yes", 5, "neither true nor false", id="required"),
+        pytest.param("    required", "\trequired", 7, "not a line of front matter", id="tab"),
+        pytest.param("description: Try", "author: Try", 3, "not a line of front matter", id="unknown-key"),
+        pytest.param("many hours: {hours}", "many hours: {hour}", 13, "{hour} is not an argument", id="placeholder"),
+        pytest.param("{hours}", "2", 1, "the argument hours is not used", id="unused"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_name_and_line(old: str, new: str, line: int, what: str) -> None:
+    assert old in WELL_FORMED
+    with pytest.raises(SettingsInvalid) as refused:
+        parse(WELL_FORMED.replace(old, new, 1), "try", "prompts/try.md")
+    assert refused.value.message.startswith(f"prompts/try.md:{line}: ")
+    assert what in refused.value.message
+
+
+def test_an_empty_body_and_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match=r"try\.md:4: nothing follows"):
+        parse("---\ntitle: A\ndescription: B\n---\n\n", "try", "try.md")
+    (tmp_path / "try.md").write_bytes(b"---\ntitle: \xff\n")
+    with pytest.raises(SettingsInvalid, match=r"try\.md:2: this is not UTF-8 text"):
+        read_all(tmp_path)
+
+
+def test_a_misspelled_tool_stops_the_start_and_a_missing_folder_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "try.md").write_text(WELL_FORMED.replace("search_servers", "search_server"), encoding="utf-8")
+    monkeypatch.setattr(prompts, "folder", lambda: tmp_path)
+    with pytest.raises(SettingsInvalid, match=r"try\.md:11: there is no tool `search_server`"):
+        create_server(Settings(state_dir=tmp_path))
+    create_server(Settings(state_dir=tmp_path, read_only=True))
+    monkeypatch.setattr(prompts, "folder", lambda: tmp_path / "gone")
+    create_server(Settings(state_dir=tmp_path))
+    assert "No prompts" in caplog.text
+
+
+def test_importing_reads_no_file() -> None:
+    check = (
+        "import io, sys, pathlib\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None)\n"
+        "import clore_mcp.server\n"
+        "assert not [path for path in opened if path.endswith('.md')], opened\n"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=REPO, timeout=60)
+
+
+def test_the_wheel_carries_the_prompts_and_an_installed_package_finds_them(tmp_path: Path) -> None:
+    pytest.importorskip("build", reason="builds the wheel")
+    pytest.importorskip("hatchling", reason="builds the wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(REPO)]
+    built = subprocess.run(build, check=False, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert built.returncode == 0, built.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    shipped = tmp_path / "site" / "clore_mcp" / "_prompts"
+    assert _texts(shipped) == _texts(REPO / "prompts")
+    ask = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "from clore_mcp import prompts\n"
+        "print(prompts.folder(), *(file.name for file in prompts.read_all(prompts.folder())), sep='\\n')"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", ask], check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60
+    )
+    assert told.stdout.splitlines() == [str(shipped), *NAMES]
+
+
+def _texts(where: Path) -> dict[str, str]:
+    return {path.name: path.read_text(encoding="utf-8") for path in where.glob("*.md")}
+
+
+def test_the_files_are_the_five_of_the_contract() -> None:
+    assert sorted(FILES) == NAMES
+    assert all(isinstance(file, PromptFile) for file in FILES.values())

@@ -1,0 +1,169 @@
+"""The documents say what is there: tables come from the code, links lead somewhere, named commands exist.
+
+After a change that is meant: `CLORE_STORE_DOCS=1 python -m pytest tests/test_docs.py`, then read the diff.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+from mcp import Client
+from mcp.types import Tool
+
+from clore_mcp.cli.main import COMMANDS
+from clore_mcp.rental.caps import Caps
+from clore_mcp.sandbox import SANDBOX_KEY, Options
+from clore_mcp.sandbox.faults import EFFECT
+from clore_mcp.server import create_server
+from clore_mcp.settings import ACCEPTED, DEFAULT_API_URL, DEFAULT_GAP_SECONDS, TOOLSETS, Approval, Watchdog
+from tests.conftest import settings_for
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+LONGEST_README_WORDS = 1_100  # three minutes of reading, tables skimmed
+
+
+def text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def hold_against(path: Path, name: str, wanted: str) -> None:
+    """The block between the two marks is `wanted`; stored first where that is asked for."""
+    block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
+    if os.environ.get("CLORE_STORE_DOCS"):
+        path.write_text(block.sub(lambda _: f"{wanted}\n", text(path)), encoding="utf-8")
+    found = block.search(text(path))
+    assert found is not None, f"{path.name} has no block {name}"
+    assert found[0] == f"{wanted}\n"
+
+
+def effect(tool: Tool) -> str:
+    notes = tool.annotations
+    assert notes is not None
+    if notes.read_only_hint:
+        return "reads"
+    return "ends" if notes.destructive_hint else "spends"
+
+
+def tool_table(tools: Iterable[Tool]) -> str:
+    """One row a tool: its name, the first sentence of its description, what it may do."""
+    rows = [(f"`{tool.name}`", re.split(r"(?<=\.) ", tool.description or "")[0], effect(tool)) for tool in tools]
+    return table(("tool", "", ""), rows)
+
+
+def option_table() -> str:
+    """One row an option of the sandbox: its default, what else it takes where that is a short list, its meaning."""
+    hints = get_type_hints(Options, include_extras=True)
+    rows = []
+    for field in fields(Options):
+        kind, meaning = get_args(hints[field.name])
+        default = getattr(Options(), field.name)
+        words = {"True": "on", "False": "off", "()": "none", str((SANDBOX_KEY,)): "one made-up key"}
+        others = [choice for choice in get_args(kind) if get_origin(kind) is Literal and choice != default]
+        shown = words.get(str(default), str(default)) + (f" (or {', '.join(others)})" if others else "")
+        rows.append((f"`{field.name}`", shown, meaning))
+    return table(("option", "default", "meaning"), rows)
+
+
+def fault_table() -> str:
+    """One row a fault."""
+    return table(
+        ("kind", "the request is"), ((f"`{kind}`", "done" if done else "not done") for kind, done in EFFECT.items())
+    )
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> Client:
+    return Client(create_server(settings_for({}, tmp_path)))
+
+
+@pytest.mark.anyio
+async def test_the_readme_has_the_servers_tools(client: Client) -> None:
+    async with client:
+        tools = (await client.list_tools()).tools
+    hold_against(README, "tools", tool_table(tools))
+
+
+@pytest.mark.anyio
+async def test_the_readme_names_every_prompt_and_resource_and_no_other(client: Client) -> None:
+    async with client:
+        prompts = {prompt.name for prompt in (await client.list_prompts()).prompts}
+        uris = {str(one.uri) for one in (await client.list_resources()).resources}
+        uris |= {one.uri_template for one in (await client.list_resource_templates()).resource_templates}
+    told = text(README)
+    passage = told[told.index("Prompts, to pick") : told.index("## What you have in a terminal")]
+    assert set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", passage)) == prompts
+    assert set(re.findall(r"`(clore://[^`]+)`", passage)) == uris
+
+
+def test_the_sandbox_page_has_every_option_and_fault() -> None:
+    hold_against(ROOT / "docs" / "sandbox.md", "options", option_table())
+    hold_against(ROOT / "docs" / "sandbox.md", "faults", fault_table())
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", text(path)):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_named_commands_exist(path: Path) -> None:
+    named = set(re.findall(r"clore-mcp ([a-z]+)", " ".join(re.findall(r"`[^`]+`|```.*?```", text(path), re.DOTALL))))
+    assert named <= {command.name for command in COMMANDS}
+
+
+def test_the_readme_names_every_command() -> None:
+    assert all(f"`clore-mcp {command.name}" in text(README) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_named_variables_exist(path: Path) -> None:
+    assert set(re.findall(r"\bCLORE_[A-Z_]+[A-Z]\b", text(path))) - {"CLORE_MAX"} <= ACCEPTED.keys()
+
+
+def settings_rows() -> Iterator[tuple[str, str]]:
+    for line in text(ROOT / "docs" / "settings.md").splitlines():
+        if found := re.match(r"\| `(CLORE_[A-Z_]+)` \| ([^|]+) \|", line):
+            yield found[1], found[2].strip("` ")
+
+
+def test_each_setting_has_its_row() -> None:
+    assert [name for name, _ in settings_rows()] == list(ACCEPTED)
+
+
+def test_the_settings_page_has_the_real_defaults(tmp_path: Path) -> None:
+    told = dict(settings_rows())
+    real = settings_for({}, tmp_path)
+    assert told["CLORE_API_URL"] == DEFAULT_API_URL == real.api_url
+    assert float(told["CLORE_REQUEST_GAP_SECONDS"]) == DEFAULT_GAP_SECONDS
+    assert told["CLORE_APPROVAL"] == Approval.ASK == real.approval
+    assert told["CLORE_WATCHDOG"] == Watchdog.AUTO == real.watchdog
+    assert (told["CLORE_READ_ONLY"], told["CLORE_TOOLSETS"]) == ("off", "all")
+    assert (real.read_only, real.toolsets) == (False, frozenset(TOOLSETS))
+    for cap in Caps.__dataclass_fields__:
+        assert told[f"CLORE_MAX_{cap.upper()}"] == str(getattr(real.limits, cap))
+
+
+def test_sections_that_the_code_refers_to_exist() -> None:
+    heads = set(re.findall(r"^#+ ([0-9.]+?)\.? ", text(ROOT / "docs" / "clore-api.md"), re.MULTILINE))
+    for path in (ROOT / "clore_mcp").rglob("*.py"):
+        code = text(path)
+        for number in re.findall(r"clore-api\.md,? (?:section )?([0-9.]*[0-9])|\(section ([0-9.]*[0-9])\)", code):
+            assert next(filter(None, number)) in heads, f"{path.name}: section {number}"
+
+
+def test_the_readme_can_be_read_in_three_minutes() -> None:
+    assert len(text(README).split()) < LONGEST_README_WORDS
