@@ -116,6 +116,11 @@ def shown(value: Decimal, digits: int = 4) -> float:
     return float(value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN, _WIDE))
 
 
+def shown_up(usd: Decimal) -> float:
+    """A cost for a reply: rounded up to four places, as `dollars` shows it to a person."""
+    return float(usd.quantize(Decimal("0.0001"), ROUND_CEILING, _WIDE))
+
+
 def dollars(usd: Decimal, *, up: bool = True) -> str:
     """USD for a person, '$0.42' or '$0.0042': a cost is rounded up, what is left (`up=False`) is rounded down."""
     places = 2 if abs(usd) >= 1 else 4

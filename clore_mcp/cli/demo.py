@@ -19,6 +19,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.yes and (sys.stdin is None or not sys.stdin.isatty()):
         print("clore-mcp demo: nobody can answer here: run it in a terminal, or with --yes.", file=sys.stderr)
         return 2
-    from clore_mcp.cli.demo_tour import give_tour
+    from clore_mcp.cli.demo_connection import give_tour
 
     return give_tour(yes=arguments.yes)

@@ -1,26 +1,17 @@
-"""The tour: seven steps over a real connection, each checked for what it claims. Nothing here knows the server's code.
-
-Ctrl-C, `q` and a step that failed all leave by the same door: the client closes the server's stdin and waits for its
-end, and the folder with everything that the tour wrote is removed.
-"""
+"""The tour: seven steps, each checked for what it claims. It sees what any MCP client sees, and nothing of our code."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
+from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
-from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, Implementation, TextContent
+from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, TextContent
 
 from clore_mcp import __version__
 from clore_mcp.cli.demo_screen import Key, Screen, ctrl_c_raises
@@ -35,12 +26,8 @@ _WISH: Final = {
 _IMAGE: Final = "cloreai/jupyter:ubuntu24.04-v2"
 _HOURS: Final = 2
 _STEPS: Final = 7
-_PATIENCE_SECONDS: Final = 90.0
 _MICRO: Final = 0.0000011  # results have six places; a float's last bit is no error
 _FOURTH_PLACE: Final = 0.0001  # prices per hour are rounded to four
-_LOG_SHOWN: Final = 8
-# A made-up public key that has no private half, so that the tour neither needs nor touches anyone's ~/.ssh.
-_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNsb3JlLW1jcCBkZW1vLCBhIGtleSBvZiBub2JvZHkh demo"
 
 
 class Stopped(Exception):
@@ -63,92 +50,6 @@ class Broken(Stopped):
     """A step did not do what it shows."""
 
     code = 1
-
-
-def give_tour(*, yes: bool) -> int:
-    """Run the tour; its exit code."""
-    logging.getLogger("mcp").addHandler(logging.NullHandler())  # the SDK's notes must not garble the tour
-    screen = Screen()
-    with tempfile.TemporaryDirectory(prefix="clore-demo-", ignore_cleanup_errors=True) as folder:
-        log = Path(folder, "server.log")
-        try:
-            with log.open("w", encoding="utf-8") as errors:
-                anyio.run(_connected, screen, Path(folder), errors, yes)
-        except KeyboardInterrupt:
-            stop: Stopped = Interrupted()
-        except Stopped as stopped:
-            stop = stopped
-        else:
-            return 0
-        _part(screen, stop, log)
-    return stop.code
-
-
-async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool) -> None:
-    """Start the server, give the tour, end the server. Raises how it ended, if not at its last step."""
-    tour = Tour(screen, yes=yes)
-    tour.welcome()
-    stop: Stopped | None = None
-    try:
-        async with Client(
-            stdio_client(_server(folder), errlog=errors),
-            elicitation_callback=tour.answer,
-            read_timeout_seconds=_PATIENCE_SECONDS,
-            client_info=Implementation(name="clore-mcp demo", version=__version__),
-        ) as client:
-            try:
-                await tour.give(client)
-            except Stopped as stopped:  # raised again outside, where no task group wraps it
-                stop = stopped
-    except (MCPError, OSError, ExceptionGroup) as error:
-        stop = stop or Broken(f"{tour.step}: the connection to the server failed: {_innermost(error)}")
-    finally:
-        screen.idle()
-    if stop is not None:
-        raise stop
-    tour.goodbye()
-
-
-def _server(folder: Path) -> StdioServerParameters:
-    """The real server with a simulated market, in folders of its own, with next to nothing of our environment."""
-    home = folder / "home"
-    home.mkdir()
-    folders = (
-        "HOME",
-        "USERPROFILE",
-        "APPDATA",
-        "LOCALAPPDATA",
-        "WIN_PD_OVERRIDE_APPDATA",
-        "WIN_PD_OVERRIDE_LOCAL_APPDATA",
-    )
-    env = dict.fromkeys(folders, str(home))
-    env["CLORE_STATE_DIR"] = str(folder / "state")
-    env["CLORE_SSH_PUBLIC_KEY"] = _KEY
-    if "PYTHONPATH" in os.environ:
-        env["PYTHONPATH"] = os.environ["PYTHONPATH"]
-    return StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp", "--sandbox"], env=env)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """What really happened, without the task groups round it."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _part(screen: Screen, stop: Stopped, log: Path) -> None:
-    """Say why the tour ends here."""
-    screen.idle()
-    if isinstance(stop, Broken):
-        print(f"\nclore-mcp demo: {stop}", file=sys.stderr)
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        for line in [line for line in lines if line.strip(" |^")][-_LOG_SHOWN:]:
-            print(f"  server: {line}", file=sys.stderr)
-        return
-    screen.gap()
-    screen.say("The tour ends here. The simulated market is gone, and all that ran in it. Nothing was spent.")
-    if isinstance(stop, Left):
-        screen.say("Come back any time: clore-mcp demo")
 
 
 class Tour:

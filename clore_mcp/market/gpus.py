@@ -21,6 +21,7 @@ MIXED: Final = "Mixed GPUs"
 UNKNOWN: Final = "Unknown GPU"
 _MAX_COUNT: Final = 999
 _NEAREST: Final = 5
+_READINGS: Final = 4
 _CUTOFF: Final = 0.4  # difflib ratio; below it a "nearest" name is noise
 
 
@@ -100,7 +101,20 @@ class _Name:
 
 
 def canonical(text: str, vram_gb: float | None = None) -> str:
-    """The one spelling of a model, whoever wrote it: 'NVIDIA GeForce RTX 4090' is 'RTX 4090'."""
+    """The one spelling of a model, whoever wrote it: 'NVIDIA GeForce RTX 4090' is 'RTX 4090'.
+
+    A spelling is final: read again, it stays. Dropping a repeated word can bring two others together that mean one
+    thing ("rtx p106 rtx 100"), so it is read until it does.
+    """
+    for _ in range(_READINGS):
+        spelled = _spell(text, vram_gb)
+        if spelled == text:
+            break
+        text = spelled
+    return text
+
+
+def _spell(text: str, vram_gb: float | None) -> str:
     name = _read(_WIRE_COUNT.sub("", clean(text, 2 * NAME_LIMIT), count=1))
     if "mixed" in name.tokens:
         return MIXED

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import Fees, OrderType, Rates
-from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice
+from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
 
 Wallet = Mapping[Coin, Decimal | None]
 
 # USD per hour for a whole server: outside this a listing is a typing mistake or a trap, not an offer.
 SANE_USD_PER_HOUR: Final = (Decimal("0.0001"), Decimal(10_000))
-_MICRO: Final = Decimal("0.000001")
 
 
 class Unpriced(StrEnum):
@@ -119,16 +118,12 @@ def cost(priced: Priced, order_type: OrderType, hours: Decimal, fees: Fees) -> C
     """What `hours` at this price come to. The creation fee always counts, although Clore waives it for ten minutes."""
     rent = priced.day.value * priced.usd_per_coin * hours / HOURS_PER_DAY
     return Cost(
-        rent_usd=_up(rent),
-        fee_usd=_up(rent * priced.fee),
-        creation_fee_usd=_up(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)),
+        rent_usd=up_to_micro(rent),
+        fee_usd=up_to_micro(rent * priced.fee),
+        creation_fee_usd=up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)),
     )
 
 
 def _worst(offers: Mapping[Coin, Priced | Unpriced]) -> Unpriced:
     reasons = {offer for offer in offers.values() if isinstance(offer, Unpriced)}
     return next((reason for reason in (Unpriced.ABSURD, Unpriced.NO_RATE) if reason in reasons), Unpriced.NO_PRICE)
-
-
-def _up(usd: Decimal) -> Decimal:
-    return usd.quantize(_MICRO, ROUND_CEILING)

@@ -61,7 +61,7 @@ def _image(text: str) -> str:
     return text
 
 
-def _id(number: int) -> int:
+def possible_id(number: int) -> int:
     if number > _ID_MAX:
         raise ValueError("is no id; take one from search_servers or list_orders")
     return number
@@ -85,7 +85,7 @@ class CreateOrder(Ask):
 
     verb: ClassVar[str] = "create_order"
 
-    server_id: Annotated[int, Field(gt=0, description="From search_servers."), AfterValidator(_id)]
+    server_id: Annotated[int, Field(gt=0, description="From search_servers."), AfterValidator(possible_id)]
     image: Annotated[
         str,
         Field(description="Docker image, e.g. cloreai/jupyter:ubuntu24.04-v2 (has SSH and Jupyter)."),
@@ -108,7 +108,7 @@ class CreateOrder(Ask):
         Field(description="Default: the cheapest that host and wallet allow."),
     ] = None
     fallback_server_ids: Annotated[
-        list[Annotated[int, Field(gt=0), AfterValidator(_id)]] | None,
+        list[Annotated[int, Field(gt=0), AfterValidator(possible_id)]] | None,
         Field(max_length=4, description="Tried in order if the first is gone; shown to the person."),
     ] = None
     ports: Annotated[
@@ -205,7 +205,7 @@ class SetSpotPrice(Ask):
 
     verb: ClassVar[str] = "set_spot_price"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(_id)]
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     bid_usd_per_hour: Annotated[
         float,
         Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included."),
@@ -223,7 +223,7 @@ class CancelOrder(Ask):
 
     verb: ClassVar[str] = "cancel_order"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(_id)]
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     issue: Annotated[
         str | None,
         Field(max_length=2048, description="What was wrong with the host, for Clore; omit if nothing."),

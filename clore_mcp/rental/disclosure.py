@@ -6,13 +6,14 @@ clamped and quoted: a CPU name must not argue for its own approval.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from clore_mcp.market.pricing import Cost
-from clore_mcp.money import dollars, plain
+from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.text import clean
@@ -22,6 +23,11 @@ _COMMAND_SHOWN: Final = 300
 _ENV_NAMES_SHOWN: Final = 20
 _IMAGE_SHOWN: Final = 256  # whole: an image must not hide behind a long and honest beginning
 _QUOTE_MARKS: Final = str.maketrans(dict.fromkeys('"“”„‟″‶＂ʺ˝❝❞〝〞〟״〃ˮ', "'"))  # all that look like the closing one
+_USD_SHOWN: Final = Decimal("0.0001")
+_PRODUCT: Final = re.compile(
+    r"\d{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?\d{2,5}[A-Z]{0,2}(-\d{3})?"
+    r"( (Ti|SUPER|Laptop|Ada|NVL|XT|XTX|D|\d{1,3}GB))*\Z"
+)
 _LINE_END: Final = " ⏎ "  # a line of a script stays visible as a line: a comment ends where it ends
 
 
@@ -42,7 +48,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
     """The question before a rental."""
     first = terms.candidates[0]
     lines = [
-        f"Rent {_gpus(first)} for {_hours(terms.hours)}, {dollars(cost.total_usd)} in all?",
+        f"Rent {_gpus(first)} for {_hours(terms.hours)}, {dollars(sum(_parts(cost), ZERO))} in all?",
         f"Server {first.server_id}: {_gpus(first)}, {first.country}, reliability {plain(first.reliability)},"
         f" CPU {quoted(first.cpu, 40)}",
         _price_line(first, terms, cost),
@@ -69,22 +75,29 @@ def cancel_question(
     """The question before an order is cancelled."""
     whose = "" if made_here else "\nIt was not made here: it may be someone else's work."
     return (
-        f"Cancel order {order_id} ({quoted(what, 60)}, {dollars(usd_per_hour)} per hour,"
+        f"Cancel order {order_id} ({_hardware(what)}, {dollars(usd_per_hour)} per hour,"
         f" {dollars(spent_usd)} spent so far)?\n"
         f"Its container and all data in it are deleted; the meter stops.{whose}\n"
-        f"Quote {quote_id}."
+        f"Quote {quote_id}. Without a yes it runs on and bills."
     )
 
 
 def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
-    native = (
-        f"{plain(first.listed_per_day)} {first.coin.ticker} per day {'bid' if terms.order_type == 'spot' else 'listed'}"
-    )
+    kind = "bid" if terms.order_type == "spot" else "listed"
+    native = f"{plain(first.listed_per_day)} {first.coin.ticker} per day {kind}"
+    room = "" if first.coin is Coin.USD else f", 3 % of it room for the {first.coin.ticker} rate"
+    rent, fee, creation = map(dollars, _parts(cost))
     fees = " (fees assumed at the highest documented: Clore did not say)" if terms.fees_assumed else ""
     return (
-        f"Price: at most {dollars(first.ceiling_usd_per_hour)} per hour with fees, {native};"
-        f" {_hours(terms.hours)} = {dollars(cost.rent_usd)} rent + {dollars(cost.fee_usd)} fee"
-        f" + {dollars(cost.creation_fee_usd)} creation fee{fees}"
+        f"Price: {rent} rent + {fee} fee + {creation} creation fee ({native}){fees};"
+        f" at most {dollars(first.ceiling_usd_per_hour)} per hour with fees{room}"
+    )
+
+
+def _parts(cost: Cost) -> tuple[Decimal, ...]:
+    """The parts as they are shown, so that they add up to the total that is shown."""
+    return tuple(
+        part.quantize(_USD_SHOWN, ROUND_CEILING) for part in (cost.rent_usd, cost.fee_usd, cost.creation_fee_usd)
     )
 
 
@@ -120,7 +133,12 @@ def _fallback_lines(others: Iterable[Candidate]) -> Iterable[str]:
 
 
 def _gpus(candidate: Candidate) -> str:
-    return f"{candidate.gpu_count}x {quoted(candidate.gpu, 40)}"
+    return _hardware(f"{candidate.gpu_count}x {candidate.gpu}")
+
+
+def _hardware(text: str) -> str:
+    """'2x RTX 4090'; a name that is no product name is somebody's words, and quoted."""
+    return text if _PRODUCT.match(text) else quoted(text, 60)
 
 
 def _hours(hours: Decimal) -> str:

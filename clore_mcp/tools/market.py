@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, choose, prices_of
@@ -17,6 +17,7 @@ from clore_mcp.market.search import Found, search
 from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.money import Coin, shown
+from clore_mcp.rental.asks import possible_id
 from clore_mcp.services import Services
 from clore_mcp.text import clean
 from clore_mcp.tools.asking import services_of
@@ -176,7 +177,8 @@ async def search_servers(ask: SearchServers, ctx: Context[Services]) -> SearchAn
 
 
 async def get_server(
-    server_id: Annotated[int, Field(gt=0, description="From search_servers.")], ctx: Context[Services]
+    server_id: Annotated[int, Field(gt=0, description="From search_servers."), AfterValidator(possible_id)],
+    ctx: Context[Services],
 ) -> ServerAnswer:
     """Show one server in full: its price in every coin, and its spot market with the bid that would win now.
     Use it before a spot bid, or to compare finalists; search_servers has the rest."""

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from clore_mcp.money import shown
-from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice
+from clore_mcp.money import shown, shown_up
+from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice, possible_id
 from clore_mcp.services import Services
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import Answer, tool
@@ -203,7 +203,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[Services]) -> QuoteAnswer:
         fee_usd=round(float(cost.fee_usd), 6),
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
         total_usd=round(float(cost.total_usd), 6),
-        worst_case_usd=shown(first.worst_usd),
+        worst_case_usd=shown_up(found.terms.worst_usd),
         currency=first.coin.value,
         price_per_day=float(first.listed_per_day),
         allowed=not found.refusals,
@@ -247,7 +247,7 @@ async def list_orders(
 
 async def wait_for_order(
     ctx: Context[Services],
-    order_id: Annotated[int, Field(gt=0, description="From create_order.")],
+    order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_id)],
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 45,
 ) -> WaitAnswer:
     """Wait until an order's container is up and its SSH port answers, then show the SSH command. Deploying takes 2 to 5

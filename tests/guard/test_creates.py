@@ -331,3 +331,45 @@ async def test_an_answer_that_takes_long_is_in_progress_and_the_same_call_gets_t
     assert again["repeated"]
     assert len(world.sent()) == 1
     check_invariants(world)
+
+
+async def test_a_create_that_waits_is_not_abandoned_by_its_own_process(world: World, process: Processes) -> None:
+    services = await process(patient(send_within=0.3, orphan=0.1))
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    world.options(rate_limit="arrival", interval=0.0, create_interval=2.0, retry_after=True)
+    world.take_create_slot()
+    renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
+    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    await asyncio.sleep(0.8)
+    assert [row["state"] for row in world.intents()] == ["reserved"]
+    await services.overview.orders(max_age_seconds=0)
+    assert (await renting)["status"] == "created"
+    check_invariants(world)
+
+
+async def test_a_create_that_waits_is_not_sent_once_its_quote_is_settled(world: World, services: Services) -> None:
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    world.options(rate_limit="arrival", interval=0.0, create_interval=1.0, retry_after=True)
+    world.take_create_slot()
+    renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
+    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    told = '{"status": "failed", "attempts": [], "next": "given up by another process"}'
+    world.change("UPDATE quotes SET state = 'settled', outcome = ?", told)
+    assert (await renting)["status"] == "failed"
+    assert [row["code"] for row in world.sent()] == [2, 5]
+    check_invariants(world)
+
+
+async def test_another_process_leaves_a_create_alone_while_its_owner_looks(world: World, process: Processes) -> None:
+    brief = patient(send_within=0.2, window=0.2, look=4.0)
+    first, second = await process(brief), await process(brief)
+    world.fault("late_visible", seconds=90.0)
+    renting = asyncio.ensure_future(call(first, wish(world.free()[0])))
+    await asyncio.to_thread(world.await_request, "create_order", effect=True)
+    await asyncio.sleep(0.8)
+    await second.overview.orders(max_age_seconds=0)
+    assert [row["state"] for row in world.intents()] == ["sending"], "nobody else gives it up"
+    assert (await renting)["status"] == "created"
+    check_invariants(world)

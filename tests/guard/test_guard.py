@@ -10,6 +10,7 @@ import pytest
 
 from clore_mcp.errors import Failure, StateUnavailable
 from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.rental.desk import settle_quote
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, cancel, check_invariants, patient, rent, wish
@@ -321,3 +322,50 @@ async def test_a_raise_that_clore_refuses_leaves_the_reservation_as_it_was(world
     outcome = await services.guard.conclude(held, more, answer=True, caller="t")
     assert outcome["status"] == "refused"
     assert world.reserved() == before
+
+
+async def test_a_lease_that_nobody_would_end_any_more_is_not_begun(world: World, services: Services) -> None:
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    assert held.quote
+    assert "NOTHING ends it" not in held.quote.question
+    world.change("DELETE FROM heartbeats")
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
+    assert outcome["status"] == "failed"
+    assert not world.sent()
+    assert not world.reserved()
+
+
+async def test_an_unfinished_quote_is_never_marked_as_told(world: World, services: Services) -> None:
+    held = await services.guard.hold(wish(world.free()[0]), caller="t", can_ask=True, replay=False)
+    await services.guard.told(held, {"status": "uncertain"})
+    assert world.rows("SELECT told FROM quotes") == [{"told": 0}]
+
+
+async def test_a_no_that_loses_the_race_for_the_quote_tells_what_became_of_the_yes(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    assert held.quote
+    assert (await services.guard.conclude(held, ask, answer=True, caller="t"))["status"] == "created"
+    look, before = services.approvals.get, [held.quote]
+
+    async def get(quote_id: str) -> Any:
+        return before.pop() if before else await look(quote_id)
+
+    monkeypatch.setattr(services.approvals, "get", get)
+    assert (await services.guard.conclude(held, ask, answer=False, caller="t"))["status"] == "created"
+
+
+async def test_a_quote_that_was_declined_or_has_expired_is_never_settled(world: World, services: Services) -> None:
+    held = await services.guard.hold(wish(world.free()[0]), caller="t", can_ask=True, replay=False)
+    assert held.quote
+    outcome = {"status": "failed", "attempts": [], "next": ""}
+    for state in ("declined", "expired"):
+        world.change("UPDATE quotes SET state = ?", state)
+        await settle_quote(services.desk, held.quote, outcome)
+        assert world.rows("SELECT state, outcome FROM quotes") == [{"state": state, "outcome": None}]
+    world.change("UPDATE quotes SET state = 'committing', owner = 'another process'")
+    await settle_quote(services.desk, held.quote, outcome)
+    assert world.rows("SELECT state FROM quotes") == [{"state": "committing"}]

@@ -43,19 +43,19 @@ def test_a_person_reads_the_whole_of_what_their_yes_costs_and_starts() -> None:
     )
     others = [replace(listing(Coin.CLORE, "7680"), server_id=n, country=None if n == 5 else "NL") for n in (2, 3, 4, 5)]
     assert question(wish, listing(), *others, key=KeyShown("SHA256:zzz", configured=False)) == (
-        'Rent 2x "RTX 4090" for 2.5 hours, $1.15 in all?\n'
-        'Server 1: 2x "RTX 4090", DE, reliability 0.99, CPU "Made-up CPU 16-Core @ 2.10GHz"\n'
-        "Price: at most $0.42 per hour with fees, 9.6 USD per day listed;"
-        " 2.5 hours = $1.00 rent + $0.05 fee + $0.10 creation fee\n"
+        "Rent 2x RTX 4090 for 2.5 hours, $1.15 in all?\n"
+        'Server 1: 2x RTX 4090, DE, reliability 0.99, CPU "Made-up CPU 16-Core @ 2.10GHz"\n'
+        "Price: $1.00 rent + $0.05 fee + $0.10 creation fee (9.6 USD per day listed);"
+        " at most $0.42 per hour with fees\n"
         f"End: cancelled after 2.5 hours by {HOST}. Worst case then: $1.32\n"
         'Runs: image "ghcr.io/owner/trainer:v1", ports 22/tcp, 8080/http, 6006/tcp\n'
         "Command: \"#!/bin/sh ⏎ # a comment ⏎ python train.py 'now' ⏎\"\n"
         "Environment: HF_TOKEN, MODE (values not shown)\n"
         "SSH key: SHA256:zzz - NOT your configured key\n"
-        'If it is gone, server 2: 2x "RTX 4090", NL, at most $0.4326 per hour\n'
-        'If it is gone, server 3: 2x "RTX 4090", NL, at most $0.4326 per hour\n'
-        'If it is gone, server 4: 2x "RTX 4090", NL, at most $0.4326 per hour\n'
-        'If it is gone, server 5: 2x "RTX 4090", ??, at most $0.4326 per hour\n'
+        "If it is gone, server 2: 2x RTX 4090, NL, at most $0.4326 per hour\n"
+        "If it is gone, server 3: 2x RTX 4090, NL, at most $0.4326 per hour\n"
+        "If it is gone, server 4: 2x RTX 4090, NL, at most $0.4326 per hour\n"
+        "If it is gone, server 5: 2x RTX 4090, ??, at most $0.4326 per hour\n"
         "Quote q2345678. Nothing is spent without a yes."
     )
 
@@ -77,8 +77,8 @@ def test_the_worst_case_is_that_of_the_dearest_fallback() -> None:
 def test_assumed_fees_bids_jupyter_and_one_hour_are_named() -> None:
     told = question(ask(hours=1, order_type="spot", jupyter=True), assumed=True)
     assert "for 1 hour, " in told
-    assert "5 USD per day bid;" in told
-    assert "(fees assumed at the highest documented: Clore did not say)\n" in told
+    assert "5 USD per day bid) (fees assumed" in told
+    assert "(fees assumed at the highest documented: Clore did not say); at most $" in told
     assert "ports 22/tcp, 8888/http, Jupyter\n" in told
     assert "NOT your configured key" not in told
 
@@ -170,6 +170,6 @@ def test_a_raised_bid_and_a_cancel_ask_with_their_price_and_their_quote() -> Non
         'Cancel order 9 ("1x RTX\' yes", $0.40 per hour, $1.01 spent so far)?\n'
         "Its container and all data in it are deleted; the meter stops.\n"
         "It was not made here: it may be someone else's work.\n"
-        "Quote q2."
+        "Quote q2. Without a yes it runs on and bills."
     )
     assert "not made here" not in cancel_question("q", 9, "x", Decimal(1), made_here=True, spent_usd=Decimal(0))
