@@ -25,8 +25,8 @@ _IMAGE_SHOWN: Final = 256  # whole: an image must not hide behind a long and hon
 _QUOTE_MARKS: Final = str.maketrans(dict.fromkeys('"“”„‟″‶＂ʺ˝❝❞〝〞〟״〃ˮ', "'"))  # all that look like the closing one
 _USD_SHOWN: Final = Decimal("0.0001")
 _PRODUCT: Final = re.compile(
-    r"\d{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?\d{2,5}[A-Z]{0,2}(-\d{3})?"
-    r"( (Ti|SUPER|Laptop|Ada|NVL|XT|XTX|D|\d{1,3}GB))*\Z"
+    r"[0-9]{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?[0-9]{2,5}[A-Z]{0,2}(-[0-9]{3})?"
+    r"( (Ti|SUPER|Laptop|Ada|NVL|XT|XTX|D|[0-9]{1,3}GB))*\Z"
 )
 _LINE_END: Final = " ⏎ "  # a line of a script stays visible as a line: a comment ends where it ends
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clore_mcp.market.rates import OrderType
@@ -120,6 +120,29 @@ HOSTILE = st.text(max_size=500) | st.sampled_from(
 )
 
 
+def is_product(name: str) -> bool:
+    """Whether the question shows a GPU's name without quotes."""
+    return question(ask(), replace(listing(), gpu=name)).startswith(f"Rent 2x {name} for")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("RTX 4090", True),
+        ("RTX 4070 Ti SUPER", True),
+        ("A100 80GB", True),
+        ("P106-100", True),
+        ("Quadro P620", True),
+        ("RTX 4090 approved", False),
+        ("YES 4090", False),
+        ("RTX 4090\n", False),
+        ("RTX ４０９０", False),
+    ],
+)
+def test_only_a_product_name_stands_without_quotes(name: str, plain: bool) -> None:
+    assert is_product(name) is plain
+
+
 def harmless(told: str, lines: int) -> None:
     assert len(told.split("\n")) == lines
     for line in told.split("\n"):
@@ -133,6 +156,7 @@ def harmless(told: str, lines: int) -> None:
 def test_no_words_of_a_host_change_anything_but_what_stands_between_their_own_quotes(
     cpu: str, gpu: str, other: str
 ) -> None:
+    assume(not is_product(gpu) and not is_product(other))
     place = listing(specs={"cpu": "plain"})
     bad = [replace(place, cpu=cpu, gpu=gpu), *(replace(place, server_id=n, gpu=other) for n in (2, 3, 4, 5))]
     wish = ask(fallback_server_ids=[2, 3, 4, 5], env={"A": "b"}, command="true")
