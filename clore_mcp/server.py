@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -39,11 +40,14 @@ def create_server(settings: Settings, at_end: Callable[[], None] = lambda: None)
     async def lifespan(_: MCPServer[Services]) -> AsyncIterator[Services]:
         services = build(settings)
         running.append(services)
+        resuming = asyncio.ensure_future(services.resume_leases())
         try:
             yield services
         finally:
             running.remove(services)
+            resuming.cancel()
             with anyio.CancelScope(shield=True):  # a spending step that has begun is seen through
+                await asyncio.wait([resuming])
                 await services.aclose()
             at_end()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import socket
 import time
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from secrets import token_hex
 from typing import Final
 
 from clore_mcp.clore import CloreClient, Gaps, ProcessPacer
+from clore_mcp.errors import Failure
 from clore_mcp.market.snapshot import Market
 from clore_mcp.rental.adopting import Adopting
 from clore_mcp.rental.appraisal import Appraiser
@@ -32,7 +34,11 @@ from clore_mcp.settings import Settings, Watchdog
 from clore_mcp.state.database import Database
 
 _CREATE_GAP_RATIO: Final = 5  # Clore's create limit is five times its general one
+_RESUME_AFTER_SECONDS: Final = 3.0
 _DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,15 @@ class Services:
         """From the first call that knows the account on, this process ends leases, unless the operator says no."""
         if self.settings.watchdog is Watchdog.AUTO and not self.settings.read_only:
             await self.keeper.start()
+
+    async def resume_leases(self, after_seconds: float = _RESUME_AFTER_SECONDS) -> None:
+        """End the leases of an earlier run also when no tool is called; a client that only probes is gone before."""
+        await asyncio.sleep(after_seconds)
+        if self.settings.api_key is not None and await asyncio.to_thread(lambda: self.desk.state.exists):
+            try:
+                await self.keep_leases()
+            except Failure as failure:
+                log.warning("leases of an earlier run are not watched yet: %s", failure.message)
 
     async def aclose(self) -> None:
         """Let spending that has begun come to its end, then close everything."""
@@ -89,6 +104,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         monotonic=time.monotonic,
         ssh_key=lambda: public_key(settings.ssh_public_key, Path.home(), settings.state_dir),
         preferred=settings.currency,
+        program="clore-mcp --sandbox" if settings.api_key_source == "sandbox" else "clore-mcp",
         patience=patience or Patience(),
     )
     appraiser = Appraiser(desk)

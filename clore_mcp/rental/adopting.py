@@ -158,7 +158,11 @@ class Adopting:
                 quote_id=quote.id, intent_id=intent.id, server_id=intent.server_id, matches=len(seen.matches),
             )  # fmt: skip
             attempts = attempts_of(tx, quote, intent, state, earlier)
-            outcome = outcomes.failed(_UNCONFIRMED, attempts) if certain else outcomes.uncertain(intent, attempts)
+            outcome = (
+                outcomes.failed(_UNCONFIRMED, attempts)
+                if certain
+                else outcomes.uncertain(intent, attempts, desk.program)
+            )
             quotes.settle(tx, quote.id, outcome)
             return outcome
 

@@ -81,7 +81,9 @@ class Appraiser:
         evidence = await self.evidence(BROWSING_AGE)
         enforced_by = await self._desk.enforced_by()
         enforced = enforced_by is not None
-        found = [await self._candidate(ask, server_id, evidence, enforced=enforced) for server_id in ask.server_ids]
+        account = await self._desk.readings.account()
+        owed = await self._desk.state.read(lambda tx: owed_now(tx, account))
+        found = [await self._payable(ask, number, evidence, owed, enforced=enforced) for number in ask.server_ids]
         candidates = [one for one in found if isinstance(one, Candidate)]
         misfits = tuple(one for one in found if isinstance(one, Unfit))
         if not candidates:
@@ -117,6 +119,27 @@ class Appraiser:
             refusals=tuple(first[1]),
             wallet_covers_hours=_covered_hours(first[0], evidence, owed, terms.hours),
         )
+
+    async def _payable(
+        self, ask: CreateOrder, server_id: int, evidence: Evidence, owed: Owed, *, enforced: bool
+    ) -> Candidate | Unfit:
+        """The server in the cheapest coin; where that wallet is too small and another is not, in the other."""
+        first = await self._candidate(ask, server_id, evidence, enforced=enforced)
+        if isinstance(first, Unfit) or ask.currency or not _wallet_refusal(first, evidence, owed, ask.exact_hours):
+            return first
+        others = [coin for coin in evidence.snapshot.server(server_id).allowed_coins if coin is not first.coin]
+        found = [
+            await self._candidate(
+                ask.model_copy(update={"currency": coin.value}), server_id, evidence, enforced=enforced
+            )
+            for coin in others
+        ]
+        paid = [
+            one
+            for one in found
+            if isinstance(one, Candidate) and not _wallet_refusal(one, evidence, owed, ask.exact_hours)
+        ]
+        return min(paid, key=lambda one: one.usd_per_hour, default=first)
 
     async def _candidate(
         self, ask: CreateOrder, server_id: int, evidence: Evidence, *, enforced: bool

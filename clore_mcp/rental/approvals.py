@@ -79,7 +79,7 @@ class Approvals:
             "approved": True,
             "committing": True,
             "settled": replay or not quote.told,
-            "declined": replay,
+            "declined": replay or not quote.told,  # a no outside the chat is heard once, then a new wish is one
             "expired": False,
         }
         return quote if keep[quote.state] else None

@@ -70,7 +70,7 @@ class Creating:
         unknown = await self._desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain"))
         ours = await self._desk.state.read(lambda tx: quotes.latest(tx, digest))
         held = next((one for one in unknown if ours is not None and one.quote_id == ours.id), None)
-        return None if held is None else outcomes.repeated(outcomes.uncertain(held, []))
+        return None if held is None else outcomes.repeated(outcomes.uncertain(held, [], self._desk.program))
 
     async def propose(self, ask: CreateOrder, account: str) -> Proposal | dict[str, Any]:
         """What a person would be asked; an outcome where limits or the market leave nothing to ask."""
@@ -214,7 +214,7 @@ class Creating:
                 outcome=await self._settling.settle(intent, quote, sent_api_at=sent_api_at, earlier=tuple(attempts))
             )
         except StateUnavailable:  # money may have moved and can't be recorded: say so; a later look settles the row
-            return Stopped(outcome=outcomes.uncertain(intent, attempts), final=False)
+            return Stopped(outcome=outcomes.uncertain(intent, attempts, self._desk.program), final=False)
 
     async def _refused(
         self, errand: Errand, departure: Departure, error: Refused, attempts: list[dict[str, Any]]

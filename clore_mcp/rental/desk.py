@@ -51,6 +51,7 @@ class Desk:
     monotonic: Callable[[], float]
     ssh_key: Callable[[], SshKey]
     preferred: Coin | None = None
+    program: str = "clore-mcp"  # what a person types to reach this state
     patience: Patience = field(default_factory=Patience)
 
     async def enforced_by(self) -> str | None:

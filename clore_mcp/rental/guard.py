@@ -24,6 +24,8 @@ from clore_mcp.rental.settling import Settling
 from clore_mcp.state.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
+# Each tool answers in its own statuses (the contract): a cancel that failed leaves an order that may still bill.
+_VERB_WORDS = {"cancel_order": {"failed": "unverified"}, "set_spot_price": {"failed": "uncertain"}}
 
 
 class Verb(Protocol):
@@ -130,6 +132,11 @@ class Guard:
 
     async def conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
         """What comes of the call. `answer` is the person's, or None where nobody was asked through the client."""
+        outcome = await self._conclude(held, ask, answer=answer, caller=caller)
+        word = _VERB_WORDS.get(ask.verb, {}).get(outcome["status"])
+        return {**outcome, "status": word} if word else outcome
+
+    async def _conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
         quote = await self._approvals.get(held.quote.id)
@@ -147,7 +154,7 @@ class Guard:
             return await self._follow(quote, ask)  # too late: another process has its yes already
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
-            return outcomes.approval_required(quote.id)
+            return outcomes.approval_required(quote.id, self._desk.program)
         return await self._carry_out(quote, ask, by)
 
     async def told(self, held: Held, outcome: Mapping[str, Any]) -> None:

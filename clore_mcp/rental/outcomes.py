@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.money import dollars, plain, shown
+from clore_mcp.money import dollars, plain, shown, shown_up
 from clore_mcp.rental.desk import iso
 from clore_mcp.rental.limits import Refusal
 from clore_mcp.rental.terms import Candidate, Terms
@@ -26,7 +26,7 @@ def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts
         "server_id": lease.server_id,
         "attempts": list(attempts),
         "usd_per_hour": shown(hourly),
-        "reserved_usd": shown(candidate.worst_usd),
+        "reserved_usd": shown_up(candidate.worst_usd),
         "ends_at": iso(lease.ends_api_at),
         "enforced_by": terms.enforced_by or "nobody",
         "next": f"Call wait_for_order({lease.order_id}) until it is ready. {_ending(terms)}",
@@ -59,13 +59,13 @@ def expired() -> dict[str, Any]:
     return failed("The quote expired before it was used; nothing was spent. Call again for the price as it is now.")
 
 
-def approval_required(quote_id: str) -> dict[str, Any]:
+def approval_required(quote_id: str, program: str) -> dict[str, Any]:
     """A person decides outside the chat."""
     return {
         "status": "approval_required",
         "approval_id": quote_id,
         "attempts": [],
-        "next": f"Ask the person to run `clore-mcp approve {quote_id}` in their own terminal, then call again with"
+        "next": f"Ask the person to run `{program} approve {quote_id}` in their own terminal, then call again with"
         " exactly the same arguments. Nothing is spent until then.",
     }
 
@@ -101,7 +101,7 @@ def failed(why: str, attempts: Attempts = ()) -> dict[str, Any]:
     return {"status": "failed", "attempts": list(attempts), "next": why}
 
 
-def uncertain(intent: Intent, attempts: Attempts) -> dict[str, Any]:
+def uncertain(intent: Intent, attempts: Attempts, program: str) -> dict[str, Any]:
     """An order may run, and nobody can say."""
     return {
         "status": "uncertain",
@@ -109,7 +109,7 @@ def uncertain(intent: Intent, attempts: Attempts) -> dict[str, Any]:
         "attempts": list(attempts),
         "next": f"An order on server {intent.server_id} may be running and billing, but Clore does not show it. Its"
         " cost stays reserved and the server is blocked. list_orders looks again; ask the person to check clore.ai,"
-        f" and if it stays unclear to run `clore-mcp settle {intent.id} --order ID` or `--none`.",
+        f" and if it stays unclear to run `{program} settle {intent.id} --order ID` or `--none`.",
     }
 
 

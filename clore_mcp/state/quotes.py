@@ -115,8 +115,8 @@ def settle(tx: Tx, quote_id: str, outcome: dict[str, Any]) -> None:
 
 
 def tell(tx: Tx, quote_id: str) -> None:
-    """Record that a caller has had the outcome; before there is one, nothing."""
-    tx.run("UPDATE quotes SET told = 1 WHERE id = ? AND state = 'settled'", quote_id)
+    """Record that a caller has had the outcome, or the no; before there is one, nothing."""
+    tx.run("UPDATE quotes SET told = 1 WHERE id = ? AND state IN ('settled', 'declined')", quote_id)
 
 
 def declines_since(tx: Tx, account: str, since: float) -> list[float]:

@@ -192,7 +192,10 @@ async def test_a_no_takes_back_an_unused_yes(world: World, services: Services) -
     outcome = await services.guard.conclude(held, ask, answer=False, caller="t")
     assert outcome["status"] == "declined"
     assert not world.sent()
-    assert (await call(services, ask, can_ask=False, caller="t"))["status"] == "approval_required"
+    lost = await call(services, ask, can_ask=False, caller="t")
+    assert lost["status"] == "declined", "a no that nobody was told is told once"
+    later = await call(services, ask, can_ask=False, caller="t")
+    assert later["status"] == "approval_required", "then it is a new wish"
 
 
 async def test_a_no_that_comes_too_late_is_not_told_as_declined(world: World, services: Services) -> None:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
+import httpx2
 import pytest
 
 from clore_mcp.sandbox import Running
 from tests.conftest import environment
+from tests.story.people import IMAGE, Person, assistant
 
 HELLO = {
     "jsonrpc": "2.0",
@@ -85,3 +88,25 @@ def test_a_malformed_setting_stops_the_start_with_one_line(market: Running, tmp_
     said = done.stderr.decode()
     assert done.returncode == 2 and done.stdout == b""
     assert said.count("\n") == 1 and "CLORE_MAX_USD_PER_DAY" in said and "a lot" in said
+
+
+@pytest.mark.anyio
+async def test_a_new_server_ends_the_lease_of_an_earlier_one_without_being_asked(
+    market: Running, tmp_path: Path
+) -> None:
+    async with assistant(market, tmp_path, "auto", Person(True)) as us:
+        found = await us.call("search_servers", gpu="3060")
+        made = await us.call("create_order", server_id=found["servers"][0]["server_id"], image=IMAGE, hours=1)
+        assert made["status"] == "created"
+    httpx2.post(f"{market.control_url}/clock", json={"advance": 4000}).raise_for_status()
+    process = started(environment(market, tmp_path))
+    try:
+        for _ in range(PATIENCE_SECONDS * 4):
+            (order,) = httpx2.get(f"{market.control_url}/state").json()["orders"]
+            if order["ended_at"]:
+                break
+            await anyio.sleep(0.25)
+    finally:
+        process.terminate()
+        ended(process)
+    assert order["end_reason"] == "cancelled" and order["id"] == made["order_id"]
