@@ -29,7 +29,7 @@ from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.limits import Refusal, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS, bid_within
+from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS, bid_within, reservation_margin
 from clore_mcp.state import intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Reservation
@@ -138,7 +138,7 @@ class Bidding:
         hours = await self._hours_left(row, lease)
         spent = (row.spend or ZERO) * rate * (1 + fee)
         creation = fees.creation_usd(OrderType.SPOT, coin, rate)
-        margin = Decimal(1) if coin is Coin.USD else Decimal("1.10")
+        margin = reservation_margin(coin)
         return Bid(row, coin, rate, fee, day, usd_per_hour, spent + (usd_per_hour * hours + creation) * margin)
 
     async def _hours_left(self, row: OrderRow, lease: Lease | None) -> Decimal:

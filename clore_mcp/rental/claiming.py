@@ -22,14 +22,13 @@ from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.rental.terms import Candidate, Terms, bid_within
+from clore_mcp.rental.terms import Candidate, Terms, bid_within, reservation_margin
 from clore_mcp.state import intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.quotes import Quote
 
 _OURS_FOR_SSHD: Final = ("cloreai/",)  # images that bring their own sshd; others get Clore's entrypoint
-_OTHER_COIN_MARGIN: Final = Decimal("1.10")  # what a reservation in another coin than USD carries on top
 
 
 class Abandoned(Failure):
@@ -233,7 +232,7 @@ def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decima
     asked = listed if price is None else price
     hourly = DayPrice(asked, coin).usd_per_hour(rate) * (1 + fee)
     creation = evidence.fees.creation_usd(terms.order_type, coin, rate)
-    margin = Decimal(1) if coin is Coin.USD else _OTHER_COIN_MARGIN
+    margin = reservation_margin(coin)
     dearer = asked > candidate.ceiling_per_day or hourly > candidate.ceiling_usd_per_hour
     if price is None or dearer or creation > candidate.creation_fee_usd * margin:
         return outcomes.price_moved(server_id, hourly, candidate.ceiling_usd_per_hour)

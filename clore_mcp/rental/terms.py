@@ -149,7 +149,7 @@ def candidate_of(
     ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent as it stands
     ceiling_usd = up_to_micro(max(priced.usd_per_hour, ask.exact_bid or ZERO) * (1 + moving))
     creation = fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)
-    margin = Decimal(1) if priced.coin is Coin.USD else _OTHER_COIN_MARGIN
+    margin = reservation_margin(priced.coin)
     return Candidate(
         server_id=listing.server_id,
         gpu=listing.gpu,
@@ -169,6 +169,11 @@ def candidate_of(
         worst_usd=up_to_micro((ceiling_usd * worst_hours + creation) * margin),
         max_rental_hours=longest,
     )
+
+
+def reservation_margin(coin: Coin) -> Decimal:
+    """What a reservation is multiplied by: in another coin than USD it carries 10 % more, because its rate moves."""
+    return Decimal(1) if coin is Coin.USD else _OTHER_COIN_MARGIN
 
 
 def cost_of(candidate: Candidate, order_type: OrderType, hours: Decimal, fees: Fees) -> Cost:
