@@ -58,9 +58,9 @@ class Closing:
         leases = await desk.state.read(lambda tx: orders.active(tx, account))
         listed = {row.id for row in current.rows if not row.expired}
         missing = [lease for lease in leases if lease.order_id not in listed]
-        for lease in leases:
-            if lease.order_id in listed and lease.missed_at is not None:
-                await desk.state.write(lambda tx, o=lease.order_id: orders.miss(tx, account, o, None))  # type: ignore[misc]
+        back = [lease.order_id for lease in leases if lease.order_id in listed and lease.missed_at is not None]
+        if back:
+            await desk.state.write(lambda tx: [orders.miss(tx, account, order_id, None) for order_id in back])
         if not missing or current.unreadable:
             return
         completed = completed or await desk.readings.completed(BROWSING_AGE)

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -142,16 +143,13 @@ class World:
     # The state behind the program's back
 
     def rows(self, sql: str, *values: object) -> list[Json]:
-        with sqlite3.connect(self.state_dir / FILE_NAME, timeout=10) as db:
+        with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=10)) as db:
             db.row_factory = sqlite3.Row
-            found = [dict(row) for row in db.execute(sql, values)]
-        db.close()
-        return found
+            return [dict(row) for row in db.execute(sql, values)]
 
     def change(self, sql: str, *values: object) -> None:
-        with sqlite3.connect(self.state_dir / FILE_NAME, timeout=10) as db:
+        with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=10)) as db, db:
             db.execute(sql, values)
-        db.close()
 
     def intents(self) -> list[Json]:
         return self.rows("SELECT * FROM intents ORDER BY rowid")

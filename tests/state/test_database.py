@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,8 +77,10 @@ Database(Path(sys.argv[1])).write_now(half)
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Database:
-    return Database(tmp_path / "state")
+def state(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "state")
+    yield database
+    database.close()
 
 
 def script(code: str, folder: Path, *arguments: object) -> subprocess.Popen[str]:

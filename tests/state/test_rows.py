@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from tests.state.rows import ACCOUNT, intent, quote, reservation
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> Database:
-    return Database(tmp_path)
+def state(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path)
+    yield database
+    database.close()
 
 
 @pytest.fixture
