@@ -60,7 +60,7 @@ class Closing:
         missing = [lease for lease in leases if lease.order_id not in listed]
         back = [lease.order_id for lease in leases if lease.order_id in listed and lease.missed_at is not None]
         if back:
-            await desk.state.write(lambda tx: [orders.miss(tx, account, order_id, None) for order_id in back])
+            await desk.state.write(lambda tx: orders.seen_again(tx, account, back))
         if not missing or current.unreadable:
             return
         completed = completed or await desk.readings.completed(BROWSING_AGE)

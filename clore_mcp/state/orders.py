@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -103,6 +103,12 @@ def all_ids(tx: Tx, account: str) -> set[int]:
 def miss(tx: Tx, account: str, order_id: int, at: float | None) -> None:
     """Note (or clear, with None) the first valid reply in which an order was missing."""
     tx.run("UPDATE orders SET missed_at = ? WHERE account = ? AND order_id = ?", at, account, order_id)
+
+
+def seen_again(tx: Tx, account: str, order_ids: Iterable[int]) -> None:
+    """Forget that orders were missing from a reply."""
+    for order_id in order_ids:
+        miss(tx, account, order_id, None)
 
 
 def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_native: Decimal) -> None:
