@@ -99,7 +99,7 @@ class SpendingFrozen(Failure):
     """The operator stopped all spending; looking and cancelling still work."""
 
     code = "spending_frozen"
-    default_hint = "Ask the operator to run `clore-mcp stop --lift` in their own terminal."
+    default_hint = "Only the operator can lift that, in their own terminal."
 
 
 class StateUnavailable(Failure):

@@ -127,7 +127,11 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
     if order["status"] == "ended":
         return f"# Order {order_id} has ended; there is nothing to connect to.\n"
     row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
-    reach = access.Access() if row is None else access.access_of(row, desk.ssh_key() if order["made_here"] else None)
+    reach = (
+        access.Access()
+        if row is None
+        else access.access_of(row, await services.overview.key() if order["made_here"] else None)
+    )
     if reach.ssh is not None:
         return access.ssh_config(order_id, reach.ssh, services.settings.state_dir)
     why = reach.warning or f"it is {order['status']}, and Clore has given it no SSH address yet; read this again later."

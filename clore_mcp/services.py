@@ -105,13 +105,14 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         ssh_key=lambda: public_key(settings.ssh_public_key, Path.home(), settings.state_dir),
         preferred=settings.currency,
         program="clore-mcp --sandbox" if settings.api_key_source == "sandbox" else "clore-mcp",
+        acts=not settings.read_only,
         patience=patience or Patience(),
     )
     appraiser = Appraiser(desk)
     closing = Closing(desk)
     commitments = Commitments()
     settling = Settling(desk, Adopting(desk, closing), commitments)
-    approvals = Approvals(desk.state, time.time)
+    approvals = Approvals(desk.state, time.time, desk.program)
     creating = Creating(desk, appraiser, settling, closing)
     verbs: dict[str, Verb] = {
         "create_order": creating,

@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     """List them, oldest first."""
     state = Database(settings_of(arguments).state_dir)
     try:
-        waiting = asyncio.run(Approvals(state, time.time).waiting()) if state.exists else []
+        waiting = asyncio.run(Approvals(state, time.time, command_prefix(arguments)).waiting()) if state.exists else []
     finally:
         state.close()
     waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
@@ -53,7 +53,11 @@ def price_line(quote: Quote) -> str:
 
 
 def _show(quote: Quote, now: float) -> None:
-    say(f"{quote.id}  {clean(quote.question.split(chr(10), 1)[0], 160)}", hang=10)
+    first, *rest = quote.question.split("\n")
+    say(f"{quote.id}  {clean(first, 160)}", hang=10)
+    for line in rest:
+        if line.startswith(("Server ", "Runs: ")):  # what tells two of them apart
+            say(clean(line, 160), indent=10)
     figures = price_line(quote)
     if figures:
         say(figures, indent=10)

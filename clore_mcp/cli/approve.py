@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_spending(wanted)
     person.require_terminal("approve", "nothing was approved")
     state = Database(wanted.state_dir)
-    approvals = Approvals(state, time.time)
+    approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
         quote = asyncio.run(waiting_quote(state, approvals, arguments.id, command_prefix(arguments)))
         _disclose(quote)

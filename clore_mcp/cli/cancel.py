@@ -1,4 +1,8 @@
-"""`clore-mcp cancel ORDER_ID | --all`: what is about to end, one question, the receipt; loud when it is not proven."""
+"""`clore-mcp cancel ORDER_ID | --all`: what is about to end, one question, the receipt; loud when it is not proven.
+
+Where Clore's lists, its prices or the state can't be read, the named order is cancelled all the same: ending needs none
+of them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,11 @@ from clore_mcp.cli import orders, person
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import Opened, opened, require_spending
 from clore_mcp.cli.screen import loud, receipt, say, usd
-from clore_mcp.errors import Failure, NotFound
+from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
+from clore_mcp.rental.closing import account_for
+from clore_mcp.services import Services
+from clore_mcp.state import orders as rows
+from clore_mcp.state.orders import Lease
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise Failure("cancel asks first, and nobody is at a terminal; nothing was cancelled.", hint="--yes answers.")
     with opened(arguments) as parts:
         require_spending(parts.services.settings)
-        seen = parts.run(orders.look(parts.services, include_ended=not arguments.all))
-        chosen = _made_here(seen) if arguments.all else [_one(seen, arguments.order_id, prefix)]
+        seen = _look(parts, everything=arguments.all)
+        chosen = _all(parts, seen) if arguments.all else [_one(parts, seen, arguments.order_id, prefix)]
         if [view["status"] for view in chosen] == ["ended"]:
-            say(f"Order {arguments.order_id} had ended already; it cost {usd(chosen[0]['spent_usd'])}. Nothing to do.")
+            cost = usd(chosen[0].get("spent_usd"))
+            say(f"Order {arguments.order_id} had ended already; it cost {cost}. Nothing to do.")
             return 0
-        if chosen and not _agreed(chosen, seen, asking=not arguments.yes):
+        if chosen and not _agreed(chosen, asking=not arguments.yes):
             say("Not cancelled; still billing.")
             return 1
         try:
@@ -42,9 +51,46 @@ def run(arguments: argparse.Namespace) -> int:
             raise
     if arguments.all and not chosen:
         say("No order made here is running.")
-    if arguments.all and seen.unsettled:
+    unclear = arguments.all and (seen is None or bool(seen.unsettled))
+    if arguments.all and seen is not None and seen.unsettled:
         orders.warn(seen, prefix)
-    return 0 if all(proven) and not (arguments.all and seen.unsettled) else 1
+    return 0 if all(proven) and not unclear else 1
+
+
+def _look(parts: Opened, *, everything: bool) -> orders.Seen | None:
+    """The orders, or None where they can't be had: that stops no cancel."""
+    try:
+        return parts.run(orders.look(parts.services, include_ended=not everything))
+    except (NoApiKey, InvalidApiKey):
+        raise
+    except (CloreError, StateUnavailable) as failure:
+        loud(f"The orders can't be read: {failure.message} What is cancelled is cancelled without looking first.")
+        return None
+
+
+async def _leases(services: Services) -> list[Lease]:
+    """What was made here and still runs, as the state knows it."""
+    account = await services.desk.readings.account()
+    return await services.desk.state.read(lambda tx: rows.active(tx, account))
+
+
+async def _lease(services: Services, order_id: int) -> Lease | None:
+    account = await account_for(services.desk, order_id)
+    try:
+        return await services.desk.state.read(lambda tx: rows.get(tx, account, order_id))
+    except StateUnavailable:
+        return None
+
+
+def _unseen(order_id: int, *, made_here: bool | None) -> dict[str, Any]:
+    """An order that Clore does not show."""
+    return {"order_id": order_id, "status": "not shown", "made_here": made_here}
+
+
+def _all(parts: Opened, seen: orders.Seen | None) -> list[dict[str, Any]]:
+    if seen is not None:
+        return _made_here(seen)
+    return [_unseen(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
 
 
 def _made_here(seen: orders.Seen) -> list[dict[str, Any]]:
@@ -54,20 +100,26 @@ def _made_here(seen: orders.Seen) -> list[dict[str, Any]]:
     return [view for view in seen.views if view["made_here"]]
 
 
-def _one(seen: orders.Seen, order_id: int, prefix: str) -> dict[str, Any]:
-    found = next((view for view in seen.views if view["order_id"] == order_id), None)
-    if found is None:
+def _one(parts: Opened, seen: orders.Seen | None, order_id: int, prefix: str) -> dict[str, Any]:
+    found = next((view for view in seen.views if view["order_id"] == order_id), None) if seen else None
+    if found is not None:
+        return found
+    lease = parts.run(_lease(parts.services, order_id))
+    if seen is not None and lease is not None and lease.ended_at is not None:
+        return {"order_id": order_id, "status": "ended", "spent_usd": (lease.receipt or {}).get("total_usd")}
+    if seen is not None and lease is None:
         raise NotFound(f"This account has no order {order_id}.", hint=f"`{prefix} orders` lists them.")
-    return found
+    return _unseen(order_id, made_here=None if lease is None else True)
 
 
-def _agreed(chosen: list[dict[str, Any]], seen: orders.Seen, *, asking: bool) -> bool:
+def _agreed(chosen: list[dict[str, Any]], *, asking: bool) -> bool:
     for view in chosen:
         whose = "" if view["made_here"] else " NOT made here: it may be someone else's work."
-        say(
-            f"Order {view['order_id']}: {orders.what(view)}, {view['status']},"
-            f" {usd(view.get('usd_per_hour'))} per hour, {usd(view['spent_usd'])} spent.{whose}"
-        )
+        if view["made_here"] is None:
+            whose = " Whether it was made here is not known: it may be someone else's work."
+        known = f"{orders.what(view)}, " if "gpu" in view else ""
+        costs = f", {usd(view.get('usd_per_hour'))} per hour, {usd(view.get('spent_usd'))} spent"
+        say(f"Order {view['order_id']}: {known}{view['status']}{costs if known else ', price unknown'}.{whose}")
     if not asking:
         return True
     whats = "Its container" if len(chosen) == 1 else "Their containers"
@@ -84,7 +136,8 @@ def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
         loud(f"Order {order_id} is STILL BILLING as far as is known: {failure.message} {failure.hint}")
         return False
     if outcome["status"] == "cancelled":
-        say(f"Order {order_id} cancelled. {receipt(outcome['receipt'])}", hang=2)
+        cost = receipt(outcome["receipt"]) if "receipt" in outcome else "What it cost is not known."
+        say(f"Order {order_id} cancelled. {cost}", hang=2)
         return True
     loud(
         f"Order {order_id} is STILL BILLING as far as is known: the cancel went out, but Clore does not show it as"

@@ -196,13 +196,16 @@ def limits(wanted: Settings) -> Iterator[Finding]:
 
 async def unsettled(services: Services, account: str) -> Finding:
     """Rentals that nobody knows the outcome of."""
-    found = await services.desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain"))
+    found = await services.desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
     if not found:
         return Finding("unsettled", "none")
-    first = found[0]
+    uncertain = [intent for intent in found if intent.state == "uncertain"]
+    if not uncertain:
+        return note("unsettled", f"{len(found)} on the way, not confirmed yet: look again in a minute")
+    first = uncertain[0]
     return fault(
         "unsettled",
-        f"{len(found)}: an order on server {first.server_id} may be running and billing.",
+        f"{len(uncertain)}: an order on server {first.server_id} may be running and billing.",
         f"Look on clore.ai, then `clore-mcp settle {first.id} --order ID` or `--none`.",
     )
 
@@ -232,7 +235,7 @@ async def watchdog(services: Services, account: str) -> Finding:
         return fault("watchdog", f"absent, and {len(bound)} running orders have an end; {when}.",
                      "Open your assistant, or `clore-mcp cancel --all`.")  # fmt: skip
     if services.settings.watchdog is Watchdog.OFF:
-        return note("watchdog", "absent and CLORE_WATCHDOG=off: run it as a service, or orders have no end")
+        return note("watchdog", "absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel")
     return Finding("watchdog", "absent; nothing needs it now, and it starts by itself")
 
 

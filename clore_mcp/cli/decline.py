@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Record the no."""
     state = Database(settings_of(arguments).state_dir)
-    approvals = Approvals(state, time.time)
+    approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
         prefix = command_prefix(arguments)
         find = waiting_quote(state, approvals, arguments.id, prefix, states=("pending", "approved"))

@@ -36,6 +36,9 @@ def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager
 def serve(settings: Settings, *, sandbox: bool) -> int:
     """Run until the client goes away or a signal comes."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(levelname)s %(message)s")
+    if sys.stdin.isatty():
+        print("This is an MCP server: a client starts it and speaks JSON to it. Ctrl-C ends it; to see it work,"
+              " run `clore-mcp demo`.", file=sys.stderr)  # fmt: skip
     world: AbstractContextManager[object] = nullcontext()
     if sandbox:
         settings, world = sandbox_inside(settings)

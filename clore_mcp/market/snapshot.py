@@ -111,6 +111,15 @@ def build_snapshot(
     )
 
 
+def with_rates(snapshot: Snapshot, known: Mapping[Coin, Decimal]) -> Snapshot:
+    """The snapshot with rates for coins that its own rows give none for; the market's median is never replaced."""
+    own = snapshot.rates
+    usd = {**known, **own.usd}
+    sources = {**dict.fromkeys(known, "spot market"), **own.sources}
+    rates = Rates(MappingProxyType(usd), MappingProxyType(sources))
+    return replace(snapshot, rates=rates, _price_lists={})
+
+
 @dataclass(frozen=True, slots=True)
 class Dated:
     """Rows that were fetched earlier, perhaps by another process, and when."""
@@ -144,7 +153,7 @@ class Market:
         A caller that goes away does not take the fetch from the others.
         """
         held = self._held
-        if held is not None and held.age_seconds(self._clock()) <= max_age_seconds:
+        if held is not None and 0 <= self._clock() - held.fetched_at <= max_age_seconds:
             return held
         if self._renewal is None:
             self._renewal = asyncio.create_task(self._renew(), name="marketplace fetch")

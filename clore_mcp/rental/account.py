@@ -20,7 +20,10 @@ from clore_mcp.state import ledger
 from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
 
-_EVENT_STEPS: Final = ("late_order_adopted", "uncertain", "cancel_unverified", "ended", "ended_unseen", "orphaned")
+_EVENT_STEPS: Final = (
+    "late_order_adopted", "uncertain", "cancel_unverified", "ended", "ended_unseen", "order_seen_again",
+    "price_unknown", "lease_over", "lease_ended", "orphaned",
+)  # fmt: skip
 _EVENTS_SHOWN: Final = 10
 _EVENTS_SINCE_SECONDS: Final = 86_400
 

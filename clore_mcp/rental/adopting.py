@@ -12,7 +12,10 @@ from decimal import Decimal
 from math import ceil
 from typing import Any, Final
 
+import anyio
+
 from clore_mcp.clore import OrderRow
+from clore_mcp.errors import CloreError
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.closing import Closing
@@ -26,6 +29,7 @@ from clore_mcp.state.quotes import Quote
 
 ADOPTABLE: Final = ("sending", "uncertain", "failed")
 _CLOCK_SLACK: Final = 120  # an order that much older than its send, by Clore's own clock, is another one
+_PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
 _FLOAT_NOISE: Final = Decimal("1e-9")
 
 
@@ -47,7 +51,7 @@ def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int], sent_api_
         and row.id not in taken
         and bool(row.spot) == (intent.order_type == "spot")
         and _same_image(row.image, intent.image)
-        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))
+        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # an unknown one is judged by `above`
         and (sent_api_at is None or row.created_at is None or row.created_at >= sent_api_at - _CLOCK_SLACK)
     ]
 
@@ -92,6 +96,7 @@ class Adopting:
         None when somebody else has settled the intent or taken the order. `by` names a person who says so.
         """
         desk = self._desk
+        row = await self._look_for_price(row)
         terms = Terms.from_json(quote.terms)
         candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
         lease = lease_of(intent, quote, terms, candidate, row, desk.readings.api_now())
@@ -111,16 +116,31 @@ class Adopting:
                 price_per_day=str(row.price), coin=row.currency, ends_api_at=lease.ends_api_at,
                 reserved_usd=str(candidate.worst_usd),
             )  # fmt: skip
+            if not dear and not _says_price(row):
+                desk.note(tx, "price_unknown", by or quote.caller, intent.account, quote_id=quote.id,
+                          intent_id=intent.id, order_id=row.id, server_id=intent.server_id)  # fmt: skip
             return outcome
 
         outcome = await desk.state.write(write)
         desk.readings.changed()
-        if outcome is None or not dear:
+        if outcome is None or not dear or not desk.acts:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above the approved ceiling")
         outcome = outcomes.above_ceiling(row, candidate, gone, outcome["attempts"])
         await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
         return outcome
+
+    async def _look_for_price(self, row: OrderRow) -> OrderRow:
+        """The row of an order with its price, which the ceiling is held against; without it when it stays unknown."""
+        for pause in _PRICE_PAUSES:
+            if _says_price(row):
+                break
+            await anyio.sleep(pause)
+            try:
+                row = (await self._desk.readings.look(completed=False)).find(row.id) or row
+            except CloreError:
+                continue
+        return row
 
     def _adopted(
         self, tx: Tx, now: Intent, quote: Quote, lease: Lease, candidate: Candidate, terms: Terms, row: OrderRow,
@@ -132,8 +152,12 @@ class Adopting:
         attempts = attempts_of(tx, quote, now, "above_ceiling" if dear else "created", earlier)
         if dear:
             outcome = outcomes.above_ceiling(row, candidate, {"status": "unverified"}, attempts)
+            if not self._desk.acts:
+                outcome["next"] = _LEFT_RUNNING
         else:
             outcome = outcomes.created(lease, candidate, terms, attempts)
+            if not _says_price(row):
+                outcome["next"] = f"{_PRICE_UNKNOWN} {outcome['next']}"
         quotes.settle(tx, quote.id, outcome)
         return outcome
 
@@ -144,7 +168,9 @@ class Adopting:
         desk = self._desk
 
         def write(tx: Tx) -> dict[str, Any]:
-            now = intents.get(tx, intent.id) or intent
+            now = intents.get(tx, intent.id)
+            if now is None:  # its state was deleted meanwhile
+                return outcomes.uncertain(intent, [*earlier], desk.program)
             if now.state not in ("sending", "uncertain"):
                 row = quotes.get(tx, quote.id)
                 return (row and row.outcome) or outcomes.in_progress(quote.id)
@@ -169,6 +195,14 @@ class Adopting:
         return await desk.state.write(write)
 
 
+_LEFT_RUNNING: Final = (
+    "Clore made the order dearer than approved. It is STILL BILLING: this clore-mcp is read-only and cancels nothing."
+    " Ask the person to cancel it on clore.ai now; a clore-mcp that is not read-only cancels it as soon as it runs."
+)
+_PRICE_UNKNOWN: Final = (
+    "Clore does not tell this order's price yet, so nobody can say whether it is the approved one: look at list_orders,"
+    " and cancel_order if it is dearer."
+)
 _UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
 
 
@@ -208,11 +242,19 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
 
 
 def above(row: OrderRow, candidate: Candidate) -> bool:
-    """Whether Clore made the order dearer than approved, or in another coin (which a person's word can bring here)."""
-    coin = Coin.parse(row.currency or "")
-    if coin is not None and coin is not candidate.coin:
+    """Whether Clore made the order dearer than approved, or in another coin: one that nobody knows may be worth
+    anything, and a person's word can bring any here."""
+    if _names_coin(row) and Coin.parse(row.currency or "") is not candidate.coin:
         return True
     return row.price is not None and row.price > candidate.ceiling_per_day * (1 + _FLOAT_NOISE)
+
+
+def _names_coin(row: OrderRow) -> bool:
+    return bool((row.currency or "").strip())
+
+
+def _says_price(row: OrderRow) -> bool:
+    return row.price is not None and _names_coin(row)
 
 
 def _same_image(listed: str | None, wanted: str) -> bool:

@@ -7,7 +7,7 @@ the reservation, on evidence of the last ten seconds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -18,14 +18,14 @@ from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.market.spotbook import read_book
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.exposure import UnknownRate, drained, shown_orders
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check, usage
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, cost_of
 from clore_mcp.state import intents, orders
 from clore_mcp.state.database import Tx
-from clore_mcp.state.intents import Reservation
+from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.orders import Lease
 
 _DAY_SECONDS = 86_400.0
@@ -33,8 +33,8 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a judgement rests on, and when the oldest part of it was read (this machine's clock). Completed orders are
-    read just before the rest: they only add what was spent."""
+    """What a judgement rests on, each part with when it was read (this machine's clock). Completed orders are read just
+    before the rest: they only add what was spent."""
 
     snapshot: Snapshot
     fees: Fees
@@ -43,10 +43,11 @@ class Evidence:
     wallets: Wallets
     api_now: float
 
-    @property
-    def at(self) -> float:
-        """When the oldest part was read."""
-        return min(self.snapshot.fetched_at, self.current.at, self.wallets.at)
+    def decides(self, now: float) -> bool:
+        """Whether all of it is young enough to decide over money. A part from the future was read before the clock went
+        back: nobody knows how old it is."""
+        read = (self.snapshot.fetched_at, self.current.at, self.wallets.at)
+        return all(0 <= now - at <= EXECUTION_AGE for at in read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,13 @@ class Appraiser:
         enforced = enforced_by is not None
         account = await self._desk.readings.account()
         owed = await self._desk.state.read(lambda tx: owed_now(tx, account))
-        found = [await self._payable(ask, number, evidence, owed, enforced=enforced) for number in ask.server_ids]
+        unsettled = await self._unsettled(account, ask.server_ids)
+        if ask.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
+            return Appraisal(None, None, (unsettled[ask.server_id],))
+        found = [
+            unsettled.get(number) or await self._payable(ask, number, evidence, owed, enforced=enforced)
+            for number in ask.server_ids
+        ]
         candidates = [one for one in found if isinstance(one, Candidate)]
         misfits = tuple(one for one in found if isinstance(one, Unfit))
         if not candidates:
@@ -99,6 +106,25 @@ class Appraiser:
             fees_assumed=any(evidence.fees.assumes(order_type, one.coin) for one in candidates),
         )
         return await self._judged(terms, evidence, misfits)
+
+    async def _unsettled(self, account: str, server_ids: Sequence[int]) -> dict[int, Unfit]:
+        """The servers with a create on its way or uncertain: a second one could be a second bill."""
+        program = self._desk.program
+
+        def read(tx: Tx) -> list[Intent]:
+            found = (intents.open_on(tx, account, number) for number in server_ids)
+            return [held for held in found if held is not None]
+
+        return {
+            held.server_id: Unfit(
+                held.server_id,
+                "unsettled",
+                f"An earlier create for server {held.server_id} is not settled yet ({held.state}), so no second one is"
+                " sent. list_orders looks for it; take another server, or ask the person to run"
+                f" `{program} settle {held.id} --order ID` or `--none`.",
+            )
+            for held in await self._desk.state.read(read)
+        }
 
     async def _judged(self, terms: Terms, evidence: Evidence, misfits: tuple[Unfit, ...]) -> Appraisal:
         desk = self._desk
@@ -117,7 +143,7 @@ class Appraiser:
             cost=cost_of(first[0], terms.order_type, terms.hours, evidence.fees),
             unfit=(*misfits, *over),
             refusals=tuple(first[1]),
-            wallet_covers_hours=_covered_hours(first[0], evidence, owed, terms.hours),
+            wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, owed),
         )
 
     async def _payable(
@@ -125,7 +151,7 @@ class Appraiser:
     ) -> Candidate | Unfit:
         """The server in the cheapest coin; where that wallet is too small and another is not, in the other."""
         first = await self._candidate(ask, server_id, evidence, enforced=enforced)
-        if isinstance(first, Unfit) or ask.currency or not _wallet_refusal(first, evidence, owed, ask.exact_hours):
+        if isinstance(first, Unfit) or ask.currency or not _short(first, evidence, owed, ask):
             return first
         others = [coin for coin in evidence.snapshot.server(server_id).allowed_coins if coin is not first.coin]
         found = [
@@ -134,11 +160,7 @@ class Appraiser:
             )
             for coin in others
         ]
-        paid = [
-            one
-            for one in found
-            if isinstance(one, Candidate) and not _wallet_refusal(one, evidence, owed, ask.exact_hours)
-        ]
+        paid = [one for one in found if isinstance(one, Candidate) and not _short(one, evidence, owed, ask)]
         return min(paid, key=lambda one: one.usd_per_hour, default=first)
 
     async def _candidate(
@@ -213,14 +235,26 @@ def stands_against(
         refusals.append(
             Refusal("active_orders", cap, taken, Decimal(1), "the person, by ending one: Clore's own limit")
         )
-    short = _wallet_refusal(candidate, evidence, owed_now(tx, account), terms.hours)
+    short = wallet_refusal(draw_of(candidate, terms.hours), evidence, owed_now(tx, account))
     if short is not None:
         refusals.append(short)
-    if desk.mode == "limits" and terms.enforced_by is None:
-        refusals.append(
-            Refusal("watchdog", ZERO, ZERO, ZERO, "the operator: CLORE_APPROVAL=limits needs a live watchdog")
-        )
+    unwatched = watchdog_refusal(tx, desk, account)
+    if unwatched is not None:
+        refusals.append(unwatched)
     return refusals
+
+
+def watchdog_refusal(tx: Tx, desk: Desk, account: str, *, relied_on: bool = False) -> Refusal | None:
+    """What stands against spending while nobody ends leases: nothing where a person is asked, unless the worst case was
+    counted up to a lease's end (`relied_on`)."""
+    if not (relied_on or desk.mode == "limits") or lease_end_is_enforced(tx, desk, account):
+        return None
+    why = (
+        "the operator: CLORE_APPROVAL=limits needs a live watchdog"
+        if desk.mode == "limits"
+        else "the person, by calling again: whoever was to end the lease has stopped running"
+    )
+    return Refusal("watchdog", ZERO, ZERO, ZERO, why)
 
 
 def used_now(tx: Tx, account: str, evidence: Evidence, now: float) -> Used:
@@ -239,19 +273,48 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float) -> Used:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """What an order takes from the wallet of its coin: so much an hour for so long, fee in, and `once` more. `order_id`
+    when it runs already: then what it takes now is replaced, not added to."""
+
+    coin: Coin
+    usd_per_coin: Decimal
+    per_hour: Decimal
+    hours: Decimal
+    once: Decimal = ZERO
+    order_id: int | None = None
+
+    @property
+    def needed(self) -> Decimal:
+        """All of it, in the coin."""
+        return self.per_hour * self.hours + self.once
+
+
+def draw_of(candidate: Candidate, hours: Decimal) -> Draw:
+    """What a new order takes over the hours that were asked for."""
+    return Draw(
+        coin=candidate.coin,
+        usd_per_coin=candidate.usd_per_coin,
+        per_hour=candidate.listed_per_day / 24 * (1 + candidate.fee_fraction),
+        hours=hours,
+        once=candidate.creation_fee_usd / candidate.usd_per_coin,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Owed:
     """What will be taken from the wallets: the orders made here, and what is reserved for those not yet listed."""
 
     leases: Mapping[int, Lease]
     reserved: tuple[Reservation, ...]
 
-    def unlisted(self, candidate: Candidate, listed: Set[int], hours: Decimal) -> Decimal:
-        """How much of the candidate's coin goes over `hours` to orders that Clore does not list yet."""
+    def unlisted(self, draw: Draw, listed: Set[int]) -> Decimal:
+        """How much of the coin goes over the same hours to orders that Clore does not list yet."""
         hourly_usd = sum(
-            (one.usd_per_hour for one in self.reserved if one.coin == candidate.coin and one.order_id not in listed),
+            (one.usd_per_hour for one in self.reserved if one.coin == draw.coin and one.order_id not in listed),
             ZERO,
         )
-        return hourly_usd * hours / candidate.usd_per_coin
+        return hourly_usd * draw.hours / draw.usd_per_coin
 
 
 def owed_now(tx: Tx, account: str) -> Owed:
@@ -260,23 +323,21 @@ def owed_now(tx: Tx, account: str) -> Owed:
     return Owed(leases, tuple(intents.reservations_open(tx, account)))
 
 
-def _free_balance(candidate: Candidate, evidence: Evidence, owed: Owed, hours: Decimal) -> Decimal | None:
-    balance = evidence.wallets.balances.get(candidate.coin)
+def _free_balance(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
+    """What the other orders leave of the wallet; None where Clore does not tell its balance."""
+    balance = evidence.wallets.balances.get(draw.coin)
     if balance is None:
         return None
-    rows = evidence.current.rows
-    taken = drained(candidate.coin, rows, owed.leases, evidence.fees, hours, api_now=evidence.api_now)
-    return max(ZERO, balance - taken - owed.unlisted(candidate, {row.id for row in rows}, hours))
+    others = [row for row in evidence.current.rows if row.id != draw.order_id]
+    taken = drained(draw.coin, others, owed.leases, evidence.fees, draw.hours, api_now=evidence.api_now)
+    listed = {row.id for row in others} | ({draw.order_id} if draw.order_id is not None else set())
+    return max(ZERO, balance - taken - owed.unlisted(draw, listed))
 
 
-def _hourly_native(candidate: Candidate) -> Decimal:
-    return candidate.listed_per_day / 24 * (1 + candidate.fee_fraction)
-
-
-def _wallet_refusal(candidate: Candidate, evidence: Evidence, owed: Owed, hours: Decimal) -> Refusal | None:
-    free = _free_balance(candidate, evidence, owed, hours)
-    needed = _hourly_native(candidate) * hours + candidate.creation_fee_usd / candidate.usd_per_coin
-    rate, coin = candidate.usd_per_coin, candidate.coin
+def wallet_refusal(draw: Draw, evidence: Evidence, owed: Owed) -> Refusal | None:
+    """What stands against a draw when the wallet, less what other orders will take, does not cover it."""
+    free, needed = _free_balance(draw, evidence, owed), draw.needed
+    rate, coin = draw.usd_per_coin, draw.coin
     if free is None:
         why = f"the person: Clore does not tell the balance of the {coin.ticker} wallet; name another currency"
         return Refusal("wallet", ZERO, ZERO, needed * rate, why)
@@ -293,7 +354,10 @@ def _wallet_refusal(candidate: Candidate, evidence: Evidence, owed: Owed, hours:
     )
 
 
-def _covered_hours(candidate: Candidate, evidence: Evidence, owed: Owed, hours: Decimal) -> Decimal | None:
-    free = _free_balance(candidate, evidence, owed, hours)
-    hourly = _hourly_native(candidate)
-    return None if free is None or not hourly else free / hourly
+def _short(candidate: Candidate, evidence: Evidence, owed: Owed, ask: CreateOrder) -> bool:
+    return wallet_refusal(draw_of(candidate, ask.exact_hours), evidence, owed) is not None
+
+
+def _covered_hours(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
+    free = _free_balance(draw, evidence, owed)
+    return None if free is None or not draw.per_hour else free / draw.per_hour

@@ -43,10 +43,11 @@ def cooling_until(declines: Sequence[float], now: float) -> float | None:
 
 
 class Approvals:
-    """Holds quotes and takes answers. `clock` gives unix seconds."""
+    """Holds quotes and takes answers. `clock` gives unix seconds; `program` is what a person types."""
 
-    def __init__(self, state: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, state: Database, clock: Callable[[], float], program: str = "clore-mcp") -> None:
         self._state = state
+        self._program = program
         self._clock = clock
         self._key: bytes | None = None
 
@@ -126,7 +127,7 @@ class Approvals:
 
         quote = await self._state.write(read)
         if quote is None:
-            raise NotFound(f"There is no approval {quote_id!r}.", hint="`clore-mcp approvals` lists what waits.")
+            raise NotFound(f"There is no approval {quote_id!r}.", hint=f"`{self._program} approvals` lists what waits.")
         return quote
 
     async def waiting(self, account: str | None = None) -> list[Quote]:

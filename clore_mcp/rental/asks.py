@@ -16,6 +16,8 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # Docker's own grammar of a name: [host[:port]/]path[:tag][@digest], upper case in host and tag only.
+from clore_mcp.rental.sshkeys import public_key_line
+
 _IMAGE: Final = re.compile(
     r"(?:(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+|localhost|[a-zA-Z0-9-]+(?=:))(?::[0-9]{1,5})?/)?"
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
@@ -126,6 +128,14 @@ class CreateOrder(Ask):
     on_end: Annotated[Literal["cancel", "notify"], Field(description="What happens when the hours are over.")] = (
         "cancel"
     )
+
+    @field_validator("ssh_public_key")
+    @classmethod
+    def _key_is_one(cls, line: str | None) -> str | None:
+        try:
+            return None if line is None else public_key_line(line)
+        except ValueError as error:
+            raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
 
     @field_validator("ports")
     @classmethod

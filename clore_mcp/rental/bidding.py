@@ -21,7 +21,7 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
 from clore_mcp.rental import disclosure, outcomes
-from clore_mcp.rental.appraisal import Appraiser, Evidence, used_now
+from clore_mcp.rental.appraisal import Appraiser, Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.bids import Bid, refusal_of
 from clore_mcp.rental.desk import Desk, settle_quote
@@ -135,17 +135,21 @@ class Bidding:
             return outcomes.bid_refused(ask.order_id, "too_low_price", why)
         usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
         lease = await self._desk.state.read(lambda tx: orders.get(tx, account, ask.order_id))
-        hours = await self._hours_left(row, lease)
+        enforced = lease is not None and lease.on_end == "cancel" and await self._desk.enforced_by() is not None
+        worst_hours = self._hours_left(row, lease if enforced else None)
         spent = (row.spend or ZERO) * rate * (1 + fee)
         creation = fees.creation_usd(OrderType.SPOT, coin, rate)
         margin = reservation_margin(coin)
-        return Bid(row, coin, rate, fee, day, usd_per_hour, spent + (usd_per_hour * hours + creation) * margin)
+        worst_usd = spent + (usd_per_hour * worst_hours + creation) * margin
+        left = ZERO if lease is None else Decimal(str(lease.ends_api_at - self._desk.readings.api_now())) / 3600
+        hours = min(left, worst_hours) if left > 0 else worst_hours
+        return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, hours, enforced)
 
-    async def _hours_left(self, row: OrderRow, lease: Lease | None) -> Decimal:
-        """How long the order may still run at worst: to its lease's end where someone enforces it, else to Clore's."""
+    def _hours_left(self, row: OrderRow, lease: Lease | None) -> Decimal:
+        """How long the order may still run at worst: to the end of a lease that someone enforces, else to Clore's."""
         longest = (row.created_at or 0) + (row.max_rental_seconds or 0)
         ends: float = longest
-        if lease is not None and lease.on_end == "cancel" and await self._desk.enforced_by() is not None:
+        if lease is not None:
             ends = lease.ends_api_at + 2 * POLL_SECONDS
             ends = min(ends, longest) if row.max_rental_seconds else ends
         if not ends:
@@ -165,7 +169,10 @@ class Bidding:
             usd_per_day=max(ZERO, bid.worst_usd - (held.worst_usd if held else ZERO)),
             active_orders=0,
         )
-        return check(self._desk.caps, used, wanted, self._desk.sources)
+        refusals = check(self._desk.caps, used, wanted, self._desk.sources)
+        short = wallet_refusal(bid.draw, evidence, owed_now(tx, account))
+        unwatched = watchdog_refusal(tx, self._desk, account, relied_on=bid.enforced)
+        return [*refusals, *(one for one in (short, unwatched) if one is not None)]
 
     async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed | None:
         """Consume the yes and raise the reservation first, so that a process killed here never counts too little.
@@ -175,7 +182,7 @@ class Bidding:
 
         def write(tx: Tx) -> Claimed | None:
             now = desk.clock()
-            if evidence is not None and now - evidence.at > EXECUTION_AGE:
+            if evidence is not None and not evidence.decides(now):
                 raise _TooSlow
             refusals = self._stands_against(tx, quote.account, bid, evidence) if evidence else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):

@@ -10,11 +10,16 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
 from clore_mcp.money import ZERO, Coin, DayPrice, shown
 from clore_mcp.rental import outcomes
+from clore_mcp.rental.appraisal import Draw
 
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """A new bid for one order, in the order's coin, with what it may come to over the rest of its life."""
+    """A new bid for one order, in the order's coin, with what it may come to over the rest of its life.
+
+    `hours` is how long it is to run still, for the wallet; `enforced`: the worst case ends with the lease, so someone
+    must be there to end it.
+    """
 
     row: OrderRow
     coin: Coin
@@ -23,6 +28,14 @@ class Bid:
     day: DayPrice
     usd_per_hour: Decimal
     worst_usd: Decimal
+    hours: Decimal
+    enforced: bool
+
+    @property
+    def draw(self) -> Draw:
+        """What it takes from the wallet until its end."""
+        per_hour = self.day.value / 24 * (1 + self.fee)
+        return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
 
     @property
     def raises(self) -> bool:

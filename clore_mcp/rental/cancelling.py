@@ -1,23 +1,41 @@
-"""The cancel verb: who must be asked before an order ends, and the ending itself."""
+"""The cancel verb: who must be asked before an order ends, and the ending itself.
+
+What can't be read is said and not waited for: an order ends though prices, lists, wallets or the record are not to be
+had. Only a fresh list that shows the order as expired, or a lease that was closed here, says that it has ended.
+"""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import NotFound
+from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.market.gpus import of_server
-from clore_mcp.money import ZERO
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.asks import CancelOrder
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, settle_quote
-from clore_mcp.rental.exposure import bill, usd_per_hour
+from clore_mcp.rental.exposure import usd_per_hour
 from clore_mcp.rental.proposal import Proposal, Yes
-from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE
 from clore_mcp.state import ledger, orders, quotes
 from clore_mcp.state.database import Tx
+from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the state knows of an order; `made_here` is None where it can't be read. `tried`: a cancel that a person
+    agreed to is still unproven."""
+
+    made_here: bool | None = None
+    lease: Lease | None = None
+    tried: bool = False
 
 
 class Cancelling:
@@ -33,32 +51,49 @@ class Cancelling:
 
     async def propose(self, ask: CancelOrder, account: str) -> Proposal | dict[str, Any]:
         """The question, where someone can be asked; the receipt, where the order has ended already."""
-        readings = self._desk.readings
-        row = (await readings.orders(EXECUTION_AGE)).find(ask.order_id)
-        if row is None or row.expired:
-            return await self._ended(ask.order_id)
-        fees, rates = await readings.fees(), (await readings.snapshot()).rates
-        made_here, tried = await self._desk.state.read(lambda tx: self._history(tx, account, ask.order_id))
-        spent = bill(row, fees, rates, api_now=readings.api_now())
-        hourly = usd_per_hour(row, fees, rates) or ZERO
+        history = await self._history(account, ask.order_id)
+        row, looked = await self._look(ask.order_id)
+        if row is not None and row.expired:
+            return await self._ended(row, history.lease)
+        if row is None and looked:
+            if history.lease is not None and history.lease.ended_at is not None:
+                return await self._already_ended(ask.order_id, history.lease.receipt)
+            if history.made_here is False:
+                raise NotFound(f"This account has no order {ask.order_id}.", hint="list_orders shows the orders.")
+        if row is not None and history.lease is not None and history.lease.unseen:
+            await self._reopen(history.lease)
+        hourly, spent = await self._priced(row, history.lease)
+        made_here = history.made_here
         return Proposal(
             terms={"order_id": ask.order_id, "made_here": made_here},
             question=lambda quote_id: disclosure.cancel_question(
-                quote_id, ask.order_id, what(row), hourly, made_here=made_here, spent_usd=spent.total_usd
+                quote_id, ask.order_id, what(row), hourly, made_here=made_here, spent_usd=spent
             ),
-            yes=Yes.NEVER if tried else Yes.IF_ASKABLE if made_here else Yes.ALWAYS,
+            yes=Yes.NEVER if history.tried else Yes.IF_ASKABLE if made_here else Yes.ALWAYS,
         )
 
     async def carry_out(self, quote: Quote, ask: CancelOrder, *, from_state: str, by: str) -> dict[str, Any]:
-        """Cancel and prove it."""
+        """Cancel and prove it; a state that fails meanwhile stops nothing that a person agreed to."""
         desk = self._desk
-        taken = await desk.state.write(
-            lambda tx: quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=desk.clock())
-        )
+
+        def use(tx: Tx) -> bool:
+            kept = quotes.get(tx, quote.id) is not None  # else it was asked while the state could not be used
+            return not kept or quotes.consume(
+                tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=desk.clock()
+            )
+
+        try:
+            taken = await desk.state.write(use)
+        except StateUnavailable as error:
+            log.warning("a cancel goes on without its record: %s", error.message)
+            taken = True
         if not taken:
             return outcomes.in_progress(quote.id)
         outcome = await self._closing.cancel(ask.order_id, issue=ask.issue, caller=quote.caller, why=f"asked for; {by}")
-        return await settle_quote(desk, quote, outcome)
+        try:
+            return await settle_quote(desk, quote, outcome)
+        except StateUnavailable:
+            return outcome
 
     def unfinished(self, quote: Quote) -> dict[str, Any]:
         """The cancel is under way and not proven."""
@@ -68,29 +103,66 @@ class Cancelling:
             "next": "The cancel is being verified. Call cancel_order again with the same arguments for the receipt.",
         }
 
-    async def _ended(self, order_id: int) -> dict[str, Any]:
-        readings = self._desk.readings
-        row = (await readings.completed(BROWSING_AGE)).find(order_id)
+    async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
+        """The order as Clore lists it now, and whether its absence would mean anything: both lists, read whole."""
+        looked = True
+        for completed in (True, False):
+            try:
+                seen = await self._desk.readings.look(completed=completed)
+            except CloreError as error:
+                log.warning("a cancel goes on without the list of orders: %s", error.message)
+                return None, False
+            row = seen.find(order_id)
+            if row is not None:
+                return row, True
+            looked = looked and not seen.unreadable
+        return None, looked
+
+    async def _priced(self, row: OrderRow | None, lease: Lease | None) -> tuple[Decimal | None, Decimal | None]:
+        """What it costs an hour and has cost, as far as that is known."""
+        hourly = lease.usd_per_hour if lease else None
         if row is None:
-            raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
-        fees, rates = await readings.fees(), (await readings.snapshot()).rates
-        receipt = bill(row, fees, rates, api_now=readings.api_now()).as_dict()
+            return hourly, None
+        told = usd_per_hour(row, await self._desk.readings.fees(), await self._closing.rates())
+        spent = await self._closing.bill(row, lease)
+        return told if told is not None else hourly, None if spent is None else spent.total_usd
+
+    async def _ended(self, row: OrderRow, lease: Lease | None) -> dict[str, Any]:
+        final = await self._closing.bill(row, lease)
+        if lease is not None and lease.ended_at is None and final is not None:
+            await self._closing.close(lease, final, "ended")
+        return await self._already_ended(row.id, None if final is None else final.as_dict())
+
+    async def _already_ended(self, order_id: int, receipt: dict[str, Any] | None) -> dict[str, Any]:
         return {
             "status": "already_ended",
             "order_id": order_id,
-            "receipt": receipt,
-            "still_running": await self._closing.still_running(),
+            **({"receipt": receipt} if receipt else {}),
+            **await self._closing.still_running(),
             "next": "It had ended before; nothing more to do.",
         }
 
-    def _history(self, tx: Tx, account: str, order_id: int) -> tuple[bool, bool]:
-        """Whether the order was made here, and whether a cancel that a person agreed to is still unproven."""
-        made_here = orders.get(tx, account, order_id) is not None
-        unproven = ledger.read(tx, account=account, steps=("cancel_unverified",), limit=1000)
-        return made_here, any(entry.order_id == order_id for entry in unproven)
+    async def _reopen(self, lease: Lease) -> None:
+        try:
+            await self._closing.reopen(lease)
+        except StateUnavailable as error:
+            log.warning("order %s runs and could not be taken up again: %s", lease.order_id, error.message)
+
+    async def _history(self, account: str, order_id: int) -> History:
+        def read(tx: Tx) -> History:
+            lease = orders.get(tx, account, order_id)
+            unproven = ledger.read(tx, account=account, steps=("cancel_unverified",), limit=1000)
+            return History(lease is not None, lease, any(entry.order_id == order_id for entry in unproven))
+
+        try:
+            return await self._desk.state.read(read)
+        except StateUnavailable:
+            return History()
 
 
-def what(row: OrderRow) -> str:
-    """An order's hardware in short: '1x RTX 4090'."""
+def what(row: OrderRow | None) -> str:
+    """An order's hardware in short: '1x RTX 4090'; nothing where no row shows it."""
+    if row is None:
+        return ""
     cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
     return f"{cards.count}x {cards.model}"

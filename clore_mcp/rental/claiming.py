@@ -21,7 +21,6 @@ from clore_mcp.rental.appraisal import Evidence, stands_against
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
-from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.terms import Candidate, Terms, bid_within, reservation_margin
 from clore_mcp.state import intents, orders, quotes
 from clore_mcp.state.database import Tx
@@ -122,7 +121,7 @@ class Departure:
 
     def _claim(self, tx: Tx, evidence: Evidence, not_after: float) -> Intent | Stopped | None:
         desk, errand, now = self._desk, self._errand, self._desk.clock()
-        if now - evidence.at > EXECUTION_AGE:
+        if not evidence.decides(now):
             return None
         if desk.monotonic() >= self._leave_by:
             return Stopped(outcome=_TOO_LATE, final=self._used)
@@ -158,7 +157,7 @@ class Departure:
             )
         held = intents.open_on(tx, account, errand.candidate.server_id)
         if held is not None:
-            return Stopped(outcome=outcomes.blocked(held))
+            return Stopped(outcome=outcomes.blocked(held, desk.program))
         refusals = stands_against(tx, desk, account, evidence, errand.candidate, errand.terms)
         return Stopped(outcome=outcomes.refused(refusals)) if refusals else None
 

@@ -2,20 +2,25 @@
 
 Proven gone is `expired: true` in Clore's list of completed orders, or absence from two valid replies a minute apart;
 one empty list proves nothing. Until then the reservation stays, and the answer says `unverified` and still billing.
+
+Ending needs `/cancel_order` and nothing else. Where the state can't be written, or wallets, prices or lists can't be
+read, the receipt or the proof is missing, never the end.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from decimal import Decimal
 from math import ceil
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import CloreError, Refused
+from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, Refused, StateUnavailable
 from clore_mcp.market.rates import Rates
-from clore_mcp.money import ZERO, shown
+from clore_mcp.money import ZERO, Coin, shown
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.exposure import Bill, bill, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
@@ -24,8 +29,28 @@ from clore_mcp.state.database import Tx
 from clore_mcp.state.orders import Lease
 from clore_mcp.text import clean
 
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+UNKNOWN_ACCOUNT: Final = "unknown"  # the rows of a cancel while Clore does not say whose key this is
+_PRICING_SECONDS: Final = 8.0  # prices decorate what is said about an end; it does not wait long for them
 _LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
+_COST_UNKNOWN: Final = " What it cost is not known: nobody says what its coin is worth."
 _AGAIN_AFTER_LOOKS: Final = 3  # still listed as running after so many looks: ask again
+
+
+async def account_for(desk: Desk, order_id: int) -> str:
+    """The account; where Clore does not say, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`."""
+    try:
+        return await desk.readings.account()
+    except (NoApiKey, InvalidApiKey):
+        raise
+    except CloreError as error:
+        log.warning("the account can't be read: %s", error.message)
+    try:
+        return await desk.state.read(lambda tx: orders.account_of(tx, order_id)) or UNKNOWN_ACCOUNT
+    except StateUnavailable:
+        return UNKNOWN_ACCOUNT
 
 
 class Closing:
@@ -37,14 +62,14 @@ class Closing:
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> dict[str, Any]:
         """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`."""
         desk = self._desk
-        account = await desk.readings.account()
+        account = await account_for(desk, order_id)
         api_now = int(desk.readings.api_now())
 
         def write(tx: Tx) -> None:
             orders.cut(tx, account, order_id, api_now)
             desk.note(tx, "cancel_sent", caller, account, order_id=order_id, why=why, issue=clean(issue or "", 200))
 
-        await desk.state.write(write)
+        await self._try_write(write)
         trouble = await self._send(order_id, issue)
         row = await self._prove(order_id, issue)
         desk.readings.changed()
@@ -61,6 +86,7 @@ class Closing:
         back = [lease.order_id for lease in leases if lease.order_id in listed and lease.missed_at is not None]
         if back:
             await desk.state.write(lambda tx: orders.seen_again(tx, account, back))
+        await self._reopen_listed(account, listed, current.at)
         if not missing or current.unreadable:
             return
         completed = completed or await desk.readings.completed(BROWSING_AGE)
@@ -69,15 +95,45 @@ class Closing:
             if row is not None or not completed.unreadable:
                 await self._reconcile_missing(account, lease, current, row)
 
+    async def _reopen_listed(self, account: str, listed: set[int], seen_at: float) -> None:
+        """What counted as gone unseen and is listed again runs: it gets its reservation and its end back."""
+
+        def read(tx: Tx) -> list[Lease]:
+            found = (orders.get(tx, account, order_id) for order_id in listed)
+            return [lease for lease in found if lease is not None and lease.unseen and seen_at > (lease.ended_at or 0)]
+
+        for lease in await self._desk.state.read(read):
+            await self.reopen(lease)
+
+    async def reopen(self, lease: Lease) -> None:
+        """Take back that an order counted as gone."""
+
+        def write(tx: Tx) -> None:
+            if orders.reopen(tx, lease.account, lease.order_id):
+                intents.bind(tx, lease.intent_id, lease.order_id)
+                self._desk.note(
+                    tx, "order_seen_again", "clore-mcp", lease.account,
+                    order_id=lease.order_id, intent_id=lease.intent_id,
+                )  # fmt: skip
+
+        await self._desk.state.write(write)
+
     async def _reconcile_missing(self, account: str, lease: Lease, seen: Orders, row: OrderRow | None) -> None:
         desk = self._desk
-        at = seen.at if seen.api_at is None else seen.api_at  # Clore's clock where it told: ours may jump
         if row is not None and row.expired:
-            await self._close(account, lease, await self._bill(row, lease), "ended")
+            final = await self.bill(row, lease)
+            await self._close(account, lease, final or self._bill_unseen(lease), "ended")
         elif row is None and lease.missed_at is None:
-            await desk.state.write(lambda tx: orders.miss(tx, account, lease.order_id, at))
-        elif row is None and lease.missed_at is not None and at - lease.missed_at >= desk.patience.absence:
+            await desk.state.write(lambda tx: orders.miss(tx, account, lease.order_id, seen.at, seen.api_at))
+        elif row is None and lease.missed_at is not None and await self._absent_long_enough(lease, seen):
             await self._close(account, lease, self._bill_unseen(lease), "ended_unseen")
+
+    async def _absent_long_enough(self, lease: Lease, seen: Orders) -> bool:
+        """Whether every clock that is known says a minute: each against itself, for any of them may jump or be off."""
+        absence = self._desk.patience.absence
+        missed = await self._desk.state.read(lambda tx: orders.missed_api_at(tx, lease.account, lease.order_id))
+        by_clore = seen.api_at - missed if seen.api_at is not None and missed is not None else absence
+        return seen.at - (lease.missed_at or 0) >= absence and by_clore >= absence
 
     async def _send(self, order_id: int, issue: str | None) -> CloreError | None:
         try:
@@ -112,57 +168,83 @@ class Closing:
 
     async def _gone(self, account: str, row: OrderRow, caller: str) -> dict[str, Any]:
         desk = self._desk
-        lease = await desk.state.read(lambda tx: orders.get(tx, account, row.id))
-        final = await self._bill(row, lease)
-        if lease is not None:
-            await self._close(account, lease, final, "cancelled")
+        lease = await self._try_read(lambda tx: orders.get(tx, account, row.id))
+        final = await self.bill(row, lease)
+        receipt = {} if final is None else {"receipt": final.as_dict()}
+        if lease is not None and final is not None:
+            await self.close(lease, final, "cancelled")
         else:
-            await desk.state.write(
-                lambda tx: desk.note(tx, "cancelled", caller, account, order_id=row.id, receipt=final.as_dict())
-            )
+            await self._try_write(lambda tx: desk.note(tx, "cancelled", caller, account, order_id=row.id, **receipt))
         return {
             "status": "cancelled",
             "order_id": row.id,
-            "receipt": final.as_dict(),
-            "still_running": await self.still_running(),
-            "next": "The meter has stopped; nothing more to do.",
+            **receipt,
+            **await self.still_running(),
+            "next": f"The meter has stopped; nothing more to do.{'' if receipt else _COST_UNKNOWN}",
         }
+
+    async def close(self, lease: Lease, final: Bill, step: str) -> None:
+        """Record that an order is proven gone; where the state fails, the next look records it."""
+        try:
+            await self._close(lease.account, lease, final, step)
+        except StateUnavailable as error:
+            log.warning("the end of order %s could not be recorded: %s", lease.order_id, error.message)
 
     async def _unverified(self, account: str, order_id: int, caller: str, trouble: CloreError | None) -> dict[str, Any]:
         desk = self._desk
         said = trouble.message if trouble else "Clore took the cancel"
-        await desk.state.write(
+        await self._try_write(
             lambda tx: desk.note(tx, "cancel_unverified", caller, account, order_id=order_id, said=said)
         )
         return {
             "status": "unverified",
             "order_id": order_id,
-            "still_running": await self.still_running(),
+            **await self.still_running(),
             "next": f"Still billing as far as is known: {said}, but the order does not show as ended. Call"
             " cancel_order again in a minute; if it stays, ask the person to cancel it on clore.ai.",
         }
 
-    async def still_running(self) -> list[dict[str, Any]]:
-        """What else costs money now; empty when Clore can't be asked."""
+    async def still_running(self) -> dict[str, Any]:
+        """What else costs money now, for an answer; nothing when Clore can't be asked."""
         readings = self._desk.readings
         try:
             seen = await readings.orders()
-            fees, rates = await readings.fees(), (await readings.snapshot()).rates
         except CloreError:
-            return []
-        return [
-            {"order_id": row.id, "usd_per_hour": shown(usd_per_hour(row, fees, rates) or ZERO)}
-            for row in seen.rows
-            if not row.expired
-        ]
+            return {}
+        fees, rates = await readings.fees(), await self.rates()
+        rows = [row for row in seen.rows if not row.expired]
+        return {
+            "still_running": [
+                {"order_id": row.id, "usd_per_hour": shown(usd_per_hour(row, fees, rates) or ZERO)} for row in rows
+            ]
+        }
 
-    async def _bill(self, row: OrderRow, lease: Lease | None) -> Bill:
+    async def rates(self) -> Rates:
+        """The market's rates, however old; none but USD's own where no market was ever read."""
+        with anyio.move_on_after(_PRICING_SECONDS):
+            try:
+                return (await self._desk.readings.snapshot(float("inf"))).rates
+            except CloreError:
+                pass
+        return Rates({Coin.USD: Decimal(1)})
+
+    async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
+        """What an order has cost; None where it is not ours and nobody knows what its coin is worth."""
         readings = self._desk.readings
+        found = bill(row, await readings.fees(), await self.rates(), api_now=readings.api_now(), lease=lease)
+        return found if found.priced else None
+
+    async def _try_write(self, work: Callable[[Tx], None]) -> None:
         try:
-            rates = (await readings.snapshot(float("inf"))).rates
-        except CloreError:  # no market was ever read: an order made here keeps its own rate
-            rates = Rates()
-        return bill(row, await readings.fees(), rates, api_now=readings.api_now(), lease=lease)
+            await self._desk.state.write(work)
+        except StateUnavailable as error:
+            log.warning("a cancel goes on without its record: %s", error.message)
+
+    async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
+        try:
+            return await self._desk.state.read(work)
+        except StateUnavailable:
+            return None
 
     def _bill_unseen(self, lease: Lease) -> Bill:
         """The most that an order can have cost that left without a trace: its whole lease, or until it was missed."""
@@ -177,7 +259,8 @@ class Closing:
         counted = final.rent_usd + final.fee_usd + max(final.creation_fee_usd, lease.creation_fee_usd)
 
         def write(tx: Tx) -> None:
-            if orders.end(tx, account, lease.order_id, now, final.as_dict()):
+            unseen = step == "ended_unseen"
+            if orders.end(tx, account, lease.order_id, now, final.as_dict(), unseen=unseen):
                 intents.release(tx, lease.intent_id, counted, now)
                 desk.note(
                     tx, step, "clore-mcp", account,

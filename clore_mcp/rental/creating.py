@@ -74,6 +74,15 @@ class Creating:
 
     async def propose(self, ask: CreateOrder, account: str) -> Proposal | dict[str, Any]:
         """What a person would be asked; an outcome where limits or the market leave nothing to ask."""
+        ours = (await self._desk.readings.orders(EXECUTION_AGE)).rows
+        running = next((row for row in ours if row.server_id == ask.server_id and not row.expired), None)
+        if running is not None:  # never on to a fallback: that would be a second bill for one wish
+            attempt = {"server_id": ask.server_id, "outcome": "held_by_you"}
+            return outcomes.unavailable(
+                [attempt],
+                f"Order {running.id} of this account already runs on server {ask.server_id}; its hours can't be"
+                " extended by ordering again, and cancel_order ends it. For a second machine name another server_id.",
+            )
         found = await self._appraiser.appraise(ask)
         attempts = [{"server_id": one.server_id, "outcome": one.reason} for one in found.unfit]
         if found.terms is None or found.cost is None:
@@ -83,7 +92,7 @@ class Creating:
         first = found.terms.candidates[0].server_id
         held = await self._desk.state.read(lambda tx: intents.open_on(tx, account, first))
         if held is not None:
-            return outcomes.blocked(held)
+            return outcomes.blocked(held, self._desk.program)
         terms, cost, key = found.terms, found.cost, await self._key_shown(ask)
         return Proposal(
             terms=terms.as_json(),

@@ -19,6 +19,7 @@ from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
+_CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,13 @@ class Desk:
     ssh_key: Callable[[], SshKey]
     preferred: Coin | None = None
     program: str = "clore-mcp"  # what a person types to reach this state
+    acts: bool = True  # False in read-only mode: then nothing is cancelled unasked either
     patience: Patience = field(default_factory=Patience)
 
     async def enforced_by(self) -> str | None:
         """Who ends leases now, in words for a person; None when nobody does."""
         account = await self.readings.account()
-        since = self.clock() - HEARTBEAT_LASTS_SECONDS
-        host = await self.state.read(lambda tx: ledger.alive(tx, account, since))
+        host = await self.state.read(lambda tx: _keeper_host(tx, self, account))
         return None if host is None else f"clore-mcp on {host}, while it runs and the machine is awake"
 
     def note(self, tx: Tx, step: str, caller: str, account: str, **what: Any) -> None:
@@ -69,7 +70,14 @@ class Desk:
 
 def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
     """Whether someone who ends leases was alive a moment ago."""
-    return ledger.alive(tx, account, desk.clock() - HEARTBEAT_LASTS_SECONDS) is not None
+    return _keeper_host(tx, desk, account) is not None
+
+
+def _keeper_host(tx: Tx, desk: Desk, account: str) -> str | None:
+    """Where someone who ends leases was alive a moment ago. A beat from the future is from before a clock went back:
+    nobody knows how old it is."""
+    now = desk.clock()
+    return ledger.alive(tx, account, since=now - HEARTBEAT_LASTS_SECONDS, until=now + _CLOCK_SLACK_SECONDS)
 
 
 async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:

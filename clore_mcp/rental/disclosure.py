@@ -70,13 +70,27 @@ def bid_question(quote_id: str, order_id: int, was: str, bid: Decimal, day: str,
 
 
 def cancel_question(
-    quote_id: str, order_id: int, what: str, usd_per_hour: Decimal, *, made_here: bool, spent_usd: Decimal
+    quote_id: str,
+    order_id: int,
+    what: str,
+    usd_per_hour: Decimal | None,
+    *,
+    made_here: bool | None,
+    spent_usd: Decimal | None,
 ) -> str:
-    """The question before an order is cancelled."""
-    whose = "" if made_here else "\nIt was not made here: it may be someone else's work."
+    """The question before an order is cancelled. What nobody can say now is None: an end waits for no price."""
+    known = [
+        _hardware(what) if what else "hardware unknown",
+        "price unknown" if usd_per_hour is None else f"{dollars(usd_per_hour)} per hour",
+        *([] if spent_usd is None else [f"{dollars(spent_usd)} spent so far"]),
+    ]
+    whose = {
+        True: "",
+        False: "\nIt was not made here: it may be someone else's work.",
+        None: "\nThe record can't be read: it may have been made elsewhere and be someone else's work.",
+    }[made_here]
     return (
-        f"Cancel order {order_id} ({_hardware(what)}, {dollars(usd_per_hour)} per hour,"
-        f" {dollars(spent_usd)} spent so far)?\n"
+        f"Cancel order {order_id} ({', '.join(known)})?\n"
         f"Its container and all data in it are deleted; the meter stops.{whose}\n"
         f"Quote {quote_id}. Without a yes it runs on and bills."
     )
@@ -104,7 +118,10 @@ def _parts(cost: Cost) -> tuple[Decimal, ...]:
 def _end_line(terms: Terms) -> str:
     worst = dollars(terms.worst_usd)
     if terms.on_end == "notify":
-        return f"End: after {_hours(terms.hours)} you are told, nothing cancels it. Worst case, if nobody does: {worst}"
+        return (
+            f"End: after {_hours(terms.hours)} clore-mcp tells your assistant, nothing cancels it."
+            f" Worst case, if nobody does: {worst}"
+        )
     if terms.enforced_by is None:
         return f"End: NOTHING ends it after {_hours(terms.hours)} unless someone cancels. Worst case: {worst}"
     return f"End: cancelled after {_hours(terms.hours)} by {terms.enforced_by}. Worst case then: {worst}"

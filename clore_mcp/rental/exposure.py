@@ -32,6 +32,7 @@ class Bill:
     rent_usd: Decimal
     fee_usd: Decimal
     creation_fee_usd: Decimal
+    priced: bool = True  # False: paid in a coin that nobody prices, so the parts are not known
 
     @property
     def total_usd(self) -> Decimal:
@@ -69,15 +70,21 @@ def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
 def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Lease | None = None) -> Bill:
     """What an order has cost so far, or in all once it has ended. An order made here keeps the rate it was approved at
     where the market has none."""
-    coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else Coin.USD)
-    rate = rates.usd_per(coin) or (lease.usd_per_coin if lease else Decimal(1))
+    coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else None)
+    rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
+    if coin is None or rate is None:
+        return Bill(_seconds(row, api_now) / 3600, ZERO, ZERO, ZERO, priced=False)
     kind = order_type_of(row)
     fraction = lease.fee_fraction if lease else fees.fraction(kind, coin)
-    seconds = max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(row.created_at or int(api_now)))
+    seconds = _seconds(row, api_now)
     rent = up_to_micro((row.spend or ZERO) * rate)
     creation = _creation_usd(row, fees, coin, rate)
     charged = seconds > CREATION_FEE_AFTER_SECONDS
     return Bill(seconds / 3600, rent, up_to_micro(rent * fraction), up_to_micro(creation) if charged else ZERO)
+
+
+def _seconds(row: OrderRow, api_now: float) -> Decimal:
+    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(row.created_at or int(api_now)))
 
 
 def shown_orders(

@@ -2,6 +2,9 @@
 
 `hold` finds or makes the quote of a call; `conclude` takes the answer (or its absence) and lets the verb carry it out
 once. It knows neither MCP nor the terminal: whoever asks the person sits above.
+
+A cancel goes through also where the account or the state can't be read: it spends nothing, and waiting does. It still
+needs the yes of whoever can be asked, and nobody to ask means that it is refused, for it may be someone else's order.
 """
 
 from __future__ import annotations
@@ -12,15 +15,17 @@ from typing import Any, Protocol
 
 import anyio
 
-from clore_mcp.errors import CloreError
+from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.asks import Ask, CancelOrder
+from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
+from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
+from clore_mcp.rental.closing import UNKNOWN_ACCOUNT, account_for
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.settling import Settling
+from clore_mcp.state import orders
 from clore_mcp.state.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
@@ -73,10 +78,22 @@ class Guard:
         self._commitments = commitments
         self._settling = settling
         self._verbs = verbs
+        self._unkept: dict[tuple[str, CancelOrder], Quote] = {}  # questions while the state can't be used
 
     async def hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool) -> Held:
         """The quote of this call: the live one, the settled one that it replays or was never told, or a new one."""
-        account = await self._desk.readings.account()
+        try:
+            return await self._hold(ask, caller=caller, can_ask=can_ask, replay=replay)
+        except StateUnavailable:
+            if not isinstance(ask, CancelOrder):
+                raise
+            return await self._hold_unkept(ask, caller=caller, can_ask=can_ask)
+
+    async def _hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool) -> Held:
+        if isinstance(ask, CancelOrder):
+            account = await account_for(self._desk, ask.order_id)
+        else:
+            account = await self._desk.readings.account()
         digest = await self._approvals.digest(account, caller, ask)
         asking = can_ask and self._desk.mode == "ask"
         quote = await self._approvals.find(digest, replay=replay, asking=asking)
@@ -91,7 +108,9 @@ class Guard:
             return Held(outcome=standing)
         proposal = await verb.propose(ask, account)
         if isinstance(proposal, dict):
-            return Held(outcome=proposal)
+            # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
+            twin = await self._approvals.find(digest, replay=replay, asking=asking)
+            return Held(twin) if twin else Held(outcome=await verb.already(ask, account, digest) or proposal)
         cooled = await self._cooled(ask, account) if proposal.yes is Yes.ALWAYS else None
         if cooled is not None:
             return cooled
@@ -105,11 +124,46 @@ class Guard:
         )
         return Held(quote)
 
+    async def _hold_unkept(self, ask: CancelOrder, *, caller: str, can_ask: bool) -> Held:
+        """The question of a cancel while the state can't be used: it lives as long as this process."""
+        now, key = self._desk.clock(), (caller, ask)
+        quote = self._unkept.get(key)
+        if quote is not None and now < quote.expires_at:
+            return Held(quote)
+        if not can_ask or self._desk.mode != "ask":
+            raise self._unrecorded(ask)
+        proposal = await self._verbs[ask.verb].propose(ask, UNKNOWN_ACCOUNT)
+        if isinstance(proposal, dict):
+            return Held(outcome=proposal)
+        quote_id = new_id("q")
+        quote = Quote(
+            id=quote_id,
+            account=UNKNOWN_ACCOUNT,
+            digest="",
+            verb=ask.verb,
+            caller=caller,
+            question=proposal.question(quote_id),
+            terms={**proposal.terms, "yes": Yes.ALWAYS.value},
+            state="pending",
+            created_at=now,
+            expires_at=now + QUOTE_SECONDS,
+        )
+        self._unkept[key] = quote
+        return Held(quote)
+
+    def _unrecorded(self, ask: CancelOrder) -> StateUnavailable:
+        return StateUnavailable(
+            f"The record can't be read, so nobody knows whether order {ask.order_id} was made here, and nobody can be"
+            " asked; it was not cancelled and bills on.",
+            hint=f"Ask the person to run `{self._desk.program} cancel {ask.order_id}` in their own terminal.",
+        )
+
     async def _cooled(self, ask: Ask, account: str) -> Held | None:
         """After three declines nothing that spends is asked for a while; cancelling always is."""
         if isinstance(ask, CancelOrder) or not await self._approvals.cooling_until(account):
             return None
-        return Held(outcome=outcomes.declined("Three questions were declined just now, so none is asked for a while."))
+        why = "Three questions were declined just now, so none is asked for a while."
+        return Held(outcome=_declined(ask, why))
 
     async def _left_by_another(self, quote: Quote) -> Quote:
         """A quote that this process is not carrying out: another one is, or has died over it; then it is settled."""
@@ -134,33 +188,77 @@ class Guard:
         """What comes of the call. `answer` is the person's, or None where nobody was asked through the client."""
         outcome = await self._conclude(held, ask, answer=answer, caller=caller)
         word = _VERB_WORDS.get(ask.verb, {}).get(outcome["status"])
-        return {**outcome, "status": word} if word else outcome
+        about = {"order_id": ask.order_id} if isinstance(ask, CancelOrder | SetSpotPrice) else {}
+        return {**about, **outcome, "status": word} if word else {**about, **outcome}
 
     async def _conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
-        quote = await self._approvals.get(held.quote.id)
-        if quote.state == "settled" and quote.outcome is not None:
-            return outcomes.repeated(quote.outcome)
-        if quote.state == "declined":
-            return outcomes.declined()
-        if quote.state == "expired":
-            return outcomes.expired()
-        if quote.state == "committing":
-            return await self._follow(quote, ask)
-        if answer is False:
-            if await self._approvals.decide(quote, yes=False, by=caller):
-                return outcomes.declined()
-            return await self._follow(quote, ask)  # too late: another process has its yes already
+        try:
+            quote = await self._approvals.get(held.quote.id)
+            known = await self._known(quote, ask)
+            if known is not None:
+                return known
+            if answer is False:
+                if await self._approvals.decide(quote, yes=False, by=caller):
+                    return _declined(ask)
+                return await self._follow(quote, ask)  # too late: another process has its yes already
+        except (NotFound, StateUnavailable):
+            if not isinstance(ask, CancelOrder):
+                raise
+            return await self._conclude_unkept(held, held.quote, ask, answer=answer, caller=caller)
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
-            return outcomes.approval_required(quote.id, self._desk.program)
+            return _approval_required(ask, quote.id, self._desk.program)
         return await self._carry_out(quote, ask, by)
+
+    async def _conclude_unkept(
+        self, held: Held, quote: Quote, ask: CancelOrder, *, answer: bool | None, caller: str
+    ) -> dict[str, Any]:
+        """A cancel while the state can't be used: the person's word alone counts."""
+        self._unkept.pop((caller, ask), None)
+        if answer is False:
+            return _declined(ask)
+        if self._desk.clock() >= quote.expires_at:
+            return outcomes.cancel_expired(ask.order_id)
+        by = self._yes_given_by(quote, held.yes, answer, caller)
+        if by is None:
+            raise self._unrecorded(ask)
+        return await self._carry_out(quote, ask, by)
+
+    async def _known(self, quote: Quote, ask: Ask) -> dict[str, Any] | None:
+        """What has come of a quote already, or comes of it while it is waited for."""
+        if quote.state == "committing":
+            return await self._follow(quote, ask)
+        return await self._over(quote, ask)
+
+    async def _over(self, quote: Quote, ask: Ask) -> dict[str, Any] | None:
+        """The outcome of a quote that is over."""
+        if quote.state == "settled" and quote.outcome is not None:
+            return await self._again(quote, quote.outcome)
+        if quote.state == "declined":
+            return _declined(ask)
+        if quote.state == "expired":
+            return _expired(ask)
+        return None
+
+    async def _again(self, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:
+        """An outcome that its caller may not have had; an order that has ended meanwhile is not told as running."""
+        order_id = outcome.get("order_id")
+        if outcome["status"] == "created" and order_id is not None:
+            lease = await self._desk.state.read(lambda tx: orders.get(tx, quote.account, int(order_id)))
+            if lease is not None and lease.ended_at is not None:
+                return outcomes.ended_since(outcome, lease)
+        return outcomes.repeated(outcome)
 
     async def told(self, held: Held, outcome: Mapping[str, Any]) -> None:
         """The caller has the outcome of a settled quote; the same call later is a new wish."""
         if held.quote is not None and outcome["status"] not in ("in_progress", "approval_required"):
-            await self._approvals.told(held.quote)
+            try:
+                await self._approvals.told(held.quote)
+            except StateUnavailable:
+                if held.quote.verb != CancelOrder.verb:  # its outcome counts more than the record of having told it
+                    raise
 
     def _yes_given_by(self, quote: Quote, yes: Yes, answer: bool | None, caller: str) -> str | None:
         """Who said yes, or None where nobody has."""
@@ -191,12 +289,33 @@ class Guard:
         """Wait for whoever carries the quote out, here or in another process."""
         give_up_at = self._desk.monotonic() + self._desk.patience.answer
         while self._desk.monotonic() < give_up_at:
-            now = await self._approvals.get(quote.id)
-            if now.state == "settled" and now.outcome is not None:
-                return outcomes.repeated(now.outcome)
-            if now.state == "expired":
-                return outcomes.expired()
-            if now.state == "declined":
-                return outcomes.declined()
+            over = await self._over(await self._approvals.get(quote.id), ask)
+            if over is not None:
+                return over
             await anyio.sleep(_FOLLOW_PAUSE_SECONDS)
         return self._verbs[ask.verb].unfinished(quote)
+
+
+def _declined(ask: Ask, why: str = "The person said no.") -> dict[str, Any]:
+    """No yes, in the words of the tool: what it would have changed goes on."""
+    if isinstance(ask, CancelOrder):
+        return outcomes.cancel_declined(ask.order_id, why)
+    if isinstance(ask, SetSpotPrice):
+        return outcomes.bid_declined(ask.order_id, why)
+    return outcomes.declined(why)
+
+
+def _expired(ask: Ask) -> dict[str, Any]:
+    if isinstance(ask, CancelOrder):
+        return outcomes.cancel_expired(ask.order_id)
+    if isinstance(ask, SetSpotPrice):
+        return outcomes.bid_refused(ask.order_id, "quote_expired", "The quote expired before it was used.")
+    return outcomes.expired()
+
+
+def _approval_required(ask: Ask, quote_id: str, program: str) -> dict[str, Any]:
+    if isinstance(ask, CancelOrder):
+        return outcomes.cancel_approval_required(quote_id, program, ask.order_id)
+    if isinstance(ask, SetSpotPrice):
+        return outcomes.bid_approval_required(quote_id, program, ask.order_id)
+    return outcomes.approval_required(quote_id, program)

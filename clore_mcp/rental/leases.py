@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
-from clore_mcp.errors import Failure
+from clore_mcp.errors import Failure, InvalidApiKey, NoApiKey
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.state import ledger, orders
+from clore_mcp.state.database import Tx
 from clore_mcp.state.orders import Lease
 
 log = logging.getLogger(__name__)
+
+_BACK_WITHIN_SECONDS: Final = 86_400.0  # so long an order that vanished without a trace is looked for
 
 
 class Keeper:
@@ -32,10 +36,16 @@ class Keeper:
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Beat once and go on in the background; called again, nothing happens."""
+        """Beat once and go on in the background; called again, nothing happens. Without a key there is nothing to keep;
+        what else fails is tried again in the background, and no call waits for it: a cancel needs neither."""
         async with self._starting:
             if self._task is None:
-                await self._beat()
+                try:
+                    await self._beat()
+                except (NoApiKey, InvalidApiKey):
+                    raise
+                except Failure as failure:
+                    log.warning("the leases are not watched yet: %s", failure.message)
                 self._task = asyncio.ensure_future(self._run())
 
     async def stop(self) -> None:
@@ -45,16 +55,21 @@ class Keeper:
         self._task.cancel()
         await asyncio.wait([self._task])
         self._task = None
-        account = await self._desk.readings.account()
-        await self._desk.state.write(lambda tx: ledger.rest(tx, account, self._desk.owner))
+        try:
+            account = await self._desk.readings.account()
+            await self._desk.state.write(lambda tx: ledger.rest(tx, account, self._desk.owner))
+        except Failure as failure:  # then it runs out by itself
+            log.warning("the heartbeat could not be taken back: %s", failure.message)
 
     async def poll(self) -> float:
         """One round; how many seconds until the next."""
         desk = self._desk
         account = await self._beat()
-        if not await desk.state.read(lambda tx: orders.active(tx, account)) and not await self._settling.to_settle(
-            account
-        ):
+        since = desk.clock() - _BACK_WITHIN_SECONDS
+        kept = await desk.state.read(
+            lambda tx: bool(orders.active(tx, account)) or orders.may_come_back(tx, account, since)
+        )
+        if not kept and not await self._settling.to_settle(account):
             return self._poll_seconds
         current = await desk.readings.look(completed=False)
         await self._settling.settle_open(account, current)
@@ -63,18 +78,34 @@ class Keeper:
         api_now = desk.readings.api_now()
         leases = await desk.state.read(lambda tx: orders.active(tx, account))
         for lease in leases:
-            over = lease.on_end == "cancel" and api_now >= lease.ends_api_at
-            if over and (lease.order_id in listed or current.unreadable):
+            if api_now < lease.ends_api_at:
+                continue
+            if lease.on_end == "cancel" and (lease.order_id in listed or current.unreadable):
                 await self._end(lease)
+            elif lease.on_end == "notify" and lease.order_id in listed:
+                await self._tell(lease, "lease_over")
         left = [lease.ends_api_at - api_now for lease in leases if lease.ends_api_at > api_now]
         return max(1.0, min([self._poll_seconds, *left]))
 
     async def _end(self, lease: Lease) -> None:
         """Cancel; what fails here is tried again in the next round, and holds up no other lease."""
         try:
-            await self._closing.cancel(lease.order_id, issue=None, caller="clore-mcp", why="its lease is over")
+            gone = await self._closing.cancel(lease.order_id, issue=None, caller="clore-mcp", why="its lease is over")
+            if gone["status"] == "cancelled":
+                await self._tell(lease, "lease_ended")
         except Failure as failure:
             log.warning("order %s could not be cancelled at its end: %s", lease.order_id, failure.message)
+
+    async def _tell(self, lease: Lease, step: str) -> None:
+        """Leave an event for get_account, once: the ledger's own row says that it was left."""
+
+        def write(tx: Tx) -> None:
+            if not orders.has_step(tx, lease.account, lease.order_id, step):
+                self._desk.note(
+                    tx, step, "clore-mcp", lease.account, order_id=lease.order_id, ends_api_at=lease.ends_api_at
+                )
+
+        await self._desk.state.write(write)
 
     async def _beat(self) -> str:
         desk = self._desk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.money import dollars, plain, shown, shown_up
@@ -14,7 +14,14 @@ from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
 
+_CURES: Final = {  # by the reason of the wanted server; otherwise another server is the cure
+    "bid_under_minimum": "Raise bid_usd_per_hour if the person agrees.",
+    "max_rental_hours": "Ask for fewer hours, or name another server.",
+    "held_by_you": "For a second machine name another server_id.",
+}
+
 Attempts = Sequence[dict[str, Any]]
+_UNASKED: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
 
 
 def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts) -> dict[str, Any]:
@@ -49,8 +56,7 @@ def declined(why: str = "The person said no.") -> dict[str, Any]:
     return {
         "status": "declined",
         "attempts": [],
-        "next": f"{why} Nothing was spent. Ask the person what they would like changed. If they saw no question at all,"
-        " the operator can set CLORE_APPROVAL=outside.",
+        "next": f"{why} Nothing was spent. Ask the person what they would like changed. {_UNASKED}",
     }
 
 
@@ -65,30 +71,79 @@ def approval_required(quote_id: str, program: str) -> dict[str, Any]:
         "status": "approval_required",
         "approval_id": quote_id,
         "attempts": [],
+        "next": f"Ask the person to run `{program} approve {quote_id}` in their own terminal within ten minutes, and"
+        " wait until they say it is done; then call again with exactly the same arguments. Nothing is spent before.",
+    }
+
+
+def cancel_declined(order_id: int, why: str = "The person said no.") -> dict[str, Any]:
+    """No yes was given to end an order."""
+    return {
+        "status": "declined",
+        "order_id": order_id,
+        "next": f"{why} Order {order_id} was not cancelled: it runs on and bills. {_UNASKED}",
+    }
+
+
+def cancel_expired(order_id: int) -> dict[str, Any]:
+    """The question about ending an order ran out: nothing was cancelled."""
+    return {
+        "status": "declined",
+        "order_id": order_id,
+        "next": f"The question expired before it was answered, so order {order_id} was not cancelled: it runs on and"
+        " bills. Call cancel_order again to ask anew.",
+    }
+
+
+def cancel_approval_required(quote_id: str, program: str, order_id: int) -> dict[str, Any]:
+    """A person decides outside the chat whether an order ends."""
+    return {
+        "status": "approval_required",
+        "order_id": order_id,
+        "approval_id": quote_id,
         "next": f"Ask the person to run `{program} approve {quote_id}` in their own terminal, then call again with"
-        " exactly the same arguments. Nothing is spent until then.",
+        f" exactly the same arguments. Order {order_id} runs on and bills until then.",
+    }
+
+
+def bid_declined(order_id: int, why: str = "The person said no.") -> dict[str, Any]:
+    """No yes was given to a raise."""
+    return {
+        "status": "declined",
+        "order_id": order_id,
+        "next": f"{why} The bid stays as it was. {_UNASKED}",
+    }
+
+
+def bid_approval_required(quote_id: str, program: str, order_id: int) -> dict[str, Any]:
+    """A person decides outside the chat about a raise."""
+    return {
+        "status": "approval_required",
+        "order_id": order_id,
+        "approval_id": quote_id,
+        "next": f"Ask the person to run `{program} approve {quote_id}` in their own terminal, then call again with"
+        " exactly the same arguments. The bid stays as it is until then.",
     }
 
 
 def refused(refusals: Sequence[Refusal], attempts: Attempts = ()) -> dict[str, Any]:
     """A limit said no."""
     names = "; ".join(str(refusal) for refusal in refusals)
+    smaller = "" if any(refusal.cap == 0 for refusal in refusals) else " Take fewer hours or a cheaper server."
     return {
         "status": "refused",
         "refusals": [refusal.as_dict() for refusal in refusals],
         "attempts": list(attempts),
-        "next": f"Over the limit: {names}. Nothing was spent. Take fewer hours or a cheaper server; only the operator"
-        " can change limits, outside this chat.",
+        "next": f"Over the limit: {names}. Nothing was spent.{smaller} Only the operator can change limits, outside"
+        " this chat.",
     }
 
 
 def unavailable(attempts: Attempts, why: str) -> dict[str, Any]:
     """None of the servers could be rented; definitely nothing was."""
-    return {
-        "status": "refused",
-        "attempts": list(attempts),
-        "next": f"{why} Nothing was spent. Search again and name another server, or give fallback_server_ids.",
-    }
+    first = attempts[0]["outcome"] if attempts else ""
+    cure = _CURES.get(first, "Search again and name another server, or give fallback_server_ids.")
+    return {"status": "refused", "attempts": list(attempts), "next": f"{why} Nothing was spent. {cure}"}
 
 
 def bid_refused(order_id: int, reason: str, why: str) -> dict[str, Any]:
@@ -113,29 +168,36 @@ def uncertain(intent: Intent, attempts: Attempts, program: str) -> dict[str, Any
     }
 
 
-def blocked(intent: Intent) -> dict[str, Any]:
+def blocked(intent: Intent, program: str) -> dict[str, Any]:
     """Another create for that server is unsettled: a second one could be a second bill."""
+    settle = f" If it stays unclear, ask the person to run `{program} settle {intent.id} --order ID` or `--none`."
     return {
         "status": "refused",
         "server_id": intent.server_id,
         "attempts": [{"server_id": intent.server_id, "outcome": f"blocked by {intent.id}, which is {intent.state}"}],
         "next": f"An earlier create for server {intent.server_id} is not settled yet, so no second one is sent; nothing"
-        " was spent. list_orders looks for it; take another server, or ask the person to run"
-        f" `clore-mcp settle {intent.id} --order ID` or `--none`.",
+        " was spent now. Rent nothing before list_orders has no `unsettled`."
+        + (settle if intent.state == "uncertain" else ""),
     }
 
 
 def above_ceiling(row: OrderRow, candidate: Candidate, gone: dict[str, Any], attempts: Attempts) -> dict[str, Any]:
     """Clore made it dearer than approved: it was cancelled at once."""
     price = "?" if row.price is None else plain(row.price)
+    proven = gone["status"] == "cancelled"
+    end = (
+        "it was cancelled at once. Search again for the price as it is now."
+        if proven
+        else f"its cancel is unverified, so it may bill: call cancel_order({row.id}) until it is proven, and rent"
+        " nothing before."
+    )
     answer: dict[str, Any] = {
         "status": "refused",
         "server_id": candidate.server_id,
         "order_id": row.id,
         "attempts": list(attempts),
         "next": f"Clore made the order at {price} {row.currency} per day, above the approved"
-        f" {plain(candidate.ceiling_per_day)} {candidate.coin.value}; it was cancelled at once"
-        f" ({gone['status']}). Search again for the price as it is now.",
+        f" {plain(candidate.ceiling_per_day)} {candidate.coin.value}; {end}",
     }
     return answer | ({"receipt": gone["receipt"]} if "receipt" in gone else {})
 
@@ -144,6 +206,17 @@ def repeated(outcome: dict[str, Any], note: str = "") -> dict[str, Any]:
     """The same call again: its first outcome, marked."""
     told = {**outcome, "repeated": True}
     return {**told, "next": f"{note} {told.get('next', '')}".strip()} if note else told
+
+
+def ended_since(outcome: dict[str, Any], lease: Lease) -> dict[str, Any]:
+    """The same create again, whose order was made and has ended since without its caller having heard of it."""
+    return {
+        **outcome,
+        "repeated": True,
+        **({"receipt": lease.receipt} if lease.receipt else {}),
+        "next": f"Order {lease.order_id} was made by this call and has ended since: nothing of it runs or bills any"
+        " more. To rent again, call again.",
+    }
 
 
 def price_moved(server_id: int, now_usd: Decimal, ceiling_usd: Decimal) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 
 from clore_mcp.clore import OrderRow, SpotBook
 from clore_mcp.clore.fresh import Fresh
-from clore_mcp.errors import CloreError, NotFound
+from clore_mcp.errors import CloreError, Failure, NotFound
 from clore_mcp.market.gpus import of_server
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import ZERO, Coin, shown
@@ -21,6 +22,7 @@ from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.exposure import bill, order_type_of, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.settling import Settling
+from clore_mcp.rental.sshkeys import SshKey
 from clore_mcp.state import intents, orders
 from clore_mcp.state.orders import Lease
 from clore_mcp.text import clean
@@ -66,10 +68,12 @@ class Overview:
             for row in sorted(rows.values(), key=lambda row: (bool(row.expired), -row.id))
             if include_ended or not row.expired
         ]
+        unsettled = await self.unsettled(account)
         return {
             "orders": views,
             "total_usd_per_hour": shown(self._burn(current, priced)),
-            "unsettled": await self.unsettled(account),
+            "unsettled": unsettled,
+            "next": _after_listing(unsettled),
         }
 
     async def one(self, order_id: int) -> dict[str, Any]:
@@ -95,7 +99,7 @@ class Overview:
             )
             passed = desk.monotonic() - began
             if answers or view["status"] == "ended" or passed + _POLL_SECONDS > timeout_seconds:
-                return {**view, "ready": bool(answers), "next": _after_wait(view, ready=bool(answers))}
+                return {**view, "ready": bool(answers), "next": _after_wait(view, desk.program, ready=bool(answers))}
             await progress(passed, _stage(view))
             await anyio.sleep(_POLL_SECONDS)
             desk.readings.changed_orders()
@@ -132,19 +136,28 @@ class Overview:
             "gpu_count": cards.count,
             "image": clean(row.image or "", 120),
             "usd_per_hour": None if hourly is None else shown(hourly),
-            "spent_usd": shown(cost.total_usd),
+            "spent_usd": shown(cost.total_usd) if cost.priced else None,
             "started_at": None if row.created_at is None else iso(row.created_at),
             "ends_at": iso(lease.ends_api_at) if lease and not row.expired else None,
             "made_here": lease is not None,
         }
         if not row.expired:
-            reach = access.access_of(row, self._desk.ssh_key() if lease else None)
+            reach = access.access_of(row, await self.key() if lease else None)
             if reach.ssh:
                 ssh = reach.ssh
                 view["ssh"] = {"host": ssh.host, "port": ssh.port, "user": ssh.user, "command": ssh.command}
             view["http_url"] = reach.http_url
             view["warning"] = reach.warning
+        if not cost.priced:
+            view["warning"] = "It is paid in a coin without a known rate, so its cost in USD is not known."
         return {name: value for name, value in view.items() if value is not None}
+
+    async def key(self) -> SshKey | None:
+        """The key for the SSH line, read off the loop; without it the line still stands, without its path."""
+        try:
+            return await anyio.to_thread.run_sync(self._desk.ssh_key)
+        except Failure:
+            return None
 
     async def _status(self, row: OrderRow) -> str:
         if row.expired:
@@ -159,7 +172,7 @@ class Overview:
             return row.deployed
         server_id = row.server_id
         held = self._books.setdefault(
-            server_id, Fresh(lambda: self._desk.client.spot_marketplace(server_id), self._desk.clock)
+            server_id, Fresh(lambda: self._desk.readings.spot_book(server_id), self._desk.clock)
         )
         try:
             book = await held.get(_BOOK_AGE)
@@ -187,6 +200,17 @@ class Overview:
         return told
 
 
+def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
+    """What a list that is not the whole truth means for whoever reads it."""
+    if not unsettled:
+        return None
+    servers = ", ".join(str(one["server_id"]) for one in unsettled)
+    return (
+        f"An order on server {servers} may be running and billing without being listed: rent nothing elsewhere while"
+        " `unsettled` is not empty, and call list_orders again in 30 seconds."
+    )
+
+
 def _stage(view: Mapping[str, Any]) -> str:
     if view["status"] in ("queued", "outbid"):
         return f"The bid does not win ({view['status']}); nothing is billed."
@@ -195,9 +219,11 @@ def _stage(view: Mapping[str, Any]) -> str:
     return "The container is up; waiting for SSH to answer."
 
 
-def _after_wait(view: Mapping[str, Any], *, ready: bool) -> str:
+def _after_wait(view: Mapping[str, Any], program: str, *, ready: bool) -> str:
     if ready:
-        return "Give the person the SSH command; secrets show with `clore-mcp connect`. Cancel when they are done."
+        return (
+            f"Give the person the SSH command; `{program} connect {view['order_id']}` shows secrets. Cancel when done."
+        )
     if view["status"] == "ended":
         return "The order has ended."
     if view["status"] in ("queued", "outbid"):

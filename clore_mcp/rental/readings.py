@@ -5,6 +5,7 @@ Every reading costs one of the account's one request a second, so callers say ho
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from typing import Final
 
 from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
 from clore_mcp.clore.fresh import Fresh
-from clore_mcp.clore.models import Wallet
-from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey
-from clore_mcp.market.rates import Fees, read_fees
-from clore_mcp.market.snapshot import Market, Snapshot
+from clore_mcp.clore.models import SpotBook, Wallet
+from clore_mcp.errors import CloreError, NotJson
+from clore_mcp.market.rates import Fees, coin_rates, read_fees
+from clore_mcp.market.snapshot import Market, Snapshot, with_rates
 from clore_mcp.money import Coin
 
 EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
@@ -45,6 +46,7 @@ class Wallets:
 
     rows: list[Wallet]
     at: float
+    unreadable: int = 0
 
     @property
     def balances(self) -> dict[Coin, Decimal]:
@@ -65,7 +67,7 @@ class Readings:
         self._clock = clock
         self._account: str | None = None
         self._ahead = 0.0
-        self._knows_api_clock = False
+        self._book_rates: dict[Coin, Decimal] = {}
         self._wallets = Fresh(self._fetch_wallets, clock)
         self._fees = Fresh(self._fetch_fees, clock)
         self._current = Fresh(lambda: self._fetch_orders(completed=False, urgent=False), clock)
@@ -74,29 +76,47 @@ class Readings:
     async def account(self) -> str:
         """Which account this is: its API URL and deposit addresses (or its key) as a digest. Rows belong to it."""
         if self._account is None:
-            rows = (await self._wallets.get(_FEES_AGE)).rows
-            addresses = sorted(row.deposit for row in rows if row.deposit)
+            wallets = await self._wallets.get(_FEES_AGE)
+            if wallets.unreadable:  # with an address less it would be another account, without its leases
+                self._wallets.forget()
+                raise NotJson("Clore's list of wallets could not be read whole, so the account is not certain.")
+            addresses = sorted(row.deposit for row in wallets.rows if row.deposit)
             who = "|".join(addresses) or self._key_digest
             self._account = hashlib.sha256(f"{self._api_url}|{who}".encode()).hexdigest()[:16]
         return self._account
 
     async def snapshot(self, max_age_seconds: float = BROWSING_AGE) -> Snapshot:
         """The marketplace."""
-        return await self.market.snapshot(max_age_seconds)
+        return await self._rated(await self.market.snapshot(max_age_seconds))
 
     async def fresh_snapshot(self, max_age_seconds: float) -> Snapshot:
         """The marketplace, never an older one because Clore does not answer: money is decided on it."""
-        return await self.market.snapshot(max_age_seconds, allow_stale=False)
+        return await self._rated(await self.market.snapshot(max_age_seconds, allow_stale=False))
+
+    async def spot_book(self, server_id: int) -> SpotBook:
+        """The spot market of one server; its rates serve where the marketplace is too small for a median."""
+        book = await self.client.spot_marketplace(server_id)
+        self._book_rates = coin_rates(book.rates) or self._book_rates
+        return book
+
+    async def _rated(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with a rate for every coin, as far as anybody trustworthy has one."""
+        if all(snapshot.rates.usd_per(coin) for coin in Coin) or not snapshot.listings:
+            return snapshot
+        if not self._book_rates:
+            with contextlib.suppress(CloreError):
+                await self.spot_book(snapshot.listings[0].server_id)
+        return with_rates(snapshot, self._book_rates)
 
     async def wallets(self, max_age_seconds: float = BROWSING_AGE) -> Wallets:
         """The wallets."""
         return await self._wallets.get(max_age_seconds)
 
     async def balances_if_known(self) -> dict[Coin, Decimal] | None:
-        """Balances for choosing a coin, or None where there is no key: searching needs none."""
+        """Balances for choosing a coin, or None where they can't be had: searching needs none."""
         try:
             return (await self.wallets(_FEES_AGE)).balances
-        except (NoApiKey, InvalidApiKey):
+        except CloreError:
             return None
 
     async def fees(self) -> Fees:
@@ -128,14 +148,9 @@ class Readings:
         """Clore's clock: this machine's, corrected by the last reply that carried a date."""
         return self._clock() + self._ahead
 
-    @property
-    def knows_api_clock(self) -> bool:
-        """Whether any reply has carried a date yet."""
-        return self._knows_api_clock
-
     async def _fetch_wallets(self) -> Wallets:
         rows = await self.client.wallets()
-        return Wallets(rows.rows, self._clock())
+        return Wallets(rows.rows, self._clock(), rows.dropped)
 
     async def _fetch_fees(self) -> Fees:
         try:
@@ -148,5 +163,4 @@ class Readings:
         now = self._clock()
         if reply.api_time is not None:
             self._ahead = reply.api_time - now
-            self._knows_api_clock = True
         return Orders(reply.rows, reply.dropped, reply.limit, now, reply.api_time)

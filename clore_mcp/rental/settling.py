@@ -162,7 +162,8 @@ class Settling:
         quote = await self._desk.state.read(lambda tx: quotes.get(tx, found.quote_id) if found else None)
         if found is None or quote is None or found.account != await self._desk.readings.account():
             raise NotFound(
-                "This account has no such intent.", hint="`clore-mcp orders` names those that are unsettled."
+                "This account has no such intent.",
+                hint=f"`{self._desk.program} orders` names those that are unsettled.",
             )
         self._require_unsettled(found)
         return found, quote

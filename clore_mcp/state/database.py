@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio.to_thread
 
@@ -73,6 +73,7 @@ class Database:
         self.folder = folder
         self.path = folder / FILE_NAME
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # the device and inode of the file that is open
         self._lock = threading.Lock()
 
     @property
@@ -99,13 +100,12 @@ class Database:
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._close()
 
     def _transact(self, begin: str, work: Callable[[Tx], T]) -> T:
         with self._lock, self._failures_named():
             connection = self._open()
+            self._require_same_file()
             connection.execute(begin)
             try:
                 result = work(Tx(connection))
@@ -130,7 +130,33 @@ class Database:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._create_private_file()
             self._connection = self._connect_with_patience()
+            self._file = self._on_disk()
         return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _require_same_file(self) -> None:
+        """SQLite goes on writing into a file that was deleted: what it keeps there nobody else would ever see."""
+        now, opened = self._on_disk(), self._file
+        if now is not None and opened is not None and (now == opened or 0 in (now[1], opened[1])):
+            return
+        self._close()
+        raise StateUnavailable(
+            f"The state in {self.folder} was deleted or replaced while in use; nothing was recorded.",
+            hint="If it was moved, put it back and restart. Otherwise call again: an empty state is begun, the limits"
+            " count what Clore shows, and the orders made before have no lease end any more; list_orders shows them.",
+        )
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        """Which file the path names now; some Windows file systems number none (0)."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
 
     def _create_private_file(self) -> None:
         # Made by us before SQLite opens it, so that it is never readable by others, not even for a moment.
@@ -200,7 +226,7 @@ def state_key(tx: Tx) -> bytes:
     return key
 
 
-def value_of(tx: Tx, name: str) -> Any:
+def value_of(tx: Tx, name: str) -> str | None:
     """A named value of the state, or None."""
     row = tx.one("SELECT value FROM meta WHERE name = ?", name)
     return None if row is None else bytes(row["value"]).decode()

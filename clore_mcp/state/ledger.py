@@ -69,7 +69,10 @@ def rest(tx: Tx, account: str, owner: str) -> None:
     tx.run("DELETE FROM heartbeats WHERE account = ? AND owner = ?", account, owner)
 
 
-def alive(tx: Tx, account: str, since: float) -> str | None:
-    """The host of someone who beat since then, or None."""
-    row = tx.one("SELECT host FROM heartbeats WHERE account = ? AND at >= ? ORDER BY at DESC LIMIT 1", account, since)
+def alive(tx: Tx, account: str, *, since: float, until: float) -> str | None:
+    """The host of someone whose last beat lies between the two instants, or None."""
+    row = tx.one(
+        "SELECT host FROM heartbeats WHERE account = ? AND at BETWEEN ? AND ? ORDER BY at DESC LIMIT 1",
+        account, since, until,
+    )  # fmt: skip
     return None if row is None else str(row["host"])

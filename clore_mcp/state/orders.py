@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import from_micros, plain, to_micros
-from clore_mcp.state.database import Row, Tx
+from clore_mcp.state.database import Row, Tx, keep_value, value_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,16 @@ class Lease:
     missed_at: float | None = None
     ended_at: float | None = None
     receipt: dict[str, Any] | None = None
+
+    @property
+    def unseen(self) -> bool:
+        """Whether it counts as gone only because no reply listed it."""
+        return self.ended_at is not None and self.missed_at is not None
+
+    @property
+    def usd_per_hour(self) -> Decimal:
+        """What it costs an hour, fee in, at the rate at which it was approved."""
+        return self.price_native * self.usd_per_coin / 24 * (1 + self.fee_fraction)
 
 
 def _lease(row: Row) -> Lease:
@@ -75,10 +85,25 @@ def get(tx: Tx, account: str, order_id: int) -> Lease | None:
     return None if row is None else _lease(row)
 
 
+def account_of(tx: Tx, order_id: int) -> str | None:
+    """The account whose order that is, where exactly one has an order made here with that id."""
+    rows = tx.all("SELECT account FROM orders WHERE order_id = ?", order_id)
+    return str(rows[0]["account"]) if len(rows) == 1 else None
+
+
 def active(tx: Tx, account: str) -> list[Lease]:
     """Orders made here that are not proven gone."""
     rows = tx.all("SELECT * FROM orders WHERE account = ? AND ended_at IS NULL ORDER BY order_id", account)
     return [_lease(row) for row in rows]
+
+
+def may_come_back(tx: Tx, account: str, since: float) -> bool:
+    """Whether an order counts as gone only because no reply has listed it since then."""
+    row = tx.one(
+        "SELECT order_id FROM orders WHERE account = ? AND missed_at IS NOT NULL AND ended_at >= ? LIMIT 1",
+        account, since,
+    )  # fmt: skip
+    return row is not None
 
 
 def every(tx: Tx, account: str) -> list[Lease]:
@@ -100,15 +125,44 @@ def all_ids(tx: Tx, account: str) -> set[int]:
     return {row["order_id"] for row in tx.all("SELECT order_id FROM orders WHERE account = ?", account)}
 
 
-def miss(tx: Tx, account: str, order_id: int, at: float | None) -> None:
-    """Note (or clear, with None) the first valid reply in which an order was missing."""
+def miss(tx: Tx, account: str, order_id: int, at: float, api_at: float | None) -> None:
+    """Note the first valid reply in which an order was missing: when it came by our clock and by Clore's, if known."""
     tx.run("UPDATE orders SET missed_at = ? WHERE account = ? AND order_id = ?", at, account, order_id)
+    keep_value(tx, _missed_name(account, order_id), "" if api_at is None else repr(api_at))
+
+
+def missed_api_at(tx: Tx, account: str, order_id: int) -> float | None:
+    """When that first reply came by Clore's clock; None where it did not say."""
+    told = value_of(tx, _missed_name(account, order_id))
+    return float(told) if told else None
+
+
+def _missed_name(account: str, order_id: int) -> str:
+    return f"missed_api_at {account} {order_id}"
 
 
 def seen_again(tx: Tx, account: str, order_ids: Iterable[int]) -> None:
     """Forget that orders were missing from a reply."""
     for order_id in order_ids:
-        miss(tx, account, order_id, None)
+        tx.run("UPDATE orders SET missed_at = NULL WHERE account = ? AND order_id = ?", account, order_id)
+
+
+def reopen(tx: Tx, account: str, order_id: int) -> bool:
+    """Take back that an order was counted as gone because no reply listed it, once."""
+    changed = tx.run(
+        "UPDATE orders SET ended_at = NULL, missed_at = NULL, receipt = NULL"
+        " WHERE account = ? AND order_id = ? AND ended_at IS NOT NULL AND missed_at IS NOT NULL",
+        account, order_id,
+    )  # fmt: skip
+    return changed == 1
+
+
+def has_step(tx: Tx, account: str, order_id: int, step: str) -> bool:
+    """Whether the ledger has that step of an order already."""
+    row = tx.one(
+        "SELECT seq FROM ledger WHERE account = ? AND order_id = ? AND step = ? LIMIT 1", account, order_id, step
+    )
+    return row is not None
 
 
 def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_native: Decimal) -> None:
@@ -128,11 +182,12 @@ def cut(tx: Tx, account: str, order_id: int, api_now: int) -> None:
     )  # fmt: skip
 
 
-def end(tx: Tx, account: str, order_id: int, at: float, receipt: Mapping[str, Any]) -> bool:
-    """Record that an order is proven gone, once."""
+def end(tx: Tx, account: str, order_id: int, at: float, receipt: Mapping[str, Any], *, unseen: bool = False) -> bool:
+    """Record that an order is gone, once. `unseen`: no reply lists it; then `missed_at` stays, and it may come back."""
     changed = tx.run(
-        "UPDATE orders SET ended_at = ?, receipt = ? WHERE account = ? AND order_id = ? AND ended_at IS NULL",
-        at, json.dumps(dict(receipt)), account, order_id,
+        "UPDATE orders SET ended_at = ?, receipt = ?, missed_at = CASE WHEN ? THEN missed_at END"
+        " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
+        at, json.dumps(dict(receipt)), unseen, account, order_id,
     )  # fmt: skip
     return changed == 1
 

@@ -100,10 +100,11 @@ def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: floa
 
 
 def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now: float) -> bool:
-    """Use a yes, once: only the caller that gets True may go on."""
+    """Use a yes, once: only the caller that gets True may go on. From now on `decided_at` is when the work began (a yes
+    may have waited for half an hour): what looks for work whose process has died counts from there."""
     changed = tx.run(
         "UPDATE quotes SET state = 'committing', owner = ?, decided_by = COALESCE(decided_by, ?),"
-        " decided_at = COALESCE(decided_at, ?) WHERE id = ? AND state = ? AND expires_at > ?",
+        " decided_at = ? WHERE id = ? AND state = ? AND expires_at > ?",
         owner, by, now, quote_id, from_state, now,
     )  # fmt: skip
     return changed == 1

@@ -66,8 +66,8 @@ class AccountAnswer(Answer):
 
 
 async def get_account(ctx: Context[Services]) -> AccountAnswer:
-    """Show balances, the cost per hour of all that runs, how long the money lasts, the operator's limits and what is
-    left of them, and approvals that wait for a person. Use it before big plans and for any question about money."""
+    """Show the account: balances, cost per hour and how long it lasts, limits and what is left of them. It also has
+    approvals that wait and what happened unasked. Use it before big plans and for any question about money."""
     services = services_of(ctx)
     await services.keep_leases()
     told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)

@@ -24,7 +24,7 @@ _MODERN = "2026-07-28"
 class Approve(BaseModel):
     """The answer to every question of ours."""
 
-    approve: bool = Field(title="Approve", description="Yes, do exactly this. No: nothing is spent.")
+    approve: bool = Field(strict=True, title="Approve", description="Yes, do exactly this. No: nothing is spent.")
 
 
 def services_of(ctx: Context[Services]) -> Services:

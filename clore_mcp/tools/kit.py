@@ -24,6 +24,7 @@ from clore_mcp.text import clean
 
 log = logging.getLogger(__name__)
 
+ANSWER_TITLE = "Approve"  # the form that asks a person: a fault in it is the client's, not an argument's
 Kind = Literal["reads", "spends", "destroys"]
 _REFUSED_SHOWN = 3
 
@@ -154,13 +155,13 @@ def failure_result(name: str, error: ToolError) -> CallToolResult:
         told: dict[str, Any] = {"error": cause.code, "message": cause.message, "hint": cause.hint}
         if cause.retry_after_seconds is not None:
             told["retry_after_seconds"] = round(cause.retry_after_seconds, 1)
-    elif isinstance(cause, ValidationError):
+    elif isinstance(cause, ValidationError) and cause.title != ANSWER_TITLE:
         told = {
             "error": "invalid_argument",
             "message": f"{name} was not called: {_problems(cause)}.",
             "hint": "Correct the named arguments; the tool's schema lists them all.",
         }
-    elif "elicitation" in str(error):
+    elif isinstance(cause, ValidationError) or "elicitation" in str(error):
         told = {
             "error": "invalid_argument",
             "message": "The answer to the question could not be read, so nothing was spent.",

@@ -8,6 +8,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from pydantic import AfterValidator, Field
 
+from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import shown, shown_up
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice, possible_id
 from clore_mcp.services import Services
@@ -105,7 +106,7 @@ class Order(Answer):
     gpu_count: int
     image: str
     usd_per_hour: float | None = None
-    spent_usd: float
+    spent_usd: float | None = None
     started_at: str | None = None
     ends_at: str | None = None
     made_here: bool
@@ -130,6 +131,7 @@ class OrdersAnswer(Answer):
     total_usd_per_hour: float
     unsettled: list[Unsettled] = []
     next_cursor: str | None = None
+    next: str | None = None
 
 
 class WaitAnswer(Order):
@@ -177,8 +179,8 @@ class BidAnswer(Answer):
 
 
 async def quote_order(ask: CreateOrder, ctx: Context[Services]) -> QuoteAnswer:
-    """Price a rental and check it against the limits and the wallet, without asking anyone or holding anything.
-    Same arguments as create_order, which quotes and asks by itself: use this to compare, or to explain a refusal."""
+    """Price a rental and check it against limits and wallet, without asking anyone or holding anything. Arguments as
+    for create_order, which quotes and asks by itself: use this to compare, or to explain a refusal."""
     services = services_of(ctx)
     await services.keep_leases()
     found = await services.appraiser.appraise(ask)
@@ -211,15 +213,22 @@ async def quote_order(ask: CreateOrder, ctx: Context[Services]) -> QuoteAnswer:
         attempts=attempts,
         wallet_covers_hours=None if cover is None else round(float(cover), 2),
         enforced_by=found.terms.enforced_by or "nobody",
-        next="create_order with the same arguments asks the person and rents."
+        next=_after_quote(services)
         if not found.refusals
         else "It would be refused: " + "; ".join(str(refusal) for refusal in found.refusals) + ".",
     )
 
 
+def _after_quote(services: Services) -> str:
+    if services.desk.mode == "limits":
+        return "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
+    return "create_order with the same arguments asks the person and rents."
+
+
 async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
     """Rent a server: this spends money. It prices the rental, asks the person for a yes with the full cost, rents once
-    and confirms. Call it when the person has chosen; never as a test. The same call again never orders twice."""
+    and confirms. Call it when the person has chosen; never as a test, nor to extend an order. The same call again never
+    orders twice."""
     return CreateAnswer.model_validate(outcome)
 
 
@@ -234,7 +243,9 @@ async def list_orders(
     services = services_of(ctx)
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
-    start = int(cursor) if cursor and cursor.isdigit() else 0
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
+        raise ArgumentInvalid("cursor is none of ours.", hint="Give next_cursor of the last page, or leave it out.")
+    start = int(cursor or 0)
     rows = told["orders"]
     return OrdersAnswer.model_validate(
         {
@@ -250,8 +261,8 @@ async def wait_for_order(
     order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_id)],
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 45,
 ) -> WaitAnswer:
-    """Wait until an order's container is up and its SSH port answers, then show the SSH command. Deploying takes 2 to 5
-    minutes and is billed: call it again while `ready` is false."""
+    """Wait until an order's container is up and SSH answers, then show the SSH command. Deploying takes 2 to 5 minutes
+    and is billed. Not ready yet: follow `next`; stop when it is ended, queued or outbid."""
 
     async def progress(seconds: float, message: str) -> None:
         await ctx.report_progress(seconds, timeout_seconds, message)

@@ -21,7 +21,8 @@ def test_what_waits_is_listed_with_its_price_its_worst_case_and_who_asked(desk: 
     quote_id = desk.hold(desk.ask(), caller="claude\x1b[2J-code")
     done = desk.run("approvals")
     assert done.code == 0
-    first, price, asked, cure = done.out.splitlines()
+    first, server, runs, price, asked, cure = done.out.splitlines()
+    assert server.strip().startswith("Server ") and runs.strip().startswith("Runs: image ")
     assert first.startswith(f"{quote_id}  Rent 1x ")
     assert "per hour, worst case $" in price
     assert "asked by claude[2J-code " in asked

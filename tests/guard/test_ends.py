@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from clore_mcp.errors import NotFound, StateUnavailable
+from clore_mcp.rental.account import account_state
+from clore_mcp.rental.asks import CancelOrder
 from clore_mcp.services import Services
+from clore_mcp.state.database import FILE_NAME
 from tests.guard.conftest import Processes
 from tests.guard.world import World, cancel, check_invariants, patient, rent, wish
 
@@ -182,3 +187,210 @@ async def test_without_a_keeper_the_whole_of_the_rental_is_reserved(world: World
         assert "NOTHING ends it" in held.quote.question
     finally:
         await services.aclose()
+
+
+@pytest.mark.parametrize("endpoint", ["marketplace", "wallets", "my_orders"])
+async def test_an_order_ends_though_nothing_else_can_be_read(world: World, endpoint: str) -> None:
+    first = world.services()
+    await first.keep_leases()
+    order_id = (await rent(first, world.free()[0]))["order_id"]
+    await first.aclose()
+    world.fault("http502", endpoint, times=10_000)
+    second = world.services()
+    try:
+        await second.keep_leases()
+        outcome = await cancel(second, order_id)
+    finally:
+        await second.aclose()
+    assert outcome["status"] == ("unverified" if endpoint == "my_orders" else "cancelled")
+    assert len(world.sent("cancel_order")) >= 1
+    assert not world.active()
+
+
+async def test_an_order_of_an_unknown_account_ends_with_a_yes_only(world: World) -> None:
+    order_id = world.rent_elsewhere(world.free()[0], age_seconds=60)
+    world.fault("http502", "wallets", times=10_000)
+    services = world.services()
+    try:
+        assert (await cancel(services, order_id, can_ask=False))["status"] == "approval_required"
+        assert not world.sent("cancel_order")
+        assert (await cancel(services, order_id))["status"] == "cancelled"
+    finally:
+        await services.aclose()
+
+
+async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:
+    first = world.services()
+    await first.keep_leases()
+    order_id = (await rent(first, world.free()[0]))["order_id"]
+    await first.aclose()
+    for file in world.state_dir.glob(f"{FILE_NAME}*"):
+        file.unlink()
+    (world.state_dir / FILE_NAME).write_bytes(b"garbage" * 1000)
+    second = world.services()
+    try:
+        await second.keep_leases()
+        with pytest.raises(StateUnavailable, match="nobody knows whether"):
+            await cancel(second, order_id, can_ask=False)
+        declined = await cancel(second, order_id, answer=False)
+        assert (declined["status"], declined["order_id"]) == ("declined", order_id)
+        assert not world.sent("cancel_order")
+        ask = CancelOrder(order_id=order_id)
+        held = await second.guard.hold(ask, caller="t", can_ask=True, replay=False)
+        again = await second.guard.hold(ask, caller="t", can_ask=True, replay=True)
+        assert held.quote == again.quote is not None, "each round shows the same question"
+        outcome = await second.guard.conclude(again, ask, answer=True, caller="t")
+        await second.guard.told(again, outcome)
+        assert outcome["status"] == "cancelled"
+        assert not world.active()
+    finally:
+        await second.aclose()
+
+
+async def test_a_price_that_nobody_knows_is_said_and_stops_no_question(world: World) -> None:
+    first = world.services()
+    await first.keep_leases()
+    order_id = (await rent(first, world.free()[0]))["order_id"]
+    await first.aclose()
+    world.fault("http502", "my_orders", times=10_000)
+    second = world.services()
+    try:
+        theirs = CancelOrder(order_id=7)
+        held = await second.guard.hold(theirs, caller="t", can_ask=True, replay=False)
+        assert held.quote
+        assert "Cancel order 7 (hardware unknown, price unknown)?" in held.quote.question
+        assert "not made here" in held.quote.question
+        ours = await second.guard.hold(CancelOrder(order_id=order_id), caller="t", can_ask=True, replay=False)
+        assert ours.quote
+        assert "per hour)?" in ours.quote.question
+    finally:
+        await second.aclose()
+
+
+def _hidden(
+    services: Services, order_id: int, monkeypatch: pytest.MonkeyPatch, *, completed: bool = True
+) -> list[bool]:
+    """Hide an order from the lists until the answer is emptied; `completed`: from that of completed ones too."""
+    real, on = services.desk.client.my_orders, [True]
+
+    async def my_orders(**asked: Any) -> Any:
+        reply = await real(**asked)
+        if not on or (asked.get("completed") and not completed):
+            return reply
+        return replace(reply, rows=[row for row in reply.rows if row.id != order_id])
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    services.desk.readings.changed()
+    return on
+
+
+@pytest.mark.parametrize("completed", [False, True])
+async def test_an_order_missing_from_a_list_is_cancelled_all_the_same(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch, completed: bool
+) -> None:
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    _hidden(services, order_id, monkeypatch, completed=completed)
+    assert (await cancel(services, order_id))["status"] == ("unverified" if completed else "cancelled")
+    assert not world.active()
+
+
+async def test_a_running_order_is_not_ended_by_an_old_list(world: World, services: Services) -> None:
+    await services.desk.readings.completed()
+    order_id = world.rent_elsewhere(world.free()[0], age_seconds=60)
+    assert (await cancel(services, order_id))["status"] == "cancelled"
+
+
+async def test_an_order_that_nobody_knows_is_not_found(world: World, services: Services) -> None:
+    with pytest.raises(NotFound):
+        await cancel(services, 7)
+
+
+async def test_a_lease_closed_here_answers_with_its_receipt(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    gone = await cancel(services, order_id)
+    _hidden(services, order_id, monkeypatch)
+    again = await cancel(services, order_id)
+    assert (again["status"], again["receipt"]) == ("already_ended", gone["receipt"])
+
+
+async def test_an_expired_row_closes_its_lease(world: World, services: Services) -> None:
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    await services.desk.client.cancel_order(order_id, None)
+    assert (await cancel(services, order_id))["status"] == "already_ended"
+    assert not world.reserved()
+
+
+async def test_an_order_that_comes_back_after_it_counted_as_gone_is_kept_again(
+    world: World, services: Services
+) -> None:
+    order_id = (await rent(services, world.free()[0], hours=1.0))["order_id"]
+    account = await services.desk.readings.account()
+    seen = await services.desk.readings.look(completed=True)
+    assert seen.api_at is not None
+    for after in (-122, -61):  # in the past, so that the reply below is younger
+        empty = replace(seen, rows=[], at=seen.at + after, api_at=seen.api_at + after)
+        await services.closing.reconcile(account, empty, empty)
+    assert world.steps()[-1] == "ended_unseen"
+    assert not world.reserved()
+    await services.closing.reconcile(account, replace(seen, at=seen.at - 100), None)
+    assert not world.reserved(), "a reply from before it was closed proves nothing"
+    await services.keeper.poll()
+    assert "order_seen_again" in world.steps()
+    assert [row["order_id"] for row in world.reserved()] == [order_id]
+    world.advance(3600)
+    await services.keeper.poll()
+    assert not world.active()
+    check_invariants(world)
+
+
+async def test_an_order_that_is_back_is_cancelled_with_its_reservation(world: World, services: Services) -> None:
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    world.change("UPDATE orders SET ended_at = 1, missed_at = 1, receipt = '{}'")
+    world.change("UPDATE reservations SET released_at = 1, actual_micros = 0")
+    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert "order_seen_again" in world.steps()
+    [lease] = world.rows("SELECT * FROM orders")
+    assert lease["ended_at"] > 1
+    check_invariants(world)
+
+
+@pytest.mark.parametrize(
+    ("local", "clore", "gone"),
+    [(61, 61, True), (1, 61, False), (61, 1, False), (61, None, True), (1, None, False), (61, -4000, False)],
+)
+async def test_every_clock_that_is_known_must_say_a_minute(
+    world: World, services: Services, local: float, clore: float | None, gone: bool
+) -> None:
+    await rent(services, world.free()[0])
+    account = await services.desk.readings.account()
+    seen = await services.desk.readings.look(completed=True)
+    first = replace(seen, rows=[], api_at=seen.at - 120)  # Clore's clock is two minutes behind ours
+    await services.closing.reconcile(account, first, first)
+    api_at = None if clore is None else seen.at - 120 + clore
+    second = replace(seen, rows=[], at=seen.at + local, api_at=api_at)
+    await services.closing.reconcile(account, second, second)
+    assert (not world.reserved()) is gone
+
+
+async def _events(services: Services) -> list[str]:
+    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    return [event["what"] for event in told["events"]]
+
+
+async def test_the_end_of_a_lease_to_be_told_about_is_told_once(world: World, services: Services) -> None:
+    await rent(services, world.free()[0], hours=1.0, on_end="notify")
+    await services.keeper.poll()
+    assert "lease over" not in await _events(services)
+    world.advance(2 * 3600)
+    for _ in range(3):
+        await services.keeper.poll()
+    assert (await _events(services)).count("lease over") == 1
+
+
+async def test_an_order_that_was_ended_at_its_end_is_an_event(world: World, services: Services) -> None:
+    await rent(services, world.free()[0], hours=1.0)
+    world.advance(3600)
+    await services.keeper.poll()
+    assert "lease ended" in await _events(services)

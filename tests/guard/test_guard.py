@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from clore_mcp.errors import Failure, StateUnavailable
-from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.errors import Failure, NotFound, StateUnavailable
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
 from clore_mcp.rental.desk import settle_quote
+from clore_mcp.rental.guard import Held
 from clore_mcp.services import Services
+from clore_mcp.state.intents import Intent
+from clore_mcp.tools.orders import BidAnswer, CancelAnswer, CreateAnswer
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, cancel, check_invariants, patient, rent, wish
 
@@ -372,3 +378,72 @@ async def test_a_quote_that_was_declined_or_has_expired_is_never_settled(world: 
     world.change("UPDATE quotes SET state = 'committing', owner = 'another process'")
     await settle_quote(services.desk, held.quote, outcome)
     assert world.rows("SELECT state FROM quotes") == [{"state": "committing"}]
+
+
+async def test_an_untold_order_that_has_ended_since_is_not_told_as_running(world: World, services: Services) -> None:
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    made = await services.guard.conclude(held, ask, answer=True, caller="tester")  # and the caller is gone: untold
+    gone = await services.closing.cancel(made["order_id"], issue=None, caller="a person", why="by hand")
+    told = await call(services, ask)
+    assert (told["status"], told["repeated"], told["order_id"]) == ("created", True, made["order_id"])
+    assert told["receipt"] == gone["receipt"]
+    assert "has ended since" in told["next"]
+    assert "wait_for_order" not in told["next"]
+    CreateAnswer.model_validate(told)
+    assert (await call(services, ask))["order_id"] != made["order_id"], "it was told, so this is a new wish"
+
+
+async def _asked(services: Services, ask: Ask) -> Held:
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    assert held.quote
+    return held
+
+
+async def test_a_cancel_without_a_yes_says_that_the_order_bills_on(world: World, services: Services) -> None:
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    theirs = world.rent_elsewhere(world.free()[0], age_seconds=60)
+    ask = CancelOrder(order_id=order_id)
+    declined = await call(services, ask, answer=False)
+    held = await _asked(services, ask)
+    world.change("UPDATE quotes SET expires_at = 1")
+    expired = await services.guard.conclude(held, ask, answer=True, caller="t")
+    waiting = await call(services, CancelOrder(order_id=theirs), can_ask=False)
+    for outcome, status, of in (
+        (declined, "declined", order_id),
+        (expired, "declined", order_id),
+        (waiting, "approval_required", theirs),
+    ):
+        assert (outcome["status"], outcome["order_id"]) == (status, of)
+        assert "runs on and bills" in outcome["next"]
+        assert "spent" not in outcome["next"]
+        CancelAnswer.model_validate(outcome)
+    assert not world.sent("cancel_order")
+
+
+async def test_a_bid_without_a_yes_stays_and_is_never_uncertain(world: World, services: Services) -> None:
+    server_id = world.free()[0]
+    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
+    order_id = (await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid))["order_id"]
+    ask = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 1.5, 4))
+    declined = await call(services, ask, answer=False)
+    waiting = await call(services, ask, can_ask=False)
+    held = await _asked(services, ask)
+    world.change("UPDATE quotes SET expires_at = 1")
+    expired = await services.guard.conclude(held, ask, answer=True, caller="t")
+    assert [one["status"] for one in (declined, waiting, expired)] == ["declined", "approval_required", "refused"]
+    assert expired["reason"] == "quote_expired"
+    for outcome in (declined, waiting, expired):
+        assert "The bid stays as it " in outcome["next"]
+        assert outcome["order_id"] == order_id
+        BidAnswer.model_validate(outcome)
+    assert not world.sent("set_spot_price")
+
+
+async def test_commands_for_a_person_name_the_program_that_reaches_this_state(services: Services) -> None:
+    intent = Intent("i1", "a", "q1", "create_order", 5, "x", "spot", "USD", frozenset(), "uncertain", "o", 0)
+    assert "`clore-mcp --sandbox settle i1 --order ID`" in outcomes.blocked(intent, "clore-mcp --sandbox")["next"]
+    approvals = Approvals(services.desk.state, time.time, "clore-mcp --sandbox")
+    with pytest.raises(NotFound) as caught:
+        await approvals.get("q0")
+    assert "`clore-mcp --sandbox approvals`" in caught.value.hint

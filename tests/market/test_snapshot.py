@@ -57,6 +57,13 @@ async def test_a_caller_may_want_it_younger() -> None:
     assert (await world.market.snapshot(10)).by_id.keys() == {2}
 
 
+async def test_a_clock_that_goes_back_makes_no_old_snapshot_young() -> None:
+    world = World()
+    await world.market.snapshot()
+    world.now -= 3600
+    assert (await world.market.snapshot(10, allow_stale=False)).by_id.keys() == {2}
+
+
 async def test_callers_at_once_share_one_fetch() -> None:
     world = World()
     got = await asyncio.gather(*(world.market.snapshot() for _ in range(20)))

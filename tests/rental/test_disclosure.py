@@ -64,9 +64,8 @@ def test_where_nobody_ends_it_the_question_says_so_with_the_worst_case() -> None
     assert "End: NOTHING ends it after 2 hours unless someone cancels. Worst case: $70.66\n" in question(
         ask(), enforced_by=None
     )
-    assert "End: after 2 hours you are told, nothing cancels it. Worst case, if nobody does: $70.66\n" in question(
-        ask(on_end="notify")
-    )
+    told = "End: after 2 hours clore-mcp tells your assistant, nothing cancels it. Worst case, if nobody does: $70.66\n"
+    assert told in question(ask(on_end="notify"))
 
 
 def test_the_worst_case_is_that_of_the_dearest_fallback() -> None:

@@ -128,3 +128,10 @@ def test_a_wallet_is_drained_by_ours_until_their_end_and_by_others_throughout() 
     assert taken == Decimal("1.05") * (Decimal("0.5") + 2)
     late = drained(Coin.USD, [order(1)], {1: lease(1, ends=NOW - 60)}, fees(), Decimal(2), api_now=NOW)
     assert late == 0
+
+
+@pytest.mark.parametrize("currency", ["DOGE", "bitcoin", None])
+def test_an_order_in_a_coin_that_nobody_prices_has_no_bill(currency: str | None) -> None:
+    row = order(currency=currency, spend="1")
+    got = bill(row, fees("0.05"), Rates(), api_now=NOW)
+    assert not got.priced and got.total_usd == ZERO and got.hours > 0, "never one coin for one dollar"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -241,11 +242,49 @@ def test_a_second_row_where_one_is_allowed_is_a_duplicate(state: Database) -> No
 def test_a_heartbeat_counts_while_it_is_young_and_can_be_taken_back(state: Database) -> None:
     state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "me", "desk", 100.0))
     state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "me", "desk", 110.0))
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, 105.0)) == "desk"
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, 111.0)) is None
-    assert state.read_now(lambda tx: ledger.alive(tx, "other", 0.0)) is None
+    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=105.0, until=112.0)) == "desk"
+    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=111.0, until=112.0)) is None
+    assert state.read_now(lambda tx: ledger.alive(tx, "other", since=0.0, until=112.0)) is None
     state.write_now(lambda tx: ledger.rest(tx, ACCOUNT, "me"))
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, 0.0)) is None
+    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=0.0, until=112.0)) is None
+
+
+def test_a_heartbeat_from_the_future_does_not_count(state: Database) -> None:
+    state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "dead", "desk", 4000.0))
+    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=0.0, until=400.0)) is None
+    state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "me", "other desk", 395.0))
+    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=0.0, until=400.0)) == "other desk"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")
+@pytest.mark.parametrize("how", ["deleted", "replaced"])
+def test_a_state_that_vanishes_while_it_is_open_takes_nothing_more_and_is_begun_anew(state: Database, how: str) -> None:
+    state.write_now(lambda tx: quotes.add(tx, quote()))
+    shutil.rmtree(state.folder)
+    if how == "replaced":
+        other = Database(state.folder)
+        other.write_now(lambda tx: quotes.add(tx, quote("another's")))
+        other.close()
+    ran: list[str] = []
+    with pytest.raises(StateUnavailable, match="deleted or replaced") as caught:
+        state.write_now(lambda tx: ran.append("spent"))
+    assert not ran
+    assert "restart" in caught.value.hint
+    state.write_now(lambda tx: quotes.add(tx, quote("q2")))
+    fresh = Database(state.folder)
+    kept = [one.id for one in fresh.read_now(lambda tx: quotes.waiting(tx))]
+    fresh.close()
+    assert kept == (["another's", "q2"] if how == "replaced" else ["q2"])
+
+
+def test_a_file_system_that_numbers_no_files_still_tells_a_missing_one(
+    state: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = iter([(1, 0), (1, 5), None])
+    monkeypatch.setattr(Database, "_on_disk", lambda self: next(numbers))
+    state.write_now(state_key)
+    with pytest.raises(StateUnavailable):
+        state.write_now(state_key)
 
 
 def test_an_intent_is_never_without_what_it_may_cost(state: Database) -> None:

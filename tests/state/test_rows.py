@@ -77,6 +77,7 @@ def test_a_yes_is_used_once_and_only_while_it_lasts(state: Database) -> None:
     kept = state.read_now(lambda tx: quotes.get(tx, "q1"))
     assert kept is not None
     assert (kept.state, kept.owner, kept.decided_by) == ("committing", "one", "the person")
+    assert kept.decided_at == 1999.0, "the work is young, however long the yes has waited"
 
 
 def test_what_nobody_answered_or_used_expires_and_what_is_under_way_does_not(state: Database) -> None:

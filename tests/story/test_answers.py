@@ -48,6 +48,10 @@ def told(result: Any) -> dict[str, Any]:
         pytest.param(
             ElicitResult(action="accept", content={"approve": "perhaps"}), "invalid_argument", id="accepts with a maybe"
         ),
+        pytest.param(
+            ElicitResult(action="accept", content={"approve": "yes"}), "invalid_argument", id="accepts with a word"
+        ),
+        pytest.param(ElicitResult(action="accept", content={"approve": 1}), "invalid_argument", id="accepts with 1"),
     ],
 )
 async def test_whatever_is_not_a_yes_spends_nothing(
@@ -61,6 +65,7 @@ async def test_whatever_is_not_a_yes_spends_nothing(
         wish = {"server_id": await some_server(client), "image": IMAGE, "hours": 1}
         outcome = told(await client.call_tool("create_order", wish))
     assert outcome.get("status", outcome.get("error")) == status
+    assert "approve:" not in outcome.get("message", ""), "never read as an argument that is missing"
     assert creates(market) == 0
 
 

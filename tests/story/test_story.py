@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 
@@ -139,3 +140,56 @@ async def test_without_a_key_the_market_can_be_searched_and_the_rest_says_what_i
         for tool, arguments in (("list_orders", {}), ("get_account", {}), ("cancel_order", {"order_id": 1})):
             refused = await us.call(tool, **arguments)
             assert refused["error"] == "no_api_key" and "CLORE_API_KEY" in refused["hint"], tool
+
+
+@pytest.mark.anyio
+async def test_ordering_again_never_stands_for_staying_longer(market: Running, tmp_path: Path) -> None:
+    person = Person(True)
+    async with assistant(market, tmp_path, "auto", person) as us:
+        found = (await us.call("search_servers", gpu="3060"))["servers"]
+        first, other = found[0]["server_id"], found[1]["server_id"]
+        made = await us.call("create_order", server_id=first, image=IMAGE, hours=1)
+        longer = await us.call("create_order", server_id=first, image=IMAGE, hours=5, fallback_server_ids=[other])
+        assert longer["status"] == "refused" and f"Order {made['order_id']}" in longer["next"]
+        assert len(person.asked) == 1, "nobody is asked in vain, and no fallback becomes a second bill"
+        assert len((await us.call("list_orders"))["orders"]) == 1
+
+
+@pytest.mark.anyio
+async def test_looking_needs_only_what_it_looks_at(market: Running, tmp_path: Path) -> None:
+    async with assistant(market, tmp_path, "auto") as us:
+        for endpoint in ("wallets", "spot_marketplace", "renter_fees"):
+            fault = {"endpoint": endpoint, "kind": "http502", "times": 1000}
+            httpx2.post(f"{market.control_url}/faults", json=fault).raise_for_status()
+        found = await us.call("search_servers", gpu="3090", order_type="spot")
+        assert found["servers"] and found["fees_assumed"]
+        one = await us.call("get_server", server_id=found["servers"][0]["server_id"])
+        assert one["spot"]["min_usd_per_hour"] > 0 and "offers" not in one["spot"]
+
+
+@pytest.mark.anyio
+async def test_a_broken_key_file_takes_no_order_from_the_list(market: Running, tmp_path: Path) -> None:
+    async with assistant(market, tmp_path, "auto", Person(True)) as us:
+        found = await us.call("search_servers", gpu="3060")
+        made = await us.call("create_order", server_id=found["servers"][0]["server_id"], image=IMAGE, hours=1)
+        (tmp_path / "state" / "ssh" / "id_ed25519").write_text("not a key")
+        (order,) = (await us.call("list_orders"))["orders"]
+        assert order["order_id"] == made["order_id"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ERAS)
+@pytest.mark.parametrize("cursor", ["\u00b2", "abc", "-1", "1.5", " "])
+async def test_a_cursor_of_nobodys_is_refused(market: Running, tmp_path: Path, mode: str, cursor: str) -> None:
+    async with assistant(market, tmp_path, mode) as us:
+        refused = await us.call("list_orders", cursor=cursor)
+        assert refused["error"] == "invalid_argument" and "next_cursor" in refused["hint"]
+
+
+@pytest.mark.anyio
+async def test_where_nobody_is_asked_the_model_is_told_to_ask(market: Running, tmp_path: Path) -> None:
+    async with assistant(market, tmp_path, "legacy", CLORE_APPROVAL="limits") as us:
+        assert "ask the person in the chat before create_order" in (us.client.instructions or "")
+        found = await us.call("search_servers", gpu="3060")
+        quote = await us.call("quote_order", server_id=found["servers"][0]["server_id"], image=IMAGE, hours=1)
+        assert "unasked" in quote["next"]

@@ -1,0 +1,66 @@
+"""A person's cancel where Clore or the state is broken: ending an order needs neither lists nor prices nor a record."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from clore_mcp.cli.main import main
+from clore_mcp.rental.desk import Patience
+from clore_mcp.state.database import FILE_NAME
+from tests.cli.conftest import Desk
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def person(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A person whose commands run in this process and who does not wait long for a proof."""
+    monkeypatch.setattr("clore_mcp.services.Patience", lambda: Patience(proof=1.0))
+    for name, value in desk.env.items():
+        monkeypatch.setenv(name, value)
+    yield desk
+    desk.calm()
+
+
+@pytest.mark.parametrize("endpoint", ["marketplace", "wallets"])
+def test_cancel_needs_no_prices_and_no_wallets(person: Desk, endpoint: str, capsys: Captured) -> None:
+    order_id = person.rent()
+    person.control("/faults", {"kind": "http502", "endpoint": endpoint, "times": 10_000})
+    assert main(["cancel", str(order_id), "--yes"]) == 0
+    assert f"Order {order_id} cancelled." in capsys.readouterr().out
+
+
+def test_cancel_sends_though_the_orders_cannot_be_listed(person: Desk, capsys: Captured) -> None:
+    order_id = person.rent()
+    person.control("/faults", {"kind": "http502", "endpoint": "my_orders", "times": 10_000})
+    assert main(["cancel", str(order_id), "--yes"]) == 1
+    told = capsys.readouterr()
+    assert f"Order {order_id}: not shown, price unknown." in told.out
+    assert "STILL BILLING" in told.err
+    person.calm()
+    assert main(["cancel", str(order_id), "--yes"]) == 0
+    assert "had ended already" in capsys.readouterr().out
+
+
+def test_cancel_all_ends_what_the_state_knows_though_nothing_is_listed(person: Desk, capsys: Captured) -> None:
+    order_id = person.rent()
+    person.control("/faults", {"kind": "http502", "endpoint": "my_orders", "times": 10_000})
+    assert main(["cancel", "--all", "--yes"]) == 1
+    person.calm()
+    assert main(["cancel", str(order_id), "--yes"]) == 0
+    assert "had ended already" in capsys.readouterr().out
+
+
+def test_cancel_needs_no_state(person: Desk, capsys: Captured) -> None:
+    order_id = person.rent()
+    for file in person.state.glob(f"{FILE_NAME}*"):
+        file.unlink()
+    (person.state / FILE_NAME).write_bytes(b"garbage" * 1000)
+    with contextlib.suppress(SystemExit):
+        assert main(["cancel", str(order_id), "--yes"]) == 0
+    told = capsys.readouterr()
+    assert "Whether it was made here is not known" in told.out
+    assert f"Order {order_id} cancelled." in told.out
