@@ -1,4 +1,4 @@
-"""Exact amounts: coins that never mix, prices per day and per hour, and every rounding by name.
+"""Exact amounts: coins, prices per day and per hour, and every rounding by name.
 
 Clore lists prices per day, for the whole server, in one of three coins. People and limits think in USD per hour.
 All arithmetic is `Decimal`; storage is whole micro-dollars (`to_micros`) or the coin's own decimal text. Only a reply
@@ -46,35 +46,11 @@ class Coin(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Amount:
-    """So much of one coin. Adding or comparing two coins raises ValueError."""
-
-    value: Decimal
-    coin: Coin
-
-    def __add__(self, other: Amount) -> Amount:
-        self._same(other)
-        return Amount(self.value + other.value, self.coin)
-
-    def __le__(self, other: Amount) -> bool:
-        self._same(other)
-        return self.value <= other.value
-
-    def _same(self, other: Amount) -> None:
-        if other.coin is not self.coin:
-            raise ValueError(f"{self.coin} and {other.coin} do not mix")
-
-
-@dataclass(frozen=True, slots=True)
 class DayPrice:
     """A price per day for a whole server, in one coin, as a listing or a bid states it (renter's fee not included)."""
 
     value: Decimal
     coin: Coin
-
-    def for_seconds(self, seconds: Decimal | int) -> Amount:
-        """What `seconds` at this price come to, not rounded."""
-        return Amount(self.value * Decimal(seconds) / SECONDS_PER_DAY, self.coin)
 
     def usd_per_hour(self, usd_per_coin: Decimal) -> Decimal:
         """This price in USD per hour at a rate, fee not included, not rounded."""

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import (
-    Amount,
     Coin,
     DayPrice,
     dollars,
@@ -64,25 +63,6 @@ def test_ten_dollars_are_sent_as_ten() -> None:
     assert json.dumps([wire_number(Decimal("10.0")), wire_number(Decimal("0.00015609"))]) == "[10, 0.00015609]"
 
 
-@given(COINS, COINS, SUMS, SUMS)
-def test_two_coins_never_mix(one: Coin, other: Coin, value: Decimal, more: Decimal) -> None:
-    if one is other:
-        assert (Amount(value, one) + Amount(more, other)).value == value + more
-        assert (Amount(value, one) <= Amount(more, other)) == (value <= more)
-        return
-    with pytest.raises(ValueError, match="do not mix"):
-        _ = Amount(value, one) + Amount(more, other)
-    with pytest.raises(ValueError, match="do not mix"):
-        _ = Amount(value, one) <= Amount(more, other)
-
-
-def test_a_day_at_a_price_per_day_costs_that_price() -> None:
-    price = DayPrice(Decimal("8002.07"), Coin.CLORE)
-    assert price.for_seconds(86_400) == Amount(Decimal("8002.07"), Coin.CLORE)
-    assert price.usd_per_hour(Decimal("0.00125")) == Decimal("8002.07") * Decimal("0.00125") / 24
-    assert price.raised(Decimal("0.03")).value == Decimal("8002.07") * Decimal("1.03")
-
-
 @pytest.mark.parametrize(
     ("usd", "cost", "left"),
     [
@@ -131,3 +111,9 @@ def test_a_coin_is_known_by_clores_name_and_by_its_ticker_in_any_case(coin: Coin
         coin
     }
     assert Coin.parse("dogecoin") is None
+
+
+def test_a_price_per_day_is_a_twenty_fourth_an_hour_and_its_margin_comes_on_top() -> None:
+    price = DayPrice(Decimal("8002.07"), Coin.CLORE)
+    assert price.usd_per_hour(Decimal("0.00125")) == Decimal("8002.07") * Decimal("0.00125") / 24
+    assert price.raised(Decimal("0.03")).value == Decimal("8002.07") * Decimal("1.03")
