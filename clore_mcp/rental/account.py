@@ -8,11 +8,12 @@ from typing import Any, Final
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.money import ZERO, Coin, shown
-from clore_mcp.rental.appraisal import Appraiser, Evidence, used_now
+from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.exposure import UnknownRate, order_type_of, usd_per_hour
+from clore_mcp.rental.judging import Evidence, used_now
 from clore_mcp.rental.limits import Used
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.readings import BROWSING_AGE

@@ -21,11 +21,12 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
 from clore_mcp.rental import disclosure, outcomes
-from clore_mcp.rental.appraisal import Appraiser, Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
+from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.bids import Bid, refusal_of
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.exposure import UnknownRate
+from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE

@@ -10,7 +10,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
 from clore_mcp.money import ZERO, Coin, DayPrice, shown
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.appraisal import Draw
+from clore_mcp.rental.judging import Draw
 
 
 @dataclass(frozen=True, slots=True)

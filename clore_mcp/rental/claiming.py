@@ -17,10 +17,10 @@ from clore_mcp.errors import Failure
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.appraisal import Evidence, stands_against
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
+from clore_mcp.rental.judging import Evidence, stands_against
 from clore_mcp.rental.terms import Candidate, Terms, bid_within, reservation_margin
 from clore_mcp.state import intents, orders, quotes
 from clore_mcp.state.database import Tx

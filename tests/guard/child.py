@@ -15,10 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clore_mcp.rental.appraisal import Appraiser, Evidence
+from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import CancelOrder, CreateOrder
 from clore_mcp.rental.claiming import Departure
 from clore_mcp.rental.desk import Patience
+from clore_mcp.rental.judging import Evidence
 from clore_mcp.services import build
 from clore_mcp.settings import Settings
 from clore_mcp.state.database import Tx
