@@ -49,14 +49,12 @@ class Approvals:
         self._state = state
         self._program = program
         self._clock = clock
-        self._key: bytes | None = None
 
     async def digest(self, account: str, caller: str, ask: Ask) -> str:
         """The name of this call by this caller on this account, keyed by the state's own secret."""
-        if self._key is None:
-            self._key = await self._state.write(state_key)
+        key = await self._state.write(state_key)  # not kept: a state that was replaced has another
         call = json.dumps([account, caller, ask.verb, ask.model_dump(mode="json")], sort_keys=True)
-        return hmac.new(self._key, call.encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(key, call.encode(), hashlib.sha256).hexdigest()[:32]
 
     async def find(self, digest: str, *, replay: bool, asking: bool) -> Quote | None:
         """The quote that this call is about, or None when it needs a new one.
