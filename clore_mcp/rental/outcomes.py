@@ -71,8 +71,7 @@ def approval_required(quote_id: str, program: str) -> dict[str, Any]:
         "status": "approval_required",
         "approval_id": quote_id,
         "attempts": [],
-        "next": f"Ask the person to run `{program} approve {quote_id}` in their own terminal within ten minutes, and"
-        " wait until they say it is done; then call again with exactly the same arguments. Nothing is spent before.",
+        "next": f"{_outside(quote_id, program)} Nothing is spent before.",
     }
 
 
@@ -101,8 +100,7 @@ def cancel_approval_required(quote_id: str, program: str, order_id: int) -> dict
         "status": "approval_required",
         "order_id": order_id,
         "approval_id": quote_id,
-        "next": f"Ask the person to run `{program} approve {quote_id}` in their own terminal, then call again with"
-        f" exactly the same arguments. Order {order_id} runs on and bills until then.",
+        "next": f"{_outside(quote_id, program)} Order {order_id} runs on and bills until then.",
     }
 
 
@@ -121,8 +119,7 @@ def bid_approval_required(quote_id: str, program: str, order_id: int) -> dict[st
         "status": "approval_required",
         "order_id": order_id,
         "approval_id": quote_id,
-        "next": f"Ask the person to run `{program} approve {quote_id}` in their own terminal, then call again with"
-        " exactly the same arguments. The bid stays as it is until then.",
+        "next": f"{_outside(quote_id, program)} The bid stays as it is until then.",
     }
 
 
@@ -233,3 +230,10 @@ def _ending(terms: Terms) -> str:
     if terms.enforced_by is None:
         return "NOTHING ends it by itself: call cancel_order when the person is done."
     return "Call cancel_order as soon as the person is done; it ends by itself only while its enforcer runs."
+
+
+def _outside(quote_id: str, program: str) -> str:
+    return (
+        f"Ask the person to run `{program} approve {quote_id}` in their own terminal within ten minutes, and wait until"
+        " they say it is done; then call again with exactly the same arguments."
+    )
