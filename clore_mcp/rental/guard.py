@@ -163,7 +163,7 @@ class Guard:
         if isinstance(ask, CancelOrder) or not await self._approvals.cooling_until(account):
             return None
         why = "Three questions were declined just now, so none is asked for a while."
-        return Held(outcome=_declined(ask, why))
+        return Held(outcome=outcomes.no_yes(ask, why))
 
     async def _left_by_another(self, quote: Quote) -> Quote:
         """A quote that this process is not carrying out: another one is, or has died over it; then it is settled."""
@@ -201,7 +201,7 @@ class Guard:
                 return known
             if answer is False:
                 if await self._approvals.decide(quote, yes=False, by=caller):
-                    return _declined(ask)
+                    return outcomes.no_yes(ask)
                 return await self._follow(quote, ask)  # too late: another process has its yes already
         except (NotFound, StateUnavailable):
             if not isinstance(ask, CancelOrder):
@@ -209,7 +209,7 @@ class Guard:
             return await self._conclude_unkept(held, held.quote, ask, answer=answer, caller=caller)
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
-            return _approval_required(ask, quote.id, self._desk.program)
+            return outcomes.ask_outside(ask, quote.id, self._desk.program)
         return await self._carry_out(quote, ask, by)
 
     async def _conclude_unkept(
@@ -218,7 +218,7 @@ class Guard:
         """A cancel while the state can't be used: the person's word alone counts."""
         self._unkept.pop((caller, ask), None)
         if answer is False:
-            return _declined(ask)
+            return outcomes.no_yes(ask)
         if self._desk.clock() >= quote.expires_at:
             return outcomes.cancel_expired(ask.order_id)
         by = self._yes_given_by(quote, held.yes, answer, caller)
@@ -237,9 +237,9 @@ class Guard:
         if quote.state == "settled" and quote.outcome is not None:
             return await self._again(quote, quote.outcome)
         if quote.state == "declined":
-            return _declined(ask)
+            return outcomes.no_yes(ask)
         if quote.state == "expired":
-            return _expired(ask)
+            return outcomes.lapsed(ask)
         return None
 
     async def _again(self, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:
@@ -294,28 +294,3 @@ class Guard:
                 return over
             await anyio.sleep(_FOLLOW_PAUSE_SECONDS)
         return self._verbs[ask.verb].unfinished(quote)
-
-
-def _declined(ask: Ask, why: str = "The person said no.") -> dict[str, Any]:
-    """No yes, in the words of the tool: what it would have changed goes on."""
-    if isinstance(ask, CancelOrder):
-        return outcomes.cancel_declined(ask.order_id, why)
-    if isinstance(ask, SetSpotPrice):
-        return outcomes.bid_declined(ask.order_id, why)
-    return outcomes.declined(why)
-
-
-def _expired(ask: Ask) -> dict[str, Any]:
-    if isinstance(ask, CancelOrder):
-        return outcomes.cancel_expired(ask.order_id)
-    if isinstance(ask, SetSpotPrice):
-        return outcomes.bid_refused(ask.order_id, "quote_expired", "The quote expired before it was used.")
-    return outcomes.expired()
-
-
-def _approval_required(ask: Ask, quote_id: str, program: str) -> dict[str, Any]:
-    if isinstance(ask, CancelOrder):
-        return outcomes.cancel_approval_required(quote_id, program, ask.order_id)
-    if isinstance(ask, SetSpotPrice):
-        return outcomes.bid_approval_required(quote_id, program, ask.order_id)
-    return outcomes.approval_required(quote_id, program)

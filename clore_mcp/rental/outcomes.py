@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.money import dollars, plain, shown, shown_up
+from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
 from clore_mcp.rental.desk import iso
 from clore_mcp.rental.limits import Refusal
 from clore_mcp.rental.terms import Candidate, Terms
@@ -230,6 +231,33 @@ def _ending(terms: Terms) -> str:
     if terms.enforced_by is None:
         return "NOTHING ends it by itself: call cancel_order when the person is done."
     return "Call cancel_order as soon as the person is done; it ends by itself only while its enforcer runs."
+
+
+def no_yes(ask: Ask, why: str = "The person said no.") -> dict[str, Any]:
+    """No yes, in the words of the tool: what it would have changed goes on."""
+    if isinstance(ask, CancelOrder):
+        return cancel_declined(ask.order_id, why)
+    if isinstance(ask, SetSpotPrice):
+        return bid_declined(ask.order_id, why)
+    return declined(why)
+
+
+def lapsed(ask: Ask) -> dict[str, Any]:
+    """The quote ran out, in the words of the tool."""
+    if isinstance(ask, CancelOrder):
+        return cancel_expired(ask.order_id)
+    if isinstance(ask, SetSpotPrice):
+        return bid_refused(ask.order_id, "quote_expired", "The quote expired before it was used.")
+    return expired()
+
+
+def ask_outside(ask: Ask, quote_id: str, program: str) -> dict[str, Any]:
+    """A person decides outside the chat, in the words of the tool."""
+    if isinstance(ask, CancelOrder):
+        return cancel_approval_required(quote_id, program, ask.order_id)
+    if isinstance(ask, SetSpotPrice):
+        return bid_approval_required(quote_id, program, ask.order_id)
+    return approval_required(quote_id, program)
 
 
 def _outside(quote_id: str, program: str) -> str:
