@@ -28,7 +28,9 @@ from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
 
 ADOPTABLE: Final = ("sending", "uncertain", "failed")
-_CLOCK_SLACK: Final = 120  # an order that much older than its send, by Clore's own clock, is another one
+# By Clore's own clock, an order that much older than its send is another one, and so is one that much younger.
+_OLDER_SECONDS: Final = 120
+_YOUNGER_SECONDS: Final = 900
 _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
 _FLOAT_NOISE: Final = Decimal("1e-9")
 
@@ -41,7 +43,7 @@ class Sight:
     valid: bool = False
 
 
-def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int], sent_api_at: float | None) -> list[OrderRow]:
+def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
     """The orders that this intent may have made: its server, image, type and coin, new since, and nobody else's."""
     return [
         row
@@ -52,8 +54,15 @@ def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int], sent_api_
         and bool(row.spot) == (intent.order_type == "spot")
         and _same_image(row.image, intent.image)
         and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # an unknown one is judged by `above`
-        and (sent_api_at is None or row.created_at is None or row.created_at >= sent_api_at - _CLOCK_SLACK)
+        and _made_then(intent.sent_api_at, row.created_at)
     ]
+
+
+def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
+    """Whether an order may come from a create that left then, as far as both times are told."""
+    if sent_api_at is None or created_at is None:
+        return True
+    return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
 
 
 class Adopting:
@@ -63,9 +72,7 @@ class Adopting:
         self._desk = desk
         self._closing = closing
 
-    async def sight(
-        self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool, sent_api_at: float | None = None
-    ) -> Sight:
+    async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sight:
         """What these rows show of an intent. An order that a later create of the same server may have made is not
         an earlier one's."""
 
@@ -76,7 +83,7 @@ class Adopting:
                 for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
                 if one.created_at > intent.created_at
             ]
-            found = matches(intent, rows, taken, sent_api_at)
+            found = matches(intent, rows, taken)
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
             return Sight(tuple(mine), valid=valid)
 

@@ -8,7 +8,7 @@ and someone looks for the order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -133,11 +133,15 @@ class Departure:
         if stop is not None:
             return stop
         intent = self.intent or self._reserve(tx, evidence, now)
-        if not intents.step(tx, intent.id, was="reserved", now_is="sending", owner=desk.owner, not_after=not_after):
+        sent_api_at = None if evidence.current.api_at is None else desk.readings.api_now()
+        if not intents.step(
+            tx, intent.id, was="reserved", now_is="sending", owner=desk.owner, not_after=not_after,
+            sent_api_at=sent_api_at,
+        ):  # fmt: skip
             return Stopped(outcome=_TOO_LATE)
         desk.note(tx, "sending", errand.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
                   server_id=intent.server_id)  # fmt: skip
-        return intent
+        return replace(intent, state="sending", not_after=not_after, sent_api_at=sent_api_at)
 
     def _has_yes(self, tx: Tx, now: float) -> bool:
         errand, owner = self._errand, self._desk.owner

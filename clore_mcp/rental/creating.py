@@ -163,7 +163,7 @@ class Creating:
             stopped = await self._send(errand, departure, evidence, errand.request(price, key), attempts)
             if stopped is not None:
                 return stopped
-        await self._close(errand, departure.intent, "failed", "too_slow")
+        await self._close(errand, departure.intent, "abandoned", "too_slow")
         return Stopped(outcome=_TOO_SLOW, final=departure.intent is not None or errand.from_state == "committing")
 
     async def _send(
@@ -179,7 +179,7 @@ class Creating:
             created = await self._desk.client.create_order(request, before_send=lambda: departure.leave(evidence))
         except Halted as halted:
             if halted.why is not None:
-                await self._close(errand, departure.intent, "failed", "not_sent")
+                await self._close(errand, departure.intent, "abandoned", "not_sent")
             return halted.why
         except RateLimited as error:
             departure.sends += 1
@@ -219,10 +219,7 @@ class Creating:
         desk.readings.changed()
         try:
             await desk.state.write(write)
-            sent_api_at = created.api_time if created else None
-            return Stopped(
-                outcome=await self._settling.settle(intent, quote, sent_api_at=sent_api_at, earlier=tuple(attempts))
-            )
+            return Stopped(outcome=await self._settling.settle(intent, quote, earlier=tuple(attempts)))
         except StateUnavailable:  # money may have moved and can't be recorded: say so; a later look settles the row
             return Stopped(outcome=outcomes.uncertain(intent, attempts, self._desk.program), final=False)
 
@@ -246,7 +243,7 @@ class Creating:
 
     async def _not_sent(self, errand: Errand, departure: Departure, error: Failure) -> Stopped:
         """Nothing left. A yes that was not used stays, so that the same call needs no second one."""
-        await self._close(errand, departure.intent, "failed", _word(error))
+        await self._close(errand, departure.intent, "abandoned", _word(error))
         attempt = {"server_id": errand.candidate.server_id, "outcome": "not_sent"}
         used = departure.intent is not None or errand.from_state == "committing"
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."

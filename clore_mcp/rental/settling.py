@@ -43,7 +43,6 @@ class Settling:
         intent: Intent,
         quote: Quote,
         *,
-        sent_api_at: float | None = None,
         earlier: Sequence[dict[str, Any]] = (),
     ) -> dict[str, Any]:
         """Look until the outcome of a send is known or the patience is over; the outcome, recorded."""
@@ -51,7 +50,7 @@ class Settling:
         give_up_at = desk.monotonic() + desk.patience.look
         best, looks = Sight(), 0
         while True:
-            seen = await self.look(intent, completed=looks % 3 == 2, sent_api_at=sent_api_at)
+            seen = await self.look(intent, completed=looks % 3 == 2)
             if len(seen.matches) == 1:
                 outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
                 if outcome is not None:
@@ -64,13 +63,13 @@ class Settling:
                 return await self._adopting.unfound(intent, quote, best, earlier)
             await anyio.sleep(pause)
 
-    async def look(self, intent: Intent, *, completed: bool, sent_api_at: float | None = None) -> Sight:
+    async def look(self, intent: Intent, *, completed: bool) -> Sight:
         """One look for the order of an intent; never raises for Clore's sake."""
         try:
             seen = await self._desk.readings.look(completed=completed)
         except CloreError:
             return Sight()
-        return await self._adopting.sight(intent, seen.rows, valid=not seen.unreadable, sent_api_at=sent_api_at)
+        return await self._adopting.sight(intent, seen.rows, valid=not seen.unreadable)
 
     async def adopt_if_seen(self, intent: Intent, quote: Quote, earlier: Sequence[dict[str, Any]]) -> Any:
         """One look: the outcome when exactly one order fits, else None."""

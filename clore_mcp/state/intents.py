@@ -1,6 +1,6 @@
 """Rows of intents and their reservations: the compare-and-set chain of a create, and what it may cost at worst.
 
-reserved → sending → adopted | failed | refused | uncertain        reserved → abandoned
+reserved → sending → adopted | failed | refused | uncertain        reserved, sending → abandoned (it never left)
 uncertain → adopted | failed        failed → adopted (a late match, for 24 hours)
 """
 
@@ -19,7 +19,8 @@ OPEN: Final = ("reserved", "sending", "uncertain")
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A create on its way. `not_after` is the last instant at which its owner may send."""
+    """A create on its way. `not_after` is the last instant at which its owner may send; `sent_api_at` is Clore's clock
+    when it claimed the send, None where Clore does not tell the time."""
 
     id: str
     account: str
@@ -37,6 +38,7 @@ class Intent:
     acknowledged: bool = False
     order_id: int | None = None
     reason: str | None = None
+    sent_api_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,13 @@ def get(tx: Tx, intent_id: str) -> Intent | None:
 
 
 def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = None, not_after: float | None = None,
-         reason: str | None = None, order_id: int | None = None) -> bool:  # fmt: skip
+         sent_api_at: float | None = None, reason: str | None = None, order_id: int | None = None) -> bool:  # fmt: skip
     """Move an intent on if it is still where it was (and still its owner's, when `owner` is given)."""
     changed = tx.run(
-        "UPDATE intents SET state = ?, not_after = COALESCE(?, not_after), reason = COALESCE(?, reason),"
-        " order_id = COALESCE(?, order_id) WHERE id = ? AND state = ? AND (?7 IS NULL OR owner = ?7)",
-        now_is, not_after, reason, order_id, intent_id, was, owner,
+        "UPDATE intents SET state = ?, not_after = COALESCE(?, not_after), sent_api_at = COALESCE(?, sent_api_at),"
+        " reason = COALESCE(?, reason), order_id = COALESCE(?, order_id)"
+        " WHERE id = ? AND state = ? AND (?8 IS NULL OR owner = ?8)",
+        now_is, not_after, sent_api_at, reason, order_id, intent_id, was, owner,
     )  # fmt: skip
     return changed == 1
 

@@ -138,4 +138,8 @@ MIGRATIONS: Final = (
     WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
     """,
+    """
+    -- Clore's clock when a create left: an order that is much older or much younger is another one.
+    ALTER TABLE intents ADD COLUMN sent_api_at REAL;
+    """,
 )

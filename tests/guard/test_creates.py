@@ -9,7 +9,7 @@ import pytest
 
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, check_invariants, patient, rent, wish
+from tests.guard.world import IMAGE, World, call, check_invariants, patient, rent, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -158,6 +158,33 @@ async def test_a_failed_create_whose_order_shows_up_late_gets_its_lease_and_rese
     await services.overview.orders(max_age_seconds=0)
     assert world.steps()[-1] == "late_order_adopted"
     assert len(world.reserved()) == 1
+    check_invariants(world)
+
+
+async def test_an_order_made_by_hand_long_after_a_failed_create_is_not_taken_for_its_own(
+    world: World, services: Services
+) -> None:
+    server_id = world.free()[0]
+    world.fault("code1_before", "create_order")
+    assert (await call(services, wish(server_id)))["status"] == "failed"
+    world.advance(2 * 3600)
+    by_hand = world.rent_elsewhere(server_id, image=IMAGE)
+    await services.overview.orders(max_age_seconds=0)
+    assert [row["state"] for row in world.intents()] == ["failed"]
+    assert by_hand not in {row["order_id"] for row in world.rows("SELECT order_id FROM orders")}
+    check_invariants(world)
+
+
+async def test_a_create_whose_process_was_held_up_is_abandoned_and_adopts_nothing(
+    world: World, process: Processes
+) -> None:
+    services = await process(patient(send_within=0.0))  # its time to send is over as soon as it is claimed
+    server_id = world.free()[0]
+    assert (await call(services, wish(server_id)))["status"] == "failed"
+    assert not world.sent()
+    world.rent_elsewhere(server_id, image=IMAGE)
+    await services.overview.orders(max_age_seconds=0)
+    assert [row["state"] for row in world.intents()] == ["abandoned"]
     check_invariants(world)
 
 
