@@ -30,6 +30,7 @@ from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.readings import Readings
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.sshkeys import public_key
+from clore_mcp.rental.stopping import Stopping
 from clore_mcp.settings import Settings, Watchdog
 from clore_mcp.state.database import Database
 
@@ -55,6 +56,7 @@ class Services:
     closing: Closing
     settling: Settling
     keeper: Keeper
+    stopping: Stopping
     commitments: Commitments
 
     async def keep_leases(self) -> None:
@@ -130,5 +132,6 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         closing=closing,
         settling=settling,
         keeper=Keeper(desk, closing, settling),
+        stopping=Stopping(desk, closing, settling),
         commitments=commitments,
     )

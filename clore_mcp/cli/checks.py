@@ -17,7 +17,7 @@ from clore_mcp.money import Coin, dollars, plain
 from clore_mcp.rental.caps import Caps
 from clore_mcp.services import Services
 from clore_mcp.settings import LIMITS_FILE, Approval, Settings, Watchdog
-from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state import freezing, intents, orders, quotes
 from clore_mcp.state.database import Database, Tx
 from clore_mcp.state.schema import MIGRATIONS
 from clore_mcp.text import clean
@@ -119,6 +119,19 @@ def _kept_state(database: Database) -> Finding:
     finally:
         database.close()
     return Finding("state", f"{database.folder}, private, opens, schema {len(MIGRATIONS)}")
+
+
+def freeze(folder: Path) -> Finding:
+    """Whether the person has stopped all spending."""
+    database = Database(folder)
+    try:
+        found = database.read_now(freezing.frozen) if database.exists else None
+    finally:
+        database.close()
+    if found is None:
+        return Finding("spending", "allowed, within the limits")
+    said = f"frozen {span(time.time() - found.at)} ago by {clean(found.by, 80)}: nothing can be rented."
+    return fault("spending", said, "`clore-mcp stop --lift` allows it again.")
 
 
 def key(wanted: Settings) -> Finding:

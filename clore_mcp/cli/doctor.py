@@ -52,6 +52,8 @@ def _examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield from checks.settings(wanted)
     state = checks.state(wanted.state_dir)
     yield state
+    if state.kind != "fault":
+        yield checks.freeze(wanted.state_dir)
     yield checks.key(wanted)
     try:
         wanted = settings_with_api(arguments)

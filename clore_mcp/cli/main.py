@@ -37,6 +37,7 @@ COMMANDS: Final = (
     Command("orders", "what runs, what it costs, how to get in"),
     Command("connect", "SSH line, URL and the generated token of one order"),
     Command("cancel", "end an order, or all that were made here, and show the receipt"),
+    Command("stop", "freeze all spending and end all orders made here; `stop --lift` allows it again"),
     Command("ledger", "the record of every spending step"),
     Command("settle", "say what became of a rental that nobody could find out about"),
     Command("doctor", "what is right and what isn't, and where to start"),

@@ -97,15 +97,20 @@ def warn(seen: Seen, prefix: str) -> None:
     """What may cost money without anybody knowing."""
     for one in seen.unsettled:
         if one["state"] == "uncertain":
-            loud(
-                f"An order on server {one['server_id']} may be running and billing since {one['since']}; Clore does not"
-                f" show it. Look on clore.ai, then: {prefix} settle {one['intent_id']} --order ID (or --none)"
-            )
+            loud(settle_line(one["server_id"], one["intent_id"], prefix))
         else:
             loud(f"A rental of server {one['server_id']} is on its way since {one['since']}; look again in a minute.")
     leased = [view for view in seen.views if view["made_here"] and view["status"] != "ended"]
     if seen.enforced_by is None and any(view["order_id"] not in seen.told_only for view in leased):
         loud("Nobody ends these orders now: no clore-mcp server runs here. Keep an assistant open, or cancel in time.")
+
+
+def settle_line(server_id: int, intent_id: str, prefix: str) -> str:
+    """What to do about a rental that nobody knows the outcome of."""
+    return (
+        f"An order on server {server_id} may be running and billing; Clore does not show it. Look on clore.ai, then:"
+        f" {prefix} settle {intent_id} --order ID (or --none)"
+    )
 
 
 def what(view: dict[str, Any]) -> str:

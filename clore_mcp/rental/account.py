@@ -17,13 +17,13 @@ from clore_mcp.rental.judging import Evidence, used_now
 from clore_mcp.rental.limits import Used
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.readings import BROWSING_AGE
-from clore_mcp.state import ledger
+from clore_mcp.state import freezing, ledger
 from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
 
 _EVENT_STEPS: Final = (
     "late_order_adopted", "uncertain", "cancel_unverified", "ended", "ended_unseen", "order_seen_again",
-    "price_unknown", "lease_over", "lease_ended", "orphaned",
+    "price_unknown", "lease_over", "lease_ended", "orphaned", "frozen", "lifted",
 )  # fmt: skip
 _EVENTS_SHOWN: Final = 10
 _EVENTS_SINCE_SECONDS: Final = 86_400
@@ -43,6 +43,7 @@ async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, 
             tx, account=account, steps=_EVENT_STEPS, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_SHOWN
         )
     )
+    freeze = await desk.state.read(freezing.frozen)
     try:
         used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now))
     except UnknownRate:
@@ -57,6 +58,7 @@ async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, 
         "events": [
             {"at": iso(entry.at), "what": entry.step.replace("_", " "), "order_id": entry.order_id} for entry in events
         ],
+        **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
         "watchdog": "alive" if await desk.enforced_by() else "absent",
     }
 

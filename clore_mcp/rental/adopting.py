@@ -21,7 +21,7 @@ from clore_mcp.rental import outcomes
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.terms import Candidate, Terms
-from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state import freezing, intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
@@ -33,6 +33,14 @@ _OLDER_SECONDS: Final = 120
 _YOUNGER_SECONDS: Final = 900
 _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
 _FLOAT_NOISE: Final = Decimal("1e-9")
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """Why an order that was made is ended at once: a word for the record, a sentence for the caller."""
+
+    word: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,33 +115,36 @@ class Adopting:
         terms = Terms.from_json(quote.terms)
         candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
         lease = lease_of(intent, quote, terms, candidate, row, desk.readings.api_now())
-        dear = above(row, candidate)
-        if dear:  # killed before the cancel below, whoever ends leases sees to it
-            lease = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
+        over = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
 
-        def write(tx: Tx) -> dict[str, Any] | None:
+        def write(tx: Tx) -> tuple[dict[str, Any], Unwanted | None] | None:
             now = intents.get(tx, intent.id)
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
-            outcome = self._adopted(tx, now, quote, lease, candidate, terms, row, earlier, dear=dear)
+            why = _unwanted(tx, row, candidate)
+            held = lease if why is None else over  # killed before the cancel below, whoever ends leases sees to it
+            outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
             step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
             desk.note(
                 tx, step, by or quote.caller, intent.account,
                 quote_id=quote.id, intent_id=intent.id, order_id=row.id, server_id=intent.server_id,
-                price_per_day=str(row.price), coin=row.currency, ends_api_at=lease.ends_api_at,
+                price_per_day=str(row.price), coin=row.currency, ends_api_at=held.ends_api_at,
                 reserved_usd=str(candidate.worst_usd),
             )  # fmt: skip
-            if not dear and not _says_price(row):
+            if why is None and not _says_price(row):
                 desk.note(tx, "price_unknown", by or quote.caller, intent.account, quote_id=quote.id,
                           intent_id=intent.id, order_id=row.id, server_id=intent.server_id)  # fmt: skip
-            return outcome
+            return outcome, why
 
-        outcome = await desk.state.write(write)
+        written = await desk.state.write(write)
         desk.readings.changed()
-        if outcome is None or not dear or not desk.acts:
+        if written is None:
+            return None
+        outcome, why = written
+        if why is None or not desk.acts:
             return outcome
-        gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above the approved ceiling")
-        outcome = outcomes.above_ceiling(row, candidate, gone, outcome["attempts"])
+        gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
+        outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome["attempts"])
         await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
         return outcome
 
@@ -151,16 +162,16 @@ class Adopting:
 
     def _adopted(
         self, tx: Tx, now: Intent, quote: Quote, lease: Lease, candidate: Candidate, terms: Terms, row: OrderRow,
-        earlier: Sequence[dict[str, Any]], *, dear: bool,
+        earlier: Sequence[dict[str, Any]], why: Unwanted | None,
     ) -> dict[str, Any]:  # fmt: skip
         intents.step(tx, now.id, was=now.state, now_is="adopted", order_id=row.id)
         orders.add(tx, lease)
         intents.bind(tx, now.id, row.id)
-        attempts = attempts_of(tx, quote, now, "above_ceiling" if dear else "created", earlier)
-        if dear:
-            outcome = outcomes.above_ceiling(row, candidate, {"status": "unverified"}, attempts)
+        attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
+        if why is not None:
+            outcome = outcomes.ended_at_once(why.said, row, candidate, {"status": "unverified"}, attempts)
             if not self._desk.acts:
-                outcome["next"] = _LEFT_RUNNING
+                outcome["next"] = f"{why.said} {_LEFT_RUNNING}"
         else:
             outcome = outcomes.created(lease, candidate, terms, attempts)
             if not _says_price(row):
@@ -203,7 +214,7 @@ class Adopting:
 
 
 _LEFT_RUNNING: Final = (
-    "Clore made the order dearer than approved. It is STILL BILLING: this clore-mcp is read-only and cancels nothing."
+    "It is STILL BILLING: this clore-mcp is read-only and cancels nothing."
     " Ask the person to cancel it on clore.ai now; a clore-mcp that is not read-only cancels it as soon as it runs."
 )
 _PRICE_UNKNOWN: Final = (
@@ -246,6 +257,15 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
         ends_api_at=started + ceil(terms.hours * 3600),
         on_end=terms.on_end,
     )
+
+
+def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
+    """What stands against an order that runs already; None when it may stay."""
+    if above(row, candidate):
+        return Unwanted("above_ceiling", outcomes.above_ceiling(row, candidate))
+    if freezing.frozen(tx) is not None:
+        return Unwanted("frozen", f"{outcomes.FROZEN} This order was on its way then.")
+    return None
 
 
 def above(row: OrderRow, candidate: Candidate) -> bool:

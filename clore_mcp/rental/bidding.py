@@ -79,6 +79,7 @@ class Bidding:
         if bid.unchanged:
             return await self._answer("unchanged", ask.order_id, bid)
         if bid.raises:
+            await self._desk.require_unfrozen()
             evidence = await self._appraiser.evidence()
             refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
             if refusals:
@@ -183,6 +184,8 @@ class Bidding:
 
         def write(tx: Tx) -> Claimed | None:
             now = desk.clock()
+            if bid.raises:
+                desk.forbid_frozen(tx)
             if evidence is not None and not evidence.decides(now):
                 raise _TooSlow
             refusals = self._stands_against(tx, quote.account, bid, evidence) if evidence else []

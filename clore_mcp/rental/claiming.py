@@ -22,7 +22,7 @@ from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.judging import Evidence, stands_against
 from clore_mcp.rental.terms import Candidate, Terms, bid_within, reservation_margin
-from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state import freezing, intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.quotes import Quote
@@ -127,6 +127,8 @@ class Departure:
             return Stopped(outcome=_TOO_LATE, final=self._used)
         if evidence.current.unreadable or evidence.completed.unreadable:
             return Stopped(outcome=_UNREADABLE, final=self._used)
+        if freezing.frozen(tx) is not None:
+            return Stopped(outcome=outcomes.frozen(), final=self._used)
         if not self._has_yes(tx, now):
             return Stopped(outcome=_taken(quotes.get(tx, errand.quote.id)), final=False)
         stop = None if self.intent else self._objection(tx, evidence)

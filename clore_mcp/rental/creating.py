@@ -74,7 +74,9 @@ class Creating:
         return None if held is None else outcomes.repeated(outcomes.uncertain(held, [], self._desk.program))
 
     async def propose(self, ask: CreateOrder, account: str) -> Proposal | dict[str, Any]:
-        """What a person would be asked; an outcome where limits or the market leave nothing to ask."""
+        """What a person would be asked; an outcome where limits or the market leave nothing to ask. Raises
+        SpendingFrozen."""
+        await self._desk.require_unfrozen()
         ours = (await self._desk.readings.orders(EXECUTION_AGE)).rows
         running = next((row for row in ours if row.server_id == ask.server_id and not row.expired), None)
         if running is not None:  # never on to a fallback: that would be a second bill for one wish

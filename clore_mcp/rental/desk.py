@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from clore_mcp.clore import CloreClient
+from clore_mcp.errors import SpendingFrozen
 from clore_mcp.money import Coin
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.readings import Readings
 from clore_mcp.rental.sshkeys import SshKey
 from clore_mcp.rental.terms import POLL_SECONDS
-from clore_mcp.state import ledger, quotes
+from clore_mcp.state import freezing, ledger, quotes
 from clore_mcp.state.database import Database, Tx
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
@@ -61,6 +62,19 @@ class Desk:
         account = await self.readings.account()
         host = await self.state.read(lambda tx: _keeper_host(tx, self, account))
         return None if host is None else f"clore-mcp on {host}, while it runs and the machine is awake"
+
+    async def require_unfrozen(self) -> None:
+        """Stop here while the person has stopped all spending. Raises SpendingFrozen."""
+        await self.state.read(self.forbid_frozen)
+
+    def forbid_frozen(self, tx: Tx) -> None:
+        """The same inside a transaction."""
+        freeze = freezing.frozen(tx)
+        if freeze is not None:
+            raise SpendingFrozen(
+                f"The person stopped all spending at {iso(freeze.at)}; nothing was sent. Looking and cancelling work.",
+                hint=f"Only they can lift that, with `{self.program} stop --lift` in their own terminal.",
+            )
 
     def note(self, tx: Tx, step: str, caller: str, account: str, **what: Any) -> None:
         """Append a step to the ledger; ids by name, everything else as data."""

@@ -18,7 +18,7 @@ from clore_mcp.rental.exposure import UnknownRate, drained, shown_orders
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check, usage
 from clore_mcp.rental.readings import EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.terms import Candidate, Terms
-from clore_mcp.state import intents, orders
+from clore_mcp.state import freezing, intents, orders
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Reservation
 from clore_mcp.state.orders import Lease
@@ -69,6 +69,8 @@ def stands_against(
     unwatched = watchdog_refusal(tx, desk, account)
     if unwatched is not None:
         refusals.append(unwatched)
+    if freezing.frozen(tx) is not None:
+        refusals.append(Refusal("frozen", ZERO, ZERO, ZERO, "the person, who stopped all spending: `stop --lift`"))
     return refusals
 
 

@@ -15,7 +15,7 @@ from clore_mcp.money import ZERO, dollars, shown
 from clore_mcp.rental.caps import Caps
 from clore_mcp.state.intents import Reservation
 
-_NOT_AMOUNTS: Final = ("watchdog", "unknown_rate")  # refusals that no number would explain
+_NOT_AMOUNTS: Final = ("watchdog", "unknown_rate", "frozen")  # refusals that no number would explain
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ _CURES: Final = {  # by the reason of the wanted server; otherwise another serve
 }
 
 Attempts = Sequence[dict[str, Any]]
+FROZEN: Final = "The person has stopped all spending; only they can lift that, in their own terminal."
 _UNASKED: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
 
 
@@ -137,6 +138,11 @@ def refused(refusals: Sequence[Refusal], attempts: Attempts = ()) -> dict[str, A
     }
 
 
+def frozen() -> dict[str, Any]:
+    """The person has stopped all spending."""
+    return {"status": "refused", "attempts": [], "next": f"{FROZEN} Nothing was spent."}
+
+
 def unavailable(attempts: Attempts, why: str) -> dict[str, Any]:
     """None of the servers could be rented; definitely nothing was."""
     first = attempts[0]["outcome"] if attempts else ""
@@ -179,14 +185,14 @@ def blocked(intent: Intent, program: str) -> dict[str, Any]:
     }
 
 
-def above_ceiling(row: OrderRow, candidate: Candidate, gone: dict[str, Any], attempts: Attempts) -> dict[str, Any]:
-    """Clore made it dearer than approved: it was cancelled at once."""
-    price = "?" if row.price is None else plain(row.price)
-    proven = gone["status"] == "cancelled"
+def ended_at_once(
+    said: str, row: OrderRow, candidate: Candidate, gone: dict[str, Any], attempts: Attempts
+) -> dict[str, Any]:
+    """An order that nobody wants as it was made, for the reason `said`: it was cancelled at once."""
     end = (
-        "it was cancelled at once. Search again for the price as it is now."
-        if proven
-        else f"its cancel is unverified, so it may bill: call cancel_order({row.id}) until it is proven, and rent"
+        "It was cancelled at once."
+        if gone["status"] == "cancelled"
+        else f"Its cancel is unverified, so it may bill: call cancel_order({row.id}) until it is proven, and rent"
         " nothing before."
     )
     answer: dict[str, Any] = {
@@ -194,10 +200,18 @@ def above_ceiling(row: OrderRow, candidate: Candidate, gone: dict[str, Any], att
         "server_id": candidate.server_id,
         "order_id": row.id,
         "attempts": list(attempts),
-        "next": f"Clore made the order at {price} {row.currency} per day, above the approved"
-        f" {plain(candidate.ceiling_per_day)} {candidate.coin.value}; {end}",
+        "next": f"{said} {end}",
     }
     return answer | ({"receipt": gone["receipt"]} if "receipt" in gone else {})
+
+
+def above_ceiling(row: OrderRow, candidate: Candidate) -> str:
+    """Why an order is not wanted: Clore made it dearer than approved."""
+    price = "?" if row.price is None else plain(row.price)
+    return (
+        f"Clore made the order at {price} {row.currency} per day, above the approved"
+        f" {plain(candidate.ceiling_per_day)} {candidate.coin.value}; search again for the price as it is now."
+    )
 
 
 def repeated(outcome: dict[str, Any], note: str = "") -> dict[str, Any]:

@@ -239,3 +239,8 @@ def keep_value(tx: Tx, name: str, value: str) -> None:
         name,
         value.encode(),
     )
+
+
+def drop_value(tx: Tx, name: str) -> bool:
+    """Remove a named value of the state; False when there was none."""
+    return tx.run("DELETE FROM meta WHERE name = ?", name) == 1

@@ -126,6 +126,17 @@ def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Inten
     return [_intent(row) for row in rows]
 
 
+def unsent(tx: Tx) -> list[Intent]:
+    """Reservations of every account whose create has not been sent."""
+    return [_intent(row) for row in tx.all("SELECT * FROM intents WHERE state = 'reserved' ORDER BY created_at")]
+
+
+def sent_anywhere(tx: Tx) -> list[Intent]:
+    """Creates of every account that were sent and are not settled: on their way, or uncertain."""
+    rows = tx.all("SELECT * FROM intents WHERE state IN ('sending', 'uncertain') ORDER BY created_at")
+    return [_intent(row) for row in rows]
+
+
 def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent]:
     """Intents for one server since then that may have made an order."""
     rows = tx.all(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.state.database import Tx
+
+EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def read(
     """The newest steps, newest first; of one account and of certain kinds when asked."""
     marks = ", ".join("?" for _ in steps)
     rows = tx.all(
-        "SELECT * FROM ledger WHERE (?1 IS NULL OR account = ?1) AND at >= ?2"
+        "SELECT * FROM ledger WHERE (?1 IS NULL OR account IN (?1, '*')) AND at >= ?2"
         + (f" AND step IN ({marks})" if steps else "")
         + " ORDER BY seq DESC LIMIT ?",
         account, since, *steps, limit,

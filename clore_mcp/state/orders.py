@@ -97,6 +97,11 @@ def active(tx: Tx, account: str) -> list[Lease]:
     return [_lease(row) for row in rows]
 
 
+def active_anywhere(tx: Tx) -> list[Lease]:
+    """Orders made here that are not proven gone, of every account."""
+    return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE ended_at IS NULL ORDER BY order_id")]
+
+
 def may_come_back(tx: Tx, account: str, since: float) -> bool:
     """Whether an order counts as gone only because no reply has listed it since then."""
     row = tx.one(

@@ -77,6 +77,11 @@ def drop(tx: Tx, quote_id: str) -> None:
     tx.run("UPDATE quotes SET state = 'expired' WHERE id = ? AND state = 'pending'", quote_id)
 
 
+def expire_all(tx: Tx) -> int:
+    """Close every question that waits and take back every unused yes; how many there were."""
+    return tx.run("UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved')")
+
+
 def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
     """Quotes that wait for a person or hold an unused yes, oldest first."""
     rows = tx.all(

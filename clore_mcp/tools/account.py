@@ -63,6 +63,7 @@ class AccountAnswer(Answer):
     pending_approvals: list[Waiting]
     events: list[Event]
     watchdog: str
+    frozen: str | None = None
 
 
 async def get_account(ctx: Context[Services]) -> AccountAnswer:

@@ -130,7 +130,8 @@ def test_an_order_that_has_ended_is_adopted_with_its_receipt(desk: Desk, doubt: 
 
 
 def test_an_order_that_can_not_be_it_is_refused(desk: Desk, doubt: CreateOrder) -> None:
-    elsewhere = _order(desk, desk.ask(place=1).server_id)
+    coin = desk.rows("SELECT coin FROM intents")[0]["coin"]
+    elsewhere = _order(desk, desk.ask(place=1, currency=coin).server_id)
     for order_id, why in ((elsewhere, "is on another server"), (7, "Clore lists no order 7")):
         with desk.at_terminal("settle", INTENT, "--order", str(order_id)) as terminal:
             done = terminal.end()

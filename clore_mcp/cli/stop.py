@@ -1,0 +1,132 @@
+"""`clore-mcp stop`: the brake. Spending is frozen first, in every process; then what was made here is ended.
+
+`stop --lift` takes the freeze back, and only somebody at a terminal can say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from clore_mcp.cli import person
+from clore_mcp.cli.approvals import command_prefix
+from clore_mcp.cli.opening import Opened, opened, require_spending, settings_of
+from clore_mcp.cli.orders import settle_line
+from clore_mcp.cli.screen import loud, receipt, say, span
+from clore_mcp.errors import Failure
+from clore_mcp.rental import stopping
+from clore_mcp.rental.stopping import Ended, Frozen
+from clore_mcp.state import freezing
+from clore_mcp.state.database import Database, Tx
+
+T = TypeVar("T")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Stop, or allow spending again."""
+    parser.add_argument("--lift", action="store_true", help="allow spending again (wants a terminal)")
+    parser.add_argument("--yes", action="store_true", help="don't ask before the orders are ended")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Freeze, then end everything; or lift."""
+    if arguments.lift:
+        return _lift(arguments)
+    prefix = command_prefix(arguments)
+    now, by = time.time(), person.whoever()
+    done = _in_state(arguments, lambda tx: stopping.freeze(tx, by=by, now=now))
+    _tell_frozen(done, prefix)
+    try:
+        with opened(arguments) as parts:
+            return _end_all(arguments, parts, by, prefix)
+    except Failure as failure:
+        raise Failure(
+            f"Spending is frozen, but what runs could not be ended: {failure.message}",
+            hint=f"{failure.hint} Or end it on clore.ai; `{prefix} orders` lists it.",
+        ) from failure
+    except KeyboardInterrupt:
+        loud(f"Interrupted: spending stays frozen, but not all is known to have ended. Look with `{prefix} orders`.")
+        raise
+
+
+def _tell_frozen(done: Frozen, prefix: str) -> None:
+    if done.new:
+        say("Spending is frozen, in every clore-mcp of this state.")
+    else:
+        say(f"Spending was frozen already, {span(time.time() - done.freeze.at)} ago by {done.freeze.by}.")
+    if done.questions:
+        say(f"{done.questions} open questions and unused yeses are void.")
+    if done.unsent:
+        say(f"{done.unsent} rentals that had not been sent are given up.")
+    say(f"`{prefix} stop --lift` allows it again.")
+
+
+def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str) -> int:
+    require_spending(parts.services.settings)
+    running = parts.run(parts.services.stopping.running())
+    if running and not arguments.yes and person.at_terminal():
+        ids = ", ".join(str(lease.order_id) for lease in running)
+        say(f"Made here and running: {ids}. Ending them deletes their containers and all data inside.")
+        if person.answer("End them now? [y/N]").lower() not in ("y", "yes"):
+            loud("Left running and BILLING; spending stays frozen.")
+            return 1
+    elif not running:
+        say("No order made here is running.")
+    return 0 if parts.run(_told(parts, by, prefix)) else 1
+
+
+async def _told(parts: Opened, by: str, prefix: str) -> bool:
+    """End them and say what came of each; whether nothing of ours can bill any more."""
+    unproven, unsettled = set[int](), False
+    async for step in parts.services.stopping.end_all(by=by):
+        if isinstance(step, Ended):
+            _tell_ended(step, prefix)
+            if not step.proven:
+                unproven.add(step.order_id)
+            continue
+        unsettled = bool(step.intents)
+        for intent in step.intents:
+            if intent.state == "uncertain":
+                loud(settle_line(intent.server_id, intent.id, prefix))
+            else:
+                say(f"A rental of server {intent.server_id} was on its way: waiting for what becomes of it.")
+    return not unproven and not unsettled
+
+
+def _tell_ended(step: Ended, prefix: str) -> None:
+    if step.proven:
+        cost = (step.outcome or {}).get("receipt")
+        say(f"Order {step.order_id} ended. {receipt(cost) if cost else 'What it cost is not known.'}", hang=2)
+        return
+    why = f"{step.failure.message} {step.failure.hint}" if step.failure else "Clore does not show it as ended."
+    loud(
+        f"Order {step.order_id} is STILL BILLING as far as is known: {why} Run `{prefix} stop` again in a minute; if it"
+        " stays, end it on clore.ai."
+    )
+
+
+def _lift(arguments: argparse.Namespace) -> int:
+    person.require_terminal("stop --lift", "spending stays frozen")
+    freeze = _in_state(arguments, freezing.frozen)
+    if freeze is None:
+        say("Spending is not frozen; nothing to lift.")
+        return 0
+    say(f"Spending was frozen {span(time.time() - freeze.at)} ago by {freeze.by}.")
+    if person.answer("Type yes to allow spending again, within the limits:") != "yes":
+        say("Spending stays frozen.")
+        return 1
+    by = person.who()
+    _in_state(arguments, lambda tx: stopping.lift(tx, by=by, now=time.time()))
+    say("Lifted. Nothing is rented by this: each rental needs its own yes again.")
+    return 0
+
+
+def _in_state(arguments: argparse.Namespace, work: Callable[[Tx], T]) -> T:
+    state = Database(settings_of(arguments).state_dir)
+    try:
+        return asyncio.run(state.write(work))
+    finally:
+        state.close()

@@ -1,0 +1,146 @@
+"""The person's brake: spending frozen in every process of this state, and everything made here ended and proven gone.
+
+The freeze is one transaction: from then on no claim of a send goes through anywhere, no unused yes is left to be used
+later, and what is reserved but not sent is given up. A create that is on its way already is waited for; whoever adopts
+its order while the freeze holds cancels it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from clore_mcp.errors import CloreError, Failure
+from clore_mcp.money import ZERO
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.closing import Closing
+from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.settling import Settling
+from clore_mcp.state import freezing, intents, ledger, orders, quotes
+from clore_mcp.state.database import Tx
+from clore_mcp.state.freezing import Freeze
+from clore_mcp.state.intents import Intent
+from clore_mcp.state.ledger import EVERY_ACCOUNT, Entry
+from clore_mcp.state.orders import Lease
+
+_SETTLE_SECONDS: Final = 240.0  # longer than a send's window and the look after it
+_LOOK_PAUSE_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What the freeze has put an end to. `new` is False when spending was frozen before."""
+
+    freeze: Freeze
+    new: bool
+    questions: int
+    unsent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One order and what came of its cancel: an outcome, or the failure that kept it from being sent."""
+
+    order_id: int
+    outcome: dict[str, Any] | None = None
+    failure: Failure | None = None
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is known to bill no more."""
+        return self.outcome is not None and self.outcome["status"] == "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class OnItsWay:
+    """Creates that were sent before the freeze and whose outcome is unknown; none once all are settled."""
+
+    intents: tuple[Intent, ...]
+
+
+def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
+    """Stop all spending of this state from this transaction on."""
+    new = freezing.freeze(tx, by, now)
+    questions = quotes.expire_all(tx)
+    unsent = intents.unsent(tx)
+    for intent in unsent:
+        intents.step(tx, intent.id, was="reserved", now_is="abandoned", reason="spending was frozen")
+        intents.release(tx, intent.id, ZERO, now)
+        quotes.settle(tx, intent.quote_id, outcomes.frozen())
+    if new:
+        data = {"questions_closed": questions, "unsent_given_up": len(unsent)}
+        ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="frozen", caller=by, data=data))
+    current = freezing.frozen(tx)
+    return Frozen(current or Freeze(by, now), new, questions, len(unsent))
+
+
+def lift(tx: Tx, *, by: str, now: float) -> bool:
+    """Allow spending again; False when it was not frozen."""
+    lifted = freezing.lift(tx)
+    if lifted:
+        ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="lifted", caller=by))
+    return lifted
+
+
+class Stopping:
+    """Ends what was made here."""
+
+    def __init__(self, desk: Desk, closing: Closing, settling: Settling) -> None:
+        self._desk = desk
+        self._closing = closing
+        self._settling = settling
+
+    async def running(self) -> list[Lease]:
+        """Orders made here that are not proven gone; of every account in the state while Clore does not say which one
+        this is."""
+        account = await self._account()
+        return await self._desk.state.read(
+            lambda tx: orders.active_anywhere(tx) if account is None else orders.active(tx, account)
+        )
+
+    async def end_all(self, *, by: str, patience_seconds: float = _SETTLE_SECONDS) -> AsyncIterator[Ended | OnItsWay]:
+        """Cancel one after the other, and what is still on its way once it shows; tell of each as it happens. The last
+        word is `OnItsWay` when some create is not settled after all."""
+        desk, tried = self._desk, set[int]()
+        give_up_at = desk.monotonic() + patience_seconds
+        told: tuple[Intent, ...] = ()
+        while True:
+            for lease in await self.running():
+                if lease.order_id not in tried:
+                    tried.add(lease.order_id)
+                    yield await self._end(lease.order_id, by)
+            left = tuple(await desk.state.read(intents.sent_anywhere))
+            over = desk.monotonic() >= give_up_at or all(intent.state == "uncertain" for intent in left)
+            if left != told or (left and over):
+                yield OnItsWay(left)
+            if over:
+                return
+            told = left
+            await anyio.sleep(_LOOK_PAUSE_SECONDS)
+            await self._settle()
+
+    async def _end(self, order_id: int, by: str) -> Ended:
+        """A failure leaves the others their turn."""
+        try:
+            return Ended(order_id, await self._closing.cancel(order_id, issue=None, caller=by, why="stop"))
+        except Failure as failure:
+            return Ended(order_id, failure=failure)
+
+    async def _settle(self) -> None:
+        account = await self._account()
+        if account is None:
+            return
+        try:
+            current = await self._desk.readings.look(completed=False)
+            await self._settling.settle_open(account, current)
+        except CloreError:
+            return
+
+    async def _account(self) -> str | None:
+        try:
+            return await self._desk.readings.account()
+        except CloreError:
+            return None

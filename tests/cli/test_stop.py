@@ -1,0 +1,73 @@
+"""`clore-mcp stop` and `--lift`, as a person in a hurry uses them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Desk
+
+
+def test_stop_ends_everything_freezes_and_only_a_terminal_lifts_it(desk: Desk) -> None:
+    order_id, ask = desk.rent(), desk.ask(1)
+    stopped = desk.run("stop")
+    assert stopped.code == 0, stopped
+    assert "Spending is frozen" in stopped.out
+    assert f"Order {order_id} ended." in stopped.out
+    assert "stop --lift" in stopped.out
+    with pytest.raises(Exception, match="stopped all spending"):
+        desk.hold(ask)
+    doctor = desk.run("doctor")
+    assert doctor.code == 1
+    assert "Start here: spending: frozen" in doctor.out
+
+    piped = desk.run("stop", "--lift", stdin="yes\n")
+    assert piped.code == 1
+    assert "wants a person at a terminal" in piped.err
+    with desk.at_terminal("stop", "--lift") as terminal:
+        terminal.expect("Type yes to allow spending again")
+        terminal.type("no")
+        assert terminal.end().code == 1
+    with desk.at_terminal("stop", "--lift") as terminal:
+        terminal.expect("Type yes to allow spending again")
+        terminal.type("yes")
+        assert terminal.end().code == 0
+    assert desk.hold(ask)
+    steps = [json.loads(line)["step"] for line in desk.ledger().splitlines()]
+    assert {"frozen", "lifted", "cancel_sent"} <= set(steps)
+
+
+def test_at_a_terminal_it_freezes_first_and_asks_before_data_is_lost(desk: Desk) -> None:
+    order_id = desk.rent()
+    with desk.at_terminal("stop") as terminal:
+        terminal.expect("End them now? [y/N]")
+        assert desk.rows("SELECT name FROM meta WHERE name = 'frozen'"), "frozen before the question"
+        terminal.type("n")
+        done = terminal.end()
+    assert done.code == 1
+    assert "Left running and BILLING" in done.out
+    with desk.at_terminal("stop") as terminal:
+        terminal.expect("frozen already")
+        terminal.expect("End them now? [y/N]")
+        terminal.type("y")
+        done = terminal.end()
+    assert done.code == 0
+    assert f"Order {order_id} ended." in done.out
+
+
+def test_with_nothing_running_and_without_an_api_it_still_freezes(desk: Desk) -> None:
+    done = desk.run("stop", CLORE_API_URL="http://127.0.0.1:9/v1")
+    assert desk.rows("SELECT name FROM meta WHERE name = 'frozen'")
+    assert "Spending is frozen" in done.out
+    again = desk.run("stop")
+    assert again.code == 0
+    assert "No order made here is running." in again.out
+
+
+def test_what_cannot_be_ended_is_said_loudly(desk: Desk) -> None:
+    order_id = desk.rent()
+    done = desk.run("stop", CLORE_API_URL="http://127.0.0.1:9/v1")
+    assert done.code == 1
+    assert f"Order {order_id} is STILL BILLING" in done.err
+    assert desk.run("stop").code == 0
