@@ -9,6 +9,7 @@ import time
 from clore_mcp.cli.opening import settings_of
 from clore_mcp.cli.screen import say, span, usd
 from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state.database import Database
@@ -23,18 +24,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List them, oldest first."""
     state = Database(settings_of(arguments).state_dir)
+    approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
-        waiting = asyncio.run(Approvals(state, time.time, command_prefix(arguments)).waiting()) if state.exists else []
+        waiting = asyncio.run(approvals.waiting()) if state.exists else []
+        wider = asyncio.run(approvals.envelopes()) if state.exists else []
     finally:
         state.close()
     waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
     for quote in waiting:
         _show(quote, time.time())
+    for envelope in wider:
+        say(f"{envelope.id}  {Bounds.from_json(envelope.bounds)}", hang=10)
+        left = span(envelope.expires_at - time.time())
+        say(f"approved and not used yet, lapses in {left}; to take it back: decline {envelope.id}", indent=10)
     pending = [quote.id for quote in waiting if quote.state == "pending"]
     if pending:
         prefix = command_prefix(arguments)
         say(f"To decide: {prefix} approve {pending[0]}, or {prefix} decline {pending[0]}")
-    elif not waiting:
+    elif not waiting and not wider:
         say("Nothing waits for your yes.")
     return 0
 

@@ -27,6 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
         prefix = command_prefix(arguments)
+        if asyncio.run(_closed(state, approvals, arguments.id)):
+            say("Taken back; nothing was spent with it.")
+            return 0
         find = waiting_quote(state, approvals, arguments.id, prefix, states=("pending", "approved"))
         quote = asyncio.run(find)
         if not asyncio.run(approvals.decide(quote, yes=False, by=person.whoever())):
@@ -35,3 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
         state.close()
     say(f"Declined, nothing is spent: {clean(quote.question.split(chr(10), 1)[0], 160)}")
     return 0
+
+
+async def _closed(state: Database, approvals: Approvals, envelope_id: str) -> bool:
+    """Whether that was a wider yes that nothing had used, and now is none."""
+    unused = await approvals.envelopes() if state.exists else []
+    found = next((envelope for envelope in unused if envelope.id == envelope_id), None)
+    return found is not None and await approvals.close(found, by=person.whoever())

@@ -12,12 +12,14 @@ from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.desk import Desk, iso
+from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.exposure import UnknownRate, order_type_of, usd_per_hour
 from clore_mcp.rental.judging import Evidence, used_now
 from clore_mcp.rental.limits import Used
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.readings import BROWSING_AGE
 from clore_mcp.state import freezing, ledger
+from clore_mcp.state.envelopes import Envelope
 from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
 
@@ -54,7 +56,10 @@ async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, 
         "runway_hours": None if runway is None else round(float(runway), 1),
         "fees": _fees(evidence.fees),
         "limits": _limits(desk.caps, used),
-        "pending_approvals": [_waiting(quote) for quote in await approvals.waiting(account)],
+        "pending_approvals": [
+            *(_waiting(quote) for quote in await approvals.waiting(account)),
+            *(_unused(envelope) for envelope in await approvals.envelopes(account)),
+        ],
         "events": [
             {"at": iso(entry.at), "what": entry.step.replace("_", " "), "order_id": entry.order_id} for entry in events
         ],
@@ -98,6 +103,15 @@ def _fees(fees: Fees) -> dict[str, Any]:
         "on_demand_percent": percents(OrderType.ON_DEMAND),
         "spot_percent": percents(OrderType.SPOT),
         "assumed": fees.assumed,
+    }
+
+
+def _unused(envelope: Envelope) -> dict[str, Any]:
+    return {
+        "approval_id": envelope.id,
+        "what": str(Bounds.from_json(envelope.bounds)),
+        "state": "approved",
+        "expires_at": iso(envelope.expires_at),
     }
 
 

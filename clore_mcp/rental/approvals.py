@@ -15,9 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
-from clore_mcp.rental.asks import Ask
-from clore_mcp.state import ledger, quotes
+from clore_mcp.rental.asks import Ask, CreateOrder
+from clore_mcp.rental.envelopes import Bounds
+from clore_mcp.rental.terms import Terms
+from clore_mcp.state import envelopes, ledger, quotes
 from clore_mcp.state.database import Database, Duplicate, Tx, state_key
+from clore_mcp.state.envelopes import Envelope
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
 
@@ -56,6 +59,22 @@ class Approvals:
         call = json.dumps([account, caller, ask.verb, ask.model_dump(mode="json")], sort_keys=True)
         return hmac.new(key, call.encode(), hashlib.sha256).hexdigest()[:32]
 
+    async def wish(self, account: str, caller: str, ask: CreateOrder) -> str:
+        """The name of what this call wants, whatever the server, the hours and the bid: an envelope is for that."""
+        key = await self._state.write(state_key)
+        rest = ask.model_dump(mode="json", exclude={"server_id", "fallback_server_ids", "hours", "bid_usd_per_hour"})
+        call = json.dumps([account, caller, ask.verb, rest], sort_keys=True)
+        return hmac.new(key, call.encode(), hashlib.sha256).hexdigest()[:32]
+
+    async def covering(self, account: str, wish: str, terms: Terms) -> Envelope | None:
+        """An unused yes that covers these terms already."""
+        now = self._clock()
+        free = await self._state.read(lambda tx: envelopes.free(tx, now, account=account))
+        return next(
+            (one for one in free if one.wish == wish and Bounds.from_json(one.bounds).cover(terms)),
+            None,
+        )
+
     async def find(self, digest: str, *, replay: bool, asking: bool) -> Quote | None:
         """The quote that this call is about, or None when it needs a new one.
 
@@ -84,9 +103,21 @@ class Approvals:
         return quote if keep[quote.state] else None
 
     async def hold(
-        self, *, account: str, digest: str, verb: str, caller: str, terms: Mapping[str, Any], ask: Callable[[str], str]
+        self,
+        *,
+        account: str,
+        digest: str,
+        verb: str,
+        caller: str,
+        terms: Mapping[str, Any],
+        ask: Callable[[str], str],
+        wish: str = "",
+        envelope: Envelope | None = None,
     ) -> Quote:
-        """Hold a new quote whose question `ask(id)` writes; the one that another process held first, if one did."""
+        """Hold a new quote whose question `ask(id)` writes; the one that another process held first, if one did.
+
+        Under an envelope it is approved from the beginning.
+        """
         now = self._clock()
         quote_id = new_id("q")
         quote = Quote(
@@ -97,9 +128,13 @@ class Approvals:
             caller=caller,
             question=ask(quote_id),
             terms=dict(terms),
-            state="pending",
+            state="approved" if envelope else "pending",
             created_at=now,
-            expires_at=now + QUOTE_SECONDS,
+            expires_at=min(now + QUOTE_SECONDS, envelope.expires_at) if envelope else now + QUOTE_SECONDS,
+            decided_at=now if envelope else None,
+            decided_by=f"{envelope.approved_by}, envelope {envelope.id}" if envelope else None,
+            wish=wish,
+            envelope_id=envelope.id if envelope else None,
         )
 
         def add(tx: Tx) -> Quote:
@@ -144,7 +179,45 @@ class Approvals:
         def write(tx: Tx) -> bool:
             if not quotes.decide(tx, quote.id, yes=yes, by=by, now=now, until=now + YES_SECONDS):
                 return False
+            if not yes and quote.envelope_id:
+                envelopes.close(tx, quote.envelope_id, now)
             ledger.write(tx, _entry(quote, now, "approved" if yes else "declined", {"by": by}))
+            return True
+
+        return await self._state.write(write)
+
+    async def approve_within(self, quote: Quote, bounds: Bounds, *, by: str) -> Envelope | None:
+        """Record a person's yes to one rental within bounds, this quote's or another's for the same wish; None when the
+        quote no longer waits."""
+        now = self._clock()
+        envelope = Envelope(
+            new_id("e"), quote.account, quote.wish, bounds.as_json(), by, created_at=now, expires_at=now + YES_SECONDS
+        )
+
+        def write(tx: Tx) -> Envelope | None:
+            if not quotes.decide(tx, quote.id, yes=True, by=by, now=now, until=now + YES_SECONDS):
+                return None
+            envelopes.add(tx, envelope)
+            quotes.widen(tx, quote.id, envelope.id)
+            ledger.write(tx, _entry(quote, now, "approved", {"by": by, "envelope": envelope.id, **envelope.bounds}))
+            return envelope
+
+        return await self._state.write(write)
+
+    async def envelopes(self, account: str | None = None) -> list[Envelope]:
+        """Wider yeses that nothing has used yet."""
+        now = self._clock()
+        return await self._state.read(lambda tx: envelopes.free(tx, now, account=account))
+
+    async def close(self, envelope: Envelope, *, by: str) -> bool:
+        """Take a wider yes back; False when it was used or has lapsed."""
+        now = self._clock()
+
+        def write(tx: Tx) -> bool:
+            if not envelopes.close(tx, envelope.id, now):
+                return False
+            data = {"by": by, "envelope": envelope.id}
+            ledger.write(tx, Entry(at=now, account=envelope.account, step="envelope_closed", caller=by, data=data))
             return True
 
         return await self._state.write(write)

@@ -22,7 +22,7 @@ from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.judging import Evidence, stands_against
 from clore_mcp.rental.terms import Candidate, Terms, bid_within, reservation_margin
-from clore_mcp.state import freezing, intents, orders, quotes
+from clore_mcp.state import envelopes, freezing, intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.quotes import Quote
@@ -129,6 +129,8 @@ class Departure:
             return Stopped(outcome=_UNREADABLE, final=self._used)
         if freezing.frozen(tx) is not None:
             return Stopped(outcome=outcomes.frozen(), final=self._used)
+        if self._envelope_is_used(tx, now):
+            return Stopped(outcome=outcomes.envelope_used())
         if not self._has_yes(tx, now):
             return Stopped(outcome=_taken(quotes.get(tx, errand.quote.id)), final=False)
         stop = None if self.intent else self._objection(tx, evidence)
@@ -150,7 +152,19 @@ class Departure:
         if self._used:
             row = quotes.get(tx, errand.quote.id)
             return row is not None and row.state == "committing" and row.owner == owner
-        return quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now)
+        if not quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now):
+            return False
+        if errand.quote.envelope_id is not None:
+            envelopes.take(tx, errand.quote.envelope_id, errand.quote.id, now)
+        return True
+
+    def _envelope_is_used(self, tx: Tx, now: float) -> bool:
+        """Whether another quote has used the wider yes that this one was to use."""
+        envelope_id = self._errand.quote.envelope_id
+        if envelope_id is None or self._used:
+            return False
+        held = envelopes.get(tx, envelope_id)
+        return held is None or held.held_by is not None or held.expires_at <= now
 
     def _objection(self, tx: Tx, evidence: Evidence) -> Stopped | None:
         desk, errand = self._desk, self._errand

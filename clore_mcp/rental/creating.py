@@ -34,13 +34,14 @@ from clore_mcp.rental.claiming import Departure, Errand, Halted, Stopped, listed
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, iso, settle_quote
 from clore_mcp.rental.disclosure import KeyShown
+from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.settling import ADOPTABLE_SECONDS, Settling
 from clore_mcp.rental.sshkeys import fingerprint, secret_token, validate
 from clore_mcp.rental.terms import Terms
-from clore_mcp.state import intents, orders, quotes
+from clore_mcp.state import envelopes, intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
@@ -147,7 +148,20 @@ class Creating:
         outcome = stopped.outcome or {}
         if attempts and not outcome.get("attempts"):
             outcome = {**outcome, "attempts": attempts}
-        return await settle_quote(self._desk, quote, outcome) if stopped.final else outcome
+        if not stopped.final:
+            return outcome
+        told = await settle_quote(self._desk, quote, outcome)
+        bounds = await self._still_covered(quote)
+        return told if bounds is None else outcomes.covered_still(told, bounds)
+
+    async def _still_covered(self, quote: Quote) -> Bounds | None:
+        """What the person's wider yes allows after this quote has made no order; None where there is none."""
+        envelope_id, now = quote.envelope_id, self._desk.clock()
+        if envelope_id is None:
+            return None
+        envelope = await self._desk.state.read(lambda tx: envelopes.get(tx, envelope_id))
+        unused = envelope is not None and envelope.held_by is None and envelope.expires_at > now
+        return Bounds.from_json(envelope.bounds) if envelope is not None and unused else None
 
     async def _try(self, errand: Errand, departure: Departure, key: str, attempts: list[dict[str, Any]]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""

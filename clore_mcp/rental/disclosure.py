@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
+from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost
 from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
@@ -49,8 +50,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
     first = terms.candidates[0]
     lines = [
         f"Rent {_gpus(first)} for {_hours(terms.hours)}, {dollars(sum(_parts(cost), ZERO))} in all?",
-        f"Server {first.server_id}: {_gpus(first)}, {first.country}, reliability {plain(first.reliability)},"
-        f" CPU {quoted(first.cpu, 40)}",
+        _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
         _price_line(first, terms, cost),
         _end_line(terms),
         *_run_lines(ask, key),
@@ -58,6 +58,24 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
         f"Quote {quote_id}. Nothing is spent without a yes.",
     ]
     return "\n".join(lines)
+
+
+def listing_line(listing: Listing) -> str:
+    """One more server that a wider yes would allow, as the market shows it now."""
+    known = _server_line(
+        listing.server_id,
+        _hardware(f"{listing.gpu_count}x {listing.gpu}"),
+        listing.country or "??",
+        Decimal(str(round(listing.reliability or 0, 4))),
+        listing.cpu,
+    )
+    prices = [f"{plain(price)} {coin.ticker}" for coin, price in sorted(listing.on_demand.items())]
+    price = f"{' or '.join(prices)} per day on demand, fee not in" if prices else "no on-demand price"
+    return f"{known}; {price}{'; rented now' if listing.rented else ''}"
+
+
+def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, cpu: str) -> str:
+    return f"Server {server_id}: {gpus}, {country}, reliability {plain(reliability)}, CPU {quoted(cpu, 40)}"
 
 
 def bid_question(quote_id: str, order_id: int, was: str, bid: Decimal, day: str, worst_usd: Decimal) -> str:

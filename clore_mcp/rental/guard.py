@@ -18,13 +18,14 @@ import anyio
 from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
-from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
+from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, SetSpotPrice
 from clore_mcp.rental.closing import UNKNOWN_ACCOUNT, account_for
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.settling import Settling
+from clore_mcp.rental.terms import Terms
 from clore_mcp.state import orders
 from clore_mcp.state.quotes import Quote
 
@@ -111,7 +112,12 @@ class Guard:
             # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=await verb.already(ask, account, digest) or proposal)
-        cooled = await self._cooled(ask, account) if proposal.yes is Yes.ALWAYS else None
+        wish, envelope = "", None
+        if isinstance(ask, CreateOrder):
+            wish = await self._approvals.wish(account, caller, ask)
+            envelope = await self._approvals.covering(account, wish, Terms.from_json(proposal.terms))
+        asked = proposal.yes is Yes.ALWAYS and envelope is None
+        cooled = await self._cooled(ask, account) if asked else None
         if cooled is not None:
             return cooled
         quote = await self._approvals.hold(
@@ -121,6 +127,8 @@ class Guard:
             caller=caller,
             terms={**proposal.terms, "yes": proposal.yes.value},
             ask=proposal.question,
+            wish=wish,
+            envelope=envelope,
         )
         return Held(quote)
 

@@ -10,6 +10,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.money import dollars, plain, shown, shown_up
 from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
 from clore_mcp.rental.desk import iso
+from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.limits import Refusal
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state.intents import Intent
@@ -65,6 +66,23 @@ def declined(why: str = "The person said no.") -> dict[str, Any]:
 def expired() -> dict[str, Any]:
     """The quote ran out before its yes was used."""
     return failed("The quote expired before it was used; nothing was spent. Call again for the price as it is now.")
+
+
+def envelope_used() -> dict[str, Any]:
+    """The wider yes that this rental was to use is gone."""
+    return failed(
+        "The person's approval for one of several servers was used by another rental, taken back or has lapsed; nothing"
+        " was spent now. list_orders shows what runs; call again to ask anew."
+    )
+
+
+def covered_still(outcome: dict[str, Any], bounds: Bounds) -> dict[str, Any]:
+    """No order was made, and the person's yes covers another server too."""
+    return {
+        **outcome,
+        "next": f"{outcome['next']} The person's approval still stands for {bounds}: call create_order for another of"
+        " these with the same other arguments, and they are not asked again.",
+    }
 
 
 def approval_required(quote_id: str, program: str) -> dict[str, Any]:

@@ -142,14 +142,11 @@ def candidate_of(
     )
     if isinstance(priced, Unpriced):
         return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
-    worst_hours = (
-        longest if ask.on_end != "cancel" or not enforced else min(ask.exact_hours + _END_SLACK_HOURS, longest)
-    )
+    hours = worst_hours(ask.exact_hours, longest, ends=ask.on_end == "cancel" and enforced)
     moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
     ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent as it stands
     ceiling_usd = up_to_micro(max(priced.usd_per_hour, ask.exact_bid or ZERO) * (1 + moving))
     creation = fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)
-    margin = reservation_margin(priced.coin)
     return Candidate(
         server_id=listing.server_id,
         gpu=listing.gpu,
@@ -165,10 +162,21 @@ def candidate_of(
         creation_fee_usd=up_to_micro(creation),
         usd_per_hour=up_to_micro(priced.usd_per_hour),
         ceiling_usd_per_hour=ceiling_usd,
-        worst_hours=worst_hours,
-        worst_usd=up_to_micro((ceiling_usd * worst_hours + creation) * margin),
+        worst_hours=hours,
+        worst_usd=worst_usd(ceiling_usd, hours, creation, priced.coin),
         max_rental_hours=longest,
     )
+
+
+def worst_hours(hours: Decimal, longest: Decimal, *, ends: bool) -> Decimal:
+    """How long a rental may run at worst: two polls beyond its end where something ends it, else as long as the host
+    allows."""
+    return min(hours + _END_SLACK_HOURS, longest) if ends else longest
+
+
+def worst_usd(usd_per_hour: Decimal, hours: Decimal, creation_usd: Decimal, coin: Coin) -> Decimal:
+    """What a rental may cost at worst."""
+    return up_to_micro((usd_per_hour * hours + creation_usd) * reservation_margin(coin))
 
 
 def reservation_margin(coin: Coin) -> Decimal:

@@ -6,12 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from clore_mcp.state import envelopes
 from clore_mcp.state.database import Row, Tx
 
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One priced intent and what became of it. Times are unix seconds of this machine."""
+    """One priced intent and what became of it. `wish` names everything of a rental but server, hours and bid;
+    `envelope_id` is the wider yes that it would use. Times are unix seconds of this machine."""
 
     id: str
     account: str
@@ -28,6 +30,8 @@ class Quote:
     owner: str | None = None
     outcome: dict[str, Any] | None = None
     told: bool = False
+    wish: str = ""
+    envelope_id: str | None = None
 
 
 def _quote(row: Row) -> Quote:
@@ -52,6 +56,10 @@ def add(tx: Tx, quote: Quote) -> None:
         state=quote.state,
         created_at=quote.created_at,
         expires_at=quote.expires_at,
+        decided_at=quote.decided_at,
+        decided_by=quote.decided_by,
+        wish=quote.wish,
+        envelope_id=quote.envelope_id,
     )
 
 
@@ -104,6 +112,11 @@ def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: floa
     return changed == 1
 
 
+def widen(tx: Tx, quote_id: str, envelope_id: str) -> None:
+    """Make an approved quote one of the uses of a wider yes: either it or another, never both."""
+    tx.run("UPDATE quotes SET envelope_id = ? WHERE id = ?", envelope_id, quote_id)
+
+
 def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now: float) -> bool:
     """Use a yes, once: only the caller that gets True may go on. From now on `decided_at` is when the work began (a yes
     may have waited for half an hour): what looks for work whose process has died counts from there."""
@@ -116,8 +129,10 @@ def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now:
 
 
 def settle(tx: Tx, quote_id: str, outcome: dict[str, Any]) -> None:
-    """Record what came of a quote; the row no longer blocks the same call."""
+    """Record what came of a quote; the row no longer blocks the same call, and a wider yes that made no order is free
+    for another."""
     tx.run("UPDATE quotes SET state = 'settled', outcome = ? WHERE id = ?", json.dumps(outcome), quote_id)
+    envelopes.give_back(tx, quote_id)
 
 
 def tell(tx: Tx, quote_id: str) -> None:

@@ -142,4 +142,19 @@ MIGRATIONS: Final = (
     -- Clore's clock when a create left: an order that is much older or much younger is another one.
     ALTER TABLE intents ADD COLUMN sent_api_at REAL;
     """,
+    """
+    -- A person's yes to one rental within bounds: any of several servers, so much an hour, so long, so much in all.
+    CREATE TABLE envelopes (
+        id TEXT PRIMARY KEY,
+        account TEXT NOT NULL,
+        wish TEXT NOT NULL,              -- HMAC over account, caller and everything but server, hours and bid
+        bounds TEXT NOT NULL,            -- JSON
+        approved_by TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        held_by TEXT REFERENCES quotes (id)
+    ) STRICT;
+    ALTER TABLE quotes ADD COLUMN wish TEXT NOT NULL DEFAULT '';
+    ALTER TABLE quotes ADD COLUMN envelope_id TEXT;
+    """,
 )

@@ -41,9 +41,10 @@ def can_ask(ctx: Context[Services]) -> bool:
 
 
 def caller_of(ctx: Context[Services]) -> str:
-    """The client's name, as it states it, for the ledger and the quote's digest."""
+    """The client's name, as it states it, and its protocol: for the ledger and the quote's digest."""
     params = ctx.session.client_params
-    return clean(params.client_info.name, 60) if params else "unknown client"
+    name = clean(params.client_info.name, 60) if params else "unknown client"
+    return f"{name}, MCP {clean(ctx.protocol_version or 'unknown', 12)}"
 
 
 async def hold(ask: Ask, ctx: Context[Services]) -> Held:
