@@ -99,6 +99,9 @@ async def test_one_answer_sent_twelve_times_at_once_makes_one_order(market: Runn
         question = await us.ask_only("create_order", **wish)
         stolen = await another.reply_to(question, "create_order", **wish)
         assert stolen["rpc_error"]["code"] == -32602, "the seal is that process's own"
+        state = question["requestState"]
+        forged = {**question, "requestState": state[:-9] + ("A" if state[-9] != "A" else "B") + state[-8:]}
+        assert "rpc_error" in await us.reply_to(forged, "create_order", **wish), "one letter is another"
         nothing_was_spent(market, tmp_path)
         replies = (us.reply_to(question, "create_order", **wish) for _ in range(REPLAYS))
         outcomes = await asyncio.gather(*replies)
