@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from typing import Final
 
 from clore_mcp.cli.opening import settings_of
 from clore_mcp.cli.screen import say, span, usd
@@ -15,6 +16,8 @@ from clore_mcp.rental.terms import Terms
 from clore_mcp.state.database import Database
 from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
+
+LINE_SHOWN: Final = 2_000  # characters; the texts in a question are clamped well below that
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,10 +64,9 @@ def price_line(quote: Quote) -> str:
 
 def _show(quote: Quote, now: float) -> None:
     first, *rest = quote.question.split("\n")
-    say(f"{quote.id}  {clean(first, 160)}", hang=10)
+    say(f"{quote.id}  {clean(first, LINE_SHOWN)}", hang=10)
     for line in rest:
-        if line.startswith(("Server ", "Runs: ")):  # what tells two of them apart
-            say(clean(line, 160), indent=10)
+        say(clean(line, LINE_SHOWN), indent=10, hang=2)
     figures = price_line(quote)
     if figures:
         say(figures, indent=10)

@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from clore_mcp.cli import person
-from clore_mcp.cli.approvals import command_prefix
+from clore_mcp.cli.approvals import LINE_SHOWN, command_prefix
 from clore_mcp.cli.opening import opened, require_spending, settings_of
 from clore_mcp.cli.screen import say, span
 from clore_mcp.errors import Failure, NotFound
@@ -26,7 +26,6 @@ from clore_mcp.text import clean
 
 _SERVERS_MOST: Final = 20
 _AMOUNT_MOST: Final = Decimal(1_000_000)
-_LINE_SHOWN = 2_000  # characters; the texts in a question are clamped well below that
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         quote = asyncio.run(waiting_quote(state, approvals, arguments.id, command_prefix(arguments)))
         bounds = _bounds(quote, arguments)
-        _disclose(quote)
+        disclose(quote)
         if bounds is not None:
             _disclose_bounds(bounds, quote, arguments)
         if person.answer("Type yes to approve exactly this, anything else to leave it:") != "yes":
@@ -157,10 +156,11 @@ def no_longer(quote: Quote) -> Failure:
     )
 
 
-def _disclose(quote: Quote) -> None:
+def disclose(quote: Quote) -> None:
+    """The whole question, who asked it and how long it waits."""
     say()
     for line in quote.question.split("\n"):
-        say(clean(line, _LINE_SHOWN), indent=2, hang=2)
+        say(clean(line, LINE_SHOWN), indent=2, hang=2)
     now = time.time()
     say(
         f"Asked by {clean(quote.caller, 60)} {span(now - quote.created_at)} ago; lapses in"

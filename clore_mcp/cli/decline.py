@@ -1,4 +1,4 @@
-"""`clore-mcp decline ID`: a no, or a yes taken back; it only ever spends less and therefore needs no terminal."""
+"""`clore-mcp decline ID`: a no, or a yes taken back, by somebody at a terminal who has read what it is about."""
 
 from __future__ import annotations
 
@@ -8,40 +8,61 @@ import time
 
 from clore_mcp.cli import person
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.approve import no_longer, waiting_quote
+from clore_mcp.cli.approve import disclose, no_longer, waiting_quote
 from clore_mcp.cli.opening import settings_of
 from clore_mcp.cli.screen import say
 from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.state.database import Database
-from clore_mcp.text import clean
+from clore_mcp.state.envelopes import Envelope
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The quote's id."""
+    """The id of a question, an unused yes or an envelope."""
     parser.add_argument("id", metavar="ID", help="from `clore-mcp approvals`")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Record the no."""
+    """Show everything, then record the no."""
+    person.require_terminal("decline", "nothing was declined")
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
-        prefix = command_prefix(arguments)
-        if asyncio.run(_closed(state, approvals, arguments.id)):
-            say("Taken back; nothing was spent with it.")
-            return 0
-        find = waiting_quote(state, approvals, arguments.id, prefix, states=("pending", "approved"))
+        envelope = asyncio.run(_envelope(state, approvals, arguments.id))
+        if envelope is not None:
+            return _take_back(approvals, envelope)
+        find = waiting_quote(state, approvals, arguments.id, command_prefix(arguments), states=("pending", "approved"))
         quote = asyncio.run(find)
-        if not asyncio.run(approvals.decide(quote, yes=False, by=person.whoever())):
+        disclose(quote)
+        if not _says_no():
+            return 1
+        if not asyncio.run(approvals.decide(quote, yes=False, by=person.who())):
             raise no_longer(asyncio.run(approvals.get(quote.id)))
     finally:
         state.close()
-    say(f"Declined, nothing is spent: {clean(quote.question.split(chr(10), 1)[0], 160)}")
+    say("Declined. Nothing is spent by it; what runs already runs on.")
     return 0
 
 
-async def _closed(state: Database, approvals: Approvals, envelope_id: str) -> bool:
-    """Whether that was a wider yes that nothing had used, and now is none."""
+def _take_back(approvals: Approvals, envelope: Envelope) -> int:
+    say(f"{envelope.id}: {Bounds.from_json(envelope.bounds)}, approved by {envelope.approved_by} and not used yet.")
+    if not _says_no():
+        return 1
+    taken = asyncio.run(approvals.close(envelope, by=person.who()))
+    say(
+        "Taken back; nothing was spent with it." if taken else "It was used just now; `clore-mcp orders` shows by what."
+    )
+    return 0 if taken else 1
+
+
+def _says_no() -> bool:
+    if person.answer("Type no to decline this, anything else to leave it:") == "no":
+        return True
+    say("Left as it is.")
+    return False
+
+
+async def _envelope(state: Database, approvals: Approvals, envelope_id: str) -> Envelope | None:
+    """The wider yes of that id that nothing has used."""
     unused = await approvals.envelopes() if state.exists else []
-    found = next((envelope for envelope in unused if envelope.id == envelope_id), None)
-    return found is not None and await approvals.close(found, by=person.whoever())
+    return next((envelope for envelope in unused if envelope.id == envelope_id), None)

@@ -8,9 +8,16 @@ import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from clore_mcp.rental.asks import CreateOrder
-from tests.cli.conftest import Desk
+from tests.cli.conftest import Desk, Done
 
 TYPE_YES = "anything else to leave it:"
+
+
+def _decline(desk: Desk, approval_id: str, word: str = "no") -> Done:
+    with desk.at_terminal("decline", approval_id) as terminal:
+        terminal.expect("Type no to decline this")
+        terminal.type(word)
+        return terminal.end()
 
 
 def _state(desk: Desk, quote_id: str) -> dict[str, object]:
@@ -21,8 +28,9 @@ def test_what_waits_is_listed_with_its_price_its_worst_case_and_who_asked(desk: 
     quote_id = desk.hold(desk.ask(), caller="claude\x1b[2J-code")
     done = desk.run("approvals")
     assert done.code == 0
-    first, server, runs, price, asked, cure = done.out.splitlines()
-    assert server.strip().startswith("Server ") and runs.strip().startswith("Runs: image ")
+    question = str(desk.rows("SELECT question FROM quotes")[0]["question"])
+    assert all(line in done.out for line in question.split("\n"))
+    first, *_, price, asked, cure = done.out.splitlines()
     assert first.startswith(f"{quote_id}  Rent 1x ")
     assert "per hour, worst case $" in price
     assert "asked by claude[2J-code " in asked
@@ -68,7 +76,7 @@ def test_the_whole_question_is_shown_before_the_yes(desk: Desk) -> None:
     assert str(decided["decided_by"]).startswith("person at ")
     assert str(decided["decided_by"]).endswith(", terminal")
     assert "approved and not used yet" in desk.run("approvals").out
-    assert desk.run("decline", quote_id).code == 0  # a yes that nobody has used is taken back
+    assert _decline(desk, quote_id).code == 0  # a yes that nobody has used is taken back
     assert _state(desk, quote_id)["state"] == "declined"
 
 
@@ -85,13 +93,19 @@ def test_a_quote_that_lapses_while_it_is_read_is_not_approved(desk: Desk) -> Non
 
 def test_what_is_decided_or_unknown_takes_no_answer(desk: Desk) -> None:
     quote_id = desk.hold(desk.ask())
-    done = desk.run("decline", quote_id)
-    assert (done.code, done.out.startswith("Declined, nothing is spent: Rent 1x ")) == (0, True)
-    assert str(_state(desk, quote_id)["decided_by"]).startswith("command line of ")
-    again = desk.run("decline", quote_id)
-    assert (again.code, f"{quote_id} was declined" in again.err) == (1, True)
-    unknown = desk.run("decline", "q\x1b[31mnone")
-    assert (unknown.code, "There is no approval 'q[31mnone'" in unknown.err) == (1, True)
+    piped = desk.run("decline", quote_id, stdin="no\n")
+    assert (piped.code, "decline wants a person at a terminal" in piped.err) == (1, True)
+    assert _decline(desk, quote_id, "n").code == 1
+    assert _state(desk, quote_id)["state"] == "pending"
+    done = _decline(desk, quote_id)
+    assert (done.code, "Rent 1x " in done.out, "Declined. " in done.out) == (0, True, True)
+    assert str(_state(desk, quote_id)["decided_by"]).startswith("person at ")
+    with desk.at_terminal("decline", quote_id) as terminal:
+        again = terminal.end()
+    assert (again.code, f"{quote_id} was declined" in again.out) == (1, True)
+    with desk.at_terminal("decline", "q\x1b[31mnone") as terminal:
+        unknown = terminal.end()
+    assert (unknown.code, "There is no approval 'q[31mnone'" in unknown.out) == (1, True)
     with desk.at_terminal("approve", quote_id) as terminal:
         assert "was declined; nothing has changed" in terminal.end().out
 
@@ -130,7 +144,7 @@ async def test_a_no_outside_the_chat_is_no_yes(desk: Desk) -> None:
     server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=desk.env)
     async with Client(stdio_client(server), read_timeout_seconds=60) as client:
         held = (await client.call_tool("create_order", arguments)).structured_content or {}
-        assert desk.run("decline", held["approval_id"]).code == 0
+        assert _decline(desk, held["approval_id"]).code == 0
         after = (await client.call_tool("create_order", arguments)).structured_content or {}
         again = (await client.call_tool("create_order", arguments)).structured_content or {}
     assert after["status"] == "declined", "the no is heard"
@@ -160,7 +174,7 @@ def test_a_wider_yes_shows_the_other_servers_and_is_listed_until_it_is_used_or_t
     (envelope,) = desk.rows("SELECT id FROM envelopes")
     listed = desk.run("approvals").out
     assert f"{envelope['id']}  one rental of any of servers" in listed
-    taken = desk.run("decline", str(envelope["id"]))
+    taken = _decline(desk, str(envelope["id"]))
     assert (taken.code, "Taken back" in taken.out) == (0, True)
     assert str(envelope["id"]) not in desk.run("approvals").out
 
