@@ -7,11 +7,12 @@ used: it is dead on the newer era. A client that can't be asked gets `approval_r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import anyio.lowlevel
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from clore_mcp.rental.asks import Ask
 from clore_mcp.rental.guard import Held
@@ -25,6 +26,14 @@ class Approve(BaseModel):
     """The answer to every question of ours."""
 
     approve: bool = Field(strict=True, title="Approve", description="Yes, do exactly this. No: nothing is spent.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_this_form(cls, content: Any) -> Any:
+        # More keys answer some other form: no yes. The schema is silent on it, for strict clients know few keywords.
+        if isinstance(content, Mapping) and content.keys() - cls.model_fields.keys():
+            raise ValueError("has keys that the form does not have")
+        return content
 
 
 def services_of(ctx: Context[Services]) -> Services:

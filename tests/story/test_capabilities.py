@@ -151,7 +151,6 @@ async def test_answers_that_make_no_sense_spend_nothing_and_leave_the_question_o
     assert len(set(us.asked)) == 1, "the same question each time, for it has had no answer"
 
 
-@pytest.mark.xfail(strict=True, reason="keys that the form does not have are dropped, and the rest counts as the yes")
 @eras
 async def test_a_yes_with_keys_that_the_form_does_not_have_is_none(market: Running, tmp_path: Path, era: str) -> None:
     more = accept(approve=True, amount_usd=5)
