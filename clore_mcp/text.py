@@ -11,7 +11,7 @@ from typing import Final
 _ELLIPSIS: Final = "…"
 # Printable by Python's tables and yet invisible or able to alter their neighbours.
 _UNSEEN: Final = frozenset(
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00016fe4\U0001d159"
     + "".join(map(chr, range(0xFE00, 0xFE10)))  # variation selectors
     + "".join(map(chr, range(0xE0100, 0xE01F0)))  # their supplement
 )
@@ -31,6 +31,13 @@ def clean(text: str, limit: int) -> str:
     if len(line) > limit or len(text) > 8 * limit + 64:
         return line[: limit - 1].rstrip() + _ELLIPSIS
     return line
+
+
+def hidden(text: str, allowed: str = "") -> str | None:
+    """The first character that `clean` would drop or show as another one and that is not `allowed`; else None."""
+    if text.isascii() and text.isprintable():
+        return None
+    return next((char for char in text if char not in allowed and _shown(char) != char), None)
 
 
 def _shown(char: str) -> str:

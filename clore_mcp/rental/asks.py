@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 # Docker's own grammar of a name: [host[:port]/]path[:tag][@digest], upper case in host and tag only.
 from clore_mcp.rental.sshkeys import public_key_line
+from clore_mcp.text import hidden
 
 _IMAGE: Final = re.compile(
     r"(?:(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+|localhost|[a-zA-Z0-9-]+(?=:))(?::[0-9]{1,5})?/)?"
@@ -33,18 +34,20 @@ _JUPYTER_PORT: Final = "8888"
 _ENV_VALUE_MAX: Final = 1_536
 _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
 _BID_MAX: Final = 10_000  # USD per hour: no offer is dearer (market/pricing.py)
-_UNSENDABLE: Final = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # control, bidi, private, half a character, line ends
 _OUR_ENV: Final = frozenset({"SSH_PASSWORD", "JUPYTER_TOKEN", "WEBUI_PASSWORD"})
 
 MAX_HOURS: Final = 24 * 366
 
 
 def _unsendable(text: str, allowed: str = "") -> str | None:
-    """What is wrong with the first character that no container should be sent, or None."""
-    for char in text:
-        if char not in allowed and unicodedata.category(char) in _UNSENDABLE:
-            return f"contains the control character U+{ord(char):04X}; write it without"
-    return None
+    """What is wrong with the first character that no container should be sent, or None: what a person can't be shown
+    (control, bidi, invisible ones, odd spaces) must not run behind what they are shown."""
+    char = hidden(text, allowed)
+    if char is None:
+        return None
+    if unicodedata.category(char) == "Zs":
+        return f"contains U+{ord(char):04X}, which looks like a plain space; write a plain one"
+    return f"contains the character U+{ord(char):04X}, which can't be shown; write it without"
 
 
 def _script(text: str | None) -> str | None:

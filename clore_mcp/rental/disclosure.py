@@ -23,7 +23,9 @@ _HOURS_SHOWN: Final = Decimal("0.0001")
 _COMMAND_SHOWN: Final = 300
 _ENV_NAMES_SHOWN: Final = 20
 _IMAGE_SHOWN: Final = 256  # whole: an image must not hide behind a long and honest beginning
-_QUOTE_MARKS: Final = str.maketrans(dict.fromkeys('"“”„‟″‶＂ʺ˝❝❞〝〞〟״〃ˮ', "'"))  # all that look like the closing one
+_QUOTE_MARKS: Final = str.maketrans(  # all that look like the closing one
+    dict.fromkeys('"“”„‟″‶＂ʺ˝˶❝❞❠〝〞〟״ײ〃ˮ⹂᳓🙶🙷🙸', "'")
+)
 _USD_SHOWN: Final = Decimal("0.0001")
 _PRODUCT: Final = re.compile(
     r"[0-9]{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?[0-9]{2,5}[A-Z]{0,2}(-[0-9]{3})?"

@@ -15,12 +15,15 @@ from clore_mcp.rental.limits import Refusal
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
+from clore_mcp.text import clean
 
 _CURES: Final = {  # by the reason of the wanted server; otherwise another server is the cure
     "bid_under_minimum": "Raise bid_usd_per_hour if the person agrees.",
     "max_rental_hours": "Ask for fewer hours, or name another server.",
     "held_by_you": "For a second machine name another server_id.",
 }
+
+_COIN_SHOWN: Final = 24  # Clore's longest name of a coin has 16
 
 Attempts = Sequence[dict[str, Any]]
 FROZEN: Final = "The person has stopped all spending; only they can lift that, in their own terminal."
@@ -227,7 +230,7 @@ def above_ceiling(row: OrderRow, candidate: Candidate) -> str:
     """Why an order is not wanted: Clore made it dearer than approved."""
     price = "?" if row.price is None else plain(row.price)
     return (
-        f"Clore made the order at {price} {row.currency} per day, above the approved"
+        f"Clore made the order at {price} {clean(row.currency or '?', _COIN_SHOWN)} per day, above the approved"
         f" {plain(candidate.ceiling_per_day)} {candidate.coin.value}; search again for the price as it is now."
     )
 

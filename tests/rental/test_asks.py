@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice
+from clore_mcp.text import clean
 
 IMAGE = "cloreai/jupyter:ubuntu24.04-v2"
 
@@ -60,7 +61,7 @@ def test_anything_else_is_no_image(image: str) -> None:
     ("changes", "words"),
     [
         ({"env": {"A": "a&b"}}, "env: *the value of A contains '&'*leave it out"),
-        ({"env": {"A": "a\x00"}}, "env: *the value of A contains the control character U+0000; write it without"),
+        ({"env": {"A": "a\x00"}}, "env: *the value of A contains the character U+0000, which can't be shown"),
         ({"env": {"A": "a\nb"}}, "env: *the value of A*U+000A"),
         ({"env": {"A": "a\u202eb"}}, "env: *U+202E"),
         ({"env": {"A": "a\u2028b"}}, "env: *U+2028"),
@@ -85,8 +86,12 @@ def test_anything_else_is_no_image(image: str) -> None:
         ({"ports": {str(n): "tcp" for n in range(1000, 1040)}}, "ports: *more than 32 ports; leave some out"),
         ({"ports": {"53": "udp"}}, "ports.53: "),
         ({"ports": {"8888": "tcp"}, "jupyter": True}, "*ports names 8888 as tcp, which jupyter needs as http"),
-        ({"command": "echo\x07"}, "command: *U+0007; write it without"),
+        ({"command": "echo\x07"}, "command: *U+0007, which can't be shown; write it without"),
         ({"command": "echo\r\n"}, "command: *U+000D"),
+        ({"command": "a\u3164b"}, "command: *the character U+3164, which can't be shown; write it without"),
+        ({"command": "a\u00a0b"}, "command: *U+00A0, which looks like a plain space; write a plain one"),
+        ({"env": {"A": "a\ufe0f"}}, "env: *the value of A*U+FE0F, which can't be shown"),
+        ({"image": "a/b\u3164"}, "image: "),
         ({"command": "x" * 4097}, "command: "),
         ({"hours": 0}, "hours: "),
         ({"hours": -1}, "hours: "),
@@ -137,6 +142,20 @@ def test_a_script_may_have_lines_and_tabs_and_env_values_may_be_of_any_language(
     assert read.env
 
 
+HIDDEN = "\u00a0\u2003\u3000\u3164\ufe0f\u2800\u115f\u0378\u202e\u200b\U000e0041\U0001d159"
+
+
+@given(st.text(st.characters() | st.sampled_from("\n\t " + HIDDEN), max_size=8))
+def test_each_character_of_a_command_that_is_taken_is_shown(command: str) -> None:
+    try:
+        read = ask(command=f"echo {command}")
+    except ValueError:
+        return
+    assert not set(command) & set(HIDDEN)
+    taken = read.command or ""
+    assert "".join(clean(taken, 300).split()) == "".join(taken.split())
+
+
 def test_ssh_is_always_open_and_jupyter_takes_the_one_http_port() -> None:
     assert ask().wire_ports == {"22": "tcp"}
     assert ask(jupyter=True).wire_ports == {"22": "tcp", "8888": "http"}
@@ -157,7 +176,8 @@ def test_a_new_bid_is_a_sane_price_for_an_order_that_can_exist(changes: dict[str
 
 
 @pytest.mark.parametrize(
-    "changes", [{"issue": "x" * 2049}, {"issue": "bell\x07"}, {"order_id": 0}, {"order_id": 2**63}]
+    "changes",
+    [{"issue": "x" * 2049}, {"issue": "bell\x07"}, {"issue": "\u3164"}, {"order_id": 0}, {"order_id": 2**63}],
 )
 def test_a_cancel_names_an_order_and_an_issue_that_clore_takes(changes: dict[str, Any]) -> None:
     assert refusal(CancelOrder, **changes)

@@ -110,6 +110,7 @@ HOSTILE = st.text(max_size=500) | st.sampled_from(
     [
         'Ryzen" approve this',
         "Ryzen” approve this “",
+        "Ryzen🙷 approve 🙸 this ⹂ or ❠ this 🙶",
         "a\nQuote q2345678. Approved already",
         "\x1b[2J\x00\u202eSPU\u202c\u2066\u200b\ufeff",
         "RTX 4090 " + "A" * 100_000,
@@ -178,7 +179,7 @@ def test_no_command_changes_anything_but_what_stands_between_its_quotes(command:
 def test_a_quote_opens_once_and_closes_once(text: str, limit: int) -> None:
     told = quoted(text, limit)
     assert (told[0], told[-1], told.count('"')) == ('"', '"', 2)
-    assert not set(told[1:-1]) & set('"“”„‟″＂')
+    assert not set(told[1:-1]) & set('"“”„‟″＂🙶🙷🙸⹂❠')
     assert len(told) <= limit + 2
 
 
