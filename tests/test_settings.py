@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from clore_mcp.errors import SettingsInvalid
 from clore_mcp.money import Coin
 from clore_mcp.settings import ACCEPTED, Approval, Caps, Settings, Watchdog, load, public_key_line
+from clore_mcp.settings.folders import account_config_dir
 
 KEY = "Zq7-not-a-real-key-000000000000x"
 LOOPBACK = "http://127.0.0.1:8123/v1"
@@ -35,12 +37,18 @@ class Person:
         self.home = root / "home"
         self.config = root / "config"
         self.state = root / "state"
+        self.account = root / "account"
         self.home.mkdir()
         self.config.mkdir()
+        self.account.mkdir()
 
     def settings(self, env: Mapping[str, str] | None = None, **more: str) -> Settings:
         return Settings.from_env(
-            {**(env or {}), **more}, home=self.home, config_dir=self.config, state_dir_default=self.state
+            {**(env or {}), **more},
+            home=self.home,
+            config_dir=self.config,
+            state_dir_default=self.state,
+            account_dir=self.account,
         )
 
     def refusal(self, **env: str) -> str:
@@ -54,6 +62,9 @@ class Person:
 
     def owner_limits(self, text: str) -> None:
         (self.config / "limits.toml").write_text(text, encoding="utf-8")
+
+    def account_limits(self, text: str) -> None:
+        (self.account / "limits.toml").write_text(text, encoding="utf-8")
 
     def clore_ai_config(self, text: str) -> Path:
         path = self.home / ".clore" / "config.json"
@@ -391,6 +402,36 @@ class TestTheOwnersLimits:
         (person.config / "limits.toml").mkdir()
         assert "limits.toml" in person.refusal()
 
+    def test_in_the_accounts_own_folder_hold_wherever_the_environment_points(self, person: Person) -> None:
+        person.account_limits('max_usd_per_day = 1\napproval = "outside"')
+        read = person.settings(CLORE_APPROVAL="limits", CLORE_MAX_USD_PER_DAY="999", CLORE_MAX_ACTIVE_ORDERS="99")
+        assert (read.limits.usd_per_day, read.approval, read.limits.active_orders) == (Decimal(1), Approval.OUTSIDE, 5)
+        own = str(person.account / "limits.toml")
+        assert (read.sources["usd_per_day"], read.sources["approval"]) == (own, own)
+        assert len(read.notes) == 3
+
+    def test_of_two_folders_count_by_the_strictest_value(self, person: Person) -> None:
+        person.account_limits("max_usd_per_day = 10\nmax_usd_per_order = 40\nmax_active_orders = 9")
+        person.owner_limits('max_usd_per_day = 20\nmax_usd_per_order = 30\nmax_usd_per_hour = 99\napproval = "limits"')
+        read = person.settings(CLORE_MAX_USD_PER_ORDER="25")
+        assert read.limits == Caps(Decimal(5), Decimal(25), Decimal(10), 5)
+        assert read.approval is Approval.ASK
+        assert read.sources == {
+            "usd_per_hour": "default",
+            "usd_per_order": "CLORE_MAX_USD_PER_ORDER",
+            "usd_per_day": str(person.account / "limits.toml"),
+            "active_orders": "default",
+            "approval": "default",
+        }
+
+    def test_in_the_accounts_own_folder_are_read_or_stop_the_start(self, person: Person) -> None:
+        person.account_limits("max_usd_per_days = 1")
+        assert str(person.account / "limits.toml") in person.refusal()
+
+    def test_in_the_accounts_own_folder_leave_an_api_on_this_machine_alone(self, person: Person) -> None:
+        person.account_limits("max_usd_per_day = 1")
+        assert person.settings(CLORE_API_URL=LOOPBACK, CLORE_API_KEY=KEY).limits.usd_per_day == 100
+
     def test_in_a_config_folder_that_is_a_file_are_absent(self, person: Person) -> None:
         person.config.rmdir()
         person.config.write_text("")
@@ -531,18 +572,57 @@ class TestThePublicKey:
         assert str(caught.value).isprintable()
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment of this process that moves every folder, and a home of the account that is not the tester's."""
+    for name in [name for name in os.environ if name.upper().startswith("CLORE")]:
+        monkeypatch.delenv(name)
+    for name in ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "moved"))
+    account = tmp_path / "account"
+    account.mkdir()
+    if os.name == "posix":
+        monkeypatch.setattr("pwd.getpwuid", lambda uid: SimpleNamespace(pw_dir=str(account)))
+    return account
+
+
 class TestThisProcess:
     def test_is_read_from_its_environment_and_the_platforms_folders(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+        self, monkeypatch: pytest.MonkeyPatch, elsewhere: Path
     ) -> None:
-        for name in [name for name in os.environ if name.upper().startswith("CLORE")]:
-            monkeypatch.delenv(name)
-        for name in ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CONFIG_HOME", "XDG_STATE_HOME"):
-            monkeypatch.setenv(name, str(tmp_path))
         monkeypatch.setenv("CLORE_MAX_USD_PER_DAY", "3")
         read = load()
         assert read.limits.usd_per_day == 3
         assert "clore-mcp" in read.state_dir.parts
+
+    @posix_only
+    @pytest.mark.parametrize(("platform", "below"), [("linux", ".config"), ("darwin", "Library/Application Support")])
+    def test_keeps_the_limits_of_its_account_wherever_its_environment_points(
+        self, monkeypatch: pytest.MonkeyPatch, elsewhere: Path, platform: str, below: str
+    ) -> None:
+        monkeypatch.setattr("sys.platform", platform)
+        folder = elsewhere / below / "clore-mcp"
+        folder.mkdir(parents=True)
+        (folder / "limits.toml").write_text('approval = "outside"\nmax_usd_per_day = 1\n')
+        monkeypatch.setenv("CLORE_APPROVAL", "limits")
+        monkeypatch.setenv("CLORE_MAX_USD_PER_DAY", "999")
+        read = load()
+        assert (read.approval, read.limits.usd_per_day) == (Approval.OUTSIDE, Decimal(1))
+        assert load(sandbox=True).limits.usd_per_day == 999
+
+    @posix_only
+    @pytest.mark.parametrize("home", [None, "", "relative"])
+    def test_of_an_account_without_a_home_has_no_such_limits(
+        self, monkeypatch: pytest.MonkeyPatch, elsewhere: Path, home: str | None
+    ) -> None:
+        def entry(uid: int) -> SimpleNamespace:
+            if home is None:
+                raise KeyError(uid)
+            return SimpleNamespace(pw_dir=home)
+
+        monkeypatch.setattr("pwd.getpwuid", entry)
+        assert account_config_dir() is None
+        assert load().sources["approval"] == "default"
 
     def test_without_a_home_folder_is_told_what_to_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def homeless() -> Path:

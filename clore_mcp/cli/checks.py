@@ -232,7 +232,7 @@ async def approvals(services: Services) -> Finding:
 
 
 def _pending(tx: Tx) -> int:
-    return sum(quote.state == "pending" and quote.expires_at > time.time() for quote in quotes.waiting(tx))
+    return sum(quote.state == "pending" and quote.in_time(time.time()) for quote in quotes.waiting(tx))
 
 
 async def watchdog(services: Services, account: str) -> Finding:

@@ -109,7 +109,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     from clore_mcp import settings
     from clore_mcp.cli.serve import serve
 
-    return serve(settings.load(), sandbox=arguments.sandbox)
+    return serve(settings.load(sandbox=arguments.sandbox), sandbox=arguments.sandbox)
 
 
 def _print_what_the_console_can() -> None:

@@ -59,13 +59,13 @@ def opened_with(wanted: Settings) -> Iterator[Opened]:
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """The settings for a command that reads and writes the state alone."""
-    wanted = settings.load()
+    wanted = settings.load(sandbox=arguments.sandbox)
     return _inside(wanted, _announced(wanted) or _NOBODY) if arguments.sandbox else wanted
 
 
 def settings_with_api(arguments: argparse.Namespace) -> Settings:
     """The settings for a command that talks to Clore. Raises Failure where the simulated one does not run."""
-    wanted = settings.load()
+    wanted = settings.load(sandbox=arguments.sandbox)
     if not arguments.sandbox:
         return wanted
     url = _announced(wanted)

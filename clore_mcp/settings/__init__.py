@@ -2,17 +2,19 @@
 
 Everything comes from environment variables, and the caps and the approval mode also from an optional `limits.toml` in
 the user's config folder. Where that file exists the environment can only tighten: the configuration that came with
-somebody's project must not loosen the limits of whoever opened it. A malformed value stops the start with one line
-that names the variable, the value (unless it is a secret) and what is accepted. An empty variable counts as unset.
+somebody's project must not loosen the limits of whoever opened it, nor choose another file. A malformed value stops the
+start with one line that names the variable, the value (unless it is a secret) and what is accepted. An empty variable
+counts as unset.
 """
 
 from __future__ import annotations
 
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.sshkeys import SSH_KEY_MAX, public_key_line
-from clore_mcp.settings.reading import APP_NAME, Settings, load
+from clore_mcp.settings.reading import Settings, load
 from clore_mcp.settings.values import (
     ACCEPTED,
+    APP_NAME,
     DEFAULT_API_URL,
     DEFAULT_GAP_SECONDS,
     LIMITS_FILE,

@@ -59,16 +59,23 @@ def _owner(path: Path, rows: Mapping[str, Any], key: str, parse: Callable[[Any],
     return parsed
 
 
-def settled_limits(reader: Environment, owner: OwnerLimits | None) -> tuple[Caps, Approval, dict[str, str]]:
-    """The caps and the approval mode that hold, and where each comes from."""
+def settled_limits(reader: Environment, owners: Mapping[str, OwnerLimits]) -> tuple[Caps, Approval, dict[str, str]]:
+    """The caps and the approval mode that hold, and where each comes from. Of several files, under the names that are
+    shown, the strictest counts: one of them may stand where the environment wanted it."""
     sources: dict[str, str] = {}
     default = Caps()
 
-    def settle(name: str, setting: str, usual: T, kept: T | None, parse: Callable[[str], T | None]) -> T:
-        held, held_by = (usual, "default") if kept is None else (kept, LIMITS_FILE)
+    def settle(
+        name: str, setting: str, usual: T, kept: Callable[[OwnerLimits], T | None], parse: Callable[[str], T | None]
+    ) -> T:
+        said = [(kept(owner), file) for file, owner in owners.items()] or [(None, "")]
+        held, held_by = min(
+            ((usual, "default") if value is None else (value, file) for value, file in said),
+            key=lambda one: _looseness(one[0]),
+        )
         variable = f"CLORE_{setting.upper()}"
         wanted = reader.parsed(variable, parse)
-        if wanted is not None and (owner is None or _looseness(wanted) < _looseness(held)):
+        if wanted is not None and (not owners or _looseness(wanted) < _looseness(held)):
             held, held_by = wanted, variable
         elif wanted is not None and wanted != held:
             reader.notes.append(
@@ -79,7 +86,7 @@ def settled_limits(reader: Environment, owner: OwnerLimits | None) -> tuple[Caps
         return held
 
     def cap(name: str, usual: Decimal) -> Decimal:
-        return settle(name, f"max_{name}", usual, owner.usd.get(name) if owner else None, exact_usd)
+        return settle(name, f"max_{name}", usual, lambda owner: owner.usd.get(name), exact_usd)
 
     caps = Caps(
         usd_per_hour=cap("usd_per_hour", default.usd_per_hour),
@@ -89,12 +96,12 @@ def settled_limits(reader: Environment, owner: OwnerLimits | None) -> tuple[Caps
             "active_orders",
             "max_active_orders",
             default.active_orders,
-            owner.active_orders if owner else None,
+            lambda owner: owner.active_orders,
             whole_number,
         ),
     )
     mode = settle(
-        "approval", "approval", Approval.ASK, owner.approval if owner else None, lambda text: member_of(Approval, text)
+        "approval", "approval", Approval.ASK, lambda owner: owner.approval, lambda text: member_of(Approval, text)
     )
     return caps, mode, sources
 

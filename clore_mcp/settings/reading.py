@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
 
 from clore_mcp.errors import SettingsInvalid
 from clore_mcp.money import Coin, plain
@@ -15,11 +14,13 @@ from clore_mcp.rental.caps import Caps
 from clore_mcp.settings.address import read_api_url
 from clore_mcp.settings.environment import Environment
 from clore_mcp.settings.files import exists, is_folder, quoted
+from clore_mcp.settings.folders import account_config_dir
 from clore_mcp.settings.keys import read_api_key
 from clore_mcp.settings.limits import owner_limits, settled_limits
 from clore_mcp.settings.ssh import read_ssh_public_key
 from clore_mcp.settings.values import (
     ACCEPTED,
+    APP_NAME,
     DEFAULT_API_URL,
     DEFAULT_GAP_SECONDS,
     LIMITS_FILE,
@@ -31,8 +32,6 @@ from clore_mcp.settings.values import (
     member_of,
     toolset_names,
 )
-
-APP_NAME: Final = "clore-mcp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +54,27 @@ class Settings:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str], *, home: Path, config_dir: Path, state_dir_default: Path) -> Settings:
-        """The settings in `env` and in `config_dir`'s limits.toml; SettingsInvalid at the first that is malformed."""
+    def from_env(
+        cls,
+        env: Mapping[str, str],
+        *,
+        home: Path,
+        config_dir: Path,
+        state_dir_default: Path,
+        account_dir: Path | None = None,
+    ) -> Settings:
+        """The settings in `env` and in the limits.toml of `config_dir`, and of `account_dir` where the environment may
+        have moved the former; SettingsInvalid at the first that is malformed."""
         reader = Environment(env, home)
         reader.refuse_misspelled_names()
         url, loopback = read_api_url(reader)
         key, key_source = read_api_key(reader, url)
-        caps, approval, sources = settled_limits(reader, owner_limits(config_dir / LIMITS_FILE))
+        files = {LIMITS_FILE: config_dir / LIMITS_FILE}
+        # No money is behind a loopback API, and a key of the owner's never goes there: their limits guard nothing then.
+        if account_dir is not None and not loopback:
+            files[str(account_dir / LIMITS_FILE)] = account_dir / LIMITS_FILE
+        owners = {name: owner for name, path in files.items() if (owner := owner_limits(path)) is not None}
+        caps, approval, sources = settled_limits(reader, owners)
         return cls(
             api_key=key,
             api_key_source=key_source,
@@ -91,8 +104,9 @@ class Settings:
         )
 
 
-def load() -> Settings:
-    """The settings of this process, from its environment and the platform's usual folders."""
+def load(*, sandbox: bool = False) -> Settings:
+    """The settings of this process, from its environment and the platform's usual folders. `sandbox`: they are for the
+    simulated marketplace, which costs nothing."""
     import platformdirs  # here, so that importing this module looks at no folder
 
     try:
@@ -104,6 +118,7 @@ def load() -> Settings:
         home=home,
         config_dir=platformdirs.user_config_path(APP_NAME, appauthor=False),
         state_dir_default=platformdirs.user_state_path(APP_NAME, appauthor=False),
+        account_dir=None if sandbox else account_config_dir(),
     )
 
 

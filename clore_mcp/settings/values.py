@@ -16,6 +16,7 @@ DEFAULT_API_URL: Final = "https://api.clore.ai/v1"
 DEFAULT_GAP_SECONDS: Final = 1.1  # Clore takes one request a second; at 1.0 half are refused, because wake-ups jitter
 TOOLSETS: Final = ("market", "orders", "account", "watches")
 LIMITS_FILE: Final = "limits.toml"
+APP_NAME: Final = "clore-mcp"
 
 _USD = "a plain number of USD with at most six decimals, such as 5 or 0.50"
 _PATH = "a path (~ is the home folder)"
