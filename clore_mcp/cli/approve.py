@@ -138,7 +138,7 @@ async def waiting_quote(
         quote = await approvals.get(quote_id)
     except NotFound:
         raise NotFound(f"There is no approval {shown!r}.", hint=f"`{prefix} approvals` lists what waits.") from None
-    if quote.state not in states or quote.expires_at <= time.time():
+    if quote.state not in states or not quote.in_time(time.time()):
         raise no_longer(quote)
     return quote
 

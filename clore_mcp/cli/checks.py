@@ -203,7 +203,7 @@ def limits(wanted: Settings) -> Iterator[Finding]:
         if cap > 0:
             yield Finding("limit", f"{name} {amount} ({source})")
         else:
-            where = f"max_{name} in {LIMITS_FILE}" if source == LIMITS_FILE else f"CLORE_MAX_{name.upper()}"
+            where = f"max_{name} in {source}" if source.endswith(LIMITS_FILE) else f"CLORE_MAX_{name.upper()}"
             yield fault("limit", f"{name} is 0 ({source}), so nothing can be rented.", f"Raise {where}.")
 
 

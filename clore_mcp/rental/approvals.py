@@ -19,7 +19,7 @@ from clore_mcp.rental.asks import Ask, CreateOrder
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state import envelopes, ledger, quotes
-from clore_mcp.state.database import Database, Duplicate, Tx, state_key
+from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Database, Duplicate, Tx, state_key
 from clore_mcp.state.envelopes import Envelope
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
@@ -38,8 +38,10 @@ def new_id(prefix: str) -> str:
 
 
 def cooling_until(declines: Sequence[float], now: float) -> float | None:
-    """Until when nothing is asked any more: ten minutes from the third decline within ten minutes."""
-    for first, third in zip(declines, declines[_DECLINES - 1 :], strict=False):
+    """Until when nothing is asked any more: ten minutes from the third decline within ten minutes. A decline from the
+    future is from before the clock went back: it must not silence the person until that time comes."""
+    past = [at for at in declines if at <= now + CLOCK_SLACK_SECONDS]
+    for first, third in zip(past, past[_DECLINES - 1 :], strict=False):
         if third - first <= _COOL_SECONDS and now < third + _COOL_SECONDS:
             return third + _COOL_SECONDS
     return None
@@ -59,11 +61,12 @@ class Approvals:
         call = json.dumps([account, caller, ask.verb, ask.model_dump(mode="json")], sort_keys=True)
         return hmac.new(key, call.encode(), hashlib.sha256).hexdigest()[:32]
 
-    async def wish(self, account: str, caller: str, ask: CreateOrder) -> str:
-        """The name of what this call wants, whatever the server, the hours and the bid: an envelope is for that."""
+    async def wish(self, account: str, caller: str, ask: CreateOrder, ssh_key: str) -> str:
+        """The name of what this call wants, whatever the server, the hours and the bid: an envelope is for that.
+        `ssh_key` is the fingerprint that is let in, for where the call names none it is the operator's to change."""
         key = await self._state.write(state_key)
         rest = ask.model_dump(mode="json", exclude={"server_id", "fallback_server_ids", "hours", "bid_usd_per_hour"})
-        call = json.dumps([account, caller, ask.verb, rest], sort_keys=True)
+        call = json.dumps([account, caller, ask.verb, rest, ssh_key], sort_keys=True)
         return hmac.new(key, call.encode(), hashlib.sha256).hexdigest()[:32]
 
     async def covering(self, account: str, wish: str, terms: Terms) -> Envelope | None:
@@ -179,8 +182,9 @@ class Approvals:
         def write(tx: Tx) -> bool:
             if not quotes.decide(tx, quote.id, yes=yes, by=by, now=now, until=now + YES_SECONDS):
                 return False
-            if not yes and quote.envelope_id:
-                envelopes.close(tx, quote.envelope_id, now)
+            answered = quotes.get(tx, quote.id)  # as it is now: a wider yes may have come since it was read
+            if not yes and answered is not None and answered.envelope_id:
+                envelopes.close(tx, answered.envelope_id, now)
             ledger.write(tx, _entry(quote, now, "approved" if yes else "declined", {"by": by}))
             return True
 

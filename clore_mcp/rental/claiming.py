@@ -159,12 +159,12 @@ class Departure:
         return True
 
     def _envelope_is_used(self, tx: Tx, now: float) -> bool:
-        """Whether another quote has used the wider yes that this one was to use."""
+        """Whether another quote has used the wider yes that this one was to use, or it has lapsed."""
         envelope_id = self._errand.quote.envelope_id
         if envelope_id is None or self._used:
             return False
         held = envelopes.get(tx, envelope_id)
-        return held is None or held.held_by is not None or held.expires_at <= now
+        return held is None or not held.free(now)
 
     def _objection(self, tx: Tx, evidence: Evidence) -> Stopped | None:
         desk, errand = self._desk, self._errand

@@ -99,7 +99,7 @@ class Creating:
             return outcomes.blocked(held, self._desk.program)
         terms, cost, key = found.terms, found.cost, await self._key_shown(ask)
         return Proposal(
-            terms=terms.as_json(),
+            terms={**terms.as_json(), "ssh_key": key.fingerprint},
             question=lambda quote_id: disclosure.rent_question(quote_id, ask, terms, cost, key),
             yes=Yes.ALWAYS,
         )
@@ -131,6 +131,8 @@ class Creating:
         terms = Terms.from_json(quote.terms)
         attempts: list[dict[str, Any]] = []
         key = await self._ssh_line(ask)  # what can fail without Clore fails before the yes is used
+        if fingerprint(key) != quote.terms.get("ssh_key"):
+            return await self._end(quote, Stopped(outcome=_OTHER_KEY), attempts)
         for candidate in terms.candidates:
             made = {"jupyter_token": secret_token()} if ask.jupyter else {}
             errand = Errand(quote, ask, terms, candidate, from_state, by, made)
@@ -160,8 +162,7 @@ class Creating:
         if envelope_id is None:
             return None
         envelope = await self._desk.state.read(lambda tx: envelopes.get(tx, envelope_id))
-        unused = envelope is not None and envelope.held_by is None and envelope.expires_at > now
-        return Bounds.from_json(envelope.bounds) if envelope is not None and unused else None
+        return Bounds.from_json(envelope.bounds) if envelope is not None and envelope.free(now) else None
 
     async def _try(self, errand: Errand, departure: Departure, key: str, attempts: list[dict[str, Any]]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""
@@ -293,6 +294,9 @@ class Creating:
         return (await anyio.to_thread.run_sync(self._desk.ssh_key)).line
 
 
+_OTHER_KEY: Final = outcomes.failed(
+    "The SSH key that orders are given is not the one that the question showed; nothing was sent. Call again."
+)
 _TOO_SLOW: Final = outcomes.failed(
     "Clore answers too slowly to check price and limits; nothing was sent. Call again in a minute."
 )

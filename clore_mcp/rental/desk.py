@@ -15,12 +15,11 @@ from clore_mcp.rental.readings import Readings
 from clore_mcp.rental.sshkeys import SshKey
 from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.state import freezing, ledger, quotes
-from clore_mcp.state.database import Database, Tx
+from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Database, Tx
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
-_CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,22 +90,23 @@ def _keeper_host(tx: Tx, desk: Desk, account: str) -> str | None:
     """Where someone who ends leases was alive a moment ago. A beat from the future is from before a clock went back:
     nobody knows how old it is."""
     now = desk.clock()
-    return ledger.alive(tx, account, since=now - HEARTBEAT_LASTS_SECONDS, until=now + _CLOCK_SLACK_SECONDS)
+    return ledger.alive(tx, account, since=now - HEARTBEAT_LASTS_SECONDS, until=now + CLOCK_SLACK_SECONDS)
 
 
 async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:
     """Record what came of a quote that this process carries out or that nobody has begun; the outcome that counts.
 
-    A quote that was declined, has expired or is another process's stays as it is.
+    A quote that was declined, has expired or is another process's stays as it is. While another process carries it out,
+    what stood in our way may be its very order: then it is `in_progress`, whatever we came to.
     """
 
     def write(tx: Tx) -> dict[str, Any]:
         now = quotes.get(tx, quote.id)
         if now is not None and now.state == "settled":
             return now.outcome or outcome
-        ours = now is not None and (
-            now.state in ("pending", "approved") or (now.state == "committing" and now.owner == desk.owner)
-        )
+        if now is not None and now.state == "committing" and now.owner != desk.owner:
+            return {"status": "in_progress"}
+        ours = now is not None and now.state in ("pending", "approved", "committing")
         if ours and outcome["status"] != "in_progress":
             quotes.settle(tx, quote.id, outcome)
             desk.note(

@@ -114,7 +114,7 @@ class Guard:
             return Held(twin) if twin else Held(outcome=await verb.already(ask, account, digest) or proposal)
         wish, envelope = "", None
         if isinstance(ask, CreateOrder):
-            wish = await self._approvals.wish(account, caller, ask)
+            wish = await self._approvals.wish(account, caller, ask, proposal.terms["ssh_key"])
             envelope = await self._approvals.covering(account, wish, Terms.from_json(proposal.terms))
         asked = proposal.yes is Yes.ALWAYS and envelope is None
         cooled = await self._cooled(ask, account) if asked else None
@@ -136,7 +136,7 @@ class Guard:
         """The question of a cancel while the state can't be used: it lives as long as this process."""
         now, key = self._desk.clock(), (caller, ask)
         quote = self._unkept.get(key)
-        if quote is not None and now < quote.expires_at:
+        if quote is not None and quote.in_time(now):
             return Held(quote)
         if not can_ask or self._desk.mode != "ask":
             raise self._unrecorded(ask)
@@ -227,7 +227,7 @@ class Guard:
         self._unkept.pop((caller, ask), None)
         if answer is False:
             return outcomes.no_yes(ask)
-        if self._desk.clock() >= quote.expires_at:
+        if not quote.in_time(self._desk.clock()):
             return outcomes.cancel_expired(ask.order_id)
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:

@@ -27,6 +27,7 @@ T = TypeVar("T")
 _BUSY_SECONDS: Final = 5.0
 _OPEN_TRIES: Final = 40  # eight processes switching a new file to WAL at once: 3 of 200 opens failed without a retry
 FILE_NAME: Final = "state.sqlite3"
+CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time; more ahead of now is from the future
 
 Row = sqlite3.Row
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from clore_mcp.state.database import Row, Tx
+from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Row, Tx
+
+# One from the future is from before the clock went back: nobody knows how old it is, so it has lapsed.
+_FREE: Final = f"held_by IS NULL AND expires_at > ?1 AND created_at <= ?1 + {CLOCK_SLACK_SECONDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,10 @@ class Envelope:
     created_at: float
     expires_at: float
     held_by: str | None = None
+
+    def free(self, now: float) -> bool:
+        """Whether no quote holds it and it has not lapsed."""
+        return self.held_by is None and now < self.expires_at and self.created_at <= now + CLOCK_SLACK_SECONDS
 
 
 def _envelope(row: Row) -> Envelope:
@@ -51,8 +58,7 @@ def get(tx: Tx, envelope_id: str) -> Envelope | None:
 def free(tx: Tx, now: float, *, account: str | None = None) -> list[Envelope]:
     """Yeses that no quote holds and that have not lapsed, oldest first."""
     rows = tx.all(
-        "SELECT * FROM envelopes WHERE held_by IS NULL AND expires_at > ?1 AND (?2 IS NULL OR account = ?2)"
-        " ORDER BY created_at",
+        f"SELECT * FROM envelopes WHERE {_FREE} AND (?2 IS NULL OR account = ?2) ORDER BY created_at",
         now, account,
     )  # fmt: skip
     return [_envelope(row) for row in rows]
@@ -61,8 +67,8 @@ def free(tx: Tx, now: float, *, account: str | None = None) -> list[Envelope]:
 def take(tx: Tx, envelope_id: str, quote_id: str, now: float) -> bool:
     """Use the yes for that quote; False when another holds it or it has lapsed."""
     changed = tx.run(
-        "UPDATE envelopes SET held_by = ? WHERE id = ? AND held_by IS NULL AND expires_at > ?",
-        quote_id, envelope_id, now,
+        f"UPDATE envelopes SET held_by = ?2 WHERE id = ?3 AND {_FREE}",
+        now, quote_id, envelope_id,
     )  # fmt: skip
     return changed == 1
 
@@ -77,14 +83,10 @@ def give_back(tx: Tx, quote_id: str) -> None:
 
 
 def close(tx: Tx, envelope_id: str, now: float) -> bool:
-    """Take an unused yes back."""
-    changed = tx.run(
-        "UPDATE envelopes SET expires_at = ? WHERE id = ? AND held_by IS NULL AND expires_at > ?",
-        now, envelope_id, now,
-    )  # fmt: skip
-    return changed == 1
+    """Take an unused yes back, for good: also when the clock goes back after."""
+    return tx.run(f"UPDATE envelopes SET expires_at = 0 WHERE id = ?2 AND {_FREE}", now, envelope_id) == 1
 
 
 def close_all(tx: Tx, now: float) -> int:
     """Take every unused yes back; how many there were."""
-    return tx.run("UPDATE envelopes SET expires_at = ?1 WHERE held_by IS NULL AND expires_at > ?1", now)
+    return tx.run("UPDATE envelopes SET expires_at = 0 WHERE held_by IS NULL AND expires_at > ?", now)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.state import envelopes
-from clore_mcp.state.database import Row, Tx
+from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Row, Tx
+
+# A quote or a yes from the future is from before the clock went back: nobody knows how old it is, so it is over.
+_IN_TIME: Final = f"expires_at > ?1 AND MAX(created_at, COALESCE(decided_at, 0)) <= ?1 + {CLOCK_SLACK_SECONDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class Quote:
     told: bool = False
     wish: str = ""
     envelope_id: str | None = None
+
+    def in_time(self, now: float) -> bool:
+        """Whether an answer, or a yes that was given, still counts."""
+        begun = max(self.created_at, self.decided_at or 0.0)
+        return now < self.expires_at and begun <= now + CLOCK_SLACK_SECONDS
 
 
 def _quote(row: Row) -> Quote:
@@ -70,14 +78,14 @@ def get(tx: Tx, quote_id: str) -> Quote | None:
 
 
 def latest(tx: Tx, digest: str) -> Quote | None:
-    """The newest quote with that digest, whatever its state."""
-    row = tx.one("SELECT * FROM quotes WHERE digest = ? ORDER BY created_at DESC, rowid DESC LIMIT 1", digest)
+    """The newest quote with that digest, whatever its state: newest as they came, for the clock may have gone back."""
+    row = tx.one("SELECT * FROM quotes WHERE digest = ? ORDER BY rowid DESC LIMIT 1", digest)
     return None if row is None else _quote(row)
 
 
 def expire(tx: Tx, now: float) -> None:
     """Close what nobody answered in time, and yeses that nobody used."""
-    tx.run("UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved') AND expires_at <= ?", now)
+    tx.run(f"UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved') AND NOT ({_IN_TIME})", now)
 
 
 def drop(tx: Tx, quote_id: str) -> None:
@@ -105,9 +113,9 @@ def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: floa
     that nobody has used."""
     state = "approved" if yes else "declined"
     changed = tx.run(
-        "UPDATE quotes SET state = ?, decided_at = ?, decided_by = ?, expires_at = ?"
-        " WHERE id = ? AND (state = 'pending' OR (state = 'approved' AND NOT ?)) AND expires_at > ?",
-        state, now, by, until, quote_id, yes, now,
+        "UPDATE quotes SET state = ?2, decided_at = ?1, decided_by = ?3, expires_at = ?4"
+        f" WHERE id = ?5 AND (state = 'pending' OR (state = 'approved' AND NOT ?6)) AND {_IN_TIME}",
+        now, state, by, until, quote_id, yes,
     )  # fmt: skip
     return changed == 1
 
@@ -121,9 +129,9 @@ def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now:
     """Use a yes, once: only the caller that gets True may go on. From now on `decided_at` is when the work began (a yes
     may have waited for half an hour): what looks for work whose process has died counts from there."""
     changed = tx.run(
-        "UPDATE quotes SET state = 'committing', owner = ?, decided_by = COALESCE(decided_by, ?),"
-        " decided_at = ? WHERE id = ? AND state = ? AND expires_at > ?",
-        owner, by, now, quote_id, from_state, now,
+        "UPDATE quotes SET state = 'committing', owner = ?2, decided_by = COALESCE(decided_by, ?3),"
+        f" decided_at = ?1 WHERE id = ?4 AND state = ?5 AND {_IN_TIME}",
+        now, owner, by, quote_id, from_state,
     )  # fmt: skip
     return changed == 1
 

@@ -1,0 +1,218 @@
+"""What a yes is good for: this time, these arguments, this key, and no longer than it was given for."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+
+import pytest
+
+from clore_mcp.rental.asks import CancelOrder, CreateOrder
+from clore_mcp.rental.envelopes import Bounds, around
+from clore_mcp.rental.terms import Terms
+from clore_mcp.services import Services
+from clore_mcp.state.quotes import Quote
+from tests.guard.conftest import Processes
+from tests.guard.world import World, call, cancel, check_invariants, wish
+
+pytestmark = pytest.mark.anyio
+
+DAY = 86_400.0
+MALLORY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+
+
+async def waiting(services: Services, ask: CreateOrder | CancelOrder) -> Quote:
+    """What a call leaves for the person whose client can't ask."""
+    told = await call(services, ask, can_ask=False)
+    assert told["status"] == "approval_required", told
+    return await services.approvals.get(told["approval_id"])
+
+
+async def approve(services: Services, ask: CreateOrder | CancelOrder) -> Quote:
+    quote = await waiting(services, ask)
+    assert await services.approvals.decide(quote, yes=True, by="ann, terminal")
+    return quote
+
+
+async def widen(services: Services, ask: CreateOrder, also: int) -> Bounds:
+    """A yes to this call or the same on another server, whatever it costs."""
+    quote = await waiting(services, ask)
+    bounds = around(Terms.from_json(quote.terms), also=frozenset({also}), max_usd_per_hour=Decimal(3))
+    assert await services.approvals.approve_within(quote, bounds, by="ann, terminal")
+    return bounds
+
+
+def the_clock_goes_back(world: World, seconds: float) -> None:
+    """As rows see it: all that was written lies that much later."""
+    world.change(
+        "UPDATE quotes SET created_at=created_at+?1, decided_at=decided_at+?1, expires_at=expires_at+?1", seconds
+    )
+    world.change("UPDATE envelopes SET created_at=created_at+?1, expires_at=expires_at+?1", seconds)
+
+
+# The clock
+
+
+async def test_a_yes_does_not_outlive_its_time_when_the_clock_goes_back(world: World, services: Services) -> None:
+    ask = wish(world.free()[0])
+    given = await approve(services, ask)
+    the_clock_goes_back(world, DAY)
+    again = await call(services, ask, can_ask=False)
+    assert again["status"] == "approval_required"
+    assert again["approval_id"] != given.id
+    assert (await call(services, ask, can_ask=False))["approval_id"] == again["approval_id"], "the new one is found"
+    assert not world.sent()
+
+
+async def test_a_question_from_the_future_takes_no_answer(world: World, services: Services) -> None:
+    quote = await waiting(services, wish(world.free()[0]))
+    the_clock_goes_back(world, 60)
+    assert not await services.approvals.decide(quote, yes=True, by="ann, terminal")
+    assert await services.approvals.waiting() == []
+
+
+async def test_a_yes_is_not_used_by_a_claim_that_comes_after_the_clock_went_back(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    evidence = services.appraiser.evidence
+
+    async def meanwhile(max_age: float) -> object:
+        the_clock_goes_back(world, DAY)
+        return await evidence(max_age)
+
+    monkeypatch.setattr(services.appraiser, "evidence", meanwhile)
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    assert outcome["status"] == "failed"
+    assert not world.sent()
+    check_invariants(world)
+
+
+async def test_a_wider_yes_lapses_when_the_clock_goes_back(world: World, services: Services) -> None:
+    one, other = world.free()[:2]
+    await widen(services, wish(one), other)
+    the_clock_goes_back(world, DAY)
+    assert await services.approvals.envelopes() == []
+    for server_id in (one, other):
+        assert (await call(services, wish(server_id), can_ask=False))["status"] == "approval_required"
+    assert not world.sent()
+
+
+async def test_a_wider_yes_that_was_taken_back_stays_so_when_the_clock_goes_back(
+    world: World, services: Services
+) -> None:
+    one, other = world.free()[:2]
+    await widen(services, wish(one), other)
+    (envelope,) = await services.approvals.envelopes()
+    world.change("UPDATE envelopes SET created_at = created_at - 600")  # it was given ten minutes ago
+    assert await services.approvals.close(envelope, by="ann")
+    world.change("UPDATE envelopes SET expires_at = expires_at + 300 WHERE expires_at > 0")  # five minutes back
+    assert await services.approvals.envelopes() == []
+
+
+# What it was given for
+
+
+async def test_a_yes_is_for_the_env_values_that_were_asked_with(world: World, services: Services) -> None:
+    ask = wish(world.free()[0])
+    given = await approve(services, ask)
+    other = await waiting(services, wish(ask.server_id, env={"HF_TOKEN": "another"}))
+    assert other.id != given.id
+    assert not world.sent()
+
+
+async def test_a_call_is_named_with_the_key_of_its_state(world: World, services: Services, process: Processes) -> None:
+    """Env values are in the name, so it must not be one that anybody could compute by guessing them."""
+    ask = wish(world.free()[0])
+    names = {await services.approvals.digest("account", "tester", ask) for _ in range(2)}
+    wishes = {await services.approvals.wish("account", "tester", ask, "SHA256:key") for _ in range(2)}
+    world.change("UPDATE meta SET value = randomblob(32) WHERE name = 'key'")
+    names.add(await services.approvals.digest("account", "tester", ask))
+    wishes.add(await services.approvals.wish("account", "tester", ask, "SHA256:key"))
+    assert (len(names), len(wishes)) == (2, 2)
+
+
+async def test_a_yes_is_for_the_ssh_key_that_was_shown(world: World, process: Processes) -> None:
+    one, two = await process(), await process(env={"CLORE_SSH_PUBLIC_KEY": MALLORY})
+    ask = wish(world.free()[0])
+    given = await approve(one, ask)
+    outcome = await call(two, ask, can_ask=False)
+    assert outcome["status"] == "failed", outcome
+    assert "not the one that the question showed" in outcome["next"]
+    assert (await waiting(two, ask)).id != given.id
+    assert not world.sent()
+    check_invariants(world)
+
+
+async def test_a_wider_yes_is_for_the_ssh_key_that_was_shown(world: World, process: Processes) -> None:
+    one, two = await process(), await process(env={"CLORE_SSH_PUBLIC_KEY": MALLORY})
+    first, other = world.free()[:2]
+    await widen(one, wish(first), other)
+    await waiting(two, wish(other))
+    assert not world.sent()
+
+
+# Two at once
+
+
+async def test_two_processes_with_the_same_call_under_a_wider_yes_are_told_the_same_order(
+    world: World, process: Processes
+) -> None:
+    one, two = await process(), await process()
+    first, other = world.free()[:2]
+    await widen(one, wish(first), other)
+    outcomes = await asyncio.gather(*(call(each, wish(first), can_ask=False) for each in (one, two)))
+    (order,) = world.active()
+    assert [(outcome["status"], outcome["order_id"]) for outcome in outcomes] == [("created", order["id"])] * 2
+    check_invariants(world)
+
+
+async def test_a_no_takes_back_a_wider_yes_that_came_meanwhile(world: World, services: Services) -> None:
+    one, other = world.free()[:2]
+    quote = await waiting(services, wish(one))
+    bounds = around(Terms.from_json(quote.terms), also=frozenset({other}), max_usd_per_hour=Decimal(3))
+    assert await services.approvals.approve_within(quote, bounds, by="ann, terminal")
+    assert await services.approvals.decide(quote, yes=False, by="ann, another terminal")
+    assert await services.approvals.envelopes() == []
+    await waiting(services, wish(other))
+
+
+# When it is asked for
+
+
+@pytest.mark.parametrize(("age", "same"), [(475.0, True), (485.0, False)])
+async def test_a_question_in_its_last_fifth_is_asked_anew(
+    world: World, services: Services, age: float, same: bool
+) -> None:
+    ask = wish(world.free()[0])
+    first = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    world.change("UPDATE quotes SET created_at = created_at - ?1, expires_at = expires_at - ?1", age)
+    told = await services.guard.hold(ask, caller="tester", can_ask=False, replay=False)
+    assert told.quote and first.quote and told.quote.id == first.quote.id, "outside the chat it waits to its end"
+    again = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    assert again.quote and (again.quote.id == first.quote.id) is same
+
+
+async def test_limits_alone_never_cancel_an_order_made_elsewhere(world: World, process: Processes) -> None:
+    services = await process(env={"CLORE_APPROVAL": "limits"})
+    order_id = world.rent_elsewhere(world.free()[0])
+    world.advance(60)  # it shows after a while
+    for can_ask in (True, False):
+        assert (await cancel(services, order_id, can_ask=can_ask))["status"] == "approval_required"
+    assert not world.sent("cancel_order")
+    assert len(world.active()) == 1
+
+
+async def test_outside_mode_cancels_what_was_made_here_unasked_and_others_with_a_yes_alone(
+    world: World, process: Processes
+) -> None:
+    services = await process(env={"CLORE_APPROVAL": "outside"})
+    one, other = world.free()[:2]
+    await approve(services, wish(one))
+    ours = (await call(services, wish(one)))["order_id"]
+    elsewhere = world.rent_elsewhere(other)
+    world.advance(60)  # it shows after a while
+    assert (await cancel(services, ours))["status"] == "cancelled"
+    assert (await cancel(services, elsewhere))["status"] == "approval_required"
+    assert [row["id"] for row in world.active()] == [elsewhere]
