@@ -83,10 +83,15 @@ def give_back(tx: Tx, quote_id: str) -> None:
 
 
 def close(tx: Tx, envelope_id: str, now: float) -> bool:
-    """Take an unused yes back, for good: also when the clock goes back after."""
-    return tx.run(f"UPDATE envelopes SET expires_at = 0 WHERE id = ?2 AND {_FREE}", now, envelope_id) == 1
+    """Take a yes back for good: also when the clock goes back after, or a quote that holds it gives it back. Whether it
+    was unused."""
+    unused = tx.one(f"SELECT 1 FROM envelopes WHERE id = ?2 AND {_FREE}", now, envelope_id) is not None
+    tx.run("UPDATE envelopes SET expires_at = 0 WHERE id = ?", envelope_id)
+    return unused
 
 
 def close_all(tx: Tx, now: float) -> int:
-    """Take every unused yes back; how many there were."""
-    return tx.run("UPDATE envelopes SET expires_at = 0 WHERE held_by IS NULL AND expires_at > ?", now)
+    """Take every yes back, so that none is given back either; how many were unused."""
+    unused = len(free(tx, now))
+    tx.run("UPDATE envelopes SET expires_at = 0")
+    return unused

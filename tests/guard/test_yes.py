@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from clore_mcp.rental import stopping
 from clore_mcp.rental.asks import CancelOrder, CreateOrder
 from clore_mcp.rental.envelopes import Bounds, around
 from clore_mcp.rental.terms import Terms
@@ -175,6 +178,48 @@ async def test_a_no_takes_back_a_wider_yes_that_came_meanwhile(world: World, ser
     assert await services.approvals.approve_within(quote, bounds, by="ann, terminal")
     assert await services.approvals.decide(quote, yes=False, by="ann, another terminal")
     assert await services.approvals.envelopes() == []
+    await waiting(services, wish(other))
+
+
+async def test_a_no_ends_a_wider_yes_that_another_call_is_just_using_and_gives_back(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = world.free()[:2]
+    asked = await waiting(services, wish(one))
+    bounds = around(Terms.from_json(asked.terms), also=frozenset({other}), max_usd_per_hour=Decimal(3))
+    assert await services.approvals.approve_within(asked, bounds, by="ann, terminal")
+    create = services.desk.client.create_order
+
+    async def meanwhile(*args: Any, **more: Any) -> Any:
+        try:
+            return await create(*args, **more)
+        finally:
+            assert await services.approvals.decide(asked, yes=False, by="ann, terminal")
+
+    monkeypatch.setattr(services.desk.client, "create_order", meanwhile)
+    world.fault("already_rented")
+    assert (await call(services, wish(other), can_ask=False))["status"] == "refused"
+    assert await services.approvals.envelopes() == []
+    await waiting(services, wish(other, hours=1.5))
+
+
+async def test_a_wider_yes_that_is_in_use_when_spending_is_stopped_is_void_after(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = world.free()[:2]
+    await widen(services, wish(one), other)
+    create = services.desk.client.create_order
+
+    async def meanwhile(*args: Any, **more: Any) -> Any:
+        try:
+            return await create(*args, **more)
+        finally:
+            await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
+
+    monkeypatch.setattr(services.desk.client, "create_order", meanwhile)
+    world.fault("already_rented")
+    assert (await call(services, wish(one), can_ask=False))["status"] == "refused"
+    await services.desk.state.write(lambda tx: stopping.lift(tx, by="ann", now=time.time()))
     await waiting(services, wish(other))
 
 
