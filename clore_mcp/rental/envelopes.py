@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from clore_mcp.money import dollars, plain
+from clore_mcp.money import Coin, dollars, plain
 from clore_mcp.rental.terms import Candidate, Terms, worst_hours, worst_usd
 
 
@@ -21,6 +21,7 @@ class Bounds:
     """What a rental may come to at most. `max_usd` is the worst case: end slack, fees and margins in."""
 
     server_ids: frozenset[int]
+    coins: frozenset[Coin]  # a wish that names none would be paid in whatever the next server takes
     max_usd_per_hour: Decimal
     max_hours: Decimal
     max_usd: Decimal
@@ -32,19 +33,22 @@ class Bounds:
             and terms.usd_per_hour <= self.max_usd_per_hour
             and terms.worst_usd <= self.max_usd
             and {one.server_id for one in terms.candidates} <= self.server_ids
+            and {one.coin for one in terms.candidates} <= self.coins
         )
 
     def __str__(self) -> str:
         servers = ", ".join(map(str, sorted(self.server_ids)))
+        coins = " or ".join(sorted(coin.ticker for coin in self.coins))
         return (
-            f"one rental of any of servers {servers}, at most {dollars(self.max_usd_per_hour)} per hour,"
-            f" {plain(self.max_hours)} hours, {dollars(self.max_usd)} in all at worst"
+            f"one rental of any of servers {servers}, paid in {coins}, at most {dollars(self.max_usd_per_hour)}"
+            f" per hour, {plain(self.max_hours)} hours, {dollars(self.max_usd)} in all at worst"
         )
 
     def as_json(self) -> dict[str, Any]:
         """For its row: exact decimals as text."""
         return {
             "server_ids": sorted(self.server_ids),
+            "coins": sorted(self.coins),
             "max_usd_per_hour": str(self.max_usd_per_hour),
             "max_hours": str(self.max_hours),
             "max_usd": str(self.max_usd),
@@ -55,6 +59,7 @@ class Bounds:
         """The bounds that `as_json` wrote."""
         return cls(
             frozenset(row["server_ids"]),
+            frozenset(map(Coin, row["coins"])),
             Decimal(row["max_usd_per_hour"]),
             Decimal(row["max_hours"]),
             Decimal(row["max_usd"]),
@@ -75,6 +80,7 @@ def around(
     hours = terms.hours if max_hours is None else max_hours
     return Bounds(
         server_ids=frozenset(one.server_id for one in terms.candidates) | also,
+        coins=frozenset(one.coin for one in terms.candidates),
         max_usd_per_hour=hourly,
         max_hours=hours,
         max_usd=max(_sum(one, terms, hourly, hours) for one in terms.candidates) if max_usd is None else max_usd,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from clore_mcp.money import Coin
 from clore_mcp.rental import stopping
 from clore_mcp.rental.asks import CancelOrder, CreateOrder
 from clore_mcp.rental.envelopes import Bounds, around
@@ -37,10 +39,10 @@ async def approve(services: Services, ask: CreateOrder | CancelOrder) -> Quote:
     return quote
 
 
-async def widen(services: Services, ask: CreateOrder, also: int) -> Bounds:
+async def widen(services: Services, ask: CreateOrder, also: int, usd_per_hour: Decimal = Decimal(3)) -> Bounds:
     """A yes to this call or the same on another server, whatever it costs."""
     quote = await waiting(services, ask)
-    bounds = around(Terms.from_json(quote.terms), also=frozenset({also}), max_usd_per_hour=Decimal(3))
+    bounds = around(Terms.from_json(quote.terms), also=frozenset({also}), max_usd_per_hour=usd_per_hour)
     assert await services.approvals.approve_within(quote, bounds, by="ann, terminal")
     return bounds
 
@@ -153,6 +155,18 @@ async def test_a_wider_yes_is_for_the_ssh_key_that_was_shown(world: World, proce
     first, other = world.free()[:2]
     await widen(one, wish(first), other)
     await waiting(two, wish(other))
+    assert not world.sent()
+
+
+async def test_a_wider_yes_is_for_the_coin_that_was_shown(world: World, process: Processes) -> None:
+    services = await process(env={"CLORE_CURRENCY": "USD"})  # else another where that is not taken
+    market = (await services.desk.readings.snapshot()).by_id.values()
+    fit = [one for one in market if not one.rented and one.on_demand and Coin.USD not in one.on_demand]
+    other = min(fit, key=lambda one: min(one.on_demand.values())).server_id
+    bounds = await widen(services, wish(world.free()[0], currency=None), other, Decimal(5))
+    asked = await waiting(services, wish(other, currency=None))
+    assert replace(bounds, coins=frozenset(Coin)).cover(Terms.from_json(asked.terms)), "the coin is all that differs"
+    assert "paid in USD, at most" in str(bounds)
     assert not world.sent()
 
 
