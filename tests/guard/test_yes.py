@@ -127,7 +127,7 @@ async def test_a_yes_is_for_the_env_values_that_were_asked_with(world: World, se
     assert not world.sent()
 
 
-async def test_a_call_is_named_with_the_key_of_its_state(world: World, services: Services, process: Processes) -> None:
+async def test_a_call_is_named_with_the_key_of_its_state(world: World, services: Services) -> None:
     """Env values are in the name, so it must not be one that anybody could compute by guessing them."""
     ask = wish(world.free()[0])
     names = {await services.approvals.digest("account", "tester", ask) for _ in range(2)}
