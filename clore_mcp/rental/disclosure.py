@@ -14,6 +14,7 @@ from typing import Final
 
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost
+from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.terms import Candidate, Terms
@@ -51,12 +52,12 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
     """The question before a rental."""
     first = terms.candidates[0]
     lines = [
-        f"Rent {_gpus(first)} for {_hours(terms.hours)}, {dollars(sum(_parts(cost), ZERO))} in all?",
+        f"Rent {_gpus(first)} for {_hours(terms.hours)}, {_total(terms, cost)} in all?",
         _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
         _price_line(first, terms, cost),
         _end_line(terms),
         *_run_lines(ask, key),
-        *_fallback_lines(terms.candidates[1:]),
+        *_fallback_lines(*terms.candidates),
         f"Quote {quote_id}. Nothing is spent without a yes.",
     ]
     return "\n".join(lines)
@@ -66,7 +67,7 @@ def listing_line(listing: Listing) -> str:
     """One more server that a wider yes would allow, as the market shows it now."""
     known = _server_line(
         listing.server_id,
-        _hardware(f"{listing.gpu_count}x {listing.gpu}"),
+        hardware(f"{listing.gpu_count}x {listing.gpu}"),
         listing.country or "??",
         Decimal(str(round(listing.reliability or 0, 4))),
         listing.cpu,
@@ -100,7 +101,7 @@ def cancel_question(
 ) -> str:
     """The question before an order is cancelled. What nobody can say now is None: an end waits for no price."""
     known = [
-        _hardware(what) if what else "hardware unknown",
+        hardware(what) if what else "hardware unknown",
         "price unknown" if usd_per_hour is None else f"{dollars(usd_per_hour)} per hour",
         *([] if spent_usd is None else [f"{dollars(spent_usd)} spent so far"]),
     ]
@@ -135,16 +136,29 @@ def _parts(cost: Cost) -> tuple[Decimal, ...]:
     )
 
 
+def _total(terms: Terms, cost: Cost) -> str:
+    """What it comes to; where the yes may buy a dearer fallback, the most that any of the servers may."""
+    first = sum(_parts(cost), ZERO)
+    most = [one.ceiling_usd_per_hour * terms.hours + one.creation_fee_usd for one in terms.candidates]
+    return f"at most {dollars(max(most))}" if max(most[1:], default=ZERO) > first else dollars(first)
+
+
 def _end_line(terms: Terms) -> str:
-    worst = dollars(terms.worst_usd)
+    longest = max(terms.candidates, key=lambda one: one.unended_usd)
+    unended = f"{dollars(longest.unended_usd)} over {_hours(longest.max_rental_hours)}"
+    if terms.order_type is OrderType.SPOT:
+        unended += ", and nothing bounds it sooner"
     if terms.on_end == "notify":
         return (
             f"End: after {_hours(terms.hours)} clore-mcp tells your assistant, nothing cancels it."
-            f" Worst case, if nobody does: {worst}"
+            f" Worst case, if nobody does: {unended}"
         )
     if terms.enforced_by is None:
-        return f"End: NOTHING ends it after {_hours(terms.hours)} unless someone cancels. Worst case: {worst}"
-    return f"End: cancelled after {_hours(terms.hours)} by {terms.enforced_by}. Worst case then: {worst}"
+        return f"End: NOTHING ends it after {_hours(terms.hours)} unless someone cancels. Worst case: {unended}"
+    return (
+        f"End: cancelled after {_hours(terms.hours)} by {terms.enforced_by}."
+        f" Worst case then: {dollars(terms.worst_usd)}; if nobody cancels: {unended}"
+    )
 
 
 def _run_lines(ask: CreateOrder, key: KeyShown) -> Iterable[str]:
@@ -161,20 +175,21 @@ def _run_lines(ask: CreateOrder, key: KeyShown) -> Iterable[str]:
     yield f"SSH key: {key.fingerprint}{'' if key.configured else ' - NOT your configured key'}"
 
 
-def _fallback_lines(others: Iterable[Candidate]) -> Iterable[str]:
+def _fallback_lines(first: Candidate, *others: Candidate) -> Iterable[str]:
     for other in others:
+        paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
         yield (
             f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
-            f" at most {dollars(other.ceiling_usd_per_hour)} per hour"
+            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}"
         )
 
 
 def _gpus(candidate: Candidate) -> str:
-    return _hardware(f"{candidate.gpu_count}x {candidate.gpu}")
+    return hardware(f"{candidate.gpu_count}x {candidate.gpu}")
 
 
-def _hardware(text: str) -> str:
-    """'2x RTX 4090'; a name that is no product name is somebody's words, and quoted."""
+def hardware(text: str) -> str:
+    """'2x RTX 4090' as it stands; a name that is no product name is somebody's words, and quoted."""
     return text if _PRODUCT.match(text) else quoted(text, 60)
 
 

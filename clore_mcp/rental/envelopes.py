@@ -88,6 +88,5 @@ def around(
 
 
 def _sum(candidate: Candidate, terms: Terms, hourly: Decimal, hours: Decimal) -> Decimal:
-    ends = terms.on_end == "cancel" and terms.enforced_by is not None
-    longest = worst_hours(hours, max(hours, candidate.max_rental_hours), ends=ends)
+    longest = worst_hours(hours, max(hours, candidate.max_rental_hours), ends=terms.ends)
     return worst_usd(hourly, longest, candidate.creation_fee_usd, candidate.coin)

@@ -21,13 +21,16 @@ POLL_SECONDS: Final = 60.0
 _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
 _END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
-# The longest listed (docs/clore-api.md, section 2), for hosts that name none.
+# The longest listed (docs/clore-api.md, section 2), for hosts that name none, and for spot, which no host's limit ends.
 LONGEST_RENTAL_HOURS: Final = Decimal(1440)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One server of a quote. Prices per day are native, fee out; USD per hour is for the whole server, fee in."""
+    """One server of a quote. Prices per day are native, fee out; USD per hour is for the whole server, fee in.
+
+    `max_rental_hours` is how long it counts as running if nobody ends it.
+    """
 
     server_id: int
     gpu: str
@@ -46,6 +49,11 @@ class Candidate:
     worst_hours: Decimal
     worst_usd: Decimal
     max_rental_hours: Decimal
+
+    @property
+    def unended_usd(self) -> Decimal:
+        """What it may cost if nobody ends it."""
+        return worst_usd(self.ceiling_usd_per_hour, self.max_rental_hours, self.creation_fee_usd, self.coin)
 
     def as_json(self) -> dict[str, Any]:
         """For the quote's row: exact decimals as text."""
@@ -71,6 +79,11 @@ class Terms:
     image: str
     enforced_by: str | None
     fees_assumed: bool
+
+    @property
+    def ends(self) -> bool:
+        """Whether something ends the rental at its time."""
+        return self.on_end == "cancel" and self.enforced_by is not None
 
     @property
     def worst_usd(self) -> Decimal:
@@ -130,7 +143,7 @@ def candidate_of(
 ) -> Candidate | Unfit:
     """One server priced for these arguments; `spot_bid` is the bid in the listing's coin for a spot order."""
     order_type = OrderType(ask.order_type)
-    longest = Decimal(str(listing.max_rental_hours)) if listing.max_rental_hours else LONGEST_RENTAL_HOURS
+    longest = longest_hours(listing)
     if ask.exact_hours > longest:
         return _unfit(listing, "max_rental_hours", f"is rented for at most {longest.normalize():f} hours at a time")
     if listing.rented:
@@ -142,11 +155,12 @@ def candidate_of(
     )
     if isinstance(priced, Unpriced):
         return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
-    hours = worst_hours(ask.exact_hours, longest, ends=ask.on_end == "cancel" and enforced)
+    unended = unended_hours(listing, order_type)
+    hours = worst_hours(ask.exact_hours, unended, ends=ask.on_end == "cancel" and enforced)
     moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
     ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent as it stands
     ceiling_usd = up_to_micro(max(priced.usd_per_hour, ask.exact_bid or ZERO) * (1 + moving))
-    creation = fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)
+    creation = up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin))
     return Candidate(
         server_id=listing.server_id,
         gpu=listing.gpu,
@@ -159,19 +173,31 @@ def candidate_of(
         ceiling_per_day=ceiling.value,
         usd_per_coin=priced.usd_per_coin,
         fee_fraction=priced.fee,
-        creation_fee_usd=up_to_micro(creation),
+        creation_fee_usd=creation,
         usd_per_hour=up_to_micro(priced.usd_per_hour),
         ceiling_usd_per_hour=ceiling_usd,
         worst_hours=hours,
         worst_usd=worst_usd(ceiling_usd, hours, creation, priced.coin),
-        max_rental_hours=longest,
+        max_rental_hours=unended,
     )
 
 
-def worst_hours(hours: Decimal, longest: Decimal, *, ends: bool) -> Decimal:
-    """How long a rental may run at worst: two polls beyond its end where something ends it, else as long as the host
-    allows."""
-    return min(hours + _END_SLACK_HOURS, longest) if ends else longest
+def longest_hours(listing: Listing) -> Decimal:
+    """For how long its host rents a server at a time."""
+    return Decimal(str(listing.max_rental_hours)) if listing.max_rental_hours else LONGEST_RENTAL_HOURS
+
+
+def unended_hours(listing: Listing, order_type: OrderType) -> Decimal:
+    """How long a rental counts as running if nobody ends it: Clore ends on-demand when the host's time is over, and
+    spot never (docs/clore-api.md, section 6)."""
+    longest = longest_hours(listing)
+    return max(longest, LONGEST_RENTAL_HOURS) if order_type is OrderType.SPOT else longest
+
+
+def worst_hours(hours: Decimal, unended: Decimal, *, ends: bool) -> Decimal:
+    """How long a rental may run at worst: two polls beyond its end where something ends it, else as long as it runs
+    when nobody does."""
+    return min(hours + _END_SLACK_HOURS, unended) if ends else unended
 
 
 def worst_usd(usd_per_hour: Decimal, hours: Decimal, creation_usd: Decimal, coin: Coin) -> Decimal:

@@ -43,34 +43,51 @@ def test_a_person_reads_the_whole_of_what_their_yes_costs_and_starts() -> None:
     )
     others = [replace(listing(Coin.CLORE, "7680"), server_id=n, country=None if n == 5 else "NL") for n in (2, 3, 4, 5)]
     assert question(wish, listing(), *others, key=KeyShown("SHA256:zzz", configured=False)) == (
-        "Rent 2x RTX 4090 for 2.5 hours, $1.15 in all?\n"
+        "Rent 2x RTX 4090 for 2.5 hours, at most $1.19 in all?\n"
         'Server 1: 2x RTX 4090, DE, reliability 0.99, CPU "Made-up CPU 16-Core @ 2.10GHz"\n'
         "Price: $1.00 rent + $0.05 fee + $0.10 creation fee (9.6 USD per day listed);"
         " at most $0.42 per hour with fees\n"
-        f"End: cancelled after 2.5 hours by {HOST}. Worst case then: $1.32\n"
+        f"End: cancelled after 2.5 hours by {HOST}. Worst case then: $1.32; if nobody cancels: $80.06 over 168 hours\n"
         'Runs: image "ghcr.io/owner/trainer:v1", ports 22/tcp, 8080/http, 6006/tcp\n'
         "Command: \"#!/bin/sh ⏎ # a comment ⏎ python train.py 'now' ⏎\"\n"
         "Environment: HF_TOKEN, MODE (values not shown)\n"
         "SSH key: SHA256:zzz - NOT your configured key\n"
-        "If it is gone, server 2: 2x RTX 4090, NL, at most $0.4326 per hour\n"
-        "If it is gone, server 3: 2x RTX 4090, NL, at most $0.4326 per hour\n"
-        "If it is gone, server 4: 2x RTX 4090, NL, at most $0.4326 per hour\n"
-        "If it is gone, server 5: 2x RTX 4090, ??, at most $0.4326 per hour\n"
+        "If it is gone, server 2: 2x RTX 4090, NL, at most $0.4326 per hour, paid in CLORE\n"
+        "If it is gone, server 3: 2x RTX 4090, NL, at most $0.4326 per hour, paid in CLORE\n"
+        "If it is gone, server 4: 2x RTX 4090, NL, at most $0.4326 per hour, paid in CLORE\n"
+        "If it is gone, server 5: 2x RTX 4090, ??, at most $0.4326 per hour, paid in CLORE\n"
         "Quote q2345678. Nothing is spent without a yes."
     )
 
 
 def test_where_nobody_ends_it_the_question_says_so_with_the_worst_case() -> None:
-    assert "End: NOTHING ends it after 2 hours unless someone cancels. Worst case: $70.66\n" in question(
+    assert "End: NOTHING ends it after 2 hours unless someone cancels. Worst case: $70.66 over 168 hours\n" in question(
         ask(), enforced_by=None
     )
-    told = "End: after 2 hours clore-mcp tells your assistant, nothing cancels it. Worst case, if nobody does: $70.66\n"
-    assert told in question(ask(on_end="notify"))
+    told = "End: after 2 hours clore-mcp tells your assistant, nothing cancels it. Worst case, if nobody does: $70.66"
+    assert f"{told} over 168 hours\n" in question(ask(on_end="notify"))
+
+
+@pytest.mark.parametrize("on_end", ["cancel", "notify"])
+@pytest.mark.parametrize("enforced_by", [HOST, None])
+def test_of_spot_the_question_says_that_no_hosts_limit_bounds_it(on_end: str, enforced_by: str | None) -> None:
+    told = question(ask(order_type="spot", on_end=on_end), enforced_by=enforced_by)
+    assert ": $315.10 over 1440 hours, and nothing bounds it sooner\n" in told, "5 a day for 60 days, and the fees"
+
+
+def test_the_first_line_names_the_dearest_server_that_one_yes_may_rent() -> None:
+    wish = ask(hours=10, fallback_server_ids=[2])
+    dear, cheap = (replace(listing(per_day=price), server_id=2) for price in ("96", "4.8"))
+    assert question(wish, listing(), dear).startswith("Rent 2x RTX 4090 for 10 hours, at most $42.10 in all?\n")
+    assert question(wish, listing(), cheap).startswith("Rent 2x RTX 4090 for 10 hours, $4.30 in all?\n")
+    assert "paid in" not in question(wish, listing(), dear)
 
 
 def test_the_worst_case_is_that_of_the_dearest_fallback() -> None:
     dear = replace(listing(per_day="96"), server_id=2)
-    assert "Worst case then: $8.64\n" in question(ask(fallback_server_ids=[2]), listing(), dear)
+    assert "Worst case then: $8.64; if nobody cancels: $705.70 over 168 hours\n" in question(
+        ask(fallback_server_ids=[2]), listing(), dear
+    )
 
 
 def test_assumed_fees_bids_jupyter_and_one_hour_are_named() -> None:
