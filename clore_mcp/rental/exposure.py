@@ -90,9 +90,12 @@ def _seconds(row: OrderRow, api_now: float) -> Decimal:
 def shown_orders(
     active: Iterable[OrderRow], completed: Iterable[OrderRow], fees: Fees, rates: Rates, *, api_now: float
 ) -> list[Shown]:
-    """Every order that still runs or cost something in the last 24 hours. Raises UnknownRate."""
+    """Every order that still runs or cost something in the last 24 hours. Raises UnknownRate.
+
+    One that `completed`, read first, shows running and `active` no longer shows has ended in between.
+    """
     running = {row.id: row for row in active if not row.expired}
-    ended = [row for row in completed if row.expired and row.id not in running]
+    ended = [row for row in completed if row.id not in running]
     found = []
     for row in running.values():
         hourly = usd_per_hour(row, fees, rates)
@@ -117,15 +120,17 @@ def _creation_usd(row: OrderRow, fees: Fees, coin: Coin, rate: Decimal) -> Decim
 def drained(
     coin: Coin, rows: Iterable[OrderRow], leases: Mapping[int, Lease], fees: Fees, hours: Decimal, *, api_now: float
 ) -> Decimal:
-    """How much of a coin the running orders will take over `hours`: ours until their end, others throughout."""
+    """How much of a coin the running orders will take over `hours`: ours until the end that cancels them, others
+    throughout."""
     total = ZERO
     for row in rows:
         if row.expired or Coin.parse(row.currency or "") is not coin or row.price is None:
             continue
         lease = leases.get(row.id)
-        left = max(ZERO, Decimal(lease.ends_api_at - int(api_now)) / 3600) if lease else hours
-        per_hour = row.price / 24 * (1 + fees.fraction(order_type_of(row), coin))
-        total += per_hour * min(left, hours)
+        left = hours
+        if lease is not None and lease.on_end == "cancel":
+            left = min(hours, max(ZERO, Decimal(lease.ends_api_at - int(api_now)) / 3600))
+        total += row.price / 24 * (1 + fees.fraction(order_type_of(row), coin)) * left
     return total
 
 

@@ -130,6 +130,18 @@ def test_a_wallet_is_drained_by_ours_until_their_end_and_by_others_throughout() 
     assert late == 0
 
 
+@pytest.mark.parametrize("ends", [NOW - 60, NOW + 1_800])
+def test_a_wallet_is_drained_beyond_an_end_at_which_nothing_is_cancelled(ends: int) -> None:
+    told = lease(1, ends=ends, on_end="notify")
+    assert drained(Coin.USD, [order(1)], {1: told}, fees("0.05"), Decimal(2), api_now=NOW) == Decimal("2.1")
+
+
+def test_an_order_that_ended_between_the_two_readings_counts_with_what_it_spent() -> None:
+    assert shown_orders([], [order(1, spend=3, ct=NOW - DAY)], fees("0.05"), RATES, api_now=NOW) == [
+        Shown(1, False, ZERO, Decimal("3.15"))
+    ]
+
+
 @pytest.mark.parametrize("currency", ["DOGE", "bitcoin", None])
 def test_an_order_in_a_coin_that_nobody_prices_has_no_bill(currency: str | None) -> None:
     row = order(currency=currency, spend="1")
