@@ -65,6 +65,11 @@ class DayPrice:
         return DayPrice(self.value.quantize(Decimal(1).scaleb(-self.coin.precision), ROUND_FLOOR, _WIDE), self.coin)
 
 
+def up_to_coin(amount: Decimal, coin: Coin) -> Decimal:
+    """An amount of a coin, rounded up to the coin's precision: what to pay in so that it is enough."""
+    return amount.quantize(Decimal(1).scaleb(-coin.precision), ROUND_CEILING, _WIDE)
+
+
 def up_to_micro(usd: Decimal) -> Decimal:
     """USD rounded up to a whole micro-dollar."""
     return usd.quantize(_MICRO, ROUND_CEILING, _WIDE)

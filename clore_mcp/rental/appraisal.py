@@ -68,7 +68,7 @@ class Appraiser:
         enforced_by = await self._desk.enforced_by()
         enforced = enforced_by is not None
         account = await self._desk.readings.account()
-        owed = await self._desk.state.read(lambda tx: owed_now(tx, account))
+        owed = await self._desk.state.read(lambda tx: owed_now(tx, account, evidence))
         unsettled = await self._unsettled(account, ask.server_ids)
         if ask.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
             return Appraisal(None, None, (unsettled[ask.server_id],))
@@ -117,7 +117,7 @@ class Appraiser:
 
         def read(tx: Tx) -> tuple[list[list[Refusal]], Owed]:
             found = [stands_against(tx, desk, account, evidence, one, terms) for one in terms.candidates]
-            return found, owed_now(tx, account)
+            return found, owed_now(tx, account, evidence)
 
         refusals, owed = await desk.state.read(read)
         first, *others = zip(terms.candidates, refusals, strict=True)
@@ -208,4 +208,4 @@ def _short(candidate: Candidate, evidence: Evidence, owed: Owed, ask: CreateOrde
 
 def _covered_hours(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
     free = free_balance(draw, evidence, owed)
-    return None if free is None or not draw.per_hour else free / draw.per_hour
+    return None if free is None or not draw.per_hour else max(ZERO, free - draw.once) / draw.per_hour

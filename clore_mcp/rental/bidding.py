@@ -172,7 +172,7 @@ class Bidding:
             active_orders=0,
         )
         refusals = check(self._desk.caps, used, wanted, self._desk.sources)
-        short = wallet_refusal(bid.draw, evidence, owed_now(tx, account))
+        short = wallet_refusal(bid.draw, evidence, owed_now(tx, account, evidence))
         unwatched = watchdog_refusal(tx, self._desk, account, relied_on=bid.enforced)
         return [*refusals, *(one for one in (short, unwatched) if one is not None)]
 

@@ -92,7 +92,7 @@ class Creating:
         if found.terms is None or found.cost is None:
             return outcomes.unavailable(attempts, " ".join(one.message for one in found.unfit))
         if found.refusals:
-            return outcomes.refused(found.refusals, attempts)
+            return outcomes.refused(found.refusals, attempts, ends=found.terms.ends)
         first = found.terms.candidates[0].server_id
         held = await self._desk.state.read(lambda tx: intents.open_on(tx, account, first))
         if held is not None:

@@ -7,12 +7,13 @@ transaction that writes the reservation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from clore_mcp.market.rates import Fees
 from clore_mcp.market.snapshot import Snapshot
-from clore_mcp.money import ZERO, Coin, plain
+from clore_mcp.money import ZERO, Coin, plain, up_to_coin
+from clore_mcp.rental.adopting import matches
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.exposure import UnknownRate, drained, shown_orders
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check, usage
@@ -24,6 +25,7 @@ from clore_mcp.state.intents import Reservation
 from clore_mcp.state.orders import Lease
 
 _DAY_SECONDS = 86_400.0
+_SENT = ("sending", "uncertain")  # whose create may have made an order that is not adopted yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def stands_against(
         refusals.append(
             Refusal("active_orders", cap, taken, Decimal(1), "the person, by ending one: Clore's own limit")
         )
-    short = wallet_refusal(draw_of(candidate, terms.hours), evidence, owed_now(tx, account))
+    short = wallet_refusal(draw_of(candidate, terms.hours), evidence, owed_now(tx, account, evidence))
     if short is not None:
         refusals.append(short)
     unwatched = watchdog_refusal(tx, desk, account)
@@ -90,7 +92,7 @@ def watchdog_refusal(tx: Tx, desk: Desk, account: str, *, relied_on: bool = Fals
 def used_now(tx: Tx, account: str, evidence: Evidence, now: float) -> Used:
     """How much of the caps is taken, by the larger of the ledger and what Clore shows. Raises UnknownRate."""
     return usage(
-        intents.reservations_open(tx, account),
+        _reserved(tx, account, evidence),
         intents.reservations_released(tx, account, now - _DAY_SECONDS),
         shown_orders(
             evidence.current.rows,
@@ -100,6 +102,23 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float) -> Used:
             api_now=evidence.api_now,
         ),
     )
+
+
+def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:
+    """What is reserved. An order that Clore shows before anybody has adopted it must not count beside its own
+    reservation: the two are tied where exactly one order fits, by the rule that adopts it."""
+    open_ = intents.reservations_open(tx, account)
+    taken = orders.all_ids(tx, account) | {one.order_id for one in open_ if one.order_id is not None}
+    rows = {row.id: row for row in (*evidence.completed.rows, *evidence.current.rows)}
+    found = []
+    for held in open_:
+        intent = intents.get(tx, held.intent_id) if held.order_id is None else None
+        fitting = matches(intent, rows.values(), taken) if intent is not None and intent.state in _SENT else []
+        if len(fitting) == 1:
+            taken.add(fitting[0].id)
+            held = replace(held, order_id=fitting[0].id)
+        found.append(held)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,21 +166,22 @@ class Owed:
         return hourly_usd * draw.hours / draw.usd_per_coin
 
 
-def owed_now(tx: Tx, account: str) -> Owed:
+def owed_now(tx: Tx, account: str, evidence: Evidence) -> Owed:
     """What this state knows to be owed."""
     leases = {lease.order_id: lease for lease in orders.active(tx, account)}
-    return Owed(leases, tuple(intents.reservations_open(tx, account)))
+    return Owed(leases, tuple(_reserved(tx, account, evidence)))
 
 
 def free_balance(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
-    """What the other orders leave of the wallet; None where Clore does not tell its balance."""
+    """What the other orders leave of the wallet, below zero where they will take more than it holds; None where Clore
+    does not tell its balance."""
     balance = evidence.wallets.balances.get(draw.coin)
     if balance is None:
         return None
     others = [row for row in evidence.current.rows if row.id != draw.order_id]
     taken = drained(draw.coin, others, owed.leases, evidence.fees, draw.hours, api_now=evidence.api_now)
     listed = {row.id for row in others} | ({draw.order_id} if draw.order_id is not None else set())
-    return max(ZERO, balance - taken - owed.unlisted(draw, listed))
+    return balance - taken - owed.unlisted(draw, listed)
 
 
 def wallet_refusal(draw: Draw, evidence: Evidence, owed: Owed) -> Refusal | None:
@@ -174,7 +194,7 @@ def wallet_refusal(draw: Draw, evidence: Evidence, owed: Owed) -> Refusal | None
     if needed <= free:
         return None
     balance = evidence.wallets.balances[coin]
-    top_up = f"{plain(round(needed - free, coin.precision + 2))} {coin.ticker}"
+    top_up = f"{plain(up_to_coin(needed - free, coin))} {coin.ticker}"
     return Refusal(
         "wallet",
         balance * rate,

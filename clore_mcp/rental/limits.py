@@ -6,7 +6,7 @@ last 24 hours really cost, plus every open reservation, whole. Orders made elsew
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -16,6 +16,9 @@ from clore_mcp.rental.caps import Caps
 from clore_mcp.state.intents import Reservation
 
 _NOT_AMOUNTS: Final = ("watchdog", "unknown_rate", "frozen")  # refusals that no number would explain
+_WORST_CASES: Final = ("usd_per_order", "usd_per_day")
+_SMALLER_FITS: Final = (*_WORST_CASES, "usd_per_hour", "wallet")
+_OPERATOR: Final = "the operator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +82,11 @@ class Refusal:
     def __str__(self) -> str:
         if self.limit in _NOT_AMOUNTS:
             return f"{self.limit}: {self.change}"
+        who = f"only to be changed by {self.change}"
         if self.limit == "active_orders":
-            return f"{self.needed} more active order, {self.used} of {self.cap} in use"
+            return f"{self.needed} more active order, {self.used} of {self.cap} in use, {who}"
         left, cap = dollars(self.left, up=False), dollars(self.cap, up=False)
-        return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left"
+        return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left, {who}"
 
 
 def usage(open_: Iterable[Reservation], released: Iterable[Reservation], at_clore: Iterable[Shown]) -> Used:
@@ -120,10 +124,26 @@ def check(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) ->
         ("active_orders", Decimal(caps.active_orders), Decimal(used.active_orders), Decimal(wanted.active_orders)),
     )
     return [
-        Refusal(name, cap, taken, needed, f"the operator, with {_variable(name)} ({sources.get(name, 'default')} now)")
+        Refusal(name, cap, taken, needed, f"{_OPERATOR}, with {_variable(name)} ({sources.get(name, 'default')} now)")
         for name, cap, taken, needed in rows
         if needed > 0 and taken + needed > cap
     ]
+
+
+def cure(refusals: Sequence[Refusal], *, ends: bool) -> str:
+    """What may help against all of these, as sentences. `ends`: something ends the order at its time; where nothing
+    does, fewer hours change no worst case."""
+    told = ""
+    if all(one.limit in _SMALLER_FITS and one.cap > 0 for one in refusals):
+        told = " Take fewer hours or a cheaper server."
+        if not ends and any(one.limit in _WORST_CASES for one in refusals):
+            told = (
+                " It counts as if nobody ended it: take a cheaper server, or let it be ended (on_end cancel, and a live"
+                " watchdog)."
+            )
+    if any(one.change.startswith(_OPERATOR) for one in refusals):
+        told += " The operator changes limits outside this chat."
+    return told
 
 
 def _variable(limit: str) -> str:

@@ -11,7 +11,7 @@ from clore_mcp.money import dollars, plain, shown, shown_up
 from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
 from clore_mcp.rental.desk import iso
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.rental.limits import Refusal
+from clore_mcp.rental.limits import Refusal, cure
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
@@ -146,16 +146,14 @@ def bid_approval_required(quote_id: str, program: str, order_id: int) -> dict[st
     }
 
 
-def refused(refusals: Sequence[Refusal], attempts: Attempts = ()) -> dict[str, Any]:
-    """A limit said no."""
+def refused(refusals: Sequence[Refusal], attempts: Attempts = (), *, ends: bool = True) -> dict[str, Any]:
+    """A limit said no. `ends`: something would have ended the order at its time."""
     names = "; ".join(str(refusal) for refusal in refusals)
-    smaller = "" if any(refusal.cap == 0 for refusal in refusals) else " Take fewer hours or a cheaper server."
     return {
         "status": "refused",
         "refusals": [refusal.as_dict() for refusal in refusals],
         "attempts": list(attempts),
-        "next": f"Over the limit: {names}. Nothing was spent.{smaller} Only the operator can change limits, outside"
-        " this chat.",
+        "next": f"Over the limit: {names}. Nothing was spent.{cure(refusals, ends=ends)}",
     }
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
 from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.limits import Refusal, Shown, Used, Wanted, check, usage
+from clore_mcp.rental.limits import Refusal, Shown, Used, Wanted, check, cure, usage
 from clore_mcp.state.intents import Reservation
 
 USD = st.decimals("0", "200", places=2)
@@ -98,13 +98,47 @@ def test_a_cap_may_be_used_to_the_last_micro_dollar_and_not_one_further() -> Non
     ("refusal", "text"),
     [
         (Refusal("usd_per_day", Decimal(100), Decimal("99.99999"), Decimal("0.421"), "x"),
-         "usd_per_day: $0.4210 needed, $0.00 of $100.00 left"),
+         "usd_per_day: $0.4210 needed, $0.00 of $100.00 left, only to be changed by x"),
         (Refusal("usd_per_day", Decimal(5), Decimal(9), Decimal(1), "x"),
-         "usd_per_day: $1.00 needed, $0.00 of $5.00 left"),
-        (Refusal("active_orders", Decimal(5), Decimal(5), Decimal(1), "x"), "1 more active order, 5 of 5 in use"),
+         "usd_per_day: $1.00 needed, $0.00 of $5.00 left, only to be changed by x"),
+        (Refusal("active_orders", Decimal(5), Decimal(5), Decimal(1), "x"),
+         "1 more active order, 5 of 5 in use, only to be changed by x"),
         (Refusal("watchdog", ZERO, ZERO, ZERO, "the operator: start one"), "watchdog: the operator: start one"),
     ],
 )  # fmt: skip
 def test_a_refusal_reads_with_what_is_left_rounded_down(refusal: Refusal, text: str) -> None:
     assert str(refusal) == text
     assert refusal.as_dict()["left"] >= 0
+
+
+def refused_by(limit: str, change: str = "the operator, with X", cap: int = 1) -> Refusal:
+    return Refusal(limit, Decimal(cap), ZERO, Decimal(2), change)
+
+
+SMALLER = " Take fewer hours or a cheaper server."
+OPERATOR = " The operator changes limits outside this chat."
+
+
+@pytest.mark.parametrize(
+    ("refusals", "ends", "told"),
+    [
+        ([refused_by("usd_per_order")], True, SMALLER + OPERATOR),
+        ([refused_by("wallet", "the person, by topping up")], True, SMALLER),
+        ([refused_by("wallet", "the person, by topping up")], False, SMALLER),
+        ([refused_by("usd_per_day"), refused_by("wallet", "the person")], True, SMALLER + OPERATOR),
+        ([refused_by("usd_per_day", cap=0)], True, OPERATOR),
+        ([refused_by("usd_per_day"), refused_by("active_orders")], True, OPERATOR),
+        ([refused_by("active_orders", "the person, by ending one")], True, ""),
+        ([refused_by("frozen", "the person")], True, ""),
+    ],
+)
+def test_what_is_said_to_help_would_help_against_all_of_the_refusals(
+    refusals: list[Refusal], ends: bool, told: str
+) -> None:
+    assert cure(refusals, ends=ends) == told
+
+
+def test_fewer_hours_are_no_cure_where_nobody_ends_the_order() -> None:
+    told = cure([refused_by("usd_per_order")], ends=False)
+    assert "fewer hours" not in told
+    assert "on_end cancel" in told
