@@ -14,14 +14,24 @@ from typing import Any, Final
 
 from clore_mcp.clore import CreateRequest
 from clore_mcp.errors import Failure
+from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import OrderType
-from clore_mcp.money import Coin, DayPrice
+from clore_mcp.money import Coin, DayPrice, plain
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
+from clore_mcp.rental.disclosure import hardware
 from clore_mcp.rental.judging import Evidence, stands_against
-from clore_mcp.rental.terms import Candidate, Terms, bid_within, reservation_margin
+from clore_mcp.rental.terms import (
+    Candidate,
+    Terms,
+    bid_within,
+    longest_hours,
+    reservation_margin,
+    unended_hours,
+    worst_hours,
+)
 from clore_mcp.state import envelopes, freezing, intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent, Reservation
@@ -179,7 +189,7 @@ class Departure:
         if held is not None:
             return Stopped(outcome=outcomes.blocked(held, desk.program))
         refusals = stands_against(tx, desk, account, evidence, errand.candidate, errand.terms)
-        return Stopped(outcome=outcomes.refused(refusals)) if refusals else None
+        return Stopped(outcome=outcomes.refused(refusals, ends=errand.terms.ends)) if refusals else None
 
     def _reserve(self, tx: Tx, evidence: Evidence, now: float) -> Intent:
         errand, candidate = self._errand, self._errand.candidate
@@ -230,6 +240,20 @@ def _taken(row: Quote | None) -> dict[str, Any]:
     return row.outcome or outcomes.in_progress(row.id)
 
 
+def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None:
+    """What a host has changed since the question, other than the price, that the yes does not cover."""
+    is_now, was = f"{listing.gpu_count}x {listing.gpu}", f"{candidate.gpu_count}x {candidate.gpu}"
+    if is_now != was:
+        return f"{hardware(is_now)} now, {hardware(was)} approved"
+    longest = longest_hours(listing)
+    if longest < terms.hours:
+        return f"rented for at most {plain(longest)} hours now, {plain(terms.hours)} approved"
+    unended = unended_hours(listing, terms.order_type)
+    if worst_hours(terms.hours, unended, ends=terms.ends) > candidate.worst_hours:
+        return f"it may run for {plain(unended)} hours now, {plain(candidate.worst_hours)} approved at worst"
+    return None
+
+
 def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decimal | dict[str, Any]:
     """The price per day to ask for: the listing's own number, or the bid; or the attempt that is not made, and why."""
     server_id, coin = candidate.server_id, Coin(candidate.coin)
@@ -238,6 +262,9 @@ def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decima
         return {"server_id": server_id, "outcome": "not_listed"}
     if listing.rented:
         return {"server_id": server_id, "outcome": "server-already-rented"}
+    changed = _changed(listing, candidate, terms)
+    if changed is not None:
+        return {"server_id": server_id, "outcome": f"listing_changed: {changed}"}
     rate = evidence.snapshot.rates.usd_per(coin)
     spot = terms.order_type is OrderType.SPOT
     listed = (listing.spot if spot else listing.on_demand).get(coin)

@@ -1,0 +1,165 @@
+"""What moves between the question and the send, and what the wallet and the list of orders can't answer for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clore_mcp.clore import OrderRow, OrdersReply
+from clore_mcp.services import Services
+from tests.guard.conftest import Processes
+from tests.guard.world import USD, Json, World, call, check_invariants, rent, wish
+
+pytestmark = pytest.mark.anyio
+
+WIDE = {"CLORE_MAX_USD_PER_ORDER": "99999", "CLORE_MAX_USD_PER_DAY": "99999", "CLORE_MAX_USD_PER_HOUR": "999"}
+UNWATCHED = {"CLORE_WATCHDOG": "off", **WIDE}
+DEAD: Json = {"specs": {"gpu": "1x NVIDIA GeForce GT 710"}, "gpu_array": ["NVIDIA GeForce GT 710"]}
+
+
+async def after_the_question(world: World, asked: Services, sends: Services, ask: Any, then: Callable[[], Any]) -> Json:
+    """A yes to what `asked` showed, carried out by another process after something moved."""
+    held = await asked.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    assert held.quote is not None, held.outcome
+    then()
+    return await sends.guard.conclude(held, ask, answer=True, caller="t")
+
+
+@pytest.mark.parametrize(
+    ("env", "more", "mrl"),
+    [
+        (UNWATCHED, {}, 1000),  # nobody ends it: it would bill a thousand hours under a reservation for 24
+        ({}, {"on_end": "notify"}, 1000),
+        ({}, {"hours": 20}, 1),  # Clore would end it after the first
+    ],
+)
+async def test_a_host_that_moves_its_limit_after_the_question_gets_no_order(
+    world: World, process: Processes, env: dict[str, str], more: Json, mrl: int
+) -> None:
+    one, two = await process(env=env), await process(env=env)
+    server_id = world.free()[0]
+    world.post(f"/servers/{server_id}", {"mrl": 24})
+    outcome = await after_the_question(
+        world, one, two, wish(server_id, **more), lambda: world.post(f"/servers/{server_id}", {"mrl": mrl})
+    )
+    assert outcome["status"] == "refused"
+    assert [one["outcome"].split(":")[0] for one in outcome["attempts"]] == ["listing_changed"]
+    assert not world.sent() and not world.reserved()
+    check_invariants(world)
+
+
+async def test_a_server_that_became_another_is_passed_over_for_the_fallback(world: World, process: Processes) -> None:
+    one, two = await process(), await process()
+    first, second = world.free()[:2]
+    ask = wish(first, fallback_server_ids=[second])
+    outcome = await after_the_question(world, one, two, ask, lambda: world.post(f"/servers/{first}", DEAD))
+    assert (outcome["status"], outcome["server_id"]) == ("created", second)
+    assert outcome["attempts"][0]["outcome"].startswith("listing_changed: 1x GT 710 now, ")
+    assert len(world.sent()) == 1
+    check_invariants(world)
+
+
+async def test_a_spot_order_that_nobody_ends_counts_far_beyond_its_hosts_limit(
+    world: World, process: Processes
+) -> None:
+    services = await process(env=UNWATCHED)
+    server_id = world.free()[0]
+    world.post(f"/servers/{server_id}", {"mrl": 3})
+    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
+    outcome = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)
+    world.advance(24 * 3600)
+    [order] = world.active()
+    assert order["total"] <= outcome["reserved_usd"]
+
+
+async def test_a_spot_order_that_nobody_ends_is_above_the_usual_cap_and_the_answer_says_why(
+    world: World, services: Services
+) -> None:
+    server_id = world.free()[0]
+    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
+    outcome = await call(services, wish(server_id, order_type="spot", bid_usd_per_hour=bid, on_end="notify"))
+    assert outcome["status"] == "refused"
+    assert "as if nobody ended it" in outcome["next"] and "on_end cancel" in outcome["next"]
+    assert not world.rows("SELECT * FROM quotes"), "nobody was asked"
+
+
+async def test_the_top_up_that_is_named_is_enough_where_other_orders_drain_more_than_there_is(
+    world: World, process: Processes
+) -> None:
+    services = await process(env=WIDE)
+    first, second, third = world.free()[:3]
+    world.rent_elsewhere(first)
+    world.rent_elsewhere(second)
+    world.advance(5)
+    world.post("/wallets", {"balances": {USD: 1.0}})
+    services.desk.readings.changed()
+    outcome = await call(services, wish(third, hours=20))
+    [refusal] = outcome["refusals"]
+    assert refusal["change"] in outcome["next"], "what the model reads first names the cure"
+    assert "operator" not in outcome["next"], "no cap stands against it"
+    top_up = float(refusal["change"].split("topping up ")[1].split()[0])
+    world.post("/wallets", {"balances": {USD: 1.0 + top_up + 0.01}})  # and a cent for the minutes since
+    services.desk.readings.changed()
+    assert (await call(services, wish(third, hours=20)))["status"] == "created"
+
+
+async def test_the_hours_that_a_wallet_covers_leave_room_for_the_creation_fee(world: World, services: Services) -> None:
+    server_id = world.free()[0]
+    hourly = world.price(server_id) / 24 * 1.05
+    for balance, hours in ((hourly * 2 + 0.1, 2.0), (0.05, 0.0)):
+        world.post("/wallets", {"balances": {USD: balance}})
+        services.desk.readings.changed()
+        found = await services.appraiser.appraise(wish(server_id, hours=2))
+        assert found.wallet_covers_hours is not None
+        assert float(found.wallet_covers_hours) == pytest.approx(hours, abs=1e-6)
+
+
+def altered(monkeypatch: pytest.MonkeyPatch, services: Services, change: Callable[[OrdersReply], OrdersReply]) -> None:
+    """Every list of orders that this process reads from now on is another."""
+    client = services.desk.client
+    listed = client.my_orders
+
+    async def my_orders(**how: Any) -> OrdersReply:
+        return change(await listed(**how))
+
+    monkeypatch.setattr(client, "my_orders", my_orders)
+    services.desk.readings.changed()
+
+
+@pytest.mark.parametrize("part", ["price", "currency"])
+async def test_nothing_is_rented_beside_an_order_that_nobody_can_price(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    elsewhere, server_id = world.free()[:2]
+    world.rent_elsewhere(elsewhere)
+    world.advance(10)
+
+    def unpriced(row: OrderRow) -> OrderRow:
+        return row.model_copy(update={part: None})
+
+    altered(monkeypatch, services, lambda reply: replace(reply, rows=[unpriced(row) for row in reply.rows]))
+    outcome = await call(services, wish(server_id))
+    assert [refusal["limit"] for refusal in outcome["refusals"]] == ["unknown_rate"]
+    assert not world.sent()
+
+
+async def test_a_list_that_can_not_be_read_whole_lets_nothing_leave(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = wish(world.free()[0])
+    outcome = await after_the_question(
+        world,
+        services,
+        services,
+        ask,
+        lambda: altered(monkeypatch, services, lambda reply: replace(reply, dropped=1)),
+    )
+    assert outcome["status"] == "failed" and "can't be read" in outcome["next"]
+    assert not world.sent() and not world.reserved()
+    monkeypatch.undo()
+    services.desk.readings.changed()
+    assert (await call(services, ask, caller="t"))["status"] == "created"
+    assert len(world.rows("SELECT * FROM quotes")) == 1, "the question was still open"
