@@ -28,6 +28,10 @@ _BUSY_SECONDS: Final = 5.0
 _OPEN_TRIES: Final = 40  # eight processes switching a new file to WAL at once: 3 of 200 opens failed without a retry
 FILE_NAME: Final = "state.sqlite3"
 CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time; more ahead of now is from the future
+_NO_WAL: Final = (
+    "it has no write-ahead log (SQLite says: {mode}), as on network folders; set CLORE_STATE_DIR to a folder on a local"
+    " disk"
+)
 
 Row = sqlite3.Row
 
@@ -171,8 +175,11 @@ class Database:
             )
             connection.row_factory = sqlite3.Row
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                if mode != "wal":  # no two processes could share it
+                    raise sqlite3.OperationalError(_NO_WAL.format(mode=mode))
                 connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves rows in the drive's own cache
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE slips past the ledger's
                 _migrate(connection)
