@@ -16,6 +16,7 @@ from clore_mcp.clore import CloreClient, Gaps, ProcessPacer
 from clore_mcp.errors import Failure
 from clore_mcp.market.snapshot import Market
 from clore_mcp.rental.adopting import Adopting
+from clore_mcp.rental.apiclock import ApiClock
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.bidding import Bidding
@@ -25,6 +26,7 @@ from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk, Patience
 from clore_mcp.rental.guard import Guard, Verb
+from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.leases import Keeper
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.readings import Readings
@@ -92,9 +94,11 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
     )
     market = Market(client.marketplace, time.time)
     key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
-    readings = Readings(client, market, time.time, (settings.api_url, key_digest))
+    state = Database(settings.state_dir)
+    identity = Identity(state, settings.api_url, key_digest)
+    readings = Readings(client, market, ApiClock(time.time, time.monotonic), identity)
     desk = Desk(
-        state=Database(settings.state_dir),
+        state=state,
         client=client,
         readings=readings,
         caps=settings.limits,

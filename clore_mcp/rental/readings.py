@@ -6,8 +6,7 @@ Every reading costs one of the account's one request a second, so callers say ho
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -15,10 +14,14 @@ from typing import Final
 from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
 from clore_mcp.clore.fresh import Fresh
 from clore_mcp.clore.models import SpotBook, Wallet
-from clore_mcp.errors import CloreError, NotJson
+from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, NotJson
 from clore_mcp.market.rates import Fees, coin_rates, read_fees
 from clore_mcp.market.snapshot import Market, Snapshot, with_rates
 from clore_mcp.money import Coin
+from clore_mcp.rental.apiclock import ApiClock
+from clore_mcp.rental.identity import Identity
+
+log = logging.getLogger(__name__)
 
 EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
 BROWSING_AGE: Final = 60.0
@@ -56,17 +59,15 @@ class Wallets:
 
 
 class Readings:
-    """The account at Clore. `clock` gives unix seconds of this machine; `origin` names the API URL and the key."""
+    """The account at Clore. `api_clock` keeps Clore's time; `identity` knows whose account this is."""
 
-    def __init__(
-        self, client: CloreClient, market: Market, clock: Callable[[], float], origin: tuple[str, str]
-    ) -> None:
+    def __init__(self, client: CloreClient, market: Market, api_clock: ApiClock, identity: Identity) -> None:
         self.client = client
         self.market = market
-        self._api_url, self._key_digest = origin
-        self._clock = clock
+        self.api_clock = api_clock
+        self._identity = identity
+        self._clock = clock = api_clock.wall
         self._account: str | None = None
-        self._ahead = 0.0
         self._book_rates: dict[Coin, Decimal] = {}
         self._wallets = Fresh(self._fetch_wallets, clock)
         self._fees = Fresh(self._fetch_fees, clock)
@@ -74,16 +75,31 @@ class Readings:
         self._completed = Fresh(lambda: self._fetch_orders(completed=True, urgent=False), clock)
 
     async def account(self) -> str:
-        """Which account this is: its API URL and deposit addresses (or its key) as a digest. Rows belong to it."""
+        """Which account this is, by its deposit addresses; by its key where Clore does not tell them. Rows belong to
+        it. Raises CloreError."""
         if self._account is None:
-            wallets = await self._wallets.get(_FEES_AGE)
-            if wallets.unreadable:  # with an address less it would be another account, without its leases
-                self._wallets.forget()
-                raise NotJson("Clore's list of wallets could not be read whole, so the account is not certain.")
-            addresses = sorted(row.deposit for row in wallets.rows if row.deposit)
-            who = "|".join(addresses) or self._key_digest
-            self._account = hashlib.sha256(f"{self._api_url}|{who}".encode()).hexdigest()[:16]
+            try:
+                addresses = await self._addresses()
+            except (NoApiKey, InvalidApiKey):
+                raise
+            except CloreError as error:
+                known = await self._identity.of_key()
+                if known is None:
+                    raise
+                log.warning("the account is known by its key alone: %s", error.message)
+                return known
+            account, certain = await self._identity.of(addresses)
+            if not certain:  # asked again as soon as the state can be used
+                return account
+            self._account = account
         return self._account
+
+    async def _addresses(self) -> list[str]:
+        wallets = await self._wallets.get(_FEES_AGE)
+        if wallets.unreadable:  # with no address that is known it would be another account, without its leases
+            self._wallets.forget()
+            raise NotJson("Clore's list of wallets could not be read whole, so the account is not certain.")
+        return [row.deposit for row in wallets.rows if row.deposit]
 
     async def snapshot(self, max_age_seconds: float = BROWSING_AGE) -> Snapshot:
         """The marketplace."""
@@ -145,8 +161,8 @@ class Readings:
         self._current.forget()
 
     def api_now(self) -> float:
-        """Clore's clock: this machine's, corrected by the last reply that carried a date."""
-        return self._clock() + self._ahead
+        """Clore's clock, unix seconds."""
+        return self.api_clock.now()
 
     async def _fetch_wallets(self) -> Wallets:
         rows = await self.client.wallets()
@@ -160,7 +176,5 @@ class Readings:
 
     async def _fetch_orders(self, *, completed: bool, urgent: bool) -> Orders:
         reply: OrdersReply = await self.client.my_orders(completed=completed, urgent=urgent)
-        now = self._clock()
-        if reply.api_time is not None:
-            self._ahead = reply.api_time - now
-        return Orders(reply.rows, reply.dropped, reply.limit, now, reply.api_time)
+        self.api_clock.hear(reply.api_time)
+        return Orders(reply.rows, reply.dropped, reply.limit, self._clock(), reply.api_time)

@@ -157,4 +157,14 @@ MIGRATIONS: Final = (
     ALTER TABLE quotes ADD COLUMN wish TEXT NOT NULL DEFAULT '';
     ALTER TABLE quotes ADD COLUMN envelope_id TEXT;
     """,
+    """
+    -- What an account is known by: digests of its deposit addresses and keys, each with the API URL.
+    CREATE TABLE accounts (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL CHECK (kind IN ('address', 'key')),
+        name TEXT NOT NULL,
+        account TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX accounts_by_name ON accounts (name);
+    """,
 )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from clore_mcp.clore import Rows, ServerRow, SpotBook, Wallet
 from clore_mcp.errors import NotJson, TimedOut
 from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin
+from clore_mcp.rental.apiclock import ApiClock
+from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.readings import Readings
+from clore_mcp.state.database import FILE_NAME, Database
 
 
 class Source:
@@ -36,8 +41,10 @@ class Source:
         raise self._book or AssertionError("nobody asked for a book")
 
 
-def readings(source: Any) -> Readings:
-    return Readings(source, Market(source.marketplace, lambda: 0.0), lambda: 0.0, ("https://api.invalid/v1", "digest"))
+def readings(source: Any, folder: Path = Path("/nonexistent"), key: str = "digest") -> Readings:
+    identity = Identity(Database(folder), "https://api.invalid/v1", key)
+    clock = ApiClock(lambda: 0.0, lambda: 0.0)
+    return Readings(source, Market(source.marketplace, lambda: 0.0), clock, identity)
 
 
 @pytest.mark.anyio
@@ -48,6 +55,71 @@ async def test_wallets_that_cannot_be_read_whole_name_no_account() -> None:
     with pytest.raises(NotJson):
         await odd.account()
     assert await odd.account() == whole, "nothing wrong was remembered"
+
+
+def wallets(*deposits: str | None) -> Source:
+    return Source([Rows([Wallet(name="bitcoin", deposit=deposit) for deposit in deposits])])
+
+
+async def known(folder: Path, source: Source, key: str = "digest") -> str:
+    """The account as a process that starts now sees it."""
+    await Database(folder).write(lambda tx: None)
+    return await readings(source, folder, key).account()
+
+
+@pytest.mark.anyio
+async def test_an_account_stays_itself_with_more_wallets_fewer_wallets_and_another_key(tmp_path: Path) -> None:
+    first = await known(tmp_path, wallets("a", "b"))
+    assert first == await readings(wallets("a", "b")).account(), "the name that earlier versions gave it"
+    assert await known(tmp_path, wallets("a", "b", "c")) == first
+    assert await known(tmp_path, wallets("c"), key="rotated") == first
+    other = await known(tmp_path, wallets("d"), key="theirs")
+    assert other != first
+    assert await known(tmp_path, wallets("d", "e"), key="theirs") == other
+    assert await known(tmp_path, wallets("c")) == first
+
+
+@pytest.mark.anyio
+async def test_an_account_without_addresses_is_known_by_its_key_until_it_gets_one(tmp_path: Path) -> None:
+    first = await known(tmp_path, wallets(None))
+    assert await known(tmp_path, wallets("a")) == first
+    assert await known(tmp_path, wallets("a"), key="rotated") == first
+    assert await known(tmp_path, wallets("b")) != first, "the same key, and none of the addresses: the sandbox anew"
+
+
+@pytest.mark.anyio
+async def test_of_two_accounts_that_look_like_one_the_older_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = await known(tmp_path, wallets("a")), await known(tmp_path, wallets("b"), key="theirs")
+    assert first != second
+    assert await known(tmp_path, wallets("b", "a")) == first
+    assert "the oldest counts" in caplog.text
+    assert await known(tmp_path, wallets("b"), key="theirs") == second, "no address changes hands"
+
+
+@pytest.mark.anyio
+async def test_the_key_tells_the_account_where_the_wallets_cannot_be_read(tmp_path: Path) -> None:
+    first = await known(tmp_path, wallets("a"))
+    torn = [Rows([Wallet(name="bitcoin", deposit="b")], dropped=1)]
+    assert await known(tmp_path, Source(torn)) == first
+    with pytest.raises(NotJson):
+        await known(tmp_path, Source(torn), key="never seen")
+
+
+@pytest.mark.anyio
+async def test_a_state_that_cannot_be_used_names_the_account_all_the_same(tmp_path: Path) -> None:
+    whole = await readings(wallets("a")).account()
+    (tmp_path / FILE_NAME).write_bytes(b"garbage" * 1000)
+    assert await readings(wallets("a"), tmp_path).account() == whole
+
+
+def test_addresses_are_kept_as_digests_alone(tmp_path: Path) -> None:
+    anyio.run(known, tmp_path, wallets("a-deposit-address"), "a-key-digest")
+    rows = Database(tmp_path).read_now(lambda tx: [tuple(row) for row in tx.all("SELECT * FROM accounts")])
+    assert len(rows) == 2
+    assert "a-deposit-address" not in str(rows)
+    assert "a-key-digest" not in str(rows)
 
 
 @pytest.mark.anyio
