@@ -98,7 +98,7 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
 
 def _tell_ended(step: Ended, prefix: str) -> None:
     if step.proven:
-        cost = (step.outcome or {}).get("receipt")
+        cost = step.outcome.get("receipt")
         say(f"Order {step.order_id} ended. {receipt(cost) if cost else 'What it cost is not known.'}", hang=2)
         return
     why = f"{step.failure.message} {step.failure.hint}" if step.failure else "Clore does not show it as ended."

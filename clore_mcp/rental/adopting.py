@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from math import ceil
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.exposure import above, names_coin
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state import freezing, intents, orders, quotes
 from clore_mcp.state.database import Tx
@@ -32,7 +32,6 @@ ADOPTABLE: Final = ("sending", "uncertain", "failed")
 _OLDER_SECONDS: Final = 120
 _YOUNGER_SECONDS: Final = 900
 _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
-_FLOAT_NOISE: Final = Decimal("1e-9")
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,27 +260,15 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
 
 def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
     """What stands against an order that runs already; None when it may stay."""
-    if above(row, candidate):
+    if above(row, candidate.coin, candidate.ceiling_per_day):
         return Unwanted("above_ceiling", outcomes.above_ceiling(row, candidate))
     if freezing.frozen(tx) is not None:
         return Unwanted("frozen", f"{outcomes.FROZEN} This order was on its way then.")
     return None
 
 
-def above(row: OrderRow, candidate: Candidate) -> bool:
-    """Whether Clore made the order dearer than approved, or in another coin: one that nobody knows may be worth
-    anything, and a person's word can bring any here."""
-    if _names_coin(row) and Coin.parse(row.currency or "") is not candidate.coin:
-        return True
-    return row.price is not None and row.price > candidate.ceiling_per_day * (1 + _FLOAT_NOISE)
-
-
-def _names_coin(row: OrderRow) -> bool:
-    return bool((row.currency or "").strip())
-
-
 def _says_price(row: OrderRow) -> bool:
-    return row.price is not None and _names_coin(row)
+    return row.price is not None and names_coin(row)
 
 
 def _same_image(listed: str | None, wanted: str) -> bool:

@@ -10,7 +10,7 @@ read, the receipt or the proof is missing, never the end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from math import ceil
 from typing import Any, Final, TypeVar
@@ -18,25 +18,24 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, Refused, StateUnavailable
+from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.market.rates import Rates
-from clore_mcp.money import ZERO, Coin, shown
+from clore_mcp.money import Coin, shown
+from clore_mcp.rental import cancels
+from clore_mcp.rental.cancels import Sent
 from clore_mcp.rental.desk import Desk
-from clore_mcp.rental.exposure import Bill, bill, usd_per_hour
+from clore_mcp.rental.exposure import Bill, above, bill, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
 from clore_mcp.state import intents, orders
 from clore_mcp.state.database import Tx
 from clore_mcp.state.orders import Lease
-from clore_mcp.text import clean
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 UNKNOWN_ACCOUNT: Final = "unknown"  # the rows of a cancel while Clore does not say whose key this is
 _PRICING_SECONDS: Final = 8.0  # prices decorate what is said about an end; it does not wait long for them
-_LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
 _COST_UNKNOWN: Final = " What it cost is not known: nobody says what its coin is worth."
-_AGAIN_AFTER_LOOKS: Final = 3  # still listed as running after so many looks: ask again
 
 
 async def account_for(desk: Desk, order_id: int) -> str:
@@ -61,21 +60,19 @@ class Closing:
 
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> dict[str, Any]:
         """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`."""
-        desk = self._desk
-        account = await account_for(desk, order_id)
-        api_now = int(desk.readings.api_now())
+        account = await account_for(self._desk, order_id)
+        sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
+        [outcome] = await self.prove(sent)
+        return {**outcome, **await self.still_running()}
 
-        def write(tx: Tx) -> None:
-            orders.cut(tx, account, order_id, api_now)
-            desk.note(tx, "cancel_sent", caller, account, order_id=order_id, why=why, issue=clean(issue or "", 200))
-
-        await self._try_write(write)
-        trouble = await self._send(order_id, issue)
-        row = await self._prove(order_id, issue)
-        desk.readings.changed()
-        if row is None:
-            return await self._unverified(account, order_id, caller, trouble)
-        return await self._gone(account, row, caller)
+    async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
+        """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
+        gone = await cancels.look_until_gone(self._desk, sent)
+        self._desk.readings.changed()
+        return [
+            await (self._gone(one, gone[one.order_id]) if one.order_id in gone else self._unverified(one))
+            for one in sent
+        ]
 
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
         """Hold the orders made here against what Clore lists; those proven gone are closed with their cost."""
@@ -87,6 +84,7 @@ class Closing:
         if back:
             await desk.state.write(lambda tx: orders.seen_again(tx, account, back))
         await self._reopen_listed(account, listed, current.at)
+        await self._end_dearer(leases, current)
         if not missing or current.unreadable:
             return
         completed = completed or await desk.readings.completed(BROWSING_AGE)
@@ -94,6 +92,35 @@ class Closing:
             row = completed.find(lease.order_id)
             if row is not None or not completed.unreadable:
                 await self._reconcile_missing(account, lease, current, row)
+
+    async def _end_dearer(self, leases: Sequence[Lease], current: Orders) -> None:
+        """Clore may tell the price of an order late: above what was approved, the order ends as it would have at once.
+        Without a right to act here (read-only), its lease ends, and whoever keeps leases sees to it."""
+        desk, api_now = self._desk, self._desk.readings.api_now()
+        rows = {row.id: row for row in current.rows if not row.expired and not row.spot}
+        dearer = [
+            lease
+            for lease in leases
+            if lease.order_id in rows
+            and (lease.ends_api_at > api_now or lease.on_end != "cancel")  # else its end is under way
+            and above(rows[lease.order_id], Coin(lease.coin), lease.ceiling_native)
+        ]
+        if not dearer:
+            return
+
+        def write(tx: Tx) -> None:
+            for lease in dearer:
+                row = rows[lease.order_id]
+                orders.cut(tx, lease.account, lease.order_id, int(api_now))
+                desk.note(
+                    tx, "above_ceiling", "clore-mcp", lease.account, order_id=lease.order_id, intent_id=lease.intent_id,
+                    price_per_day=str(row.price), coin=row.currency, ceiling_per_day=str(lease.ceiling_native),
+                )  # fmt: skip
+
+        await cancels.try_write(desk, write)
+        if desk.acts:
+            targets = [(lease.account, lease.order_id) for lease in dearer]
+            await self.prove(await cancels.send(desk, targets, caller="clore-mcp", why="above_ceiling"))
 
     async def _reopen_listed(self, account: str, listed: set[int], seen_at: float) -> None:
         """What counted as gone unseen and is listed again runs: it gets its reservation and its end back."""
@@ -135,51 +162,21 @@ class Closing:
         by_clore = seen.api_at - missed if seen.api_at is not None and missed is not None else absence
         return seen.at - (lease.missed_at or 0) >= absence and by_clore >= absence
 
-    async def _send(self, order_id: int, issue: str | None) -> CloreError | None:
-        try:
-            await self._desk.client.cancel_order(order_id, issue)
-        except Refused as error:
-            return error  # also Clore's answer for an order that has ended: the look decides
-        except CloreError as error:
-            return error
-        return None
-
-    async def _prove(self, order_id: int, issue: str | None) -> OrderRow | None:
-        """The order's row once it is expired, or None when the patience runs out first."""
-        desk = self._desk
-        give_up_at = desk.monotonic() + desk.patience.proof
-        looks = 0
-        while True:
-            try:
-                seen = await desk.readings.look(completed=True)
-            except CloreError:
-                row = None
-            else:
-                row = seen.find(order_id)
-                looks += 1
-            if row is not None and row.expired:
-                return row
-            pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES) - 1)]
-            if desk.monotonic() + pause > give_up_at:
-                return None
-            if row is not None and looks % _AGAIN_AFTER_LOOKS == 0:
-                await self._send(order_id, issue)
-            await anyio.sleep(pause)
-
-    async def _gone(self, account: str, row: OrderRow, caller: str) -> dict[str, Any]:
-        desk = self._desk
+    async def _gone(self, one: Sent, row: OrderRow) -> dict[str, Any]:
+        desk, account = self._desk, one.account
         lease = await self._try_read(lambda tx: orders.get(tx, account, row.id))
         final = await self.bill(row, lease)
         receipt = {} if final is None else {"receipt": final.as_dict()}
         if lease is not None and final is not None:
             await self.close(lease, final, "cancelled")
         else:
-            await self._try_write(lambda tx: desk.note(tx, "cancelled", caller, account, order_id=row.id, **receipt))
+            await cancels.try_write(
+                self._desk, lambda tx: desk.note(tx, "cancelled", one.caller, account, order_id=row.id, **receipt)
+            )
         return {
             "status": "cancelled",
             "order_id": row.id,
             **receipt,
-            **await self.still_running(),
             "next": f"The meter has stopped; nothing more to do.{'' if receipt else _COST_UNKNOWN}",
         }
 
@@ -190,32 +187,31 @@ class Closing:
         except StateUnavailable as error:
             log.warning("the end of order %s could not be recorded: %s", lease.order_id, error.message)
 
-    async def _unverified(self, account: str, order_id: int, caller: str, trouble: CloreError | None) -> dict[str, Any]:
-        desk = self._desk
-        said = trouble.message if trouble else "Clore took the cancel"
-        await self._try_write(
-            lambda tx: desk.note(tx, "cancel_unverified", caller, account, order_id=order_id, said=said)
-        )
+    async def _unverified(self, one: Sent) -> dict[str, Any]:
+        def write(tx: Tx) -> None:
+            self._desk.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
+
+        await cancels.try_write(self._desk, write)
         return {
             "status": "unverified",
-            "order_id": order_id,
-            **await self.still_running(),
-            "next": f"Still billing as far as is known: {said}, but the order does not show as ended. Call"
+            "order_id": one.order_id,
+            "next": f"Still billing as far as is known: {one.said}, but the order does not show as ended. Call"
             " cancel_order again in a minute; if it stays, ask the person to cancel it on clore.ai.",
         }
 
     async def still_running(self) -> dict[str, Any]:
-        """What else costs money now, for an answer; nothing when Clore can't be asked."""
+        """What else costs money now, for an answer; nothing when Clore can't be asked, no price where none is known."""
         readings = self._desk.readings
         try:
             seen = await readings.orders()
         except CloreError:
             return {}
         fees, rates = await readings.fees(), await self.rates()
-        rows = [row for row in seen.rows if not row.expired]
+        hourly = {row.id: usd_per_hour(row, fees, rates) for row in seen.rows if not row.expired}
         return {
             "still_running": [
-                {"order_id": row.id, "usd_per_hour": shown(usd_per_hour(row, fees, rates) or ZERO)} for row in rows
+                {"order_id": order_id, **({} if usd is None else {"usd_per_hour": shown(usd)})}
+                for order_id, usd in hourly.items()
             ]
         }
 
@@ -233,12 +229,6 @@ class Closing:
         readings = self._desk.readings
         found = bill(row, await readings.fees(), await self.rates(), api_now=readings.api_now(), lease=lease)
         return found if found.priced else None
-
-    async def _try_write(self, work: Callable[[Tx], None]) -> None:
-        try:
-            await self._desk.state.write(work)
-        except StateUnavailable as error:
-            log.warning("a cancel goes on without its record: %s", error.message)
 
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
         try:

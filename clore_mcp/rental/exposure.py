@@ -18,6 +18,7 @@ from clore_mcp.rental.limits import Shown
 from clore_mcp.state.orders import Lease
 
 CREATION_FEE_AFTER_SECONDS: Final = 600
+_FLOAT_NOISE: Final = Decimal("1e-9")
 
 
 class UnknownRate(Exception):
@@ -65,6 +66,19 @@ def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
     if coin is None or rate is None or row.price is None:
         return None
     return DayPrice(row.price, coin).usd_per_hour(rate) * (1 + fees.fraction(order_type_of(row), coin))
+
+
+def above(row: OrderRow, coin: Coin, ceiling_per_day: Decimal) -> bool:
+    """Whether an order is dearer than approved, as far as its price is told, or in another coin: one that nobody knows
+    may be worth anything, and a person's word can bring any here."""
+    if names_coin(row) and Coin.parse(row.currency or "") is not coin:
+        return True
+    return row.price is not None and row.price > ceiling_per_day * (1 + _FLOAT_NOISE)
+
+
+def names_coin(row: OrderRow) -> bool:
+    """Whether the row tells a coin, known or not."""
+    return bool((row.currency or "").strip())
 
 
 def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Lease | None = None) -> Bill:

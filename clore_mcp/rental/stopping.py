@@ -7,7 +7,7 @@ its order while the freeze holds cancels it at once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ import anyio
 
 from clore_mcp.errors import CloreError, Failure
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import cancels, outcomes
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.settling import Settling
@@ -42,16 +42,16 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One order and what came of its cancel: an outcome, or the failure that kept it from being sent."""
+    """One order, what came of its cancel, and what Clore said against it, if anything."""
 
     order_id: int
-    outcome: dict[str, Any] | None = None
+    outcome: dict[str, Any]
     failure: Failure | None = None
 
     @property
     def proven(self) -> bool:
         """Whether it is known to bill no more."""
-        return self.outcome is not None and self.outcome["status"] == "cancelled"
+        return bool(self.outcome["status"] == "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +102,16 @@ class Stopping:
         )
 
     async def end_all(self, *, by: str, patience_seconds: float = _SETTLE_SECONDS) -> AsyncIterator[Ended | OnItsWay]:
-        """Cancel one after the other, and what is still on its way once it shows; tell of each as it happens. The last
-        word is `OnItsWay` when some create is not settled after all."""
+        """Cancel all at once, and what is still on its way once it shows; tell of each as it is known. The last word is
+        `OnItsWay` when some create is not settled after all."""
         desk, tried = self._desk, set[int]()
         give_up_at = desk.monotonic() + patience_seconds
         told: tuple[Intent, ...] = ()
         while True:
-            for lease in await self.running():
-                if lease.order_id not in tried:
-                    tried.add(lease.order_id)
-                    yield await self._end(lease.order_id, by)
+            found = [lease for lease in await self.running() if lease.order_id not in tried]
+            tried.update(lease.order_id for lease in found)
+            for ended in await self._end(found, by):
+                yield ended
             left = tuple(await desk.state.read(intents.sent_anywhere))
             over = desk.monotonic() >= give_up_at or all(intent.state == "uncertain" for intent in left)
             if left != told or (left and over):
@@ -122,12 +122,14 @@ class Stopping:
             await anyio.sleep(_LOOK_PAUSE_SECONDS)
             await self._settle()
 
-    async def _end(self, order_id: int, by: str) -> Ended:
-        """A failure leaves the others their turn."""
-        try:
-            return Ended(order_id, await self._closing.cancel(order_id, issue=None, caller=by, why="stop"))
-        except Failure as failure:
-            return Ended(order_id, failure=failure)
+    async def _end(self, leases: Sequence[Lease], by: str) -> list[Ended]:
+        """Every cancel leaves before the first is proven."""
+        if not leases:
+            return []
+        targets = [(lease.account, lease.order_id) for lease in leases]
+        sent = await cancels.send(self._desk, targets, caller=by, why="stop")
+        outcomes_ = await self._closing.prove(sent)
+        return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes_, strict=True)]
 
     async def _settle(self) -> None:
         account = await self._account()

@@ -145,7 +145,7 @@ class Running(Answer):
     """An order that still costs money."""
 
     order_id: int
-    usd_per_hour: float
+    usd_per_hour: float | None = None
 
 
 class CancelAnswer(Answer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from clore_mcp.rental.stopping import Ended, Frozen, OnItsWay
 from clore_mcp.services import Services
 from clore_mcp.state import freezing
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, check_invariants, rent, wish
+from tests.guard.world import World, call, check_invariants, patient, rent, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -47,6 +48,26 @@ async def test_everything_made_here_ends_and_no_process_rents_any_more(world: Wo
     await first.desk.state.write(lambda tx: stopping.lift(tx, by="ann", now=time.time()))
     await rent(second, world.free()[-1])
     assert [step for step in world.steps() if step in ("frozen", "lifted")] == ["frozen", "lifted"]
+
+
+async def test_the_brake_sends_every_cancel_before_it_proves_one(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = await process(patient(proof=5.0))
+    for server_id in world.free()[:3]:
+        await rent(services, server_id)
+    await freeze(services)
+    gone, look = set[int](), services.desk.readings.look
+
+    async def slow(**asked: Any) -> Any:
+        gone.add(3 - len(world.active()))
+        return await look(**asked)
+
+    monkeypatch.setattr(services.desk.readings, "look", slow)
+    steps = await end_all(services)
+    assert gone == {3}, "the first look for a proof comes after the last cancel"
+    assert all(step.proven for step in steps if isinstance(step, Ended))
+    assert not world.active()
 
 
 async def test_a_yes_that_was_given_before_is_not_used_after(world: World, services: Services) -> None:

@@ -1,0 +1,121 @@
+"""Cancels leave: the record before, every one that is due at once, and a look until each is proven gone.
+
+A cancel changes nothing when it is sent twice. It needs `/cancel_order` and nothing else: where the state can't be
+written, the record is missing, never the end.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
+from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.readings import Orders
+from clore_mcp.state import orders
+from clore_mcp.state.database import Tx
+from clore_mcp.text import clean
+
+log = logging.getLogger(__name__)
+
+_LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
+_AGAIN_AFTER_LOOKS: Final = 3  # not proven gone after so many looks: ask again
+_ISSUE_NOTED: Final = 200  # characters of it, in the ledger
+
+
+@dataclass(slots=True)
+class Sent:
+    """A cancel that left, and the failure that it met, if any. It may leave again."""
+
+    account: str
+    order_id: int
+    issue: str | None
+    caller: str
+    trouble: Failure | None = None
+
+    @property
+    def said(self) -> str:
+        """What came back."""
+        return self.trouble.message if self.trouble else "Clore took the cancel"
+
+
+async def send(
+    desk: Desk, targets: Iterable[tuple[str, int]], *, issue: str | None = None, caller: str, why: str
+) -> list[Sent]:
+    """Cancel orders (account, order id) without looking what becomes of it; none waits for another's reply."""
+    sent = [Sent(account, order_id, issue, caller) for account, order_id in targets]
+    await _send(desk, sent, why)
+    return sent
+
+
+async def look_until_gone(desk: Desk, sent: Sequence[Sent]) -> dict[int, OrderRow]:
+    """The rows of those that have expired when all have, or the patience is over. Until then a cancel is sent again
+    while anything speaks against its having worked, or nothing can be read that speaks for it."""
+    give_up_at = desk.monotonic() + desk.patience.proof
+    gone: dict[int, OrderRow] = {}
+    looks = 0
+    while True:
+        seen = await _look(desk)
+        looks += 1
+        rows = {row.id: row for row in seen.rows} if seen else {}
+        gone.update({row.id: row for row in rows.values() if row.expired})
+        left = [one for one in sent if one.order_id not in gone]
+        doubtful = [one for one in left if one.trouble or one.order_id in rows or not seen or seen.unreadable]
+        if doubtful and (looks % _AGAIN_AFTER_LOOKS == 0 or (seen is None and any(one.trouble for one in left))):
+            await _send(desk, doubtful, "it is not proven gone")
+        pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES)) - 1]
+        if not left or desk.monotonic() + pause > give_up_at:
+            return gone
+        await anyio.sleep(pause)
+
+
+async def try_write(desk: Desk, work: Callable[[Tx], None]) -> None:
+    """Record something about an end, if the state can be used."""
+    try:
+        await desk.state.write(work)
+    except StateUnavailable as error:
+        log.warning("a cancel goes on without its record: %s", error.message)
+
+
+async def _send(desk: Desk, sent: Sequence[Sent], why: str) -> None:
+    """Each is in the ledger before it leaves, its lease over, and then what came back."""
+    api_now = int(desk.readings.api_now())
+
+    def leaving(tx: Tx) -> None:
+        for one in sent:
+            orders.cut(tx, one.account, one.order_id, api_now)
+            issue = clean(one.issue or "", _ISSUE_NOTED)
+            desk.note(tx, "cancel_sent", one.caller, one.account, order_id=one.order_id, why=why, issue=issue)
+
+    def answered(tx: Tx) -> None:
+        for one in sent:
+            desk.note(tx, "cancel_answered", one.caller, one.account, order_id=one.order_id, said=one.said)
+
+    await try_write(desk, leaving)
+    async with anyio.create_task_group() as tasks:
+        for one in sent:
+            tasks.start_soon(_send_one, desk, one)
+    await try_write(desk, answered)
+
+
+async def _send_one(desk: Desk, one: Sent) -> None:
+    try:
+        await desk.client.cancel_order(one.order_id, one.issue)
+    except Failure as error:  # a refusal too: it is also Clore's answer for an order that has ended
+        one.trouble = error
+    except Exception as error:  # whatever breaks here must not stop the other cancels
+        one.trouble = Unclear(f"The cancel broke off ({type(error).__name__}).", spent=Spent.UNKNOWN)
+    else:
+        one.trouble = None
+
+
+async def _look(desk: Desk) -> Orders | None:
+    try:
+        return await desk.readings.look(completed=True)
+    except CloreError:
+        return None
