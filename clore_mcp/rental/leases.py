@@ -1,18 +1,23 @@
 """Ends leases while this process runs: its heartbeat says so, and its absence makes every reservation longer.
 
-Lease time is Clore's time. A local clock that jumps moves nothing: the end is compared with the date of a reply read
-just before the cancel.
+Lease time is Clore's time. A round begins with a look at the orders, and what is due is cancelled before anything else
+is done. Nothing that fails holds up an end: not the state (leases are remembered), not a list that can't be read, not
+what else there is to settle. A heartbeat is written only after a round that could end leases.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
-from clore_mcp.errors import Failure, InvalidApiKey, NoApiKey
+from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey
+from clore_mcp.rental import cancels
+from clore_mcp.rental.cancels import Sent
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.readings import Orders
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.state import ledger, orders
@@ -25,7 +30,7 @@ _BACK_WITHIN_SECONDS: Final = 86_400.0  # so long an order that vanished without
 
 
 class Keeper:
-    """Beats, settles what is open, and cancels what has reached its end."""
+    """Cancels what has reached its end, beats, and settles what is open."""
 
     def __init__(self, desk: Desk, closing: Closing, settling: Settling, poll_seconds: float = POLL_SECONDS) -> None:
         self._desk = desk
@@ -34,6 +39,7 @@ class Keeper:
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+        self._leases: list[Lease] = []  # as last read: what counts while the state can't be
 
     async def start(self) -> None:
         """Beat once and go on in the background; called again, nothing happens. Without a key there is nothing to keep;
@@ -41,7 +47,8 @@ class Keeper:
         async with self._starting:
             if self._task is None:
                 try:
-                    await self._beat()
+                    # For the call that starts this. It lasts three polls; only a round that could end leases renews it.
+                    await self._beat(await self._desk.readings.account())
                 except (NoApiKey, InvalidApiKey):
                     raise
                 except Failure as failure:
@@ -62,39 +69,72 @@ class Keeper:
             log.warning("the heartbeat could not be taken back: %s", failure.message)
 
     async def poll(self) -> float:
-        """One round; how many seconds until the next."""
-        desk = self._desk
-        account = await self._beat()
-        since = desk.clock() - _BACK_WITHIN_SECONDS
-        kept = await desk.state.read(
-            lambda tx: bool(orders.active(tx, account)) or orders.may_come_back(tx, account, since)
-        )
-        if not kept and not await self._settling.to_settle(account):
+        """One round; how many seconds until the next. Raises CloreError while nobody knows whose account this is."""
+        account = await self._desk.readings.account()
+        if not await self._anything(account):
+            await self._try("the heartbeat could not be written", self._beat(account))
             return self._poll_seconds
-        current = await desk.readings.look(completed=False)
-        await self._settling.settle_open(account, current)
-        await self._closing.reconcile(account, current, None)
-        listed = {row.id for row in current.rows if not row.expired}
-        api_now = desk.readings.api_now()
-        leases = await desk.state.read(lambda tx: orders.active(tx, account))
-        for lease in leases:
-            if api_now < lease.ends_api_at:
-                continue
-            if lease.on_end == "cancel" and (lease.order_id in listed or current.unreadable):
-                await self._end(lease)
-            elif lease.on_end == "notify" and lease.order_id in listed:
-                await self._tell(lease, "lease_over")
-        left = [lease.ends_api_at - api_now for lease in leases if lease.ends_api_at > api_now]
-        return max(1.0, min([self._poll_seconds, *left]))
+        current = await self._look()
+        sent = await self._end_due(current)
+        if current is not None:
+            if not any(one.trouble for one in sent):
+                await self._try("the heartbeat could not be written", self._beat(account))
+            await self._try("what is open could not be settled", self._settling.settle_open(account, current))
+            await self._try("ended orders could not be closed", self._closing.reconcile(account, current, None))
+        if sent:
+            await self._try("ended leases could not be told", self._tell_ended(sent))
+        if current is None or any(one.trouble for one in sent):
+            return self._poll_seconds / 4
+        return await self._until_next(account)
 
-    async def _end(self, lease: Lease) -> None:
-        """Cancel; what fails here is tried again in the next round, and holds up no other lease."""
+    async def _anything(self, account: str) -> bool:
+        """Whether there is anything to keep: leases, orders that may come back, creates that may still show."""
+        since = self._desk.clock() - _BACK_WITHIN_SECONDS
+
+        def read(tx: Tx) -> tuple[list[Lease], bool]:
+            return orders.active(tx, account), orders.may_come_back(tx, account, since)
+
         try:
-            gone = await self._closing.cancel(lease.order_id, issue=None, caller="clore-mcp", why="its lease is over")
-            if gone["status"] == "cancelled":
+            self._leases, back = await self._desk.state.read(read)
+            return bool(self._leases) or back or await self._settling.to_settle(account)
+        except Exception as error:  # then leases end as they were last read
+            log.warning("the leases could not be read: %s", error)
+            return bool(self._leases)
+
+    async def _look(self) -> Orders | None:
+        try:
+            return await self._desk.readings.look(completed=False)
+        except CloreError as error:
+            log.warning("leases end without the list of orders: %s", error.message)
+            return None
+
+    async def _end_due(self, current: Orders | None) -> list[Sent]:
+        """Cancel all that are due, at once. Without the list, an order counts as running while Clore's time is
+        certain; a jump of the local clock forces the next look."""
+        readings = self._desk.readings
+        if current is None and not readings.api_clock.certain:
+            return []
+        api_now = readings.api_now()
+        listed = None if current is None else {row.id for row in current.rows if not row.expired}
+        over = [lease for lease in self._leases if api_now >= lease.ends_api_at]
+        due = [
+            (lease.account, lease.order_id)
+            for lease in over
+            if lease.on_end == "cancel"
+            and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
+        ]
+        sent = await cancels.send(self._desk, due, caller="clore-mcp", why="its lease is over") if due else []
+        for lease in over:
+            if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
+                await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))
+        return sent
+
+    async def _tell_ended(self, sent: Sequence[Sent]) -> None:
+        """Prove what was cancelled; what is not proven gone is tried again in the next round."""
+        gone = {one["order_id"] for one in await self._closing.prove(sent) if one["status"] == "cancelled"}
+        for lease in self._leases:
+            if lease.order_id in gone:
                 await self._tell(lease, "lease_ended")
-        except Failure as failure:
-            log.warning("order %s could not be cancelled at its end: %s", lease.order_id, failure.message)
 
     async def _tell(self, lease: Lease, step: str) -> None:
         """Leave an event for get_account, once: the ledger's own row says that it was left."""
@@ -107,11 +147,25 @@ class Keeper:
 
         await self._desk.state.write(write)
 
-    async def _beat(self) -> str:
+    async def _until_next(self, account: str) -> float:
+        """Seconds to the next end, or to the next poll."""
+        await self._anything(account)  # the round may have brought leases
+        api_now = self._desk.readings.api_now()
+        left = [lease.ends_api_at - api_now for lease in self._leases if lease.ends_api_at > api_now]
+        return max(1.0, min([self._poll_seconds, *left]))
+
+    async def _beat(self, account: str) -> None:
         desk = self._desk
-        account = await desk.readings.account()
         await desk.state.write(lambda tx: ledger.beat(tx, account, desk.owner, desk.host, desk.clock()))
-        return account
+
+    async def _try(self, otherwise: str, work: Awaitable[None]) -> None:
+        """Do one part of a round; whatever it fails with holds up no other part."""
+        try:
+            await work
+        except Failure as failure:
+            log.warning("%s: %s", otherwise, failure.message)
+        except Exception as error:  # a row that nobody can read, too, must not end the watch over money
+            log.error("%s: %s", otherwise, type(error).__name__)
 
     async def _run(self) -> None:
         while True:

@@ -1,0 +1,284 @@
+"""Lease ends that nothing holds up: a full disk, a frozen process, a list that fails, a row that nobody can read, a
+clock that jumps; and what a heartbeat may claim meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clore_mcp import services as wiring
+from clore_mcp.clore import OrdersReply
+from clore_mcp.errors import NotJson, NotSent, StateUnavailable
+from clore_mcp.rental.account import account_state
+from clore_mcp.services import Services
+from clore_mcp.state.database import Database
+from tests.guard.conftest import Processes
+from tests.guard.test_kills import Child
+from tests.guard.world import USD, World, call, check_invariants, patient, rent, wish
+
+pytestmark = pytest.mark.anyio
+HOURS = 3 * 3600.0
+
+
+class LocalTime:
+    """This machine's clocks, which a test sets."""
+
+    def __init__(self) -> None:
+        self.wall = self.passed = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.wall
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.passed
+
+    def pass_by(self, seconds: float) -> None:
+        """Time passes on both clocks."""
+        self.wall += seconds
+        self.passed += seconds
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> LocalTime:
+    made = LocalTime()
+    monkeypatch.setattr(wiring, "time", made)
+    return made
+
+
+def replies(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[..., OrdersReply]) -> None:
+    """Let each list of orders pass through `change(reply, **asked)`, which may raise."""
+    real = services.desk.client.my_orders
+
+    async def my_orders(**asked: Any) -> OrdersReply:
+        return change(await real(**asked), **asked)
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    services.desk.readings.changed()
+
+
+def down(*_: Any, **__: Any) -> OrdersReply:
+    raise NotJson("The reply is not Clore's.")
+
+
+async def test_a_lease_ends_though_nothing_can_be_written(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rent(services, world.free()[0])
+
+    async def full(work: Any) -> Any:
+        raise StateUnavailable("database or disk is full")
+
+    monkeypatch.setattr(services.desk.state, "write", full)
+    world.advance(HOURS)
+    await services.keeper.poll()
+    assert not world.active()
+
+
+async def test_a_lease_ends_though_the_state_cannot_be_read_any_more(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rent(services, world.free()[0])
+    await services.keeper.poll()
+
+    def broken(*_: Any) -> Any:
+        raise StateUnavailable("disk I/O error")
+
+    monkeypatch.setattr(Database, "_transact", broken)
+    world.advance(HOURS)
+    await services.keeper.poll()
+    assert not world.active()
+
+
+async def test_a_lease_ends_though_a_frozen_process_holds_the_lock(world: World, services: Services) -> None:
+    first, second = world.free()[:2]
+    await rent(services, first)
+    child = Child(world, wish(second), stop="claimed")
+    try:
+        await asyncio.to_thread(child.await_stop)
+        world.advance(HOURS)
+        await services.keeper.poll()
+        assert not world.active()
+    finally:
+        child.kill()
+
+
+async def test_a_lease_ends_though_the_list_of_ended_orders_fails(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.free()[:2]
+    gone = (await rent(services, first))["order_id"]
+    await rent(services, second)
+    await services.desk.client.cancel_order(gone)
+
+    def change(reply: OrdersReply, *, completed: bool = False, urgent: bool = False) -> OrdersReply:
+        return down() if completed and not urgent else reply
+
+    replies(services, monkeypatch, change)
+    world.advance(HOURS)
+    await services.keeper.poll()
+    assert not world.active()
+
+
+async def test_a_lease_ends_though_no_list_can_be_read(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch, local: LocalTime
+) -> None:
+    keeping = await process()
+    await rent(keeping, world.free()[0])
+    await keeping.keeper.poll()
+    replies(keeping, monkeypatch, down)
+    await keeping.keeper.poll()
+    assert len(world.active()) == 1, "not over yet"
+    world.advance(HOURS)
+    local.pass_by(HOURS)
+    await keeping.keeper.poll()
+    assert not world.active()
+
+
+async def test_nothing_is_cancelled_unread_before_clore_ever_told_the_time(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch, local: LocalTime
+) -> None:
+    await rent(await process(), world.free()[0])
+    local.wall = HOURS  # a clock that was wrong from the start
+    later = await process()
+    replies(later, monkeypatch, down)
+    await later.keeper.poll()
+    assert len(world.active()) == 1
+
+
+async def test_a_lease_ends_though_the_row_of_another_call_cannot_be_read(world: World, services: Services) -> None:
+    world.fault("lost_reply", "create_order")
+    world.options(visible_after=90_000.0)
+    assert (await call(services, wish(world.free()[0])))["status"] == "failed"
+    world.options(visible_after=2.0)
+    order_id = (await rent(services, world.free()[1]))["order_id"]
+    world.change("UPDATE quotes SET terms = '{}' WHERE state = 'settled' AND outcome LIKE '%failed%'")
+    world.advance(90_000)
+    await services.keeper.poll()
+    assert order_id not in [order["id"] for order in world.active()]
+
+
+async def test_a_lease_ends_though_one_row_is_for_ever_unreadable(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rent(services, world.free()[0])
+    replies(services, monkeypatch, lambda reply, **_: replace(reply, dropped=1))
+    world.advance(HOURS)
+    await services.keeper.poll()
+    assert not world.active()
+
+
+async def test_a_round_that_cannot_end_leases_claims_nothing(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rent(services, world.free()[0])
+    world.change("UPDATE heartbeats SET at = at - 300")
+    with monkeypatch.context() as broken:
+        replies(services, broken, down)
+        await services.keeper.poll()
+    assert await services.desk.enforced_by() is None, "the orders can't be read"
+    world.advance(HOURS)
+    with monkeypatch.context() as broken:
+
+        async def cancel_order(*_: Any) -> None:
+            raise NotSent("no connection")
+
+        broken.setattr(services.desk.client, "cancel_order", cancel_order)
+        assert await services.keeper.poll() < 60, "tried again soon"
+    assert await services.desk.enforced_by() is None, "a cancel does not get through"
+    await services.keeper.poll()
+    assert not world.active()
+    await services.keeper.poll()
+    assert await services.desk.enforced_by() is not None
+    check_invariants(world)
+
+
+async def test_all_that_is_due_is_cancelled_before_anything_is_proven(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = await process(patient(proof=5.0))
+    for server_id in world.free()[:3]:
+        await rent(services, server_id)
+
+    def change(reply: OrdersReply, *, completed: bool = False, urgent: bool = False) -> OrdersReply:
+        return down() if completed else reply
+
+    replies(services, monkeypatch, change)
+    world.advance(HOURS)
+    round_ = asyncio.ensure_future(services.keeper.poll())
+    await asyncio.to_thread(world.await_state, lambda: not world.active(), 4.0)
+    assert not round_.done(), "the proof of the first is still looked for"
+    await round_
+
+
+@pytest.mark.parametrize("ahead", [HOURS, -HOURS])
+async def test_a_local_clock_that_jumps_in_the_middle_of_a_round_ends_no_lease(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch, local: LocalTime, ahead: float
+) -> None:
+    services = await process()
+    await rent(services, world.free()[0])
+    look = services.desk.readings.look
+
+    async def then_jump(**asked: Any) -> Any:
+        seen = await look(**asked)
+        local.wall = ahead
+        return seen
+
+    monkeypatch.setattr(services.desk.readings, "look", then_jump)
+    await services.keeper.poll()
+    replies(services, monkeypatch, down)
+    await services.keeper.poll()
+    assert len(world.active()) == 1
+    assert not world.sent("cancel_order")
+
+
+async def test_replies_without_a_date_give_a_warning(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    replies(services, monkeypatch, lambda reply, **_: replace(reply, api_time=None))
+    await rent(services, world.free()[0])
+    for _ in range(2):
+        await services.keeper.poll()
+    assert caplog.text.count("have no date") == 1
+
+
+async def test_a_price_that_shows_late_and_is_above_the_ceiling_ends_the_order(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.options(required_price="ignored")
+    world.fault("price_moved", factor=3.0)
+    with monkeypatch.context() as unpriced:
+        replies(
+            services,
+            unpriced,
+            lambda reply, **_: replace(reply, rows=[row.model_copy(update={"price": None}) for row in reply.rows]),
+        )
+        assert (await call(services, wish(world.free()[0])))["status"] == "created"
+        await services.keeper.poll()
+        assert len(world.active()) == 1
+    services.desk.readings.changed()
+    await services.overview.orders(max_age_seconds=0)
+    assert not world.active()
+    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    assert "above ceiling" in [event["what"] for event in told["events"]]
+    assert not world.reserved()
+
+
+async def test_an_outbid_order_keeps_its_reservation_and_its_lease_end_cancels_the_bid(
+    world: World, services: Services
+) -> None:
+    server_id = world.free()[0]
+    await rent(services, server_id, order_type="spot", bid_usd_per_hour=0.5)
+    world.post("/bids", {"server_id": server_id, "bid": 1000, "currency": USD})
+    world.advance(600)
+    await services.keeper.poll()
+    assert len(world.reserved()) == 1
+    assert [order["active"] for order in world.active()] == [False]
+    world.advance(2 * 3600)
+    await services.keeper.poll()
+    assert not world.active()
+    check_invariants(world)
