@@ -201,6 +201,7 @@ async def test_the_ledger_of_one_rental(world: World, services: Services) -> Non
         ("created", "tester", order_id, server_id),
         ("quoted", "tester", None, None),
         ("cancel_sent", "tester", order_id, None),
+        ("cancel_answered", "tester", order_id, None),
         ("cancelled", "clore-mcp", order_id, None),
         ("cancelled", "tester", order_id, None),
     ]
