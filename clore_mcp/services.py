@@ -122,7 +122,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
     creating = Creating(desk, appraiser, settling, closing)
     verbs: dict[str, Verb] = {
         "create_order": creating,
-        "set_spot_price": Bidding(desk, appraiser),
+        "set_spot_price": Bidding(desk, appraiser, closing),
         "cancel_order": Cancelling(desk, closing),
     }
     return Services(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
-from clore_mcp.rental.asks import Ask, CreateOrder
+from clore_mcp.rental.asks import Ask, CreateOrder, SetSpotPrice
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state import envelopes, ledger, quotes
@@ -82,7 +82,8 @@ class Approvals:
         """The quote that this call is about, or None when it needs a new one.
 
         A settled quote counts when the call replays an answer, or when its outcome never reached anyone: else a lost
-        reply would ask the person again and buy twice.
+        reply would ask the person again and buy twice. Not so a bid that was set: it may be another one by now, and
+        where it is still the same, the call finds that out.
         """
         return await self._state.write(lambda tx: self._find(tx, digest, replay=replay, asking=asking))
 
@@ -99,7 +100,7 @@ class Approvals:
             "pending": True,
             "approved": True,
             "committing": True,
-            "settled": replay or not quote.told,
+            "settled": replay or not (quote.told or _bid_was_set(quote)),
             "declined": replay or not quote.told,  # a no outside the chat is heard once, then a new wish is one
             "expired": False,
         }
@@ -235,6 +236,10 @@ class Approvals:
         now = self._clock()
         times = await self._state.read(lambda tx: quotes.declines_since(tx, account, now - 2 * _COOL_SECONDS))
         return cooling_until(times, now)
+
+
+def _bid_was_set(quote: Quote) -> bool:
+    return quote.verb == SetSpotPrice.verb and (quote.outcome or {}).get("status") == "updated"
 
 
 def _last_asked_at(quote: Quote) -> float:

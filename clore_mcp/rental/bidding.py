@@ -19,45 +19,51 @@ from clore_mcp.errors import (
 )
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import SpotView, read_book
-from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
+from clore_mcp.money import ZERO, Coin, DayPrice, dollars, shown
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.rental.bids import Bid, refusal_of
+from clore_mcp.rental.bids import SLACK_HOURS, Bid, hours_left, refusal_of, reservation_of, told_of
+from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS, bid_within, reservation_margin
-from clore_mcp.state import intents, orders, quotes
+from clore_mcp.rental.terms import bid_within, reservation_margin
+from clore_mcp.state import bids, intents, orders, quotes
+from clore_mcp.state.bids import Change
 from clore_mcp.state.database import Tx
-from clore_mcp.state.intents import Reservation
-from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
 
 _LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
 
 
-class _TooSlow(Exception):
-    """What the judgement rests on has grown too old to decide over money."""
+class _Undecided(Exception):
+    """What the judgement rests on can't decide over money: it has grown too old, or can't be read whole."""
+
+    def __init__(self, reason: str, why: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A yes that was used: what stands against it after all, or the reservation as it was before it was raised."""
+    """A yes that was used: what stands against it after all, or the reservation that its bid has begun to change."""
 
     refusals: tuple[Refusal, ...]
-    raised: Reservation | None
+    change: Change | None
 
 
 class Bidding:
     """Prices, proposes and carries out changes of spot bids."""
 
-    def __init__(self, desk: Desk, appraiser: Appraiser) -> None:
+    def __init__(self, desk: Desk, appraiser: Appraiser, closing: Closing) -> None:
         self._desk = desk
         self._appraiser = appraiser
+        self._closing = closing
 
     async def already(self, ask: SetSpotPrice, account: str, digest: str) -> dict[str, Any] | None:
         """A bid that is set already is found unchanged by `propose`."""
@@ -73,7 +79,8 @@ class Bidding:
 
     async def propose(self, ask: SetSpotPrice, account: str) -> Proposal | dict[str, Any]:
         """What a person would be asked; an outcome where there is nothing to ask."""
-        bid = await self._price(ask, account)
+        row = (await self._desk.readings.orders(EXECUTION_AGE)).find(ask.order_id)
+        bid = await self._price(ask, row, account, asked_at=self._desk.clock())
         if isinstance(bid, dict):
             return bid
         if bid.unchanged:
@@ -81,43 +88,55 @@ class Bidding:
         if bid.raises:
             await self._desk.require_unfrozen()
             evidence = await self._appraiser.evidence()
+            if (unsure := _unsure(evidence)) is not None:
+                return outcomes.bid_refused(ask.order_id, unsure.reason, unsure.why)
+            await self._closing.reconcile(account, evidence.current, evidence.completed)
             refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
             if refusals:
                 return {**outcomes.refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
-        was = "unknown" if bid.row.price is None else f"{dollars(bid.usd(bid.row.price))} per hour"
-        day = f"{plain(bid.day.value)} {bid.coin.ticker} per day"
+        told = told_of(bid)
         return Proposal(
-            terms={"order_id": ask.order_id, "bid_per_day": str(bid.day.value), "coin": bid.coin.value},
-            question=lambda quote_id: disclosure.bid_question(
-                quote_id, ask.order_id, was, bid.usd_per_hour, day, bid.worst_usd
-            ),
+            terms={
+                "order_id": ask.order_id,
+                "bid_per_day": str(bid.day.value),
+                "coin": bid.coin.value,
+                "worst_usd": str(bid.worst_usd),
+            },
+            question=lambda quote_id: disclosure.bid_question(quote_id, told),
             yes=Yes.ALWAYS if bid.raises else Yes.NEVER,
         )
 
     async def carry_out(self, quote: Quote, ask: SetSpotPrice, *, from_state: str, by: str) -> dict[str, Any]:
         """Send the bid once and report what Clore made of it."""
-        bid = await self._price(ask, quote.account)
+        readings, unasked = self._desk.readings, quote.terms["yes"] == Yes.NEVER
+        # Nobody was asked, so it must be a lowering at this very moment: another process may have lowered it more.
+        seen = await (readings.look(completed=False) if unasked else readings.orders(EXECUTION_AGE))
+        bid = await self._price(ask, seen.find(ask.order_id), quote.account, asked_at=quote.created_at)
         if isinstance(bid, dict):
             return await settle_quote(self._desk, quote, bid)
         approved = Decimal(quote.terms["bid_per_day"])
         if bid.day.value > approved:  # the rate moved: never above what was approved
             bid = bid.at(approved)
-        if bid.raises and quote.terms["yes"] == Yes.NEVER:  # nobody was asked, for it was a lowering then
+        if bid.raises and unasked:
             why = "The bid has changed meanwhile, so this would raise it. Call again."
             return await settle_quote(self._desk, quote, outcomes.bid_refused(ask.order_id, "bid_changed", why))
+        if bid.raises and bid.due_usd > Decimal(quote.terms["worst_usd"]):
+            why = f"It could cost {dollars(bid.worst_usd)} now, more than was approved. Call again."
+            return await settle_quote(self._desk, quote, outcomes.bid_refused(ask.order_id, "worst_case_grew", why))
         try:
             claimed = await self._claim(quote, bid, from_state=from_state, by=by)
-        except _TooSlow:  # nothing was used or sent
-            return outcomes.bid_refused(ask.order_id, "too_slow", "Clore answers too slowly to check the limits.")
+        except _Undecided as unsure:  # nothing was used or sent
+            return outcomes.bid_refused(ask.order_id, unsure.reason, unsure.why)
         if claimed is None:
             return outcomes.in_progress(quote.id)
         if claimed.refusals:
             return await settle_quote(self._desk, quote, outcomes.refused(claimed.refusals))
-        return await settle_quote(self._desk, quote, await self._send(quote, ask, bid, claimed.raised))
+        return await settle_quote(self._desk, quote, await self._send(quote, ask, bid, claimed.change))
 
-    async def _price(self, ask: SetSpotPrice, account: str) -> Bid | dict[str, Any]:
+    async def _price(
+        self, ask: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float
+    ) -> Bid | dict[str, Any]:
         readings = self._desk.readings
-        row = (await readings.orders(EXECUTION_AGE)).find(ask.order_id)
         if row is None or row.expired:
             raise NotFound(f"No order {ask.order_id} is running.", hint="list_orders shows what runs.")
         if not row.spot:
@@ -137,26 +156,16 @@ class Bidding:
             return outcomes.bid_refused(ask.order_id, "too_low_price", why)
         usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
         lease = await self._desk.state.read(lambda tx: orders.get(tx, account, ask.order_id))
-        enforced = lease is not None and lease.on_end == "cancel" and await self._desk.enforced_by() is not None
-        worst_hours = self._hours_left(row, lease if enforced else None)
+        enforced_by = await self._desk.enforced_by() if lease is not None and lease.on_end == "cancel" else None
+        worst_hours = hours_left(lease if enforced_by else None, readings.api_now(), self._desk.clock() - asked_at)
         spent = (row.spend or ZERO) * rate * (1 + fee)
         creation = fees.creation_usd(OrderType.SPOT, coin, rate)
         margin = reservation_margin(coin)
         worst_usd = spent + (usd_per_hour * worst_hours + creation) * margin
-        left = ZERO if lease is None else Decimal(str(lease.ends_api_at - self._desk.readings.api_now())) / 3600
+        due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation
+        left = ZERO if lease is None else Decimal(str(lease.ends_api_at - readings.api_now())) / 3600
         hours = min(left, worst_hours) if left > 0 else worst_hours
-        return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, hours, enforced)
-
-    def _hours_left(self, row: OrderRow, lease: Lease | None) -> Decimal:
-        """How long the order may still run at worst: to the end of a lease that someone enforces, else to Clore's."""
-        longest = (row.created_at or 0) + (row.max_rental_seconds or 0)
-        ends: float = longest
-        if lease is not None:
-            ends = lease.ends_api_at + 2 * POLL_SECONDS
-            ends = min(ends, longest) if row.max_rental_seconds else ends
-        if not ends:
-            return LONGEST_RENTAL_HOURS
-        return max(ZERO, Decimal(str(ends - self._desk.readings.api_now())) / 3600)
+        return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, lease, enforced_by)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
         held = intents.reservation_of_order(tx, account, bid.row.id)
@@ -173,7 +182,7 @@ class Bidding:
         )
         refusals = check(self._desk.caps, used, wanted, self._desk.sources)
         short = wallet_refusal(bid.draw, evidence, owed_now(tx, account, evidence))
-        unwatched = watchdog_refusal(tx, self._desk, account, relied_on=bid.enforced)
+        unwatched = watchdog_refusal(tx, self._desk, account, relied_on=bid.enforced_by is not None)
         return [*refusals, *(one for one in (short, unwatched) if one is not None)]
 
     async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed | None:
@@ -187,34 +196,28 @@ class Bidding:
             if bid.raises:
                 desk.forbid_frozen(tx)
             if evidence is not None and not evidence.decides(now):
-                raise _TooSlow
+                raise _Undecided("too_slow", "Clore answers too slowly to check the limits.")
+            if evidence is not None and (unsure := _unsure(evidence)) is not None:
+                raise unsure
             refusals = self._stands_against(tx, quote.account, bid, evidence) if evidence else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
                 return None
-            held = intents.reservation_of_order(tx, quote.account, bid.row.id)
-            raised = held if bid.raises and not refusals else None
-            if raised is not None:
-                intents.reprice(
-                    tx,
-                    raised.intent_id,
-                    max(raised.worst_usd, bid.worst_usd),
-                    max(raised.usd_per_hour, bid.usd_per_hour),
-                )
+            change = None if refusals else bids.begin(tx, quote.id, reservation_of(bid, quote.account, now))
             desk.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                       bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
-            return Claimed(tuple(refusals), raised)
+            return Claimed(tuple(refusals), change)
 
         return await desk.state.write(write)
 
-    async def _send(self, quote: Quote, ask: SetSpotPrice, bid: Bid, held: Reservation | None) -> dict[str, Any]:
+    async def _send(self, quote: Quote, ask: SetSpotPrice, bid: Bid, change: Change | None) -> dict[str, Any]:
         try:
             await self._desk.client.set_spot_price(ask.order_id, bid.day)
         except Refused as error:
-            await self._take_back(held)
+            await self._take_back(change)
             return refusal_of(ask.order_id, bid, error)
         except Failure as error:
             if error.spent is Spent.NO:
-                await self._take_back(held)
+                await self._take_back(change)
                 return outcomes.bid_refused(ask.order_id, error.code, f"{error.message} {error.hint}")
             if not await self._arrived(ask.order_id, bid):
                 return {
@@ -223,16 +226,14 @@ class Bidding:
                     "bid_usd_per_hour": shown(bid.usd_per_hour),
                     "next": f"{error.message} The bid may or may not have changed; list_orders shows the price.",
                 }
-        await self._record(quote, bid)
+        await self._record(quote, bid, change)
         self._desk.readings.changed()
         return await self._answer("updated", ask.order_id, bid)
 
-    async def _take_back(self, held: Reservation | None) -> None:
+    async def _take_back(self, change: Change | None) -> None:
         """The bid stayed as it was: so does what it may cost, which `_claim` raised."""
-        if held is not None:
-            await self._desk.state.write(
-                lambda tx: intents.reprice(tx, held.intent_id, held.worst_usd, held.usd_per_hour)
-            )
+        if change is not None:
+            await self._desk.state.write(lambda tx: bids.undo(tx, change, self._desk.clock()))
 
     async def _arrived(self, order_id: int, bid: Bid) -> bool:
         for pause in _LOOK_PAUSES:
@@ -245,12 +246,12 @@ class Bidding:
                 return True
         return False
 
-    async def _record(self, quote: Quote, bid: Bid) -> None:
+    async def _record(self, quote: Quote, bid: Bid, change: Change | None) -> None:
         def write(tx: Tx) -> None:
             orders.bid(tx, quote.account, bid.row.id, bid.day.value, bid.day.value)
-            held = intents.reservation_of_order(tx, quote.account, bid.row.id)
-            if held is not None:
-                intents.reprice(tx, held.intent_id, bid.worst_usd, bid.usd_per_hour)
+            if change is not None:
+                reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
+                bids.end(tx, change, min(reserved, bid.worst_usd), bid.usd_per_hour)
             self._desk.note(tx, "bid_set", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                             bid_per_day=str(bid.day.value), coin=bid.coin.value)  # fmt: skip
 
@@ -281,3 +282,10 @@ class Bidding:
         except CloreError:
             return None
         return read_book(book, snapshot.by_id.get(bid.row.server_id or 0), fees, snapshot.rates)
+
+
+def _unsure(evidence: Evidence) -> _Undecided | None:
+    if evidence.current.unreadable or evidence.completed.unreadable:
+        why = "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits."
+        return _Undecided("unreadable_orders", f"{why} Call again in a minute.")
+    return None

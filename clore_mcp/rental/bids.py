@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
-from clore_mcp.money import ZERO, Coin, DayPrice, shown
+from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
 from clore_mcp.rental import outcomes
+from clore_mcp.rental.cancelling import what
+from clore_mcp.rental.desk import iso
+from clore_mcp.rental.disclosure import RaiseShown
 from clore_mcp.rental.judging import Draw
+from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS
+from clore_mcp.state.intents import Reservation
+from clore_mcp.state.orders import Lease
+
+# Beyond the end, until a poll sees it; what Clore adds to `spend` a minute at a time fits into it too.
+SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """A new bid for one order, in the order's coin, with what it may come to over the rest of its life.
+    """A new bid for one order, in the order's coin, with what the order may come to in all.
 
-    `hours` is how long it is to run still, for the wallet; `enforced`: the worst case ends with the lease, so someone
-    must be there to end it.
+    `worst_usd` has room for a moving rate and a late end; `due_usd` has none. `hours` is how long it is to run still,
+    for the wallet; `enforced_by`: the worst case ends with the lease, so someone must be there to end it.
     """
 
     row: OrderRow
@@ -28,8 +37,10 @@ class Bid:
     day: DayPrice
     usd_per_hour: Decimal
     worst_usd: Decimal
+    due_usd: Decimal
     hours: Decimal
-    enforced: bool
+    lease: Lease | None
+    enforced_by: str | None
 
     @property
     def draw(self) -> Draw:
@@ -54,6 +65,37 @@ class Bid:
     def at(self, per_day: Decimal) -> Bid:
         """The same bid at another price per day; what it may come to stays the larger of the two."""
         return replace(self, day=DayPrice(per_day, self.coin), usd_per_hour=self.usd(per_day))
+
+
+def hours_left(enforced: Lease | None, api_now: float, asked_seconds_ago: float) -> Decimal:
+    """How long a spot order may still run at worst, slack included: to the end of a lease that someone enforces, else
+    the longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 6)."""
+    if enforced is None:
+        return LONGEST_RENTAL_HOURS + SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
+    return max(ZERO, Decimal(str(enforced.ends_api_at - api_now)) / 3600) + SLACK_HOURS
+
+
+def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
+    """What a raise reserves at least; a lowering reserves nothing."""
+    worst, hourly = (bid.worst_usd, bid.usd_per_hour) if bid.raises else (ZERO, ZERO)
+    return Reservation(None, account, bid.coin.value, worst, hourly, created_at=now, order_id=bid.row.id)
+
+
+def told_of(bid: Bid) -> RaiseShown:
+    """What a person reads of a raise."""
+    row, lease = bid.row, bid.lease
+    return RaiseShown(
+        order_id=row.id,
+        server_id=row.server_id,
+        what=what(row),
+        was="unknown" if row.price is None else f"{dollars(bid.usd(row.price))} per hour",
+        usd_per_hour=bid.usd_per_hour,
+        day=f"{plain(bid.day.value)} {bid.coin.ticker} per day",
+        ends=iso(lease.ends_api_at) if lease else None,
+        on_end=lease.on_end if lease else "",
+        enforced_by=bid.enforced_by,
+        worst_usd=bid.worst_usd,
+    )
 
 
 def refusal_of(order_id: int, bid: Bid, error: Refused) -> dict[str, Any]:

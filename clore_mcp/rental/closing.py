@@ -21,12 +21,12 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.market.rates import Rates
 from clore_mcp.money import Coin, shown
-from clore_mcp.rental import cancels
+from clore_mcp.rental import cancels, elsewhere
 from clore_mcp.rental.cancels import Sent
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.exposure import Bill, above, bill, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
-from clore_mcp.state import intents, orders
+from clore_mcp.state import bids, intents, orders
 from clore_mcp.state.database import Tx
 from clore_mcp.state.orders import Lease
 
@@ -75,8 +75,9 @@ class Closing:
         ]
 
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
-        """Hold the orders made here against what Clore lists; those proven gone are closed with their cost."""
+        """Hold what is reserved for orders against what Clore lists; those proven gone are closed with their cost."""
         desk = self._desk
+        await elsewhere.reconcile(desk, account, current, completed, self.bill)
         leases = await desk.state.read(lambda tx: orders.active(tx, account))
         listed = {row.id for row in current.rows if not row.expired}
         missing = [lease for lease in leases if lease.order_id not in listed]
@@ -163,7 +164,7 @@ class Closing:
         return seen.at - (lease.missed_at or 0) >= absence and by_clore >= absence
 
     async def _gone(self, one: Sent, row: OrderRow) -> dict[str, Any]:
-        desk, account = self._desk, one.account
+        account = one.account
         lease = await self._try_read(lambda tx: orders.get(tx, account, row.id))
         final = await self.bill(row, lease)
         receipt = {} if final is None else {"receipt": final.as_dict()}
@@ -171,7 +172,7 @@ class Closing:
             await self.close(lease, final, "cancelled")
         else:
             await cancels.try_write(
-                self._desk, lambda tx: desk.note(tx, "cancelled", one.caller, account, order_id=row.id, **receipt)
+                self._desk, lambda tx: self._close_elsewhere(tx, account, row.id, one.caller, final)
             )
         return {
             "status": "cancelled",
@@ -179,6 +180,12 @@ class Closing:
             **receipt,
             "next": f"The meter has stopped; nothing more to do.{'' if receipt else _COST_UNKNOWN}",
         }
+
+    def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
+        if final is not None:
+            bids.close(tx, account, order_id, final.total_usd, self._desk.clock())
+        receipt = {} if final is None else {"receipt": final.as_dict()}
+        self._desk.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
 
     async def close(self, lease: Lease, final: Bill, step: str) -> None:
         """Record that an order is proven gone; where the state fails, the next look records it."""

@@ -17,7 +17,7 @@ from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.terms import Candidate, Terms
+from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, Candidate, Terms
 from clore_mcp.text import clean
 
 _HOURS_SHOWN: Final = Decimal("0.0001")
@@ -81,13 +81,46 @@ def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, 
     return f"Server {server_id}: {gpus}, {country}, reliability {plain(reliability)}, CPU {quoted(cpu, 40)}"
 
 
-def bid_question(quote_id: str, order_id: int, was: str, bid: Decimal, day: str, worst_usd: Decimal) -> str:
+@dataclass(frozen=True, slots=True)
+class RaiseShown:
+    """What a person reads of a raise: `was` the present bid, `day` the new one in its coin, `what` the hardware as the
+    host names it, `ends` when the lease ends, None for an order made elsewhere."""
+
+    order_id: int
+    server_id: int | None
+    what: str
+    was: str
+    usd_per_hour: Decimal
+    day: str
+    ends: str | None
+    on_end: str
+    enforced_by: str | None
+    worst_usd: Decimal
+
+
+def bid_question(quote_id: str, bid: RaiseShown) -> str:
     """The question before a spot bid is raised."""
-    return (
-        f"Raise the bid of spot order {order_id} to {dollars(bid)} per hour, fees included ({day})?\n"
-        f"It is {was} now. Over the rest of its life it could cost {dollars(worst_usd)} at most.\n"
-        f"Quote {quote_id}. Nothing changes without a yes."
+    server = "unknown" if bid.server_id is None else bid.server_id
+    return "\n".join(
+        [
+            f"Raise the bid of spot order {bid.order_id} to {dollars(bid.usd_per_hour)} per hour,"
+            f" fees included ({bid.day})? It is {bid.was} now.",
+            f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
+            *([] if bid.ends else ["It was not made here: it may be someone else's work."]),
+            f"{_bid_end(bid)} In all it could cost {dollars(bid.worst_usd)} at most.",
+            f"Quote {quote_id}. Nothing changes without a yes.",
+        ]
     )
+
+
+def _bid_end(bid: RaiseShown) -> str:
+    if bid.ends is None:
+        return f"End: NOTHING here ends it; counted for {plain(LONGEST_RENTAL_HOURS)} hours, the longest rental."
+    if bid.on_end == "notify":
+        return f"End: at {bid.ends} clore-mcp tells your assistant, nothing cancels it."
+    if bid.enforced_by is None:
+        return f"End: NOTHING ends it at {bid.ends} unless someone cancels."
+    return f"End: cancelled at {bid.ends} by {bid.enforced_by}."
 
 
 def cancel_question(

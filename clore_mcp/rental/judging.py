@@ -112,7 +112,7 @@ def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:
     rows = {row.id: row for row in (*evidence.completed.rows, *evidence.current.rows)}
     found = []
     for held in open_:
-        intent = intents.get(tx, held.intent_id) if held.order_id is None else None
+        intent = intents.get(tx, held.intent_id) if held.order_id is None and held.intent_id is not None else None
         fitting = matches(intent, rows.values(), taken) if intent is not None and intent.state in _SENT else []
         if len(fitting) == 1:
             taken.add(fitting[0].id)

@@ -43,9 +43,10 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The worst case of an order or an open intent, in USD; whole until the actual cost replaces it."""
+    """The worst case of an order or an open intent, in USD; whole until the actual cost replaces it. An order made
+    elsewhere has no intent (and a reservation only once its bid was raised here)."""
 
-    intent_id: str
+    intent_id: str | None
     account: str
     coin: str
     worst_usd: Decimal
@@ -54,6 +55,8 @@ class Reservation:
     order_id: int | None = None
     released_at: float | None = None
     actual_usd: Decimal | None = None
+    id: int = 0  # of its row
+    missed_at: float | None = None
 
 
 def _intent(row: Row) -> Intent:
@@ -81,6 +84,11 @@ def add(tx: Tx, intent: Intent, reservation: Reservation) -> None:
         created_at=intent.created_at,
         order_id=intent.order_id,
     )
+    reserve(tx, reservation)
+
+
+def reserve(tx: Tx, reservation: Reservation) -> None:
+    """Write what something may cost."""
     tx.insert(
         "reservations",
         intent_id=reservation.intent_id,
@@ -164,7 +172,8 @@ def of_quote(tx: Tx, quote_id: str) -> list[Intent]:
     ]
 
 
-def _reservation(row: Row) -> Reservation:
+def reservation(row: Row) -> Reservation:
+    """The reservation that a row holds."""
     actual = row["actual_micros"]
     return Reservation(
         intent_id=row["intent_id"],
@@ -176,43 +185,50 @@ def _reservation(row: Row) -> Reservation:
         order_id=row["order_id"],
         released_at=row["released_at"],
         actual_usd=None if actual is None else from_micros(actual),
+        id=row["id"],
+        missed_at=row["missed_at"],
     )
 
 
 def reservations_open(tx: Tx, account: str) -> list[Reservation]:
     """What may still cost money."""
     rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at IS NULL", account)
-    return [_reservation(row) for row in rows]
+    return [reservation(row) for row in rows]
 
 
 def reservations_released(tx: Tx, account: str, since: float) -> list[Reservation]:
     """What has cost money and ended since then."""
     rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at >= ?", account, since)
-    return [_reservation(row) for row in rows]
+    return [reservation(row) for row in rows]
 
 
 def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:
-    """The open reservation of an order made here."""
+    """The open reservation of an order."""
     row = tx.one(
         "SELECT * FROM reservations WHERE account = ? AND order_id = ? AND released_at IS NULL", account, order_id
     )
-    return None if row is None else _reservation(row)
+    return None if row is None else reservation(row)
 
 
 def bind(tx: Tx, intent_id: str, order_id: int) -> None:
-    """Tie a reservation to its order, opening it again when it had been released too early."""
+    """Tie a reservation to its order, opening it again when it had been released too early. What was reserved for that
+    order while it was taken for one made elsewhere goes over to it."""
     tx.run(
         "UPDATE reservations SET order_id = ?, released_at = NULL, actual_micros = NULL WHERE intent_id = ?",
         order_id, intent_id,
     )  # fmt: skip
-
-
-def reprice(tx: Tx, intent_id: str, worst_usd: Decimal, usd_per_hour: Decimal) -> None:
-    """Replace what an order may cost, as when its bid is raised."""
-    tx.run(
-        "UPDATE reservations SET worst_micros = ?, hourly_micros = ? WHERE intent_id = ?",
-        to_micros(worst_usd), to_micros(usd_per_hour), intent_id,
+    before = tx.one(
+        "SELECT other.* FROM reservations other JOIN reservations own USING (account, order_id)"
+        " WHERE own.intent_id = ? AND other.intent_id IS NULL AND other.released_at IS NULL",
+        intent_id,
     )  # fmt: skip
+    if before is not None:
+        tx.run("DELETE FROM reservations WHERE id = ?", before["id"])
+        tx.run(
+            "UPDATE reservations SET worst_micros = MAX(worst_micros, ?), hourly_micros = MAX(hourly_micros, ?),"
+            " bidding = ? WHERE intent_id = ?",
+            before["worst_micros"], before["hourly_micros"], before["bidding"], intent_id,
+        )  # fmt: skip
 
 
 def release(tx: Tx, intent_id: str, actual_usd: Decimal, now: float) -> None:

@@ -167,4 +167,28 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX accounts_by_name ON accounts (name);
     """,
+    """
+    -- An order made elsewhere has a reservation too, and no intent, from the day its bid is raised here.
+    CREATE TABLE reservations_of_all (
+        id INTEGER PRIMARY KEY,
+        intent_id TEXT UNIQUE REFERENCES intents (id),
+        account TEXT NOT NULL,
+        order_id INTEGER,
+        coin TEXT NOT NULL,
+        worst_micros INTEGER NOT NULL CHECK (worst_micros >= 0),
+        hourly_micros INTEGER NOT NULL CHECK (hourly_micros >= 0),
+        created_at REAL NOT NULL,
+        released_at REAL,
+        actual_micros INTEGER,
+        bidding TEXT,                    -- the quote whose bid is on its way, or 'several'
+        missed_at REAL                   -- first valid reply without an order made elsewhere
+    ) STRICT;
+    INSERT INTO reservations_of_all (intent_id, account, order_id, coin, worst_micros, hourly_micros, created_at,
+        released_at, actual_micros)
+    SELECT intent_id, account, order_id, coin, worst_micros, hourly_micros, created_at, released_at, actual_micros
+    FROM reservations;
+    DROP TABLE reservations;
+    ALTER TABLE reservations_of_all RENAME TO reservations;
+    CREATE INDEX reservations_open ON reservations (account) WHERE released_at IS NULL;
+    """,
 )
