@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clore_mcp.clore import CloreClient
+from clore_mcp.money import DayPrice
 from clore_mcp.rental.appraisal import Appraiser
-from clore_mcp.rental.asks import CancelOrder, CreateOrder
+from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, SetSpotPrice
 from clore_mcp.rental.claiming import Departure
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.judging import Evidence
@@ -52,6 +54,16 @@ def stop_at(place: str) -> None:
             return found
 
         Appraiser.evidence = gather_and_stop  # type: ignore[method-assign]
+    elif place in ("bid claimed", "bid sent"):
+        send = CloreClient.set_spot_price
+
+        async def send_and_stop(self: CloreClient, order_id: int, price: DayPrice) -> None:
+            if place == "bid claimed":
+                freeze()
+            await send(self, order_id, price)
+            freeze()
+
+        CloreClient.set_spot_price = send_and_stop  # type: ignore[method-assign]
 
 
 async def main(told: dict[str, Any]) -> None:
@@ -60,8 +72,8 @@ async def main(told: dict[str, Any]) -> None:
     services = build(settings, replace(Patience(), **told["patience"]))
     stop_at(told.get("stop", ""))
     await services.keep_leases()
-    kind = CreateOrder if told["verb"] == "create_order" else CancelOrder
-    ask = kind.model_validate(told["ask"])
+    kinds: tuple[type[Ask], ...] = (CreateOrder, CancelOrder, SetSpotPrice)
+    ask = next(kind for kind in kinds if kind.verb == told["verb"]).model_validate(told["ask"])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
     sys.stdout.write(json.dumps(outcome) + "\n")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,12 @@ BRIEF = patient(answer=0.3)
 class Child:
     """A process that carries out one call."""
 
-    def __init__(self, world: World, ask: Ask, *, stop: str = "", **patience: float) -> None:
+    def __init__(
+        self, world: World, ask: Ask, *, stop: str = "", env: Mapping[str, str] | None = None, **patience: float
+    ) -> None:
         told = {
             "folder": str(world.folder),
-            "env": world.env(),
+            "env": world.env(**(env or {})),
             "patience": {**asdict(SHORT), **patience},
             "verb": ask.verb,
             "ask": ask.model_dump(mode="json"),
@@ -209,7 +211,7 @@ async def test_killed_while_cancelling_the_order_is_ended_by_the_next_process(
     ("place", "patience"), [("claimed", {"send_within": 0.5}), ("evidence", {"leave_within": 0.5})]
 )
 async def test_a_process_that_was_frozen_before_sending_sends_nothing(
-    world: World, process: Processes, children: list[Child], place: str, patience: dict[str, float]
+    world: World, process: Processes, children: list[Child], place: str, patience: dict[str, Any]
 ) -> None:
     ask = wish(world.free()[0])
     child = Child(world, ask, stop=place, **patience)

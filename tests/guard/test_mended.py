@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from clore_mcp.clore import OrderRow
 from clore_mcp.errors import NotFound, StateUnavailable
-from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.desk import lease_end_is_enforced
 from clore_mcp.services import Services
 from clore_mcp.state import ledger
 from clore_mcp.state.database import FILE_NAME
 from tests.guard.conftest import Processes
-from tests.guard.world import SHORT, USD, World, call, check_invariants, rent, wish
+from tests.guard.spots import limits_of, raised, rewrite, spot
+from tests.guard.world import SHORT, USD, World, call, check_invariants, wish
 
 pytestmark = pytest.mark.anyio
 HOUR = 3600.0
-
-
-async def spot(world: World, services: Services, **more: Any) -> tuple[int, float]:
-    """A spot order that runs, and its bid in USD per hour."""
-    server_id = world.free()[0]
-    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
-    made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid, **more)
-    return made["order_id"], bid
-
-
-def raised(order_id: int, bid: float, factor: float = 1.5) -> SetSpotPrice:
-    return SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * factor, 4))
-
-
-def limits_of(outcome: dict[str, Any]) -> list[str]:
-    return [one["limit"] for one in outcome.get("refusals", [])]
 
 
 # Read-only mode acts on nothing by itself
@@ -235,17 +217,6 @@ async def test_a_heartbeat_from_the_future_is_no_sign_of_life(world: World) -> N
 
 
 # What Clore does not say about an order that it made
-
-
-def rewrite(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[[OrderRow], OrderRow]) -> None:
-    """Clore's lists of orders, told otherwise."""
-    read = services.desk.client.my_orders
-
-    async def my_orders(**how: Any) -> Any:
-        reply = await read(**how)
-        return replace(reply, rows=[change(row) for row in reply.rows])
-
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
 
 
 async def test_an_order_in_a_coin_that_nobody_knows_is_cancelled_at_once(

@@ -1,0 +1,62 @@
+"""Spot orders for the tests of bids: made here or elsewhere, raised, and told otherwise by Clore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.services import Services
+from tests.guard.world import USD, World, rent
+
+WIDE: Final = {
+    "CLORE_MAX_USD_PER_ORDER": "99999",
+    "CLORE_MAX_USD_PER_DAY": "99999",
+    "CLORE_MAX_USD_PER_HOUR": "999",
+}
+
+
+async def spot(world: World, services: Services, **more: Any) -> tuple[int, float]:
+    """A spot order that runs, and its bid in USD per hour."""
+    server_id = world.free()[0]
+    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
+    made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid, **more)
+    return made["order_id"], bid
+
+
+def spot_elsewhere(world: World, server_id: int, **more: Any) -> tuple[int, float]:
+    """A spot order that another program made a moment ago, and its bid in USD per hour."""
+    price = world.price(server_id, "spot") * 2
+    order_id = world.rent_elsewhere(server_id, type="spot", spotprice=price, **more)
+    world.advance(5)
+    return order_id, price / 24 * 1.025
+
+
+def rich(world: World) -> None:
+    """A wallet that stands in nobody's way."""
+    world.post("/wallets", {"balances": {USD: 99_999}})
+
+
+def raised(order_id: int, bid: float, factor: float = 1.5) -> SetSpotPrice:
+    return SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * factor, 4))
+
+
+def limits_of(outcome: dict[str, Any]) -> list[str]:
+    return [one["limit"] for one in outcome.get("refusals", [])]
+
+
+def rewrite(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[[OrderRow], OrderRow | None]) -> None:
+    """Clore's lists of orders, told otherwise; None for a row that nobody can read."""
+    read = services.desk.client.my_orders
+
+    async def my_orders(**how: Any) -> Any:
+        reply = await read(**how)
+        rows = [row for row in map(change, reply.rows) if row is not None]
+        return replace(reply, rows=rows, dropped=reply.dropped + len(reply.rows) - len(rows))
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    services.desk.readings.changed()

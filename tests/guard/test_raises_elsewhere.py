@@ -1,0 +1,193 @@
+"""Orders made elsewhere have no lease and no intent: once their bid is raised here they are reserved for all the same,
+until they are proven gone. And what a raise leaves behind when its process is killed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clore_mcp.rental.asks import CancelOrder, SetSpotPrice
+from clore_mcp.services import Services
+from clore_mcp.state import intents
+from tests.guard.conftest import Processes
+from tests.guard.spots import WIDE, limits_of, raised, rich, spot, spot_elsewhere
+from tests.guard.test_kills import Child
+from tests.guard.world import World, call, check_invariants, patient
+
+pytestmark = pytest.mark.anyio
+LONGEST = 1440
+
+
+def worst(world: World) -> float:
+    return sum(float(row["worst_micros"]) for row in world.reserved()) / 10**6
+
+
+@pytest.fixture
+async def roomy(world: World, process: Processes) -> Services:
+    rich(world)
+    return await process(env=WIDE)
+
+
+async def look(services: Services) -> None:
+    services.desk.readings.changed()
+    await services.overview.orders(max_age_seconds=0)
+
+
+async def test_raises_of_two_orders_made_elsewhere_share_the_day(world: World, process: Processes) -> None:
+    rich(world)
+    first, second = (spot_elsewhere(world, server_id) for server_id in world.free()[:2])
+    dearest = max(first[1], second[1]) * 1.5
+    cap = dearest * LONGEST * 1.2
+    services = await process(env={**WIDE, "CLORE_MAX_USD_PER_DAY": str(round(cap, 2))})
+    asks = [SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(dearest, 4)) for order_id, _ in (first, second)]
+    assert (await call(services, asks[0]))["status"] == "updated"
+    assert worst(world) >= dearest * LONGEST * 0.99
+    assert limits_of(await call(services, asks[1])) == ["usd_per_day"]
+    assert len(world.sent("set_spot_price")) == 1
+    ended = await call(services, CancelOrder(order_id=first[0]))
+    assert ended["status"] == "cancelled"
+    assert not world.reserved()
+    assert (await call(services, asks[1]))["status"] == "updated", "what it really cost has taken its place"
+    check_invariants(world)
+
+
+async def test_the_question_of_a_raise_says_whose_order_it_is_and_when_it_ends(world: World, roomy: Services) -> None:
+    theirs, bid = spot_elsewhere(world, world.free()[0])
+    server_id = world.orders()[0]["server_id"]
+    ours, own_bid = await spot(world, roomy)
+    roomy.desk.readings.changed()
+    for order_id, price, made_here in ((theirs, bid, False), (ours, own_bid, True)):
+        held = await roomy.guard.hold(raised(order_id, price), caller="t", can_ask=True, replay=False)
+        assert held.quote
+        assert ("It was not made here" in held.quote.question) is not made_here
+        assert ("End: cancelled at 2" in held.quote.question) is made_here
+        assert (f"Server {server_id}: 1x" in held.quote.question) is not made_here
+
+
+async def test_a_second_raise_of_an_order_made_elsewhere_adds_only_what_is_more(
+    world: World, process: Processes
+) -> None:
+    rich(world)
+    order_id, bid = spot_elsewhere(world, world.free()[0])
+    services = await process(env={**WIDE, "CLORE_MAX_USD_PER_DAY": str(round(bid * 1.7 * LONGEST, 2))})
+    assert (await call(services, raised(order_id, bid)))["status"] == "updated"
+    assert (await call(services, raised(order_id, bid, 1.6)))["status"] == "updated"
+    assert len(world.reserved()) == 1
+    assert worst(world) >= bid * 1.59 * LONGEST
+    assert limits_of(await call(services, raised(order_id, bid, 1.8))) == ["usd_per_day"]
+
+
+async def test_a_raise_of_an_order_made_elsewhere_that_clore_refuses_reserves_nothing(
+    world: World, roomy: Services
+) -> None:
+    server_id = world.free()[0]
+    order_id, bid = spot_elsewhere(world, server_id)
+    ask = raised(order_id, bid)
+    held = await roomy.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    world.post(f"/servers/{server_id}", {"price": {"spot": {"USD-Blockchain": 1000}}})
+    assert (await roomy.guard.conclude(held, ask, answer=True, caller="t"))["status"] == "refused"
+    assert not world.reserved()
+
+
+async def test_what_is_reserved_for_an_order_made_elsewhere_ends_with_it(world: World, roomy: Services) -> None:
+    order_id, bid = spot_elsewhere(world, world.free()[0])
+    assert (await call(roomy, raised(order_id, bid)))["status"] == "updated"
+    await look(roomy)
+    assert len(world.reserved()) == 1
+    world.advance(3600)
+    assert (await roomy.closing.cancel(order_id, issue=None, caller="a person", why="by hand"))["status"] == "cancelled"
+    [row] = world.rows("SELECT * FROM reservations")
+    [paid] = [order["total"] for order in world.orders()]
+    assert row["released_at"] is not None
+    assert row["actual_micros"] >= int(paid * 10**6) - 1
+
+
+async def test_an_order_made_elsewhere_that_another_program_ends_is_found_gone_at_the_next_look(
+    world: World, process: Processes, roomy: Services
+) -> None:
+    order_id, bid = spot_elsewhere(world, world.free()[0])
+    assert (await call(roomy, raised(order_id, bid)))["status"] == "updated"
+    await roomy.desk.client.cancel_order(order_id, None)
+    await look(roomy)
+    assert not world.reserved()
+    assert "ended" in world.steps()
+
+
+async def test_an_order_made_elsewhere_that_leaves_no_trace_counts_whole_for_a_day(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rich(world)
+    services = await process(patient(absence=0.2), env=WIDE)
+    order_id, bid = spot_elsewhere(world, world.free()[0])
+    assert (await call(services, raised(order_id, bid)))["status"] == "updated"
+    [before] = world.reserved()
+    hidden = [True]
+    listed = services.desk.client.my_orders
+
+    async def my_orders(**how: Any) -> Any:
+        reply = await listed(**how)
+        return replace(reply, rows=[]) if hidden else reply
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    await look(services)
+    assert world.reserved() == [{**before, "missed_at": world.reserved()[0]["missed_at"]}], "once is no proof"
+    world.change("UPDATE reservations SET missed_at = missed_at - 1")
+    await look(services)
+    assert not world.reserved()
+    assert world.rows("SELECT actual_micros FROM reservations") == [{"actual_micros": before["worst_micros"]}]
+    hidden.clear()
+    await look(services)
+    assert world.reserved() == [before], "it is listed again: it runs, and counts as before"
+
+
+async def test_an_order_that_turns_out_to_be_ours_takes_over_what_was_reserved_for_its_raise(
+    world: World, roomy: Services
+) -> None:
+    order_id, _ = await spot(world, roomy)
+    [ours] = world.reserved()
+    world.change(
+        "INSERT INTO reservations (account, order_id, coin, worst_micros, hourly_micros, created_at)"
+        " SELECT account, order_id, coin, worst_micros * 2, hourly_micros * 2, created_at FROM reservations"
+    )
+    await roomy.desk.state.write(lambda tx: intents.bind(tx, ours["intent_id"], order_id))
+    [left] = world.reserved()
+    assert (left["intent_id"], left["worst_micros"]) == (ours["intent_id"], ours["worst_micros"] * 2)
+
+
+# Killed
+
+
+@pytest.fixture
+def children() -> Iterator[list[Child]]:
+    started: list[Child] = []
+    yield started
+    for child in started:
+        if child.process.poll() is None:
+            child.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("made_here", [True, False])
+@pytest.mark.parametrize("place", ["bid claimed", "bid sent"])
+async def test_a_raise_killed_anywhere_leaves_its_worst_case_reserved(
+    world: World, process: Processes, children: list[Child], place: str, made_here: bool
+) -> None:
+    rich(world)
+    services = await process(env=WIDE)
+    order_id, bid = await spot(world, services) if made_here else spot_elsewhere(world, world.free()[0])
+    hours = 2 if made_here else LONGEST
+    child = Child(world, raised(order_id, bid), stop=place, env=WIDE)
+    children.append(child)
+    child.await_stop()
+    child.kill()
+    assert len(world.sent("set_spot_price")) == (place == "bid sent")
+    assert worst(world) >= bid * 1.499 * hours
+    again = await process(env=WIDE)
+    outcome = await call(again, raised(order_id, bid, 1.45))
+    assert outcome["status"] == "updated"
+    assert worst(world) >= bid * 1.499 * hours, "the first may be at Clore, or on its way there"
+    check_invariants(world)
