@@ -131,6 +131,7 @@ async def test_nothing_is_raised_while_an_order_can_not_be_read(
         rewrite(services, monkeypatch, unreadable)
     services.desk.readings.changed()
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    assert (held.quote is None) == (when == "before the question")
     if when == "after it":
         rewrite(services, monkeypatch, unreadable)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")

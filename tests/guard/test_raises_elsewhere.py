@@ -107,14 +107,18 @@ async def test_what_is_reserved_for_an_order_made_elsewhere_ends_with_it(world: 
 
 
 async def test_an_order_made_elsewhere_that_another_program_ends_is_found_gone_at_the_next_look(
-    world: World, process: Processes, roomy: Services
+    world: World, roomy: Services
 ) -> None:
-    order_id, bid = spot_elsewhere(world, world.free()[0])
-    assert (await call(roomy, raised(order_id, bid)))["status"] == "updated"
-    await roomy.desk.client.cancel_order(order_id, None)
+    (order_id, bid), (other, its_bid) = (spot_elsewhere(world, server_id) for server_id in world.free()[:2])
+    for _ in range(2):
+        assert (await call(roomy, raised(order_id, bid)))["status"] == "updated"
+        await roomy.desk.client.cancel_order(order_id, None)
+        roomy.desk.readings.changed()
+        order_id, bid, before = other, its_bid, order_id
+        assert [row["order_id"] for row in world.reserved()] == [before]
     await look(roomy)
     assert not world.reserved()
-    assert "ended" in world.steps()
+    assert world.steps().count("ended") == 2, "the first was found at the second raise"
 
 
 async def test_an_order_made_elsewhere_that_leaves_no_trace_counts_whole_for_a_day(
