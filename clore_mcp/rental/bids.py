@@ -69,7 +69,7 @@ class Bid:
 
 def hours_left(enforced: Lease | None, api_now: float, asked_seconds_ago: float) -> Decimal:
     """How long a spot order may still run at worst, slack included: to the end of a lease that someone enforces, else
-    the longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 6)."""
+    the longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
     if enforced is None:
         return LONGEST_RENTAL_HOURS + SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
     return max(ZERO, Decimal(str(enforced.ends_api_at - api_now)) / 3600) + SLACK_HOURS
