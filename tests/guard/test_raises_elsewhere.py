@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clore_mcp.errors import NotJson
 from clore_mcp.rental.asks import CancelOrder, SetSpotPrice
 from clore_mcp.services import Services
 from clore_mcp.state import intents
@@ -119,6 +120,24 @@ async def test_an_order_made_elsewhere_that_another_program_ends_is_found_gone_a
     await look(roomy)
     assert not world.reserved()
     assert world.steps().count("ended") == 2, "the first was found at the second raise"
+
+
+async def test_a_lease_ends_while_nobody_can_say_what_became_of_an_order_made_elsewhere(
+    world: World, roomy: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, bid = spot_elsewhere(world, world.free()[0])
+    assert (await call(roomy, raised(theirs, bid)))["status"] == "updated"
+    await spot(world, roomy, hours=1)
+    await roomy.desk.client.cancel_order(theirs, None)
+    world.advance(3700)
+
+    async def completed(max_age_seconds: float) -> Any:
+        raise NotJson("Clore answers no such list.")
+
+    monkeypatch.setattr(roomy.desk.readings, "completed", completed)
+    await roomy.keeper.poll()
+    assert not world.active()
+    assert [row["order_id"] for row in world.reserved()] == [theirs]
 
 
 async def test_an_order_made_elsewhere_that_leaves_no_trace_counts_whole_for_a_day(
