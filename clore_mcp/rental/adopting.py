@@ -6,6 +6,7 @@ wherever a process is killed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from math import ceil
@@ -14,12 +15,13 @@ from typing import Any, Final
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import CloreError
+from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.exposure import above, names_coin
+from clore_mcp.rental.standing import running_on
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state import freezing, intents, orders, quotes
 from clore_mcp.state.database import Tx
@@ -28,7 +30,7 @@ from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
 
 ADOPTABLE: Final = ("sending", "uncertain", "failed")
-# By Clore's own clock, an order that much older than its send is another one, and so is one that much younger.
+# By Clore's own clock, an order that much older or younger than its send is another one.
 _OLDER_SECONDS: Final = 120
 _YOUNGER_SECONDS: Final = 900
 _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
@@ -44,25 +46,29 @@ class Unwanted:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What the looks have shown: the matching orders, and whether any reply could be trusted to show them all."""
+    """What a look has shown: the matching orders, whether the reply could be trusted to show them all, and an order of
+    the account that runs on that server without being a match."""
 
     matches: tuple[OrderRow, ...] = ()
     valid: bool = False
+    other: OrderRow | None = None
 
 
 def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
     """The orders that this intent may have made: its server, image, type and coin, new since, and nobody else's."""
-    return [
-        row
-        for row in rows
-        if row.server_id == intent.server_id
-        and row.id not in intent.known_order_ids
+    return [row for row in rows if row.server_id == intent.server_id and _fits(intent, row, taken)]
+
+
+def _fits(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
+    """Whether an order may be that of an intent, its server aside."""
+    return (
+        row.id not in intent.known_order_ids
         and row.id not in taken
         and bool(row.spot) == (intent.order_type == "spot")
         and _same_image(row.image, intent.image)
         and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # an unknown one is judged by `above`
         and _made_then(intent.sent_api_at, row.created_at)
-    ]
+    )
 
 
 def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
@@ -80,8 +86,8 @@ class Adopting:
         self._closing = closing
 
     async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sight:
-        """What these rows show of an intent. An order that a later create of the same server may have made is not
-        an earlier one's."""
+        """What these rows show of an intent. An order that a later create of the same server may have made is not an
+        earlier one's; while there is one whose server Clore does not tell, nothing is sure."""
 
         def read(tx: Tx) -> Sight:
             taken = orders.all_ids(tx, intent.account)
@@ -92,7 +98,8 @@ class Adopting:
             ]
             found = matches(intent, rows, taken)
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
-            return Sight(tuple(mine), valid=valid)
+            whole = not any(row.server_id is None and _fits(intent, row, taken) for row in rows)
+            return Sight(tuple(mine), valid and whole, running_on(intent.server_id, (r for r in rows if r not in mine)))
 
         return await self._desk.state.read(read)
 
@@ -144,7 +151,8 @@ class Adopting:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
         outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome["attempts"])
-        await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
+        with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, and the caller knows better
+            await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
         return outcome
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:

@@ -23,6 +23,7 @@ from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.disclosure import hardware
 from clore_mcp.rental.judging import Evidence, stands_against
+from clore_mcp.rental.standing import held_by_you, running_on, standing
 from clore_mcp.rental.terms import (
     Candidate,
     Terms,
@@ -37,6 +38,7 @@ from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.quotes import Quote
 
+_SENDS: Final = 3  # "too fast" comes before Clore looks at a request: it may be sent again, so often
 _OURS_FOR_SSHD: Final = ("cloreai/",)  # images that bring their own sshd; others get Clore's entrypoint
 
 
@@ -103,14 +105,14 @@ class Departure:
         self._errand = errand
         self._leave_by = desk.monotonic() + desk.patience.leave_within
         self.intent: Intent | None = None
-        self.sends = 0  # how often it has left and was refused unread
+        self.too_fast = 0  # how often it has left and was refused unread
 
-    async def leave(self, evidence: Evidence) -> None:
+    async def leave(self, evidence: Evidence, request: CreateRequest) -> None:
         """The hook before the bytes leave. Raises Halted; Abandoned when a frozen process finds its time gone."""
         desk = self._desk
         not_after = desk.clock() + desk.patience.send_within
         deadline = min(desk.monotonic() + desk.patience.send_within, self._leave_by)
-        result = await desk.state.write(lambda tx: self._claim(tx, evidence, not_after))
+        result = await desk.state.write(lambda tx: self._claim(tx, evidence, request, not_after))
         if not isinstance(result, Intent):
             raise Halted(result)
         self.intent = result
@@ -118,31 +120,44 @@ class Departure:
             raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
 
     async def back(self) -> bool:
-        """Clore refused it unread: the intent waits for another send, unless someone has abandoned it."""
-        intent = self.intent
-        return intent is not None and await self._desk.state.write(
-            lambda tx: intents.step(tx, intent.id, was="sending", now_is="reserved", owner=self._desk.owner)
-        )
+        """Clore refused it unread: the intent waits for another send, unless these were enough or someone has abandoned
+        it."""
+        desk, errand, intent = self._desk, self._errand, self.intent
+        if intent is None:
+            return False
+        self.too_fast += 1
+
+        def write(tx: Tx) -> bool:
+            desk.note(tx, "too_fast", errand.quote.caller, intent.account, quote_id=intent.quote_id,
+                      intent_id=intent.id, server_id=intent.server_id, said="code 5")  # fmt: skip
+            again = self.too_fast < _SENDS
+            return again and intents.step(tx, intent.id, was="sending", now_is="reserved", owner=desk.owner)
+
+        return await desk.state.write(write)
 
     @property
-    def _used(self) -> bool:
+    def used(self) -> bool:
         """Whether the yes is used already, by this candidate or one before it."""
         return self.intent is not None or self._errand.from_state == "committing"
 
-    def _claim(self, tx: Tx, evidence: Evidence, not_after: float) -> Intent | Stopped | None:
+    def _claim(self, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Intent | Stopped | None:
         desk, errand, now = self._desk, self._errand, self._desk.clock()
+        quote = errand.quote
+        made = standing(tx, quote.account, quote.digest, desk.program, but_of=quote.id)
+        if made is not None:
+            return Stopped(outcome=made)
         if not evidence.decides(now):
             return None
         if desk.monotonic() >= self._leave_by:
-            return Stopped(outcome=_TOO_LATE, final=self._used)
+            return Stopped(outcome=_TOO_LATE, final=self.used)
         if evidence.current.unreadable or evidence.completed.unreadable:
-            return Stopped(outcome=_UNREADABLE, final=self._used)
+            return Stopped(outcome=_UNREADABLE, final=self.used)
         if freezing.frozen(tx) is not None:
-            return Stopped(outcome=outcomes.frozen(), final=self._used)
+            return Stopped(outcome=outcomes.frozen(), final=self.used)
         if self._envelope_is_used(tx, now):
             return Stopped(outcome=outcomes.envelope_used())
         if not self._has_yes(tx, now):
-            return Stopped(outcome=_taken(quotes.get(tx, errand.quote.id)), final=False)
+            return Stopped(outcome=_taken(quotes.get(tx, quote.id)), final=False)
         stop = None if self.intent else self._objection(tx, evidence)
         if stop is not None:
             return stop
@@ -153,13 +168,13 @@ class Departure:
             sent_api_at=sent_api_at,
         ):  # fmt: skip
             return Stopped(outcome=_TOO_LATE)
-        desk.note(tx, "sending", errand.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
-                  server_id=intent.server_id)  # fmt: skip
+        desk.note(tx, "sending", quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
+                  server_id=intent.server_id, **_sent(request))  # fmt: skip
         return replace(intent, state="sending", not_after=not_after, sent_api_at=sent_api_at)
 
     def _has_yes(self, tx: Tx, now: float) -> bool:
         errand, owner = self._errand, self._desk.owner
-        if self._used:
+        if self.used:
             row = quotes.get(tx, errand.quote.id)
             return row is not None and row.state == "committing" and row.owner == owner
         if not quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now):
@@ -171,7 +186,7 @@ class Departure:
     def _envelope_is_used(self, tx: Tx, now: float) -> bool:
         """Whether another quote has used the wider yes that this one was to use, or it has lapsed."""
         envelope_id = self._errand.quote.envelope_id
-        if envelope_id is None or self._used:
+        if envelope_id is None or self.used:
             return False
         held = envelopes.get(tx, envelope_id)
         return held is None or not held.free(now)
@@ -185,9 +200,13 @@ class Departure:
                     "Whoever was to end the lease has stopped running; nothing was sent. Call again."
                 )
             )
-        held = intents.open_on(tx, account, errand.candidate.server_id)
+        server_id = errand.candidate.server_id
+        held = intents.open_on(tx, account, server_id)
         if held is not None:
             return Stopped(outcome=outcomes.blocked(held, desk.program))
+        running = running_on(server_id, evidence.current.rows)
+        if running is not None:
+            return Stopped(outcome=held_by_you(running, server_id))
         refusals = stands_against(tx, desk, account, evidence, errand.candidate, errand.terms)
         return Stopped(outcome=outcomes.refused(refusals, ends=errand.terms.ends)) if refusals else None
 
@@ -229,6 +248,17 @@ _UNREADABLE: Final = outcomes.failed(
     "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits; nothing was"
     " sent. Call again in a minute."
 )
+
+
+def _sent(request: CreateRequest) -> dict[str, Any]:
+    """What a create asks for, for the record: nothing in it is a secret."""
+    asked = {"required_price": request.required_price, "spotprice": request.spot_price}
+    return {
+        "image": request.image,
+        "order_type": request.order_type,
+        "currency": request.coin.value,
+        **{f"{name}_per_day": str(price) for name, price in asked.items() if price is not None},
+    }
 
 
 def _taken(row: Quote | None) -> dict[str, Any]:

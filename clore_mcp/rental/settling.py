@@ -2,8 +2,8 @@
 
 A create is answered with `{"code":0}` and no id, or not at all (docs/clore-api.md, section 4.4). The order is the one
 for that server, image, type and coin that was not listed before the send. Exactly one: it is adopted, gets its lease
-and keeps its reservation. None after code 0, or no valid reply to look at: `uncertain`, which blocks that server and
-keeps its reservation. None without code 0: `failed`, and still adopted if the order shows up within a day.
+and keeps its reservation. None after code 0, or no valid reply at the end of the patience: `uncertain`, which blocks
+that server and keeps its reservation. None without code 0: `failed`, and still adopted if it shows up within a day.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.adopting import Adopting, Sight
+from clore_mcp.rental.adopting import ADOPTABLE, Adopting, Sight
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
@@ -27,6 +27,7 @@ from clore_mcp.state.intents import Intent
 from clore_mcp.state.quotes import Quote
 
 ADOPTABLE_SECONDS: Final = 86_400.0
+_LAST_SHARE: Final = 0.25  # of the patience for a look: what was seen in it decides that there is no order
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 
 
@@ -48,20 +49,23 @@ class Settling:
         """Look until the outcome of a send is known or the patience is over; the outcome, recorded."""
         desk = self._desk
         give_up_at = desk.monotonic() + desk.patience.look
-        best, looks = Sight(), 0
+        # An order shows late: a look that saw none says nothing once it is old, as when Clore has been down since.
+        counts_from = give_up_at - desk.patience.look * _LAST_SHARE
+        last, looks = Sight(), 0
         while True:
+            asked_at = desk.monotonic()
             seen = await self.look(intent, completed=looks % 3 == 2)
             if len(seen.matches) == 1:
                 outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
                 if outcome is not None:
                     return outcome
-            if seen.valid:
-                best = seen
-            pause = _PAUSES[min(looks, len(_PAUSES) - 1)]
+            if seen.valid and asked_at >= counts_from:
+                last = seen
+            left = give_up_at - desk.monotonic()
+            if left <= 0 or not await self._is_open(intent):
+                return await self._adopting.unfound(intent, quote, last, earlier)
+            await anyio.sleep(min(left, _PAUSES[min(looks, len(_PAUSES) - 1)]))
             looks += 1
-            if desk.monotonic() + pause > give_up_at or not await self._is_open(intent):
-                return await self._adopting.unfound(intent, quote, best, earlier)
-            await anyio.sleep(pause)
 
     async def look(self, intent: Intent, *, completed: bool) -> Sight:
         """One look for the order of an intent; never raises for Clore's sake."""
@@ -71,16 +75,9 @@ class Settling:
             return Sight()
         return await self._adopting.sight(intent, seen.rows, valid=not seen.unreadable)
 
-    async def adopt_if_seen(self, intent: Intent, quote: Quote, earlier: Sequence[dict[str, Any]]) -> Any:
-        """One look: the outcome when exactly one order fits, else None."""
-        seen = await self.look(intent, completed=False)
-        if len(seen.matches) != 1:
-            return None
-        return await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
-
     async def _is_open(self, intent: Intent) -> bool:
         now = await self._desk.state.read(lambda tx: intents.get(tx, intent.id))
-        return now is not None and now.state in ("sending", "failed")  # failed: another process gave up before us
+        return now is not None and now.state in ADOPTABLE  # failed: another process gave up before us
 
     async def settle_open(self, account: str, current: Orders) -> None:
         """Close what processes that ended have left: abandon what was never sent, look for what was. What this

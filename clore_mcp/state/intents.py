@@ -1,7 +1,7 @@
 """Rows of intents and their reservations: the compare-and-set chain of a create, and what it may cost at worst.
 
 reserved → sending → adopted | failed | refused | uncertain        reserved, sending → abandoned (it never left)
-uncertain → adopted | failed        failed → adopted (a late match, for 24 hours)
+uncertain → adopted | failed        failed → adopted (a late match, for 24 hours) | uncertain (a late code 0)
 """
 
 from __future__ import annotations
@@ -120,8 +120,11 @@ def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = N
 
 
 def acknowledge(tx: Tx, intent_id: str) -> None:
-    """Record that Clore answered code 0: from now on, none found means uncertain, never failed."""
+    """Record that Clore answered code 0: from now on, none found means uncertain, never failed. Where somebody has said
+    failed already, that is taken back, and the reservation with it."""
     tx.run("UPDATE intents SET acknowledged = 1 WHERE id = ?", intent_id)
+    if step(tx, intent_id, was="failed", now_is="uncertain"):
+        tx.run("UPDATE reservations SET released_at = NULL, actual_micros = NULL WHERE intent_id = ?", intent_id)
 
 
 def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Intent]:
@@ -161,6 +164,17 @@ def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
         "SELECT * FROM intents WHERE account = ? AND server_id = ? AND state IN ('reserved', 'sending', 'uncertain')"
         " ORDER BY created_at LIMIT 1",
         account, server_id,
+    )  # fmt: skip
+    return None if row is None else _intent(row)
+
+
+def unsettled_of_call(tx: Tx, digest: str, *, but_of: str | None = None) -> Intent | None:
+    """A create that this very call has sent and whose outcome is unknown, that of the quote `but_of` aside."""
+    row = tx.one(
+        "SELECT intents.* FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
+        " AND intents.state IN ('sending', 'uncertain') AND (?2 IS NULL OR quotes.id <> ?2)"
+        " ORDER BY intents.created_at LIMIT 1",
+        digest, but_of,
     )  # fmt: skip
     return None if row is None else _intent(row)
 

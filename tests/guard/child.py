@@ -24,7 +24,6 @@ from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.services import build
 from clore_mcp.settings import Settings
-from clore_mcp.state.database import Tx
 
 
 def freeze() -> None:
@@ -37,8 +36,8 @@ def stop_at(place: str) -> None:
     if place == "claimed":
         claim = Departure._claim
 
-        def then_stop(self: Departure, tx: Tx, evidence: Evidence, not_after: float) -> Any:
-            found = claim(self, tx, evidence, not_after)
+        def then_stop(self: Departure, *about: Any) -> Any:
+            found = claim(self, *about)
             freeze()
             return found
 

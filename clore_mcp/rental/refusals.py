@@ -1,0 +1,36 @@
+"""What a failed create means for its chain: on to the next server, or no further; and its word for the record."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from clore_mcp.errors import (
+    AlreadyRented,
+    BidTooLow,
+    CloreError,
+    CurrencyNotAllowed,
+    Failure,
+    NotEnoughBalance,
+    ServerOffline,
+    ServerUnknown,
+)
+
+_MOVE_ON: Final = (AlreadyRented, CurrencyNotAllowed, ServerUnknown, ServerOffline, BidTooLow)
+_WORDS: Final[dict[type[Failure], str]] = {
+    AlreadyRented: "server-already-rented",
+    CurrencyNotAllowed: "currency-not-allowed",
+    ServerUnknown: "server-dont-exist",
+    ServerOffline: "server-offline",
+    BidTooLow: "too_low_price",
+    NotEnoughBalance: "not_enough_balance",
+}
+
+
+def moves_on(error: Failure) -> bool:
+    """Whether Clore definitely made no order, for a reason that another server may not have."""
+    return isinstance(error, _MOVE_ON)
+
+
+def word(error: Failure) -> str:
+    """Clore's own word where it has one."""
+    return _WORDS.get(type(error), error.code if not isinstance(error, CloreError) else type(error).__name__)

@@ -1,0 +1,108 @@
+"""What a look proves: `failed` needs a valid one at the end of the patience; what is doubtful is `uncertain`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.clore.exchange import Timing
+from clore_mcp.errors import NotJson, Spent
+from clore_mcp.rental.desk import Patience
+from clore_mcp.services import Services
+from tests.guard.conftest import Processes
+from tests.guard.world import World, call, check_invariants, patient, wish
+
+pytestmark = pytest.mark.anyio
+
+
+def tell(
+    services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[[list[OrderRow]], list[OrderRow]]
+) -> None:
+    """Clore's lists of orders, told otherwise."""
+    read = services.desk.client.my_orders
+
+    async def my_orders(**how: Any) -> Any:
+        reply = await read(**how)
+        return replace(reply, rows=change(reply.rows))
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+
+
+async def test_an_early_look_that_saw_nothing_does_not_make_it_failed(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = await process(patient(look=2.0))
+    world.options(visible_after=60.0)  # a second of ours
+    world.fault("lost_reply", "create_order")
+    read, looks = services.desk.client.my_orders, []
+
+    async def my_orders(**how: Any) -> Any:
+        if how.get("urgent"):
+            looks.append(how)
+            if len(looks) > 1:
+                raise NotJson("an outage", spent=Spent.NO)
+        return await read(**how)
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome["status"] == "uncertain"
+    assert len(looks) > 1
+    assert len(world.active()) == len(world.reserved()) == 1
+    check_invariants(world, settled=False)
+
+
+async def test_a_new_order_whose_server_clore_does_not_tell_is_not_failed(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.fault("lost_reply", "create_order")
+    tell(services, monkeypatch, lambda rows: [row.model_copy(update={"server_id": None}) for row in rows])
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome["status"] == "uncertain"
+    assert len(world.active()) == len(world.reserved()) == 1
+    check_invariants(world, settled=False)
+
+
+async def test_two_orders_that_fit_are_uncertain_and_reserved(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.fault("lost_reply", "create_order")
+    tell(
+        services,
+        monkeypatch,
+        lambda rows: [*rows, *(row.model_copy(update={"id": row.id + 1}) for row in rows)],
+    )
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome["status"] == "uncertain"
+    assert len(world.reserved()) == 1
+    assert not world.rows("SELECT * FROM orders"), "nobody knows which is ours"
+    check_invariants(world, settled=False)
+
+
+@pytest.mark.parametrize("settled", [False, True])
+async def test_a_code_0_that_comes_after_another_process_said_failed_takes_that_back(
+    world: World, process: Processes, *, settled: bool
+) -> None:
+    services = await process(patient(look=1.0))
+    world.options(visible_after=90_000.0)
+    world.fault("hang_after", "create_order", seconds=1.0)
+    renting = asyncio.ensure_future(call(services, wish(world.free()[0])))
+    await asyncio.to_thread(world.await_request, "create_order", effect=True)
+    # What another process does once the time to send, the window and the patience are over.
+    world.change("UPDATE intents SET state = 'failed'")
+    world.change("UPDATE reservations SET released_at = 1, actual_micros = 0")
+    if settled:
+        told = '{"status": "failed", "attempts": [], "next": ""}'
+        world.change("UPDATE quotes SET state = 'settled', outcome = ?", told)
+    assert (await renting)["status"] == "uncertain"
+    assert [row["state"] for row in world.intents()] == ["uncertain"]
+    assert len(world.reserved()) == 1
+    check_invariants(world, settled=False)
+
+
+def test_a_create_is_given_up_on_before_anybody_else_may_settle_it() -> None:
+    assert Timing().create_seconds < Patience().window

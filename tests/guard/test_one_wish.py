@@ -1,0 +1,162 @@
+"""One wish makes one order: the same call is the order that it made, also one that shows late, and a server that may be
+held by ourselves is looked at before the next one is rented."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from clore_mcp.errors import NotJson, Spent
+from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.services import Services
+from tests.guard.conftest import Processes
+from tests.guard.world import IMAGE, World, call, check_invariants, wish
+
+pytestmark = pytest.mark.anyio
+LATE = 90_000.0  # seconds of Clore's clock, which no test lives to see unless it advances it
+
+
+async def failed(world: World, services: Services, ask: CreateOrder) -> None:
+    """The reply is lost and the order shows only later: `failed`, and it bills."""
+    world.options(visible_after=LATE)
+    world.fault("lost_reply", "create_order")
+    assert (await call(services, ask))["status"] == "failed"
+    world.options(visible_after=0.0)
+
+
+def blind(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every look from now on fails; what lists show that merely wait in the queue is read."""
+    read = services.desk.client.my_orders
+
+    async def my_orders(**how: Any) -> Any:
+        if how.get("urgent"):
+            raise NotJson("an outage", spent=Spent.NO)
+        return await read(**how)
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+
+
+def spot_with_a_fallback(world: World) -> CreateOrder:
+    """A spot server is listed as free whoever runs on it, so its create is sent."""
+    first, second = world.free()[:2]
+    return wish(first, fallback_server_ids=[second], order_type="spot", bid_usd_per_hour=0.5)
+
+
+async def test_an_order_of_the_same_call_that_shows_while_the_person_is_asked_is_its_outcome(
+    world: World, services: Services
+) -> None:
+    ask = spot_with_a_fallback(world)
+    await failed(world, services, ask)
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    assert held.quote
+    world.advance(LATE)
+    services.desk.readings.changed()  # as ten seconds would do
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    assert (outcome["status"], outcome["repeated"]) == ("created", True)
+    assert [order["id"] for order in world.active()] == [outcome["order_id"]]
+    assert len(world.sent()) == 1
+    assert "repeated" in world.steps()
+    check_invariants(world)
+
+
+async def test_an_equal_call_of_another_process_that_comes_late_is_the_order_of_the_first(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await process(), await process()
+    first, second = world.free()[:2]
+    ask = wish(first, fallback_server_ids=[second])
+    hold = other.approvals.hold
+    proposed, go = asyncio.Event(), asyncio.Event()
+
+    async def late(**about: Any) -> Any:
+        proposed.set()
+        await go.wait()
+        return await hold(**about)
+
+    monkeypatch.setattr(other.approvals, "hold", late)
+    renting = asyncio.ensure_future(call(other, ask))
+    await proposed.wait()
+    made = await call(one, ask)
+    go.set()
+    outcome = await renting
+    assert (outcome["order_id"], outcome["repeated"]) == (made["order_id"], True)
+    assert len(world.active()) == 1
+    check_invariants(world)
+
+
+@pytest.mark.parametrize("seen", ["a late order", "nothing", "an outage"])
+async def test_a_server_listed_as_rented_is_looked_at_where_a_create_of_ours_is_younger_than_a_day(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch, seen: str
+) -> None:
+    first, second = world.free()[:2]
+    ask = wish(first, fallback_server_ids=[second], hours=3.0)
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    await failed(world, services, wish(first))
+    services.market._held = None  # as a minute would do: now the server is listed as rented
+    await services.desk.readings.orders(0)
+    if seen == "a late order":
+        world.advance(LATE)  # and the list that was read just now has nothing of it
+    elif seen == "an outage":
+        blind(services, monkeypatch)
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    running = [order["server_id"] for order in world.active()]
+    if seen == "nothing":
+        assert outcome["status"] == "created", "a valid look without an order: somebody else rents it"
+        assert outcome["attempts"][0] == {"server_id": first, "outcome": "server-already-rented"}
+        assert running == [first, second]
+        return
+    assert running == [first], "never on to the fallback"
+    assert outcome["status"] == ("refused" if seen == "a late order" else "failed")
+    assert outcome["attempts"][0]["outcome"] == ("held_by_you" if seen == "a late order" else "server-already-rented")
+    assert len(world.sent()) == 1
+
+
+async def test_already_rented_and_a_blind_look_is_uncertain_and_rents_no_fallback(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = spot_with_a_fallback(world)
+    await failed(world, services, ask)
+    blind(services, monkeypatch)
+    outcome = await call(services, ask)
+    assert outcome["status"] == "uncertain"
+    assert [order["server_id"] for order in world.active()] == [ask.server_id]
+    assert len(world.reserved()) == 1
+
+
+async def test_already_rented_by_an_order_that_does_not_fit_rents_no_fallback(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.free()[:2]
+    world.options(visible_after=0.0)
+    world.fault("code1_before", "create_order")
+    assert (await call(services, wish(first)))["status"] == "failed"
+    ask = wish(first, fallback_server_ids=[second], hours=3.0)
+    send = services.desk.client.create_order
+
+    async def after_another(*about: Any, **more: Any) -> Any:
+        if not world.orders():
+            world.rent_elsewhere(first, image="another/image")
+        return await send(*about, **more)
+
+    monkeypatch.setattr(services.desk.client, "create_order", after_another)
+    outcome = await call(services, ask)
+    assert outcome["status"] == "refused"
+    assert "held_by_you" in {one["outcome"] for one in outcome["attempts"]}
+    assert [order["server_id"] for order in world.active()] == [first]
+    check_invariants(world)
+
+
+async def test_a_server_on_which_this_account_runs_something_is_not_sent_a_create(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = spot_with_a_fallback(world)
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    world.options(visible_after=0.0)
+    world.rent_elsewhere(ask.server_id, image=IMAGE, type="spot", spotprice=8.0)
+    services.desk.readings.changed()
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    assert outcome["status"] == "refused"
+    assert outcome["attempts"] == [{"server_id": ask.server_id, "outcome": "held_by_you"}]
+    assert not world.sent()
