@@ -25,10 +25,11 @@ from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk, Patience
-from clore_mcp.rental.guard import Guard, Verb
+from clore_mcp.rental.guard import Guard
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.leases import Keeper
 from clore_mcp.rental.overview import Overview
+from clore_mcp.rental.proposal import Verb
 from clore_mcp.rental.readings import Readings
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.sshkeys import public_key

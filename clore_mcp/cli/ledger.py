@@ -106,7 +106,8 @@ def _what(entry: Entry) -> str:
         return f"{usd(data['worst_usd'])} at worst; {clean(str(data.get('approved_by', '')), 60)}"
     if "reserved_usd" in data:
         return f"server {entry.server_id}, {usd(data['reserved_usd'])} reserved"
-    told = [f"{name} {value}" for name, value in data.items() if isinstance(value, str | int | float) and value != ""]
+    short = {name: value for name, value in data.items() if name != "question"}
+    told = [f"{name} {value}" for name, value in short.items() if isinstance(value, str | int | float) and value != ""]
     return clean(", ".join(told), 120)
 
 

@@ -144,7 +144,7 @@ class Approvals:
         def add(tx: Tx) -> Quote:
             quotes.expire(tx, now)
             quotes.add(tx, quote)
-            ledger.write(tx, _entry(quote, now, "quoted", quote.terms))
+            ledger.write(tx, _entry(quote, now, "quoted", {**quote.terms, "question": quote.question}))
             return quote
 
         try:

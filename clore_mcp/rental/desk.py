@@ -97,7 +97,8 @@ async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dic
     """Record what came of a quote that this process carries out or that nobody has begun; the outcome that counts.
 
     A quote that was declined, has expired or is another process's stays as it is. While another process carries it out,
-    what stood in our way may be its very order: then it is `in_progress`, whatever we came to.
+    what stood in our way may be its very order: then it is `in_progress`, whatever we came to. The end of an order has
+    its own row in the ledger (closing.py), whoever asked for it; and what was made before is not made again.
     """
 
     def write(tx: Tx) -> dict[str, Any]:
@@ -109,10 +110,11 @@ async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dic
         ours = now is not None and now.state in ("pending", "approved", "committing")
         if ours and outcome["status"] != "in_progress":
             quotes.settle(tx, quote.id, outcome)
-            desk.note(
-                tx, outcome["status"], quote.caller, quote.account,
-                quote_id=quote.id, order_id=outcome.get("order_id"), attempts=outcome.get("attempts", []),
-            )  # fmt: skip
+            if quote.verb != "cancel_order":
+                desk.note(
+                    tx, "repeated" if outcome.get("repeated") else outcome["status"], quote.caller, quote.account,
+                    quote_id=quote.id, order_id=outcome.get("order_id"), attempts=outcome.get("attempts", []),
+                )  # fmt: skip
         return outcome
 
     return await desk.state.write(write)

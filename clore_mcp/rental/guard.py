@@ -9,9 +9,10 @@ needs the yes of whoever can be asked, and nobody to ask means that it is refuse
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
@@ -22,7 +23,7 @@ from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, SetSpotPrice
 from clore_mcp.rental.closing import UNKNOWN_ACCOUNT, account_for
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
-from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import Terms
@@ -32,22 +33,6 @@ from clore_mcp.state.quotes import Quote
 _FOLLOW_PAUSE_SECONDS = 0.3
 # Each tool answers in its own statuses (the contract): a cancel that failed leaves an order that may still bill.
 _VERB_WORDS = {"cancel_order": {"failed": "unverified"}, "set_spot_price": {"failed": "uncertain"}}
-
-
-class Verb(Protocol):
-    """One kind of spending."""
-
-    async def already(self, ask: Any, account: str, digest: str) -> dict[str, Any] | None:
-        """The outcome that this very call has led to and that still stands."""
-
-    async def propose(self, ask: Any, account: str) -> Proposal | dict[str, Any]:
-        """What to ask a person, or an outcome where there is nothing to ask."""
-
-    async def carry_out(self, quote: Quote, ask: Any, *, from_state: str, by: str) -> dict[str, Any]:
-        """Do it, once, and record the outcome."""
-
-    def unfinished(self, quote: Quote) -> dict[str, Any]:
-        """What to answer while it is still being done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +247,9 @@ class Guard:
     async def told(self, held: Held, outcome: Mapping[str, Any]) -> None:
         """The caller has the outcome of a settled quote; the same call later is a new wish."""
         if held.quote is not None and outcome["status"] not in ("in_progress", "approval_required"):
-            try:
+            # An order may run: what came of the call counts more than the record of having told it.
+            with contextlib.suppress(StateUnavailable):
                 await self._approvals.told(held.quote)
-            except StateUnavailable:
-                if held.quote.verb != CancelOrder.verb:  # its outcome counts more than the record of having told it
-                    raise
 
     def _yes_given_by(self, quote: Quote, yes: Yes, answer: bool | None, caller: str) -> str | None:
         """Who said yes, or None where nobody has."""
@@ -297,7 +280,10 @@ class Guard:
         """Wait for whoever carries the quote out, here or in another process."""
         give_up_at = self._desk.monotonic() + self._desk.patience.answer
         while self._desk.monotonic() < give_up_at:
-            over = await self._over(await self._approvals.get(quote.id), ask)
+            try:
+                over = await self._over(await self._approvals.get(quote.id), ask)
+            except StateUnavailable:  # the work goes on all the same
+                over = None
             if over is not None:
                 return over
             await anyio.sleep(_FOLLOW_PAUSE_SECONDS)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
+
+from clore_mcp.state.quotes import Quote
 
 
 class Yes(StrEnum):
@@ -23,3 +25,19 @@ class Proposal:
     terms: dict[str, Any]
     question: Callable[[str], str]
     yes: Yes
+
+
+class Verb(Protocol):
+    """One kind of spending."""
+
+    async def already(self, ask: Any, account: str, digest: str) -> dict[str, Any] | None:
+        """The outcome that this very call has led to and that still stands."""
+
+    async def propose(self, ask: Any, account: str) -> Proposal | dict[str, Any]:
+        """What to ask a person, or an outcome where there is nothing to ask."""
+
+    async def carry_out(self, quote: Quote, ask: Any, *, from_state: str, by: str) -> dict[str, Any]:
+        """Do it, once, and record the outcome."""
+
+    def unfinished(self, quote: Quote) -> dict[str, Any]:
+        """What to answer while it is still being done."""

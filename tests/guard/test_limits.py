@@ -203,6 +203,5 @@ async def test_the_ledger_of_one_rental(world: World, services: Services) -> Non
         ("cancel_sent", "tester", order_id, None),
         ("cancel_answered", "tester", order_id, None),
         ("cancelled", "clore-mcp", order_id, None),
-        ("cancelled", "tester", order_id, None),
     ]
     check_invariants(world)
