@@ -1,7 +1,6 @@
 """Which order a create has made, and taking it as ours: lease, reservation and the quote's outcome in one transaction.
 
-Whoever looks (the process that sent, a later one, a person's word) ends here, so the rows agree whoever is first and
-wherever a process is killed.
+Whoever looks (who sent, a later process, a person's word) ends here, so the rows agree wherever a process is killed.
 """
 
 from __future__ import annotations

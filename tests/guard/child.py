@@ -1,7 +1,8 @@
 """A process of its own that rents or cancels, to be killed, stopped or waited for by a test.
 
 Reads one JSON object from the command line: env, folder, patience, and `ask` with its `verb`; `stop` names the place
-at which it stops itself (SIGSTOP). Prints the outcome as its last line.
+at which it stops itself (SIGSTOP), or `point` the step at which it gets `signal`. Prints the outcome as its last line,
+with a point also how many steps there were: then nothing else writes in this process.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clore_mcp.clore import CloreClient
+from clore_mcp.clore import CloreClient, CreateRequest
+from clore_mcp.clore.exchange import Timing
 from clore_mcp.money import DayPrice
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, SetSpotPrice
@@ -24,6 +26,10 @@ from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.services import build
 from clore_mcp.settings import Settings
+from clore_mcp.state.database import Tx
+from tests.guard.stepping import Point, Steps
+
+_HTTP_SECONDS = 1.0  # shorter than the window that such a test gives, as in real life
 
 
 def freeze() -> None:
@@ -36,8 +42,8 @@ def stop_at(place: str) -> None:
     if place == "claimed":
         claim = Departure._claim
 
-        def then_stop(self: Departure, *about: Any) -> Any:
-            found = claim(self, *about)
+        def then_stop(self: Departure, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Any:
+            found = claim(self, tx, evidence, request, not_after)
             freeze()
             return found
 
@@ -69,12 +75,20 @@ async def main(told: dict[str, Any]) -> None:
     folder = Path(told["folder"])
     settings = Settings.from_env(told["env"], home=folder, config_dir=folder, state_dir_default=folder)
     services = build(settings, replace(Patience(), **told["patience"]))
-    stop_at(told.get("stop", ""))
-    await services.keep_leases()
+    point = told["point"]
+    if point is None:
+        stop_at(told["stop"])
+        await services.keep_leases()
+    else:
+        services.desk.client._timing = Timing(create_seconds=_HTTP_SECONDS)
     kinds: tuple[type[Ask], ...] = (CreateOrder, CancelOrder, SetSpotPrice)
     ask = next(kind for kind in kinds if kind.verb == told["verb"]).model_validate(told["ask"])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    steps = None if point is None else Steps(Point(**point), told["signal"])
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    if steps is not None:
+        await services.guard.told(held, outcome)
+        outcome["steps"] = steps.made
     sys.stdout.write(json.dumps(outcome) + "\n")
     sys.stdout.flush()
     await services.aclose()

@@ -12,6 +12,7 @@ import pytest
 from clore_mcp.rental.desk import Patience
 from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
 from clore_mcp.services import Services
+from tests.guard.children import Child
 from tests.guard.world import ENV_VALUE, SHORT, World
 
 
@@ -56,3 +57,12 @@ async def process(world: World, anyio_backend: str) -> AsyncIterator[Processes]:
 @pytest.fixture
 async def services(process: Processes) -> Services:
     return await process()
+
+
+@pytest.fixture
+def children() -> Iterator[list[Child]]:
+    """Processes that end with the test."""
+    started: list[Child] = []
+    yield started
+    for child in started:
+        child.end()

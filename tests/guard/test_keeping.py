@@ -17,8 +17,8 @@ from clore_mcp.errors import NotJson, NotSent, StateUnavailable
 from clore_mcp.rental.account import account_state
 from clore_mcp.services import Services
 from clore_mcp.state.database import Database
+from tests.guard.children import Child
 from tests.guard.conftest import Processes
-from tests.guard.test_kills import Child
 from tests.guard.world import USD, World, call, check_invariants, patient, rent, wish
 
 pytestmark = pytest.mark.anyio
@@ -99,7 +99,7 @@ async def test_a_lease_ends_though_a_frozen_process_holds_the_lock(world: World,
     await rent(services, first)
     child = Child(world, wish(second), stop="claimed")
     try:
-        await asyncio.to_thread(child.await_stop)
+        await asyncio.to_thread(child.await_place)
         world.advance(HOURS)
         await services.keeper.poll()
         assert not world.active()

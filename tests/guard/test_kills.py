@@ -8,9 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,9 @@ import pytest
 
 from clore_mcp.rental.asks import Ask, CancelOrder
 from clore_mcp.services import Services
+from tests.guard.children import Child, settle
 from tests.guard.conftest import Processes
-from tests.guard.world import IMAGE, SHORT, USD, World, call, cancel, check_invariants, patient, rent, wish
+from tests.guard.world import IMAGE, USD, World, call, cancel, check_invariants, patient, rent, wish
 
 pytestmark = [
     pytest.mark.anyio,
@@ -28,76 +26,13 @@ pytestmark = [
 BRIEF = patient(answer=0.3)
 
 
-class Child:
-    """A process that carries out one call."""
-
-    def __init__(
-        self, world: World, ask: Ask, *, stop: str = "", env: Mapping[str, str] | None = None, **patience: float
-    ) -> None:
-        told = {
-            "folder": str(world.folder),
-            "env": world.env(**(env or {})),
-            "patience": {**asdict(SHORT), **patience},
-            "verb": ask.verb,
-            "ask": ask.model_dump(mode="json"),
-            "stop": stop,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.guard.child", json.dumps(told)],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=10)
-
-    def outcome(self) -> dict[str, Any]:
-        out, err = self.process.communicate(timeout=30)
-        assert self.process.returncode == 0, err
-        told: dict[str, Any] = json.loads(out.splitlines()[-1])
-        return told
-
-    def await_stop(self) -> None:
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "stopping\n"
-
-
-@pytest.fixture
-def children() -> Iterator[list[Child]]:
-    started: list[Child] = []
-    yield started
-    for child in started:
-        if child.process.poll() is None:
-            child.kill()
-        for pipe in (child.process.stdout, child.process.stderr):
-            if pipe is not None:
-                pipe.close()
-
-
-async def settle(world: World, services: Services, *, seconds: float = 6.0) -> None:
-    """Look as a later process would, until nothing is on its way any more."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        services.desk.readings.changed()
-        await services.overview.orders(max_age_seconds=0)
-        states = {row["state"] for row in world.intents()}
-        left = world.rows("SELECT id FROM quotes WHERE state = 'committing'")
-        if not states & {"reserved", "sending"} and not left:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"still open after {seconds} s: {states}, {left}")
-
-
 async def test_killed_before_anything_was_sent_nothing_is_reserved(
     world: World, process: Processes, children: list[Child]
 ) -> None:
     ask = wish(world.free()[0])
     child = Child(world, ask, stop="evidence")
     children.append(child)
-    child.await_stop()
+    child.await_place()
     child.kill()
     services = await process(BRIEF)
     assert not world.intents()
@@ -167,7 +102,7 @@ async def test_killed_while_looking_the_order_is_adopted_when_it_shows(
 ) -> None:
     ask = wish(world.free()[0])
     world.fault("late_visible", seconds=90_000)
-    child = Child(world, ask, look=30.0)
+    child = Child(world, ask, patience=patient(look=30.0))
     children.append(child)
     await asyncio.to_thread(world.await_request, "create_order")
     await asyncio.to_thread(world.await_state, lambda: "answered" in world.steps())
@@ -214,9 +149,9 @@ async def test_a_process_that_was_frozen_before_sending_sends_nothing(
     world: World, process: Processes, children: list[Child], place: str, patience: dict[str, Any]
 ) -> None:
     ask = wish(world.free()[0])
-    child = Child(world, ask, stop=place, **patience)
+    child = Child(world, ask, stop=place, patience=patient(**patience))
     children.append(child)
-    await asyncio.to_thread(child.await_stop)
+    await asyncio.to_thread(child.await_place)
     await asyncio.sleep(0.8)
     child.process.send_signal(signal.SIGCONT)
     outcome = await asyncio.to_thread(child.outcome)

@@ -4,7 +4,6 @@ until they are proven gone. And what a raise leaves behind when its process is k
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +13,9 @@ from clore_mcp.errors import NotJson
 from clore_mcp.rental.asks import CancelOrder, SetSpotPrice
 from clore_mcp.services import Services
 from clore_mcp.state import intents
+from tests.guard.children import Child
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, limits_of, raised, rich, spot, spot_elsewhere
-from tests.guard.test_kills import Child
 from tests.guard.world import World, call, check_invariants, patient
 
 pytestmark = pytest.mark.anyio
@@ -184,15 +183,6 @@ async def test_an_order_that_turns_out_to_be_ours_takes_over_what_was_reserved_f
 # Killed
 
 
-@pytest.fixture
-def children() -> Iterator[list[Child]]:
-    started: list[Child] = []
-    yield started
-    for child in started:
-        if child.process.poll() is None:
-            child.kill()
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("made_here", [True, False])
 @pytest.mark.parametrize("place", ["bid claimed", "bid sent"])
@@ -205,7 +195,7 @@ async def test_a_raise_killed_anywhere_leaves_its_worst_case_reserved(
     hours = 2 if made_here else LONGEST
     child = Child(world, raised(order_id, bid), stop=place, env=WIDE)
     children.append(child)
-    child.await_stop()
+    child.await_place()
     child.kill()
     assert len(world.sent("set_spot_price")) == (place == "bid sent")
     assert worst(world) >= bid * 1.499 * hours

@@ -1,0 +1,58 @@
+"""The steps of a create from its yes on: each write to the state, and the instant before its bytes leave."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from clore_mcp.clore import CloreClient, Created, CreateRequest
+from clore_mcp.clore.exchange import BeforeSend
+from clore_mcp.state.database import Database, Tx
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a create: just before or after its n-th step."""
+
+    step: int
+    after: bool
+
+
+class Steps:
+    """Counts the steps of this process, and stops it at one of them by a signal."""
+
+    def __init__(self, point: Point, sign: int) -> None:
+        self.made = 0
+        self._point = point
+        self._sign = sign
+        write, create = Database.write, CloreClient.create_order
+
+        async def counted(state: Database, work: Callable[[Tx], T]) -> T:
+            with self._one():
+                return await write(state, work)
+
+        async def leaving(client: CloreClient, request: CreateRequest, *, before_send: BeforeSend) -> Created:
+            async def leave() -> None:
+                await cast("Awaitable[None]", before_send())
+                with self._one():
+                    pass
+
+            return await create(client, request, before_send=leave)
+
+        Database.write = counted  # type: ignore[assignment, method-assign]
+        CloreClient.create_order = leaving  # type: ignore[assignment, method-assign]
+
+    @contextmanager
+    def _one(self) -> Iterator[None]:
+        self.made += 1
+        here = self.made == self._point.step
+        if here and not self._point.after:
+            os.kill(os.getpid(), self._sign)
+        yield
+        if here and self._point.after:
+            os.kill(os.getpid(), self._sign)
