@@ -7,8 +7,7 @@ and someone looks for the order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,9 +18,9 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice, plain
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import new_id
-from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.disclosure import hardware
+from clore_mcp.rental.errands import Errand, as_record
 from clore_mcp.rental.judging import Evidence, stands_against
 from clore_mcp.rental.standing import held_by_you, running_on, standing
 from clore_mcp.rental.terms import (
@@ -39,7 +38,6 @@ from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.quotes import Quote
 
 _SENDS: Final = 3  # "too fast" comes before Clore looks at a request: it may be sent again, so often
-_OURS_FOR_SSHD: Final = ("cloreai/",)  # images that bring their own sshd; others get Clore's entrypoint
 
 
 class Abandoned(Failure):
@@ -64,37 +62,6 @@ class Halted(Exception):
     def __init__(self, why: Stopped | None) -> None:
         super().__init__("nothing was sent")
         self.why = why
-
-
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """One candidate of an approved quote. `from_state` is where its yes stands, `by` who gave it."""
-
-    quote: Quote
-    ask: CreateOrder
-    terms: Terms
-    candidate: Candidate
-    from_state: str
-    by: str
-    secrets: Mapping[str, str] = field(repr=False)
-
-    def request(self, price: Decimal, key: str) -> CreateRequest:
-        """What to send: `price` per day is the listing's own number, or the bid; `key` the SSH key to let in."""
-        ask, spot = self.ask, self.terms.order_type is OrderType.SPOT
-        return CreateRequest(
-            server_id=self.candidate.server_id,
-            image=ask.image,
-            coin=self.candidate.coin,
-            order_type=ask.order_type,
-            spot_price=price if spot else None,
-            required_price=None if spot else price,
-            ports=ask.wire_ports,
-            env=ask.env or {},
-            ssh_key=key,
-            jupyter_token=self.secrets.get("jupyter_token"),
-            command=ask.command,
-            autossh_entrypoint=not ask.image.removeprefix("docker.io/").startswith(_OURS_FOR_SSHD),
-        )
 
 
 class Departure:
@@ -169,7 +136,7 @@ class Departure:
         ):  # fmt: skip
             return Stopped(outcome=_TOO_LATE)
         desk.note(tx, "sending", quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
-                  server_id=intent.server_id, **_sent(request))  # fmt: skip
+                  server_id=intent.server_id, **as_record(request))  # fmt: skip
         return replace(intent, state="sending", not_after=not_after, sent_api_at=sent_api_at)
 
     def _has_yes(self, tx: Tx, now: float) -> bool:
@@ -248,17 +215,6 @@ _UNREADABLE: Final = outcomes.failed(
     "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits; nothing was"
     " sent. Call again in a minute."
 )
-
-
-def _sent(request: CreateRequest) -> dict[str, Any]:
-    """What a create asks for, for the record: nothing in it is a secret."""
-    asked = {"required_price": request.required_price, "spotprice": request.spot_price}
-    return {
-        "image": request.image,
-        "order_type": request.order_type,
-        "currency": request.coin.value,
-        **{f"{name}_per_day": str(price) for name, price in asked.items() if price is not None},
-    }
 
 
 def _taken(row: Quote | None) -> dict[str, Any]:

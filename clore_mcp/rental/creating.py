@@ -18,11 +18,12 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.claiming import Departure, Errand, Halted, Stopped, listed_now
+from clore_mcp.rental.claiming import Departure, Halted, Stopped, listed_now
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.disclosure import KeyShown
 from clore_mcp.rental.envelopes import Bounds
+from clore_mcp.rental.errands import Errand
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from clore_mcp.errors import CloreError
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.claiming import Departure, Errand, Stopped
+from clore_mcp.rental.claiming import Departure, Stopped
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.errands import Errand
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.rental.readings import Orders
 from clore_mcp.rental.settling import ADOPTABLE_SECONDS, Settling

@@ -4,6 +4,7 @@ held by ourselves is looked at before the next one is rented."""
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,3 +161,40 @@ async def test_a_server_on_which_this_account_runs_something_is_not_sent_a_creat
     assert outcome["status"] == "refused"
     assert outcome["attempts"] == [{"server_id": ask.server_id, "outcome": "held_by_you"}]
     assert not world.sent()
+
+
+async def test_a_rented_server_with_an_uncertain_create_rents_no_fallback(world: World, services: Services) -> None:
+    first, second = world.free()[:2]
+    ask = wish(first, fallback_server_ids=[second], hours=3.0)
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    world.options(visible_after=LATE)
+    assert (await call(services, wish(first)))["status"] == "uncertain"
+    services.market._held = None
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    assert outcome["status"] == "refused"
+    assert "blocked by" in outcome["attempts"][0]["outcome"]
+    assert len(world.sent()) == 1
+    check_invariants(world, settled=False)
+
+
+async def test_a_rented_server_beside_an_order_whose_server_nobody_tells_rents_no_fallback(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.free()[:2]
+    ask = wish(first, fallback_server_ids=[second], hours=3.0)
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    await failed(world, services, wish(first))
+    world.advance(LATE)
+    services.market._held = None
+    read = services.desk.client.my_orders
+
+    async def my_orders(**how: Any) -> Any:
+        reply = await read(**how)
+        return replace(reply, rows=[row.model_copy(update={"server_id": None}) for row in reply.rows])
+
+    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    assert outcome["status"] == "failed"
+    assert "list_orders" in outcome["next"]
+    assert [order["server_id"] for order in world.active()] == [first]
+    assert len(world.sent()) == 1

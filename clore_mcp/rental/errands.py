@@ -1,0 +1,58 @@
+"""One candidate of an approved rental: what its create asks for, and what of that is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.clore import CreateRequest
+from clore_mcp.market.rates import OrderType
+from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.terms import Candidate, Terms
+from clore_mcp.state.quotes import Quote
+
+_OURS_FOR_SSHD: Final = ("cloreai/",)  # images that bring their own sshd; others get Clore's entrypoint
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One candidate of an approved quote. `from_state` is where its yes stands, `by` who gave it."""
+
+    quote: Quote
+    ask: CreateOrder
+    terms: Terms
+    candidate: Candidate
+    from_state: str
+    by: str
+    secrets: Mapping[str, str] = field(repr=False)
+
+    def request(self, price: Decimal, key: str) -> CreateRequest:
+        """What to send: `price` per day is the listing's own number, or the bid; `key` the SSH key to let in."""
+        ask, spot = self.ask, self.terms.order_type is OrderType.SPOT
+        return CreateRequest(
+            server_id=self.candidate.server_id,
+            image=ask.image,
+            coin=self.candidate.coin,
+            order_type=ask.order_type,
+            spot_price=price if spot else None,
+            required_price=None if spot else price,
+            ports=ask.wire_ports,
+            env=ask.env or {},
+            ssh_key=key,
+            jupyter_token=self.secrets.get("jupyter_token"),
+            command=ask.command,
+            autossh_entrypoint=not ask.image.removeprefix("docker.io/").startswith(_OURS_FOR_SSHD),
+        )
+
+
+def as_record(request: CreateRequest) -> dict[str, Any]:
+    """What a create asks for, for the record: nothing in it is a secret."""
+    asked = {"required_price": request.required_price, "spotprice": request.spot_price}
+    return {
+        "image": request.image,
+        "order_type": request.order_type,
+        "currency": request.coin.value,
+        **{f"{name}_per_day": str(price) for name, price in asked.items() if price is not None},
+    }
