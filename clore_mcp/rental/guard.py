@@ -66,16 +66,17 @@ class Guard:
         self._verbs = verbs
         self._unkept: dict[tuple[str, CancelOrder], Quote] = {}  # questions while the state can't be used
 
-    async def hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool) -> Held:
-        """The quote of this call: the live one, the settled one that it replays or was never told, or a new one."""
+    async def hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool, protocol: str = "") -> Held:
+        """The quote of this call: the live one, the settled one that it replays or was never told, or a new one.
+        `protocol` is only for the record: the same wish in another era is the same."""
         try:
-            return await self._hold(ask, caller=caller, can_ask=can_ask, replay=replay)
+            return await self._hold(ask, caller=caller, can_ask=can_ask, replay=replay, protocol=protocol)
         except StateUnavailable:
             if not isinstance(ask, CancelOrder):
                 raise
             return await self._hold_unkept(ask, caller=caller, can_ask=can_ask)
 
-    async def _hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool) -> Held:
+    async def _hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool, protocol: str) -> Held:
         if isinstance(ask, CancelOrder):
             account = await account_for(self._desk, ask.order_id)
         else:
@@ -110,7 +111,7 @@ class Guard:
             digest=digest,
             verb=ask.verb,
             caller=caller,
-            terms={**proposal.terms, "yes": proposal.yes.value},
+            terms={**proposal.terms, "yes": proposal.yes.value, "protocol": protocol},
             ask=proposal.question,
             wish=wish,
             envelope=envelope,

@@ -50,10 +50,9 @@ def can_ask(ctx: Context[Services]) -> bool:
 
 
 def caller_of(ctx: Context[Services]) -> str:
-    """The client's name, as it states it, and its protocol: for the ledger and the quote's digest."""
+    """The client's name, as it states it: for the ledger and the quote's digest."""
     params = ctx.session.client_params
-    name = clean(params.client_info.name, 60) if params else "unknown client"
-    return f"{name}, MCP {clean(ctx.protocol_version or 'unknown', 12)}"
+    return clean(params.client_info.name, 60) if params else "unknown client"
 
 
 async def hold(ask: Ask, ctx: Context[Services]) -> Held:
@@ -61,7 +60,11 @@ async def hold(ask: Ask, ctx: Context[Services]) -> Held:
     services = services_of(ctx)
     await services.keep_leases()
     return await services.guard.hold(
-        ask, caller=caller_of(ctx), can_ask=can_ask(ctx), replay=ctx.input_responses is not None
+        ask,
+        caller=caller_of(ctx),
+        can_ask=can_ask(ctx),
+        replay=ctx.input_responses is not None,
+        protocol=f"MCP {clean(ctx.protocol_version or 'unknown', 12)}",
     )
 
 
