@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from mcp import Client, StdioServerParameters
 from clore_mcp.sandbox import Running
 from tests.conftest import environment
 from tests.story.people import ERAS, IMAGE, Assistant, Person, assistant
+from tests.story.records import rows
 
 
 @pytest.mark.anyio
@@ -53,6 +55,11 @@ async def test_a_server_is_found_rented_used_and_returned(market: Running, tmp_p
         account = await us.call("get_account")
         assert account["burn_usd_per_hour"] == made["usd_per_hour"] and account["watchdog"] == "alive"
         assert account["limits"]["active_orders"]["used"] == 1
+
+        recorded = rows(tmp_path, "ledger")
+        quoted = json.loads(next(row["data"] for row in recorded if row["step"] == "quoted"))
+        assert (quoted["protocol"] == "MCP 2026-07-28") == (mode == "auto") and quoted["protocol"].startswith("MCP 20")
+        assert {"quoted", "declined", "reserved", "sending", "answered", "created"} <= {row["step"] for row in recorded}
 
         gone = await us.call("cancel_order", order_id=made["order_id"], issue="slow disk")
         assert gone["status"] == "cancelled" and gone["still_running"] == []
