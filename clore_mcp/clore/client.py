@@ -215,10 +215,10 @@ class CloreClient:
 
         return await self._write(_CANCEL_ORDERS, read, {"order_ids": ids}, urgent=True)
 
-    async def set_spot_price(self, order_id: int, price: DayPrice) -> None:
-        """Change the bid of a spot order; `price` is in the order's own coin."""
+    async def set_spot_price(self, order_id: int, price: DayPrice, *, before_send: BeforeSend | None = None) -> None:
+        """Change the bid of a spot order; `price` is in the order's own coin. `before_send` as of `create_order`."""
         body = {"order_id": order_id, "desired_price": wire_number(price.value)}
-        await self._write(_SET_SPOT_PRICE, lambda reply: _fields(reply, _SET_SPOT_PRICE), body)
+        await self._write(_SET_SPOT_PRICE, lambda reply: _fields(reply, _SET_SPOT_PRICE), body, before_send=before_send)
 
     async def _read(
         self,
@@ -233,10 +233,16 @@ class CloreClient:
         return await self._exchange.retrying(call, (Unclear, NotSent, RateLimited), self._timing.attempts)
 
     async def _write(
-        self, endpoint: Endpoint, read: Callable[[Reply], Answer], body: Mapping[str, Any], *, urgent: bool = False
+        self,
+        endpoint: Endpoint,
+        read: Callable[[Reply], Answer],
+        body: Mapping[str, Any],
+        *,
+        urgent: bool = False,
+        before_send: BeforeSend | None = None,
     ) -> Answer:
         """For writes that change nothing when done twice; "too fast" came before Clore looked at the request."""
-        call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent)
+        call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
         return await self._exchange.retrying(call, (RateLimited,), self._timing.refused_write_attempts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -9,14 +10,7 @@ from typing import Any, Final
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import (
-    ArgumentInvalid,
-    CloreError,
-    Failure,
-    NotFound,
-    Refused,
-    Spent,
-)
+from clore_mcp.errors import ArgumentInvalid, CloreError, Failure, NotFound, Refused, Spent
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, shown
@@ -24,6 +18,7 @@ from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.bids import SLACK_HOURS, Bid, hours_left, refusal_of, reservation_of, told_of
+from clore_mcp.rental.claiming import Abandoned
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.exposure import UnknownRate
@@ -210,8 +205,9 @@ class Bidding:
         return await desk.state.write(write)
 
     async def _send(self, quote: Quote, ask: SetSpotPrice, bid: Bid, change: Change | None) -> dict[str, Any]:
+        before_send = self._may_still_leave() if bid.raises else None
         try:
-            await self._desk.client.set_spot_price(ask.order_id, bid.day)
+            await self._desk.client.set_spot_price(ask.order_id, bid.day, before_send=before_send)
         except Refused as error:
             await self._take_back(change)
             return refusal_of(ask.order_id, bid, error)
@@ -229,6 +225,20 @@ class Bidding:
         await self._record(quote, bid, change)
         self._desk.readings.changed()
         return await self._answer("updated", ask.order_id, bid)
+
+    def _may_still_leave(self) -> Callable[[], Awaitable[None]]:
+        """The check right before a raise leaves: not after a freeze of spending, and not by a process that was held up
+        since its claim."""
+        desk = self._desk
+        not_after = desk.clock() + desk.patience.answer
+        deadline = desk.monotonic() + desk.patience.answer
+
+        async def refuse() -> None:
+            await desk.require_unfrozen()
+            if desk.clock() >= not_after or desk.monotonic() >= deadline:
+                raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
+
+        return refuse
 
     async def _take_back(self, change: Change | None) -> None:
         """The bid stayed as it was: so does what it may cost, which `_claim` raised."""

@@ -62,11 +62,12 @@ def stop_at(place: str) -> None:
     elif place in ("bid claimed", "bid sent"):
         send = CloreClient.set_spot_price
 
-        async def send_and_stop(self: CloreClient, order_id: int, price: DayPrice) -> None:
+        async def send_and_stop(self: CloreClient, order_id: int, price: DayPrice, **more: Any) -> None:
             if place == "bid claimed":
                 freeze()
-            await send(self, order_id, price)
-            freeze()
+            await send(self, order_id, price, **more)
+            if place == "bid sent":
+                freeze()
 
         CloreClient.set_spot_price = send_and_stop  # type: ignore[method-assign]
 

@@ -3,20 +3,24 @@ until they are proven gone. And what a raise leaves behind when its process is k
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from clore_mcp.errors import NotJson
+from clore_mcp.rental import stopping
 from clore_mcp.rental.asks import CancelOrder, SetSpotPrice
 from clore_mcp.services import Services
 from clore_mcp.state import intents
 from tests.guard.children import Child
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, limits_of, raised, rich, spot, spot_elsewhere
-from tests.guard.world import World, call, check_invariants, patient
+from tests.guard.world import SHORT, World, call, check_invariants, patient
 
 pytestmark = pytest.mark.anyio
 LONGEST = 1440
@@ -203,4 +207,28 @@ async def test_a_raise_killed_anywhere_leaves_its_worst_case_reserved(
     outcome = await call(again, raised(order_id, bid, 1.45))
     assert outcome["status"] == "updated"
     assert worst(world) >= bid * 1.499 * hours, "the first may be at Clore, or on its way there"
+    check_invariants(world)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("meanwhile", ["spending is stopped", "its time passes"])
+async def test_a_raise_that_was_frozen_before_it_left_is_not_sent(
+    world: World, process: Processes, children: list[Child], meanwhile: str
+) -> None:
+    services = await process()
+    order_id, bid = await spot(world, services)
+    [before] = world.reserved()
+    brief = patient(answer=0.6) if meanwhile == "its time passes" else SHORT
+    child = Child(world, raised(order_id, bid), stop="bid claimed", patience=brief)
+    children.append(child)
+    await asyncio.to_thread(child.await_place)
+    if meanwhile == "its time passes":
+        await asyncio.sleep(0.8)
+    else:
+        await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
+    child.process.send_signal(signal.SIGCONT)
+    outcome = await asyncio.to_thread(child.outcome)
+    assert outcome["status"] in ("refused", "uncertain")
+    assert not world.sent("set_spot_price")
+    assert world.reserved() == [before | {"bidding": None}]
     check_invariants(world)
