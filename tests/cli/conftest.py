@@ -25,7 +25,7 @@ from tests.conftest import environment, settings_for
 
 T = TypeVar("T")
 
-KEYS = tuple(f"test-account-{number:019}" for number in range(60))
+KEYS = tuple(f"test-account-{number:019}" for number in range(160))
 IMAGE = "cloreai/jupyter:ubuntu24.04-v2"
 PATIENCE = 60.0
 

@@ -94,7 +94,11 @@ async def test_a_lease_ends_though_the_state_cannot_be_read_any_more(
     assert not world.active()
 
 
-async def test_a_lease_ends_though_a_frozen_process_holds_the_lock(world: World, services: Services) -> None:
+async def test_a_lease_ends_though_a_frozen_process_holds_the_lock(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clore_mcp.state.database._BUSY_SECONDS", 0.3)  # each write waits so long for the lock
+    services = await process()
     first, second = world.free()[:2]
     await rent(services, first)
     child = Child(world, wish(second), stop="claimed")
