@@ -86,7 +86,10 @@ class Bidding:
             if (unsure := _unsure(evidence)) is not None:
                 return outcomes.bid_refused(ask.order_id, unsure.reason, unsure.why)
             await self._closing.reconcile(account, evidence.current, evidence.completed)
-            refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
+            try:
+                refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
+            except _Undecided as ending:
+                return outcomes.bid_refused(ask.order_id, ending.reason, ending.why)
             if refusals:
                 return {**outcomes.refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
         told = told_of(bid)
@@ -163,6 +166,11 @@ class Bidding:
         return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, lease, enforced_by)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
+        """Every limit that a raise would break. Raises _Undecided for an order that is being ended: what it may still
+        cost hangs on a cancel that is not proven."""
+        lease = orders.get(tx, account, bid.row.id)
+        if lease is not None and lease.on_end == "cancel" and lease.ends_api_at <= self._desk.readings.api_now():
+            raise _Undecided("ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
         try:

@@ -168,10 +168,10 @@ async def test_a_raise_that_was_approved_long_ago_is_not_settled_by_another_proc
     world.change("UPDATE quotes SET decided_at = decided_at - 600 WHERE id = ?", quote_id)
     send = first.desk.client.set_spot_price
 
-    async def slowly(*told: Any) -> Any:
+    async def slowly(*told: Any, **more: Any) -> Any:
         other = await process()
         await other.overview.orders(max_age_seconds=0)
-        return await send(*told)
+        return await send(*told, **more)
 
     monkeypatch.setattr(first.desk.client, "set_spot_price", slowly)
     assert (await call(first, ask, can_ask=False))["status"] == "updated"

@@ -16,7 +16,7 @@ from clore_mcp.services import Services
 from clore_mcp.state import orders
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, limits_of, raised, rewrite, rich, spot, spot_elsewhere
-from tests.guard.world import World, call, check_invariants, rent
+from tests.guard.world import World, call, cancel, check_invariants, rent
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +64,20 @@ async def test_a_listed_order_always_has_time_left(world: World, services: Servi
     assert hours_left(lease, lease.ends_api_at - 3600, 0) == 1 + Decimal(2) / 60
     assert hours_left(lease, lease.ends_api_at + 99_999, 0) == Decimal(2) / 60, "it is overdue, and not gone"
     assert hours_left(None, 0, 0) >= LONGEST_RENTAL_HOURS
+
+
+async def test_an_order_whose_cancel_is_unproven_is_not_raised_and_stays_reserved_whole(
+    world: World, services: Services
+) -> None:
+    order_id, bid = await spot(world, services)
+    [before] = world.reserved()
+    world.fault("cancel_ignored", times=99)
+    assert (await cancel(services, order_id))["status"] == "unverified"
+    outcome = await call(services, raised(order_id, bid, 2.0))
+    assert (outcome["status"], outcome["reason"]) == ("refused", "ending")
+    assert not world.sent("set_spot_price")
+    assert world.reserved() == [before]
+    check_invariants(world)
 
 
 async def test_what_an_order_has_spent_counts_against_the_cap_of_a_raise(world: World, process: Processes) -> None:
@@ -203,16 +217,16 @@ async def in_flight(
     send = services.desk.client.set_spot_price
     reached, go = asyncio.Event(), asyncio.Event()
 
-    async def slowly(*told: Any) -> Any:
+    async def slowly(*told: Any, **more: Any) -> Any:
         reached.set()
         await go.wait()
         if refused:
             raise Refused("Clore refused.", hint="")
-        return await send(*told)
+        return await send(*told, **more)
 
     monkeypatch.setattr(services.desk.client, "set_spot_price", slowly)
     raising = asyncio.ensure_future(call(services, ask, caller="another"))
-    await reached.wait()
+    await asyncio.wait_for(reached.wait(), 20)
     return raising, go
 
 
