@@ -165,11 +165,15 @@ class Bidding:
         hours = min(left, worst_hours) if left > 0 else worst_hours
         return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, lease, enforced_by)
 
+    def _is_being_ended(self, tx: Tx, account: str, bid: Bid) -> bool:
+        """Whether its lease is over or was cut by a cancel: until that is proven, its end says nothing of its cost."""
+        lease = orders.get(tx, account, bid.row.id)
+        return lease is not None and lease.on_end == "cancel" and lease.ends_api_at <= self._desk.readings.api_now()
+
     def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
         """Every limit that a raise would break. Raises _Undecided for an order that is being ended: what it may still
         cost hangs on a cancel that is not proven."""
-        lease = orders.get(tx, account, bid.row.id)
-        if lease is not None and lease.on_end == "cancel" and lease.ends_api_at <= self._desk.readings.api_now():
+        if self._is_being_ended(tx, account, bid):
             raise _Undecided("ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
@@ -269,7 +273,8 @@ class Bidding:
             orders.bid(tx, quote.account, bid.row.id, bid.day.value, bid.day.value)
             if change is not None:
                 reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
-                bids.end(tx, change, min(reserved, bid.worst_usd), bid.usd_per_hour)
+                least = reserved if self._is_being_ended(tx, quote.account, bid) else bid.worst_usd
+                bids.end(tx, change, min(reserved, least), bid.usd_per_hour)
             self._desk.note(tx, "bid_set", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                             bid_per_day=str(bid.day.value), coin=bid.coin.value)  # fmt: skip
 

@@ -77,6 +77,10 @@ async def test_an_order_whose_cancel_is_unproven_is_not_raised_and_stays_reserve
     assert (outcome["status"], outcome["reason"]) == ("refused", "ending")
     assert not world.sent("set_spot_price")
     assert world.reserved() == [before]
+    world.advance(700)
+    assert (await call(services, raised(order_id, bid, 0.95), answer=None))["status"] == "updated"
+    [after] = world.reserved()
+    assert after["worst_micros"] == before["worst_micros"], "a lowering is free, and frees nothing now"
     check_invariants(world)
 
 

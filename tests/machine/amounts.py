@@ -1,0 +1,94 @@
+"""Whether enough is reserved for each order, and whether everything together fits what the operator has set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Final
+
+from tests.machine.consents import STALE
+from tests.machine.memory import Memory
+from tests.machine.names import CAPS, PAID, RESERVED, UNCOVERED, require
+from tests.machine.oracle import DAY, Order, Truth, usd
+
+_MICRO: Final = Decimal("1e-6")
+
+
+def reserved(memory: Memory, truth: Truth, order: Order) -> None:
+    """The worst case was reserved when the order was asked for and is until it has ended; then what it cost counts."""
+    held = [truth.rows.held[row["id"]] for row in truth.intents(order) if row["id"] in truth.rows.held]
+    asked = truth.asked(order)
+    since = [
+        one
+        for one in held
+        if one["created_at"] <= asked + 0.1
+        and memory.released.get(one["intent_id"], one["released_at"] or asked) >= asked - 0.1
+    ]
+    require(bool(since), RESERVED, f"nothing was reserved when {order} was asked for at {asked}: {held}")
+    lease = truth.rows.leases.get(order.id)
+    if lease is not None and lease["ended_at"] is not None and not order.open:
+        actual = usd(truth.rows.held[lease["intent_id"]]["actual_micros"] or 0)
+        paid = order.total * min(memory.rates[order.id], memory.market.lowest_rate(order.coin, asked, truth.now))
+        require(actual + _MICRO >= paid, PAID, f"{actual} for {order}")
+    over = order.ct + float(truth.ends(order)) + 180 < truth.now  # then whoever ends leases was not there
+    if not order.open or (lease is None and truth.lost(order)) or over or truth.dear(order):
+        return
+    open_ = [one for one in held if one["released_at"] is None]
+    if lease is not None:
+        open_ = [one for one in open_ if one["intent_id"] == lease["intent_id"]]
+    worst = truth.worst(order, repriced=memory.was_repriced(order)) * memory.rates[order.id]
+    enough = any(usd(one["worst_micros"]) >= worst for one in open_)
+    require(enough, RESERVED, f"{order} may cost {worst} USD: {held}, {lease}")
+
+
+def within_bounds(memory: Memory, truth: Truth, order: Order) -> None:
+    """What a wider yes has allowed in all is enough for the worst case of the order made under it."""
+    fits = truth.fitting(order)
+    if order.id in memory.judged or not fits or not all(one.wide for one in fits):
+        return
+    worst = _worst_usd(memory, truth, order, truth.asked(order))
+    most = max(one.most_usd or Decimal(0) for one in fits)
+    require(worst <= most, UNCOVERED, f"{order} may cost {worst} USD: {fits}")
+
+
+def within_caps(memory: Memory, truth: Truth, ours: Sequence[Order]) -> None:
+    """Each time an order is made or its bid raised, everything together fits."""
+    for order in ours:
+        raised = order.spot and order.price > memory.prices.get(order.id, order.price)
+        if (order.id in memory.judged and not raised) or truth.dear(order):
+            continue
+        memory.judged.add(order.id)
+        others = [one for one in truth.orders if one.id != order.id and _counts(memory, truth, one, order, raised)]
+        _fits(memory, truth, order, others, at=truth.now if raised else truth.asked(order))
+
+
+def _counts(memory: Memory, truth: Truth, other: Order, order: Order, raised: bool) -> bool:
+    if other.id in memory.market.elsewhere:
+        return other.ct < truth.asked(order) - STALE
+    return (raised or other.id < order.id) and other.id not in memory.lost and not truth.lost(other)
+
+
+def _fits(memory: Memory, truth: Truth, order: Order, others: Sequence[Order], *, at: float) -> None:
+    caps, elsewhere = memory.caps, memory.market.elsewhere
+    running = [one for one in others if one.ended_at is None or one.ended_at > at]
+    running = [one for one in running if one.id in elsewhere or not truth.dear(one)]
+    hourly = sum((one.rent(3600) * memory.lowest_rate(truth, one, at) for one in [order, *running]), Decimal(0))
+    require(hourly <= caps.usd_per_hour, CAPS, f"{hourly} USD per hour with {order}: {running}")
+    count = len(running) + 1
+    require(count <= caps.active_orders, CAPS, f"{count} orders with {order}: {running}")
+    cost = _worst_usd(memory, truth, order, at)
+    require(cost <= caps.usd_per_order, CAPS, f"{cost} USD for {order}")
+    for one in others:
+        if one.ended_at is not None and one.ended_at <= at - DAY + 60:
+            continue
+        rate = memory.lowest_rate(truth, one, at)
+        if one.id in elsewhere or not one.open:
+            cost += min(one.total, one.rent(DAY)) * rate
+            cost -= one.rent(180) * rate if one.open else 0
+        elif one in running:
+            cost += _worst_usd(memory, truth, one, at)
+    require(cost <= caps.usd_per_day, CAPS, f"{cost} USD in a day with {order}: {others}")
+
+
+def _worst_usd(memory: Memory, truth: Truth, order: Order, at: float) -> Decimal:
+    return truth.worst(order, repriced=memory.was_repriced(order)) * memory.lowest_rate(truth, order, at)

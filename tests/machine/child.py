@@ -1,0 +1,267 @@
+"""A process of its own: the real server and a real client of the SDK, joined in memory, driven through a pipe.
+
+Real are the protocol (either era), the product, its SQLite file, its HTTP to the sandbox, and the signals. Shorter are
+the pauses between looks; the clock is the machine's own plus an offset that every process of a run shares, so hours
+pass in no time, for a stopped process too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import json
+import logging
+import os
+import threading
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+from mcp import Client
+from mcp.types import INTERNAL_ERROR, ElicitRequestParams, ElicitResult, ErrorData, Implementation
+
+from clore_mcp import server as server_module
+from clore_mcp import services as services_module
+from clore_mcp.clore import CloreClient
+from clore_mcp.clore.exchange import Timing
+from clore_mcp.rental import adopting, bidding, cancels, creating, guard, settling, stopping
+from clore_mcp.rental.desk import Patience
+from clore_mcp.rental.leases import Keeper
+from clore_mcp.rental.stopping import Ended
+from clore_mcp.services import Services
+from clore_mcp.settings import Settings
+from clore_mcp.state import database
+from tests.machine.clock import SharedClock
+from tests.machine.halts import Halts, install
+from tests.machine.market import SECRETS_OF_ALL
+from tests.machine.mutants import MUTANTS
+from tests.machine.patching import put
+
+PATIENCE = Patience(answer=0.4, look=0.2, proof=0.15)
+_QUICK = (0.01, 0.03, 0.06)
+_STOP_PATIENCE = 0.3
+_TIMING = Timing(backoff_base_seconds=0.01, backoff_cap_seconds=0.03)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """Who a process is: the client's name, the protocol era, whether it can show a question, how a yes is given."""
+
+    name: str
+    era: str
+    asks: bool
+    mode: str = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a process is started with."""
+
+    role: Role
+    env: dict[str, str] = field(repr=False)
+    folder: str
+    clock: str
+    mutant: str | None
+
+
+class Process:
+    """One client and its server."""
+
+    def __init__(self, pipe: Connection, birth: Birth) -> None:
+        self._pipe = pipe
+        self._clock = SharedClock(birth.clock)
+        self._birth = birth
+        self._lock = threading.Lock()
+        self._halts = Halts(lambda event, place: self.tell(event=event, place=place))
+        self._answer = "yes"
+        self._later: asyncio.Future[str] | None = None  # one answer for all copies of a call
+        self._services: list[Services] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+
+    def tell(self, **what: Any) -> None:
+        """To the machine; from any thread, whole before a signal ends us."""
+        with self._lock:
+            self._pipe.send({**what, "at": self._clock.now()})
+
+    async def run(self) -> None:
+        birth = self._birth
+        folder = Path(birth.folder)
+        shorten(birth, self._services)
+        install(self._halts)
+        if birth.mutant is not None:
+            MUTANTS[birth.mutant].break_it()
+        settings = Settings.from_env(birth.env, home=folder, config_dir=folder, state_dir_default=folder)
+        role = birth.role
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._read)
+        client = Client(
+            server_module.create_server(settings),
+            mode=role.era,
+            client_info=Implementation(name=role.name, version="1"),
+            elicitation_callback=self._asked if role.asks else None,
+        )
+        async with client:
+            self._client = client
+            self.tell(event="ready")
+            await self._over.wait()
+
+    def _read(self) -> None:
+        try:
+            wanted = self._pipe.recv()
+        except EOFError:
+            os._exit(0)  # the machine is gone
+        task = asyncio.ensure_future(self._do(wanted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, wanted: dict[str, Any]) -> None:
+        match wanted["do"]:
+            case "call":
+                await self._call(wanted)
+            case "answer":
+                if self._later is not None and not self._later.done():
+                    self._later.set_result(wanted["answer"])
+            case "poll":
+                self.tell(event="done", told=await self._poll())
+            case "end_all":
+                self._halts.arm(wanted["halt"])
+                self._halts.anchor("call")
+                told = await self._end_all()
+                self._halts.arm(None)
+                self.tell(event="done", told=told)
+            case "leave":
+                self._over.set()
+
+    async def _poll(self) -> dict[str, Any]:
+        try:
+            await self._services[-1].keep_leases()
+            await self._services[-1].keeper.poll()
+        except Exception as error:
+            return {"error": type(error).__name__}
+        return {"polled": True}
+
+    async def _end_all(self) -> dict[str, Any]:
+        """What `clore-mcp stop` does once spending is frozen."""
+        ended = []
+        try:
+            async for step in self._services[-1].stopping.end_all(by="the person", patience_seconds=_STOP_PATIENCE):
+                if isinstance(step, Ended) and step.proven:
+                    ended.append(step.order_id)
+        except Exception as error:
+            return {"ended": ended, "error": type(error).__name__}
+        return {"ended": ended}
+
+    async def _call(self, wanted: dict[str, Any]) -> None:
+        self._answer = wanted["answer"]
+        self._halts.arm(wanted["halt"])
+        self._halts.anchor("call")
+        calls = [self._one(wanted["tool"], wanted["arguments"]) for _ in range(wanted["copies"])]
+        told = await asyncio.gather(*calls)
+        self._halts.arm(None)
+        self.tell(event="done", told=[_briefly(one) for one in told], leaked=_leaks(told))
+
+    async def _one(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            result = await self._client.call_tool(tool, arguments)
+            told: dict[str, Any] = json.loads(result.content[0].text)  # type: ignore[union-attr]
+        except Exception as error:  # what a client of the SDK sees, whatever it is
+            return {"raised": type(error).__name__, "said": str(error)[:300]}
+        return told
+
+    async def _asked(self, context: Any, params: ElicitRequestParams) -> ElicitResult | ErrorData:
+        answer = self._answer
+        self.tell(event="asked", text=params.message, answer=answer, leaked=_leaks(params.message))
+        if answer == "later":
+            if self._later is None or self._later.done():
+                self._later = asyncio.get_running_loop().create_future()
+            answer = await asyncio.shield(self._later)
+        self._halts.anchor("asked")
+        match answer:
+            case "yes":
+                return ElicitResult(action="accept", content={"approve": True})
+            case "no":
+                return ElicitResult(action="accept", content={"approve": False})
+            case "decline" | "cancel":
+                return ElicitResult(action=answer)
+            case "empty":
+                return ElicitResult(action="accept")
+            case "word":
+                return ElicitResult(action="accept", content={"approve": "yes"})
+        return ErrorData(code=INTERNAL_ERROR, message="the client could not show it")
+
+
+def _briefly(told: dict[str, Any]) -> str:
+    """A tool's result in a word: more would make messages so long that a signal could cut them."""
+    return str(told.get("status") or told.get("error") or told.get("raised") or "ok")
+
+
+def _leaks(told: Any) -> bool:
+    """Whether a secret stands in what an assistant or a person gets to see."""
+    text = json.dumps(told, default=str)
+    return any(secret in text for secret in SECRETS_OF_ALL)
+
+
+def shorten(birth: Birth, built: list[Services]) -> None:
+    """Short pauses, the shared clock, and a keeper that looks when the machine says so and not by itself."""
+    clock = SharedClock(birth.clock)
+    put(services_module, "time", SimpleNamespace(time=clock.now, monotonic=clock.monotonic))
+    put(services_module, "CloreClient", functools.partial(CloreClient, timing=_TIMING))
+    put(settling, "_PAUSES", (*_QUICK, 0.1))
+    put(cancels, "_LOOK_PAUSES", _QUICK)
+    put(adopting, "_PRICE_PAUSES", _QUICK)
+    put(bidding, "_LOOK_PAUSES", _QUICK)
+    put(database, "_BUSY_SECONDS", 1.0)
+    put(guard, "_FOLLOW_PAUSE_SECONDS", 0.02)
+    put(stopping, "_LOOK_PAUSE_SECONDS", 0.05)
+    put(creating, "anyio", SimpleNamespace(sleep=_nap, to_thread=anyio.to_thread))
+    build = services_module.build
+
+    def built_with(settings: Settings) -> Services:
+        services = build(settings, PATIENCE)
+        built.append(services)
+        return services
+
+    async def wait(self: Keeper) -> None:
+        await asyncio.Event().wait()
+
+    async def never(self: Services, after_seconds: float = 0.0) -> None:
+        await asyncio.Event().wait()
+
+    put(server_module, "build", built_with)
+    put(Keeper, "_run", wait)
+    put(Services, "resume_leases", never)
+
+
+async def _nap(seconds: float) -> None:
+    await anyio.sleep(min(seconds, 0.05))
+
+
+def main(pipe: Connection, birth: Birth) -> None:
+    """The process's whole life."""
+    os.environ["HOME"] = birth.folder
+    logging.disable(logging.CRITICAL)
+    asyncio.run(Process(pipe, birth).run())
+
+
+def warm() -> None:
+    """Import and build what each process would: those forked after this find it there."""
+    for name in ("attrs", "jsonschema", "httpcore2", "anyio._backends._asyncio", "concurrent.futures.thread"):
+        importlib.import_module(name)
+    settings = Settings.from_env({}, home=Path(), config_dir=Path(), state_dir_default=Path())
+    tools = server_module.chosen_tools(settings)
+    put(server_module, "chosen_tools", lambda _: tools)
+    asyncio.run(_probe(settings))
+
+
+async def _probe(settings: Settings) -> None:
+    for era in ("auto", "legacy"):
+        async with Client(server_module.create_server(settings), mode=era) as client:
+            await client.list_tools()
+
+
+if __name__ == "tests.machine.child":
+    warm()

@@ -1,0 +1,212 @@
+"""The client processes as the machine holds them: started fast, told what to do, killed, stopped and resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Final
+
+from tests.machine.child import Birth, Role, main
+from tests.machine.halts import Halt
+
+ROLES: Final = (
+    Role("alpha", era="auto", asks=True),
+    Role("alpha", era="auto", asks=True),
+    Role("beta", era="legacy", asks=True),
+    Role("mute", era="auto", asks=False),
+    Role("outsider", era="legacy", asks=True, mode="outside"),
+    Role("limited", era="auto", asks=True, mode="limits"),
+)
+"""Two processes of one caller, another one, one that can't be asked, and the other two ways to give a yes."""
+OUTSIDER: Final = 4
+
+_START_SECONDS: Final = 60.0
+_GONE_SECONDS: Final = 20.0
+_BUSY_SECONDS: Final = 45.0  # no call takes so long, on however loaded a machine
+_LOOK_SECONDS: Final = 0.002
+_PROC: Final = Path("/proc")
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.machine.child"])
+
+Heard = Callable[["Client", dict[str, Any]], None]
+
+
+class Stuck(RuntimeError):
+    """A process did not do within a generous time what it does at once: the machine is broken, or the product hangs."""
+
+
+class Client:
+    """One process. `state`: idle, busy (a call is under way), asking (its person is), stopped, or dead."""
+
+    def __init__(self, role: Role, birth: Birth) -> None:
+        self.role = role
+        self.state = "busy"
+        self.resumes_as = "busy"
+        self.busy_since = time.monotonic()
+        self.call: dict[str, Any] = {}
+        self.question = ""  # what its person reads
+        ours, theirs = _context.Pipe()
+        self.pipe: Connection = ours
+        self.process = _context.Process(target=main, args=(theirs, birth), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    @property
+    def name(self) -> str:
+        return f"{self.role.name}/{self.role.era}"
+
+    def say(self, **what: Any) -> None:
+        self.busy_since = time.monotonic()
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send(what)
+
+    def begin(self, **call: Any) -> None:
+        """Have it make a tool call."""
+        self.state, self.call = "busy", call
+        self.say(do="call", **call)
+
+    def poll(self) -> None:
+        """Have it look after its leases, as it would each minute."""
+        self.state, self.call = "busy", {"tool": "poll"}
+        self.say(do="poll")
+
+    def end_all(self, halt: Halt | None) -> None:
+        """Have it end everything that was made here, as `clore-mcp stop` does once spending is frozen."""
+        self.state, self.call = "busy", {"tool": "end_all", "halt": halt}
+        self.say(do="end_all", halt=halt)
+
+    def answer(self, answer: str) -> None:
+        """What its person says at last."""
+        self.state = "busy"
+        self.say(do="answer", answer=answer)
+
+    def leave(self) -> None:
+        """End it in good order."""
+        self.state, self.call = "busy", {"tool": "leave"}
+        self.say(do="leave")
+
+    def stop(self) -> None:
+        """Freeze it where it is."""
+        self._signal(signal.SIGSTOP)
+        self.resumes_as, self.state = self.state, "stopped"
+        self.await_stopped()
+
+    def await_stopped(self) -> None:
+        """Until it really stands still: a SIGCONT before that would be lost on it."""
+        until = time.monotonic() + _GONE_SECONDS
+        while not _stands_still(self.process.pid or 0):
+            self.require_time(until, "did not stop")
+            time.sleep(_LOOK_SECONDS)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.state, self.busy_since = self.resumes_as, time.monotonic()
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self.state != "gone":
+            self._signal(signal.SIGKILL)
+            self.bury()
+
+    def bury(self) -> None:
+        """It ends by itself: wait for that."""
+        self.process.join(_GONE_SECONDS)
+        if self.process.exitcode is None:
+            raise Stuck(f"{self} did not end")
+        self.state = "dead"
+
+    def require_time(self, until: float, what: str) -> None:
+        """Raise Stuck once the time is over."""
+        if time.monotonic() > until:
+            raise Stuck(f"{self} {what} in time")
+
+    def __str__(self) -> str:
+        return f"process {self.process.pid} ({self.name}, {self.state}, at {self.call.get('tool')})"
+
+    def close(self) -> None:
+        """Gone, and its pipe too."""
+        self.kill()
+        self.pipe.close()
+        self.process.close()
+        self.state = "gone"
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.process.pid is not None:
+                os.kill(self.process.pid, number)
+
+
+def listen(clients: Sequence[Client], heard: Heard, *, seconds: float) -> None:
+    """Take in what the processes tell, until none is busy or the time is over."""
+    until = time.monotonic() + seconds
+    while True:
+        busy = [one for one in clients if one.state == "busy"]
+        left = until - time.monotonic()
+        ready = wait([one.pipe for one in clients if one.state not in ("dead", "gone")], max(0.0, left) if busy else 0)
+        for one in busy:
+            one.require_time(one.busy_since + _BUSY_SECONDS, "came to no end")
+        if not ready and (not busy or left <= 0):
+            return
+        for one in clients:
+            if one.pipe in ready:
+                _take(one, heard)
+
+
+def _take(client: Client, heard: Heard) -> None:
+    try:
+        event = client.pipe.recv()
+    except (EOFError, OSError):  # its end of the pipe is closed, perhaps in the middle of a message
+        client.bury()
+        return
+    match event["event"]:
+        case "ready" | "done":
+            client.state = "idle"
+        case "asked" if event["answer"] == "later":
+            client.state = "asking"
+        case "halting":
+            client.resumes_as, client.state = "busy", "stopped"
+            _until_halted(client)
+    heard(client, event)
+
+
+def _until_halted(client: Client) -> None:
+    """It says so just before."""
+    if client.call["halt"].kill:
+        client.bury()
+    else:
+        client.await_stopped()
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether a process is stopped, or is no more."""
+    if not _PROC.is_dir():
+        found = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return found.stdout.strip()[:1] in ("", "T", "Z")
+    try:
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in "TZX"
+    except FileNotFoundError:
+        return True
+
+
+def alive(clients: Sequence[Client]) -> list[Client]:
+    """Those that could do something."""
+    return [one for one in clients if one.state in ("idle", "busy", "asking")]
+
+
+def start(role: Role, birth: Birth) -> Client:
+    """A process that is ready to be told what to do."""
+    client = Client(role, birth)
+    if not client.pipe.poll(_START_SECONDS):
+        said = f"{client} did not start"
+        client.close()
+        raise Stuck(said)
+    _take(client, lambda *_: None)
+    return client

@@ -1,0 +1,189 @@
+"""What people said yes to, as the questions showed it to them: the machine's own record, read from the texts alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Final
+
+from tests.machine.market import TICKERS, USD
+
+STALE: Final = 20.0
+"""Seconds: what a decision rests on may be ten old, its send is eight later, and clocks are read."""
+
+_QUOTE: Final = re.compile(r"^Quote (q\w+)\.", re.M)
+_FIRST: Final = re.compile(r"^Server (\d+):", re.M)
+_HOURS: Final = re.compile(r"\ARent .* for ([\d.]+) hours?,")
+_NATIVE: Final = re.compile(r"\(([\d.]+) (\w+) per day (listed|bid)\)")
+_MOST: Final = re.compile(r"at most \$([\d.]+) per hour with fees")
+_FALLBACK: Final = re.compile(r"^If it is gone, server (\d+): .* at most \$([\d.]+) per hour$", re.M)
+_TAG: Final = re.compile(r"(2\d{4})/tcp")
+_CANCEL: Final = re.compile(r"\ACancel order (\d+) ")
+_BID: Final = re.compile(r"\ARaise the bid of spot order (\d+) to \S+ per hour, fees included \(([\d.]+) ")
+_BOUNDS: Final = re.compile(
+    r"\Aone rental of any of servers (?P<servers>[\d, ]+), paid in (?P<coins>\w+(?: or \w+)*),"
+    r" at most \$(?P<hourly>[\d.]+) per hour, (?P<hours>[\d.]+) hours, \$(?P<sum>[\d.]+) in all at worst\Z"
+)
+_ROOM: Final = Decimal("1.03")  # where the coin isn't USD, as the question says
+ASKED_LASTS: Final = 600.0
+OUTSIDE_LASTS: Final = 1_800.0
+_MOMENT: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """One yes for one order, or one call that the limits alone decide about. Ceilings are None for the latter.
+
+    Under a wider yes any server may come first, and `hours` are the fewest that were asked for under it.
+    """
+
+    key: str
+    tag: int
+    first: int
+    usd_per_hour: Mapping[int, Decimal | None]
+    native_per_day: Decimal | None
+    coins: frozenset[str]  # of the first server; none named means any
+    hours: Decimal
+    most_hours: Decimal
+    spot: bool
+    ends_enforced: bool
+    since: float
+    until: float
+    most_usd: Decimal | None = None  # of a wider yes: in all, at worst
+
+    @property
+    def wide(self) -> bool:
+        return self.most_usd is not None
+
+    def takes(self, coin: str, server_id: int) -> bool:
+        """Whether an order on this server may be paid in that coin."""
+        return not self.coins or coin in self.coins or not (self.wide or server_id == self.first)
+
+
+@dataclass(slots=True)
+class Consents:
+    """All of them. An order carries its wish's tag as one of its ports, which the product does not look at."""
+
+    orders: dict[str, Consent] = field(default_factory=dict)
+    cancels: set[int] = field(default_factory=set)
+    bids: dict[int, Decimal] = field(default_factory=dict)
+    declined: set[str] = field(default_factory=set)
+
+    def yes(self, text: str, now: float, lasts: float) -> None:
+        """A person has read this and said yes."""
+        if found := _CANCEL.match(text):
+            self.cancels.add(int(found[1]))
+        elif found := _BID.match(text):
+            order_id = int(found[1])
+            self.bids[order_id] = max(self.bids.get(order_id, Decimal(0)), Decimal(found[2]))
+        else:
+            consent = read_rent(text, now, lasts)
+            self._keep(consent)
+
+    def yes_within(self, text: str, bounds: str, now: float, lasts: float) -> None:
+        """A person has read this and these bounds, and said yes to one rental within them."""
+        found = _one(_BOUNDS, bounds)
+        most = Decimal(found["hourly"])
+        asked = read_rent(text, now, lasts)
+        self._keep(
+            replace(
+                asked,
+                first=0,
+                usd_per_hour={int(one): most for one in found["servers"].split(",")},
+                native_per_day=None,
+                coins=frozenset(TICKERS[one] for one in found["coins"].split(" or ")),
+                most_hours=Decimal(found["hours"]),
+                most_usd=Decimal(found["sum"]),
+            )
+        )
+
+    def asked_within(self, tag: int, hours: Decimal) -> None:
+        """Someone asks for a rental that a wider yes may cover."""
+        for one in self.of(tag):
+            if one.wide:
+                self.orders[one.key] = replace(one, hours=min(one.hours, hours))
+
+    def _keep(self, consent: Consent) -> None:
+        if consent.key not in self.declined:
+            self.orders.setdefault(consent.key, consent)
+
+    def take_back(self, text: str, now: float) -> None:
+        """A yes that nothing had used is withdrawn."""
+        key = quote_of(text)
+        self.declined.add(key)
+        given = self.orders.pop(key, None)
+        if given is not None and given.wide:  # another call may have used it already
+            self.orders[key] = replace(given, until=min(given.until, now))
+
+    def void(self, now: float, *, moving: bool) -> None:
+        """Spending is frozen: no yes counts any more. `moving`: something may be between its claim and its send."""
+        until = now if moving else now - STALE + _MOMENT
+        for one in self.orders.values():
+            if one.until != float("inf"):
+                self.orders[one.key] = replace(one, until=min(one.until, until))
+
+    def no(self, text: str) -> None:
+        """A person has read this and said no, and the process has heard it."""
+        if quote_of(text) not in self.orders:
+            self.declined.add(quote_of(text))
+
+    def limits_decide(self, number: int, wish: Mapping[str, Any], tag: int, now: float) -> None:
+        """A call in the mode in which nobody is asked."""
+        servers = [wish["server_id"], *wish.get("fallback_server_ids", [])]
+        key = f"call {number}"
+        self.orders[key] = Consent(
+            key=key,
+            tag=tag,
+            first=servers[0],
+            usd_per_hour=dict.fromkeys(servers),
+            native_per_day=None,
+            coins=frozenset([wish["currency"]] if "currency" in wish else []),
+            hours=Decimal(str(wish["hours"])),
+            most_hours=Decimal(str(wish["hours"])),
+            spot=wish.get("order_type") == "spot",
+            ends_enforced=True,
+            since=now,
+            until=float("inf"),  # a frozen call may go on whenever it wakes: its limits are judged then
+        )
+
+    def of(self, tag: int) -> list[Consent]:
+        return [one for one in self.orders.values() if one.tag == tag]
+
+
+def quote_of(text: str) -> str:
+    """The quote that a question is about; "" where it names none."""
+    found = _QUOTE.search(text)
+    return found[1] if found else ""
+
+
+def read_rent(text: str, now: float, lasts: float) -> Consent:
+    """What a question about a rental asks for."""
+    quote, first, hours, native, most, tag = (
+        _one(pattern, text) for pattern in (_QUOTE, _FIRST, _HOURS, _NATIVE, _MOST, _TAG)
+    )
+    coin = TICKERS[native[2]]
+    spot = native[3] == "bid"
+    room = Decimal(1) if coin == USD or spot else _ROOM
+    others = {int(found[1]): Decimal(found[2]) for found in _FALLBACK.finditer(text)}
+    return Consent(
+        key=quote[1],
+        tag=int(tag[1]),
+        first=int(first[1]),
+        usd_per_hour={int(first[1]): Decimal(most[1]), **others},
+        native_per_day=Decimal(native[1]) * room,
+        coins=frozenset([coin]),
+        hours=Decimal(hours[1]),
+        most_hours=Decimal(hours[1]),
+        spot=spot,
+        ends_enforced="\nEnd: cancelled after" in text,
+        since=now,
+        until=now + lasts,
+    )
+
+
+def _one(pattern: re.Pattern[str], text: str) -> re.Match[str]:
+    found = pattern.search(text)
+    assert found is not None, f"the question does not say it ({pattern.pattern}): {text}"
+    return found

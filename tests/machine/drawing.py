@@ -1,0 +1,98 @@
+"""What the steps draw, and the steps by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hypothesis import strategies as st
+
+from tests.machine.clients import ROLES
+from tests.machine.halts import Halt
+from tests.machine.market import BTC, CLORE, USD, Json
+from tests.machine.stage import IMAGES
+
+BUSY: Final = (
+    "create_order",
+    "my_orders",
+    "my_orders",
+    "cancel_order",
+    "set_spot_price",
+    "wallets",
+    "marketplace",
+    "*",
+)
+
+numbers = st.integers(0, 99)
+roles = st.integers(0, len(ROLES) - 1)
+which_server = st.integers(0, 5)
+coins = st.sampled_from([USD, USD, USD, CLORE, BTC, None])
+lengths = st.sampled_from([0.5, 1, 2, 5, 9.25])
+answers = st.sampled_from(["yes"] * 8 + ["later", "later", "no", "decline", "cancel", "empty", "word", "error"])
+skips = st.sampled_from([2, 2, 1, 3, 4, 5])  # 2 is between the claim and the bytes
+strangers = st.sampled_from(["someone/else", "someone/else", *IMAGES])  # what their orders run
+halts = st.one_of(
+    st.none(),
+    st.none(),
+    st.builds(Halt, anchor=st.sampled_from(["call", "asked"]), skip=st.integers(0, 20), kill=st.booleans()),
+    st.builds(Halt, anchor=st.just("spend"), skip=st.integers(0, 8), kill=st.booleans()),
+)
+
+
+def wishes_of(**fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
+    """What somebody may want to rent; `fixed` narrows it."""
+    wide: dict[str, st.SearchStrategy[Any]] = {
+        "server": which_server,
+        "others": st.lists(st.integers(1, 5), max_size=2, unique=True),
+        "hours": lengths,
+        "kind": st.sampled_from(["on-demand", "on-demand", "spot"]),
+        "coin": coins,
+        "image": st.sampled_from(IMAGES),
+    }
+    return st.fixed_dictionaries({**wide, **fixed})
+
+
+wishes = wishes_of()
+
+Step = Callable[..., None]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of step: how often it comes, what it does, what it draws."""
+
+    weight: int
+    do: Step
+    arguments: Mapping[str, st.SearchStrategy[Any]]
+
+
+STEPS: dict[str, Kind] = {}
+
+
+def step(weight: int = 2, **arguments: st.SearchStrategy[Any]) -> Callable[[Step], Step]:
+    """One kind of step. They are no rules of hypothesis' own, because it leaves most of those out of most runs."""
+
+    def keep(method: Step) -> Step:
+        STEPS[method.__name__] = Kind(weight, method, arguments)
+        return method
+
+    return keep
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """Only these steps, so often each; and what some of their arguments are drawn from instead."""
+
+    weights: Mapping[str, int]
+    arguments: Mapping[str, Mapping[str, st.SearchStrategy[Any]]]
+
+
+def drawn(focus: Focus | None = None) -> st.SearchStrategy[tuple[str, Json]]:
+    """Any step with its arguments."""
+    weights = focus.weights if focus else {name: kind.weight for name, kind in STEPS.items()}
+    narrowed = focus.arguments if focus else {}
+    # "mend" first: it is what hypothesis tries first, fifty times over, and where nothing is broken it is no step.
+    names = sorted((name for name, weight in weights.items() for _ in range(weight)), key=lambda name: name != "mend")
+    given = {name: st.fixed_dictionaries({**STEPS[name].arguments, **narrowed.get(name, {})}) for name in weights}
+    return st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), given[name]))

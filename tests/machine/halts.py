@@ -1,0 +1,88 @@
+"""Places at which a process kills or stops itself: around every write of the state and every request to Clore.
+
+What SIGKILL and SIGSTOP can hit is only visible in rows and requests, so a point before and one after each of them are
+all the places that differ. No other thread is in the middle of a transaction then: stopped there, a process would keep
+everybody else's writes waiting until it goes on, which shows nothing but that they time out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from clore_mcp.clore.exchange import Call, Exchange
+from clore_mcp.state.database import Database, Tx
+
+SPENDING = ("create_order", "cancel_order", "set_spot_price")
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """At the `skip`th point after `anchor` ("call", "asked" or "spend"), stop or be killed."""
+
+    anchor: str
+    skip: int
+    kill: bool
+
+
+class Halts:
+    """Counts the points that this process passes."""
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        self._tell = tell
+        self._armed: Halt | None = None
+        self._reached = False
+        self._left = 0
+        self.between_writes: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+
+    def arm(self, halt: Halt | None) -> None:
+        """For the next call; None for none."""
+        self._armed, self._reached = halt, False
+
+    def anchor(self, name: str) -> None:
+        """Something began: from here the points count, if the halt names it."""
+        if self._armed is not None and not self._reached and self._armed.anchor == name:
+            self._reached, self._left = True, self._armed.skip
+
+    def point(self, name: str) -> None:
+        """A place that a signal might hit."""
+        if self._armed is None or not self._reached:
+            return
+        self._left -= 1
+        if self._left >= 0:
+            return
+        kill, self._armed = self._armed.kill, None
+        with self.between_writes:
+            self._tell("halting", name)
+            # Sent to this very thread, which takes it before anything else; the process stops or dies as a whole.
+            signal.pthread_kill(threading.get_ident(), signal.SIGKILL if kill else signal.SIGSTOP)
+        self._tell("resumed", name)
+
+
+def install(halts: Halts) -> None:
+    """Put the points into this process's product."""
+    write_now, attempt = Database.write_now, Exchange.attempt
+
+    def write(self: Database, work: Callable[[Tx], Any]) -> Any:
+        halts.between_writes = self._lock
+        halts.point("before a write")
+        done = write_now(self, work)
+        halts.point("after a write")
+        return done
+
+    async def send(self: Exchange, call: Call[Any]) -> Any:
+        path = call.endpoint.path
+        if path in SPENDING:
+            halts.anchor("spend")
+        halts.point(f"before {path}")
+        try:
+            return await attempt(self, call)
+        finally:
+            halts.point(f"after {path}")
+
+    Database.write_now = write  # type: ignore[method-assign]
+    Exchange.attempt = send  # type: ignore[method-assign]

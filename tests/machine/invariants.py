@@ -1,0 +1,130 @@
+"""What must hold after every step, and what must hold once everything has settled."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+from clore_mcp.state.database import FILE_NAME
+from tests.machine import amounts
+from tests.machine.market import SECRETS_OF_ALL
+from tests.machine.memory import Memory
+from tests.machine.names import (
+    CANCELLED,
+    FROZEN,
+    OVERRUN,
+    SECRETS,
+    SENT,
+    STOPPED,
+    TWICE,
+    UNCOVERED,
+    UNKNOWN,
+    require,
+)
+from tests.machine.oracle import Order, Truth, pairs
+
+_SLIP: Final = 2.0
+_LOOKED_FOR_SECONDS: Final = 82_800  # a failed create is looked for a day long
+
+
+@dataclass(slots=True)
+class Oracle(Memory):
+    """Looks and judges."""
+
+    def check(self, *, settled: bool = False) -> None:
+        """Raise Broken for the first invariant that does not hold."""
+        truth = self.look()
+        ours = [order for order in truth.orders if order.id not in self.market.elsewhere]
+        self._covered(truth, ours, settled=settled)
+        self._sent_once()
+        self._frozen()
+        for order in ours:
+            amounts.reserved(self, truth, order)
+            amounts.within_bounds(self, truth, order)
+        for order in truth.orders:
+            self._ended_rightly(truth, order)
+        amounts.within_caps(self, truth, ours)
+        self._secret(settled=settled)
+        if settled:
+            self._settled(truth, ours)
+        self.keep(truth, ours)
+
+    def _covered(self, truth: Truth, ours: Sequence[Order], *, settled: bool) -> None:
+        fits = {order.id: [one.key for one in truth.fitting(order)] for order in ours}
+        for order in ours:
+            require(bool(fits[order.id]), UNCOVERED, f"{order} at {truth.asked(order)}")
+            if settled and order.open:
+                require(not truth.dear(order), UNCOVERED, f"{order} is dearer than any {truth.fitting(order)}")
+        require(pairs(ours, fits) == len(ours), TWICE, f"{fits}")
+
+    def _sent_once(self) -> None:
+        """Under a wider yes a server may be asked for again after a refusal."""
+        sent: dict[tuple[int, int], int] = {}
+        for entry in self.market.creates.values():
+            server_id = entry["body"].get("renting_server")
+            tag = next((int(port) for port in entry["body"].get("ports") or {} if int(port) >= 20_000), 0)
+            refused = entry["code"] == 5 or (entry["error"] and any(one.wide for one in self.consents.of(tag)))
+            if server_id and not refused:
+                sent[tag, server_id] = sent.get((tag, server_id), 0) + 1
+        for (tag, server_id), times in sent.items():
+            given = [one for one in self.consents.of(tag) if server_id in one.usd_per_hour]
+            require(times <= len(given), SENT if given else UNCOVERED, f"{times} for {server_id} by {given}")
+
+    def _frozen(self) -> None:
+        """Nothing leaves that could cost more: no create, no higher bid."""
+        for freeze in self.freezes:
+            for entry in self.market.creates.values():
+                require(not freeze.since < entry["at"] < freeze.until, FROZEN, f"{entry} in {freeze}")
+            for number in self.market.bids.keys() - self.raises:
+                entry = self.market.bids[number]
+                before = self.prices.get(entry["body"].get("order_id"))
+                raised = before is not None and entry["body"].get("desired_price", 0) > before
+                inside = freeze.since < entry["at"] < freeze.until
+                require(not (inside and raised), FROZEN, f"{entry} in {freeze}, it was {before}")
+        self.raises |= self.market.bids.keys()
+
+    def _ended_rightly(self, truth: Truth, order: Order) -> None:
+        if order.reason != "cancelled" or order.id in self.consents.cancels:
+            return
+        if order.id in self.market.elsewhere:
+            require(truth.alike(order), CANCELLED, f"order {order.id}, made elsewhere")
+            return
+        new = self.frozen and order.id not in self.prices
+        if truth.dear(order) or order.id in self.unwanted or new:
+            return
+        require((order.ended_at or 0) >= order.ct + float(truth.ends(order)) - _SLIP, CANCELLED, f"{order}")
+
+    def _secret(self, *, settled: bool) -> None:
+        """No key and no env value is kept, anywhere; what is made here stands in its own table alone."""
+        require(not self.leaked, SECRETS, f"{self.leaked}")
+        for path in (self.folder / "state").glob(f"{FILE_NAME}*"):
+            kept = path.read_bytes()
+            for secret in SECRETS_OF_ALL:
+                require(secret.encode() not in kept, SECRETS, f"{secret} in {path.name}")
+        path = self.folder / "state" / FILE_NAME
+        if not settled or not path.exists():
+            return
+        with closing(sqlite3.connect(path, timeout=10)) as db:
+            made = [row[0] for row in db.execute("SELECT value FROM secrets")]
+            tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            for table in tables:
+                text = json.dumps(db.execute(f"SELECT * FROM {table}").fetchall(), default=str)
+                found = table != "secrets" and any(secret in text for secret in made)
+                require(not found, SECRETS, f"a token stands in {table}")
+
+    def _settled(self, truth: Truth, ours: Sequence[Order]) -> None:
+        for order in ours:
+            young = order.ct > truth.now - _LOOKED_FOR_SECONDS
+            if order.open and young:
+                require(order.id in truth.rows.leases, UNKNOWN, f"{order}: {truth.intents(order)}")
+                require(not self.frozen, STOPPED, f"{order}")
+            if order.open and order.id in truth.rows.leases:
+                late = truth.over(order)
+                require(late < 180, OVERRUN, f"{order} by {late} s")
+        for order in truth.orders:
+            if order.id in self.market.elsewhere and order.id in truth.rows.leases:
+                require(truth.alike(order), UNCOVERED, f"{order} was made elsewhere")

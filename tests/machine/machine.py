@@ -1,0 +1,112 @@
+"""The machine: assistants, people, a marketplace that fails and moves, and signals, in any order.
+
+Every argument is drawn from a fixed range and taken modulo what there is, so that a seed gives the same steps whatever
+the processes make of them.
+"""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+
+from tests.machine.assistants import Assistants
+from tests.machine.clients import OUTSIDER, ROLES
+from tests.machine.drawing import (
+    STEPS,
+    Focus,
+    drawn,
+    halts,
+    lengths,
+    roles,
+    skips,
+    step,
+    strangers,
+    which_server,
+    wishes,
+    wishes_of,
+)
+from tests.machine.halts import Halt
+from tests.machine.market import CLORE, USD, Json
+from tests.machine.surroundings import Surroundings
+
+
+class Machine(Assistants, Surroundings):
+    """All of them, and the meetings that chance alone would seldom make."""
+
+    @step(3, who=roles, wish=wishes, skip=skips, kill=st.booleans(), seconds=st.sampled_from([400, 5]))
+    def sleep_over_a_send(self, who: int, wish: Json, skip: int, kill: bool, seconds: int) -> None:
+        """Stopped or killed around the send itself, while time passes and others look."""
+        self.stage.client((who + 1) % len(ROLES))
+        self.create(who, wish, "yes", Halt("spend", skip, kill), True, 1)
+        self.time_passes(seconds)
+        self.resume_all()
+
+    @step(
+        2,
+        who=roles,
+        wish=wishes,
+        kind=st.sampled_from(["reset", "hang_before", "code1_before"]),
+        image=strangers,
+        coin=st.sampled_from([USD, USD, CLORE]),
+        seconds=st.sampled_from([0, 0, 200, 1_000]),
+    )
+    def lose_to_a_stranger(self, who: int, wish: Json, kind: str, image: str, coin: str, seconds: int) -> None:
+        """A create that never arrived, and a stranger's order on that very server some time after."""
+        self._step("fault", lambda: self.stage.market.fault(kind, "create_order", seconds=0.15), kind=kind)
+        self.create(who, {**wish, "others": []}, "yes", None, True, 1)
+        if seconds:
+            self.time_passes(seconds)
+        self.rent_elsewhere(wish["server"], coin, image)
+        self.list_orders(who)
+
+    @step(2, wanted=st.lists(wishes, min_size=3, max_size=3))
+    def agree_to_all(self, wanted: list[Json]) -> None:
+        """Three questions that each fit the limits, answered yes one after the other: together they may not."""
+        for who, wish in zip((0, 1, 2), wanted, strict=True):
+            self.create(who, {**wish, "others": []}, "later", None, True, 1)
+        for _ in wanted:
+            self.answer_later(0, "yes")
+
+    @step(
+        2,
+        wish=wishes,
+        servers=st.frozensets(which_server, min_size=2, max_size=4),
+        hours=lengths,
+        then=st.lists(st.tuples(which_server, lengths, halts), min_size=1, max_size=2),
+    )
+    def fail_over(
+        self, wish: Json, servers: frozenset[int], hours: float, then: list[tuple[int, float, Halt | None]]
+    ) -> None:
+        """A rental that waits for a terminal gets a wider yes, and the assistant calls for other servers."""
+        self.create(OUTSIDER, {**wish, "others": []}, "yes", None, True, 1)
+        self.decide_within(-1, servers, hours, "3")
+        for server, length, halt in then:
+            self.go_elsewhere(0, server, length, halt)
+
+    @step(
+        2,
+        who=roles,
+        wish=wishes_of(kind=st.just("spot"), others=st.just([])),
+        percent=st.sampled_from([110, 150, 200]),
+        ignored=st.booleans(),
+        halt=halts,
+    )
+    def raise_and_cancel(self, who: int, wish: Json, percent: int, ignored: bool, halt: Halt | None) -> None:
+        """A bid is raised, and the order's cancel does not work at once."""
+        self.rent(who, wish)
+        self.bid(who, -1, percent, "yes", halt)
+        if ignored:
+            self.fault("cancel_ignored", "cancel_order", 5, 0, 1.0)
+        self.cancel(who, -1, "yes", None)
+
+
+def driven(focus: Focus | None) -> type[Machine]:
+    """The machine with its one rule: any step."""
+
+    class Driven(Machine):
+        @rule(drawn=drawn(focus))
+        def step(self, drawn: tuple[str, Json]) -> None:
+            name, arguments = drawn
+            STEPS[name].do(self, **arguments)
+
+    return Driven

@@ -1,0 +1,170 @@
+"""The marketplace behind the API's back: a sandbox of six servers, its clock, its prices and rates, and its truth."""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2 as httpx
+
+from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
+from tests.machine.clock import SharedClock
+
+Json = dict[str, Any]
+ENV_VALUE: Final = "hf_env_value_that_nobody_may_keep"
+SECRETS_OF_ALL: Final = (SANDBOX_KEY, ENV_VALUE)
+"""What stands in no row, no question and no result."""
+USD, CLORE, BTC = "USD-Blockchain", "CLORE-Blockchain", "bitcoin"
+COINS: Final = (USD, CLORE, BTC)
+TICKERS: Final = {"USD": USD, "CLORE": CLORE, "BTC": BTC}
+FEES: Final = {"on-demand": Decimal("0.05"), "spot": Decimal("0.0125")}
+CREATION_USD: Final = Decimal("0.1")
+_PLACES: Final = {USD: 2, CLORE: 2, BTC: 8}
+_RATES: Final = {USD: Decimal(1), CLORE: Decimal("0.00125"), BTC: Decimal(64_000)}
+_USD_BLOCK: Final = {USD: "on_demand_usd", CLORE: "on_demand_clore", BTC: "on_demand_btc"}
+_DAY_PRICES: Final = ("2.4", "3.6", "4.8", "7.2", "9.6", "14.4")  # USD
+_MRL_HOURS: Final = (24, 12, 48, 24, 12, 24)
+_BALANCES: Final = {USD: 400.0, CLORE: 300_000.0, BTC: 0.01}
+
+
+class Market:
+    """A sandbox of its own, and the clock that it shares with the processes."""
+
+    def __init__(self, folder: Path) -> None:
+        options = Options(
+            servers=6, rate_limit="off", visible_after=0.0, ssh_listener=False, retry_after=True, create_interval=0.05
+        )
+        self._running = start_in_thread(options)
+        self.url = self._running.url
+        self._http = httpx.Client(base_url=self._running.control_url, timeout=20, verify=False, trust_env=False)
+        self.clock_path = folder / "clock"
+        self.clock_path.write_bytes(struct.pack("d", 0.0))
+        self.clock = SharedClock(str(self.clock_path))
+        self._jumps: list[tuple[float, float]] = [(0.0, 0.0)]  # this machine's time, the offset from then on
+        self.rates = dict(_RATES)
+        self._rated: list[tuple[float, dict[str, Decimal]]] = [(0.0, dict(_RATES))]
+        self.elsewhere: set[int] = set()
+        self._seen = 0
+        self._broken = False  # a fault was ordered or a switch turned
+        self.creates: dict[int, Json] = {}  # every request for an order, by its number
+        self.bids: dict[int, Json] = {}  # every request for another bid
+        found = httpx.get(f"{self.url}/marketplace", headers={"user-agent": "machine"}, trust_env=False).json()
+        self.servers: list[int] = sorted(row["id"] for row in found["servers"])
+        self.mrl_hours = dict(zip(self.servers, _MRL_HOURS, strict=True))
+        for server_id, day in zip(self.servers, _DAY_PRICES, strict=True):
+            self._list(server_id, Decimal(day))
+        self.post("/wallets", {"balances": _BALANCES})
+
+    def close(self) -> None:
+        self._http.close()
+        self._running.stop()
+
+    def post(self, path: str, body: Any) -> Json:
+        reply = self._http.post(path, json=body)
+        assert reply.status_code in (200, 409), reply.text
+        answer: Json = reply.json()
+        return answer
+
+    def get(self, path: str) -> Json:
+        answer: Json = self._http.get(path).json()
+        return answer
+
+    # What moves
+
+    def advance(self, seconds: float) -> None:
+        """Time passes for Clore and for every process, stopped ones too."""
+        self.post("/clock", {"advance": seconds})
+        self.clock.advance(seconds)
+        self._jumps.append((time.time(), self.clock.offset))
+
+    def fault(self, kind: str, endpoint: str, **more: Any) -> None:
+        self._broken = True
+        self.post("/faults", {"kind": kind, "endpoint": endpoint, **more})
+
+    def mend(self) -> bool:
+        """No more faults, and the switches as they were; False when nothing was broken."""
+        if not self._broken:
+            return False
+        self._http.delete("/faults")
+        self.options(required_price="equal", rate_limit="off", unknown_order="error")
+        self._broken = False
+        return True
+
+    def options(self, **changes: Any) -> None:
+        self._broken = True
+        self.post("/options", changes)
+
+    def move_price(self, server_id: int, factor: float) -> None:
+        self.post(f"/servers/{server_id}", {"price_factor": factor})
+
+    def move_rate(self, coin: str, factor: Decimal) -> None:
+        """What a coin is worth, in every listing."""
+        self.rates[coin] *= factor
+        self.options(**{{BTC: "btc_usd", CLORE: "clore_usd"}[coin]: float(self.rates[coin])})
+        for server_id in self.servers:
+            prices = self.get(f"/servers/{server_id}")["row"]["price"]["on_demand"]
+            self.post(f"/servers/{server_id}", {"price": {"usd": self._in_usd(prices)}})
+        self._rated.append((self.clock.now(), dict(self.rates)))
+
+    def rent_elsewhere(self, server_id: int, coin: str, image: str) -> bool:
+        body = {"currency": coin, "image": image, "renting_server": server_id, "type": "on-demand"}
+        made = self.post("/orders", body).get("order_id")
+        if made is not None:
+            self.elsewhere.add(int(made))
+        return made is not None
+
+    def outbid(self, server_id: int, coin: str, bid: float) -> None:
+        self.post("/bids", {"server_id": server_id, "bid": bid, "currency": coin})
+
+    # What is true
+
+    def orders(self) -> list[Json]:
+        rows: list[Json] = self.get("/state")["orders"]
+        requests = self.get(f"/requests?since={self._seen + 1}")["requests"]
+        for entry in requests:
+            kept = {"create_order": self.creates, "set_spot_price": self.bids}.get(entry["endpoint"])
+            if kept is not None and isinstance(entry["body"], dict):
+                kept[entry["sequence"]] = {**entry, "at": self.shared_time(entry["wall"])}
+        done = itertools.takewhile(lambda entry: entry["completed_ns"] is not None, requests)
+        self._seen = max((entry["sequence"] for entry in done), default=self._seen)
+        return rows
+
+    def price(self, server_id: int, kind: str, coin: str) -> Decimal:
+        row = self.get(f"/servers/{server_id}")["row"]["price"]
+        return Decimal(str(row["spot" if kind == "spot" else "on_demand"][coin]))
+
+    def shared_time(self, wall: float) -> float:
+        """A moment by this machine's clock as the processes' clock had it."""
+        return wall + next(offset for since, offset in reversed(self._jumps) if since <= wall)
+
+    def lowest_rate(self, coin: str, since: float, until: float) -> Decimal:
+        """The least that a coin was worth between two moments of the shared clock."""
+        before = [rates for at, rates in self._rated if at <= since][-1:]
+        return min(rates[coin] for rates in [*before, *(rates for at, rates in self._rated if since < at <= until)])
+
+    def _list(self, server_id: int, day_usd: Decimal) -> None:
+        demand = {coin: float(round(day_usd / self.rates[coin], _PLACES[coin])) for coin in COINS}
+        spot = {coin: float(round(day_usd / 2 / self.rates[coin], _PLACES[coin])) for coin in COINS}
+        price = {"on_demand": demand, "spot": spot, "usd": self._in_usd(demand)}
+        mrl = self.mrl_hours[server_id]
+        self.post(f"/servers/{server_id}", {"price": price, "rented": False, "allowed_coins": list(COINS), "mrl": mrl})
+
+    def _in_usd(self, on_demand: dict[str, float]) -> dict[str, float]:
+        usd = {_USD_BLOCK[coin]: float(Decimal(str(on_demand[coin])) * self.rates[coin]) for coin in COINS}
+        return {**usd, "spot": 0}
+
+
+def environment(market: Market, folder: Path, mode: str, caps: dict[str, str]) -> dict[str, str]:
+    """What a process of the product is told by its operator."""
+    return {
+        "CLORE_API_URL": market.url,
+        "CLORE_API_KEY": SANDBOX_KEY,
+        "CLORE_REQUEST_GAP_SECONDS": "0",
+        "CLORE_STATE_DIR": str(folder / "state"),
+        "CLORE_APPROVAL": mode,
+        **caps,
+    }

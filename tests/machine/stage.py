@@ -1,0 +1,244 @@
+"""One world of a run: the market, the state folder, the processes, what they were told and what they said."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from clore_mcp.state.database import FILE_NAME
+from tests.machine import clients
+from tests.machine.child import Birth
+from tests.machine.clients import ROLES, Client
+from tests.machine.consents import ASKED_LASTS
+from tests.machine.halts import Halt
+from tests.machine.invariants import Oracle
+from tests.machine.market import ENV_VALUE, Json, Market, environment
+from tests.machine.names import Broken
+from tests.machine.oracle import Caps
+from tests.machine.terminal import Terminal
+
+IMAGES: Final = ("cloreai/jupyter:ubuntu24.04-v2", "pytorch/pytorch:latest")
+_REST_SECONDS: Final = 1.5
+_FIRST_TAG: Final = 20_000
+_AGAIN_AFTER: Final = 0.1  # a process between two steps may look wrong for an instant
+_SETTLE_ROUNDS: Final = 6
+_MEMORY: Final = Path("/dev/shm")  # every write is synchronous: in memory that costs nothing
+
+
+def _key(name: str, arguments: Json) -> str:
+    return f"{name} {sorted(arguments.items(), key=str)}"
+
+
+class Stage:
+    """Everything that a step of the machine acts on."""
+
+    def __init__(self, mutant: str | None = None) -> None:
+        self._mutant = mutant
+        self.folder = Path(tempfile.mkdtemp(prefix="clore-machine-", dir=_MEMORY if _MEMORY.is_dir() else None))
+        self.market = Market(self.folder)
+        self.caps = Caps()
+        self.oracle = Oracle(self.market, self.folder, self.caps, lambda: self.rest(0))
+        self.consents = self.oracle.consents
+        self.people: list[Client | None] = [None] * len(ROLES)
+        self.told: list[str] = []
+        self.terminal = Terminal(self.oracle, self.folder)
+        self._tags: dict[str, int] = {}
+        self.wishes: list[tuple[int, Json]] = []  # who made which call
+        self._calls = 0
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.terminal.close()
+        self.market.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def clients(self) -> list[Client]:
+        return [one for one in self.people if one is not None and one.state not in ("dead", "gone")]
+
+    # Processes
+
+    def client(self, number: int) -> Client:
+        """The process of a role, started when there is none."""
+        role = ROLES[number]
+        held = self.people[number]
+        if held is not None and held.state == "dead":
+            held.close()
+        if held is None or held.state == "gone":
+            env = environment(self.market, self.folder, role.mode, self.caps.environment())
+            birth = Birth(role, env, str(self.folder), str(self.market.clock_path), self._mutant)
+            held = self.people[number] = clients.start(role, birth)
+        return held
+
+    def free(self, wanted: int) -> int:
+        """The wanted role, or the next one whose process has nothing to do (or is not there yet)."""
+        order = [(wanted + step) % len(ROLES) for step in range(len(ROLES))]
+        held = [self.people[number] for number in order]
+        return next(
+            (n for n, one in zip(order, held, strict=True) if one is None or one.state in ("idle", "dead")), wanted
+        )
+
+    def rest(self, seconds: float = _REST_SECONDS) -> None:
+        """Until nothing moves by itself any more."""
+        clients.listen(self.clients, self._heard, seconds=seconds)
+
+    def _heard(self, client: Client, event: dict[str, Any]) -> None:
+        if event.get("leaked"):
+            self.oracle.leaked.append(f"{client}: {event['event']}")
+        match event["event"]:
+            case "asked":
+                client.question = event["text"]
+                if event["answer"] == "yes":
+                    self.consents.yes(event["text"], event["at"], ASKED_LASTS)
+            case "done":
+                self.told[-1] += f" · {client.name}: {event['told']}"
+                if "declined" in event["told"] and client.question:
+                    self.consents.no(client.question)
+                client.question = ""
+            case what:
+                self.told[-1] += f" · {client.name}: {what} {event.get('place', '')}"
+
+    # What assistants and people do
+
+    def wish(self, number: int, arguments: Json) -> Json:
+        """The arguments of a create, with the port that marks this wish of this caller."""
+        name = ROLES[number].name
+        tag = self._tags.setdefault(_key(name, arguments), _FIRST_TAG + len(self._tags))
+        self.oracle.callers[tag] = name
+        self.consents.asked_within(tag, Decimal(str(arguments["hours"])))
+        env = {"HF_TOKEN": ENV_VALUE}
+        return {**arguments, "ports": {str(tag): "tcp"}, "env": env, "jupyter": arguments["image"] == IMAGES[0]}
+
+    def elsewhere(self, number: int, arguments: Json, server_id: int, hours: float) -> Json:
+        """The same wish on another server and for another time: a wider yes may cover it."""
+        other = {**arguments, "server_id": server_id, "hours": hours}
+        other.pop("fallback_server_ids", None)
+        tag = self._tags.get(_key(ROLES[number].name, arguments))
+        if tag is not None:
+            self._tags.setdefault(_key(ROLES[number].name, other), tag)
+        return other
+
+    def create(self, number: int, arguments: Json, answer: str, halt: Halt | None, copies: int = 1) -> bool:
+        """Have a process make this call, if it is free to."""
+        number = self.free(number)
+        client = self.client(number)
+        if client.state != "idle":
+            return False
+        wish = self.wish(number, arguments)
+        self.wishes.append((number, arguments))
+        if client.role.mode == "limits":
+            tag = int(next(iter(wish["ports"])))
+            for _ in range(copies):
+                self._calls += 1
+                self.consents.limits_decide(self._calls, wish, tag, self.market.clock.now())
+        client.begin(tool="create_order", arguments=wish, answer=answer, halt=halt, copies=copies)
+        return True
+
+    def act(self, number: int, tool: str, arguments: Json, answer: str, halt: Halt | None) -> bool:
+        """Any other call."""
+        client = self.client(self.free(number))
+        if client.state != "idle":
+            return False
+        client.begin(tool=tool, arguments=arguments, answer=answer, halt=halt, copies=1)
+        return True
+
+    def answer(self, client: Client, answer: str) -> None:
+        """The person at a client says what they wanted to say later."""
+        if answer == "yes":
+            self.consents.yes(client.question, self.market.clock.now(), ASKED_LASTS)
+        client.answer(answer)
+
+    def freeze(self) -> bool:
+        """Somebody runs `clore-mcp stop`: no spending from now on."""
+        self.rest(0)
+        asking = [one for one in self.clients if one.state == "asking"]
+        moving = any(one.state in ("busy", "stopped") for one in self.clients)
+        return self.terminal.freeze(moving=moving, open_questions=[one.question for one in asking])
+
+    def end_all(self, number: int, halt: Halt | None) -> bool:
+        """What `clore-mcp stop` does next: everything made here is ended, and what still shows up."""
+        client = self.client(self.free(number))
+        if client.state != "idle":
+            return False
+        ours = [row["id"] for row in self.market.orders() if row["id"] not in self.market.elsewhere]
+        self.consents.cancels.update(ours)
+        self.oracle.unwanted.update(ours)
+        client.end_all(halt)
+        return True
+
+    # Time, and what is judged
+
+    def advance(self, seconds: float) -> None:
+        """Time passes. Processes that run would have looked after their leases each minute: at every end, at least."""
+        until = self.market.clock.now() + seconds
+        while True:
+            now = self.market.clock.now()
+            ends = [end + 30 for end in self._ends() if now < end + 30 < until]
+            self.market.advance(max(0.0, min([until, *ends]) - now))
+            self.poll()
+            if not ends:
+                return
+
+    def _ends(self) -> list[float]:
+        with contextlib.suppress(sqlite3.OperationalError):
+            if (self.folder / "state" / FILE_NAME).exists():
+                with contextlib.closing(sqlite3.connect(self.folder / "state" / FILE_NAME)) as db:
+                    return [row[0] for row in db.execute("SELECT ends_api_at FROM orders WHERE ended_at IS NULL")]
+        return []
+
+    def poll(self) -> None:
+        """Whoever is free looks after the leases: one first, then the others find it done."""
+        for client in self.clients:
+            if client.state == "idle":
+                client.poll()
+                self.rest()
+
+    def check(self, *, settled: bool = False) -> None:
+        """Hold everything against the invariants; what looks wrong while something moves is looked at once more."""
+        try:
+            self.oracle.check(settled=settled)
+        except Broken:
+            if not any(one.state == "busy" for one in self.clients):
+                raise
+            time.sleep(_AGAIN_AFTER)
+            self.oracle.check(settled=settled)
+
+    def settle(self) -> None:
+        """Everything comes to rest: faults end, stopped processes go on, what hides shows, and somebody looks."""
+        self.market.mend()
+        for client in self.clients:
+            if client.state == "stopped":
+                client.resume()
+        self.rest()
+        for client in self.clients:
+            if client.state == "asking":
+                self.answer(client, "no")
+        self.rest()
+        if not any(one.state == "idle" for one in self.clients):
+            self.client(0)
+        self.market.advance(3_700)  # whatever shows late has shown by then
+        for _ in range(_SETTLE_ROUNDS):
+            self.advance(200)
+            if not self._open():
+                break
+        if self.oracle.frozen:
+            self.end_all(0, None)
+            self.rest()
+
+    def _open(self) -> bool:
+        path = self.folder / "state" / FILE_NAME
+        if not path.exists():
+            return False
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            found = db.execute(
+                "SELECT (SELECT count(*) FROM intents WHERE state IN ('reserved', 'sending', 'failed'))"
+                " + (SELECT count(*) FROM quotes WHERE state = 'committing')"
+            ).fetchone()
+        return bool(found[0])

@@ -1,0 +1,95 @@
+"""The person at a terminal: what `clore-mcp approve`, `decline` and `stop` do, and what they mean for the record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Final, TypeVar
+
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.rental import stopping
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.envelopes import around
+from clore_mcp.rental.terms import Terms
+from clore_mcp.state.database import Database, Tx
+from clore_mcp.state.quotes import Quote
+from tests.machine.consents import OUTSIDE_LASTS, quote_of
+from tests.machine.invariants import Oracle
+
+T = TypeVar("T")
+_BY: Final = "the person, in a terminal"
+
+
+class Terminal:
+    """One person's commands. A process that is stopped in the middle of a write keeps them waiting, then they fail."""
+
+    def __init__(self, oracle: Oracle, folder: Path) -> None:
+        self._oracle = oracle
+        self._clock = oracle.market.clock
+        self._state = Database(folder / "state")
+        self._approvals = Approvals(self._state, self._clock.now)
+
+    def close(self) -> None:
+        self._state.close()
+
+    def waiting(self) -> list[Quote]:
+        """What waits for a person, and yeses that nothing has used yet."""
+        try:
+            return asyncio.run(self._approvals.waiting())
+        except StateUnavailable:
+            return []
+
+    def decide(self, quote: Quote, *, yes: bool) -> bool:
+        """A yes or a no; a no also takes back a yes that nothing has used."""
+        if yes and quote.state == "pending":
+            self._oracle.consents.yes(quote.question, self._clock.now(), OUTSIDE_LASTS)
+        try:
+            decided = asyncio.run(self._approvals.decide(quote, yes=yes, by=_BY))
+        except StateUnavailable:
+            return False
+        if decided and not yes:
+            self._oracle.consents.take_back(quote.question, self._clock.now())
+        return decided
+
+    def decide_within(self, quote: Quote, servers: frozenset[int], *, hours: Decimal, dearer: Decimal) -> bool:
+        """A wider yes: other servers too, for so many hours at most and at so many times the price."""
+        terms = Terms.from_json(quote.terms)
+        bounds = around(
+            terms,
+            also=servers,
+            max_usd_per_hour=(terms.usd_per_hour * dearer).quantize(Decimal("0.0001")) if dearer > 1 else None,
+            max_hours=max(hours, terms.hours),
+        )
+        if quote.state != "pending" or not bounds.cover(terms):
+            return False
+        now = self._clock.now()
+        try:
+            if asyncio.run(self._approvals.approve_within(quote, bounds, by=_BY)) is None:
+                return False
+        except StateUnavailable:
+            return False
+        self._oracle.consents.yes_within(quote.question, str(bounds), now, OUTSIDE_LASTS)
+        return True
+
+    def freeze(self, *, moving: bool, open_questions: list[str]) -> bool:
+        """Freeze all spending. `moving`: some call is under way; the open questions are void from now on."""
+        if not self._write(lambda tx: stopping.freeze(tx, by=_BY, now=self._clock.now())):
+            return False
+        self._oracle.freeze(moving=moving)
+        self._oracle.consents.declined.update(map(quote_of, open_questions))
+        return True
+
+    def lift(self) -> bool:
+        """Allow spending again."""
+        if not self._oracle.frozen:
+            return False
+        self._oracle.lift()
+        return bool(self._write(lambda tx: stopping.lift(tx, by=_BY, now=self._clock.now())))
+
+    def _write(self, work: Callable[[Tx], T]) -> T | None:
+        try:
+            return asyncio.run(self._state.write(work))
+        except StateUnavailable:
+            return None

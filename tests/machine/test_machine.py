@@ -1,0 +1,25 @@
+"""Random interleavings of clients, answers, faults, price and rate moves, kills, freezes and restarts: 2,000 steps.
+
+One run again: CLORE_MACHINE_SEED=… CLORE_MACHINE_STEPS=… pytest tests/machine/test_machine.py
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from tests.machine.runs import run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, and a server to fork from")
+
+SEEDS = [int(os.environ["CLORE_MACHINE_SEED"])] if "CLORE_MACHINE_SEED" in os.environ else [11, 12, 21, 32]
+STEPS = int(os.environ.get("CLORE_MACHINE_STEPS", "500"))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_interleaving_spends_what_nobody_allowed(seed: int) -> None:
+    report = run(seed, STEPS)
+    assert report.error is None, f"seed {seed}, after {report.steps} steps: {report.error!r}\n{report}"
+    assert report.steps >= STEPS
