@@ -223,10 +223,11 @@ class Closing:
         }
 
     async def rates(self) -> Rates:
-        """The market's rates, however old; none but USD's own where no market was ever read."""
+        """The market's rates now, or however old where Clore does not answer; none but USD's own where no market was
+        ever read."""
         with anyio.move_on_after(_PRICING_SECONDS):
             try:
-                return (await self._desk.readings.snapshot(float("inf"))).rates
+                return (await self._desk.readings.snapshot()).rates
             except CloreError:
                 pass
         return Rates({Coin.USD: Decimal(1)})

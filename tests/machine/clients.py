@@ -98,6 +98,13 @@ class Client:
         self.resumes_as, self.state = self.state, "stopped"
         self.await_stopped()
 
+    def becomes(self, state: str) -> None:
+        """What it has told; where it was stopped since, that is how it goes on."""
+        if self.state == "stopped":
+            self.resumes_as = state
+        else:
+            self.state = state
+
     def await_stopped(self) -> None:
         """Until it really stands still: a SIGCONT before that would be lost on it."""
         until = time.monotonic() + _GONE_SECONDS
@@ -168,9 +175,11 @@ def _take(client: Client, heard: Heard) -> None:
         return
     match event["event"]:
         case "ready" | "done":
-            client.state = "idle"
+            client.becomes("idle")
         case "asked" if event["answer"] == "later":
-            client.state = "asking"
+            client.becomes("asking")
+        case "halting" if client.state == "stopped":  # from outside, in the same instant: two stops want two signals
+            client.kill()
         case "halting":
             client.resumes_as, client.state = "busy", "stopped"
             _until_halted(client)
