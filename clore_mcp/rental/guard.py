@@ -91,8 +91,9 @@ class Guard:
             return await self._cooled(ask, account) or Held(quote) if waits else Held(quote)
         verb = self._verbs[ask.verb]
         standing = await verb.already(ask, account, digest)
-        if standing is not None:
-            return Held(outcome=standing)
+        if standing is not None:  # what another process is still making, or has just made, is followed
+            twin = await self._approvals.find(digest, replay=replay, asking=asking)
+            return Held(twin) if twin else Held(outcome=standing)
         proposal = await verb.propose(ask, account)
         if isinstance(proposal, dict):
             # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.

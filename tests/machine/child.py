@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib
 import json
 import logging
 import os
@@ -245,23 +244,3 @@ def main(pipe: Connection, birth: Birth) -> None:
     os.environ["HOME"] = birth.folder
     logging.disable(logging.CRITICAL)
     asyncio.run(Process(pipe, birth).run())
-
-
-def warm() -> None:
-    """Import and build what each process would: those forked after this find it there."""
-    for name in ("attrs", "jsonschema", "httpcore2", "anyio._backends._asyncio", "concurrent.futures.thread"):
-        importlib.import_module(name)
-    settings = Settings.from_env({}, home=Path(), config_dir=Path(), state_dir_default=Path())
-    tools = server_module.chosen_tools(settings)
-    put(server_module, "chosen_tools", lambda _: tools)
-    asyncio.run(_probe(settings))
-
-
-async def _probe(settings: Settings) -> None:
-    for era in ("auto", "legacy"):
-        async with Client(server_module.create_server(settings), mode=era) as client:
-            await client.list_tools()
-
-
-if __name__ == "tests.machine.child":
-    warm()

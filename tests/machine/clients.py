@@ -33,7 +33,7 @@ _BUSY_SECONDS: Final = 45.0  # no call takes so long, on however loaded a machin
 _LOOK_SECONDS: Final = 0.002
 _PROC: Final = Path("/proc")
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.machine.child"])
+_context.set_forkserver_preload(["tests.machine.warm"])
 
 Heard = Callable[["Client", dict[str, Any]], None]
 
