@@ -57,17 +57,17 @@ class Approvals:
 
     async def digest(self, account: str, caller: str, ask: Ask) -> str:
         """The name of this call by this caller on this account, keyed by the state's own secret."""
-        key = await self._state.write(state_key)  # not kept: a state that was replaced has another
-        call = json.dumps([account, caller, ask.verb, ask.model_dump(mode="json")], sort_keys=True)
-        return hmac.new(key, call.encode(), hashlib.sha256).hexdigest()[:32]
+        return await self._name(account, caller, ask.verb, ask.model_dump(mode="json"))
 
     async def wish(self, account: str, caller: str, ask: CreateOrder, ssh_key: str) -> str:
         """The name of what this call wants, whatever the server, the hours and the bid: an envelope is for that.
         `ssh_key` is the fingerprint that is let in, for where the call names none it is the operator's to change."""
-        key = await self._state.write(state_key)
         rest = ask.model_dump(mode="json", exclude={"server_id", "fallback_server_ids", "hours", "bid_usd_per_hour"})
-        call = json.dumps([account, caller, ask.verb, rest, ssh_key], sort_keys=True)
-        return hmac.new(key, call.encode(), hashlib.sha256).hexdigest()[:32]
+        return await self._name(account, caller, ask.verb, rest, ssh_key)
+
+    async def _name(self, *parts: Any) -> str:
+        key = await self._state.write(state_key)  # not kept: a state that was replaced has another
+        return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
 
     async def covering(self, account: str, wish: str, terms: Terms) -> Envelope | None:
         """An unused yes that covers these terms already."""
