@@ -91,7 +91,7 @@ class Bidding:
             except _Undecided as ending:
                 return outcomes.bid_refused(ask.order_id, ending.reason, ending.why)
             if refusals:
-                return {**outcomes.refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
+                return {**outcomes.raise_refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
         told = told_of(bid)
         return Proposal(
             terms={
@@ -128,7 +128,7 @@ class Bidding:
         if claimed is None:
             return outcomes.in_progress(quote.id)
         if claimed.refusals:
-            return await settle_quote(self._desk, quote, outcomes.refused(claimed.refusals))
+            return await settle_quote(self._desk, quote, outcomes.raise_refused(claimed.refusals))
         return await settle_quote(self._desk, quote, await self._send(quote, ask, bid, claimed.change))
 
     async def _price(

@@ -157,6 +157,16 @@ def refused(refusals: Sequence[Refusal], attempts: Attempts = (), *, ends: bool 
     }
 
 
+def raise_refused(refusals: Sequence[Refusal]) -> dict[str, Any]:
+    """A limit said no to a raise: the order runs on as it was, and another server is no cure."""
+    names = "; ".join(str(refusal) for refusal in refusals)
+    return {
+        "status": "refused",
+        "refusals": [refusal.as_dict() for refusal in refusals],
+        "next": f"Over the limit: {names}. The bid stays as it was; a lower one may fit. The order runs on.",
+    }
+
+
 def frozen() -> dict[str, Any]:
     """The person has stopped all spending."""
     return {"status": "refused", "attempts": [], "next": f"{FROZEN} Nothing was spent."}
