@@ -80,6 +80,7 @@ class Guard:
         if isinstance(ask, CancelOrder):
             account = await account_for(self._desk, ask.order_id)
         else:
+            await self._desk.state.require_unbroken()
             account = await self._desk.readings.account()
         digest = await self._approvals.digest(account, caller, ask)
         asking = can_ask and self._desk.mode == "ask"
@@ -190,6 +191,7 @@ class Guard:
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
         try:
+            await self._desk.state.require_unbroken()
             quote = await self._approvals.get(held.quote.id)
             known = await self._known(quote, ask)
             if known is not None:

@@ -79,6 +79,7 @@ class Database:
         self.path = folder / FILE_NAME
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # the device and inode of the file that is open
+        self._loss: StateUnavailable | None = None  # seen by whoever came first, not yet told to a caller that spends
         self._lock = threading.Lock()
 
     @property
@@ -101,6 +102,15 @@ class Database:
     def read_now(self, work: Callable[[Tx], T]) -> T:
         """`read` for a caller that is no coroutine."""
         return self._transact("BEGIN", work)
+
+    async def require_unbroken(self) -> None:
+        """Raise StateUnavailable once for each time that the file was deleted or replaced in use, whoever met it
+        first: work in the background must not be the only one to hear that the record of spending is gone."""
+        with contextlib.suppress(StateUnavailable):
+            await self.read(lambda tx: None)
+        loss, self._loss = self._loss, None
+        if loss is not None:
+            raise loss
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -149,11 +159,12 @@ class Database:
         if now is not None and opened is not None and (now == opened or 0 in (now[1], opened[1])):
             return
         self._close()
-        raise StateUnavailable(
+        self._loss = StateUnavailable(
             f"The state in {self.folder} was deleted or replaced while in use; nothing was recorded.",
             hint="If it was moved, put it back and restart. Otherwise call again: an empty state is begun, the limits"
             " count what Clore shows, and the orders made before have no lease end any more; list_orders shows them.",
         )
+        raise self._loss
 
     def _on_disk(self) -> tuple[int, int] | None:
         """Which file the path names now; some Windows file systems number none (0)."""

@@ -120,9 +120,14 @@ async def test_a_raise_counted_to_the_end_of_a_lease_that_nobody_ends_any_more_i
 # A state that was deleted while it was used
 
 
-async def test_nothing_is_spent_into_a_state_that_was_deleted(world: World, process: Processes) -> None:
+@pytest.mark.parametrize("background", ["quiet", "meets it first"])
+async def test_nothing_is_spent_into_a_state_that_was_deleted(
+    world: World, process: Processes, background: str
+) -> None:
     services, ask = await process(), wish(world.free()[0])
     shutil.rmtree(world.state_dir)
+    if background == "meets it first":
+        await services.keeper.poll()
     with pytest.raises(StateUnavailable, match="deleted"):
         await call(services, ask)
     assert not world.sent()
@@ -140,6 +145,7 @@ async def test_a_yes_is_not_used_in_a_state_that_was_deleted_after_the_question(
     ask = wish(world.free()[0])
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     shutil.rmtree(world.state_dir)
+    await services.keeper.poll()  # what works in the background meets it first
     with pytest.raises(StateUnavailable):
         await services.guard.conclude(held, ask, answer=True, caller="t")
     assert not world.sent()
