@@ -12,7 +12,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from clore_mcp.clore import CloreClient, Gaps, ProcessPacer
+from clore_mcp.clore import CloreClient, Gaps
+from clore_mcp.clore.sharedpacer import SharedPacer
 from clore_mcp.errors import Failure
 from clore_mcp.market.snapshot import Market
 from clore_mcp.rental.adopting import Adopting
@@ -36,8 +37,8 @@ from clore_mcp.rental.sshkeys import public_key
 from clore_mcp.rental.stopping import Stopping
 from clore_mcp.settings import Settings, Watchdog
 from clore_mcp.state.database import Database
+from clore_mcp.state.pace import open_pace
 
-_CREATE_GAP_RATIO: Final = 5  # Clore's create limit is five times its general one
 _RESUME_AFTER_SECONDS: Final = 3.0
 _DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
 
@@ -50,6 +51,7 @@ class Services:
     """Everything below the tools, wired together."""
 
     settings: Settings
+    pacer: SharedPacer
     desk: Desk
     market: Market
     appraiser: Appraiser
@@ -82,19 +84,20 @@ class Services:
         await self.keeper.stop()
         await self.market.aclose()
         await self.desk.client.aclose()
+        await self.pacer.aclose()
         await asyncio.to_thread(self.desk.state.close)
 
 
 def build(settings: Settings, patience: Patience | None = None) -> Services:
     """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience."""
-    gap_ns = round(settings.request_gap_seconds * 1e9)
-    client = CloreClient(
-        pacer=ProcessPacer(Gaps(general_ns=gap_ns, create_ns=gap_ns * _CREATE_GAP_RATIO)),
-        api_url=settings.api_url,
-        api_key=settings.api_key,
-    )
-    market = Market(client.marketplace, time.time)
     key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
+    pacer = SharedPacer(
+        open_pace(settings.state_dir),
+        hashlib.sha256(f"{settings.api_url}\n{key_digest}".encode()).hexdigest(),
+        Gaps.scaled(settings.request_gap_seconds),
+    )
+    client = CloreClient(pacer=pacer, api_url=settings.api_url, api_key=settings.api_key)
+    market = Market(client.marketplace, time.time)
     state = Database(settings.state_dir)
     identity = Identity(state, settings.api_url, key_digest)
     readings = Readings(client, market, ApiClock(time.time, time.monotonic), identity)
@@ -128,6 +131,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
     }
     return Services(
         settings=settings,
+        pacer=pacer,
         desk=desk,
         market=market,
         appraiser=appraiser,

@@ -18,7 +18,8 @@ from clore_mcp.clore.models import (
     SpotBook,
     Wallet,
 )
-from clore_mcp.clore.pacing import Gaps, Lane, Pacer, ProcessPacer, Turn
+from clore_mcp.clore.pacing import Pacer, ProcessPacer, Turn
+from clore_mcp.clore.schedule import Gaps, Lane
 
 __all__ = [
     "DEFAULT_API_URL",

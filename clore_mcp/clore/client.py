@@ -29,8 +29,9 @@ from clore_mcp.clore.models import (
     read_row,
     read_rows,
 )
-from clore_mcp.clore.pacing import Lane, Pacer
+from clore_mcp.clore.pacing import Pacer
 from clore_mcp.clore.replies import Endpoint, header_time, read_reply, unexpected
+from clore_mcp.clore.schedule import Lane
 from clore_mcp.errors import ArgumentInvalid, NotSent, RateLimited, Unclear
 from clore_mcp.money import Coin, DayPrice, wire_number
 

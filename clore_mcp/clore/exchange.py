@@ -22,8 +22,9 @@ from typing import Any, Final, Generic, TypeVar
 import httpx2 as httpx
 
 from clore_mcp import __version__
-from clore_mcp.clore.pacing import Lane, Pacer, Turn
+from clore_mcp.clore.pacing import Pacer, Turn
 from clore_mcp.clore.replies import Endpoint, unclear
+from clore_mcp.clore.schedule import Lane
 from clore_mcp.errors import (
     CloreError,
     ConnectionLost,

@@ -1,107 +1,21 @@
-"""When a request may leave: one schedule for a key, so that Clore's limits are never the caller's problem.
+"""Who goes next on one key, and the faces of those who say so.
 
-Requests leave `general_ns` apart, creates `create_ns` apart as well, urgent ones before queued ones, equals in the
-order in which they came. A turn is taken, then left at the moment the bytes leave (`leaving`), then over: what is
-counted is the true departure, not the wake-up before it, because connecting and TLS come in between and would bring two
-requests closer together at Clore than they were here. Until it leaves, a turn holds the gate but has cost nothing, so
-whoever gives up gives it back.
-
-`Schedule` is the arithmetic: integer nanoseconds, the clock an argument. `ProcessPacer` acts on it inside one event
-loop. `Pacer` is the seam: one that is shared by processes has the same face. Lowering a spot price (once per order in
-600 seconds) would be a lane of its own for each order; Clore answers it itself, with the seconds to wait.
+`ProcessPacer` acts on the arithmetic (schedule.py) inside one event loop; `SharedPacer` (sharedpacer.py) does so for
+all processes that share a state folder. Both have the face of `Pacer`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from itertools import count
-from typing import Final, Protocol
+from typing import Protocol
 
+from clore_mcp.clore.schedule import SECOND_NS, Gaps, Lane, Marks, Waiting, forecast
 from clore_mcp.errors import QueueFull
-
-SECOND_NS: Final = 1_000_000_000
-# The longest Retry-After obeyed: nobody has seen Clore send one, and a wrong one must not hold up a cancel for a day.
-LONGEST_PAUSE_NS: Final = 600 * SECOND_NS
-_LONG_AGO: Final = -(1 << 62)
-
-
-class Lane(StrEnum):
-    """Which of Clore's limits a request counts against, besides the general one."""
-
-    GENERAL = "general"
-    CREATE = "create"
-
-
-@dataclass(frozen=True, slots=True)
-class Gaps:
-    """How far apart requests leave; the simulated marketplace may be asked faster."""
-
-    # Clore documents 1 s. At 1.0 s half are refused, for wake-ups jitter; with 100 ms to spare 0 of 32 were (2026-11).
-    general_ns: int = 1_100_000_000
-    create_ns: int = 5_500_000_000  # documented 5 s; production clients use 5.2 to 6
-    single_flight_ns: int = 600 * SECOND_NS
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """What has happened on the key so far, as instants of the clock."""
-
-    left_ns: int = _LONG_AGO
-    create_left_ns: int = _LONG_AGO
-    completed_ns: int = _LONG_AGO
-    not_before_ns: int = _LONG_AGO
-    single_until_ns: int = _LONG_AGO
-    in_flight: int = 0
-    at_the_gate: bool = False  # a turn was given whose request has not left yet
-
-    def departed(self, lane: Lane, now_ns: int) -> Marks:
-        """A request of that lane left now."""
-        create_left_ns = now_ns if lane is Lane.CREATE else self.create_left_ns
-        return replace(
-            self, left_ns=now_ns, create_left_ns=create_left_ns, in_flight=self.in_flight + 1, at_the_gate=False
-        )
-
-    def completed(self, now_ns: int) -> Marks:
-        """A request that had left is over, with a reply or without."""
-        return replace(self, completed_ns=now_ns, in_flight=self.in_flight - 1)
-
-    def refused(self, now_ns: int, pause_ns: int, gaps: Gaps) -> Marks:
-        """Clore said "too fast". Our spacing never explains that: departures are apart by construction. So Clore counts
-        differently (from completion, one reads) or someone else uses the key: one call in flight for a while."""
-        return replace(
-            self,
-            not_before_ns=max(self.not_before_ns, now_ns + min(pause_ns, LONGEST_PAUSE_NS)),
-            single_until_ns=now_ns + gaps.single_flight_ns,
-        )
-
-    def blocked(self, now_ns: int) -> bool:
-        """Whether nothing may leave before something else happens, whatever the time."""
-        return self.at_the_gate or (self.in_flight > 0 and now_ns < self.single_until_ns)
-
-    def earliest(self, lane: Lane, now_ns: int, gaps: Gaps) -> int:
-        """The earliest instant for a request of that lane over all its limits at once; while blocked, a lower bound."""
-        at = max(now_ns, self.not_before_ns, self.left_ns + gaps.general_ns)
-        if lane is Lane.CREATE:
-            at = max(at, self.create_left_ns + gaps.create_ns)
-        if now_ns < self.single_until_ns:
-            at = max(at, self.completed_ns + gaps.general_ns)
-        return max(at, now_ns + gaps.general_ns) if self.blocked(now_ns) else at
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A request that waits for its turn, and the last instant for which it cares."""
-
-    number: int
-    lane: Lane
-    urgent: bool
-    deadline_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +25,6 @@ class Step:
     go: Waiting | None
     refused: list[tuple[Waiting, int]]
     look_again_ns: int | None
-
-
-def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> list[tuple[Waiting, int]]:
-    """The instant at which each would leave, in that order. Who would leave past its deadline takes no one's slot."""
-    queues: dict[tuple[Lane, bool], deque[Waiting]] = {}
-    for one in waiting:
-        queues.setdefault((one.lane, one.urgent), deque()).append(one)
-    leaves: list[tuple[Waiting, int]] = []
-    while queues:
-        # Whoever can leave first does: a create that must wait for its lane holds up no read behind it.
-        key, at = min(
-            ((key, marks.earliest(key[0], now_ns, gaps)) for key in queues),
-            key=lambda found: (found[1], not found[0][1], queues[found[0]][0].number),
-        )
-        one = queues[key].popleft()
-        if not queues[key]:
-            del queues[key]
-        leaves.append((one, at))
-        if at <= one.deadline_ns:
-            marks, now_ns = marks.departed(one.lane, at).completed(at), at
-    return leaves
 
 
 @dataclass(slots=True)
@@ -155,15 +48,14 @@ class Schedule:
         refused = [(one, at) for one, at in leaves if at > one.deadline_ns]
         staying = [(one, at) for one, at in leaves if at <= one.deadline_ns]
         go = None
-        blocked = self.marks.blocked(now_ns)
-        if staying and not blocked and staying[0][1] <= now_ns:
+        if staying and not self.marks.blocked(now_ns, self.gaps) and staying[0][1] <= now_ns:
             go = staying.pop(0)[0]
             self.marks = replace(self.marks, at_the_gate=True)
-            blocked = True
         self.waiting = sorted((one for one, _ in staying), key=lambda one: one.number)
         instants = [one.deadline_ns + 1 for one in self.waiting]
-        if staying and not blocked:
-            instants.append(staying[0][1])
+        if staying and not self.marks.at_the_gate:
+            blocked = self.marks.blocked(now_ns, self.gaps)
+            instants.append(self.marks.flight_blocks_until(self.gaps) if blocked else staying[0][1])
         return Step(go, refused, min(instants, default=None))
 
     def leave_queue(self, one: Waiting) -> None:
@@ -192,6 +84,19 @@ class Pacer(Protocol):
         self, lane: Lane, *, urgent: bool = False, patience_seconds: float | None = None
     ) -> AbstractAsyncContextManager[Turn]:
         """Wait for a turn and hold it for one request; QueueFull at once when the wait would outlast the patience."""
+
+
+def nanoseconds(retry_after_seconds: float | None) -> int:
+    """The pause that a reply asks for."""
+    return round(max(retry_after_seconds or 0.0, 0.0) * SECOND_NS)
+
+
+def queue_full(waiting: int, wait_ns: int) -> QueueFull:
+    """The refusal of a request whose turn would come too late, in `wait_ns`."""
+    return QueueFull(
+        f"{waiting} requests to Clore already wait for their turn; nothing was sent.",
+        retry_after_seconds=round(max(wait_ns / SECOND_NS, 0.1), 1),
+    )
 
 
 class ProcessPacer:
@@ -223,6 +128,17 @@ class ProcessPacer:
         finally:
             turn.end()
 
+    @property
+    def marks(self) -> Marks:
+        """What has happened so far, as far as this process had a part in it."""
+        return self._schedule.marks
+
+    def take_up(self, known: Marks) -> None:
+        """Go on from what is known of the key from elsewhere."""
+        marks = self._schedule.marks
+        if known.left_ns > marks.left_ns:
+            self._schedule.marks = replace(known, in_flight=marks.in_flight, at_the_gate=marks.at_the_gate)
+
     async def _wait(self, one: Waiting) -> None:
         reply: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._replies[one] = reply
@@ -237,11 +153,7 @@ class ProcessPacer:
             self._advance()
             raise
         if too_late_ns is not None:
-            wait_seconds = (too_late_ns - self._clock_ns()) / SECOND_NS
-            raise QueueFull(
-                f"{len(self._replies)} requests to Clore already wait for their turn; nothing was sent.",
-                retry_after_seconds=round(max(wait_seconds, 0.1), 1),
-            )
+            raise queue_full(len(self._replies), too_late_ns - self._clock_ns())
 
     def _advance(self) -> None:
         """Let the schedule take its next step; called whenever anything changed."""
@@ -262,30 +174,31 @@ class ProcessPacer:
 class _Turn:
     """A turn of a ProcessPacer."""
 
-    __slots__ = ("_lane", "_left", "_pacer")
+    __slots__ = ("_lane", "_left_ns", "_pacer")
 
     def __init__(self, pacer: ProcessPacer, lane: Lane) -> None:
         self._pacer = pacer
         self._lane = lane
-        self._left = False
+        self._left_ns: int | None = None
 
     def leaving(self) -> None:
-        if not self._left:
-            self._left = True
+        if self._left_ns is None:
+            self._left_ns = now_ns = self._pacer._clock_ns()
             schedule = self._pacer._schedule
-            schedule.marks = schedule.marks.departed(self._lane, self._pacer._clock_ns())
+            schedule.marks = schedule.marks.departed(self._lane, now_ns)
             self._pacer._advance()
 
     def refused(self, retry_after_seconds: float | None) -> float:
         schedule, now_ns = self._pacer._schedule, self._pacer._clock_ns()
-        pause_ns = round(max(retry_after_seconds or 0.0, 0.0) * SECOND_NS)
-        schedule.marks = schedule.marks.refused(now_ns, pause_ns, schedule.gaps)
+        pause_ns = nanoseconds(retry_after_seconds)
+        left_ns = now_ns if self._left_ns is None else self._left_ns
+        schedule.marks = schedule.marks.refused(now_ns, pause_ns, schedule.gaps, left_ns)
         self._pacer._advance()
         return (schedule.marks.earliest(self._lane, now_ns, schedule.gaps) - now_ns) / SECOND_NS
 
     def end(self) -> None:
         schedule = self._pacer._schedule
-        if self._left:
+        if self._left_ns is not None:
             schedule.marks = schedule.marks.completed(self._pacer._clock_ns())
         else:
             schedule.give_back()

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -72,11 +72,16 @@ class Tx:
 
 
 class Database:
-    """The state folder's file, opened at first use (building one touches nothing)."""
+    """One file of the state folder, opened at first use (building one touches nothing). What is not `durable` survives
+    kill -9 and may be lost in a power cut."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, file_name: str = FILE_NAME, migrations: Sequence[str] = MIGRATIONS, *, durable: bool = True
+    ) -> None:
         self.folder = folder
-        self.path = folder / FILE_NAME
+        self.path = folder / file_name
+        self._migrations = migrations
+        self._durable = durable
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # the device and inode of the file that is open
         self._loss: StateUnavailable | None = None  # seen by whoever came first, not yet told to a caller that spends
@@ -189,11 +194,11 @@ class Database:
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
                 if mode != "wal":  # no two processes could share it
                     raise sqlite3.OperationalError(_NO_WAL.format(mode=mode))
-                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
                 connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves rows in the drive's own cache
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE slips past the ledger's
-                _migrate(connection)
+                _migrate(connection, self._migrations)
             except sqlite3.OperationalError:
                 connection.close()
                 if attempt == _OPEN_TRIES - 1:
@@ -207,18 +212,18 @@ class Database:
         raise AssertionError("unreachable")
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
-    if connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS):
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
+    if connection.execute("PRAGMA user_version").fetchone()[0] == len(migrations):
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         done = connection.execute("PRAGMA user_version").fetchone()[0]
-        if done > len(MIGRATIONS):
+        if done > len(migrations):
             raise sqlite3.DatabaseError("it was written by a newer clore-mcp; upgrade this one")
-        for script in MIGRATIONS[done:]:
+        for script in migrations[done:]:
             for statement in _statements(script):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

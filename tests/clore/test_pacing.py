@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clore_mcp.clore import Gaps, Lane, Pacer, ProcessPacer
-from clore_mcp.clore.pacing import LONGEST_PAUSE_NS, SECOND_NS, Marks, Schedule, Waiting
+from clore_mcp.clore.pacing import Schedule
+from clore_mcp.clore.schedule import LONGEST_PAUSE_NS, SECOND_NS, Marks, Waiting, forecast
 from clore_mcp.errors import QueueFull
 from tests.clore.conftest import MS
 
@@ -89,7 +90,7 @@ arrivals = st.lists(
 def test_no_two_departures_are_ever_closer_than_their_gaps(
     events: list[tuple[str, Lane, bool, int, int]], latency: int, connect: int
 ) -> None:
-    street = Street(latency=latency, connect=connect)
+    street, smallest = Street(latency=latency, connect=connect), GAPS.general_ns
     for what, lane, urgent, pause, patience in events:
         street.run(street.now + pause)
         if what == "join":
@@ -97,9 +98,10 @@ def test_no_two_departures_are_ever_closer_than_their_gaps(
         elif what == "cancel" and street.schedule.waiting:
             street.schedule.leave_queue(street.schedule.waiting[0])
         elif what == "refuse":
-            street.schedule.marks = street.schedule.marks.refused(street.now, pause, GAPS)
+            street.schedule.marks = street.schedule.marks.refused(street.now, pause, GAPS, street.now)
+            smallest = GAPS.reply_ns  # counted from a reply, which came later than the departure
     street.run(street.now + 400 * SECOND_NS)
-    assert all(gap >= GAPS.general_ns for gap in street.gaps())
+    assert all(gap >= smallest for gap in street.gaps())
     assert all(gap >= GAPS.create_ns for gap in street.gaps(Lane.CREATE))
     assert not street.schedule.waiting
     assert all(at <= one.deadline_ns + street.connect for at, one in street.departures)
@@ -170,22 +172,53 @@ def test_who_would_wait_too_long_is_told_at_once_and_takes_no_slot() -> None:
 
 def test_a_refusal_that_spacing_does_not_explain_lets_one_call_fly_at_a_time_for_ten_minutes() -> None:
     street = Street(latency=3 * SECOND_NS)
-    street.schedule.marks = Marks().refused(0, 0, GAPS)
+    street.schedule.marks = Marks().refused(0, 0, GAPS, 0)
     for _ in range(300):
         street.join()
     street.run(590 * SECOND_NS)
     assert street.most_in_flight == 1
-    assert set(street.gaps()) == {street.latency + GAPS.general_ns}  # counted from completion
+    assert set(street.gaps()) == {street.latency + GAPS.reply_ns}  # counted from completion
     street.run(620 * SECOND_NS)
     assert street.most_in_flight > 1
     assert street.gaps()[-1] == GAPS.general_ns
 
 
 def test_retry_after_holds_up_everyone_but_no_longer_than_ten_minutes() -> None:
-    marks = Marks().refused(0, 7 * SECOND_NS, GAPS)
+    marks = Marks().refused(0, 7 * SECOND_NS, GAPS, 0)
     assert {marks.earliest(lane, 0, GAPS) for lane in Lane} == {7 * SECOND_NS}
-    assert marks.refused(SECOND_NS, 0, GAPS).earliest(Lane.GENERAL, SECOND_NS, GAPS) == 7 * SECOND_NS
-    assert Marks().refused(0, 1 << 55, GAPS).earliest(Lane.GENERAL, 0, GAPS) == LONGEST_PAUSE_NS
+    assert marks.refused(SECOND_NS, 0, GAPS, 0).earliest(Lane.GENERAL, SECOND_NS, GAPS) == 7 * SECOND_NS
+    assert Marks().refused(0, 1 << 55, GAPS, 0).earliest(Lane.GENERAL, 0, GAPS) == LONGEST_PAUSE_NS
+
+
+def test_refused_again_although_one_flies_at_a_time_the_gap_grows_and_recovers() -> None:
+    marks, tenth = Marks().refused(0, 0, GAPS, 0), GAPS.general_ns // 10
+    late = marks.refused(SECOND_NS, 0, GAPS, -SECOND_NS)  # it had left before the first refusal was heard
+    assert (marks.margin_ns, late.margin_ns) == (0, 0)
+    for times in range(1, 20):
+        now = times * 2 * SECOND_NS
+        marks = marks.refused(now, 0, GAPS, now - MS)
+        assert marks.margin_ns == min(times * tenth, GAPS.widest_margin_ns)
+    left = marks.departed(Lane.GENERAL, now).completed(now)
+    assert left.earliest(Lane.GENERAL, now, GAPS) == now + GAPS.reply_ns + GAPS.widest_margin_ns
+    over = now + GAPS.single_flight_ns
+    assert left.departed(Lane.GENERAL, over).earliest(Lane.GENERAL, over, GAPS) == over + GAPS.general_ns
+    assert left.refused(over, 0, GAPS, over).margin_ns == 0
+
+
+def test_a_reply_that_takes_long_holds_up_nobody_for_long() -> None:
+    street = Street(latency=25 * SECOND_NS)
+    street.schedule.marks = Marks().refused(0, 0, GAPS, 0)
+    street.join()
+    urgent = street.join(urgent=True)
+    street.run(20 * SECOND_NS)
+    assert street.departures[1] == (street.departures[0][0] + GAPS.longest_flight_ns, urgent)
+
+
+def test_who_has_many_waiting_has_one_a_round() -> None:
+    crowd = [Waiting(number, Lane.GENERAL, urgent=False, deadline_ns=FOREVER, round=number) for number in range(1, 6)]
+    guest = Waiting(9, Lane.GENERAL, urgent=False, deadline_ns=FOREVER, round=2)
+    order = [one.number for one, _ in forecast(Marks(), GAPS, [*crowd, guest], 0)]
+    assert order == [1, 2, 9, 3, 4, 5]
 
 
 def test_a_thousand_waiting_requests_are_planned_in_a_fraction_of_a_second() -> None:

@@ -101,7 +101,7 @@ class Oracle(Memory):
     def _secret(self, *, settled: bool) -> None:
         """No key and no env value is kept, anywhere; what is made here stands in its own table alone."""
         require(not self.leaked, SECRETS, f"{self.leaked}")
-        for path in (self.folder / "state").glob(f"{FILE_NAME}*"):
+        for path in [path for path in (self.folder / "state").rglob("*") if path.is_file()]:
             kept = path.read_bytes()
             for secret in SECRETS_OF_ALL:
                 require(secret.encode() not in kept, SECRETS, f"{secret} in {path.name}")

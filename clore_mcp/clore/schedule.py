@@ -1,0 +1,158 @@
+"""When requests of one key may leave: the arithmetic of Clore's limits, in integer nanoseconds, the clock an argument.
+
+Requests leave `general_ns` apart, creates `create_ns` apart as well, urgent ones before queued ones, equals in the
+order in which they came, each process once a round. A turn is given, then left at the moment the bytes leave, then
+over: what is counted is the true departure, not the wake-up before it, because connecting and TLS come in between and
+would bring two requests closer together at Clore than they were here. Until it leaves, a turn holds the gate but has
+cost nothing, so whoever gives up gives it back.
+
+Lowering a spot price (once per order in 600 seconds) would be a lane of its own for each order; Clore answers it
+itself, with the seconds to wait.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+SECOND_NS: Final = 1_000_000_000
+# The longest Retry-After obeyed: nobody has seen Clore send one, and a wrong one must not hold up a cancel for a day.
+LONGEST_PAUSE_NS: Final = 600 * SECOND_NS
+LONG_AGO: Final = -(1 << 62)
+
+
+class Lane(StrEnum):
+    """Which of Clore's limits a request counts against, besides the general one."""
+
+    GENERAL = "general"
+    CREATE = "create"
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """How far apart requests leave; the simulated marketplace may be asked faster."""
+
+    # Clore documents 1 s. At 1.0 s half are refused, for wake-ups jitter; with 100 ms to spare 0 of 32 were (2026-11).
+    general_ns: int = 1_100_000_000
+    create_ns: int = 5_500_000_000  # documented 5 s; production clients use 5.2 to 6
+    single_flight_ns: int = 600 * SECOND_NS
+    longest_flight_ns: int = 5 * SECOND_NS  # a reply that takes longer holds up nobody: a cancel may be waiting
+
+    @classmethod
+    def scaled(cls, general_seconds: float) -> Gaps:
+        """Gaps in the usual proportions, for a marketplace that may be asked at another pace."""
+        usual, general_ns = cls(), round(general_seconds * SECOND_NS)
+        return cls(general_ns=general_ns, create_ns=usual.create_ns * general_ns // usual.general_ns)
+
+    @property
+    def reply_ns(self) -> int:
+        """Between a reply and the next departure, 1.02 s where departures are 1.1 s apart: counted from a reply, no
+        jitter brings two requests closer, for the reply left Clore before it came here."""
+        return self.general_ns * 102 // 110
+
+    @property
+    def widest_margin_ns(self) -> int:
+        """What refusals in spite of everything may add to a gap."""
+        return self.general_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What has happened on the key so far, as instants of the clock."""
+
+    left_ns: int = LONG_AGO
+    create_left_ns: int = LONG_AGO
+    completed_ns: int = LONG_AGO
+    not_before_ns: int = LONG_AGO
+    single_until_ns: int = LONG_AGO
+    margin_ns: int = 0  # added to every gap while one call flies at a time
+    round: int = 0  # of the last one that got a turn
+    in_flight: int = 0
+    at_the_gate: bool = False  # a turn was given whose request has not left yet
+
+    def departed(self, lane: Lane, now_ns: int) -> Marks:
+        """A request of that lane left now."""
+        create_left_ns = now_ns if lane is Lane.CREATE else self.create_left_ns
+        return replace(
+            self, left_ns=now_ns, create_left_ns=create_left_ns, in_flight=self.in_flight + 1, at_the_gate=False
+        )
+
+    def completed(self, now_ns: int) -> Marks:
+        """A request that had left is over, with a reply or without."""
+        return replace(self, completed_ns=now_ns, in_flight=self.in_flight - 1)
+
+    def refused(self, now_ns: int, pause_ns: int, gaps: Gaps, left_ns: int) -> Marks:
+        """Clore said "too fast" to a request that left at `left_ns`. Our spacing never explains that: departures are
+        apart by construction. So Clore counts differently (from completion, one reads), the way there takes a changing
+        time, or someone else uses the key: one call in flight for a while, counted from its reply; and a tenth of the
+        gap more each time that even this is refused."""
+        since_ns = self.single_until_ns - gaps.single_flight_ns  # the last refusal
+        margin_ns = 0
+        if now_ns < self.single_until_ns:
+            grown_ns = self.margin_ns + (gaps.general_ns // 10 if left_ns >= since_ns else 0)
+            margin_ns = min(grown_ns, gaps.widest_margin_ns)
+        return replace(
+            self,
+            not_before_ns=max(self.not_before_ns, now_ns + min(pause_ns, LONGEST_PAUSE_NS)),
+            single_until_ns=now_ns + gaps.single_flight_ns,
+            margin_ns=margin_ns,
+        )
+
+    def blocked(self, now_ns: int, gaps: Gaps) -> bool:
+        """Whether nothing may leave before something else happens, whatever the gaps."""
+        return self.at_the_gate or (self.in_flight > 0 and now_ns < self.flight_blocks_until(gaps))
+
+    def flight_blocks_until(self, gaps: Gaps) -> int:
+        """How long a request in flight keeps the others from leaving, unless it ends."""
+        return min(self.single_until_ns, self.left_ns + gaps.longest_flight_ns)
+
+    def earliest(self, lane: Lane, now_ns: int, gaps: Gaps) -> int:
+        """The earliest instant for a request of that lane over all its limits at once; while blocked, a lower bound."""
+        single = now_ns < self.single_until_ns
+        margin_ns = self.margin_ns if single else 0
+        at = max(now_ns, self.not_before_ns, self.left_ns + (gaps.reply_ns if single else gaps.general_ns) + margin_ns)
+        if lane is Lane.CREATE:
+            at = max(at, self.create_left_ns + gaps.create_ns)
+        if single:
+            at = max(at, self.completed_ns + gaps.reply_ns + margin_ns)
+        return max(at, now_ns + gaps.general_ns) if self.blocked(now_ns, gaps) else at
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request that waits for its turn, and the last instant for which it cares."""
+
+    number: int
+    lane: Lane
+    urgent: bool
+    deadline_ns: int
+    round: int = 0  # who has many requests waiting has one in each round
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """Its place among its equals."""
+        return self.round, self.number
+
+
+def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> list[tuple[Waiting, int]]:
+    """The instant at which each would leave, in that order. Who would leave past its deadline takes no one's slot."""
+    queues: dict[tuple[Lane, bool], deque[Waiting]] = {}
+    for one in sorted(waiting, key=lambda one: one.rank):
+        queues.setdefault((one.lane, one.urgent), deque()).append(one)
+    leaves: list[tuple[Waiting, int]] = []
+    while queues:
+        # Whoever can leave first does: a create that must wait for its lane holds up no read behind it.
+        key, at = min(
+            ((key, marks.earliest(key[0], now_ns, gaps)) for key in queues),
+            key=lambda found: (found[1], not found[0][1], queues[found[0]][0].rank),
+        )
+        one = queues[key].popleft()
+        if not queues[key]:
+            del queues[key]
+        leaves.append((one, at))
+        if at <= one.deadline_ns:
+            marks, now_ns = marks.departed(one.lane, at).completed(at), at
+    return leaves
