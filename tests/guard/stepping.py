@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from clore_mcp.clore import CloreClient, Created, CreateRequest
 from clore_mcp.clore.exchange import BeforeSend
-from clore_mcp.state.database import Database, Tx
+from clore_mcp.state.database import FILE_NAME, Database, Tx
 
 T = TypeVar("T")
 
@@ -33,6 +33,8 @@ class Steps:
         write, create = Database.write, CloreClient.create_order
 
         async def counted(state: Database, work: Callable[[Tx], T]) -> T:
+            if state.path.name != FILE_NAME:  # the schedule of requests: nothing about money is in it
+                return await write(state, work)
             with self._one():
                 return await write(state, work)
 

@@ -12,10 +12,11 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clore_mcp.clore.exchange import Call, Exchange
-from clore_mcp.state.database import Database, Tx
+from clore_mcp.state.database import FILE_NAME, Database, Tx
 
 SPENDING = ("create_order", "cancel_order", "set_spot_price")
 
@@ -37,7 +38,7 @@ class Halts:
         self._armed: Halt | None = None
         self._reached = False
         self._left = 0
-        self.between_writes: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        self.files: dict[Path, contextlib.AbstractContextManager[Any]] = {}  # what is held while one is written
 
     def arm(self, halt: Halt | None) -> None:
         """For the next call; None for none."""
@@ -56,7 +57,9 @@ class Halts:
         if self._left >= 0:
             return
         kill, self._armed = self._armed.kill, None
-        with self.between_writes:
+        with contextlib.ExitStack() as between_writes:
+            for path in sorted(self.files):
+                between_writes.enter_context(self.files[path])
             self._tell("halting", name)
             # Sent to this very thread, which takes it before anything else; the process stops or dies as a whole.
             signal.pthread_kill(threading.get_ident(), signal.SIGKILL if kill else signal.SIGSTOP)
@@ -68,7 +71,9 @@ def install(halts: Halts) -> None:
     write_now, attempt = Database.write_now, Exchange.attempt
 
     def write(self: Database, work: Callable[[Tx], Any]) -> Any:
-        halts.between_writes = self._lock
+        halts.files[self.path] = self._lock
+        if self.path.name != FILE_NAME:  # the schedule of requests: nothing about money is in it
+            return write_now(self, work)
         halts.point("before a write")
         done = write_now(self, work)
         halts.point("after a write")
