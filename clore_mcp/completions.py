@@ -10,7 +10,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 from mcp.server import MCPServer
@@ -23,13 +23,13 @@ from mcp.types import (
 )
 
 from clore_mcp.errors import Failure
-from clore_mcp.market.regions import COUNTRIES, REGIONS, codes
-from clore_mcp.market.snapshot import STALE_LIMIT_SECONDS
-from clore_mcp.rental.readings import BROWSING_AGE
+from clore_mcp.first_use import FirstUse
 from clore_mcp.resources import IMAGES
-from clore_mcp.services import Services
 from clore_mcp.settings import Settings
 from clore_mcp.text import clean
+
+if TYPE_CHECKING:
+    from clore_mcp.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ GIVE_UP_SECONDS: Final = 2.0
 _TYPED_MAX: Final = 80
 _VALUE_MAX: Final = 80
 
-Candidates = Callable[[Services, str], Awaitable[list[str]]]
+Candidates = Callable[["Services", str], Awaitable[list[str]]]
 
 
-def register(server: MCPServer[Services], settings: Settings, current: Callable[[], Services]) -> None:
+def register(server: MCPServer[FirstUse], settings: Settings, current: Callable[[], Services]) -> None:
     """Add the one completion handler; arguments of a toolset that is off get nothing."""
 
     @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK leaves it untyped
@@ -71,6 +71,8 @@ def _answer(found: list[str]) -> Completion:
 
 async def gpu_models(services: Services, typed: str) -> list[str]:
     """GPU models on the market, most servers first; a market of a quarter of an hour ago has the same models."""
+    from clore_mcp.market.snapshot import STALE_LIMIT_SECONDS
+
     snapshot = await services.market.snapshot(STALE_LIMIT_SECONDS)
     counted = Counter({clean(model, _VALUE_MAX): len(servers) for model, servers in snapshot.by_model.items()})
     return matching((model for model, _ in counted.most_common()), typed)
@@ -78,6 +80,8 @@ async def gpu_models(services: Services, typed: str) -> list[str]:
 
 async def countries(services: Services, typed: str) -> list[str]:
     """Regions and country codes. In a list ("DE, US") the last word is completed and the others are kept."""
+    from clore_mcp.market.regions import COUNTRIES, REGIONS
+
     before, comma, word = typed.rpartition(",")
     kept = f"{before.rstrip()}, " if comma else ""
     found = matching([*sorted(REGIONS), *sorted(COUNTRIES)], word)
@@ -91,6 +95,8 @@ async def images(_: Services, typed: str) -> list[str]:
 
 async def order_ids(services: Services, typed: str) -> list[str]:
     """Current orders, newest first."""
+    from clore_mcp.rental.readings import BROWSING_AGE
+
     rows = (await services.desk.readings.orders(BROWSING_AGE)).rows
     return matching((str(row.id) for row in sorted(rows, key=lambda row: -row.id) if not row.expired), typed)
 
@@ -104,6 +110,8 @@ def matching(values: Iterable[str], typed: str) -> list[str]:
 
 def _named(word: str) -> list[str]:
     """The code of a country whose name was typed out."""
+    from clore_mcp.market.regions import codes
+
     try:
         found = codes([word])
     except Failure:

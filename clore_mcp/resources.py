@@ -1,7 +1,8 @@
 """The resources: what the reading tools tell, under fixed addresses, for a client that shows or attaches it.
 
 The data is the tools' own: the same parts answer, through the same result models. A static resource gets no Context
-from the SDK, so `register` receives a way to the services of the running server instead.
+from the SDK, so `register` receives a way to the services of the running server instead. What a resource needs of the
+market, the rental and the state is imported by its first reading: nobody waits for it who only lists the resources.
 """
 
 from __future__ import annotations
@@ -12,24 +13,23 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.mcpserver.resources import FunctionResource
 
 from clore_mcp.errors import Failure, NotFound
-from clore_mcp.market.summary import ModelSummary, gpu_models_summary
+from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
-from clore_mcp.rental import access
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.desk import iso
-from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.services import Services
 from clore_mcp.settings import Settings
-from clore_mcp.state import ledger
 from clore_mcp.tools.account import AccountAnswer
 from clore_mcp.tools.orders import Order, OrdersAnswer
+
+if TYPE_CHECKING:
+    from clore_mcp.market.summary import ModelSummary
+    from clore_mcp.services import Services
+    from clore_mcp.state import ledger
 
 JSON: Final = "application/json"
 LEDGER_STEPS: Final = 100
@@ -51,8 +51,8 @@ OTHER_IMAGES: Final = (
     " works in them too; Jupyter only where the image has it."
 )
 
-Current = Callable[[], Services]
-Read = Callable[[Services], Awaitable[Any]]
+Current = Callable[[], "Services"]
+Read = Callable[["Services"], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Page:
     read: Read
 
 
-def register(server: MCPServer[Services], settings: Settings, current: Current) -> None:
+def register(server: MCPServer[FirstUse], settings: Settings, current: Current) -> None:
     """Add the resources of the toolsets that the operator left on; `current` leads to the running server's parts."""
     for page in _PAGES:
         if page.toolset in settings.toolsets:
@@ -84,7 +84,7 @@ def register(server: MCPServer[Services], settings: Settings, current: Current) 
         _register_templates(server, current)
 
 
-def _register_templates(server: MCPServer[Services], current: Current) -> None:
+def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
     @server.resource(
         "clore://orders/{order_id}",
         name="order",
@@ -122,6 +122,9 @@ async def read_order(services: Services, order_id: int) -> dict[str, Any]:
 
 async def read_ssh_config(services: Services, order_id: int) -> str:
     """The block for that order, or a comment that says why there is none. Raises NotFound."""
+    from clore_mcp.rental import access
+    from clore_mcp.rental.readings import EXECUTION_AGE
+
     desk = services.desk
     order = await read_order(services, order_id)
     if order["status"] == "ended":
@@ -140,6 +143,8 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
 
 async def read_account(services: Services) -> dict[str, Any]:
     """What get_account tells."""
+    from clore_mcp.rental.account import account_state
+
     await services.keep_leases()
     told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
     return AccountAnswer.model_validate(told).wire()
@@ -147,6 +152,8 @@ async def read_account(services: Services) -> dict[str, Any]:
 
 async def read_gpus(services: Services) -> dict[str, Any]:
     """Every GPU model on the market, those with the most free GPUs first."""
+    from clore_mcp.market.summary import gpu_models_summary
+
     readings = services.desk.readings
     snapshot = await readings.snapshot()
     found = gpu_models_summary(snapshot, await readings.fees())
@@ -162,6 +169,8 @@ async def read_images(_: Services) -> dict[str, Any]:
 
 async def read_ledger(services: Services) -> dict[str, Any]:
     """The newest steps of this account, newest first."""
+    from clore_mcp.state import ledger
+
     desk = services.desk
     account = await desk.readings.account()
     entries = await desk.state.read(lambda tx: ledger.read(tx, account=account, limit=LEDGER_STEPS))
@@ -230,6 +239,8 @@ def _model(found: ModelSummary) -> dict[str, Any]:
 
 
 def _step(entry: ledger.Entry) -> dict[str, Any]:
+    from clore_mcp.rental.desk import iso
+
     return _without_none(
         {
             "at": iso(entry.at),

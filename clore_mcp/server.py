@@ -13,7 +13,7 @@ from mcp.server.caching import CacheHint
 from mcp.server.mcpserver.tools import Tool
 
 from clore_mcp import __version__, completions, prompts, resources
-from clore_mcp.services import Services, build
+from clore_mcp.first_use import FirstUse
 from clore_mcp.settings import TOOLSETS, Approval, Settings
 from clore_mcp.tools import account, market, orders
 
@@ -31,34 +31,34 @@ and before raising a bid."""
 _LISTS_KEEP_MS: Final = 300_000
 
 
-def create_server(settings: Settings, at_end: Callable[[], None] = lambda: None) -> MCPServer[Services]:
+def create_server(settings: Settings, at_end: Callable[[], None] = lambda: None) -> MCPServer[FirstUse]:
     """The server for these settings; nothing is opened before the first call that needs it.
 
     `at_end` runs when everything of ours is closed and the SDK may still be waiting for its reader thread.
     """
 
-    running: list[Services] = []  # resources and completion get no Context; whichever is last serves them
+    running: list[FirstUse] = []  # resources and completion get no Context; whichever is last serves them
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[Services]) -> AsyncIterator[Services]:
-        services = build(settings)
-        running.append(services)
-        resuming = asyncio.ensure_future(services.resume_leases())
+    async def lifespan(_: MCPServer[FirstUse]) -> AsyncIterator[FirstUse]:
+        uses = FirstUse(settings)
+        running.append(uses)
+        resuming = asyncio.ensure_future(uses.resume_leases())
         try:
-            yield services
+            yield uses
         finally:
-            running.remove(services)
+            running.remove(uses)
             resuming.cancel()
             with anyio.CancelScope(shield=True):  # a spending step that has begun is seen through
                 await asyncio.wait([resuming])
-                await services.aclose()
+                await uses.aclose()
             at_end()
 
     keep = CacheHint(ttl_ms=_LISTS_KEEP_MS, scope="private")
     lists = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
     hints: dict[Any, CacheHint] = dict.fromkeys(lists, keep)
     tools = chosen_tools(settings)
-    server: MCPServer[Services] = MCPServer(
+    server: MCPServer[FirstUse] = MCPServer(
         "clore-mcp",
         title="Clore.ai GPU marketplace",
         description="Rents GPUs on Clore.ai, with a person's yes before anything is spent.",
@@ -72,8 +72,8 @@ def create_server(settings: Settings, at_end: Callable[[], None] = lambda: None)
     unrestricted = not settings.read_only and settings.toolsets >= set(TOOLSETS)
     for prompt in prompts.offered({tool.name for tool in tools}, every_tool=unrestricted):
         server.add_prompt(prompt)
-    resources.register(server, settings, lambda: running[-1])
-    completions.register(server, settings, lambda: running[-1])
+    resources.register(server, settings, lambda: running[-1].services())
+    completions.register(server, settings, lambda: running[-1].services())
     return server
 
 

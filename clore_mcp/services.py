@@ -39,7 +39,6 @@ from clore_mcp.settings import Settings, Watchdog
 from clore_mcp.state.database import Database
 from clore_mcp.state.pace import open_pace
 
-_RESUME_AFTER_SECONDS: Final = 3.0
 _DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
 
 
@@ -69,10 +68,9 @@ class Services:
         if self.settings.watchdog is Watchdog.AUTO and not self.settings.read_only:
             await self.keeper.start()
 
-    async def resume_leases(self, after_seconds: float = _RESUME_AFTER_SECONDS) -> None:
-        """End the leases of an earlier run also when no tool is called; a client that only probes is gone before."""
-        await asyncio.sleep(after_seconds)
-        if self.settings.api_key is not None and await asyncio.to_thread(lambda: self.desk.state.exists):
+    async def resume_leases(self) -> None:
+        """End the leases of an earlier run, if there was one."""
+        if await asyncio.to_thread(lambda: self.desk.state.exists):
             try:
                 await self.keep_leases()
             except Failure as failure:

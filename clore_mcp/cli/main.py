@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import io
 import os
@@ -106,10 +107,14 @@ def _trouble(text: str) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from clore_mcp import settings
-    from clore_mcp.cli.serve import serve
+    gc.disable()  # importing makes thousands of objects and leaves no garbage: `serve` ends this with the last of them
+    try:
+        from clore_mcp import settings
+        from clore_mcp.cli.serve import serve
 
-    return serve(settings.load(sandbox=arguments.sandbox), sandbox=arguments.sandbox)
+        return serve(settings.load(sandbox=arguments.sandbox), sandbox=arguments.sandbox)
+    finally:
+        gc.enable()
 
 
 def _print_what_the_console_can() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -59,6 +60,8 @@ async def _serve(settings: Settings) -> None:
             os._exit(0)
 
     server = create_server(settings, leave)
+    gc.freeze()  # all this lives as long as we do: no collection walks it again, and the end does not either
+    gc.enable()
 
     async def end_on_signal(scope: anyio.CancelScope) -> None:
         nonlocal signalled

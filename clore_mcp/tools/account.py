@@ -5,8 +5,7 @@ from __future__ import annotations
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 
-from clore_mcp.rental.account import account_state
-from clore_mcp.services import Services
+from clore_mcp.first_use import FirstUse
 from clore_mcp.tools.asking import services_of
 from clore_mcp.tools.kit import Answer, tool
 
@@ -66,9 +65,11 @@ class AccountAnswer(Answer):
     frozen: str | None = None
 
 
-async def get_account(ctx: Context[Services]) -> AccountAnswer:
+async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
     """Show the account: balances, cost per hour and how long it lasts, limits and what is left of them. It also has
     approvals that wait and what happened unasked. Use it before big plans and for any question about money."""
+    from clore_mcp.rental.account import account_state
+
     services = services_of(ctx)
     await services.keep_leases()
     told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)

@@ -8,16 +8,21 @@ used: it is dead on the newer era. A client that can't be asked gets `approval_r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio.lowlevel
 from mcp.server.mcpserver import AcceptedElicitation, Context, Elicit, ElicitationResult, Resolve
 from pydantic import BaseModel, Field, model_validator
 
+from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.asks import Ask
-from clore_mcp.rental.guard import Held
-from clore_mcp.services import Services
 from clore_mcp.text import clean
+
+if TYPE_CHECKING:
+    from clore_mcp.rental.guard import Held
+    from clore_mcp.services import Services
+else:
+    Held = Any  # the SDK evaluates what a resolver is annotated with; the guard is imported by the first call
 
 _MODERN = "2026-07-28"
 
@@ -36,12 +41,12 @@ class Approve(BaseModel):
         return content
 
 
-def services_of(ctx: Context[Services]) -> Services:
-    """The parts that this server was built with."""
-    return ctx.request_context.lifespan_context
+def services_of(ctx: Context[FirstUse]) -> Services:
+    """The parts that stand below the tools."""
+    return ctx.request_context.lifespan_context.services()
 
 
-def can_ask(ctx: Context[Services]) -> bool:
+def can_ask(ctx: Context[FirstUse]) -> bool:
     """Whether the client takes a form and the question can reach it on this connection."""
     form = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     if form is None or (form.form is None and form.url is not None):
@@ -49,13 +54,13 @@ def can_ask(ctx: Context[Services]) -> bool:
     return (ctx.protocol_version or "") >= _MODERN or ctx.session.can_send_request
 
 
-def caller_of(ctx: Context[Services]) -> str:
+def caller_of(ctx: Context[FirstUse]) -> str:
     """The client's name, as it states it: for the ledger and the quote's digest."""
     params = ctx.session.client_params
     return clean(params.client_info.name, 60) if params else "unknown client"
 
 
-async def hold(ask: Ask, ctx: Context[Services]) -> Held:
+async def hold(ask: Ask, ctx: Context[FirstUse]) -> Held:
     """Find or make the quote of this call."""
     services = services_of(ctx)
     await services.keep_leases()
@@ -68,7 +73,7 @@ async def hold(ask: Ask, ctx: Context[Services]) -> Held:
     )
 
 
-async def question(held: Annotated[Held, Resolve(hold)], ctx: Context[Services]) -> Elicit[Approve] | None:
+async def question(held: Annotated[Held, Resolve(hold)], ctx: Context[FirstUse]) -> Elicit[Approve] | None:
     """Ask the person, where there is something to ask and a way to do it."""
     if held.quote is not None and services_of(ctx).guard.asks(held, can_ask=can_ask(ctx)):
         return Elicit(held.quote.question, Approve)
@@ -79,7 +84,7 @@ async def permit(
     ask: Ask,
     held: Annotated[Held, Resolve(hold)],
     reply: Annotated[ElicitationResult[Any], Resolve(question)],
-    ctx: Context[Services],
+    ctx: Context[FirstUse],
 ) -> dict[str, Any]:
     """What comes of the call after the answer, or without one."""
     guard = services_of(ctx).guard

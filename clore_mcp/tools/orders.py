@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from pydantic import AfterValidator, Field
 
 from clore_mcp.errors import ArgumentInvalid
+from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown, shown_up
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice, possible_id
-from clore_mcp.services import Services
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import Answer, tool
+
+if TYPE_CHECKING:
+    from clore_mcp.services import Services
 
 _MOST_LISTED = 50
 
@@ -178,7 +181,7 @@ class BidAnswer(Answer):
     next: str
 
 
-async def quote_order(ask: CreateOrder, ctx: Context[Services]) -> QuoteAnswer:
+async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     """Price a rental and check it against limits and wallet, without asking anyone or holding anything. Arguments as
     for create_order, which quotes and asks by itself: use this to compare, or to explain a refusal."""
     services = services_of(ctx)
@@ -233,7 +236,7 @@ async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
 
 
 async def list_orders(
-    ctx: Context[Services],
+    ctx: Context[FirstUse],
     include_ended: bool = False,
     limit: Annotated[int, Field(ge=1, le=_MOST_LISTED)] = 20,
     cursor: Annotated[str | None, Field(max_length=20, description="next_cursor of the previous page.")] = None,
@@ -257,7 +260,7 @@ async def list_orders(
 
 
 async def wait_for_order(
-    ctx: Context[Services],
+    ctx: Context[FirstUse],
     order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_id)],
     timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 45,
 ) -> WaitAnswer:

@@ -27,6 +27,7 @@ from clore_mcp import server as server_module
 from clore_mcp import services as services_module
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
+from clore_mcp.first_use import FirstUse
 from clore_mcp.rental import adopting, bidding, cancels, creating, guard, settling, stopping
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.leases import Keeper
@@ -227,12 +228,12 @@ def shorten(birth: Birth, built: list[Services]) -> None:
     async def wait(self: Keeper) -> None:
         await asyncio.Event().wait()
 
-    async def never(self: Services, after_seconds: float = 0.0) -> None:
+    async def never(self: FirstUse) -> None:
         await asyncio.Event().wait()
 
-    put(server_module, "build", built_with)
+    put(services_module, "build", built_with)
     put(Keeper, "_run", wait)
-    put(Services, "resume_leases", never)
+    put(FirstUse, "resume_leases", never)
 
 
 async def _nap(seconds: float) -> None:

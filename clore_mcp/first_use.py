@@ -1,0 +1,44 @@
+"""The services of a running server, wired by the first call that needs them: whoever lists tools waits for none of it.
+
+Most servers that a client starts are asked for their tools and for nothing else. What stands below the tools (market,
+rental, state, the Clore client) is more than half of our modules, so it is imported here, with the first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from clore_mcp.settings import Settings
+
+if TYPE_CHECKING:
+    from clore_mcp.services import Services
+
+_RESUME_AFTER_SECONDS: Final = 3.0
+
+
+class FirstUse:
+    """What a running server holds instead of its services, until it is asked for them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._services: Services | None = None
+
+    def services(self) -> Services:
+        """The services, the same ones each time. Called on the event loop alone, so they are wired once."""
+        if self._services is None:
+            from clore_mcp.services import build
+
+            self._services = build(self._settings)
+        return self._services
+
+    async def resume_leases(self) -> None:
+        """End the leases of an earlier run also when no tool is called; a client that only probes is gone before."""
+        await asyncio.sleep(_RESUME_AFTER_SECONDS)
+        if self._settings.api_key is not None and await asyncio.to_thread(self._settings.state_dir.exists):
+            await self.services().resume_leases()
+
+    async def aclose(self) -> None:
+        """Close what was opened."""
+        if self._services is not None:
+            await self._services.aclose()

@@ -1,0 +1,168 @@
+"""What search_servers and get_server answer, drawn from the market: the fields of their result models.
+
+Apart from those models, because this needs the whole market, which nobody waits for who only lists the tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.errors import CloreError
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.pricing import Priced, choose, prices_of
+from clore_mcp.market.query import Query, SortBy
+from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.market.search import Found, search
+from clore_mcp.market.spotbook import SpotView, read_book
+from clore_mcp.market.summary import Quartiles
+from clore_mcp.money import Coin, shown
+from clore_mcp.services import Services
+from clore_mcp.text import clean
+
+_CPU_SHOWN: Final = 32
+_OFFERS_SHOWN: Final = 10
+
+
+async def found(services: Services, wish: Mapping[str, Any]) -> dict[str, Any]:
+    """What search_servers tells; `wish` holds the arguments that were given or have a default."""
+    readings = services.desk.readings
+    snapshot = await readings.snapshot()
+    fees = await readings.fees()
+    balances = await readings.balances_if_known()
+    page = search(snapshot, _query(wish, services.desk.preferred), fees, balances, services.desk.clock())
+    return {
+        "servers": [_row(one) for one in page.matches],
+        "total_matches": page.total_matches,
+        "next_cursor": page.next_cursor,
+        "snapshot_age_seconds": round(page.snapshot_age_seconds, 1),
+        "excluded": dict(page.excluded) or None,
+        "suggestions": list(page.suggestions) or None,
+        "typical_usd_per_gpu_hour": _quartiles(page.typical_usd_per_gpu_hour),
+        "stale": page.stale_because,
+        "fees_assumed": fees.assumed,
+    }
+
+
+async def in_full(services: Services, server_id: int) -> dict[str, Any]:
+    """What get_server tells. Raises NotFound."""
+    readings = services.desk.readings
+    snapshot = await readings.snapshot()
+    listing = snapshot.server(server_id)
+    fees, balances = await readings.fees(), await readings.balances_if_known()
+    kind, rates = OrderType.ON_DEMAND, snapshot.rates
+    priced = choose(listing, kind, fees, rates, wallet=balances, preferred=services.desk.preferred)
+    every = [one for one in prices_of(listing, kind, fees, rates).values() if isinstance(one, Priced)]
+    view = await _spot_view(services, listing, fees, snapshot.rates)
+    return {
+        **_facts(listing, priced if isinstance(priced, Priced) else None),
+        "prices": [
+            {"currency": one.coin, "price_per_day": float(one.day.value), "usd_per_hour": shown(one.usd_per_hour)}
+            for one in every
+        ],
+        "spot": _spot(view) if view else _listed_spot(listing, fees, snapshot.rates),
+        "gpu_mix": dict(listing.gpu_mix) if len(listing.gpu_mix) > 1 else None,
+        "cpu_threads": listing.cpu_threads,
+        "board": listing.board or None,
+        "disk_model": listing.disk_model or None,
+        "disk_mb_per_second": listing.disk_mb_per_second,
+        "pcie": _pcie(listing),
+        "rating_count": listing.rating_count,
+        "snapshot_age_seconds": round(snapshot.age_seconds(services.desk.clock()), 1),
+    }
+
+
+_PARSED: Final[dict[str, Callable[[Any], Any]]] = {
+    "countries": tuple,
+    "exclude_countries": tuple,
+    "order_type": OrderType,
+    "sort_by": SortBy,
+    "max_usd_per_hour": lambda usd: Decimal(str(usd)),
+    "currency": Coin,
+}
+
+
+def _query(wish: Mapping[str, Any], preferred: Coin | None) -> Query:
+    parsed = {name: _PARSED[name](value) if name in _PARSED else value for name, value in wish.items()}
+    return Query(**parsed, preferred=preferred)
+
+
+def _quartiles(found: Quartiles | None) -> dict[str, float] | None:
+    if found is None:
+        return None
+    return {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
+
+
+def _row(found: Found) -> dict[str, Any]:
+    spot = found.spot_min_usd_per_hour
+    return {
+        **_facts(found.listing, found.priced),
+        "spot_min_usd_per_hour": None if spot is None else shown(spot),
+        "warnings": list(found.warnings) or None,
+    }
+
+
+def _facts(listing: Listing, priced: Priced | None) -> dict[str, Any]:
+    return {
+        "server_id": listing.server_id,
+        "gpu": listing.gpu,
+        "gpu_count": listing.gpu_count,
+        "vram_gb": listing.vram_gb,
+        "usd_per_hour": shown(priced.usd_per_hour) if priced else None,
+        "usd_per_gpu_hour": shown(priced.usd_per_hour / max(1, listing.gpu_count)) if priced else None,
+        "price_per_day": float(priced.day.value) if priced else None,
+        "currency": priced.coin.value if priced else None,
+        "country": listing.country,
+        "reliability": _short(listing.reliability, 3),
+        "rating": _short(listing.rating, 2) if listing.rating_count else None,
+        "ram_gb": _short(listing.ram_gb, 0),
+        "disk_gb": _short(listing.disk_gb, 0),
+        "cpu": clean(listing.cpu, _CPU_SHOWN) or None,
+        "download_mbps": _short(listing.download_mbps, 0),
+        "upload_mbps": _short(listing.upload_mbps, 0),
+        "cuda": listing.cuda or None,
+        "max_rental_hours": listing.max_rental_hours,
+        "rented": listing.rented,
+        "partly_rented": listing.partial,
+    }
+
+
+def _short(value: float | None, digits: int) -> float | None:
+    if value is None:
+        return None
+    rounded = round(value, digits)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def _pcie(listing: Listing) -> str | None:
+    if listing.pcie_revision is None or listing.pcie_width is None:
+        return None
+    return f"{listing.pcie_revision:g}.0 x{listing.pcie_width:g}"
+
+
+async def _spot_view(services: Services, listing: Listing, fees: Fees, rates: Rates) -> SpotView | None:
+    """The server's book, or None where it can't be had: no key, or Clore does not answer."""
+    try:
+        book = await services.desk.readings.spot_book(listing.server_id)
+    except CloreError:
+        return None
+    return read_book(book, listing, fees, rates)
+
+
+def _listed_spot(listing: Listing, fees: Fees, rates: Rates) -> dict[str, Any] | None:
+    """The minimum that the listing itself states, without the bids."""
+    priced = choose(listing, OrderType.SPOT, fees, rates)
+    return {"min_usd_per_hour": shown(priced.usd_per_hour)} if isinstance(priced, Priced) else None
+
+
+def _spot(view: SpotView) -> dict[str, Any]:
+    return {
+        "min_usd_per_hour": None if view.min_usd_per_hour is None else shown(view.min_usd_per_hour),
+        "to_win_usd_per_hour": None if view.to_win_usd_per_hour is None else shown(view.to_win_usd_per_hour),
+        "our_rank": view.our_rank,
+        "offers": [
+            {"usd_per_hour": shown(one.usd_per_hour), "active": one.active, "mine": one.mine}
+            for one in view.offers[:_OFFERS_SHOWN]
+        ],
+    }
