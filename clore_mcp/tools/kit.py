@@ -76,18 +76,20 @@ def tool(
         ),
         structured_output=True,
     )
-    metadata = made.fn_metadata
+    metadata, schema = made.fn_metadata, made.parameters
     fields = list(metadata.arg_model.model_fields.items())
     if (
         len(fields) == 1
         and isinstance(fields[0][1].annotation, type)
         and issubclass(fields[0][1].annotation, BaseModel)
     ):
-        metadata.arg_model = _flat(fields[0][0], fields[0][1].annotation, function.__name__)
+        name, model = fields[0][0], fields[0][1].annotation
+        metadata.arg_model = _flat(name, model, function.__name__)
+        schema = {**schema["$defs"][model.__name__], "$defs": schema["$defs"]}
     else:
         metadata.arg_model.model_config["extra"] = "forbid"
         metadata.arg_model.model_rebuild(force=True)
-    made.parameters = portable(metadata.arg_model.model_json_schema(by_alias=True))
+    made.parameters = portable(schema)
     made.parameters["additionalProperties"] = False
     if terse:
         for argument in made.parameters["properties"].values():
