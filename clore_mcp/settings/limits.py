@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -35,6 +34,8 @@ def owner_limits(path: Path) -> OwnerLimits | None:
     content = read_text(path, str(path))
     if content is None:
         return None
+    import tomllib  # here: few have such a file, and every start would wait for it
+
     try:
         rows = tomllib.loads(content, parse_float=Decimal)
     except (ValueError, ArithmeticError, RecursionError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -38,7 +39,7 @@ class Wire:
         self._process = process
         self._era = era
         self._capabilities = capabilities
-        self._answer = answer
+        self.answer = answer
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Json]] = {}
         self.last_id = 0
@@ -94,6 +95,12 @@ class Wire:
         """Take the last request back, as a client does whose time is over."""
         self._write({"method": "notifications/cancelled", "params": {"requestId": self.last_id, "reason": "time-out"}})
 
+    async def signal(self, name: str) -> int:
+        """Send the server a signal; its exit code, its input being open all the while."""
+        self._process.send_signal(getattr(signal, name))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._process.wait()
+
     def answer_late(self, number: int) -> None:
         """A yes to a question of the server's, from a client that had given its call up."""
         self._write({"id": number, "result": {"action": "accept", "content": {"approve": True}}})
@@ -119,7 +126,7 @@ class Wire:
     def _hear(self, question: Json) -> Json | None:
         self.asked.append(question["message"])
         self.question_came.set()
-        return self._answer(question)
+        return self.answer(question)
 
     def _write(self, message: Json) -> None:
         assert self._process.stdin is not None
