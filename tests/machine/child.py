@@ -32,7 +32,6 @@ from clore_mcp.rental import adopting, bidding, cancels, creating, guard, settli
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.leases import Keeper
 from clore_mcp.rental.stopping import Ended
-from clore_mcp.services import Services
 from clore_mcp.settings import Settings
 from clore_mcp.state import database
 from tests.machine.clock import SharedClock
@@ -79,7 +78,7 @@ class Process:
         self._halts = Halts(lambda event, place: self.tell(event=event, place=place))
         self._answer = "yes"
         self._later: asyncio.Future[str] | None = None  # one answer for all copies of a call
-        self._services: list[Services] = []
+        self._uses: list[FirstUse] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
 
@@ -91,7 +90,7 @@ class Process:
     async def run(self) -> None:
         birth = self._birth
         folder = Path(birth.folder)
-        shorten(birth, self._services)
+        shorten(birth, self._uses)
         install(self._halts)
         if birth.mutant is not None:
             MUTANTS[birth.mutant].break_it()
@@ -138,8 +137,8 @@ class Process:
 
     async def _poll(self) -> dict[str, Any]:
         try:
-            await self._services[-1].keep_leases()
-            await self._services[-1].keeper.poll()
+            await self._uses[-1].services().keep_leases()
+            await self._uses[-1].services().keeper.poll()
         except Exception as error:
             return {"error": type(error).__name__}
         return {"polled": True}
@@ -148,7 +147,9 @@ class Process:
         """What `clore-mcp stop` does once spending is frozen."""
         ended = []
         try:
-            async for step in self._services[-1].stopping.end_all(by="the person", patience_seconds=_STOP_PATIENCE):
+            async for step in (
+                self._uses[-1].services().stopping.end_all(by="the person", patience_seconds=_STOP_PATIENCE)
+            ):
                 if isinstance(step, Ended) and step.proven:
                     ended.append(step.order_id)
         except Exception as error:
@@ -205,7 +206,7 @@ def _leaks(told: Any) -> bool:
     return any(secret in text for secret in SECRETS_OF_ALL)
 
 
-def shorten(birth: Birth, built: list[Services]) -> None:
+def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     """Short pauses, the shared clock, and a keeper that looks when the machine says so and not by itself."""
     clock = SharedClock(birth.clock)
     put(services_module, "time", SimpleNamespace(time=clock.now, monotonic=clock.monotonic))
@@ -218,20 +219,15 @@ def shorten(birth: Birth, built: list[Services]) -> None:
     put(guard, "_FOLLOW_PAUSE_SECONDS", 0.02)
     put(stopping, "_LOOK_PAUSE_SECONDS", 0.05)
     put(creating, "anyio", SimpleNamespace(sleep=_nap, to_thread=anyio.to_thread))
-    build = services_module.build
-
-    def built_with(settings: Settings) -> Services:
-        services = build(settings, PATIENCE)
-        built.append(services)
-        return services
 
     async def wait(self: Keeper) -> None:
         await asyncio.Event().wait()
 
     async def never(self: FirstUse) -> None:
+        uses.append(self)
         await asyncio.Event().wait()
 
-    put(services_module, "build", built_with)
+    put(services_module, "build", functools.partial(services_module.build, patience=PATIENCE))
     put(Keeper, "_run", wait)
     put(FirstUse, "resume_leases", never)
 
