@@ -26,12 +26,9 @@ class Commitments:
             task = asyncio.ensure_future(work())
             self._running[quote_id] = task
             task.add_done_callback(lambda done: self._finished(quote_id, done))
-        try:
-            return await asyncio.wait_for(asyncio.shield(task), patience_seconds)
-        except TimeoutError:
-            if task.done():
-                raise
-            return None
+        # wait() ends no work, and tells its outcome also where that came in the instant in which the patience ended.
+        await asyncio.wait([task], timeout=patience_seconds)
+        return task.result() if task.done() else None
 
     def runs(self, quote_id: str) -> bool:
         """Whether this process is carrying that quote out now."""

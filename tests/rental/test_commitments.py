@@ -1,0 +1,61 @@
+"""Work that outlives its caller: what is said of it when it ends and the patience ends at about the same instant."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from clore_mcp.rental.commitments import Commitments
+
+pytestmark = pytest.mark.anyio
+MADE = {"status": "created", "order_id": 5}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_work_that_ends_in_the_instant_of_the_patience_is_told_or_goes_on(turns: int) -> None:
+    """A process that slept through both finds them at once: no order may be made under an error then."""
+    commitments = Commitments()
+
+    async def work() -> dict[str, Any]:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return MADE
+
+    assert await commitments.run("q", work, 0.0) in (None, MADE)
+    await commitments.drain(20)
+    assert not commitments.runs("q")
+
+
+async def test_work_goes_on_when_its_caller_is_cancelled_or_gives_up_and_may_be_joined() -> None:
+    commitments, ends = Commitments(), asyncio.Event()
+    begun: list[str] = []
+
+    async def work() -> dict[str, Any]:
+        begun.append("q")
+        await ends.wait()
+        return MADE
+
+    assert await commitments.run("q", work, 0.0) is None
+    caller = asyncio.ensure_future(commitments.run("q", work, 60))
+    await asyncio.sleep(0)
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    ends.set()
+    assert await commitments.run("q", work, 60) == MADE
+    assert begun == ["q"]
+
+
+async def test_a_failure_of_the_work_is_its_callers() -> None:
+    async def work() -> dict[str, Any]:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        await Commitments().run("q", work, 60)
