@@ -102,14 +102,14 @@ class Desk:
     def control(self, path: str, body: Any) -> Any:
         """Change the simulated world behind everybody's back."""
         with httpx.Client(trust_env=False, verify=False) as http:
-            reply = http.post(f"{self.running.control_url}{path}", json=body, timeout=10)
+            reply = http.post(f"{self.running.control_url}{path}", json=body, timeout=60)
         assert reply.status_code == 200, reply.text
         return reply.json()
 
     def calm(self) -> None:
         """Take all faults back."""
         with httpx.Client(trust_env=False, verify=False) as http:
-            http.delete(f"{self.running.control_url}/faults", timeout=10)
+            http.delete(f"{self.running.control_url}/faults", timeout=60)
 
     def with_services(self, work: Callable[[Services], Coroutine[Any, Any, T]], **more: str) -> T:
         """Do something with the wired parts, as a server process would."""

@@ -123,7 +123,7 @@ def test_ctrl_c_while_waiting_is_130(env: dict[str, str], tmp_path: Path) -> Non
 
 
 def test_without_a_terminal_nobody_can_answer(env: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(DEMO, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(DEMO, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--yes" in done.stderr
     assert_nothing_left(tmp_path)

@@ -23,7 +23,7 @@ def test_the_url_is_the_first_line_and_ctrl_c_ends_it_cleanly(desk: Desk) -> Non
         assert len(httpx.get(f"{url}/marketplace").json()["servers"]) == 5
         assert httpx.get(f"{url}/wallets", headers={"auth": "k" * 32}).json()["code"] == 0
         child.send_signal(signal.SIGINT)
-        rest, how = child.communicate(timeout=20)
+        rest, how = child.communicate(timeout=60)
     assert (child.returncode, rest) == (0, "")
     assert f"  export CLORE_API_URL={url}\n  export CLORE_API_KEY={'k' * 32}\n" in how
 

@@ -15,11 +15,11 @@ from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
 
 MS = 1_000_000
 CAPTURES = Path(__file__).parents[2].parent / "shared" / "captures"
-QUICK = Timing(backoff_base_seconds=0.001, read_seconds=5, write_seconds=5, create_seconds=5)
+QUICK = Timing(backoff_base_seconds=0.001, read_seconds=20, write_seconds=20, create_seconds=20)
 
 
 def quick_pacer() -> ProcessPacer:
-    return ProcessPacer(Gaps(general_ns=MS, create_ns=2 * MS, single_flight_ns=50 * MS), patience_seconds=5)
+    return ProcessPacer(Gaps(general_ns=MS, create_ns=2 * MS, single_flight_ns=50 * MS), patience_seconds=20)
 
 
 def canned(answer: Callable[[httpx.Request], httpx.Response], **settings: Any) -> CloreClient:
@@ -45,7 +45,7 @@ class Sandbox:
 
     def control(self, method: str, path: str, json: Any = None) -> Any:
         with httpx.Client(trust_env=False) as http:
-            reply = http.request(method, f"{self.running.control_url}{path}", json=json, timeout=10)
+            reply = http.request(method, f"{self.running.control_url}{path}", json=json, timeout=60)
         assert reply.status_code == 200, reply.text
         return reply.json()
 

@@ -1,4 +1,4 @@
-"""A process that makes calls on the shared schedule and says when each left: `FOLDER CALLS GAP_SECONDS HOW`.
+"""A process that makes calls on the shared schedule and says when each turn came: `FOLDER CALLS GAP_SECONDS HOW`.
 
 HOW: `all` at once, `queue` one after the other, or `gate`: takes one turn, says so and never leaves it.
 """
@@ -28,8 +28,9 @@ async def main(folder: str, calls: str, gap: str, how: str) -> None:
             if how == "gate":
                 say("at the gate")
                 await asyncio.sleep(60)
+            at = time.monotonic_ns()  # before it leaves: from then on the next one's gap runs
             turn.leaving()
-            say(time.monotonic_ns())
+            say(at)
 
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)

@@ -377,7 +377,7 @@ async def test_on_a_real_connection_the_hook_runs_once_after_connecting_and_befo
     calls: list[bytes] = []
 
     async def hook() -> None:
-        await asyncio.wait_for(connected.wait(), 5)
+        await asyncio.wait_for(connected.wait(), 20)
         await asyncio.sleep(0.02)
         calls.append(bytes(arrived))
 
@@ -527,7 +527,7 @@ async def test_whatever_a_socket_does_after_a_create_it_leaves_once_and_money_is
     assert len(heads) == 1
 
 
-@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{"], ids=["silent", "halfway"])
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n{"], ids=["silent", "halfway"])
 async def test_the_deadline_is_for_the_whole_attempt(begun: bytes) -> None:
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await request_head(reader)
@@ -537,8 +537,9 @@ async def test_the_deadline_is_for_the_whole_attempt(begun: bytes) -> None:
                 writer.write(b" ")
             await asyncio.sleep(0.02)
 
-    async with bare_server(handler) as url, local(url, timing=Timing(create_seconds=0.15)) as client:
-        async with asyncio.timeout(5):
+    timing = Timing(create_seconds=1.0)  # time enough to leave
+    async with bare_server(handler) as url, local(url, timing=timing) as client:
+        async with asyncio.timeout(20):
             with pytest.raises(errors.TimedOut) as caught:
                 await client.create_order(REQUEST)
     assert caught.value.spent is Spent.UNKNOWN
@@ -569,18 +570,22 @@ async def test_an_endless_reply_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_cancelling_a_call_gives_its_turn_back_and_the_client_goes_on() -> None:
+    on_its_way = asyncio.Event()
+
     async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not reader.at_eof():
-            if b"wallets" not in await request_head(reader):
+            if b"wallets" in await request_head(reader):
+                on_its_way.set()
+            else:
                 writer.write(reply(b'{"code":0,"orders":[]}'))
 
     async with bare_server(handler) as url, local(url) as client:
         stuck = asyncio.create_task(client.wallets())
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(on_its_way.wait(), 20)
         stuck.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stuck
-        await asyncio.wait_for(client.my_orders(), 5)
+        await asyncio.wait_for(client.my_orders(), 20)
 
 
 async def test_a_reply_without_its_list_is_no_list_of_nothing() -> None:

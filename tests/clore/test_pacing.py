@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -225,13 +224,13 @@ def test_a_thousand_waiting_requests_are_planned_in_a_fraction_of_a_second() -> 
     schedule = Schedule(GAPS)
     for number in range(1000):
         schedule.join(list(Lane)[number % 2], number % 3 == 0, FOREVER)
-    begun = time.perf_counter()
+    begun = time.thread_time()  # of this thread alone: whatever else the machine does
     schedule.step(0)
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
 
 
 class Track:
-    """A ProcessPacer's users, and the instants at which they left."""
+    """A ProcessPacer's users, and the instants at which their turns came: what left after them came later still."""
 
     def __init__(self, gaps: Gaps, patience_seconds: float = 5) -> None:
         self.pacer = ProcessPacer(gaps, patience_seconds=patience_seconds)
@@ -239,8 +238,8 @@ class Track:
 
     async def go(self, name: str, lane: Lane = Lane.GENERAL, *, urgent: bool = False, takes: float = 0) -> None:
         async with self.pacer.turn(lane, urgent=urgent) as turn:
+            self.left.append((name, time.monotonic()))  # before it leaves: from then on the next one's gap runs
             turn.leaving()
-            self.left.append((name, time.monotonic()))
             await asyncio.sleep(takes)
 
     def names(self) -> str:
@@ -257,7 +256,7 @@ TEN = Gaps(general_ns=10 * MS, create_ns=40 * MS, single_flight_ns=200 * MS)
 @pytest.mark.anyio
 async def test_twenty_callers_at_once_leave_apart_and_in_order() -> None:
     track = Track(TEN)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.gather(*(track.go(chr(97 + n)) for n in range(20)))
     assert track.names() == "abcdefghijklmnopqrst"
     assert track.smallest_gap() >= 0.0099
@@ -266,7 +265,7 @@ async def test_twenty_callers_at_once_leave_apart_and_in_order() -> None:
 @pytest.mark.anyio
 async def test_an_urgent_caller_overtakes_the_queue_and_a_create_keeps_its_own_distance() -> None:
     track = Track(Gaps(general_ns=10 * MS, create_ns=800 * MS))  # far apart, so that a busy machine changes no order
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.gather(
             track.go("C", Lane.CREATE),
             track.go("D", Lane.CREATE),
@@ -288,14 +287,14 @@ async def test_a_cancelled_caller_gives_its_turn_back_wherever_it_stands() -> No
             await asyncio.sleep(60)
 
     gate = asyncio.create_task(stands_at_the_gate())
-    await asyncio.wait_for(entered.wait(), 5)
+    await asyncio.wait_for(entered.wait(), 20)
     queued, last = asyncio.create_task(track.go("q")), asyncio.create_task(track.go("l"))
     await asyncio.sleep(0)
     for task in (queued, gate):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await asyncio.wait_for(last, 5)
+    await asyncio.wait_for(last, 20)
     assert track.names() == "l"
 
 
@@ -308,7 +307,7 @@ async def test_a_turn_that_comes_in_the_instant_of_the_cancellation_is_given_bac
     late.cancel()  # the turn is its already, but it has not run since
     with pytest.raises(asyncio.CancelledError):
         await late
-    await asyncio.wait_for(track.go("y"), 5)
+    await asyncio.wait_for(track.go("y"), 20)
     assert track.names() == "y"
 
 
@@ -328,19 +327,18 @@ async def test_a_caller_that_is_turned_away_and_cancelled_in_one_instant_disturb
 
 @pytest.mark.anyio
 async def test_a_wait_beyond_the_callers_patience_is_refused_at_once_with_the_seconds_to_wait() -> None:
-    pacer: Pacer = ProcessPacer(patience_seconds=0.5)
+    pacer: Pacer = ProcessPacer(patience_seconds=0.5, clock_ns=lambda: 0)  # no time passes: a wait would never end
     async with pacer.turn(Lane.GENERAL) as turn:
         turn.leaving()
         turn.leaving()  # a second time changes nothing
-    begun = time.monotonic()
-    with pytest.raises(QueueFull, match="nothing was sent") as caught:
-        async with pacer.turn(Lane.GENERAL):
-            raise AssertionError("the turn must not come")
-    assert time.monotonic() - begun < 0.3
-    assert caught.value.retry_after_seconds == pytest.approx(1.1, abs=0.2)
-    with pytest.raises(QueueFull):
-        async with pacer.turn(Lane.GENERAL, patience_seconds=0):
-            raise AssertionError("the turn must not come")
+    async with asyncio.timeout(20):
+        with pytest.raises(QueueFull, match="nothing was sent") as caught:
+            async with pacer.turn(Lane.GENERAL):
+                raise AssertionError("the turn must not come")
+        assert caught.value.retry_after_seconds == 1.1
+        with pytest.raises(QueueFull):
+            async with pacer.turn(Lane.GENERAL, patience_seconds=0):
+                raise AssertionError("the turn must not come")
 
 
 @pytest.mark.anyio
@@ -348,7 +346,7 @@ async def test_waiting_ends_when_a_stuck_call_outlasts_the_patience() -> None:
     track = Track(TEN, patience_seconds=0.05)
     async with track.pacer.turn(Lane.GENERAL):
         with pytest.raises(QueueFull):
-            await asyncio.wait_for(track.go("x"), 5)
+            await asyncio.wait_for(track.go("x"), 20)
 
 
 @pytest.mark.anyio
@@ -356,16 +354,9 @@ async def test_after_a_refusal_one_call_flies_at_a_time_and_retry_after_is_kept(
     track = Track(TEN)
     async with track.pacer.turn(Lane.GENERAL) as turn:
         turn.leaving()
-        assert turn.refused(0.05) == pytest.approx(0.05, abs=0.01)
-    told = time.monotonic()
-    async with asyncio.timeout(5):
+        told = time.monotonic()
+        assert turn.refused(0.05) == pytest.approx(0.05)
+    async with asyncio.timeout(20):
         await asyncio.gather(*(track.go(name, takes=0.03) for name in "abc"))
-    assert track.left[0][1] - told >= 0.045
-    assert track.smallest_gap() >= 0.039  # 30 ms of work and the gap after it
-
-
-@pytest.fixture(autouse=True)
-def _no_real_second_passes() -> Iterator[None]:
-    begun = time.monotonic()
-    yield
-    assert time.monotonic() - begun < 10
+    assert track.left[0][1] - told >= 0.0499
+    assert track.smallest_gap() >= 0.0399  # 30 ms of work and the gap after it

@@ -31,7 +31,7 @@ GAP = Gaps.scaled(0.05)
 
 
 class Street:
-    """Pacers as of several processes, and who left when."""
+    """Pacers as of several processes, and whose turn came when: what left after it came later still."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,8 +44,8 @@ class Street:
 
     async def go(self, pacer: SharedPacer, name: str, *, urgent: bool = False, takes: float = 0) -> None:
         async with pacer.turn(Lane.GENERAL, urgent=urgent) as turn:
+            self.left.append((name, time.monotonic()))  # before it leaves: from then on the next one's gap runs
             turn.leaving()
-            self.left.append((name, time.monotonic()))
             await asyncio.sleep(takes)
 
     def names(self) -> str:
@@ -130,7 +130,7 @@ def test_four_processes_keep_the_gap_and_take_turns(
     printed = [child.communicate(timeout=60)[0].split() for child in started]
     left = sorted((int(at), number) for number, lines in enumerate(printed) for at in lines)
     assert len(left) == 40
-    assert min(later - earlier for (earlier, _), (later, _) in pairwise(left)) >= 99 * MS  # printed after it left
+    assert min(later - earlier for (earlier, _), (later, _) in pairwise(left)) >= 99 * MS
     half = [number for _, number in left[:20]]
     shares = [half.count(number) for number in range(4)]
     assert sum(shares) ** 2 / (4 * sum(share**2 for share in shares)) >= 0.95, shares
@@ -194,8 +194,8 @@ async def test_a_create_keeps_its_own_distance_in_all_processes(street: Street) 
 
     async def create(pacer: SharedPacer) -> None:
         async with pacer.turn(Lane.CREATE) as turn:
-            turn.leaving()
             left.append(time.monotonic())
+            turn.leaving()
 
     await asyncio.gather(create(street.process(gaps)), create(street.process(gaps)))
     assert left[1] - left[0] >= 0.699
@@ -208,8 +208,8 @@ async def test_nobody_leaves_before_the_one_at_the_gate(street: Street) -> None:
         await street.until_rows(2)
         await asyncio.sleep(0.3)  # several gaps and ticks
         assert not street.left
-        turn.leaving()
         left = time.monotonic()
+        turn.leaving()
         await other
     assert street.left[0][1] - left >= 0.0495
 
@@ -267,8 +267,8 @@ async def test_a_refusal_in_one_process_makes_one_call_fly_at_a_time_in_all(stre
     first, second = street.process(), street.process()
     async with first.turn(Lane.GENERAL) as turn:
         turn.leaving()
+        told = time.monotonic()
         assert turn.refused(0.4) >= 0.39
-    told = time.monotonic()
     await street.until_rows(0)
     await asyncio.gather(*(street.go(pacer, name, takes=0.1) for pacer in (first, second) for name in "ab"))
     assert street.left[0][1] - told >= 0.39, "Retry-After is kept by everyone"
@@ -289,16 +289,16 @@ async def test_where_the_state_cannot_be_used_a_process_paces_itself(tmp_path: P
 async def test_a_file_held_up_by_a_frozen_process_stalls_no_loop_and_delays_a_call_by_seconds(
     street: Street, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 1.5)
     pacer = street.process()
     await street.go(pacer, "a")
     stalls = [0.0]
 
     async def tick() -> None:
         while True:
-            begun = time.thread_time()
+            begun = time.monotonic()
             await asyncio.sleep(0.005)
-            stalls.append(time.thread_time() - begun)
+            stalls.append(time.monotonic() - begun)
 
     ticking = asyncio.create_task(tick())
     with contextlib.closing(sqlite3.connect(street.folder / FILE_NAME, isolation_level=None)) as frozen:
@@ -308,7 +308,7 @@ async def test_a_file_held_up_by_a_frozen_process_stalls_no_loop_and_delays_a_ca
     ticking.cancel()
     assert street.names() == "ab"
     assert street.smallest_gap() >= 0.0495, "what is known of the schedule is kept"
-    assert max(stalls) < 0.1
+    assert max(stalls) < 1.2, "a loop that waited for the file would have stood for 1.5 s"
     await street.go(pacer, "c")
     assert street.names() == "abc"
 

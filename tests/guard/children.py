@@ -61,10 +61,10 @@ class Child:
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=60)
 
     def outcome(self) -> dict[str, Any]:
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=90)
         assert self.process.returncode == 0, err
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
         return told
@@ -91,7 +91,7 @@ class Child:
                 pipe.close()
 
 
-async def settle(world: World, services: Services, *, seconds: float = 6.0) -> None:
+async def settle(world: World, services: Services, *, seconds: float = 60.0) -> None:
     """Look as a later process would, until nothing is on its way any more."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

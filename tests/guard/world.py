@@ -40,8 +40,8 @@ class World:
         self.folder = folder
         self.state_dir = folder / "state"
         self.elsewhere: set[int] = set()
-        self._api = httpx.Client(base_url=running.url, headers={"auth": SANDBOX_KEY}, timeout=10, verify=False)
-        self._control = httpx.Client(base_url=running.control_url, timeout=10, verify=False)
+        self._api = httpx.Client(base_url=running.url, headers={"auth": SANDBOX_KEY}, timeout=60, verify=False)
+        self._control = httpx.Client(base_url=running.control_url, timeout=60, verify=False)
 
     def close(self) -> None:
         self._api.close()
@@ -126,14 +126,14 @@ class World:
         """Another program on the same key asks for an order just now (and is told that its body is wrong)."""
         assert self._api.post("/create_order", json={}).json()["code"] == 2
 
-    def await_request(self, endpoint: str, seconds: float = 20.0, *, beyond: int = 0, effect: bool = False) -> None:
+    def await_request(self, endpoint: str, seconds: float = 60.0, *, beyond: int = 0, effect: bool = False) -> None:
         """Wait until Clore has more than `beyond` such requests."""
         until = time.monotonic() + seconds
         while sum(row["effect"] or not effect for row in self.sent(endpoint)) <= beyond:
             assert time.monotonic() < until, f"no {endpoint} was sent within {seconds} s"
             time.sleep(0.02)
 
-    def await_state(self, wanted: Callable[[], bool], seconds: float = 20.0) -> None:
+    def await_state(self, wanted: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait until the rows say so."""
         until = time.monotonic() + seconds
         while not wanted():
@@ -143,12 +143,12 @@ class World:
     # The state behind the program's back
 
     def rows(self, sql: str, *values: object) -> list[Json]:
-        with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=10)) as db:
+        with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=60)) as db:
             db.row_factory = sqlite3.Row
             return [dict(row) for row in db.execute(sql, values)]
 
     def change(self, sql: str, *values: object) -> None:
-        with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=10)) as db, db:
+        with closing(sqlite3.connect(self.state_dir / FILE_NAME, timeout=60)) as db, db:
             db.execute(sql, values)
 
     def intents(self) -> list[Json]:

@@ -28,8 +28,8 @@ ROLES: Final = (
 OUTSIDER: Final = 4
 
 _START_SECONDS: Final = 60.0
-_GONE_SECONDS: Final = 20.0
-_BUSY_SECONDS: Final = 45.0  # no call takes so long, on however loaded a machine
+_GONE_SECONDS: Final = 60.0
+_BUSY_SECONDS: Final = 60.0  # no call takes so long, on however loaded a machine
 _LOOK_SECONDS: Final = 0.002
 _PROC: Final = Path("/proc")
 _context = multiprocessing.get_context("forkserver")

@@ -108,7 +108,7 @@ class Oracle(Memory):
         path = self.folder / "state" / FILE_NAME
         if not settled or not path.exists():
             return
-        with closing(sqlite3.connect(path, timeout=10)) as db:
+        with closing(sqlite3.connect(path, timeout=60)) as db:
             made = [row[0] for row in db.execute("SELECT value FROM secrets")]
             tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             for table in tables:

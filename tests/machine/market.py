@@ -40,7 +40,7 @@ class Market:
         )
         self._running = start_in_thread(options)
         self.url = self._running.url
-        self._http = httpx.Client(base_url=self._running.control_url, timeout=20, verify=False, trust_env=False)
+        self._http = httpx.Client(base_url=self._running.control_url, timeout=60, verify=False, trust_env=False)
         self.clock_path = folder / "clock"
         self.clock_path.write_bytes(struct.pack("d", 0.0))
         self.clock = SharedClock(str(self.clock_path))
@@ -52,7 +52,7 @@ class Market:
         self._broken = False  # a fault was ordered or a switch turned
         self.creates: dict[int, Json] = {}  # every request for an order, by its number
         self.bids: dict[int, Json] = {}  # every request for another bid
-        found = httpx.get(f"{self.url}/marketplace", headers={"user-agent": "machine"}, trust_env=False).json()
+        found = httpx.get(f"{self.url}/marketplace", headers={"user-agent": "machine"}, timeout=60).json()
         self.servers: list[int] = sorted(row["id"] for row in found["servers"])
         self.mrl_hours = dict(zip(self.servers, _MRL_HOURS, strict=True))
         for server_id, day in zip(self.servers, _DAY_PRICES, strict=True):

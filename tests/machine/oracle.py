@@ -108,7 +108,7 @@ class Rows:
         path = folder / "state" / FILE_NAME
         if not path.exists():
             return cls()
-        with closing(sqlite3.connect(path, timeout=10)) as db:
+        with closing(sqlite3.connect(path, timeout=60)) as db:
             db.row_factory = sqlite3.Row
             try:
                 orders = db.execute("SELECT order_id, intent_id, ended_at FROM orders").fetchall()

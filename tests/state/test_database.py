@@ -22,7 +22,7 @@ from clore_mcp.state.ledger import Entry
 from clore_mcp.state.schema import MIGRATIONS
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
-_PATIENCE = 40.0
+_PATIENCE = 90.0
 
 OPEN_AT_ONCE = """
 import sys, time

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 def control(market: Running, path: str) -> Any:
     """Something of the marketplace's own path."""
     with httpx2.Client(trust_env=False) as http:
-        return http.get(f"{market.control_url}{path}", timeout=10).raise_for_status().json()
+        return http.get(f"{market.control_url}{path}", timeout=60).raise_for_status().json()
 
 
 def orders(market: Running) -> list[Row]:
@@ -34,7 +34,7 @@ def creates(market: Running) -> list[Row]:
 
 def rows(folder: Path, table: str) -> list[Row]:
     """The rows of a table of the state in that folder, oldest first."""
-    with closing(sqlite3.connect(folder / "state" / FILE_NAME, timeout=10)) as database:
+    with closing(sqlite3.connect(folder / "state" / FILE_NAME, timeout=60)) as database:
         database.row_factory = sqlite3.Row
         return [dict(row) for row in database.execute(f"SELECT * FROM {table} ORDER BY rowid")]
 

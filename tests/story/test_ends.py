@@ -26,7 +26,7 @@ HELLO = {
         "clientInfo": {"name": "a test", "version": "1"},
     },
 }
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 def started(env: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:

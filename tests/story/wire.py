@@ -21,7 +21,7 @@ Answer = Callable[[Json], Json | None]  # a question's params to {"result": …}
 MODERN = "2026-07-28"
 WIRE_ERAS = ("2025-11-25", MODERN)
 PROGRAM = (sys.executable, "-m", "clore_mcp")
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 _LONGEST_LINE = 1 << 20
 
 

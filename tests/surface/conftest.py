@@ -88,7 +88,7 @@ async def yes(context: Any, params: Any) -> ElicitResult:
 def control(sandbox: Running, method: str, path: str, json: Any = None) -> Any:
     """Call the sandbox's own path."""
     with httpx.Client(trust_env=False, verify=False) as http:
-        reply = http.request(method, f"{sandbox.control_url}{path}", json=json, timeout=10)
+        reply = http.request(method, f"{sandbox.control_url}{path}", json=json, timeout=60)
     assert reply.status_code == 200, reply.text
     return reply.json()
 

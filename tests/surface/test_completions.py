@@ -130,13 +130,13 @@ async def test_a_slow_market_is_given_up_and_its_answer_serves_the_next_keystrok
     connect: Connect, sandbox: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completions, "GIVE_UP_SECONDS", 0.1)
-    control(sandbox, "POST", "/options", {"latency": 0.4})
+    control(sandbox, "POST", "/options", {"latency": 2.0})
     async with connect() as client:
         began = time.monotonic()
         assert await complete(client, "gpu", "4090") == []
-        assert time.monotonic() - began < 0.4
+        assert time.monotonic() - began < 2.0
         found: list[str] = []
-        while not found and time.monotonic() - began < 5:
+        while not found and time.monotonic() - began < 60:
             found = await complete(client, "gpu", "4090")
     assert found[0] == "RTX 4090"
     assert requests_sent(sandbox) == ["marketplace"]
