@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever held up
 _TICK_SECONDS: Final = 0.2
+_LEAST_PAUSE_NS: Final = 5_000_000  # where gaps are nothing, whoever waits for another process asks again that often
 _KEPT: Final = tuple(field.name for field in fields(Marks) if field.name not in ("in_flight", "at_the_gate"))
 
 Change = Callable[[Tx, Marks], Marks]
@@ -170,7 +171,7 @@ class SharedPacer:
                 continue
             pause = _TICK_SECONDS
             if verdict.next_ns is not None:
-                pause = min(pause, max(verdict.next_ns - self._clock_ns(), 0) / SECOND_NS)
+                pause = min(pause, max(verdict.next_ns - self._clock_ns(), _LEAST_PAUSE_NS) / SECOND_NS)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
