@@ -204,18 +204,20 @@ async def test_a_round_that_cannot_end_leases_claims_nothing(
 async def test_all_that_is_due_is_cancelled_before_anything_is_proven(
     world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    services = await process(patient(proof=5.0))
+    services = await process(patient(proof=60.0))
+    blind = True
     for server_id in world.free()[:3]:
         await rent(services, server_id)
 
     def change(reply: OrdersReply, *, completed: bool = False, urgent: bool = False) -> OrdersReply:
-        return down() if completed else reply
+        return down() if completed and blind else reply
 
     replies(services, monkeypatch, change)
     world.advance(HOURS)
     round_ = asyncio.ensure_future(services.keeper.poll())
-    await asyncio.to_thread(world.await_state, lambda: not world.active(), 4.0)
+    await asyncio.to_thread(world.await_state, lambda: not world.active(), 40.0)
     assert not round_.done(), "the proof of the first is still looked for"
+    blind = False
     await round_
 
 
