@@ -26,6 +26,7 @@ from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk, Patience
+from clore_mcp.rental.extending import Extending
 from clore_mcp.rental.guard import Guard
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.leases import Keeper
@@ -124,6 +125,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
     creating = Creating(desk, appraiser, settling, closing)
     verbs: dict[str, Verb] = {
         "create_order": creating,
+        "extend_order": Extending(desk, appraiser, closing),
         "set_spot_price": Bidding(desk, appraiser, closing),
         "cancel_order": Cancelling(desk, closing),
     }

@@ -86,7 +86,7 @@ def show(views: Sequence[dict[str, Any]], seen: Seen) -> None:
         gives="GPU",
     )
     if any(not view["made_here"] for view in views):
-        say("* not made here: clore-mcp does not end it")
+        say("* not made here: clore-mcp ends it only where it shows an end")
     for view in views:
         for way in (view.get("ssh", {}).get("command"), view.get("http_url"), view.get("warning")):
             if way:
@@ -100,7 +100,7 @@ def warn(seen: Seen, prefix: str) -> None:
             loud(settle_line(one["server_id"], one["intent_id"], prefix))
         else:
             loud(f"A rental of server {one['server_id']} is on its way since {one['since']}; look again in a minute.")
-    leased = [view for view in seen.views if view["made_here"] and view["status"] != "ended"]
+    leased = [view for view in seen.views if "ends_at" in view]
     if seen.enforced_by is None and any(view["order_id"] not in seen.told_only for view in leased):
         loud("Nobody ends these orders now: no clore-mcp server runs here. Keep an assistant open, or cancel in time.")
 

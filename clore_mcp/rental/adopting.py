@@ -22,7 +22,7 @@ from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.exposure import above, names_coin
 from clore_mcp.rental.standing import running_on
 from clore_mcp.rental.terms import Candidate, Terms
-from clore_mcp.state import freezing, intents, orders, quotes
+from clore_mcp.state import ends, freezing, intents, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
@@ -127,7 +127,9 @@ class Adopting:
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
             why = _unwanted(tx, row, candidate)
-            held = lease if why is None else over  # killed before the cancel below, whoever ends leases sees to it
+            given = ends.of(tx, intent.account, row.id)  # while it was taken for one made elsewhere
+            agreed = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
+            held = agreed if why is None else over  # killed before the cancel below, whoever ends leases sees to it
             outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
             step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
             desk.note(

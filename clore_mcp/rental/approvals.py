@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
-from clore_mcp.rental.asks import Ask, CreateOrder, SetSpotPrice
+from clore_mcp.rental.asks import Ask, CreateOrder, ExtendOrder, SetSpotPrice
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state import envelopes, ledger, quotes
@@ -82,8 +82,8 @@ class Approvals:
         """The quote that this call is about, or None when it needs a new one.
 
         A settled quote counts when the call replays an answer, or when its outcome never reached anyone: else a lost
-        reply would ask the person again and buy twice. Not so a bid that was set: it may be another one by now, and
-        where it is still the same, the call finds that out.
+        reply would ask the person again and buy twice. Not so a bid that was set, or an end that was moved: it may be
+        another one by now, and where it is still the same, the call finds that out.
         """
         return await self._state.write(lambda tx: self._find(tx, digest, replay=replay, asking=asking))
 
@@ -100,7 +100,7 @@ class Approvals:
             "pending": True,
             "approved": True,
             "committing": True,
-            "settled": replay or not (quote.told or _bid_was_set(quote)),
+            "settled": replay or not (quote.told or _finds_out(quote)),
             "declined": replay or not quote.told,  # a no outside the chat is heard once, then a new wish is one
             "expired": False,
         }
@@ -238,8 +238,9 @@ class Approvals:
         return cooling_until(times, now)
 
 
-def _bid_was_set(quote: Quote) -> bool:
-    return quote.verb == SetSpotPrice.verb and (quote.outcome or {}).get("status") == "updated"
+def _finds_out(quote: Quote) -> bool:
+    done = {SetSpotPrice.verb: "updated", ExtendOrder.verb: "created"}.get(quote.verb)
+    return done is not None and (quote.outcome or {}).get("status") == done
 
 
 def _last_asked_at(quote: Quote) -> float:

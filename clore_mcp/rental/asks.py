@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from decimal import Decimal
+from math import ceil
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -229,6 +230,39 @@ class SetSpotPrice(Ask):
     def exact_bid(self) -> Decimal:
         """The bid as the number that was written."""
         return Decimal(str(self.bid_usd_per_hour))
+
+
+class ExtendOrder(Ask):
+    """Another end for an order."""
+
+    verb: ClassVar[str] = "extend_order"
+
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
+    hours: Annotated[
+        float,
+        Field(
+            ge=-MAX_HOURS,
+            le=MAX_HOURS,
+            allow_inf_nan=False,
+            description="Added to its ends_at (to now if it has none); negative shortens.",
+        ),
+    ]
+
+    @field_validator("hours")
+    @classmethod
+    def _moves_something(cls, hours: float) -> float:
+        if _seconds(hours) == 0:
+            raise ValueError("moves nothing; give the hours to add, or below zero those to take off")
+        return hours
+
+    @property
+    def seconds(self) -> int:
+        """The hours in whole seconds; a part of one counts against us."""
+        return _seconds(self.hours)
+
+
+def _seconds(hours: float) -> int:
+    return ceil(Decimal(str(hours)) * 3600)
 
 
 class CancelOrder(Ask):

@@ -27,7 +27,7 @@ from clore_mcp.rental.limits import Refusal, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.terms import bid_within, reservation_margin
-from clore_mcp.state import bids, intents, orders, quotes
+from clore_mcp.state import bids, ends, intents, orders, quotes
 from clore_mcp.state.bids import Change
 from clore_mcp.state.database import Tx
 from clore_mcp.state.quotes import Quote
@@ -153,22 +153,23 @@ class Bidding:
             why = f"The host takes no bid under {dollars(least)} per hour."
             return outcomes.bid_refused(ask.order_id, "too_low_price", why)
         usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
-        lease = await self._desk.state.read(lambda tx: orders.get(tx, account, ask.order_id))
-        enforced_by = await self._desk.enforced_by() if lease is not None and lease.on_end == "cancel" else None
-        worst_hours = hours_left(lease if enforced_by else None, readings.api_now(), self._desk.clock() - asked_at)
+        end = await self._desk.state.read(lambda tx: ends.of(tx, account, ask.order_id))
+        enforced_by = await self._desk.enforced_by() if end is not None and end.on_end == "cancel" else None
+        enforced_end = end.ends_api_at if end is not None and enforced_by else None
+        worst_hours = hours_left(enforced_end, readings.api_now(), self._desk.clock() - asked_at)
         spent = (row.spend or ZERO) * rate * (1 + fee)
         creation = fees.creation_usd(OrderType.SPOT, coin, rate)
         margin = reservation_margin(coin)
         worst_usd = spent + (usd_per_hour * worst_hours + creation) * margin
         due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation
-        left = ZERO if lease is None else Decimal(str(lease.ends_api_at - readings.api_now())) / 3600
+        left = ZERO if end is None else Decimal(str(end.ends_api_at - readings.api_now())) / 3600
         hours = min(left, worst_hours) if left > 0 else worst_hours
-        return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, lease, enforced_by)
+        return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, end, enforced_by)
 
     def _is_being_ended(self, tx: Tx, account: str, bid: Bid) -> bool:
         """Whether its lease is over or was cut by a cancel: until that is proven, its end says nothing of its cost."""
-        lease = orders.get(tx, account, bid.row.id)
-        return lease is not None and lease.on_end == "cancel" and lease.ends_api_at <= self._desk.readings.api_now()
+        end = ends.of(tx, account, bid.row.id)
+        return end is not None and end.on_end == "cancel" and end.ends_api_at <= self._desk.readings.api_now()
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
         """Every limit that a raise would break. Raises _Undecided for an order that is being ended: what it may still
@@ -206,6 +207,9 @@ class Bidding:
                 raise _Undecided("too_slow", "Clore answers too slowly to check the limits.")
             if evidence is not None and (unsure := _unsure(evidence)) is not None:
                 raise unsure
+            end = ends.of(tx, quote.account, bid.row.id)
+            if end != bid.end and not self._is_being_ended(tx, quote.account, bid):
+                raise _Undecided("end_moved", "Its end has moved meanwhile, and with it what it may cost. Call again.")
             refusals = self._stands_against(tx, quote.account, bid, evidence) if evidence else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
                 return None

@@ -15,8 +15,8 @@ from clore_mcp.rental.desk import iso
 from clore_mcp.rental.disclosure import RaiseShown
 from clore_mcp.rental.judging import Draw
 from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS
+from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Reservation
-from clore_mcp.state.orders import Lease
 
 # Beyond the end, until a poll sees it; what Clore adds to `spend` a minute at a time fits into it too.
 SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
@@ -27,7 +27,7 @@ class Bid:
     """A new bid for one order, in the order's coin, with what the order may come to in all.
 
     `worst_usd` has room for a moving rate and a late end; `due_usd` has none. `hours` is how long it is to run still,
-    for the wallet; `enforced_by`: the worst case ends with the lease, so someone must be there to end it.
+    for the wallet; `enforced_by`: the worst case stops at `end`, so someone must be there to end it.
     """
 
     row: OrderRow
@@ -39,7 +39,7 @@ class Bid:
     worst_usd: Decimal
     due_usd: Decimal
     hours: Decimal
-    lease: Lease | None
+    end: End | None
     enforced_by: str | None
 
     @property
@@ -67,12 +67,12 @@ class Bid:
         return replace(self, day=DayPrice(per_day, self.coin), usd_per_hour=self.usd(per_day))
 
 
-def hours_left(enforced: Lease | None, api_now: float, asked_seconds_ago: float) -> Decimal:
-    """How long a spot order may still run at worst, slack included: to the end of a lease that someone enforces, else
-    the longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
-    if enforced is None:
+def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:
+    """How long a spot order may still run at worst, slack included: to an end that someone enforces, else the longest
+    rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
+    if enforced_end is None:
         return LONGEST_RENTAL_HOURS + SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
-    return max(ZERO, Decimal(str(enforced.ends_api_at - api_now)) / 3600) + SLACK_HOURS
+    return max(ZERO, Decimal(str(enforced_end - api_now)) / 3600) + SLACK_HOURS
 
 
 def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
@@ -83,7 +83,7 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
 
 def told_of(bid: Bid) -> RaiseShown:
     """What a person reads of a raise."""
-    row, lease = bid.row, bid.lease
+    row, end = bid.row, bid.end
     return RaiseShown(
         order_id=row.id,
         server_id=row.server_id,
@@ -91,8 +91,9 @@ def told_of(bid: Bid) -> RaiseShown:
         was="unknown" if row.price is None else f"{dollars(bid.usd(row.price))} per hour",
         usd_per_hour=bid.usd_per_hour,
         day=f"{plain(bid.day.value)} {bid.coin.ticker} per day",
-        ends=iso(lease.ends_api_at) if lease else None,
-        on_end=lease.on_end if lease else "",
+        ends=iso(end.ends_api_at) if end else None,
+        on_end=end.on_end if end else "",
+        made_here=end is not None and end.made_here,
         enforced_by=bid.enforced_by,
         worst_usd=bid.worst_usd,
     )

@@ -69,7 +69,7 @@ class Cancelling:
             question=lambda quote_id: disclosure.cancel_question(
                 quote_id, ask.order_id, what(row), hourly, made_here=made_here, spent_usd=spent
             ),
-            yes=Yes.NEVER if history.tried else Yes.IF_ASKABLE if made_here else Yes.ALWAYS,
+            yes=Yes.NEVER if history.tried else Yes.IF_ASKABLE if made_here else Yes.PERSON,
         )
 
     async def carry_out(self, quote: Quote, ask: CancelOrder, *, from_state: str, by: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
-from clore_mcp.state import orders
+from clore_mcp.state import ends, orders
 from clore_mcp.state.database import Tx
 from clore_mcp.text import clean
 
@@ -45,11 +45,18 @@ class Sent:
 
 
 async def send(
-    desk: Desk, targets: Iterable[tuple[str, int]], *, issue: str | None = None, caller: str, why: str
+    desk: Desk,
+    targets: Iterable[tuple[str, int]],
+    *,
+    issue: str | None = None,
+    caller: str,
+    why: str,
+    only_over: bool = False,
 ) -> list[Sent]:
-    """Cancel orders (account, order id) without looking what becomes of it; none waits for another's reply."""
+    """Cancel orders (account, order id) without looking what becomes of it; none waits for another's reply. Those sent;
+    with `only_over` none whose end was moved on since it was read."""
     sent = [Sent(account, order_id, issue, caller) for account, order_id in targets]
-    await _send(desk, sent, why)
+    await _send(desk, sent, why, only_over=only_over)
     return sent
 
 
@@ -82,11 +89,14 @@ async def try_write(desk: Desk, work: Callable[[Tx], None]) -> None:
         log.warning("a cancel goes on without its record: %s", error.message)
 
 
-async def _send(desk: Desk, sent: Sequence[Sent], why: str) -> None:
-    """Each is in the ledger before it leaves, its lease over, and then what came back."""
+async def _send(desk: Desk, sent: list[Sent], why: str, *, only_over: bool = False) -> None:
+    """Each is in the ledger before it leaves, its lease over, and then what came back. From that row on nobody moves
+    its end any more."""
     api_now = int(desk.readings.api_now())
 
     def leaving(tx: Tx) -> None:
+        if only_over:
+            sent[:] = [one for one in sent if not ends.moved_beyond(tx, one.account, one.order_id, api_now)]
         for one in sent:
             orders.cut(tx, one.account, one.order_id, api_now)
             issue = clean(one.issue or "", _ISSUE_NOTED)

@@ -32,6 +32,7 @@ _PRODUCT: Final = re.compile(
     r"[0-9]{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?[0-9]{2,5}[A-Z]{0,2}(-[0-9]{3})?"
     r"( (Ti|SUPER|Laptop|Ada|NVL|XT|XTX|D|[0-9]{1,3}GB))*\Z"
 )
+NOT_MADE_HERE: Final = "It was not made here: it may be someone else's work."
 _LINE_END: Final = " ⏎ "  # a line of a script stays visible as a line: a comment ends where it ends
 
 
@@ -84,7 +85,7 @@ def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, 
 @dataclass(frozen=True, slots=True)
 class RaiseShown:
     """What a person reads of a raise: `was` the present bid, `day` the new one in its coin, `what` the hardware as the
-    host names it, `ends` when the lease ends, None for an order made elsewhere."""
+    host names it, `ends` when it ends, None for an order made elsewhere to which nobody gave an end."""
 
     order_id: int
     server_id: int | None
@@ -94,6 +95,7 @@ class RaiseShown:
     day: str
     ends: str | None
     on_end: str
+    made_here: bool
     enforced_by: str | None
     worst_usd: Decimal
 
@@ -106,7 +108,7 @@ def bid_question(quote_id: str, bid: RaiseShown) -> str:
             f"Raise the bid of spot order {bid.order_id} to {dollars(bid.usd_per_hour)} per hour,"
             f" fees included ({bid.day})? It is {bid.was} now.",
             f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
-            *([] if bid.ends else ["It was not made here: it may be someone else's work."]),
+            *([] if bid.made_here else [NOT_MADE_HERE]),
             f"{_bid_end(bid)} In all it could cost {dollars(bid.worst_usd)} at most.",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
@@ -121,6 +123,72 @@ def _bid_end(bid: RaiseShown) -> str:
     if bid.enforced_by is None:
         return f"End: NOTHING ends it at {bid.ends} unless someone cancels."
     return f"End: cancelled at {bid.ends} by {bid.enforced_by}."
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionShown:
+    """What a person reads of an order's end that is to be moved by `hours`, from `was` (None where an order made
+    elsewhere has none) to `ends`. `unended_usd` is what the order comes to if nobody ends it for `unended_hours` from
+    now; `limits` what of them is used with it."""
+
+    order_id: int
+    server_id: int | None
+    what: str
+    hours: Decimal
+    was: str | None
+    ends: str
+    on_end: str
+    made_here: bool
+    enforced_by: str | None
+    usd_per_hour: Decimal
+    day: str
+    spent_usd: Decimal
+    extra_usd: Decimal
+    worst_usd: Decimal
+    unended_usd: Decimal
+    unended_hours: Decimal
+    limits: str
+
+
+def extend_question(quote_id: str, move: ExtensionShown) -> str:
+    """The question before an order's end is moved."""
+    server = "unknown" if move.server_id is None else move.server_id
+    return "\n".join(
+        [
+            _moved(move),
+            f"Server {server}: {hardware(move.what) if move.what else 'hardware unknown'}",
+            *([] if move.made_here else [NOT_MADE_HERE]),
+            f"Price: at most {dollars(move.usd_per_hour)} per hour with fees ({move.day});"
+            f" {dollars(move.spent_usd)} spent so far",
+            _moved_end(move),
+            *([f"Limits with it: {move.limits}"] if move.limits else []),
+            f"Quote {quote_id}. Nothing changes without a yes.",
+        ]
+    )
+
+
+def _moved(move: ExtensionShown) -> str:
+    if move.was is None:
+        most = dollars(move.extra_usd)
+        return f"End order {move.order_id} in {_hours(move.hours)}, at {move.ends}? Until then at most {most}."
+    if move.hours < 0:
+        return f"End order {move.order_id} {_hours(-move.hours)} sooner, at {move.ends}? It ends at {move.was} now."
+    return (
+        f"Extend order {move.order_id} by {_hours(move.hours)}, to {move.ends}, for at most"
+        f" {dollars(move.extra_usd)} more? It ends at {move.was} now."
+    )
+
+
+def _moved_end(move: ExtensionShown) -> str:
+    unended = f"{dollars(move.unended_usd)} in all, {_hours(move.unended_hours)} from now"
+    if move.on_end == "notify":
+        return f"End: at {move.ends} clore-mcp tells your assistant, nothing cancels it. If nobody does: {unended}"
+    if move.enforced_by is None:
+        return f"End: NOTHING ends it at {move.ends} unless someone cancels. Worst case: {unended}"
+    return (
+        f"End: cancelled at {move.ends} by {move.enforced_by}, its data deleted."
+        f" Worst case then: {dollars(move.worst_usd)} in all; if nobody cancels: {unended}"
+    )
 
 
 def cancel_question(
@@ -140,7 +208,7 @@ def cancel_question(
     ]
     whose = {
         True: "",
-        False: "\nIt was not made here: it may be someone else's work.",
+        False: f"\n{NOT_MADE_HERE}",
         None: "\nThe record can't be read: it may have been made elsewhere and be someone else's work.",
     }[made_here]
     return (

@@ -19,7 +19,7 @@ import anyio
 from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
-from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, SetSpotPrice
+from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
 from clore_mcp.rental.closing import UNKNOWN_ACCOUNT, account_for
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
@@ -88,7 +88,7 @@ class Guard:
         if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
             quote = await self._left_by_another(quote)
         if quote is not None:
-            waits = quote.state == "pending" and Held(quote).yes is Yes.ALWAYS and not replay
+            waits = quote.state == "pending" and Held(quote).yes.is_needed and not replay
             return await self._cooled(ask, account) or Held(quote) if waits else Held(quote)
         verb = self._verbs[ask.verb]
         standing = await verb.already(ask, account, digest)
@@ -104,7 +104,7 @@ class Guard:
         if isinstance(ask, CreateOrder):
             wish = await self._approvals.wish(account, caller, ask, proposal.terms["ssh_key"])
             envelope = await self._approvals.covering(account, wish, Terms.from_json(proposal.terms))
-        asked = proposal.yes is Yes.ALWAYS and envelope is None
+        asked = proposal.yes.is_needed and envelope is None
         cooled = await self._cooled(ask, account) if asked else None
         if cooled is not None:
             return cooled
@@ -139,7 +139,7 @@ class Guard:
             verb=ask.verb,
             caller=caller,
             question=proposal.question(quote_id),
-            terms={**proposal.terms, "yes": Yes.ALWAYS.value},
+            terms={**proposal.terms, "yes": Yes.PERSON.value},
             state="pending",
             created_at=now,
             expires_at=now + QUOTE_SECONDS,
@@ -184,7 +184,7 @@ class Guard:
         """What comes of the call. `answer` is the person's, or None where nobody was asked through the client."""
         outcome = await self._conclude(held, ask, answer=answer, caller=caller)
         word = _VERB_WORDS.get(ask.verb, {}).get(outcome["status"])
-        about = {"order_id": ask.order_id} if isinstance(ask, CancelOrder | SetSpotPrice) else {}
+        about = {"order_id": ask.order_id} if isinstance(ask, CancelOrder | ExtendOrder | SetSpotPrice) else {}
         return {**about, **outcome, "status": word} if word else {**about, **outcome}
 
     async def _conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
@@ -245,7 +245,8 @@ class Guard:
         if outcome["status"] == "created" and order_id is not None:
             lease = await self._desk.state.read(lambda tx: orders.get(tx, quote.account, int(order_id)))
             if lease is not None and lease.ended_at is not None:
-                return outcomes.ended_since(outcome, lease)
+                did = "moved its end" if quote.verb == ExtendOrder.verb else "made it"
+                return outcomes.ended_since(outcome, lease, did)
         return outcomes.repeated(outcome)
 
     async def told(self, held: Held, outcome: Mapping[str, Any]) -> None:
@@ -261,9 +262,9 @@ class Guard:
             return f"the person, asked through {caller}"
         if quote.state == "approved":
             return quote.decided_by or "the person, outside the chat"
-        if yes is not Yes.ALWAYS:
+        if not yes.is_needed:
             return "no yes needed"
-        if self._desk.mode == "limits" and quote.verb != CancelOrder.verb:
+        if self._desk.mode == "limits" and yes is Yes.ALWAYS:
             return "the operator's limits (CLORE_APPROVAL=limits)"
         return None
 

@@ -20,9 +20,9 @@ from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import POLL_SECONDS
-from clore_mcp.state import ledger, orders
+from clore_mcp.state import ends, ledger, orders
 from clore_mcp.state.database import Tx
-from clore_mcp.state.orders import Lease
+from clore_mcp.state.ends import End
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Keeper:
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
-        self._leases: list[Lease] = []  # as last read: what counts while the state can't be
+        self._leases: list[End] = []  # as last read: what counts while the state can't be
 
     async def start(self) -> None:
         """Beat once and go on in the background; called again, nothing happens. Without a key there is nothing to keep;
@@ -91,8 +91,8 @@ class Keeper:
         """Whether there is anything to keep: leases, orders that may come back, creates that may still show."""
         since = self._desk.clock() - _BACK_WITHIN_SECONDS
 
-        def read(tx: Tx) -> tuple[list[Lease], bool]:
-            return orders.active(tx, account), orders.may_come_back(tx, account, since)
+        def read(tx: Tx) -> tuple[list[End], bool]:
+            return ends.active(tx, account), orders.may_come_back(tx, account, since)
 
         try:
             self._leases, back = await self._desk.state.read(read)
@@ -123,7 +123,8 @@ class Keeper:
             if lease.on_end == "cancel"
             and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
         ]
-        sent = await cancels.send(self._desk, due, caller="clore-mcp", why="its lease is over") if due else []
+        why = "its lease is over"
+        sent = await cancels.send(self._desk, due, caller="clore-mcp", why=why, only_over=True) if due else []
         for lease in over:
             if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
                 await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))
@@ -136,11 +137,12 @@ class Keeper:
             if lease.order_id in gone:
                 await self._tell(lease, "lease_ended")
 
-    async def _tell(self, lease: Lease, step: str) -> None:
-        """Leave an event for get_account, once: the ledger's own row says that it was left."""
+    async def _tell(self, lease: End, step: str) -> None:
+        """Leave an event for get_account, once for each end: the ledger's own row says that it was left."""
 
         def write(tx: Tx) -> None:
-            if not orders.has_step(tx, lease.account, lease.order_id, step):
+            told = orders.steps(tx, lease.account, lease.order_id, step)
+            if not any(one["ends_api_at"] == lease.ends_api_at for one in told):
                 self._desk.note(
                     tx, step, "clore-mcp", lease.account, order_id=lease.order_id, ends_api_at=lease.ends_api_at
                 )

@@ -42,7 +42,7 @@ def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts
         "reserved_usd": shown_up(candidate.worst_usd),
         "ends_at": iso(lease.ends_api_at),
         "enforced_by": terms.enforced_by or "nobody",
-        "next": f"Call wait_for_order({lease.order_id}) until it is ready. {_ending(terms)}",
+        "next": f"Call wait_for_order({lease.order_id}) until it is ready. {ending(terms.on_end, terms.enforced_by)}",
     }
 
 
@@ -249,14 +249,15 @@ def repeated(outcome: dict[str, Any], note: str = "") -> dict[str, Any]:
     return {**told, "next": f"{note} {told.get('next', '')}".strip()} if note else told
 
 
-def ended_since(outcome: dict[str, Any], lease: Lease) -> dict[str, Any]:
-    """The same create again, whose order was made and has ended since without its caller having heard of it."""
+def ended_since(outcome: dict[str, Any], lease: Lease, did: str) -> dict[str, Any]:
+    """The same call again, which `did` something for an order that has ended since without its caller having heard of
+    it."""
     return {
         **outcome,
         "repeated": True,
         **({"receipt": lease.receipt} if lease.receipt else {}),
-        "next": f"Order {lease.order_id} was made by this call and has ended since: nothing of it runs or bills any"
-        " more. To rent again, call again.",
+        "next": f"Order {lease.order_id} has ended since this call {did}: nothing of it runs or bills any more. To rent"
+        " again, call create_order.",
     }
 
 
@@ -268,10 +269,11 @@ def price_moved(server_id: int, now_usd: Decimal, ceiling_usd: Decimal) -> dict[
     }
 
 
-def _ending(terms: Terms) -> str:
-    if terms.on_end == "notify":
+def ending(on_end: str, enforced_by: str | None) -> str:
+    """What ends an order, and what to do about it."""
+    if on_end == "notify":
         return "Nothing cancels it at its end: call cancel_order when the person is done."
-    if terms.enforced_by is None:
+    if enforced_by is None:
         return "NOTHING ends it by itself: call cancel_order when the person is done."
     return "Call cancel_order as soon as the person is done; it ends by itself only while its enforcer runs."
 

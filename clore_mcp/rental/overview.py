@@ -23,13 +23,16 @@ from clore_mcp.rental.exposure import bill, order_type_of, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.sshkeys import SshKey
-from clore_mcp.state import intents, orders
+from clore_mcp.state import ends, intents, orders
+from clore_mcp.state.ends import End
 from clore_mcp.state.orders import Lease
 from clore_mcp.text import clean
 
 _BOOK_AGE: Final = 30.0
 _PROBE_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 3.0
+_SOON_SECONDS: Final = 1800
+_ENDS_TOLD: Final = 3
 
 Progress = Callable[[float, str], Awaitable[None]]
 
@@ -61,10 +64,10 @@ class Overview:
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, completed)
         rows = {row.id: row for row in [*(completed.rows if completed else []), *current.rows]}
-        leases = await self._leases(account)
+        leases, agreed = await self._leases(account), await self._agreed(account)
         priced = await self._priced()
         views = [
-            await self._view(row, leases.get(row.id), priced)
+            await self._view(row, leases.get(row.id), agreed.get(row.id), priced)
             for row in sorted(rows.values(), key=lambda row: (bool(row.expired), -row.id))
             if include_ended or not row.expired
         ]
@@ -73,7 +76,7 @@ class Overview:
             "orders": views,
             "total_usd_per_hour": shown(self._burn(current, priced)),
             "unsettled": unsettled,
-            "next": _after_listing(unsettled),
+            "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if desk.acts else None),
         }
 
     async def one(self, order_id: int) -> dict[str, Any]:
@@ -85,7 +88,8 @@ class Overview:
             row = (await desk.readings.completed(BROWSING_AGE)).find(order_id)
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
-        return await self._view(row, (await self._leases(account)).get(order_id), await self._priced())
+        leases, agreed = await self._leases(account), await self._agreed(account)
+        return await self._view(row, leases.get(order_id), agreed.get(order_id), await self._priced())
 
     async def wait(self, order_id: int, timeout_seconds: float, progress: Progress) -> dict[str, Any]:
         """Look until the container is up and port 22 answers, or the time is over; then the order as it is."""
@@ -119,11 +123,14 @@ class Overview:
     async def _leases(self, account: str) -> Mapping[int, Lease]:
         return await self._desk.state.read(lambda tx: {lease.order_id: lease for lease in orders.every(tx, account)})
 
+    async def _agreed(self, account: str) -> Mapping[int, End]:
+        return await self._desk.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})
+
     async def _priced(self) -> Priced:
         readings = self._desk.readings
         return Priced(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
 
-    async def _view(self, row: OrderRow, lease: Lease | None, priced: Priced) -> dict[str, Any]:
+    async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: Priced) -> dict[str, Any]:
         cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
         cost = bill(row, priced.fees, priced.rates, api_now=priced.api_now, lease=lease)
         hourly = usd_per_hour(row, priced.fees, priced.rates)
@@ -138,7 +145,7 @@ class Overview:
             "usd_per_hour": None if hourly is None else shown(hourly),
             "spent_usd": shown(cost.total_usd) if cost.priced else None,
             "started_at": None if row.created_at is None else iso(row.created_at),
-            "ends_at": iso(lease.ends_api_at) if lease and not row.expired else None,
+            "ends_at": iso(end.ends_api_at) if end and not row.expired else None,
             "made_here": lease is not None,
         }
         if not row.expired:
@@ -209,6 +216,18 @@ def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
         f"An order on server {servers} may be running and billing without being listed: rent nothing elsewhere while"
         " `unsettled` is not empty, and call list_orders again in 30 seconds."
     )
+
+
+def _about_ends(views: Sequence[Mapping[str, Any]], agreed: Mapping[int, End], api_now: float) -> str | None:
+    """Which order is about to end, and which has no end here."""
+    told = []
+    for view in views:
+        end = agreed.get(view["order_id"])
+        if view["status"] != "ended" and end is None:
+            told.append(f"Order {view['order_id']} has no end here; extend_order gives it one.")
+        elif end is not None and 0 < end.ends_api_at - api_now < _SOON_SECONDS:
+            told.append(f"Order {view['order_id']} is about to end; extend_order moves that.")
+    return " ".join(told[:_ENDS_TOLD]) or None
 
 
 def _stage(view: Mapping[str, Any]) -> str:

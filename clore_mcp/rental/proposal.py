@@ -13,9 +13,15 @@ from clore_mcp.state.quotes import Quote
 class Yes(StrEnum):
     """When a person's yes is needed."""
 
+    PERSON = "person"  # ending someone else's work: the operator's limits are no yes to that
     ALWAYS = "always"
     IF_ASKABLE = "if_askable"  # cancelling what was made here: the meter stops even if nobody can be asked
-    NEVER = "never"  # lowering a bid
+    NEVER = "never"  # lowering a bid, shortening a lease
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether nothing goes on without one, also where nobody can be asked."""
+        return self in (Yes.PERSON, Yes.ALWAYS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,11 @@ def standing(tx: Tx, account: str, digest: str, program: str, *, but_of: str | N
     if outcome["status"] == "refused":  # above its ceiling, and its cancel is not proven yet
         return outcomes.repeated(outcome)
     told = {**outcome, "status": "created", "order_id": lease.order_id, "ends_at": iso(lease.ends_api_at)}
-    return outcomes.repeated(told, "This call made the order already, and it still runs: nothing was ordered again.")
+    return outcomes.repeated(
+        told,
+        "This call made the order already, and it still runs: nothing was ordered again. To stay longer, call"
+        " extend_order.",
+    )
 
 
 def running_on(server_id: int | None, rows: Iterable[OrderRow]) -> OrderRow | None:
@@ -37,6 +41,6 @@ def held_by_you(row: OrderRow, server_id: int) -> dict[str, Any]:
     """This account has the server. Never on to a fallback: that would be a second bill for one wish."""
     return outcomes.unavailable(
         [{"server_id": server_id, "outcome": "held_by_you"}],
-        f"Order {row.id} of this account already runs on server {server_id}; its hours can't be"
-        " extended by ordering again, and cancel_order ends it. For a second machine name another server_id.",
+        f"Order {row.id} of this account already runs on server {server_id}: extend_order moves its end, and"
+        " cancel_order ends it now. For a second machine name another server_id.",
     )

@@ -44,7 +44,7 @@ class Intent:
 @dataclass(frozen=True, slots=True)
 class Reservation:
     """The worst case of an order or an open intent, in USD; whole until the actual cost replaces it. An order made
-    elsewhere has no intent (and a reservation only once its bid was raised here)."""
+    elsewhere has no intent (and a reservation only once its bid was raised here, or an end given to it)."""
 
     intent_id: str | None
     account: str
@@ -57,6 +57,7 @@ class Reservation:
     actual_usd: Decimal | None = None
     id: int = 0  # of its row
     missed_at: float | None = None
+    bidding: str | None = None  # a changed bid is on its way: of this quote, or of several
 
 
 def _intent(row: Row) -> Intent:
@@ -201,6 +202,7 @@ def reservation(row: Row) -> Reservation:
         actual_usd=None if actual is None else from_micros(actual),
         id=row["id"],
         missed_at=row["missed_at"],
+        bidding=row["bidding"],
     )
 
 

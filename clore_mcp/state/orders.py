@@ -103,9 +103,11 @@ def active_anywhere(tx: Tx) -> list[Lease]:
 
 
 def may_come_back(tx: Tx, account: str, since: float) -> bool:
-    """Whether an order counts as gone only because no reply has listed it since then."""
+    """Whether an order with an end counts as gone only because no reply has listed it since then."""
     row = tx.one(
-        "SELECT order_id FROM orders WHERE account = ? AND missed_at IS NOT NULL AND ended_at >= ? LIMIT 1",
+        "SELECT order_id FROM orders WHERE account = ?1 AND missed_at IS NOT NULL AND ended_at >= ?2"
+        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND missed_at IS NOT NULL"
+        " AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
         account, since,
     )  # fmt: skip
     return row is not None
@@ -162,12 +164,10 @@ def reopen(tx: Tx, account: str, order_id: int) -> bool:
     return changed == 1
 
 
-def has_step(tx: Tx, account: str, order_id: int, step: str) -> bool:
-    """Whether the ledger has that step of an order already."""
-    row = tx.one(
-        "SELECT seq FROM ledger WHERE account = ? AND order_id = ? AND step = ? LIMIT 1", account, order_id, step
-    )
-    return row is not None
+def steps(tx: Tx, account: str, order_id: int, step: str) -> list[dict[str, Any]]:
+    """What the ledger says of each such step of an order."""
+    rows = tx.all("SELECT data FROM ledger WHERE account = ? AND order_id = ? AND step = ?", account, order_id, step)
+    return [json.loads(row["data"]) for row in rows]
 
 
 def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_native: Decimal) -> None:
@@ -179,10 +179,16 @@ def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_nati
 
 
 def cut(tx: Tx, account: str, order_id: int, api_now: int) -> None:
-    """Its cancel was decided: the lease is over now, so whoever ends leases goes on until the order is gone."""
+    """Its cancel was decided: the lease is over now, so whoever ends leases goes on until the order is gone. So with
+    the end that was given to an order made elsewhere."""
     tx.run(
         "UPDATE orders SET ends_api_at = MIN(ends_api_at, ?), on_end = 'cancel'"
         " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
+        api_now, account, order_id,
+    )  # fmt: skip
+    tx.run(
+        "UPDATE reservations SET ends_api_at = MIN(ends_api_at, ?)"
+        " WHERE account = ? AND order_id = ? AND intent_id IS NULL AND released_at IS NULL",
         api_now, account, order_id,
     )  # fmt: skip
 

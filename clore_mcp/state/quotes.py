@@ -83,6 +83,16 @@ def latest(tx: Tx, digest: str) -> Quote | None:
     return None if row is None else _quote(row)
 
 
+def settled_since(tx: Tx, digest: str, since: float, now: float) -> list[Quote]:
+    """Quotes with that digest whose work began since then and is settled, newest first; none from the future."""
+    rows = tx.all(
+        "SELECT * FROM quotes WHERE digest = ? AND state = 'settled' AND decided_at BETWEEN ? AND ?"
+        " ORDER BY rowid DESC",
+        digest, since, now + CLOCK_SLACK_SECONDS,
+    )  # fmt: skip
+    return [_quote(row) for row in rows]
+
+
 def expire(tx: Tx, now: float) -> None:
     """Close what nobody answered in time, and yeses that nobody used."""
     tx.run(f"UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved') AND NOT ({_IN_TIME})", now)

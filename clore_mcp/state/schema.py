@@ -191,4 +191,8 @@ MIGRATIONS: Final = (
     ALTER TABLE reservations_of_all RENAME TO reservations;
     CREATE INDEX reservations_open ON reservations (account) WHERE released_at IS NULL;
     """,
+    """
+    -- The end that was given to an order made elsewhere, on Clore's clock, beside what it may cost until then.
+    ALTER TABLE reservations ADD COLUMN ends_api_at INTEGER;
+    """,
 )

@@ -1,4 +1,4 @@
-"""What the model sees of orders: quote, create, list, wait, cancel, and the spot bid."""
+"""What the model sees of orders: quote, create, list, wait, extend, cancel, and the spot bid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown, shown_up
-from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice, possible_id
+from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_id
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import Answer, tool
 
@@ -85,6 +85,26 @@ class CreateAnswer(Answer):
     ends_at: str | None = None
     enforced_by: str | None = None
     receipt: Receipt | None = None
+    repeated: bool = False
+    next: str
+
+
+class ExtendAnswer(Answer):
+    """What became of an extension; `created` when the end was moved."""
+
+    status: Literal["created", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
+    order_id: int | None = None
+    server_id: int | None = None
+    approval_id: str | None = None
+    reason: str | None = None
+    latest_ends_at: str | None = None
+    refusals: list[Refusal] = []
+    attempts: list[Attempt]
+    usd_per_hour: float | None = None
+    reserved_usd: float | None = None
+    previous_ends_at: str | None = None
+    ends_at: str | None = None
+    enforced_by: str | None = None
     repeated: bool = False
     next: str
 
@@ -230,8 +250,8 @@ def _after_quote(services: Services) -> str:
 
 async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
     """Rent a server: this spends money. It prices the rental, asks the person for a yes with the full cost, rents once
-    and confirms. Call it when the person has chosen; never as a test, nor to extend an order. The same call again never
-    orders twice."""
+    and confirms. Call it when the person has chosen; never as a test, nor to extend an order (extend_order). The same
+    call again never orders twice."""
     return CreateAnswer.model_validate(outcome)
 
 
@@ -273,6 +293,12 @@ async def wait_for_order(
     return WaitAnswer.model_validate(await services_of(ctx).overview.wait(order_id, timeout_seconds, progress))
 
 
+async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:
+    """Move the end of an order. Longer spends more and asks the person; shorter is free; an order made elsewhere gets
+    its first end. `created` means moved, to `ends_at`; the same call within ten minutes moves it once."""
+    return ExtendAnswer.model_validate(outcome)
+
+
 async def cancel_order(ask: CancelOrder, outcome: Permitted) -> CancelAnswer:
     """End an order and stop its meter; its container and data are deleted. It looks until the order is proven gone and
     returns the receipt. Use it as soon as the person is done; `unverified` means it still bills."""
@@ -294,6 +320,7 @@ def tools(*, read_only: bool) -> list[Tool]:
     ]
     acts = [
         tool(create_order, title="Rent a server", kind="spends", idempotent=True),
+        tool(extend_order, title="Move an order's end", kind="spends", idempotent=True),
         tool(cancel_order, title="Cancel an order", kind="destroys", idempotent=True),
         tool(set_spot_price, title="Change a spot bid", kind="spends", idempotent=True),
     ]

@@ -20,7 +20,7 @@ from clore_mcp.clore import CloreClient, CreateRequest
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.money import DayPrice
 from clore_mcp.rental.appraisal import Appraiser
-from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, SetSpotPrice
+from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
 from clore_mcp.rental.claiming import Departure
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.judging import Evidence
@@ -82,7 +82,7 @@ async def main(told: dict[str, Any]) -> None:
         await services.keep_leases()
     else:
         services.desk.client._timing = Timing(create_seconds=_HTTP_SECONDS)
-    kinds: tuple[type[Ask], ...] = (CreateOrder, CancelOrder, SetSpotPrice)
+    kinds: tuple[type[Ask], ...] = (CreateOrder, CancelOrder, ExtendOrder, SetSpotPrice)
     ask = next(kind for kind in kinds if kind.verb == told["verb"]).model_validate(told["ask"])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     steps = None if point is None else Steps(Point(**point), told["signal"])

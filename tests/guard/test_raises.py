@@ -63,8 +63,10 @@ async def test_a_listed_order_always_has_time_left(world: World, services: Servi
     account = await services.desk.readings.account()
     lease = await services.desk.state.read(lambda tx: orders.get(tx, account, order_id))
     assert lease is not None
-    assert hours_left(lease, lease.ends_api_at - 3600, 0) == 1 + Decimal(2) / 60
-    assert hours_left(lease, lease.ends_api_at + 99_999, 0) == Decimal(2) / 60, "it is overdue, and not gone"
+    assert hours_left(lease.ends_api_at, lease.ends_api_at - 3600, 0) == 1 + Decimal(2) / 60
+    assert hours_left(lease.ends_api_at, lease.ends_api_at + 99_999, 0) == Decimal(2) / 60, (
+        "it is overdue, and not gone"
+    )
     assert hours_left(None, 0, 0) >= LONGEST_RENTAL_HOURS
 
 

@@ -125,6 +125,7 @@ async def test_hostile_arguments_are_refused_with_their_reason_before_anything_i
         for tool, arguments in (
             ("cancel_order", {"order_id": 2**70}),
             ("set_spot_price", {"order_id": 2**70, "bid_usd_per_hour": 1}),
+            ("extend_order", {"order_id": 2**70, "hours": 1}),
         ):
             told = await person.call(tool, **arguments)
             assert told.get("error") == "invalid_argument"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from clore_mcp.rental.asks import CancelOrder, CreateOrder, SetSpotPrice
+from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
 from clore_mcp.text import clean
 
 IMAGE = "cloreai/jupyter:ubuntu24.04-v2"
@@ -173,6 +173,25 @@ def test_ssh_is_always_open_and_jupyter_takes_the_one_http_port() -> None:
 )
 def test_a_new_bid_is_a_sane_price_for_an_order_that_can_exist(changes: dict[str, Any], words: str) -> None:
     assert words in refusal(SetSpotPrice, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hours": 0}, "moves nothing"),
+        ({"hours": -1e-9}, "moves nothing"),
+        ({"hours": 9000}, "less than or equal to 8784"),
+        ({"hours": float("nan")}, "finite number"),
+        ({"hours": 1, "order_id": 10**30}, "is no id"),
+    ],
+)
+def test_an_extension_moves_the_end_of_an_order_that_can_exist(changes: dict[str, Any], words: str) -> None:
+    assert words in refusal(ExtendOrder, **{"order_id": 1, **changes})
+
+
+def test_the_hours_of_an_extension_are_whole_seconds_never_fewer_than_written() -> None:
+    told = {1.5: 5400, 0.1: 360, 1e-300: 1, 1 / 3: 1200, -0.5: -1800, -0.00041: -1}
+    assert {hours: ExtendOrder(order_id=1, hours=hours).seconds for hours in told} == told
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx2
@@ -99,6 +100,47 @@ async def test_a_spot_bid_is_placed_raised_and_cancelled(market: Running, tmp_pa
 
         gone = await us.call("cancel_order", order_id=made["order_id"])
         assert gone["status"] == "cancelled"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_lease_is_extended_once_with_a_yes_and_shortened_without(
+    market: Running, tmp_path: Path, mode: str
+) -> None:
+    person = Person(True, False, True, True)
+    async with assistant(market, tmp_path, mode, person) as us:
+        found = await us.call("search_servers", gpu="3060")
+        wish = {"server_id": found["servers"][0]["server_id"], "image": IMAGE, "hours": 1}
+        made = await us.call("create_order", **wish)
+        order_id = made["order_id"]
+        assert "extend_order" in (await us.call("create_order", **wish))["next"]
+
+        no = await us.call("extend_order", order_id=order_id, hours=2)
+        assert no["status"] == "declined" and no["order_id"] == order_id
+        assert (await us.call("list_orders"))["orders"][0]["ends_at"] == made["ends_at"]
+
+        moved = await us.call("extend_order", order_id=order_id, hours=2)
+        assert moved["status"] == "created" and moved["previous_ends_at"] == made["ends_at"]
+        later = datetime.fromisoformat(moved["ends_at"]) - datetime.fromisoformat(made["ends_at"])
+        assert later == timedelta(hours=2) and moved["reserved_usd"] > made["reserved_usd"]
+        assert person.asked[2].startswith(f"Extend order {order_id} by 2 hours, to {moved['ends_at']}")
+        assert f"It ends at {made['ends_at']} now." in person.asked[2]
+        again = await us.call("extend_order", order_id=order_id, hours=2)
+        assert again["repeated"] and again["ends_at"] == moved["ends_at"] and len(person.asked) == 3
+
+        sooner = await us.call("extend_order", order_id=order_id, hours=-1.5)
+        assert sooner["status"] == "created" and sooner["reserved_usd"] < moved["reserved_usd"]
+        assert len(person.asked) == 3, "what spends less asks nobody"
+        beyond = await us.call("extend_order", order_id=order_id, hours=5000)
+        assert beyond["status"] == "refused" and beyond["reason"] == "max_rental_hours" and beyond["latest_ends_at"]
+        (order,) = (await us.call("list_orders"))["orders"]
+        assert order["ends_at"] == sooner["ends_at"]
+
+        assert (await us.call("cancel_order", order_id=order_id))["status"] == "cancelled"
+        assert (await us.call("extend_order", order_id=order_id, hours=1))["reason"] == "ended"
+        steps = [row["step"] for row in rows(tmp_path, "ledger")]
+        assert steps.count("extended") == steps.count("shortened") == 1
+        assert not person.answers, "every question was asked"
 
 
 @pytest.mark.anyio

@@ -21,7 +21,7 @@ from tests.conftest import environment, settings_for
 STORED = Path(__file__).parent / "schemas"
 MOST_LIST_BYTES = 24_000
 MOST_SEARCH_BYTES = 4_500
-SPENDING = {"create_order", "set_spot_price"}
+SPENDING = {"create_order", "extend_order", "set_spot_price"}
 DESTROYING = {"cancel_order"}
 
 

@@ -1,0 +1,55 @@
+"""Moved ends of leases: the wish for one, and what the rows and the marketplace say of an order's end and cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from clore_mcp.rental.asks import ExtendOrder
+from clore_mcp.services import Services
+from tests.guard.world import World, rent
+
+FEE: Final = 1.05
+
+
+def longer(order_id: int, hours: float = 1.0) -> ExtendOrder:
+    return ExtendOrder(order_id=order_id, hours=hours)
+
+
+def at(iso: str) -> int:
+    return int(datetime.fromisoformat(iso).timestamp())
+
+
+def end_of(world: World, order_id: int) -> int | None:
+    """The end by the rows, of an order made here or elsewhere."""
+    rows = world.rows("SELECT ends_api_at FROM orders WHERE order_id = ?", order_id) or world.rows(
+        "SELECT ends_api_at FROM reservations WHERE order_id = ? AND released_at IS NULL", order_id
+    )
+    return rows[0]["ends_api_at"] if rows else None
+
+
+def worst(world: World, order_id: int) -> float:
+    [row] = [row for row in world.reserved() if row["order_id"] == order_id]
+    return float(row["worst_micros"]) / 10**6
+
+
+def hourly(world: World, order_id: int) -> float:
+    [row] = [row for row in world.orders() if row["id"] == order_id]
+    return float(row["price"]) / 24 * FEE
+
+
+def unmoved(world: World, order_id: int) -> tuple[int | None, list[dict[str, Any]]]:
+    return end_of(world, order_id), world.reserved()
+
+
+async def ours(world: World, services: Services, **more: Any) -> int:
+    return int((await rent(services, world.free()[0], **more))["order_id"])
+
+
+async def look(services: Services) -> dict[str, Any]:
+    services.desk.readings.changed()
+    return await services.overview.orders(max_age_seconds=0)
+
+
+def iso_of(unix_seconds: int) -> str:
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
