@@ -7,6 +7,7 @@ market, the rental and the state is imported by its first reading: nobody waits 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -156,7 +157,7 @@ async def read_gpus(services: Services) -> dict[str, Any]:
 
     readings = services.desk.readings
     snapshot = await readings.snapshot()
-    found = gpu_models_summary(snapshot, await readings.fees())
+    found = await asyncio.to_thread(gpu_models_summary, snapshot, await readings.fees())
     age = round(snapshot.age_seconds(services.desk.clock()), 1)
     told = {"models": [_model(one) for one in found], "snapshot_age_seconds": age, "stale": snapshot.stale_because}
     return _without_none(told)

@@ -39,6 +39,7 @@ from clore_mcp.errors import (
 
 USER_AGENT: Final = f"clore-mcp/{__version__} (+https://pypi.org/project/clore-mcp/)"  # Cloudflare blocks some defaults
 _LARGEST_REPLY: Final = 64 * 1024 * 1024  # the market is 2 to 5 MB
+_LARGE_REPLY: Final = 256 * 1024  # more takes too long to read on the event loop
 # A connection kept longer than its far end keeps it breaks the next request; Cloudflare keeps far longer than this.
 _KEEP_ALIVE_SECONDS: Final = 4.0
 
@@ -141,6 +142,8 @@ class Exchange:
         async with turn_for as turn:
             reply = await self._exchange(pools.writes if endpoint.writes else pools.reads, call, turn)
             try:
+                if len(reply.body) > _LARGE_REPLY:
+                    return await asyncio.to_thread(call.read, reply)
                 return call.read(reply)
             except RateLimited as limited:
                 seconds = turn.refused(limited.retry_after_seconds)

@@ -2,19 +2,23 @@
 
 Rows are flat and read in one call: nested models cost four times the time and ten times the memory on a market of
 thousands. Only an id is required: whatever else is missing, null, int for float or wrapped in one list too many must
-not cost a server. `read_market` tries the whole reply at once; where a row defeats it, `read_rows` goes row by row and
-counts what it had to drop.
+not cost a server. `read_market` takes the reply in slices, each in one call; where a row defeats it, `read_rows` goes
+through that slice row by row and counts what it had to drop.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final, Generic, TypeVar
 
-from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from clore_mcp.clore.collecting import no_garbage
 
 _SALVAGE_ROUNDS: Final = 4  # a removed field can uncover the next bad one; more rounds than that is no row
 Row = TypeVar("Row", bound=BaseModel)
@@ -156,8 +160,16 @@ class PohBalance(_Wire):
 
 
 class _MarketReply(_Wire):
-    code: int
+    code: Annotated[int, Field(strict=True)]  # false is no 0
     servers: list[ServerRow]
+
+
+_SERVERS: Final = TypeAdapter(list[ServerRow])
+_SLICE_BYTES: Final = 64 * 1024  # a millisecond or two in which pydantic lets no other thread run
+# Up to the list of servers, which must be the reply's own: before it only plain values and flat lists.
+_OPENING: Final = re.compile(rb'\s*\{(?:[^][{}]|\[[^][{}]*\])*?"servers"\s*:\s*\[')
+_OPENING_BYTES: Final = 64 * 1024
+_BETWEEN_ROWS: Final = re.compile(rb'\}(\s*,\s*)\{\s*"id"\s*:')  # each row ever seen begins with its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +181,56 @@ class Rows(Generic[Row]):
 
 
 def read_market(body: bytes) -> Rows[ServerRow] | None:
-    """The market in one call, or None when it needs the patience of `read_rows` (or is no market)."""
+    """The servers of a whole reply with code 0, or None for anything else, which `read_reply` can name.
+
+    A thread that runs this lets the others have their turn after each slice.
+    """
+    *slices, rest = _sliced(body)
+    with no_garbage():
+        read = [_read_slice(b"[" + piece + b"]") for piece in slices]
+        read.append(_read_slice(rest, whole_reply=True))
+        sound = [part for part in read if part is not None]
+        if len(sound) < len(read):  # it was cut in the wrong place, or is no marketplace
+            return _read_slice(body, whole_reply=True) if slices else None
+    return Rows([row for part in sound for row in part.rows], sum(part.dropped for part in sound))
+
+
+def _sliced(body: bytes) -> list[bytes]:
+    """The reply cut between rows: contents of lists of servers, and at the end the reply with what is left of its own.
+
+    If each piece is JSON by itself, then the reply is, and has their rows in this order.
+    """
+    opening = _OPENING.match(body, 0, _OPENING_BYTES)
+    if opening is None:
+        return [body]
+    begins, pieces = opening.end(), []
+    while cut := _BETWEEN_ROWS.search(body, begins + _SLICE_BYTES):
+        pieces.append(body[begins : cut.start(1)])
+        begins = cut.end(1)
+    return [*pieces, body[: opening.end()] + body[begins:]]
+
+
+def _read_slice(piece: bytes, *, whole_reply: bool = False) -> Rows[ServerRow] | None:
+    """In one call; where a row defeats it, row by row. None when it is no list of servers, or no reply with code 0."""
     try:
-        reply = _MarketReply.model_validate_json(body)
+        if not whole_reply:
+            return Rows(_SERVERS.validate_json(piece))
+        reply = _MarketReply.model_validate_json(piece)
     except ValidationError:
-        return None
+        return _read_patiently(piece, whole_reply=whole_reply)
     return Rows(reply.servers) if reply.code == 0 else None
+
+
+def _read_patiently(piece: bytes, *, whole_reply: bool) -> Rows[ServerRow] | None:
+    try:
+        values = from_json(piece)
+    except ValueError:
+        return None
+    if whole_reply:
+        fields = values if isinstance(values, dict) else {}
+        code = fields.get("code")
+        values = fields.get("servers") if code == 0 and type(code) is int else None
+    return read_rows(ServerRow, values) if isinstance(values, list) else None
 
 
 def read_rows(model: type[Row], values: Iterable[object]) -> Rows[Row]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
@@ -24,6 +24,7 @@ _NOMINAL_GB: Final = (1, 2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 22, 24, 32, 40, 48, 
 _NOMINAL_SHORTFALL: Final = 0.9  # 45 of 48 and 15 of 16 GB are seen; what misses more is another size
 _PRICE_RANGE: Final = (Decimal("1e-12"), Decimal("1e12"))  # native per day; beyond it arithmetic, not a market
 _COINS: Final = MappingProxyType({coin.value: coin for coin in Coin})
+_COIN_SETS: Final[dict[frozenset[Coin], frozenset[Coin]]] = {}
 _MAX_RENTAL_HOURS: Final = 100_000.0
 _DISK_TAIL: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)\s*GB\s*$")
 _ENCODED: Final = re.compile(r"x(2[0-9a-f])")
@@ -110,7 +111,7 @@ def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_s
         partial_gpus_free=min(max(0, row.partial_gpus_free or 0), 999) if partial else None,
         on_demand=on_demand,
         spot=spot,
-        allowed_coins=frozenset(_COINS[name] for name in row.allowed_coins or () if name in _COINS),
+        allowed_coins=_coins(row.allowed_coins),
         warnings=_warnings(cards, on_demand, spot),
     )
 
@@ -129,6 +130,11 @@ def version(text: str) -> tuple[int, int, int] | None:
     """A dotted version as numbers that compare (12.10 is newer than 12.4), or None."""
     found = _VERSION.fullmatch(text.strip())
     return (int(found[1]), int(found[2] or 0), int(found[3] or 0)) if found else None
+
+
+def _coins(names: Iterable[str] | None) -> frozenset[Coin]:
+    coins = frozenset(_COINS[name] for name in names or () if name in _COINS)
+    return _COIN_SETS.setdefault(coins, coins)  # seven sets for all servers
 
 
 def _prices(wire: Mapping[str, Decimal | None] | None) -> dict[Coin, Decimal]:

@@ -114,6 +114,11 @@ def choose(
     return min(payable.values(), key=lambda offer: offer.usd_per_hour)
 
 
+def per_gpu(listing: Listing, priced: Priced) -> Decimal:
+    """The all-in price per hour of one of the server's GPUs."""
+    return priced.usd_per_hour / listing.gpu_count
+
+
 def cost(priced: Priced, order_type: OrderType, hours: Decimal, fees: Fees) -> Cost:
     """What `hours` at this price come to. The creation fee always counts, although Clore waives it for ten minutes."""
     rent = priced.day.value * priced.usd_per_coin * hours / HOURS_PER_DAY

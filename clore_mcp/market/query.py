@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market import regions
 from clore_mcp.market.gpus import Match
-from clore_mcp.market.listing import Listing, version
-from clore_mcp.market.pricing import Priced, Unpriced
+from clore_mcp.market.listing import version
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin
 from clore_mcp.text import clean
@@ -59,7 +60,6 @@ class Query:
     cursor: str | None = None
 
 
-Test = Callable[[Listing, Priced | Unpriced], bool]
 UNPRICED: Final = "unpriced"  # no price that can be paid: not an argument, but a reason to be left out
 RENTED: Final = "rented"
 GPU_VRAM: Final = "gpu_vram"  # the memory named together with the GPU ("3080 12GB")
@@ -78,62 +78,62 @@ AT_LEAST: Final = {
 }
 
 
-def filters_of(query: Query, match: Match | None) -> dict[str, Test]:
-    """The query's filters by name, each independent of the others; ArgumentInvalid where one makes no sense."""
-    if not 1 <= query.limit <= MAX_LIMIT:
-        raise ArgumentInvalid(f"limit: {query.limit} is not between 1 and {MAX_LIMIT}.", hint="Give a number like 10.")
-    return dict([*_hardware(query, match), *_place(query), *_offer(query)])
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a server must pass: `passes` holds for its value in a column of columns.py, with no other filter's help.
+
+    Where it can be, `passes` is a function of the interpreter itself: it runs over every server of the market.
+    """
+
+    name: str
+    column: str
+    passes: Callable[[Any], bool]
 
 
-def _hardware(query: Query, match: Match | None) -> Iterator[tuple[str, Test]]:
+def filters_of(query: Query, match: Match | None) -> list[Filter]:
+    """The query's filters, each independent of the others; ArgumentInvalid where one makes no sense."""
+    return [*_hardware(query, match), *_place(query), *_offer(query)]
+
+
+def _hardware(query: Query, match: Match | None) -> Iterator[Filter]:
     if match is not None:
-        models, vram_gb = match.models, match.vram_gb
-        yield "gpu", lambda server, _: server.gpu in models
-        if vram_gb is not None:
-            yield GPU_VRAM, lambda server, _: server.vram_gb == vram_gb
+        yield Filter("gpu", "gpu", match.models.__contains__)
+        if match.vram_gb is not None:
+            yield Filter(GPU_VRAM, "vram_gb", partial(operator.eq, match.vram_gb))
     least_gpus = match.min_count if query.min_gpus is None and match else query.min_gpus
     if least_gpus is not None:
-        yield "min_gpus", lambda server, _: server.gpu_count >= least_gpus
-    if (most_gpus := query.max_gpus) is not None:
-        yield "max_gpus", lambda server, _: server.gpu_count <= most_gpus
+        yield Filter("min_gpus", "gpu_count", partial(operator.le, least_gpus))
+    if query.max_gpus is not None:
+        yield Filter("max_gpus", "gpu_count", partial(operator.ge, query.max_gpus))
     for argument, field in AT_LEAST.items():
         if (least := getattr(query, argument)) is not None:
-            yield argument, _at_least(field, least)
+            yield Filter(argument, field, partial(operator.le, least))
     if query.min_cuda is not None:
-        yield "min_cuda", _cuda(query.min_cuda)
+        yield Filter("min_cuda", "cuda_version", partial(operator.le, _cuda(query.min_cuda)))
 
 
-def _at_least(field: str, least: float) -> Test:
-    def passes(server: Listing, _: Priced | Unpriced) -> bool:
-        value = getattr(server, field)
-        return value is not None and value >= least
-
-    return passes
-
-
-def _cuda(text: str) -> Test:
+def _cuda(text: str) -> tuple[int, int, int]:
     least = version(text)
     if least is None:
         raise ArgumentInvalid(
             f"min_cuda: '{clean(text, 20)}' is not a CUDA version.", hint="Give a version like 12.4, or leave it out."
         )
-    return lambda server, _: server.cuda_version is not None and server.cuda_version >= least
+    return least
 
 
-def _place(query: Query) -> Iterator[tuple[str, Test]]:
+def _place(query: Query) -> Iterator[Filter]:
     if query.countries:
-        wanted = regions.codes(query.countries, "countries")
-        yield "countries", lambda server, _: server.country in wanted
+        yield Filter("countries", "country", regions.codes(query.countries, "countries").__contains__)
     if query.exclude_countries:
-        unwanted = regions.codes(query.exclude_countries, "exclude_countries")
-        yield "exclude_countries", lambda server, _: server.country is not None and server.country not in unwanted
+        unwanted = regions.codes(query.exclude_countries, "exclude_countries") | {None}
+        yield Filter("exclude_countries", "country", lambda country: country not in unwanted)
 
 
-def _offer(query: Query) -> Iterator[tuple[str, Test]]:
+def _offer(query: Query) -> Iterator[Filter]:
     if not query.include_rented:
-        yield RENTED, lambda server, _: not server.rented and not server.partial
+        yield Filter(RENTED, "taken", operator.not_)
     if query.currency is not None:
-        yield "currency", lambda _, priced: priced is not Unpriced.NOT_ACCEPTED
-    yield UNPRICED, lambda _, priced: isinstance(priced, Priced) or priced is Unpriced.NOT_ACCEPTED
-    if (most_usd := query.max_usd_per_hour) is not None:
-        yield "max_usd_per_hour", lambda _, priced: not isinstance(priced, Priced) or priced.usd_per_hour <= most_usd
+        yield Filter("currency", "coin_refused", operator.not_)
+    yield Filter(UNPRICED, "unpriced", operator.not_)
+    if query.max_usd_per_hour is not None:
+        yield Filter("max_usd_per_hour", "usd_per_hour", partial(operator.ge, query.max_usd_per_hour))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, TypeVar
 
+from clore_mcp.clore.collecting import no_garbage
 from clore_mcp.clore.models import Rows, ServerRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market import gpus
+from clore_mcp.market.columns import Columns
 from clore_mcp.market.listing import Listing, read_listing
 from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose
 from clore_mcp.market.rates import Fees, OrderType, Rates, market_rates
@@ -20,7 +22,10 @@ from clore_mcp.money import ZERO, Coin
 
 DEFAULT_MAX_AGE_SECONDS: Final = 60.0
 STALE_LIMIT_SECONDS: Final = 900.0  # older prices mislead more than an error does
-_PRICE_LISTS: Final = 16  # kept per snapshot; one is a list as long as the market
+_PRICE_LISTS: Final = 8  # kept per snapshot; one is a list as long as the market
+_ANSWERS: Final = 64  # kept per snapshot; one to a search holds up to four bytes a server
+
+Made = TypeVar("Made")
 
 PriceList = tuple[Priced | Unpriced, ...]
 
@@ -36,7 +41,8 @@ class Snapshot:
     by_id: Mapping[int, Listing]
     by_model: Mapping[str, tuple[Listing, ...]]
     stale_because: str | None = None
-    _price_lists: dict[object, PriceList] = field(default_factory=dict, repr=False, compare=False)
+    _price_lists: dict[object, Columns] = field(default_factory=dict, repr=False, compare=False)
+    _kept: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def age_seconds(self, now: float) -> float:
         """How old the data is; never negative, whatever the clock did."""
@@ -66,9 +72,20 @@ class Snapshot:
         only: Coin | None = None,
     ) -> PriceList:
         """Each listing's price, in the order of `listings`; worked out once for the same question."""
-        held = None if wallet is None else frozenset(coin for coin in Coin if (wallet.get(coin) or ZERO) > 0)
-        fractions = tuple(fees.fraction(order_type, coin) for coin in Coin)
-        key = (order_type, fractions, held, preferred, only)
+        return self.columns(order_type, fees, wallet=wallet, preferred=preferred, only=only).prices
+
+    def columns(
+        self,
+        order_type: OrderType,
+        fees: Fees,
+        *,
+        wallet: Wallet | None = None,
+        preferred: Coin | None = None,
+        only: Coin | None = None,
+    ) -> Columns:
+        """The listings with these prices, ready to be searched."""
+        held = held_coins(wallet)
+        key = (order_type, tuple(fees.fraction(order_type, coin) for coin in Coin), held, preferred, only)
         if (known := self._price_lists.get(key)) is not None:
             return known
         priced = tuple(
@@ -77,8 +94,26 @@ class Snapshot:
         )
         if len(self._price_lists) >= _PRICE_LISTS:
             self._price_lists.clear()
-        self._price_lists[key] = priced
-        return priced
+        return self._price_lists.setdefault(key, Columns(self.listings, priced))
+
+    def knows(self, question: object) -> bool:
+        """Whether `kept` has the answer at hand."""
+        return question in self._kept
+
+    def kept(self, question: object, make: Callable[[], Made]) -> Made:
+        """What `make` makes of this market and `question` alone (never None), made once while few others are asked."""
+        made: Made | None = self._kept.get(question)
+        if made is None:
+            made = make()
+            if len(self._kept) >= _ANSWERS:
+                self._kept.clear()
+            self._kept[question] = made
+        return made
+
+
+def held_coins(wallet: Wallet | None) -> frozenset[Coin] | None:
+    """The coins that the wallet holds any of; None where it is not known."""
+    return None if wallet is None else frozenset(coin for coin in Coin if (wallet.get(coin) or ZERO) > 0)
 
 
 def build_snapshot(
@@ -89,24 +124,28 @@ def build_snapshot(
     extra_rates: Mapping[Coin, Decimal] | None = None,
 ) -> Snapshot:
     """The market that `rows` describe. The first row of an id counts; a repeated one is dropped and counted."""
-    first: dict[int, ServerRow] = {}
-    repeated = 0
-    for row in rows:
-        if row.id in first:
-            repeated += 1
-        else:
-            first[row.id] = row
     read_gpus = functools.cache(gpus.of_server)  # a few hundred names make up a market of thousands
-    listings = tuple(read_listing(row, read_gpus) for row in first.values())
+    by_id: dict[int, Listing] = {}
     models: dict[str, list[Listing]] = {}
-    for listing in listings:
-        models.setdefault(listing.gpu, []).append(listing)
+
+    def first_of_each() -> Iterator[ServerRow]:
+        nonlocal dropped
+        for row in rows:
+            if row.id in by_id:
+                dropped += 1
+                continue
+            listing = by_id[row.id] = read_listing(row, read_gpus)
+            models.setdefault(listing.gpu, []).append(listing)
+            yield row
+
+    with no_garbage():
+        rates = market_rates(first_of_each(), extra_rates)  # in one go, so that no row has to be held
     return Snapshot(
-        listings=listings,
+        listings=tuple(by_id.values()),
         fetched_at=fetched_at,
-        dropped=dropped + repeated,
-        rates=market_rates(first.values(), extra_rates),
-        by_id=MappingProxyType({listing.server_id: listing for listing in listings}),
+        dropped=dropped,
+        rates=rates,
+        by_id=MappingProxyType(by_id),
         by_model=MappingProxyType({model: tuple(found) for model, found in models.items()}),
     )
 
@@ -117,18 +156,25 @@ def with_rates(snapshot: Snapshot, known: Mapping[Coin, Decimal]) -> Snapshot:
     usd = {**known, **own.usd}
     sources = {**dict.fromkeys(known, "spot market"), **own.sources}
     rates = Rates(MappingProxyType(usd), MappingProxyType(sources))
-    return replace(snapshot, rates=rates, _price_lists={})
+    return replace(snapshot, rates=rates, _price_lists={}, _kept={})
 
 
 @dataclass(frozen=True, slots=True)
 class Dated:
-    """Rows that were fetched earlier, perhaps by another process, and when."""
+    """Rows that were fetched earlier, perhaps by another process, and when. `Market` empties their list."""
 
     rows: Rows[ServerRow]
     fetched_at: float
 
 
 Fetch = Callable[[], Awaitable[Rows[ServerRow] | Dated]]
+
+
+def _used_up(rows: list[ServerRow]) -> Iterator[ServerRow]:
+    """The rows in their order, each let go when the next one is wanted: to free thousands at once takes long."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 class Market:
@@ -176,7 +222,7 @@ class Market:
         dated = got if isinstance(got, Dated) else Dated(got, self._clock())
         return await asyncio.to_thread(
             build_snapshot,
-            dated.rows.rows,
+            _used_up(dated.rows.rows),
             dated.rows.dropped,
             fetched_at=dated.fetched_at,
             extra_rates=self._extra_rates(),

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
+from clore_mcp.market.columns import Candidate
 from clore_mcp.market.gpus import Unknown
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, Unpriced
 from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED
 from clore_mcp.money import plain
-
-Candidate = tuple[Listing, Priced | Unpriced]
 
 _MOST: Final = 4  # sentences; more is a lecture
 _ENOUGH: Final = 5  # a suggested value aims at this many more servers

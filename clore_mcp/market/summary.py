@@ -8,7 +8,7 @@ from decimal import Decimal
 from statistics import quantiles
 
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Priced, Unpriced
+from clore_mcp.market.pricing import Priced, Unpriced, per_gpu
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.snapshot import Snapshot
 
@@ -62,11 +62,6 @@ def quartiles(values: Iterable[Decimal]) -> Quartiles | None:
         return Quartiles(ordered[0], ordered[0], ordered[0], 1)
     low, middle, high = quantiles(ordered, n=4, method="inclusive")
     return Quartiles(low, middle, high, len(ordered))
-
-
-def per_gpu(listing: Listing, priced: Priced) -> Decimal:
-    """The all-in price per hour of one of the server's GPUs."""
-    return priced.usd_per_hour / listing.gpu_count
 
 
 def typical(servers: Iterable[tuple[Listing, Priced | Unpriced]]) -> Quartiles | None:

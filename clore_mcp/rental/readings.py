@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
@@ -15,6 +16,7 @@ from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
 from clore_mcp.clore.fresh import Fresh
 from clore_mcp.clore.models import SpotBook, Wallet
 from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, NotJson
+from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import Fees, coin_rates, read_fees
 from clore_mcp.market.snapshot import Market, Snapshot, with_rates
 from clore_mcp.money import Coin
@@ -69,6 +71,9 @@ class Readings:
         self._clock = clock = api_clock.wall
         self._account: str | None = None
         self._book_rates: dict[Coin, Decimal] = {}
+        # Whose listings got which rates last: what is worked out of a snapshot is kept with it.
+        self._rated_last: tuple[tuple[Listing, ...], dict[Coin, Decimal], Snapshot | None] = ((), {}, None)
+        self._no_balances_at = -math.inf
         self._wallets = Fresh(self._fetch_wallets, clock)
         self._fees = Fresh(self._fetch_fees, clock)
         self._current = Fresh(lambda: self._fetch_orders(completed=False, urgent=False), clock)
@@ -116,23 +121,32 @@ class Readings:
         return book
 
     async def _rated(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot with a rate for every coin, as far as anybody trustworthy has one."""
+        """The snapshot with a rate for every coin, as far as anybody trustworthy has one; asked once a snapshot."""
         if all(snapshot.rates.usd_per(coin) for coin in Coin) or not snapshot.listings:
             return snapshot
-        if not self._book_rates:
-            with contextlib.suppress(CloreError):
-                await self.spot_book(snapshot.listings[0].server_id)
-        return with_rates(snapshot, self._book_rates)
+        of, known, rated = self._rated_last
+        if of is not snapshot.listings:
+            of, rated = snapshot.listings, None
+            if not self._book_rates:
+                with contextlib.suppress(CloreError):
+                    await self.spot_book(snapshot.listings[0].server_id)
+        if rated is None or known != self._book_rates:
+            known, rated = self._book_rates, with_rates(snapshot, self._book_rates)
+        self._rated_last = of, known, rated
+        return replace(rated, stale_because=snapshot.stale_because)
 
     async def wallets(self, max_age_seconds: float = BROWSING_AGE) -> Wallets:
         """The wallets."""
         return await self._wallets.get(max_age_seconds)
 
     async def balances_if_known(self) -> dict[Coin, Decimal] | None:
-        """Balances for choosing a coin, or None where they can't be had: searching needs none."""
+        """Balances for choosing a coin, or None where they can't be had: a search asks once a minute at most."""
+        if 0 <= self._clock() - self._no_balances_at < BROWSING_AGE:
+            return None
         try:
             return (await self.wallets(_FEES_AGE)).balances
         except CloreError:
+            self._no_balances_at = self._clock()
             return None
 
     async def fees(self) -> Fees:

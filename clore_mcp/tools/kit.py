@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 ANSWER_TITLE = "Approve"  # the form that asks a person: a fault in it is the client's, not an argument's
 Kind = Literal["reads", "spends", "destroys"]
 _REFUSED_SHOWN = 3
+_PLAIN = (str, int, bool)
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Answer(BaseModel):
@@ -34,10 +36,16 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    def wire(self) -> dict[str, Any]:
+    def wire(self, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
         """The result as it is sent."""
-        wire: dict[str, Any] = _whole(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
+        told = self.model_dump(mode="json", exclude=set(without), exclude_none=True, exclude_defaults=True)
+        wire: dict[str, Any] = _whole(told)
         return wire
+
+    def both(self) -> tuple[dict[str, Any], str]:
+        """The result as it is sent in each of the two channels."""
+        wire = self.wire()
+        return wire, compact(wire)
 
 
 class CloreTool(Tool):
@@ -53,8 +61,8 @@ class CloreTool(Tool):
             return failure_result(self.name, error)
         if isinstance(result, InputRequiredResult) or not isinstance(result, Answer):
             return result
-        wire = result.wire()
-        return CallToolResult(content=[TextContent(type="text", text=_compact(wire))], structured_content=wire)
+        wire, text = result.both()
+        return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=wire)
 
 
 def tool(
@@ -176,7 +184,7 @@ def failure_result(name: str, error: ToolError) -> CallToolResult:
             "message": f"{name} failed inside clore-mcp; this is a defect of ours.",
             "hint": "Check list_orders before repeating anything that spends; the server's log has the details.",
         }
-    return CallToolResult(content=[TextContent(type="text", text=_compact(told))], is_error=True)
+    return CallToolResult(content=[TextContent(type="text", text=compact(told))], is_error=True)
 
 
 def _problems(error: ValidationError) -> str:
@@ -192,12 +200,14 @@ def _problems(error: ValidationError) -> str:
 
 def _whole(value: Any) -> Any:
     """Floats without a fraction as integers: 16, not 16.0, costs a model less to read."""
-    if isinstance(value, dict):
-        return {name: _whole(inner) for name, inner in value.items()}
-    if isinstance(value, list):
+    kind = type(value)
+    if kind is dict:
+        return {name: inner if type(inner) in _PLAIN else _whole(inner) for name, inner in value.items()}
+    if kind is list:
         return [_whole(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return int(value) if kind is float and value.is_integer() else value
 
 
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def compact(value: Any) -> str:
+    """JSON in as few characters as it takes."""
+    return _COMPACT.encode(value)

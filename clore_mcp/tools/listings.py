@@ -5,7 +5,7 @@ Apart from those models, because this needs the whole market, which nobody waits
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -14,35 +14,39 @@ from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, choose, prices_of
 from clore_mcp.market.query import Query, SortBy
 from clore_mcp.market.rates import Fees, OrderType, Rates
-from clore_mcp.market.search import Found, search
+from clore_mcp.market.search import Found, find
 from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.money import Coin, shown
 from clore_mcp.services import Services
 from clore_mcp.text import clean
+from clore_mcp.tools.kit import compact
+from clore_mcp.tools.market import Page, SearchAnswer, ServerRow
 
 _CPU_SHOWN: Final = 32
 _OFFERS_SHOWN: Final = 10
 
 
-async def found(services: Services, wish: Mapping[str, Any]) -> dict[str, Any]:
+async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
     """What search_servers tells; `wish` holds the arguments that were given or have a default."""
     readings = services.desk.readings
     snapshot = await readings.snapshot()
     fees = await readings.fees()
     balances = await readings.balances_if_known()
-    page = search(snapshot, _query(wish, services.desk.preferred), fees, balances, services.desk.clock())
-    return {
-        "servers": [_row(one) for one in page.matches],
-        "total_matches": page.total_matches,
-        "next_cursor": page.next_cursor,
-        "snapshot_age_seconds": round(page.snapshot_age_seconds, 1),
-        "excluded": dict(page.excluded) or None,
-        "suggestions": list(page.suggestions) or None,
-        "typical_usd_per_gpu_hour": _quartiles(page.typical_usd_per_gpu_hour),
-        "stale": page.stale_because,
-        "fees_assumed": fees.assumed,
-    }
+    result = await find(snapshot, _query(wish, services.desk.preferred), fees, balances, services.desk.clock())
+    page = snapshot.kept((Page, result.page), lambda: _page(result.matches))
+    answer = SearchAnswer(
+        servers=page.rows,
+        total_matches=result.total_matches,
+        next_cursor=result.next_cursor,
+        snapshot_age_seconds=round(result.snapshot_age_seconds, 1),
+        excluded=dict(result.excluded) or None,
+        suggestions=list(result.suggestions) or None,
+        typical_usd_per_gpu_hour=_quartiles(result.typical_usd_per_gpu_hour),
+        stale=result.stale_because,
+        fees_assumed=fees.assumed,
+    )
+    return answer.with_page(page)
 
 
 async def in_full(services: Services, server_id: int) -> dict[str, Any]:
@@ -94,13 +98,19 @@ def _quartiles(found: Quartiles | None) -> dict[str, float] | None:
     return {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
 
 
-def _row(found: Found) -> dict[str, Any]:
+def _page(matches: Sequence[Found]) -> Page:
+    rows = [_row(one) for one in matches]
+    wire = [row.wire() for row in rows]
+    return Page(rows, wire, compact(wire))
+
+
+def _row(found: Found) -> ServerRow:
     spot = found.spot_min_usd_per_hour
-    return {
+    return ServerRow(
         **_facts(found.listing, found.priced),
-        "spot_min_usd_per_hour": None if spot is None else shown(spot),
-        "warnings": list(found.warnings) or None,
-    }
+        spot_min_usd_per_hour=None if spot is None else shown(spot),
+        warnings=list(found.warnings) or None,
+    )
 
 
 def _facts(listing: Listing, priced: Priced | None) -> dict[str, Any]:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clore_mcp.errors import ArgumentInvalid, Failure
-from clore_mcp.market.gpus import Match, resolve
-from clore_mcp.market.listing import SPOT_ABOVE_ON_DEMAND
-from clore_mcp.market.query import Query, SortBy, filters_of
+from clore_mcp.market.gpus import Match, Unknown, resolve
+from clore_mcp.market.listing import SPOT_ABOVE_ON_DEMAND, Listing
+from clore_mcp.market.pricing import Priced, Unpriced
+from clore_mcp.market.query import Query, SortBy
 from clore_mcp.market.rates import Fees, OrderType
-from clore_mcp.market.search import Result, search
+from clore_mcp.market.regions import codes
+from clore_mcp.market.search import Result, find, search
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.money import Coin
 from tests.market.rows import BTC, CLORE, USD, price, snapshot, wire
@@ -227,36 +231,119 @@ markets = st.lists(servers, max_size=25).map(
 )
 queries = st.builds(
     Query,
-    gpu=st.sampled_from([None, "4090", "2x 4090", "rtx"]),
-    min_ram_gb=st.sampled_from([None, 32]),
+    gpu=st.sampled_from([None, "4090", "2x 4090", "4090 24gb", "rtx"]),
+    min_gpus=st.sampled_from([None, 2]),
+    max_gpus=st.sampled_from([None, 1, 4]),
+    min_vram_gb=st.sampled_from([None, 24]),
+    min_ram_gb=st.sampled_from([None, 0, 32]),
+    min_download_mbps=st.sampled_from([None, 500]),
     countries=st.sampled_from([(), ("europe",), ("US", "DE")]),
+    exclude_countries=st.sampled_from([(), ("DE",)]),
     max_usd_per_hour=st.sampled_from([None, Decimal("0.2")]),
     min_reliability=st.sampled_from([None, 0.5]),
+    min_cuda=st.sampled_from([None, "0", "12.4"]),
+    order_type=st.sampled_from(OrderType),
+    currency=st.sampled_from([None, Coin.USD, Coin.BTC]),
     include_rented=st.booleans(),
     sort_by=st.sampled_from(SortBy),
     limit=st.integers(1, 7),
 )
+AT_LEAST = ("min_vram_gb", "min_ram_gb", "min_download_mbps", "min_reliability")
 
 
-@settings(max_examples=150, deadline=None)
+def failed_filters(query: Query, match: Match | None, server: Listing, priced: Priced | Unpriced) -> set[str]:
+    """The filters that a server fails, each judged in plain words."""
+    usd = priced.usd_per_hour if isinstance(priced, Priced) else None
+    refused = priced is Unpriced.NOT_ACCEPTED
+    least_gpus = query.min_gpus or (match.min_count if match else None)
+    stated = {name: getattr(server, name.removeprefix("min_")) for name in AT_LEAST}
+    europe = codes(("europe",)) if query.countries == ("europe",) else set(query.countries)
+    fails = {
+        "gpu": match is not None and server.gpu not in match.models,
+        "gpu_vram": match is not None and match.vram_gb is not None and server.vram_gb != match.vram_gb,
+        "min_gpus": least_gpus is not None and server.gpu_count < least_gpus,
+        "max_gpus": query.max_gpus is not None and server.gpu_count > query.max_gpus,
+        "min_cuda": query.min_cuda is not None
+        and (server.cuda_version is None or server.cuda_version < ((12, 4, 0) if query.min_cuda == "12.4" else (0,))),
+        "countries": bool(query.countries) and server.country not in europe,
+        "exclude_countries": bool(query.exclude_countries) and server.country in (None, *query.exclude_countries),
+        "rented": not query.include_rented and (server.rented or server.partial),
+        "currency": query.currency is not None and refused,
+        "unpriced": usd is None and not refused,
+        "max_usd_per_hour": query.max_usd_per_hour is not None and usd is not None and usd > query.max_usd_per_hour,
+    }
+    for name, have in stated.items():
+        least = getattr(query, name)
+        fails[name] = least is not None and (have is None or have < least)
+    return {name for name, failing in fails.items() if failing}
+
+
+@settings(max_examples=300, deadline=None)
 @given(markets, queries)
 def test_matches_and_exclusions_are_those_of_brute_force(market: Snapshot, query: Query) -> None:
     result = search(market, query, FEES, None, NOW)
     match = resolve(query.gpu, market.by_model) if query.gpu else None
-    if query.gpu and not isinstance(match, Match):
-        assert result.unknown_gpu is not None
+    if isinstance(match, Unknown):
+        assert result.unknown_gpu == match
         return
-    filters = filters_of(query, match if isinstance(match, Match) else None)
-    prices = market.prices(query.order_type, FEES)
-    failed = [
-        {name for name, passes in filters.items() if not passes(listing, priced)}
-        for listing, priced in zip(market.listings, prices, strict=True)
-    ]
+    prices = market.prices(query.order_type, FEES, only=query.currency)
+    failed = [failed_filters(query, match, *server) for server in zip(market.listings, prices, strict=True)]
     assert result.total_matches == failed.count(set())
-    alone = {name: failed.count({name}) for name in filters}
+    alone = {name: failed.count({name}) for name in set().union(*failed)}
     assert result.excluded == {name: count for name, count in alone.items() if count}
     if not result.total_matches:
         assert result.suggestions
+
+
+def test_the_same_question_is_worked_out_once_and_its_age_is_always_true() -> None:
+    market = snapshot(*(wire(number) for number in range(5)))
+    query = Query(gpu="4090", limit=2)
+    first = search(market, query, FEES, None, NOW)
+    again = search(replace(market, stale_because="Clore is down."), query, FEES, None, NOW + 40)
+    assert again.matches is first.matches
+    assert (first.snapshot_age_seconds, again.snapshot_age_seconds) == (30, 70)
+    assert (first.stale_because, again.stale_because) == (None, "Clore is down.")
+    assert search(market, replace(query, limit=3), FEES, None, NOW).total_matches == 5
+
+
+def test_another_fee_or_wallet_is_another_question() -> None:
+    market = snapshot(wire(1, price={"on_demand": {USD: 24, BTC: 0.0001}}, allowed_coins=[USD, BTC]))
+    cheap = search(market, Query(), FEES, None, NOW).matches[0]
+    held = search(market, Query(), FEES, {Coin.USD: Decimal(5)}, NOW).matches[0]
+    free = search(market, Query(), Fees(fractions={(OrderType.ON_DEMAND, Coin.BTC): Decimal(0)}), None, NOW).matches[0]
+    assert (cheap.priced.coin, held.priced.coin) == (Coin.BTC, Coin.USD)
+    assert (cheap.priced.usd_per_hour, free.priced.usd_per_hour) == (Decimal("0.275"), Decimal("0.25"))
+
+
+def test_what_is_kept_of_many_questions_is_bounded() -> None:
+    market = snapshot(*(wire(number) for number in range(50)))
+    sizes = []
+    for number in range(300):
+        fees = Fees(fractions={(OrderType.ON_DEMAND, Coin.USD): Decimal(number % 40) / 1000})
+        search(market, Query(min_ram_gb=number / 10), fees, None, NOW)
+        sizes.append((len(market._kept), len(market._price_lists)))
+    assert max(kept for kept, _ in sizes) <= 64
+    assert max(lists for _, lists in sizes) <= 8
+
+
+@pytest.mark.anyio
+async def test_a_new_question_leaves_the_event_loop_and_a_known_one_does_not() -> None:
+    market, threads = snapshot(wire(1)), set()
+    by_model = market.by_model
+
+    class Watched(dict[str, tuple[Listing, ...]]):
+        def __iter__(self) -> Iterator[str]:
+            threads.add(threading.get_ident())
+            return super().__iter__()
+
+    watched = replace(market, by_model=Watched(by_model))
+    await find(watched, Query(gpu="4090"), FEES, None, NOW)
+    assert threads and threading.get_ident() not in threads
+    threads.clear()
+    assert ids(await find(watched, Query(gpu="4090", limit=5), FEES, None, NOW)) == [1]
+    assert not threads
+    with pytest.raises(ArgumentInvalid):
+        await find(watched, Query(min_cuda="new"), FEES, None, NOW)
 
 
 strict = st.fixed_dictionaries(
@@ -305,7 +392,7 @@ def test_pages_make_up_the_whole_and_ties_keep_their_order(market: Snapshot, que
     whole = ids(search(market, replace(query, limit=50), FEES, None, NOW))
     shuffled = list(market.listings)
     random.shuffle(shuffled)
-    again = replace(market, listings=tuple(shuffled), _price_lists={})
+    again = replace(market, listings=tuple(shuffled), _price_lists={}, _kept={})
     paged: list[int] = []
     cursor: str | None = None
     while True:

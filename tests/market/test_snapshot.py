@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from decimal import Decimal
 
 import pytest
 
 from clore_mcp.clore.models import Rows, ServerRow
 from clore_mcp.errors import NotFound, NotSent
+from clore_mcp.market.query import Query, SortBy
 from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.market.search import search
 from clore_mcp.market.snapshot import Dated, Market
 from clore_mcp.money import Coin
 from tests.market.rows import row, snapshot, wire
@@ -172,3 +175,29 @@ async def test_prices_are_worked_out_once_for_the_same_question() -> None:
 
 async def test_an_age_is_never_negative() -> None:
     assert snapshot(fetched_at=50).age_seconds(40) == 0
+
+
+async def test_rows_are_let_go_as_they_are_read() -> None:
+    fetched = Rows([row(number) for number in range(5)])
+
+    async def fetch() -> Rows[ServerRow]:
+        return fetched
+
+    got = await Market(fetch, lambda: 1000.0).snapshot()
+    assert [listing.server_id for listing in got.listings] == list(range(5))
+    assert fetched.rows == []
+
+
+async def test_a_server_takes_little_memory() -> None:
+    servers = 2000
+    values = [wire(number, specs={"cpu": f"CPU {number}"}) for number in range(servers)]
+    tracemalloc.start()
+    try:
+        market = snapshot(*values)
+        for sort_by in SortBy:
+            search(market, Query(gpu="4090", sort_by=sort_by, min_ram_gb=8), Fees.highest_documented(), None, 0)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(market.listings) == servers
+    assert kept / servers < 4000, "bytes a server, with its prices and five orders"

@@ -12,6 +12,7 @@ import pytest
 
 from clore_mcp.clore import Rows, ServerRow, SpotBook, Wallet
 from clore_mcp.errors import NotJson, TimedOut
+from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin
 from clore_mcp.rental.apiclock import ApiClock
@@ -138,3 +139,47 @@ async def test_a_spot_book_lends_its_rates_where_the_market_has_no_median() -> N
 async def test_without_any_rate_the_coin_stays_without_a_price() -> None:
     snapshot = await readings(Source(book=TimedOut("no reply"))).snapshot()
     assert snapshot.rates.usd_per(Coin.BTC) is None and snapshot.rates.usd_per(Coin.USD) == 1
+
+
+@pytest.mark.anyio
+async def test_what_was_worked_out_of_a_market_with_borrowed_rates_is_kept() -> None:
+    source = Source(book=SpotBook.model_validate({"market": {"currency_rates_in_usd": {"bitcoin": 64_000}}}))
+    told, fees = readings(source), Fees.highest_documented()
+    prices = (await told.snapshot()).prices(OrderType.ON_DEMAND, fees)
+    assert (await told.snapshot()).prices(OrderType.ON_DEMAND, fees) is prices
+    told._book_rates = {Coin.BTC: Decimal(32_000)}
+    halved = await told.snapshot()
+    assert halved.rates.usd_per(Coin.BTC) == 32_000
+    assert halved.prices(OrderType.ON_DEMAND, fees) is not prices
+
+
+@pytest.mark.anyio
+async def test_a_book_that_cannot_be_had_is_asked_for_once_a_snapshot() -> None:
+    source = Source(book=TimedOut("no reply"))
+    told = readings(source)
+    for _ in range(3):
+        await told.snapshot()
+    assert source.books == 1
+
+
+@pytest.mark.anyio
+async def test_wallets_that_cannot_be_had_are_not_asked_for_at_every_search() -> None:
+    now = 0.0
+
+    class Silent(Source):
+        asked = 0
+
+        async def wallets(self) -> Rows[Wallet]:
+            self.asked += 1
+            if self.asked == 1:
+                raise TimedOut("no reply")
+            return Rows([Wallet(name="bitcoin", balance=Decimal(2), deposit=None)])
+
+    source: Any = Silent()
+    identity = Identity(Database(Path("/nonexistent")), "https://api.invalid/v1", "digest")
+    told = Readings(source, Market(source.marketplace, lambda: now), ApiClock(lambda: now, lambda: now), identity)
+    assert [await told.balances_if_known() for _ in range(3)] == [None] * 3
+    assert source.asked == 1
+    now = 61.0
+    assert [await told.balances_if_known() for _ in range(3)] == [{Coin.BTC: Decimal(2)}] * 3
+    assert source.asked == 2
