@@ -8,6 +8,7 @@ Form factors (SXM, PCIe) are dropped on both sides, for hosts report them uneven
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -162,6 +163,7 @@ def _split_count(text: str) -> tuple[str, int | None]:
     return text, None
 
 
+@functools.lru_cache(maxsize=1024)  # the models of a market, read again for each query
 def _read(text: str) -> _Name:
     line = _MAX_Q.sub("maxq", _MARKS.sub(" ", text.lower()))
     line = _SIZE_APART.sub(r"\1gb", _BETWEEN.sub(" ", line))

@@ -22,7 +22,7 @@ from clore_mcp.money import ZERO, Coin
 
 DEFAULT_MAX_AGE_SECONDS: Final = 60.0
 STALE_LIMIT_SECONDS: Final = 900.0  # older prices mislead more than an error does
-_PRICE_LISTS: Final = 8  # kept per snapshot; one is a list as long as the market
+_PRICE_LISTS: Final = 16  # kept per snapshot; one is a list as long as the market
 _ANSWERS: Final = 64  # kept per snapshot; one to a search holds up to four bytes a server
 
 Made = TypeVar("Made")
@@ -93,7 +93,8 @@ class Snapshot:
             for listing in self.listings
         )
         if len(self._price_lists) >= _PRICE_LISTS:
-            self._price_lists.clear()
+            oldest, *_ = self._price_lists
+            self._price_lists.pop(oldest, None)  # another thread may have been first
         return self._price_lists.setdefault(key, Columns(self.listings, priced))
 
     def knows(self, question: object) -> bool:
@@ -106,7 +107,8 @@ class Snapshot:
         if made is None:
             made = make()
             if len(self._kept) >= _ANSWERS:
-                self._kept.clear()
+                oldest, *_ = self._kept
+                self._kept.pop(oldest, None)
             self._kept[question] = made
         return made
 

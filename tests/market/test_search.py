@@ -323,7 +323,7 @@ def test_what_is_kept_of_many_questions_is_bounded() -> None:
         search(market, Query(min_ram_gb=number / 10), fees, None, NOW)
         sizes.append((len(market._kept), len(market._price_lists)))
     assert max(kept for kept, _ in sizes) <= 64
-    assert max(lists for _, lists in sizes) <= 8
+    assert max(lists for _, lists in sizes) <= 16
 
 
 @pytest.mark.anyio
