@@ -1,0 +1,89 @@
+"""What every benchmark is given, and the arithmetic that they share."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from benchmarks.peers import Peers
+from clore_mcp.sandbox import SANDBOX_KEY
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+SERVER: Final = (sys.executable, "-m", "clore_mcp")
+_numbers = count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One run: `quick` for a look at whether everything still works, in a minute and without the peers."""
+
+    quick: bool
+    peers: Peers
+    folder: Path
+
+    def fresh(self, name: str) -> Path:
+        """A folder of its own for one part of the run."""
+        path = self.folder / f"{name}-{next(_numbers)}"
+        path.mkdir()
+        return path
+
+
+def environment(folder: Path, api_url: str = "", **more: str) -> dict[str, str]:
+    """The environment of a process of ours: that marketplace, that state, nothing of the user's."""
+    kept = ("PATH", "SYSTEMROOT", "PYTHONPATH")
+    ours = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config"), "CLORE_STATE_DIR": str(folder / "state")}
+    if api_url:
+        ours |= {"CLORE_API_URL": api_url, "CLORE_API_KEY": SANDBOX_KEY}
+    return {name: os.environ[name] for name in kept if name in os.environ} | ours | {"PYTHONUTF8": "1"} | more
+
+
+def program(name: str, python: Path | str = sys.executable) -> list[str]:
+    """The command line of one of the programs."""
+    return [str(python), str(PROGRAMS / f"{name}.py")]
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The median of the ratios of what was measured side by side: a slow moment hits both of a pair."""
+    return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """The median, as text."""
+    value = statistics.median(seconds) * 1e3
+    return f"{value:.0f} ms" if value >= 20 else f"{value:.2f} ms"
+
+
+def jain(shares: Sequence[float]) -> float:
+    """Jain's index of fairness: 1 when all have the same, 1/n when one has everything."""
+    total = sum(shares)
+    return total**2 / (len(shares) * sum(one**2 for one in shares)) if total else 0.0
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process holds now; needs `ps`, so not on Windows."""
+    shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], check=True, capture_output=True, text=True)
+    return int(shown.stdout) * 1024
+
+
+@contextmanager
+def started(command: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A child with its pipes, its errors thrown away; gone at the end whatever happens."""
+    child = subprocess.Popen(
+        command, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            assert pipe is not None
+            pipe.close()

@@ -1,0 +1,67 @@
+"""Processes that start together: each says that it is ready, all are told to go, each tells what it did."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+_READY_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One call as its process tells of it."""
+
+    called_ns: int
+    done_ns: int
+    failure: str
+
+
+class Children(AbstractAsyncContextManager["Children"]):
+    """Some processes, ready to go once it is entered; those that still run at the end are killed."""
+
+    def __init__(self, commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> None:
+        self._commands = commands
+        self._env = dict(env)
+        self._running: list[asyncio.subprocess.Process] = []
+
+    async def __aenter__(self) -> Self:
+        pipe = asyncio.subprocess.PIPE
+        for command in self._commands:
+            child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=self._env)
+            self._running.append(child)
+        async with asyncio.timeout(_READY_SECONDS):
+            for child in self._running:
+                if await _line(child) != b"ready\n":
+                    raise RuntimeError("a process of the benchmark did not start; its error is above")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for child in self._running:
+            if child.returncode is None:
+                child.kill()
+            await child.wait()
+
+    def go(self) -> None:
+        """Let them all begin."""
+        for child in self._running:
+            assert child.stdin is not None
+            child.stdin.write(b"go\n")
+
+    async def told(self, within_seconds: float) -> list[list[Made]]:
+        """What each did, when all have done it. Raises TimeoutError."""
+        async with asyncio.timeout(within_seconds):
+            lines = [await _line(child) for child in self._running]
+        return [[Made(**one) for one in json.loads(line)] for line in lines]
+
+
+async def _line(child: asyncio.subprocess.Process) -> bytes:
+    assert child.stdout is not None
+    return await child.stdout.readline()

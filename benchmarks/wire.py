@@ -1,0 +1,55 @@
+"""An MCP client of one line out, one line in: what it costs itself is next to nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+Json = dict[str, Any]
+_HELLO: Final[Json] = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "benchmark", "version": "1"},
+}
+
+
+class Line:
+    """A connection to a server's pipes, one request at a time."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdin is not None and child.stdout is not None
+        self._out, self._in = child.stdin, child.stdout
+        self._last = 0
+
+    def list_tools(self) -> int:
+        """Shake hands and have the tools listed: how many there are."""
+        self._exchange("initialize", _HELLO)
+        self._send({"method": "notifications/initialized"})
+        tools = json.loads(self._exchange("tools/list", {})[0])["result"]["tools"]
+        return len(tools)
+
+    def call(self, tool: str, arguments: Mapping[str, Any]) -> tuple[Json, float]:
+        """The result and the seconds from the last byte out to the last byte in. Raises ValueError on an error."""
+        line, seconds = self._exchange("tools/call", {"name": tool, "arguments": dict(arguments)})
+        reply = json.loads(line)
+        result: Json = reply.get("result", {"isError": True})
+        if result.get("isError"):
+            raise ValueError(f"{tool} failed: {line[:400]!r}")
+        return result, seconds
+
+    def _exchange(self, method: str, params: Json) -> tuple[bytes, float]:
+        self._last += 1
+        began = time.perf_counter()
+        self._send({"id": self._last, "method": method, "params": params})
+        wanted = b'"id":%d' % self._last
+        while wanted not in (line := self._in.readline()).replace(b" ", b""):
+            if not line:
+                raise ValueError(f"the server ended before it answered {method}")
+        return line, time.perf_counter() - began
+
+    def _send(self, message: Json) -> None:
+        self._out.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        self._out.flush()
