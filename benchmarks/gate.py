@@ -77,7 +77,7 @@ class Gate:
         return [one for one in self.arrivals if one.admitted]
 
     @property
-    def rejected(self) -> list[Arrival]:
+    def refused(self) -> list[Arrival]:
         """The requests that came too early."""
         return [one for one in self.arrivals if not one.admitted]
 

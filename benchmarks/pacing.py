@@ -62,7 +62,7 @@ class Outcome:
     @property
     def refused_once_adapted(self) -> int:
         """The requests refused after the first refusal has had time to be heard."""
-        refused = self.gate.rejected
+        refused = self.gate.refused
         return sum(one.at_ns > refused[0].at_ns + _ADAPTING_NS for one in refused)
 
     @property
@@ -83,7 +83,8 @@ class Outcome:
         answered = sum(map(len, self.made)) - self.failed
         rate = self.makespan / max(answered, 1) / scene.call_seconds
         lost = f", {self.failed} calls failed" if self.failed else ""
-        return f"{len(self.gate.rejected)} refused{lost}, {rate:.2f} of ideal, fairness {self.fairness:.2f}"
+        took = f"{self.makespan:.1f} s ({rate:.2f} of ideal)"
+        return f"{len(self.gate.refused)} refused{lost}, {took}, fairness {self.fairness:.2f}"
 
 
 async def run(bench: Bench) -> list[Row]:
@@ -107,7 +108,7 @@ async def _play(
     beside = "; ".join(f"{name}: {one.told(scene)}" for name, one in zip(names[1:], others, strict=True))
     topic = f"Pacing: {processes} processes × {calls} reads, a second counted {scene.what}"
     ideal = scene.call_seconds * max(processes * calls - ours.failed, 1)
-    refused, late = len(ours.gate.rejected), ours.refused_once_adapted
+    refused, late = len(ours.gate.refused), ours.refused_once_adapted
     fairness = "fairness (Jain's index over the calls that each had answered when the first process was through)"
     return [
         Row(topic, "refused", str(refused), beside, refused, scene.refused, "count"),

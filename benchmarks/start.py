@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -89,9 +90,9 @@ def _measure(command: Sequence[str], env: Mapping[str, str]) -> Cost:
         else:
             Line(child).list_tools()
         wall = time.perf_counter() - began
-        child.kill()
         if sys.platform == "win32":  # it tells no child's processor time
             return Cost(wall, 0.0)
+        os.kill(child.pid, signal.SIGKILL)  # not Popen's own kill, which would collect a child that has ended
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     return Cost(wall, used.ru_utime + used.ru_stime)

@@ -1,0 +1,99 @@
+"""The benchmarks run, and what they count (not what they time) is within its goal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from benchmarks.__main__ import DOCUMENT, TOPICS
+from benchmarks.bench import jain, ratio
+from benchmarks.children import Made
+from benchmarks.gate import SECOND_NS, Arrival, Gate, Rule
+from benchmarks.pacing import SCENES, Outcome
+from benchmarks.table import Goal, Row, markdown, store
+
+ROOT = Path(__file__).parents[1]
+HELD = {"Tokens"}  # the topics whose counts have no excuse
+PATIENCE_SECONDS = 600  # a minute on a machine that has time
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The rows of a quick run, which needs nothing but the project."""
+    told = tmp_path_factory.mktemp("benchmarks") / "rows.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--no-peers", "--json", str(told)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert ran.returncode == 0, ran.stderr
+    rows: list[dict[str, Any]] = json.loads(told.read_text(encoding="utf-8"))
+    return rows
+
+
+def test_every_benchmark_still_runs_and_every_count_that_is_held_is_within_its_goal(
+    quick: list[dict[str, Any]],
+) -> None:
+    topics = [row["topic"].split(":")[0] for row in quick]
+    assert list(dict.fromkeys(topics)) == ["Start", "Pacing", "Urgent calls", "Sharing", "Search", "Growth", "Tokens"]
+    counts = [row for row, topic in zip(quick, topics, strict=True) if topic in HELD and row["kind"] == "count"]
+    assert {row["topic"].split(":")[0] for row in counts} == HELD
+    assert [row for row in counts if row["met"] is False] == []
+
+
+def test_the_document_has_a_place_for_each_topic() -> None:
+    told = DOCUMENT.read_text(encoding="utf-8")
+    assert all(f"<!-- {name} -->\n" in told and f"<!-- /{name} -->\n" in told for name in TOPICS)
+
+
+def test_a_run_replaces_its_own_tables_alone(tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text("a\n<!-- start -->\nold\n<!-- /start -->\nb\n<!-- search -->\nkept\n<!-- /search -->\n")
+    store(document, "start", "new")
+    assert (
+        document.read_text() == "a\n<!-- start -->\nnew\n<!-- /start -->\nb\n<!-- search -->\nkept\n<!-- /search -->\n"
+    )
+    with pytest.raises(ValueError, match="no marks for pacing"):
+        store(document, "pacing", "new")
+
+
+def test_a_goal_that_is_missed_says_so() -> None:
+    rows = [
+        Row("Start", "wall clock", "2 s", "1 s", 2.0, Goal(1.15)),
+        Row("Start", "fairness", "0.97", "", 0.97, Goal(0.95, at_least=True)),
+        Row("Start", "no goal", "1 s"),
+    ]
+    assert markdown(rows).splitlines()[-3:] == [
+        "| wall clock | 2 s | 1 s | 2 | ≤ 1.15 | **missed** |",
+        "| fairness | 0.97 |  | 0.97 | ≥ 0.95 | met |",
+        "| no goal | 1 s |  |  |  |  |",
+    ]
+
+
+def test_ratios_are_of_pairs_and_fairness_is_jains() -> None:
+    assert ratio([1.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == 2.0, "the median of 1, 2 and 3"
+    assert jain([5, 5, 5, 5]) == 1.0 and jain([20, 0, 0, 0]) == 0.25 and jain([0, 0]) == 0.0
+
+
+def test_what_was_refused_early_what_failed_and_who_waited_is_told_apart() -> None:
+    gate = Gate({}, arrivals=[Arrival(at * SECOND_NS, "wallets", at not in (1, 2, 9)) for at in range(10)])
+    quick = [Made(0, SECOND_NS, ""), Made(SECOND_NS, 2 * SECOND_NS, "")]
+    slow = [Made(0, 2 * SECOND_NS, ""), Made(2 * SECOND_NS, 6 * SECOND_NS, "rate_limited")]
+    outcome = Outcome(gate, [quick, slow])
+    assert len(gate.refused) == 3 and outcome.refused_once_adapted == 1
+    assert (outcome.failed, outcome.makespan) == (1, 6.0)
+    assert outcome.fairness == jain([2, 1])
+    assert outcome.told(SCENES[0]) == "3 refused, 1 calls failed, 6.0 s (2.00 of ideal), fairness 0.90"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("rule", "let_in"), [(Rule(), 1), (Rule("completion", work=0.2), 1), (Rule("nothing"), 3)])
+async def test_the_stand_in_refuses_what_comes_too_early(rule: Rule, let_in: int) -> None:
+    async with Gate({"wallets": b'{"code":0,"wallets":[]}'}, rule) as gate, httpx2.AsyncClient(trust_env=False) as http:
+        replies = await asyncio.gather(*(http.get(f"{gate.url}/wallets") for _ in range(3)))
+    assert len(gate.admitted) == let_in and len(gate.refused) == 3 - let_in
+    assert sorted(reply.json()["code"] for reply in replies) == [0] * let_in + [5] * (3 - let_in)
