@@ -20,7 +20,12 @@ from benchmarks.pacing import SCENES, Outcome
 from benchmarks.table import Goal, Row, markdown, store
 
 ROOT = Path(__file__).parents[1]
-HELD = {"Tokens"}  # the topics whose counts have no excuse
+HELD = {  # counts that have no excuse, however busy the machine is; None: all of the topic
+    "Pacing": {"refused later than 2 s after the first refusal", "calls without an answer"},
+    "Urgent calls": None,
+    "Sharing": {"searches without an answer"},
+    "Tokens": None,
+}
 PATIENCE_SECONDS = 600  # a minute on a machine that has time
 
 
@@ -40,9 +45,10 @@ def test_every_benchmark_still_runs_and_every_count_that_is_held_is_within_its_g
 ) -> None:
     topics = [row["topic"].split(":")[0] for row in quick]
     assert list(dict.fromkeys(topics)) == ["Start", "Pacing", "Urgent calls", "Sharing", "Search", "Growth", "Tokens"]
-    counts = [row for row, topic in zip(quick, topics, strict=True) if topic in HELD and row["kind"] == "count"]
-    assert {row["topic"].split(":")[0] for row in counts} == HELD
-    assert [row for row in counts if row["met"] is False] == []
+    for topic, whats in HELD.items():
+        rows = [row for row, name in zip(quick, topics, strict=True) if name == topic and row["kind"] == "count"]
+        assert {row["what"] for row in rows} >= (whats or set()) and rows
+        assert [row for row in rows if (whats is None or row["what"] in whats) and not row["met"]] == []
 
 
 def test_the_document_has_a_place_for_each_topic() -> None:
