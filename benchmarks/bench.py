@@ -73,6 +73,15 @@ def resident_bytes(pid: int) -> int:
     return int(shown.stdout) * 1024
 
 
+def processor_seconds(pid: int) -> float | None:
+    """The processor time that a process has used, to a hundredth of a second; None where /proc does not tell."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return None
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
 def started(command: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A child with its pipes, its errors thrown away; gone at the end whatever happens."""

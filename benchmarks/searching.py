@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.bench import SERVER, environment, resident_bytes, started
+from benchmarks.bench import SERVER, environment, processor_seconds, resident_bytes, started
 from benchmarks.wire import Json, Line
 
 WISHES: Final[Sequence[Mapping[str, Any]]] = (
@@ -21,12 +21,19 @@ _NO_GAP: Final = "0.001"  # the search is measured here, not the wait for a turn
 
 
 @dataclass(frozen=True, slots=True)
-class First:
-    """The first search of a process: the marketplace fetched, read and searched."""
+class Cost:
+    """What something took: seconds on the wall, and of the server's processor time where that is known."""
 
-    seconds: float
+    wall: float
+    cpu: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """The first search of a process, for which the marketplace is fetched and read."""
+
+    cost: Cost
     held_bytes: int  # what the process holds more than before
-    cached_seconds: Sequence[float]
 
 
 @contextmanager
@@ -43,13 +50,19 @@ def search(line: Line, which: int) -> tuple[Json, float]:
     return line.call("search_servers", WISHES[which % len(WISHES)])
 
 
-def first(line: Line, pid: int, cached: int = 12) -> First:
-    """The first search of that server, and some more that need no fetch."""
+def first(line: Line, pid: int) -> First:
+    """The first search of that server."""
     before = resident_bytes(pid)
-    began = time.perf_counter()
-    search(line, 0)
-    seconds = time.perf_counter() - began
+    cost = cost_of(pid, lambda: search(line, 0))
     held = resident_bytes(pid) - before
     for which in range(len(WISHES)):  # what is worked out once for a snapshot
         search(line, which)
-    return First(seconds, held, [search(line, which)[1] for which in range(cached)])
+    return First(cost, held)
+
+
+def cost_of(pid: int, work: Callable[[], object]) -> Cost:
+    """What some work took the process with that id."""
+    began, used = time.perf_counter(), processor_seconds(pid)
+    work()
+    wall, now_used = time.perf_counter() - began, processor_seconds(pid)
+    return Cost(wall, None if used is None or now_used is None else now_used - used)
