@@ -11,14 +11,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from benchmarks.peers import Peers
 from clore_mcp.sandbox import SANDBOX_KEY
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 SERVER: Final = (sys.executable, "-m", "clore_mcp")
+# Where a user's own files are looked for, on Linux and macOS, then on Windows.
+_HOMES: Final = (
+    "HOME",
+    "XDG_CONFIG_HOME",
+    "USERPROFILE",
+    "APPDATA",
+    "LOCALAPPDATA",
+    "WIN_PD_OVERRIDE_APPDATA",
+    "WIN_PD_OVERRIDE_LOCAL_APPDATA",
+)
 _numbers = count(1)
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class Bench:
 def environment(folder: Path, api_url: str = "", **more: str) -> dict[str, str]:
     """The environment of a process of ours: that marketplace, that state, nothing of the user's."""
     kept = ("PATH", "SYSTEMROOT", "PYTHONPATH")
-    ours = {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder / "config"), "CLORE_STATE_DIR": str(folder / "state")}
+    ours = dict.fromkeys(_HOMES, str(folder)) | {"CLORE_STATE_DIR": str(folder / "state")}
     if api_url:
         ours |= {"CLORE_API_URL": api_url, "CLORE_API_KEY": SANDBOX_KEY}
     return {name: os.environ[name] for name in kept if name in os.environ} | ours | {"PYTHONUTF8": "1"} | more
@@ -61,14 +73,21 @@ def milliseconds(seconds: Sequence[float]) -> str:
     return f"{value:.0f} ms" if value >= 20 else f"{value:.2f} ms"
 
 
+def megabytes(sizes: Sequence[float]) -> str:
+    """The median of sizes in bytes, as text."""
+    return f"{statistics.median(sizes) / 1e6:.0f} MB"
+
+
 def jain(shares: Sequence[float]) -> float:
     """Jain's index of fairness: 1 when all have the same, 1/n when one has everything."""
     total = sum(shares)
     return total**2 / (len(shares) * sum(one**2 for one in shares)) if total else 0.0
 
 
-def resident_bytes(pid: int) -> int:
-    """The memory that a process holds now; needs `ps`, so not on Windows."""
+def resident_bytes(pid: int) -> int | None:
+    """The memory that a process holds now; None on Windows, which has no `ps`."""
+    if sys.platform == "win32":
+        return None
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], check=True, capture_output=True, text=True)
     return int(shown.stdout) * 1024
 
@@ -80,6 +99,11 @@ def processor_seconds(pid: int) -> float | None:
         return None
     user, system = stat.read_text().rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def less(now: Number | None, before: Number | None) -> Number | None:
+    """The difference, where both are known."""
+    return None if now is None or before is None else now - before
 
 
 @contextmanager

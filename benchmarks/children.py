@@ -37,7 +37,7 @@ class Children(AbstractAsyncContextManager["Children"]):
             self._running.append(child)
         async with asyncio.timeout(_READY_SECONDS):
             for child in self._running:
-                if await _line(child) != b"ready\n":
+                if (await _line(child)).strip() != b"ready":
                     raise RuntimeError("a process of the benchmark did not start; its error is above")
         return self
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from benchmarks import canned
-from benchmarks.bench import Bench, milliseconds
+from benchmarks.bench import Bench, megabytes, milliseconds, processor_seconds
 from benchmarks.gate import Gate, Rule
 from benchmarks.searching import Cost, cost_of, first, search, searcher
 from benchmarks.table import Goal, Row
@@ -26,7 +27,7 @@ class Searched:
     """What one server took for its first search and for one of the next, and what it holds since the first."""
 
     first_seconds: float
-    held_bytes: int
+    held_bytes: int | None
     next_seconds: float
 
 
@@ -56,23 +57,22 @@ def _seconds(cost: Cost) -> float:
 
 def _rows(found: Mapping[int, Sequence[Searched]]) -> list[Row]:
     sizes = list(found)
-    topic = f"Growth: a market of {', '.join(f'{size:,}' for size in sizes)} servers, processor time"
-    seconds, held, next_ = (
-        [statistics.median(getattr(one, name) for one in found[size]) for size in sizes]
-        for name in ("first_seconds", "held_bytes", "next_seconds")
-    )
-    return [
-        Row(topic, "the first search", _listed(seconds), "", _bend(sizes, seconds), _STRAIGHT),
-        Row(topic, "memory held", ", ".join(f"{one / 1e6:.0f} MB" for one in held), "", _bend(sizes, held), _STRAIGHT),
-        Row(topic, "a next search", _listed(next_), "", _bend(sizes, next_), _STRAIGHT),
-    ]
+    clock = "wall clock" if processor_seconds(os.getpid()) is None else "processor time"
+    topic = f"Growth: a market of {', '.join(f'{size:,}' for size in sizes)} servers, {clock}"
+    rows = []
+    for what, name, shown in (
+        ("the first search", "first_seconds", milliseconds),
+        ("memory held", "held_bytes", megabytes),
+        ("a next search", "next_seconds", milliseconds),
+    ):
+        measured = [[getattr(one, name) for one in found[size]] for size in sizes]
+        if None not in measured[0]:
+            costs = [statistics.median(some) for some in measured]
+            rows.append(Row(topic, what, ", ".join(map(shown, measured)), "", _bend(sizes, costs), _STRAIGHT))
+    return rows
 
 
 def _bend(sizes: Sequence[int], costs: Sequence[float]) -> float:
     """The slope of the last step over the slope of the first: 1 is a straight line."""
     steps = [(costs[at + 1] - costs[at]) / (sizes[at + 1] - sizes[at]) for at in (0, len(sizes) - 2)]
     return max(steps[1], 0.0) / max(steps[0], 1e-12)
-
-
-def _listed(seconds: Sequence[float]) -> str:
-    return ", ".join(milliseconds([one]) for one in seconds)

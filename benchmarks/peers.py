@@ -37,7 +37,7 @@ def install(folder: Path) -> Peers:
     try:
         if not mark.exists():
             venv.create(folder, with_pip=True, clear=folder.exists())
-            command = [*pip, "install", "-q", *PACKAGES]
+            command = [*pip, "install", "-q", "--retries", "1", *PACKAGES]
             subprocess.run(command, check=True, capture_output=True, timeout=_INSTALL_SECONDS)
             mark.touch()
         frozen = subprocess.run([*pip, "freeze"], check=True, capture_output=True, timeout=_INSTALL_SECONDS, text=True)

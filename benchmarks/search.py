@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import canned
-from benchmarks.bench import Bench, environment, milliseconds, program, ratio, resident_bytes, started
+from benchmarks.bench import Bench, environment, less, megabytes, milliseconds, program, ratio, resident_bytes, started
 from benchmarks.gate import Gate, Rule
 from benchmarks.searching import WISHES, Cost, First, first, search, searcher
 from benchmarks.table import Goal, Row
@@ -32,11 +32,11 @@ class Times:
     cached: list[float] = field(default_factory=list)
     constant: list[float] = field(default_factory=list)
     sdk: list[Cost] = field(default_factory=list)
-    sdk_held: list[int] = field(default_factory=list)
+    sdk_held: list[int | None] = field(default_factory=list)
 
 
 async def run(bench: Bench) -> list[Row]:
-    """A new server of ours in each round; in between the SDK, and a server that answers the same without looking."""
+    """In each round a new server of ours and a new process with the SDK, and one that answers without looking."""
     replies = canned.replies(_SERVERS)
     async with Gate(replies, Rule("nothing")) as gate:
         times = await asyncio.to_thread(_rounds, bench, gate.url)
@@ -48,19 +48,20 @@ def _rounds(bench: Bench, url: str) -> Times:
     with searcher(url, folder) as (line, _):
         search(line, 0)
         results = [search(line, which)[0] for which in range(len(WISHES))]
-    with _constant(folder, results) as constant, _sdk(bench, folder, url) as sdk:
+    with _constant(folder, results) as constant:
         for _ in range(1 if bench.quick else 7):
-            _round(bench, url, times, constant, sdk)
+            _round(bench, url, times, constant)
     return times
 
 
-def _round(bench: Bench, url: str, times: Times, constant: Line, sdk: subprocess.Popen[bytes] | None) -> None:
-    with searcher(url, bench.fresh("search")) as (line, pid):
+def _round(bench: Bench, url: str, times: Times, constant: Line) -> None:
+    folder = bench.fresh("search")
+    with searcher(url, folder) as (line, pid), _sdk(bench, folder, url) as sdk:
         times.first.append(first(line, pid))
         if sdk is not None:
             before = resident_bytes(sdk.pid)
             times.sdk.append(_ask(sdk))
-            times.sdk_held.append(resident_bytes(sdk.pid) - before)
+            times.sdk_held.append(less(resident_bytes(sdk.pid), before))
         for which in range(_PAIRS):
             times.cached.append(search(line, which)[1])
             times.constant.append(constant.call("constant", {"which": which % len(WISHES)})[1])
@@ -75,17 +76,19 @@ def _rows(times: Times, body_bytes: int) -> Iterator[Row]:
             yield Row(topic, f"the first search: fetch, read, search; {name}", milliseconds(ours),
                       f"official SDK, `marketplace(gpu=…)`: {milliseconds(theirs)}" if theirs else "",
                       ratio(ours, theirs) if theirs else None, _NO_MORE)  # fmt: skip
-    held = statistics.median(one.held_bytes for one in times.first)
-    sdk_held = times.sdk_held[0] if times.sdk_held else None  # what its later searches hold more is no measure
-    yield Row(topic, "memory held after the first", f"{held / 1e6:.0f} MB",
-              f"official SDK: {sdk_held / 1e6:.0f} MB" if sdk_held else "",
-              held / sdk_held if sdk_held else None, _NO_MORE)  # fmt: skip
+    held, sdk_held = (
+        [one for one in found if one] for found in ([one.held_bytes for one in times.first], times.sdk_held)
+    )
+    if held:
+        yield Row(topic, "memory held after the first", megabytes(held),
+                  f"official SDK: {megabytes(sdk_held)}" if sdk_held else "",
+                  ratio(held, sdk_held) if sdk_held else None, _NO_MORE)  # fmt: skip
     if times.sdk:
         theirs = [one.wall for one in times.sdk]
         yield Row(topic, "a next search, wall clock", milliseconds(times.cached),
                   f"official SDK, which fetches each time: {milliseconds(theirs)}",
                   statistics.median(times.cached) / statistics.median(theirs), _NO_MORE)  # fmt: skip
-    yield Row(topic, "a next search, wall clock", milliseconds(times.cached),
+    yield Row(topic, "a next search, against a constant, wall clock", milliseconds(times.cached),
               f"a tool that returns the same as a constant, bare `mcp`: {milliseconds(times.constant)}",
               ratio(times.cached, times.constant), Goal(1.5))  # fmt: skip
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.bench import SERVER, environment, processor_seconds, resident_bytes, started
+from benchmarks.bench import SERVER, environment, less, processor_seconds, resident_bytes, started
 from benchmarks.wire import Json, Line
 
 WISHES: Final[Sequence[Mapping[str, Any]]] = (
@@ -33,7 +33,7 @@ class First:
     """The first search of a process, for which the marketplace is fetched and read."""
 
     cost: Cost
-    held_bytes: int  # what the process holds more than before
+    held_bytes: int | None  # what the process holds more than before, where that is known
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def first(line: Line, pid: int) -> First:
     """The first search of that server."""
     before = resident_bytes(pid)
     cost = cost_of(pid, lambda: search(line, 0))
-    held = resident_bytes(pid) - before
+    held = less(resident_bytes(pid), before)
     for which in range(len(WISHES)):  # what is worked out once for a snapshot
         search(line, which)
     return First(cost, held)
@@ -64,5 +64,4 @@ def cost_of(pid: int, work: Callable[[], object]) -> Cost:
     """What some work took the process with that id."""
     began, used = time.perf_counter(), processor_seconds(pid)
     work()
-    wall, now_used = time.perf_counter() - began, processor_seconds(pid)
-    return Cost(wall, None if used is None or now_used is None else now_used - used)
+    return Cost(time.perf_counter() - began, less(processor_seconds(pid), used))
