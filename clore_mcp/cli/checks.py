@@ -73,7 +73,7 @@ def settings(wanted: Settings) -> Iterator[Finding]:
 
 
 def state(folder: Path) -> Finding:
-    """Whether the state can be kept; nothing is made that is not there."""
+    """Whether the state can be kept; no record is begun."""
     choose = "Set CLORE_STATE_DIR to a folder that you can write to, or mend this one."
     try:
         if not folder.exists():
@@ -95,7 +95,7 @@ def _future_state(folder: Path, choose: str) -> Finding:
     nearest = next((parent for parent in folder.parents if parent.exists()), folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return fault("state", f"{folder} can't be made: {nearest} is not a folder that you can write to.", choose)
-    return Finding("state", f"{folder} is made at the first rental")
+    return Finding("state", f"{folder} is made at the first call to Clore")
 
 
 def _exposed(folder: Path, file: Path) -> tuple[str, str] | None:

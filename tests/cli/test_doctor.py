@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.cli import checks
+from clore_mcp.state.database import FILE_NAME
 from tests.cli.conftest import Desk, Done
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJMQWxjeemqSsc7LBZvuHT6oenQG/+SvRGXVx+NJ0LVB me@home"
@@ -31,7 +32,7 @@ def test_all_well_is_exit_0_and_shows_no_secret(desk: Desk) -> None:
     assert "usd_per_day $100.00 (default)" in done.out
     assert "SHA256:" in done.out
     assert desk.key not in done.out + done.err
-    assert not desk.state.exists()  # it looks, it makes nothing
+    assert not (desk.state / FILE_NAME).exists()  # it keeps its turn in the schedule, and begins no record
 
 
 def test_json_says_the_same(desk: Desk) -> None:
