@@ -12,7 +12,9 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from clore_mcp.clore import CloreClient, Gaps
+from anyio.to_thread import run_sync
+
+from clore_mcp.clore import CloreClient, Gaps, Rows, ServerRow, read_marketplace
 from clore_mcp.clore.sharedpacer import SharedPacer
 from clore_mcp.errors import Failure
 from clore_mcp.market.snapshot import Market
@@ -37,8 +39,10 @@ from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.sshkeys import public_key
 from clore_mcp.rental.stopping import Stopping
 from clore_mcp.settings import Settings, Watchdog
+from clore_mcp.state.copies import Copies, owner_of
 from clore_mcp.state.database import Database
 from clore_mcp.state.pace import open_pace
+from clore_mcp.state.shared import Shared
 
 _DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
 
@@ -54,6 +58,7 @@ class Services:
     pacer: SharedPacer
     desk: Desk
     market: Market
+    marketplace: Shared[Rows[ServerRow]]
     appraiser: Appraiser
     approvals: Approvals
     guard: Guard
@@ -82,6 +87,8 @@ class Services:
         await self.commitments.drain(_DRAIN_SECONDS)
         await self.keeper.stop()
         await self.market.aclose()
+        await self.marketplace.aclose()
+        await self.desk.readings.aclose()
         await self.desk.client.aclose()
         await self.pacer.aclose()
         await asyncio.to_thread(self.desk.state.close)
@@ -95,11 +102,25 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         hashlib.sha256(f"{settings.api_url}\n{key_digest}".encode()).hexdigest(),
         Gaps.scaled(settings.request_gap_seconds),
     )
-    client = CloreClient(pacer=pacer, api_url=settings.api_url, api_key=settings.api_key)
-    market = Market(client.marketplace, time.time)
+    owner = owner_of(settings.api_url, settings.api_key)
+    copies = Copies(settings.state_dir / "copies", owner, time.time, time.monotonic)
+    client = CloreClient(
+        pacer=pacer,
+        api_url=settings.api_url,
+        api_key=settings.api_key,
+        after_write=lambda: run_sync(copies.change),
+    )
+    marketplace = Shared(
+        copies,
+        "marketplace",
+        lambda departure: client.marketplace_as_sent(before_send=departure),
+        read_marketplace,
+        marked=False,
+    )
+    market = Market(marketplace.get, time.time)
     state = Database(settings.state_dir)
     identity = Identity(state, settings.api_url, key_digest)
-    readings = Readings(client, market, ApiClock(time.time, time.monotonic), identity)
+    readings = Readings(client, market, ApiClock(time.time, time.monotonic), identity, copies)
     desk = Desk(
         state=state,
         client=client,
@@ -134,6 +155,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         pacer=pacer,
         desk=desk,
         market=market,
+        marketplace=marketplace,
         appraiser=appraiser,
         approvals=approvals,
         guard=Guard(desk, approvals, commitments, settling, verbs),

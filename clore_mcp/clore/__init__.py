@@ -6,6 +6,7 @@ from clore_mcp.clore.client import (
     Created,
     CreateRequest,
     OrdersReply,
+    read_marketplace,
 )
 from clore_mcp.clore.exchange import USER_AGENT, BeforeSend, Timing
 from clore_mcp.clore.models import (
@@ -43,4 +44,5 @@ __all__ = [
     "Timing",
     "Turn",
     "Wallet",
+    "read_marketplace",
 ]

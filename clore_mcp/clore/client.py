@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import anyio
 
 from clore_mcp.clore.exchange import Answer, BeforeSend, Call, Exchange, Reply, Timing
 from clore_mcp.clore.models import (
@@ -112,7 +115,8 @@ class Created:
 
 
 class CloreClient:
-    """The Clore API for one key. Opens nothing before the first call; `aclose()` or `async with` ends it."""
+    """The Clore API for one key. Opens nothing before the first call; `aclose()` or `async with` ends it.
+    `after_write` is called at the end of each write, whatever came of it."""
 
     def __init__(
         self,
@@ -124,7 +128,9 @@ class CloreClient:
         transport: httpx.AsyncBaseTransport | None = None,
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
+        after_write: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._after_write = after_write
         self._api_url = api_url.rstrip("/")
         self._timing = timing or Timing()
         self._exchange = Exchange(
@@ -158,12 +164,23 @@ class CloreClient:
 
     async def marketplace(self) -> Rows[ServerRow]:
         """Every server listed, rented ones too. Needs no key."""
-        return await self._read(_MARKETPLACE, _market, needs_key=False)
+        return (await self.marketplace_as_sent())[0]
 
-    async def my_orders(self, *, completed: bool = False, urgent: bool = False) -> OrdersReply:
-        """This account's orders, with `completed` the ended ones too. Urgent: the look after a create or a cancel."""
+    async def marketplace_as_sent(self, *, before_send: BeforeSend | None = None) -> tuple[Rows[ServerRow], bytes]:
+        """The marketplace, and the body for `read_marketplace`. `before_send` as of `create_order`, at each try."""
+
+        def read(reply: Reply) -> tuple[Rows[ServerRow], bytes]:
+            return _market(reply), reply.body
+
+        return await self._read(_MARKETPLACE, read, needs_key=False, before_send=before_send)
+
+    async def my_orders(
+        self, *, completed: bool = False, urgent: bool = False, before_send: BeforeSend | None = None
+    ) -> OrdersReply:
+        """This account's orders, with `completed` the ended ones too. Urgent: the look after a create or a cancel.
+        `before_send` as of `create_order`, at each try."""
         params = {"return_completed": "true" if completed else "false"}
-        return await self._read(_MY_ORDERS, _orders, params=params, urgent=urgent)
+        return await self._read(_MY_ORDERS, _orders, params=params, urgent=urgent, before_send=before_send)
 
     async def spot_marketplace(self, server_id: int) -> SpotBook:
         """The bids on one server."""
@@ -190,9 +207,10 @@ class CloreClient:
             return Created(header_time(reply.headers))
 
         seconds = self._timing.create_seconds
-        return await self._exchange.attempt(
-            Call(_CREATE_ORDER, read, seconds, json=request.body(), lane=Lane.CREATE, before_send=before_send)
-        )
+        async with self._writing():
+            return await self._exchange.attempt(
+                Call(_CREATE_ORDER, read, seconds, json=request.body(), lane=Lane.CREATE, before_send=before_send)
+            )
 
     async def cancel_order(self, order_id: int, issue: str | None = None) -> None:
         """End an order of either type, at the next free slot. A longer `issue` is cut: the meter matters more."""
@@ -229,8 +247,10 @@ class CloreClient:
         params: Mapping[str, str] | None = None,
         urgent: bool = False,
         needs_key: bool = True,
+        before_send: BeforeSend | None = None,
     ) -> Answer:
-        call = Call(endpoint, read, self._timing.read_seconds, params=params, urgent=urgent, needs_key=needs_key)
+        seconds = self._timing.read_seconds
+        call = Call(endpoint, read, seconds, params=params, urgent=urgent, needs_key=needs_key, before_send=before_send)
         return await self._exchange.retrying(call, (Unclear, NotSent, RateLimited), self._timing.attempts)
 
     async def _write(
@@ -244,7 +264,23 @@ class CloreClient:
     ) -> Answer:
         """For writes that change nothing when done twice; "too fast" came before Clore looked at the request."""
         call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
-        return await self._exchange.retrying(call, (RateLimited,), self._timing.refused_write_attempts)
+        async with self._writing():
+            return await self._exchange.retrying(call, (RateLimited,), self._timing.refused_write_attempts)
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        """Whatever comes of a write, and whoever gives it up: what was read before its end may be untrue."""
+        try:
+            yield
+        finally:
+            if self._after_write is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._after_write()
+
+
+def read_marketplace(body: bytes) -> Rows[ServerRow]:
+    """The marketplace of a reply that was read before. Raises CloreError where it is none."""
+    return _market(Reply(200, {}, body))
 
 
 def _fields(reply: Reply, endpoint: Endpoint) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from clore_mcp.market.listing import Listing, read_listing
 from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose
 from clore_mcp.market.rates import Fees, OrderType, Rates, market_rates
 from clore_mcp.money import ZERO, Coin
+from clore_mcp.state.shared import Reading
 
 DEFAULT_MAX_AGE_SECONDS: Final = 60.0
 STALE_LIMIT_SECONDS: Final = 900.0  # older prices mislead more than an error does
@@ -161,15 +162,8 @@ def with_rates(snapshot: Snapshot, known: Mapping[Coin, Decimal]) -> Snapshot:
     return replace(snapshot, rates=rates, _price_lists={}, _kept={})
 
 
-@dataclass(frozen=True, slots=True)
-class Dated:
-    """Rows that were fetched earlier, perhaps by another process, and when. `Market` empties their list."""
-
-    rows: Rows[ServerRow]
-    fetched_at: float
-
-
-Fetch = Callable[[], Awaitable[Rows[ServerRow] | Dated]]
+# No older than so many seconds. `Market` empties the list of rows.
+Fetch = Callable[[float], Awaitable[Reading[Rows[ServerRow]]]]
 
 
 def _used_up(rows: list[ServerRow]) -> Iterator[ServerRow]:
@@ -200,14 +194,18 @@ class Market:
 
         A caller that goes away does not take the fetch from the others.
         """
-        held = self._held
+        held, since = self._held, self._clock() - max_age_seconds
         if held is not None and 0 <= self._clock() - held.fetched_at <= max_age_seconds:
             return held
-        if self._renewal is None:
-            self._renewal = asyncio.create_task(self._renew(), name="marketplace fetch")
-            self._renewal.add_done_callback(self._renewed)
         try:
-            return await asyncio.shield(self._renewal)
+            while True:
+                joined = self._renewal is not None
+                if self._renewal is None:
+                    self._renewal = asyncio.create_task(self._renew(max_age_seconds), name="marketplace fetch")
+                    self._renewal.add_done_callback(self._renewed)
+                renewed = await asyncio.shield(self._renewal)
+                if not joined or renewed.fetched_at >= since:  # whoever began it may take an older one
+                    return renewed
         except Failure as failure:
             if not allow_stale or held is None or held.age_seconds(self._clock()) > STALE_LIMIT_SECONDS:
                 raise
@@ -219,14 +217,13 @@ class Market:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
 
-    async def _renew(self) -> Snapshot:
-        got = await self._fetch()
-        dated = got if isinstance(got, Dated) else Dated(got, self._clock())
+    async def _renew(self, max_age_seconds: float) -> Snapshot:
+        got = await self._fetch(max_age_seconds)
         return await asyncio.to_thread(
             build_snapshot,
-            _used_up(dated.rows.rows),
-            dated.rows.dropped,
-            fetched_at=dated.fetched_at,
+            _used_up(got.value.rows),
+            got.value.dropped,
+            fetched_at=got.at,
             extra_rates=self._extra_rates(),
         )
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from clore_mcp.state.copies import Instant
+
 log = logging.getLogger(__name__)
 
 _JUMP_SECONDS: Final = 5.0  # clocks are slewed a little all the time
@@ -35,17 +37,25 @@ class ApiClock:
         self._heard: _Heard | None = None
         self._warned = False
 
-    def hear(self, api_at: float | None) -> None:
-        """A reply came, with Clore's time in it or without."""
+    def here(self) -> Instant:
+        """This machine's clocks now."""
+        return Instant(self.wall(), self._monotonic())
+
+    def hear(self, api_at: float | None, came: Instant | None = None) -> None:
+        """A reply came now, with Clore's time in it or without; or it `came` then, perhaps to another process: one from
+        before the last says nothing new."""
         dated, before = api_at is not None, self._heard
+        if came is None:
+            came = self.here()
+        elif before is not None and came.monotonic <= before.monotonic:
+            return
         if not dated and not self._warned:
             by = "the last one that had" if before and before.dated else "this machine's clock"
             log.warning("Clore's replies have no date: leases end by %s, and by no other clock.", by)
         self._warned = not dated
         if api_at is None and before is not None and before.dated:
             return
-        wall = self.wall()
-        self._heard = _Heard(wall if api_at is None else api_at, wall, self._monotonic(), dated)
+        self._heard = _Heard(came.wall if api_at is None else api_at, came.wall, came.monotonic, dated)
 
     def now(self) -> float:
         """Unix seconds; this machine's clock while nothing was heard."""

@@ -6,11 +6,14 @@ Every reading costs one of the account's one request a second, so callers say ho
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
+
+from pydantic import TypeAdapter
 
 from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
 from clore_mcp.clore.fresh import Fresh
@@ -22,6 +25,8 @@ from clore_mcp.market.snapshot import Market, Snapshot, with_rates
 from clore_mcp.money import Coin
 from clore_mcp.rental.apiclock import ApiClock
 from clore_mcp.rental.identity import Identity
+from clore_mcp.state.copies import Copies, Instant
+from clore_mcp.state.shared import Departure, Reading, Shared
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +37,7 @@ _FEES_AGE: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The account's orders as Clore lists them, `at` this machine's clock; `api_at` is Clore's own, if it said."""
+    """The account's orders as Clore lists them, asked `at` (this machine's clock); `api_at` is Clore's, if it said."""
 
     rows: list[OrderRow]
     unreadable: int
@@ -60,10 +65,26 @@ class Wallets:
         return {coin: balance for coin, balance in known if coin is not None and balance is not None}
 
 
-class Readings:
-    """The account at Clore. `api_clock` keeps Clore's time; `identity` knows whose account this is."""
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What other processes may have of a list of orders: the fields we read, no secret among them; and when it came."""
 
-    def __init__(self, client: CloreClient, market: Market, api_clock: ApiClock, identity: Identity) -> None:
+    reply: OrdersReply
+    came: Instant
+
+
+@functools.cache
+def _kept() -> TypeAdapter[_Listed]:
+    return TypeAdapter(_Listed)
+
+
+class Readings:
+    """The account at Clore. `api_clock` keeps Clore's time; `identity` knows whose account this is; `copies` shares its
+    orders with other processes."""
+
+    def __init__(
+        self, client: CloreClient, market: Market, api_clock: ApiClock, identity: Identity, copies: Copies
+    ) -> None:
         self.client = client
         self.market = market
         self.api_clock = api_clock
@@ -76,8 +97,8 @@ class Readings:
         self._no_balances_at = -math.inf
         self._wallets = Fresh(self._fetch_wallets, clock)
         self._fees = Fresh(self._fetch_fees, clock)
-        self._current = Fresh(lambda: self._fetch_orders(completed=False, urgent=False), clock)
-        self._completed = Fresh(lambda: self._fetch_orders(completed=True, urgent=False), clock)
+        self._current = self._shared(copies, "my_orders", completed=False)
+        self._completed = self._shared(copies, "my_orders_completed", completed=True)
 
     async def account(self) -> str:
         """Which account this is, by its deposit addresses; by its key where Clore does not tell them. Rows belong to
@@ -155,23 +176,29 @@ class Readings:
 
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
         """The orders that Clore lists as current."""
-        return await self._current.get(max_age_seconds)
+        return self._told(await self._current.get(max_age_seconds))
 
     async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
         """The orders that Clore lists when asked for completed ones too."""
-        return await self._completed.get(max_age_seconds)
+        return self._told(await self._completed.get(max_age_seconds))
 
     async def look(self, *, completed: bool) -> Orders:
-        """The orders now, before everything that merely waits in the queue."""
-        return await self._fetch_orders(completed=completed, urgent=True)
+        """The orders now, asked for by this very call, before everything that merely waits in the queue."""
+        shared = self._completed if completed else self._current
+        return self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+
+    async def aclose(self) -> None:
+        """End what is still being read."""
+        await self._current.aclose()
+        await self._completed.aclose()
 
     def changed(self) -> None:
-        """Forget what a write has made untrue."""
+        """Use nothing that was read before now: a write, or a look, has shown it untrue."""
         for reading in (self._wallets, self._current, self._completed):
             reading.forget()
 
     def changed_orders(self) -> None:
-        """Forget the current orders: time has passed, and the caller waits for them to change."""
+        """Use no list of current orders from before now: time has passed, and the caller waits for them to change."""
         self._current.forget()
 
     def api_now(self) -> float:
@@ -188,7 +215,16 @@ class Readings:
         except CloreError:
             return Fees.highest_documented()
 
-    async def _fetch_orders(self, *, completed: bool, urgent: bool) -> Orders:
-        reply: OrdersReply = await self.client.my_orders(completed=completed, urgent=urgent)
-        self.api_clock.hear(reply.api_time)
-        return Orders(reply.rows, reply.dropped, reply.limit, self._clock(), reply.api_time)
+    def _shared(self, copies: Copies, what: str, *, completed: bool) -> Shared[_Listed]:
+        ask = functools.partial(self._ask, completed=completed, urgent=False)
+        return Shared(copies, what, ask, lambda body: _kept().validate_json(body), marked=True)
+
+    async def _ask(self, departure: Departure, *, completed: bool, urgent: bool) -> tuple[_Listed, bytes]:
+        reply = await self.client.my_orders(completed=completed, urgent=urgent, before_send=departure)
+        listed = _Listed(reply, self.api_clock.here())
+        return listed, _kept().dump_json(listed)
+
+    def _told(self, reading: Reading[_Listed]) -> Orders:
+        reply = reading.value.reply
+        self.api_clock.hear(reply.api_time, reading.value.came)
+        return Orders(reply.rows, reply.dropped, reply.limit, reading.at, reply.api_time)

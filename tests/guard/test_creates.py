@@ -9,7 +9,7 @@ import pytest
 
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import IMAGE, World, call, check_invariants, patient, rent, wish
+from tests.guard.world import IMAGE, World, call, check_invariants, let_time_pass, patient, rent, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -265,7 +265,7 @@ async def test_a_price_that_rises_while_a_rate_limited_create_waits_stops_it(wor
     renting = asyncio.ensure_future(services.guard.conclude(held, wish(server_id), answer=True, caller="t"))
     await asyncio.to_thread(world.await_request, "create_order", beyond=1)
     world.post(f"/servers/{server_id}", {"price_factor": 1.2})
-    services.market._held = None  # as ten seconds would do
+    let_time_pass(services)
     outcome = await renting
     assert outcome["status"] == "refused"
     assert "price_moved" in outcome["attempts"][0]["outcome"]

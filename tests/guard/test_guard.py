@@ -19,7 +19,7 @@ from clore_mcp.services import Services
 from clore_mcp.state.intents import Intent
 from clore_mcp.tools.orders import BidAnswer, CancelAnswer, CreateAnswer
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, cancel, check_invariants, patient, rent, wish
+from tests.guard.world import World, call, cancel, check_invariants, let_time_pass, patient, rent, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -97,6 +97,7 @@ async def test_a_price_that_rises_after_the_question_is_refused_and_nothing_is_s
     server_id = world.free()[0]
     held = await asking.guard.hold(wish(server_id), caller="t", can_ask=True, replay=False)
     world.post(f"/servers/{server_id}", {"price_factor": 1.05})
+    let_time_pass(later)
     outcome = await later.guard.conclude(held, wish(server_id), answer=True, caller="t")
     assert outcome["status"] == "refused"
     assert "price_moved" in outcome["attempts"][0]["outcome"]
@@ -142,6 +143,7 @@ async def test_a_market_that_cannot_be_read_again_decides_nothing(world: World, 
     snapshot = services.market._held
     assert snapshot is not None
     services.market._held = replace(snapshot, fetched_at=snapshot.fetched_at - 11)
+    services.marketplace.forget()
     with pytest.raises(Failure):
         await services.guard.conclude(held, ask, answer=True, caller="t")
     assert not world.sent()

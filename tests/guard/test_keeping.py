@@ -55,7 +55,7 @@ def replies(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callabl
     real = services.desk.client.my_orders
 
     async def my_orders(**asked: Any) -> OrdersReply:
-        return change(await real(**asked), **asked)
+        return change(await real(**asked), completed=asked["completed"], urgent=asked["urgent"])
 
     monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
     services.desk.readings.changed()

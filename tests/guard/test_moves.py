@@ -11,7 +11,7 @@ import pytest
 from clore_mcp.clore import OrderRow, OrdersReply
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import USD, Json, World, call, check_invariants, rent, wish
+from tests.guard.world import USD, Json, World, call, check_invariants, let_time_pass, rent, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -25,6 +25,7 @@ async def after_the_question(world: World, asked: Services, sends: Services, ask
     held = await asked.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote is not None, held.outcome
     then()
+    let_time_pass(sends)
     return await sends.guard.conclude(held, ask, answer=True, caller="t")
 
 

@@ -13,7 +13,7 @@ from clore_mcp.errors import NotJson, Spent
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import IMAGE, World, call, check_invariants, wish
+from tests.guard.world import IMAGE, World, call, check_invariants, let_time_pass, wish
 
 pytestmark = pytest.mark.anyio
 LATE = 90_000.0  # seconds of Clore's clock, which no test lives to see unless it advances it
@@ -95,7 +95,7 @@ async def test_a_server_listed_as_rented_is_looked_at_where_a_create_of_ours_is_
     ask = wish(first, fallback_server_ids=[second], hours=3.0)
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     await failed(world, services, wish(first))
-    services.market._held = None  # as a minute would do: now the server is listed as rented
+    let_time_pass(services)  # a minute: now the server is listed as rented
     await services.desk.readings.orders(0)
     if seen == "a late order":
         world.advance(LATE)  # and the list that was read just now has nothing of it
@@ -169,7 +169,7 @@ async def test_a_rented_server_with_an_uncertain_create_rents_no_fallback(world:
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     world.options(visible_after=LATE)
     assert (await call(services, wish(first)))["status"] == "uncertain"
-    services.market._held = None
+    let_time_pass(services)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
     assert outcome["status"] == "refused"
     assert "blocked by" in outcome["attempts"][0]["outcome"]
@@ -185,7 +185,7 @@ async def test_a_rented_server_beside_an_order_whose_server_nobody_tells_rents_n
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     await failed(world, services, wish(first))
     world.advance(LATE)
-    services.market._held = None
+    let_time_pass(services)
     read = services.desk.client.my_orders
 
     async def my_orders(**how: Any) -> Any:

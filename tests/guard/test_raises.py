@@ -193,11 +193,16 @@ async def test_a_raise_that_was_approved_a_while_ago_still_fits_what_was_approve
 
 
 async def test_a_lowering_that_another_process_has_made_a_raise_a_moment_ago_is_not_sent(
-    world: World, process: Processes
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = await process(), await process()
     order_id, bid = await spot(world, one)
-    await one.desk.readings.orders()  # as any list_orders does
+    before = await one.desk.readings.orders()
+
+    async def read_before(*_: Any) -> Any:
+        return before
+
+    monkeypatch.setattr(one.desk.readings, "orders", read_before)
     assert (await call(two, raised(order_id, bid, 0.91), answer=None))["status"] == "updated"
     outcome = await call(one, raised(order_id, bid, 0.95), answer=None)
     assert (outcome["status"], outcome["reason"]) == ("refused", "bid_changed")

@@ -196,6 +196,13 @@ async def cancel(services: Services, order_id: int, **more: Any) -> Json:
     return await call(services, CancelOrder(order_id=order_id), **more)
 
 
+def let_time_pass(services: Services) -> None:
+    """What this process has, and what it would take from another, is too old now."""
+    services.market._held = None
+    services.marketplace.forget()
+    services.desk.readings.changed()
+
+
 def patient(**changes: float) -> Patience:
     return replace(SHORT, **changes)
 

@@ -11,8 +11,10 @@ from clore_mcp.errors import NotFound, NotSent
 from clore_mcp.market.query import Query, SortBy
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.search import search
-from clore_mcp.market.snapshot import Dated, Market
+from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin
+from clore_mcp.state.copies import Instant
+from clore_mcp.state.shared import Reading
 from tests.market.rows import row, snapshot, wire
 
 pytestmark = pytest.mark.anyio
@@ -29,12 +31,17 @@ class World:
         self.gate.set()
         self.market = Market(self.fetch, lambda: self.now)
 
-    async def fetch(self) -> Rows[ServerRow]:
+    async def fetch(self, max_age_seconds: float) -> Reading[Rows[ServerRow]]:
         self.fetches += 1
+        at = self.now
         await self.gate.wait()
         if self.failure:
             raise self.failure
-        return Rows([row(self.fetches)], dropped=2)
+        return asked_at(at, Rows([row(self.fetches)], dropped=2))
+
+
+def asked_at(at: float, rows: Rows[ServerRow]) -> Reading[Rows[ServerRow]]:
+    return Reading(rows, at, Instant(at, at))
 
 
 async def turns(count: int = 5) -> None:
@@ -134,12 +141,29 @@ async def test_a_fault_of_our_own_is_never_hidden_behind_old_data() -> None:
 
 
 async def test_rows_fetched_elsewhere_bring_their_age() -> None:
-    async def fetch() -> Dated:
-        return Dated(Rows([row(1)]), 970.0)
+    async def fetch(max_age_seconds: float) -> Reading[Rows[ServerRow]]:
+        return asked_at(970.0, Rows([row(1)]))
 
     got = await Market(fetch, lambda: 1000.0, extra_rates=lambda: {Coin.BTC: Decimal(50_000)}).snapshot()
     assert got.age_seconds(1000.0) == 30
     assert got.rates.usd_per(Coin.BTC) == 50_000
+
+
+async def test_who_wants_it_younger_does_not_take_what_another_waits_for() -> None:
+    wanted: list[float] = []
+    gate = asyncio.Event()
+
+    async def fetch(max_age_seconds: float) -> Reading[Rows[ServerRow]]:
+        wanted.append(max_age_seconds)
+        await gate.wait()
+        return asked_at(1000.0 - max_age_seconds, Rows([row(1)]))
+
+    market = Market(fetch, lambda: 1000.0)
+    content, strict = asyncio.create_task(market.snapshot(60)), asyncio.create_task(market.snapshot(10))
+    await turns()
+    gate.set()
+    assert ((await content).fetched_at, (await strict).fetched_at) == (940, 990)
+    assert wanted == [60, 10]
 
 
 async def test_closing_ends_a_fetch_under_way() -> None:
@@ -180,8 +204,8 @@ async def test_an_age_is_never_negative() -> None:
 async def test_rows_are_let_go_as_they_are_read() -> None:
     fetched = Rows([row(number) for number in range(5)])
 
-    async def fetch() -> Rows[ServerRow]:
-        return fetched
+    async def fetch(max_age_seconds: float) -> Reading[Rows[ServerRow]]:
+        return asked_at(1000.0, fetched)
 
     got = await Market(fetch, lambda: 1000.0).snapshot()
     assert [listing.server_id for listing in got.listings] == list(range(5))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.apiclock import ApiClock
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.readings import Readings
+from clore_mcp.state.copies import Copies, Instant
 from clore_mcp.state.database import FILE_NAME, Database
+from clore_mcp.state.shared import Reading
 
 
 class Source:
@@ -32,8 +34,9 @@ class Source:
     async def wallets(self) -> Rows[Wallet]:
         return self._wallets.pop(0)
 
-    async def marketplace(self) -> Rows[ServerRow]:
-        return Rows([ServerRow.model_validate({"id": 7, "price": {"on_demand": {"bitcoin": 1e-5}}})])
+    async def marketplace(self, max_age_seconds: float) -> Reading[Rows[ServerRow]]:
+        rows = Rows([ServerRow.model_validate({"id": 7, "price": {"on_demand": {"bitcoin": 1e-5}}})])
+        return Reading(rows, 0.0, Instant(0.0, 0.0))
 
     async def spot_marketplace(self, server_id: int) -> SpotBook:
         self.books += 1
@@ -42,10 +45,12 @@ class Source:
         raise self._book or AssertionError("nobody asked for a book")
 
 
-def readings(source: Any, folder: Path = Path("/nonexistent"), key: str = "digest") -> Readings:
+def readings(
+    source: Any, folder: Path = Path("/nonexistent"), key: str = "digest", clock: Callable[[], float] = lambda: 0.0
+) -> Readings:
     identity = Identity(Database(folder), "https://api.invalid/v1", key)
-    clock = ApiClock(lambda: 0.0, lambda: 0.0)
-    return Readings(source, Market(source.marketplace, lambda: 0.0), clock, identity)
+    copies = Copies(folder / "copies", key, clock, clock)
+    return Readings(source, Market(source.marketplace, clock), ApiClock(clock, clock), identity, copies)
 
 
 @pytest.mark.anyio
@@ -176,8 +181,7 @@ async def test_wallets_that_cannot_be_had_are_not_asked_for_at_every_search() ->
             return Rows([Wallet(name="bitcoin", balance=Decimal(2), deposit=None)])
 
     source: Any = Silent()
-    identity = Identity(Database(Path("/nonexistent")), "https://api.invalid/v1", "digest")
-    told = Readings(source, Market(source.marketplace, lambda: now), ApiClock(lambda: now, lambda: now), identity)
+    told = readings(source, clock=lambda: now)
     assert [await told.balances_if_known() for _ in range(3)] == [None] * 3
     assert source.asked == 1
     now = 61.0
