@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,7 @@ class Copies:
         self._swept = now
         for path in self._files():
             with contextlib.suppress(OSError):
-                if self._wall() - path.stat().st_mtime > _KEPT_SECONDS:
+                if time.time() - path.stat().st_mtime > _KEPT_SECONDS:  # the clock that dates files
                     path.unlink()
 
     def _files(self) -> list[Path]:
