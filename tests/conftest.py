@@ -25,6 +25,15 @@ settings.load_profile("any machine")
 FAST = Options(rate_limit="off", speed=60.0)
 
 
+_LONGEST = ("tests/machine/test_machine.py", "tests/machine/", "tests/guard/test_every_point.py", "tests/story/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first: where several processes share the work, none ends with a long one of its own."""
+    ranks = {prefix: rank for rank, prefix in enumerate(_LONGEST)}
+    items.sort(key=lambda item: next((rank for prefix, rank in ranks.items() if item.nodeid.startswith(prefix)), 9))
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
