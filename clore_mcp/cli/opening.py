@@ -51,6 +51,7 @@ def opened_with(wanted: Settings) -> Iterator[Opened]:
 
     with asyncio.Runner() as runner:
         services = build(wanted)
+        services.desk.readings.changed()  # whoever types a command wants what is so now, not what another process read
         try:
             yield Opened(services, runner)
         finally:

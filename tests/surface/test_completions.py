@@ -109,13 +109,13 @@ async def test_a_toolset_that_is_off_completes_nothing(connect: Connect, sandbox
 async def test_a_failing_read_completes_nothing_and_never_raises(
     connect: Connect, mode: Mode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fails(_: CloreClient) -> None:
+    async def fails(*_: Any, **__: Any) -> None:
         raise TimedOut("No reply in time.")
 
     async def crashes(*_: Any, **__: Any) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(CloreClient, "marketplace", fails)
+    monkeypatch.setattr(CloreClient, "marketplace_as_sent", fails)
     async with connect(mode, CLORE_API_KEY="") as client:
         assert await complete(client, "order_id", "", "connect") == []
         assert await complete(client, "gpu", "4090") == []

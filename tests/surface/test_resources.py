@@ -190,13 +190,13 @@ async def test_without_a_key_the_market_reads_and_the_account_names_the_setting(
 
 @pytest.mark.anyio
 async def test_a_failure_says_what_happened_and_what_to_do(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def crash(_: CloreClient) -> None:
+    async def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret of ours")
 
     async with connect(CLORE_API_KEY="z" * 32) as client:
         with pytest.raises(MCPError, match=r"make a new key on clore\.ai"):
             await client.read_resource("clore://account")
-    monkeypatch.setattr(CloreClient, "marketplace", crash)
+    monkeypatch.setattr(CloreClient, "marketplace_as_sent", crash)
     async with connect() as client:
         with pytest.raises(MCPError) as refused:
             await client.read_resource("clore://market/gpus")
