@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 HELD = {  # counts that have no excuse, however busy the machine is; None: all of the topic
     "Pacing": {"refused later than 2 s after the first refusal", "calls without an answer"},
     "Urgent calls": None,
-    "Sharing": {"searches without an answer"},
+    "Sharing": {"searches without an answer", "requests for the marketplace"},
     "Tokens": None,
 }
 PATIENCE_SECONDS = 600  # a minute on a machine that has time
@@ -40,6 +40,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.timeout(PATIENCE_SECONDS)
 def test_every_benchmark_still_runs_and_every_count_that_is_held_is_within_its_goal(
     quick: list[dict[str, Any]],
 ) -> None:
