@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import select
 import signal
+import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -106,7 +108,7 @@ class Screen:
         while True:
             self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
             try:
-                said = input().strip().lower()
+                said = _line().strip().lower()
             except EOFError:
                 said = "q"
             self.gap()  # also ends the line of an answer that was typed, and echoed, before its question
@@ -131,6 +133,21 @@ class Screen:
         except LookupError:
             return text.encode("ascii", "replace").decode()
         return text
+
+
+def _line() -> str:
+    """What the person types. A Ctrl-C in the instant before input() waits would be noticed with the next key only."""
+    if sys.platform == "win32":  # input() sees it there, and select() takes no console
+        return input()
+    woken, wakes = socket.socketpair()
+    with woken, wakes:
+        wakes.setblocking(False)
+        before = signal.set_wakeup_fd(wakes.fileno())
+        try:
+            select.select([sys.stdin, woken], [], [])
+            return input()
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -109,6 +110,28 @@ def test_ctrl_c_at_the_question_is_130_and_no_yes(env: dict[str, str], tmp_path:
     assert done.code == 130, done.out
     assert "created" not in done.out
     assert_nothing_left(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there input() notices it by itself")
+def test_ctrl_c_in_the_instant_before_the_wait_for_an_answer_ends_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait, woken = select.select, []
+
+    def wait_a_moment_late(reads: Any, writes: Any, others: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        woken.append(wait(reads, writes, others, 60)[0])
+        raise KeyboardInterrupt
+
+    silent, never = os.pipe()
+    monkeypatch.setattr(select, "select", wait_a_moment_late)
+    monkeypatch.setattr(sys, "stdin", os.fdopen(silent))
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # noticed, as by a process on its way into the wait
+    try:
+        with sys.stdin, pytest.raises(KeyboardInterrupt):
+            Screen().ask()
+    finally:
+        signal.signal(signal.SIGINT, before)
+        os.close(never)
+    assert [len(files) for files in woken] == [1]
 
 
 def test_ctrl_c_while_waiting_is_130(env: dict[str, str], tmp_path: Path) -> None:
