@@ -14,9 +14,8 @@ from tests.machine.runs import run
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, and a server to fork from")
 
-SEEDS = (
-    [int(os.environ["CLORE_MACHINE_SEED"])] if "CLORE_MACHINE_SEED" in os.environ else [11, 12, 21, 31, 41, 51, 61, 71]
-)
+_EIGHT = [11, 12, 21, 31, 41, 51, 61, 71]
+SEEDS = [int(os.environ["CLORE_MACHINE_SEED"])] if "CLORE_MACHINE_SEED" in os.environ else _EIGHT
 STEPS = int(os.environ.get("CLORE_MACHINE_STEPS", "250"))
 
 
