@@ -195,7 +195,7 @@ async def test_an_order_is_never_taken_by_an_older_failed_create_of_the_same_ser
     server_id = world.free()[0]
     world.fault("code1_before", "create_order")
     assert (await call(first, wish(server_id)))["status"] == "failed"
-    world.fault("hang_after", "create_order", seconds=1.0)
+    world.fault("hang_after", "create_order", seconds=3.0)
     renting = asyncio.ensure_future(call(first, wish(server_id, hours=3)))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     world.advance(10)
@@ -364,7 +364,7 @@ async def test_a_create_that_waits_is_not_abandoned_by_its_own_process(world: Wo
     services = await process(patient(send_within=0.3, orphan=0.1))
     ask = wish(world.free()[0])
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    world.options(rate_limit="arrival", interval=0.0, create_interval=2.0, retry_after=True)
+    world.options(rate_limit="arrival", interval=0.0, create_interval=5.0, retry_after=True)
     world.take_create_slot()
     renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
     await asyncio.to_thread(world.await_request, "create_order", beyond=1)
@@ -390,13 +390,15 @@ async def test_a_create_that_waits_is_not_sent_once_its_quote_is_settled(world: 
 
 
 async def test_another_process_leaves_a_create_alone_while_its_owner_looks(world: World, process: Processes) -> None:
-    brief = patient(send_within=0.2, window=0.2, look=4.0)
+    brief = patient(look=60.0)
     first, second = await process(brief), await process(brief)
-    world.fault("late_visible", seconds=90.0)
+    world.fault("late_visible", seconds=50_000)
     renting = asyncio.ensure_future(call(first, wish(world.free()[0])))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
-    await asyncio.sleep(0.8)
+    await asyncio.to_thread(world.await_state, lambda: "answered" in world.steps())
+    world.change("UPDATE intents SET not_after = not_after - 10")  # ten seconds later: its time to send is long over
     await second.overview.orders(max_age_seconds=0)
     assert [row["state"] for row in world.intents()] == ["sending"], "nobody else gives it up"
+    world.advance(50_000)
     assert (await renting)["status"] == "created"
     check_invariants(world)

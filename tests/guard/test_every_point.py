@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.desk import Patience
 from clore_mcp.services import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import Processes
@@ -45,13 +46,14 @@ async def stop_everywhere(world: World, children: list[Child], sign: int) -> Non
     world.post("/wallets", {"balances": {USD: 1000.0}})
     servers = iter(many_free(world))
 
-    def begin(point: Point) -> Child:
+    def begin(point: Point, patience: Patience = _PATIENCE) -> Child:
         ask = wish(next(servers), fallback_server_ids=[next(servers)], hours=12)  # on a busy machine no lease ends yet
-        child = Child(world, ask, patience=_PATIENCE, env=_UNLIMITED, point=point, sign=sign)
+        child = Child(world, ask, patience=patience, env=_UNLIMITED, point=point, sign=sign)
         children.append(child)
         return child
 
-    undisturbed = begin(Point(0, after=False))
+    unhurried = replace(_PATIENCE, look=20.0, send_within=20.0, window=20.0)
+    undisturbed = begin(Point(0, after=False), unhurried)
     outcome = await asyncio.to_thread(undisturbed.outcome)
     assert outcome["status"] == "created", outcome
     at_once = asyncio.Semaphore(4)

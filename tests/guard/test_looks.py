@@ -37,7 +37,7 @@ async def test_an_early_look_that_saw_nothing_does_not_make_it_failed(
     world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = await process(patient(look=2.0))
-    world.options(visible_after=60.0)  # a second of ours
+    world.options(visible_after=3_600.0)  # a minute of ours
     world.fault("lost_reply", "create_order")
     read, looks = services.desk.client.my_orders, []
 
@@ -89,7 +89,7 @@ async def test_a_code_0_that_comes_after_another_process_said_failed_takes_that_
 ) -> None:
     services = await process(patient(look=1.0))
     world.options(visible_after=90_000.0)
-    world.fault("hang_after", "create_order", seconds=1.0)
+    world.fault("hang_after", "create_order", seconds=3.0)
     renting = asyncio.ensure_future(call(services, wish(world.free()[0])))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     # What another process does once the time to send, the window and the patience are over.

@@ -107,7 +107,7 @@ async def test_a_create_is_in_progress_though_the_state_can_not_be_read_by_who_f
 ) -> None:
     one, other = await process(), await process(patient(answer=0.7))
     ask = wish(world.free()[0])
-    world.fault("hang_after", "create_order", seconds=1.5)
+    world.fault("hang_after", "create_order", seconds=5.0)
     renting = asyncio.ensure_future(call(one, ask))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     held = await other.guard.hold(ask, caller="tester", can_ask=True, replay=False)
