@@ -12,7 +12,10 @@ import pytest
 
 from tests.machine.runs import run
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals, and a server to fork from")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="signals, and a server to fork from"),
+    pytest.mark.timeout(360),  # it takes a fifth of a minute where nothing else runs, and notices by itself what hangs
+]
 
 _EIGHT = [11, 12, 21, 31, 41, 51, 61, 71]
 SEEDS = [int(os.environ["CLORE_MACHINE_SEED"])] if "CLORE_MACHINE_SEED" in os.environ else _EIGHT
