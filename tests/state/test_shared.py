@@ -138,25 +138,23 @@ async def test_what_is_too_old_for_a_caller_is_asked_for_again(clore: Clore) -> 
 async def test_who_wants_it_younger_does_not_take_what_a_task_beside_it_waits_for(
     clore: Clore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shield, waiting, all_wait = asyncio.shield, list[object](), asyncio.Event()
+    shield, joined = asyncio.shield, asyncio.Queue[object]()
 
     def join(task: asyncio.Future[object]) -> asyncio.Future[object]:
-        waiting.append(task)
-        if len(waiting) == 3:
-            all_wait.set()
+        joined.put_nowait(task)
         return shield(task)
 
     monkeypatch.setattr(asyncio, "shield", join)
-    one, two = clore.process(), clore.process()
     clore.gate.clear()
-    first = asyncio.create_task(values(one))
-    await clore.await_asked(1)
-    clore.ahead = 20.0
-    content, strict = (asyncio.create_task(values(two, max_age_seconds=age)) for age in (60, 10))
-    await asyncio.wait_for(all_wait.wait(), LONG)
+    one, two = clore.process(), clore.process()
+    getting = []
+    for process, age in ((one, 60), (two, 60), (two, 10)):
+        getting.append(asyncio.create_task(values(process, max_age_seconds=age)))
+        await asyncio.wait_for(joined.get(), LONG)
+        await clore.await_asked(1)
+        clore.ahead = 20.0
     clore.gate.set()
-    assert (await first, await content) == (["answer 1"], ["answer 1"])
-    assert await strict == ["answer 2"]
+    assert await asyncio.gather(*getting) == [["answer 1"], ["answer 1"], ["answer 2"]]
 
 
 async def test_a_failure_is_its_own_and_the_next_asks(clore: Clore) -> None:
