@@ -199,8 +199,8 @@ class Market:
             return held
         try:
             while True:
-                joined = self._renewal is not None
-                if self._renewal is None:
+                joined = self._renewal is not None and not self._renewal.done()
+                if self._renewal is None or self._renewal.done():  # to await what is over yields to nobody
                     self._renewal = asyncio.create_task(self._renew(max_age_seconds), name="marketplace fetch")
                     self._renewal.add_done_callback(self._renewed)
                 renewed = await asyncio.shield(self._renewal)
@@ -228,6 +228,7 @@ class Market:
         )
 
     def _renewed(self, task: asyncio.Task[Snapshot]) -> None:
-        self._renewal = None
+        if self._renewal is task:
+            self._renewal = None
         if not task.cancelled() and task.exception() is None:  # reading it keeps asyncio from reporting it unread
             self._held = task.result()

@@ -83,8 +83,9 @@ class Shared(Generic[T]):
         if found is not None:
             return found
         while True:
-            joined, running = self._running is not None, self._running
-            if running is None:
+            running = self._running
+            joined = running is not None and not running.done()
+            if running is None or running.done():  # to await what is over yields to nobody: its callback never came
                 running = self._running = asyncio.ensure_future(self._renew(since))
                 running.add_done_callback(self._over)
             got = await asyncio.shield(running)

@@ -201,6 +201,19 @@ async def test_an_age_is_never_negative() -> None:
     assert snapshot(fetched_at=50).age_seconds(40) == 0
 
 
+async def test_a_fetch_that_is_over_but_too_old_is_not_waited_for_again() -> None:
+    asked = iter([900.0, 1000.0])
+
+    async def fetch(max_age_seconds: float) -> Reading[Rows[ServerRow]]:
+        return asked_at(next(asked), Rows([row(1)]))
+
+    market = Market(fetch, lambda: 1000.0)
+    over = asyncio.ensure_future(market._renew(200))
+    await over
+    market._renewal = over  # as in the instant before its callback has run
+    assert (await asyncio.wait_for(market.snapshot(10), 20)).fetched_at == 1000.0
+
+
 async def test_rows_are_let_go_as_they_are_read() -> None:
     fetched = Rows([row(number) for number in range(5)])
 

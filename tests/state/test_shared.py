@@ -314,3 +314,14 @@ async def test_a_turn_whose_beginning_nobody_knows_is_waited_for_no_longer(clore
     lock.write_bytes(b"garbage")
     assert await values(clore.process(patience_seconds=0.3)) == ["answer 1"]
     turn.end()
+
+
+async def test_a_fetch_that_is_over_but_too_old_is_not_waited_for_again(tmp_path: Path) -> None:
+    clore = Clore(tmp_path)
+    one = clore.process()
+    over = asyncio.ensure_future(one._renew(clore.copies().now().before(60)))
+    await over
+    one.forget()
+    one._running = over  # as in the instant before its callback has run
+    await asyncio.wait_for(one.get(60), LONG)
+    assert clore.asked == 2
