@@ -73,6 +73,8 @@ def _rows(found: Mapping[int, Sequence[Searched]]) -> list[Row]:
 
 
 def _bend(sizes: Sequence[int], costs: Sequence[float]) -> float:
-    """The slope of the last step over the slope of the first: 1 is a straight line."""
+    """The slope of the last step over the slope of the first: 1 is a straight line. What hardly grows at first has no
+    slope but the clock's own steps: there it is held against a cost that grows with the market."""
     steps = [(costs[at + 1] - costs[at]) / (sizes[at + 1] - sizes[at]) for at in (0, len(sizes) - 2)]
-    return max(steps[1], 0.0) / max(steps[0], 1e-12)
+    flat = costs[1] < 1.5 * costs[0]
+    return max(steps[1], 0.0) / (costs[0] / sizes[0] if flat else steps[0])
