@@ -126,7 +126,7 @@ class Shared(Generic[T]):
             finally:
                 if turn is not None:
                     turn.end()
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS * (1 + random.random()))  # noqa: S311
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS * (1 + random.random()))  # noqa: S311 - a pause, no secret
 
     def _too_long(self, turn: Turn, began: float) -> bool:
         now = self._copies.now().monotonic
