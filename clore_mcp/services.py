@@ -7,6 +7,7 @@ import hashlib
 import logging
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -94,12 +95,19 @@ class Services:
         await asyncio.to_thread(self.desk.state.close)
 
 
-def build(settings: Settings, patience: Patience | None = None) -> Services:
-    """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience."""
+def build(
+    settings: Settings,
+    patience: Patience | None = None,
+    *,
+    owner: str = "",
+    wake_watchdog: Callable[[], object] = lambda: None,
+) -> Services:
+    """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience. `owner` begins
+    the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs."""
     key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
     pacer = SharedPacer(
         open_pace(settings.state_dir),
-        hashlib.sha256(f"{settings.api_url}\n{key_digest}".encode()).hexdigest(),
+        settings.key_name,
         Gaps.scaled(settings.request_gap_seconds),
     )
     owner = owner_of(settings.api_url, settings.api_key)
@@ -128,7 +136,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         caps=settings.limits,
         sources=settings.sources,
         mode=settings.approval.value,
-        owner=token_hex(8),
+        owner=owner + token_hex(8),
         host=socket.gethostname(),
         clock=time.time,
         monotonic=time.monotonic,
@@ -137,6 +145,7 @@ def build(settings: Settings, patience: Patience | None = None) -> Services:
         program="clore-mcp --sandbox" if settings.api_key_source == "sandbox" else "clore-mcp",
         acts=not settings.read_only,
         patience=patience or Patience(),
+        wake_watchdog=wake_watchdog,
     )
     appraiser = Appraiser(desk)
     closing = Closing(desk)

@@ -41,6 +41,7 @@ COMMANDS: Final = (
     Command("stop", "freeze all spending and end all orders made here; `stop --lift` allows it again"),
     Command("ledger", "the record of every spending step"),
     Command("settle", "say what became of a rental that nobody could find out about"),
+    Command("watchdog", "end orders when their time is over, with or without an assistant"),
     Command("doctor", "what is right and what isn't, and where to start"),
     Command("sandbox", "the simulated Clore API alone, on loopback", own_world=True),
 )

@@ -25,7 +25,8 @@ from clore_mcp.text import clean
 
 _EVENT_STEPS: Final = (
     "late_order_adopted", "uncertain", "cancel_unverified", "ended", "ended_unseen", "order_seen_again",
-    "price_unknown", "above_ceiling", "lease_over", "lease_ended", "orphaned", "frozen", "lifted",
+    "price_unknown", "above_ceiling", "lease_over", "lease_ended", "still_billing", "key_refused",
+    "orphaned", "frozen", "lifted",
 )  # fmt: skip
 _EVENTS_SHOWN: Final = 10
 _EVENTS_SINCE_SECONDS: Final = 86_400

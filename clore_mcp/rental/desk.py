@@ -20,6 +20,7 @@ from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
+WATCHDOG: Final = "watchdog-"  # how the name of an owner begins that no client closes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,18 @@ class Desk:
     program: str = "clore-mcp"  # what a person types to reach this state
     acts: bool = True  # False in read-only mode: then nothing is cancelled unasked either
     patience: Patience = field(default_factory=Patience)
+    wake_watchdog: Callable[[], object] = lambda: None  # quick, on a worker thread, and never raises
 
     async def enforced_by(self) -> str | None:
         """Who ends leases now, in words for a person; None when nobody does."""
         account = await self.readings.account()
-        host = await self.state.read(lambda tx: _keeper_host(tx, self, account))
-        return None if host is None else f"clore-mcp on {host}, while it runs and the machine is awake"
+        keeper = await self.state.read(lambda tx: _keeper(tx, self, account))
+        if keeper is None:
+            return None
+        host, owner = keeper
+        if owner.startswith(WATCHDOG):
+            return f"the watchdog on {host}, with or without an assistant, while the machine is awake"
+        return f"clore-mcp on {host}, while it runs and the machine is awake"
 
     async def require_unfrozen(self) -> None:
         """Stop here while the person has stopped all spending. Raises SpendingFrozen."""
@@ -83,14 +90,15 @@ class Desk:
 
 def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
     """Whether someone who ends leases was alive a moment ago."""
-    return _keeper_host(tx, desk, account) is not None
+    return _keeper(tx, desk, account) is not None
 
 
-def _keeper_host(tx: Tx, desk: Desk, account: str) -> str | None:
-    """Where someone who ends leases was alive a moment ago. A beat from the future is from before a clock went back:
-    nobody knows how old it is."""
+def _keeper(tx: Tx, desk: Desk, account: str) -> tuple[str, str] | None:
+    """Host and name of someone who ended leases a moment ago, of a watchdog before a server. A beat from the future is
+    from before a clock went back: nobody knows how old it is."""
     now = desk.clock()
-    return ledger.alive(tx, account, since=now - HEARTBEAT_LASTS_SECONDS, until=now + CLOCK_SLACK_SECONDS)
+    since, until = now - HEARTBEAT_LASTS_SECONDS, now + CLOCK_SLACK_SECONDS
+    return ledger.alive(tx, account, first=WATCHDOG, since=since, until=until)
 
 
 async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey
@@ -29,8 +30,18 @@ log = logging.getLogger(__name__)
 _BACK_WITHIN_SECONDS: Final = 86_400.0  # so long an order that vanished without a trace is looked for
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round found: whether anything is left to keep, what stands in the way of Clore's list of orders, and why
+    orders (by id) run on beyond their end."""
+
+    left: bool = True
+    blind: CloreError | None = None
+    overdue: Mapping[int, str] = field(default_factory=dict)
+
+
 class Keeper:
-    """Cancels what has reached its end, beats, and settles what is open."""
+    """Cancels what has reached its end, beats, and settles what is open. `last` is what the last round found."""
 
     def __init__(self, desk: Desk, closing: Closing, settling: Settling, poll_seconds: float = POLL_SECONDS) -> None:
         self._desk = desk
@@ -39,6 +50,8 @@ class Keeper:
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+        self.last = Round()
+        self._blind: CloreError | None = None
         self._leases: list[End] = []  # as last read: what counts while the state can't be
 
     async def start(self) -> None:
@@ -70,19 +83,27 @@ class Keeper:
 
     async def poll(self) -> float:
         """One round; how many seconds until the next. Raises CloreError while nobody knows whose account this is."""
-        account = await self._desk.readings.account()
+        try:
+            account = await self._desk.readings.account()
+        except CloreError as error:
+            self.last = Round(blind=error)
+            raise
         if not await self._anything(account):
+            self.last = Round(left=False)
             await self._try("the heartbeat could not be written", self._beat(account))
             return self._poll_seconds
+        await asyncio.to_thread(self._desk.wake_watchdog)
         current = await self._look()
         sent = await self._end_due(current)
+        overdue = {one.order_id: one.said for one in sent} if current else self._overdue_unseen(sent)
         if current is not None:
             if not any(one.trouble for one in sent):
                 await self._try("the heartbeat could not be written", self._beat(account))
             await self._try("what is open could not be settled", self._settling.settle_open(account, current))
             await self._try("ended orders could not be closed", self._closing.reconcile(account, current, None))
         if sent:
-            await self._try("ended leases could not be told", self._tell_ended(sent))
+            await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
+        self.last = Round(blind=self._blind, overdue=overdue)
         if current is None or any(one.trouble for one in sent):
             return self._poll_seconds / 4
         return await self._until_next(account)
@@ -102,9 +123,11 @@ class Keeper:
             return bool(self._leases)
 
     async def _look(self) -> Orders | None:
+        self._blind = None
         try:
             return await self._desk.readings.look(completed=False)
         except CloreError as error:
+            self._blind = error
             log.warning("leases end without the list of orders: %s", error.message)
             return None
 
@@ -130,12 +153,21 @@ class Keeper:
                 await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))
         return sent
 
-    async def _tell_ended(self, sent: Sequence[Sent]) -> None:
-        """Prove what was cancelled; what is not proven gone is tried again in the next round."""
-        gone = {one["order_id"] for one in await self._closing.prove(sent) if one["status"] == "cancelled"}
+    def _overdue_unseen(self, sent: Sequence[Sent]) -> dict[int, str]:
+        """Why orders run on while Clore's list can't be read."""
+        api_now = self._desk.readings.api_now()
+        over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
+        why = "" if self._blind is None else self._blind.message
+        return {lease.order_id: why for lease in over} | {one.order_id: one.said for one in sent}
+
+    async def _tell_ended(self, sent: Sequence[Sent], overdue: dict[int, str]) -> None:
+        """Prove what was cancelled; what is not proven gone stays overdue, and is tried again in the next round."""
+        for one in await self._closing.prove(sent):
+            if one["status"] == "cancelled":
+                overdue.pop(one["order_id"], None)
         for lease in self._leases:
-            if lease.order_id in gone:
-                await self._tell(lease, "lease_ended")
+            if lease.order_id in {one.order_id for one in sent}:
+                await self._tell(lease, "still_billing" if lease.order_id in overdue else "lease_ended")
 
     async def _tell(self, lease: End, step: str) -> None:
         """Leave an event for get_account, once for each end: the ledger's own row says that it was left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -91,6 +92,12 @@ class Settings:
             sources=MappingProxyType(sources),
             notes=tuple(reader.notes),
         )
+
+    @property
+    def key_name(self) -> str:
+        """What the key at this API is known by where processes share something; never the key."""
+        digest = hashlib.sha256((self.api_key or "").encode()).hexdigest()
+        return hashlib.sha256(f"{self.api_url}\n{digest}".encode()).hexdigest()
 
     def with_sandbox(self, api_url: str, api_key: str, *, gap_seconds: float) -> Settings:
         """A copy for `--sandbox`: another URL and key, a state of its own, everything else as it was set."""

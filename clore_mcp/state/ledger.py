@@ -71,10 +71,12 @@ def rest(tx: Tx, account: str, owner: str) -> None:
     tx.run("DELETE FROM heartbeats WHERE account = ? AND owner = ?", account, owner)
 
 
-def alive(tx: Tx, account: str, *, since: float, until: float) -> str | None:
-    """The host of someone whose last beat lies between the two instants, or None."""
+def alive(tx: Tx, account: str, *, first: str, since: float, until: float) -> tuple[str, str] | None:
+    """Host and owner of someone whose last beat lies between the two instants, or None. An owner whose name begins
+    with `first` goes before the others."""
     row = tx.one(
-        "SELECT host FROM heartbeats WHERE account = ? AND at BETWEEN ? AND ? ORDER BY at DESC LIMIT 1",
-        account, since, until,
+        "SELECT host, owner FROM heartbeats WHERE account = ? AND at BETWEEN ? AND ?"
+        " ORDER BY substr(owner, 1, ?) = ? DESC, at DESC LIMIT 1",
+        account, since, until, len(first), first,
     )  # fmt: skip
-    return None if row is None else str(row["host"])
+    return None if row is None else (str(row["host"]), str(row["owner"]))

@@ -240,21 +240,33 @@ def test_a_second_row_where_one_is_allowed_is_a_duplicate(state: Database) -> No
         state.write_now(lambda tx: quotes.add(tx, quote()))
 
 
+def alive(tx: Tx, account: str, since: float, until: float) -> str | None:
+    found = ledger.alive(tx, account, first="watchdog-", since=since, until=until)
+    return None if found is None else " ".join(found)
+
+
 def test_a_heartbeat_counts_while_it_is_young_and_can_be_taken_back(state: Database) -> None:
     state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "me", "desk", 100.0))
     state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "me", "desk", 110.0))
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=105.0, until=112.0)) == "desk"
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=111.0, until=112.0)) is None
-    assert state.read_now(lambda tx: ledger.alive(tx, "other", since=0.0, until=112.0)) is None
+    assert state.read_now(lambda tx: alive(tx, ACCOUNT, since=105.0, until=112.0)) == "desk me"
+    assert state.read_now(lambda tx: alive(tx, ACCOUNT, since=111.0, until=112.0)) is None
+    assert state.read_now(lambda tx: alive(tx, "other", since=0.0, until=112.0)) is None
     state.write_now(lambda tx: ledger.rest(tx, ACCOUNT, "me"))
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=0.0, until=112.0)) is None
+    assert state.read_now(lambda tx: alive(tx, ACCOUNT, since=0.0, until=112.0)) is None
 
 
 def test_a_heartbeat_from_the_future_does_not_count(state: Database) -> None:
     state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "dead", "desk", 4000.0))
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=0.0, until=400.0)) is None
+    assert state.read_now(lambda tx: alive(tx, ACCOUNT, since=0.0, until=400.0)) is None
     state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "me", "other desk", 395.0))
-    assert state.read_now(lambda tx: ledger.alive(tx, ACCOUNT, since=0.0, until=400.0)) == "other desk"
+    assert state.read_now(lambda tx: alive(tx, ACCOUNT, since=0.0, until=400.0)) == "other desk me"
+
+
+def test_a_watchdog_goes_before_a_server_that_beat_later(state: Database) -> None:
+    state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "watchdog-1", "desk", 100.0))
+    state.write_now(lambda tx: ledger.beat(tx, ACCOUNT, "me", "desk", 110.0))
+    assert state.read_now(lambda tx: alive(tx, ACCOUNT, since=95.0, until=112.0)) == "desk watchdog-1"
+    assert state.read_now(lambda tx: alive(tx, ACCOUNT, since=105.0, until=112.0)) == "desk me"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows deletes no open file")

@@ -1,0 +1,199 @@
+"""The watchdog as a process: ends what is over, one for a state, loud when it can't, and gone when it is not needed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from clore_mcp.sandbox.journal import digest
+from tests.cli.conftest import PATIENCE, Desk
+
+ALIVE = "SELECT owner FROM heartbeats"
+HOURS_2 = 7_200
+
+
+def until(happened: Callable[[], Any], what: str) -> None:
+    give_up_at = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < give_up_at, f"not within {PATIENCE:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+class Kennel:
+    """Watchdogs of one desk, each with a file for what it says."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.all: list[tuple[subprocess.Popen[bytes], Path]] = []
+
+    def start(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
+        said = self.desk.folder / f"said-{len(self.all)}"
+        command = [sys.executable, "-W", "error", "-m", "clore_mcp", "watchdog", *words]
+        with said.open("wb") as out:
+            process = subprocess.Popen(command, env=self.desk.env | env, stdout=out, stderr=out)
+        self.all.append((process, said))
+        return process
+
+    def said(self, process: subprocess.Popen[bytes]) -> str:
+        return next(said for one, said in self.all if one is process).read_text(encoding="utf-8")
+
+    def hears(self, process: subprocess.Popen[bytes], text: str) -> None:
+        until(lambda: text in self.said(process), f"{text!r} in {self.said(process)!r}")
+
+    def end(self) -> None:
+        for process, said in self.all:
+            process.kill()
+            process.wait(PATIENCE)
+            assert "Traceback" not in said.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def kennel(desk: Desk) -> Iterator[Kennel]:
+    made = Kennel(desk)
+    try:
+        yield made
+    finally:
+        made.end()
+        desk.calm()
+
+
+def requests(desk: Desk, endpoint: str) -> int:
+    with httpx.Client(trust_env=False) as http:
+        rows = http.get(f"{desk.running.control_url}/requests", timeout=60).json()["requests"]
+    return sum(row["endpoint"] == endpoint and row["key"] == digest(desk.key) for row in rows)
+
+
+def active(desk: Desk, order_id: int) -> bool:
+    with httpx.Client(trust_env=False) as http:
+        rows = http.get(f"{desk.running.control_url}/state", timeout=60).json()["orders"]
+    return any(row["id"] == order_id and row["ended_at"] is None for row in rows)
+
+
+def test_it_ends_an_order_whose_time_is_over_and_then_itself(desk: Desk, kennel: Kennel) -> None:
+    order_id = desk.rent()
+    watchdog = kennel.start("--detached")
+    kennel.hears(watchdog, "Ending orders")
+    assert active(desk, order_id)
+    desk.control("/clock", {"advance": HOURS_2})
+    until(lambda: not active(desk, order_id), "the order ends")
+    assert watchdog.wait(PATIENCE) == 0, "nothing is left to end"
+    assert "Nothing is left to end." in kennel.said(watchdog)
+    assert "lease_ended" in desk.ledger()
+    assert desk.rows(ALIVE) == [], "its heartbeat is taken back"
+
+
+def test_who_ends_orders_is_said_truly(desk: Desk, kennel: Kennel) -> None:
+    desk.rent()
+    watchdog = kennel.start()
+    until(lambda: desk.rows(ALIVE), "a heartbeat")
+    assert "alive: the watchdog on " in desk.run("doctor").out
+    watchdog.kill()
+    watchdog.wait(PATIENCE)
+    desk.write(lambda tx: tx.run("UPDATE heartbeats SET at = at - 200"))  # three polls later
+    assert "watchdog  absent, and 1 running orders have an end" in " ".join(desk.run("doctor").out.split("   "))
+
+
+def test_one_works_and_the_next_takes_over_when_it_is_killed(desk: Desk, kennel: Kennel) -> None:
+    order_id = desk.rent()
+    first = kennel.start()
+    kennel.hears(first, "Ending orders")
+    second = kennel.start()
+    kennel.hears(second, "waiting for its end")
+    started = kennel.start("--detached")
+    assert (started.wait(PATIENCE), kennel.said(started)) == (0, ""), "one that a server starts does not wait"
+    until(lambda: len(desk.rows(ALIVE)) == 1, "one heartbeat")
+    first.kill()
+    kennel.hears(second, "Ending orders")
+    desk.control("/clock", {"advance": HOURS_2})
+    until(lambda: not active(desk, order_id), "the order ends")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a word")
+def test_a_signal_ends_it_and_its_heartbeat(desk: Desk, kennel: Kennel) -> None:
+    desk.rent()
+    watchdog = kennel.start()
+    until(lambda: desk.rows(ALIVE), "a heartbeat")
+    watchdog.send_signal(signal.SIGTERM)
+    assert watchdog.wait(PATIENCE) == 0
+    assert desk.rows(ALIVE) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
+def test_it_ends_with_its_state(desk: Desk, kennel: Kennel) -> None:
+    desk.rent()
+    watchdog = kennel.start()
+    kennel.hears(watchdog, "Ending orders")
+    until(lambda: desk.rows(ALIVE), "a heartbeat")
+    waiting = kennel.start()
+    kennel.hears(waiting, "waiting for its end")
+    shutil.rmtree(desk.state)
+    assert watchdog.wait(PATIENCE) == 1
+    assert "was deleted" in kennel.said(watchdog)
+    assert waiting.wait(PATIENCE) == 1
+
+
+def test_a_service_begins_the_state_and_stays_though_nothing_is_there(desk: Desk, kennel: Kennel) -> None:
+    watchdog = kennel.start()
+    until(lambda: desk.state.exists() and desk.rows(ALIVE), "a heartbeat, so that the limits count it")
+    assert watchdog.poll() is None
+    assert requests(desk, "wallets") > 0
+    assert requests(desk, "my_orders") == 0, "an idle one asks Clore for nothing"
+    begun = desk.folder / "other"
+    unneeded = kennel.start("--detached", CLORE_STATE_DIR=str(begun))
+    assert (unneeded.wait(PATIENCE), begun.exists()) == (0, False)
+
+
+def test_once_is_one_round_and_its_exit_code_says_whether_all_is_well(desk: Desk) -> None:
+    assert desk.run("watchdog", "--once").code == 0
+    order_id = desk.rent()
+    assert desk.run("watchdog", "--once").code == 0
+    assert active(desk, order_id)
+    desk.control("/clock", {"advance": HOURS_2})
+    done = desk.run("watchdog", "--once")
+    assert (done.code, done.err) == (0, "")
+    assert not active(desk, order_id)
+    assert desk.rows(ALIVE) == [], "nobody stays behind"
+
+
+def test_a_refused_key_is_an_alarm(desk: Desk) -> None:
+    order_id = desk.rent()
+    desk.control("/clock", {"advance": HOURS_2})
+    done = desk.run("watchdog", "--once", CLORE_API_KEY="not-a-key-of-anybody-0000")
+    assert done.code == 1
+    assert "Clore refuses the API key" in done.err
+    assert "Make a new key on clore.ai" in done.err
+    assert "key_refused" in desk.ledger()
+    assert desk.run("watchdog", "--once", CLORE_API_KEY="not-a-key-of-anybody-0000").code == 1
+    assert desk.ledger().count("key_refused") == 1
+    assert active(desk, order_id)
+    missing = desk.run("watchdog", CLORE_API_KEY="")
+    assert (missing.code, "set CLORE_API_KEY" in missing.err) == (1, True)
+
+
+def test_a_cancel_that_does_nothing_is_shouted_about_and_tried_again(desk: Desk, kennel: Kennel) -> None:
+    order_id = desk.rent()
+    desk.control("/faults", {"kind": "cancel_ignored", "endpoint": "cancel_order", "times": 500})
+    desk.control("/clock", {"advance": HOURS_2})
+    watchdog = kennel.start()
+    kennel.hears(watchdog, f"Order {order_id} is over and STILL BILLING")  # after the 25 s that a proof may take
+    assert requests(desk, "cancel_order") > 1
+    assert "still_billing" in desk.ledger()
+    desk.calm()
+    until(lambda: not active(desk, order_id), "the order ends")
+    until(lambda: "lease_ended" in desk.ledger(), "and it is told")
+
+
+def test_read_only_ends_nothing(desk: Desk) -> None:
+    order_id = desk.rent()
+    desk.control("/clock", {"advance": HOURS_2})
+    assert desk.run("watchdog", "--once", CLORE_READ_ONLY="1").code == 1
+    assert active(desk, order_id)
