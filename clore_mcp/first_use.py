@@ -20,8 +20,9 @@ _RESUME_AFTER_SECONDS: Final = 3.0
 class FirstUse:
     """What a running server holds instead of its services, until it is asked for them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, starts_watchdog: bool = False) -> None:
         self._settings = settings
+        self._starts_watchdog = starts_watchdog
         self._services: Services | None = None
 
     def services(self) -> Services:
@@ -29,7 +30,12 @@ class FirstUse:
         if self._services is None:
             from clore_mcp.services import build
 
-            self._services = build(self._settings)
+            if self._starts_watchdog:
+                from clore_mcp.detaching import starter
+
+                self._services = build(self._settings, wake_watchdog=starter(self._settings))
+            else:
+                self._services = build(self._settings)
         return self._services
 
     async def resume_leases(self) -> None:

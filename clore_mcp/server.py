@@ -31,17 +31,20 @@ create_order, extend_order and raising a bid."""
 _LISTS_KEEP_MS: Final = 300_000
 
 
-def create_server(settings: Settings, at_end: Callable[[], None] = lambda: None) -> MCPServer[FirstUse]:
+def create_server(
+    settings: Settings, at_end: Callable[[], None] = lambda: None, *, starts_watchdog: bool = False
+) -> MCPServer[FirstUse]:
     """The server for these settings; nothing is opened before the first call that needs it.
 
-    `at_end` runs when everything of ours is closed and the SDK may still be waiting for its reader thread.
+    `at_end` runs when everything of ours is closed and the SDK may still be waiting for its reader thread. With
+    `starts_watchdog` an order gets a process of its own that ends it, which outlives this one.
     """
 
     running: list[FirstUse] = []  # resources and completion get no Context; whichever is last serves them
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[FirstUse]) -> AsyncIterator[FirstUse]:
-        uses = FirstUse(settings)
+        uses = FirstUse(settings, starts_watchdog=starts_watchdog)
         running.append(uses)
         resuming = asyncio.ensure_future(uses.resume_leases())
         try:

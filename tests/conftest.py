@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from clore_mcp.detaching import LOG_NAME
 from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
 from clore_mcp.settings import Settings
 
@@ -32,6 +35,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first: where several processes share the work, none ends with a long one of its own."""
     ranks = {prefix: rank for rank, prefix in enumerate(_LONGEST)}
     items.sort(key=lambda item: next((rank for prefix, rank in ranks.items() if item.nodeid.startswith(prefix)), 9))
+
+
+@pytest.fixture(autouse=True)
+def no_watchdog_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A server that rents starts a watchdog, which outlives it and ends with its state: that goes after the test."""
+    folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    for log in list(folder.rglob(LOG_NAME)) if folder is not None else ():
+        shutil.rmtree(log.parent, ignore_errors=True)
+
+
+def watchdogs_started(state: Path) -> list[int]:
+    """The processes of the watchdogs that servers have started for the state in that folder."""
+    log = state / LOG_NAME
+    return [int(found) for found in re.findall(r"as process (\d+)", log.read_text("utf-8"))] if log.exists() else []
 
 
 @pytest.fixture

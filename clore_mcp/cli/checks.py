@@ -246,10 +246,10 @@ async def watchdog(services: Services, account: str) -> Finding:
         left = min(lease.ends_api_at for lease in bound) - services.desk.readings.api_now()
         when = f"the first is due in {span(left)}" if left > 0 else "the first is overdue"
         return fault("watchdog", f"absent, and {len(bound)} running orders have an end; {when}.",
-                     "Open your assistant, or `clore-mcp cancel --all`.")  # fmt: skip
+                     "Run `clore-mcp watchdog`, or `clore-mcp cancel --all`.")  # fmt: skip
     if services.settings.watchdog is Watchdog.OFF:
         return note("watchdog", "absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel")
-    return Finding("watchdog", "absent; nothing needs it now, and it starts by itself")
+    return Finding("watchdog", "absent; nothing needs it now, and it starts with the first order")
 
 
 def ssh_key(wanted: Settings, home: Path) -> Finding:

@@ -102,7 +102,7 @@ def warn(seen: Seen, prefix: str) -> None:
             loud(f"A rental of server {one['server_id']} is on its way since {one['since']}; look again in a minute.")
     leased = [view for view in seen.views if "ends_at" in view]
     if seen.enforced_by is None and any(view["order_id"] not in seen.told_only for view in leased):
-        loud("Nobody ends these orders now: no clore-mcp server runs here. Keep an assistant open, or cancel in time.")
+        loud("Nobody ends these orders now: no clore-mcp runs here. Run `clore-mcp watchdog`, or cancel in time.")
 
 
 def settle_line(server_id: int, intent_id: str, prefix: str) -> str:

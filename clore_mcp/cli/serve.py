@@ -72,7 +72,7 @@ async def _serve(settings: Settings) -> None:
             os._exit(0)
 
     with _without_rich():
-        server = create_server(settings, leave)
+        server = create_server(settings, leave, starts_watchdog=True)
     # All this lives as long as we do: no collection walks it again (0.2 s while a market is read), nor does the end.
     gc.freeze()
     gc.enable()

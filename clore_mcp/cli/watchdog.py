@@ -19,6 +19,7 @@ from typing import Any, Final
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import require_spending, settings_with_api
 from clore_mcp.cli.screen import loud, say
+from clore_mcp.detaching import lock_of
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.rental.desk import WATCHDOG
 from clore_mcp.rental.leases import Keeper, Round
@@ -53,11 +54,6 @@ def run(arguments: argparse.Namespace) -> int:
     prefix = command_prefix(arguments)
     work = _once(wanted, prefix) if arguments.once else _stay(wanted, prefix, detached=arguments.detached)
     return asyncio.run(_until_told(work))
-
-
-def lock_of(wanted: Settings) -> FileLock:
-    """What the one watchdog of this state and key holds while it lives."""
-    return FileLock(wanted.state_dir / f"watchdog-{wanted.key_name[:16]}.lock")
 
 
 async def _until_told(work: Coroutine[Any, Any, int]) -> int:

@@ -102,6 +102,7 @@ class Creating:
         key = await self._ssh_line(ask)  # what can fail without Clore fails before the yes is used
         if fingerprint(key) != quote.terms.get("ssh_key"):
             return await self._end(quote, Stopped(outcome=_OTHER_KEY), attempts)
+        await anyio.to_thread.run_sync(self._desk.wake_watchdog)  # before the send: killed after it, we end nothing
         for candidate in terms.candidates:
             made = {"jupyter_token": secret_token()} if ask.jupyter else {}
             errand = Errand(quote, ask, terms, candidate, from_state, by, made)
@@ -211,6 +212,7 @@ class Creating:
         desk.readings.changed()
         try:
             await desk.state.write(write)
+            await anyio.to_thread.run_sync(desk.wake_watchdog)  # one that was about to end may have missed this order
             return Stopped(outcome=await self._settling.settle(intent, quote, earlier=tuple(attempts)))
         except StateUnavailable:
             return self._unrecorded(intent, attempts)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+import anyio.to_thread
+
 from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.money import ZERO, dollars
 from clore_mcp.rental import disclosure, outcomes
@@ -131,6 +133,7 @@ class Extending:
         except _Stays as stays:
             outcome = refused(ask.order_id, stays.reason, stays.why, stays.latest)
             return await settle_quote(desk, quote, outcome) if stays.final else outcome
+        await anyio.to_thread.run_sync(desk.wake_watchdog)
         return outcome or outcomes.in_progress(quote.id)
 
     def _move(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -14,8 +16,10 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from clore_mcp.detaching import LOG_NAME, starter
 from clore_mcp.sandbox.journal import digest
 from tests.cli.conftest import PATIENCE, Desk
+from tests.conftest import settings_for, watchdogs_started
 
 ALIVE = "SELECT owner FROM heartbeats"
 HOURS_2 = 7_200
@@ -190,6 +194,111 @@ def test_a_cancel_that_does_nothing_is_shouted_about_and_tried_again(desk: Desk,
     desk.calm()
     until(lambda: not active(desk, order_id), "the order ends")
     until(lambda: "lease_ended" in desk.ledger(), "and it is told")
+
+
+class Server:
+    """The real server on pipes, where limits alone decide."""
+
+    def __init__(self, desk: Desk, **env: str) -> None:
+        self.desk = desk
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "clore_mcp"],
+            env=desk.env | {"CLORE_APPROVAL": "limits"} | env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tester", "version": "1"}}
+        self.ask("initialize", about)
+        self._say({"method": "notifications/initialized"})
+
+    def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        self._say({"id": 1, "method": method, "params": params})
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            told: dict[str, Any] = json.loads(line)
+            if "id" in told:
+                return told
+        raise AssertionError("the server has ended")
+
+    def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+        told = self.ask("tools/call", {"name": tool, "arguments": arguments})
+        answer: dict[str, Any] = json.loads(told["result"]["content"][0]["text"])
+        return answer
+
+    def rent(self) -> int:
+        made = self.call("create_order", **self.desk.ask().model_dump(exclude_defaults=True, mode="json"))
+        assert made["status"] == "created", made
+        return int(made["order_id"])
+
+    def kill(self) -> None:
+        with self.process:
+            self.process.kill()
+
+    def _say(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        self.process.stdin.flush()
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # killed and not yet collected by whoever is its parent now: ended all the same
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill(pid, 0) ends a process there")
+def test_an_order_ends_though_its_server_was_killed(desk: Desk) -> None:
+    server = Server(desk)
+    try:
+        server.call("list_orders")
+        assert not (desk.state / LOG_NAME).exists(), "looking starts none"
+        order_id = server.rent()
+        until(lambda: watchdogs_started(desk.state), "a watchdog of its own")
+        until(lambda: any(row["owner"].startswith("watchdog-") for row in desk.rows(ALIVE)), "it beats")
+        found = server.call("get_account")
+    finally:
+        server.kill()
+    assert found["watchdog"] == "alive"
+    (pid,) = watchdogs_started(desk.state)
+    assert (desk.state / LOG_NAME).stat().st_mode & 0o077 == 0
+    ps = ["ps", "-ww", "-o", "args=", "-p", str(pid)]
+    command = subprocess.run(ps, capture_output=True, text=True, timeout=60).stdout
+    assert "watchdog --detached" in command
+    assert desk.key not in command
+    assert active(desk, order_id)
+    desk.control("/clock", {"advance": HOURS_2})
+    until(lambda: not active(desk, order_id), "the watchdog ends it")
+    until(lambda: not lives(pid), "and then itself")
+    assert desk.key not in (desk.state / LOG_NAME).read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.kill(pid, 0) ends a process there")
+def test_it_is_started_by_a_server_that_finds_orders_and_ends_with_the_state(desk: Desk) -> None:
+    desk.rent()
+    server = Server(desk)
+    try:
+        server.call("list_orders")
+        until(lambda: watchdogs_started(desk.state), "a watchdog for an order of an earlier run")
+        (pid,) = watchdogs_started(desk.state)
+        assert lives(pid)
+    finally:
+        server.kill()
+    shutil.rmtree(desk.state)
+    until(lambda: not lives(pid), "it ends with its state")
+
+
+@pytest.mark.parametrize("env", [{"CLORE_WATCHDOG": "off"}, {"CLORE_READ_ONLY": "1"}], ids=["off", "read-only"])
+def test_none_is_started_where_the_operator_says_no(desk: Desk, env: dict[str, str]) -> None:
+    wanted = settings_for(desk.env | env, desk.folder)
+    desk.rent()
+    starter(wanted)()
+    assert not (desk.state / LOG_NAME).exists()
+    inside = settings_for(desk.env, desk.folder).with_sandbox(desk.running.url, desk.key, gap_seconds=0.1)
+    starter(inside)()
+    assert not list(desk.folder.rglob(LOG_NAME)), "a market inside a process ends with it"
 
 
 def test_read_only_ends_nothing(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import httpx2
 import pytest
 
 from clore_mcp.sandbox import Running
-from tests.conftest import environment
+from tests.conftest import environment, watchdogs_started
 from tests.story.people import IMAGE, Person, assistant
 
 HELLO = {
@@ -98,6 +99,11 @@ async def test_a_new_server_ends_the_lease_of_an_earlier_one_without_being_asked
         found = await us.call("search_servers", gpu="3060")
         made = await us.call("create_order", server_id=found["servers"][0]["server_id"], image=IMAGE, hours=1)
         assert made["status"] == "created"
+    for _ in range(PATIENCE_SECONDS * 4):
+        if watchdogs := watchdogs_started(tmp_path / "state"):
+            break
+        await anyio.sleep(0.25)
+    os.kill(watchdogs[0], signal.SIGTERM)
     httpx2.post(f"{market.control_url}/clock", json={"advance": 4000}).raise_for_status()
     process = started(environment(market, tmp_path))
     try:
