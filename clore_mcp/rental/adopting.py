@@ -18,7 +18,7 @@ from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.closing import Closing
-from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.desk import Desk, enforcer
 from clore_mcp.rental.exposure import above, names_coin
 from clore_mcp.rental.standing import running_on
 from clore_mcp.rental.terms import Candidate, Terms
@@ -181,6 +181,8 @@ class Adopting:
             if not self._desk.acts:
                 outcome["next"] = f"{why.said} {_LEFT_RUNNING}"
         else:
+            # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.
+            terms = replace(terms, enforced_by=enforcer(tx, self._desk, lease.account))
             outcome = outcomes.created(lease, candidate, terms, attempts)
             if not _says_price(row):
                 outcome["next"] = f"{_PRICE_UNKNOWN} {outcome['next']}"

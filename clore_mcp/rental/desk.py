@@ -61,13 +61,7 @@ class Desk:
     async def enforced_by(self) -> str | None:
         """Who ends leases now, in words for a person; None when nobody does."""
         account = await self.readings.account()
-        keeper = await self.state.read(lambda tx: _keeper(tx, self, account))
-        if keeper is None:
-            return None
-        host, owner = keeper
-        if owner.startswith(WATCHDOG):
-            return f"the watchdog on {host}, with or without an assistant, while the machine is awake"
-        return f"clore-mcp on {host}, while it runs and the machine is awake"
+        return await self.state.read(lambda tx: enforcer(tx, self, account))
 
     async def require_unfrozen(self) -> None:
         """Stop here while the person has stopped all spending. Raises SpendingFrozen."""
@@ -88,17 +82,23 @@ class Desk:
         ledger.write(tx, Entry(at=self.clock(), account=account, step=step, caller=caller, data=what, **ids))
 
 
-def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
-    """Whether someone who ends leases was alive a moment ago."""
-    return _keeper(tx, desk, account) is not None
-
-
-def _keeper(tx: Tx, desk: Desk, account: str) -> tuple[str, str] | None:
-    """Host and name of someone who ended leases a moment ago, of a watchdog before a server. A beat from the future is
-    from before a clock went back: nobody knows how old it is."""
+def enforcer(tx: Tx, desk: Desk, account: str) -> str | None:
+    """Who ends leases now, inside a transaction; a watchdog goes before a server. A beat from the future is from before
+    a clock went back: nobody knows how old it is."""
     now = desk.clock()
     since, until = now - HEARTBEAT_LASTS_SECONDS, now + CLOCK_SLACK_SECONDS
-    return ledger.alive(tx, account, first=WATCHDOG, since=since, until=until)
+    alive = ledger.alive(tx, account, first=WATCHDOG, since=since, until=until)
+    if alive is None:
+        return None
+    host, owner = alive
+    if owner.startswith(WATCHDOG):
+        return f"the watchdog on {host}, with or without an assistant, while the machine is awake"
+    return f"clore-mcp on {host}, while it runs and the machine is awake"
+
+
+def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
+    """Whether someone who ends leases was alive a moment ago."""
+    return enforcer(tx, desk, account) is not None
 
 
 async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -225,10 +225,10 @@ class Server:
         answer: dict[str, Any] = json.loads(told["result"]["content"][0]["text"])
         return answer
 
-    def rent(self) -> int:
-        made = self.call("create_order", **self.desk.ask().model_dump(exclude_defaults=True, mode="json"))
+    def rent(self, place: int = 0) -> dict[str, Any]:
+        made = self.call("create_order", **self.desk.ask(place).model_dump(exclude_defaults=True, mode="json"))
         assert made["status"] == "created", made
-        return int(made["order_id"])
+        return made
 
     def kill(self) -> None:
         with self.process:
@@ -255,10 +255,11 @@ def test_an_order_ends_though_its_server_was_killed(desk: Desk) -> None:
     try:
         server.call("list_orders")
         assert not (desk.state / LOG_NAME).exists(), "looking starts none"
-        order_id = server.rent()
+        order_id = int(server.rent()["order_id"])
         until(lambda: watchdogs_started(desk.state), "a watchdog of its own")
         until(lambda: any(row["owner"].startswith("watchdog-") for row in desk.rows(ALIVE)), "it beats")
         found = server.call("get_account")
+        assert server.rent(place=1)["enforced_by"].startswith("the watchdog on ")
     finally:
         server.kill()
     assert found["watchdog"] == "alive"
