@@ -92,9 +92,9 @@ class Keeper:
             self.last = Round(left=False)
             await self._try("the heartbeat could not be written", self._beat(account))
             return self._poll_seconds
-        await asyncio.to_thread(self._desk.wake_watchdog)
         current = await self._look()
         sent = await self._end_due(current)
+        await asyncio.to_thread(self._desk.wake_watchdog)
         overdue = {one.order_id: one.said for one in sent} if current else self._overdue_unseen(sent)
         if current is not None:
             if not any(one.trouble for one in sent):
