@@ -18,20 +18,20 @@ from typing import Any, Final
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Settings, Watchdog
-from clore_mcp.state.locks import FileLock
+from clore_mcp.state.place import Place
 
 log = logging.getLogger(__name__)
 
 LOG_NAME: Final = "watchdog.log"
 _LOG_BYTES: Final = 200_000  # more is begun anew with the next start
-_AGAIN_SECONDS: Final = 30.0  # so long a started one may take until it holds its lock
+_AGAIN_SECONDS: Final = 30.0  # so long a started one may take until it holds its place
 # Run by -c: with -m, a project's folder could bring modules of its own. -P keeps the working folder out of the path.
 _PROGRAM: Final = "import sys; sys.path.append(sys.argv.pop(1)); from clore_mcp.cli.main import main; sys.exit(main())"
 
 
-def lock_of(wanted: Settings) -> FileLock:
+def place_of(wanted: Settings) -> Place:
     """What the one watchdog of this state and key holds while it lives."""
-    return FileLock(wanted.state_dir / f"watchdog-{wanted.key_name[:16]}.lock")
+    return Place(wanted.state_dir / f"watchdog-{wanted.key_name[:16]}.lock")
 
 
 def starter(wanted: Settings) -> Callable[[], None]:
@@ -57,11 +57,11 @@ class _Starter:
             self._child.poll()  # one that has ended is no zombie any more
         if now - self._started_at < _AGAIN_SECONDS:
             return
-        lock = lock_of(self._wanted)
+        place = place_of(self._wanted)
         try:
-            if not lock.take():
+            if not place.take():
                 return
-            lock.release()
+            place.release()
             self._started_at = now
             self._child = _spawn(self._wanted.state_dir)
         except (OSError, StateUnavailable) as error:
@@ -69,7 +69,7 @@ class _Starter:
 
 
 def _spawn(state_dir: Path) -> subprocess.Popen[Any]:
-    """The process. Should another be faster, it finds the lock taken and ends."""
+    """The process. Should another be faster, it finds the place taken and ends."""
     root = str(Path(__file__).resolve().parents[1])
     command = [sys.executable, "-P", "-c", _PROGRAM, root, "watchdog", "--detached"]
     path = state_dir / LOG_NAME

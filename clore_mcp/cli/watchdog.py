@@ -19,7 +19,7 @@ from typing import Any, Final
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import require_spending, settings_with_api
 from clore_mcp.cli.screen import loud, say
-from clore_mcp.detaching import lock_of
+from clore_mcp.detaching import place_of
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.rental.desk import WATCHDOG
 from clore_mcp.rental.leases import Keeper, Round
@@ -29,7 +29,7 @@ from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings
 from clore_mcp.state import ledger
 from clore_mcp.state.database import Tx
 from clore_mcp.state.ledger import EVERY_ACCOUNT
-from clore_mcp.state.locks import FileLock
+from clore_mcp.state.place import Place
 
 _TICK_SECONDS: Final = 1.0  # how soon a lost state, a signal or a free turn is noticed
 _IDLE_ROUNDS: Final = 3  # a yes given just now may take 90 s to become a reservation: so long a started one stays
@@ -86,28 +86,28 @@ async def _once(wanted: Settings, prefix: str) -> int:
 
 async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
     services = build(wanted, owner=WATCHDOG)
-    state, lock = services.desk.state, lock_of(wanted)
+    state, place = services.desk.state, place_of(wanted)
     try:
         if not detached:  # a service begins the state: its heartbeat counts before the first order
             await state.write(lambda tx: None)
         elif not state.exists:
             return 0
-        if not lock.take():
+        if not place.take():
             if detached:
                 return 0
             _say_now("Another watchdog works for this state and key; waiting for its end.")
-            while not lock.take():
+            while not place.take():
                 await asyncio.sleep(_TICK_SECONDS)
                 if not state.exists:
                     return _gone(wanted)
         _say_now(f"Ending orders when their time is over, as process {os.getpid()}.")
-        return await _rounds(services, lock, prefix, detached=detached)
+        return await _rounds(services, place, prefix, detached=detached)
     finally:
         await services.aclose()
-        lock.release()
+        place.release()
 
 
-async def _rounds(services: Services, lock: FileLock, prefix: str, *, detached: bool) -> int:
+async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:
     """One after the other. A started one ends when nothing was left for some rounds."""
     watch, idle, refused_since = _Watch(services, prefix), 0, None
     try:
@@ -115,7 +115,7 @@ async def _rounds(services: Services, lock: FileLock, prefix: str, *, detached: 
             pause_until = time.monotonic() + await watch.round()
             idle = 0 if watch.found.left else idle + 1
             refused_since = (refused_since or time.monotonic()) if watch.refused else None
-            if detached and idle >= _IDLE_ROUNDS and not await _wanted_still(watch, lock):
+            if detached and idle >= _IDLE_ROUNDS and not await _wanted_still(watch, place):
                 say("Nothing is left to end.")
                 return 0
             if detached and refused_since is not None and time.monotonic() - refused_since > _REFUSED_SECONDS:
@@ -123,18 +123,18 @@ async def _rounds(services: Services, lock: FileLock, prefix: str, *, detached: 
                 return 1
             while time.monotonic() < pause_until:
                 await asyncio.sleep(_TICK_SECONDS)
-                if not (lock.stands and services.desk.state.exists):
+                if not (place.stands and services.desk.state.exists):
                     return _gone(services.settings)
     finally:
-        if lock.stands and services.desk.state.exists:
+        if place.stands and services.desk.state.exists:
             await watch.rest()
 
 
-async def _wanted_still(watch: _Watch, lock: FileLock) -> bool:
+async def _wanted_still(watch: _Watch, place: Place) -> bool:
     """A look after the turn was given back: whoever makes an order now either finds the turn free or is found here."""
-    lock.release()
+    place.release()
     await watch.round()
-    if watch.found.left and lock.take():
+    if watch.found.left and place.take():
         return True
     await watch.rest()
     return False

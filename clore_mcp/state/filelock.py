@@ -44,6 +44,15 @@ class Turn:
         self.mine = descriptor is not None
         self.since = since
 
+    def stands(self, path: Path) -> bool:
+        """Whether it is ours, and `path` still leads to the file that it is held on."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(path.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
     def end(self) -> None:
         """Give it back; a turn that is another's stays theirs."""
         descriptor, self._descriptor = self._descriptor, None

@@ -1,0 +1,37 @@
+"""A place that one process holds for as long as it lives, and loses when the state folder goes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.state.filelock import Turn, try_turn
+
+
+class Place:
+    """A turn for good. Its file stays when it is given back: whoever deletes the file, ends it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._turn: Turn | None = None
+
+    def take(self) -> bool:
+        """Hold it now; False when another process does. Raises StateUnavailable where there can be no such file."""
+        try:
+            turn = try_turn(self._path, time.monotonic())
+        except OSError as error:
+            raise StateUnavailable(f"The state in {self._path.parent} can't be used: {error}.") from error
+        self._turn = turn if turn.stands(self._path) else None  # deleted between the two: nobody would ever meet it
+        return self._turn is not None
+
+    @property
+    def stands(self) -> bool:
+        """Whether we hold it and the path still leads to the file that we hold."""
+        return self._turn is not None and self._turn.stands(self._path)
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._turn is not None:
+            self._turn.end()
+            self._turn = None
