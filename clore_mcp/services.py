@@ -110,8 +110,8 @@ def build(
         settings.key_name,
         Gaps.scaled(settings.request_gap_seconds),
     )
-    owner = owner_of(settings.api_url, settings.api_key)
-    copies = Copies(settings.state_dir / "copies", owner, time.time, time.monotonic)
+    whose = owner_of(settings.api_url, settings.api_key)
+    copies = Copies(settings.state_dir / "copies", whose, time.time, time.monotonic)
     client = CloreClient(
         pacer=pacer,
         api_url=settings.api_url,
