@@ -25,6 +25,7 @@ from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.bidding import Bidding
 from clore_mcp.rental.cancelling import Cancelling
+from clore_mcp.rental.chores import Chore
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
@@ -67,6 +68,7 @@ class Services:
     closing: Closing
     settling: Settling
     keeper: Keeper
+    chores: tuple[Chore, ...]
     stopping: Stopping
     commitments: Commitments
 
@@ -152,6 +154,7 @@ def build(
     commitments = Commitments()
     settling = Settling(desk, Adopting(desk, closing), commitments)
     approvals = Approvals(desk.state, time.time, desk.program)
+    chores: tuple[Chore, ...] = ()
     creating = Creating(desk, appraiser, settling, closing)
     verbs: dict[str, Verb] = {
         "create_order": creating,
@@ -171,7 +174,8 @@ def build(
         overview=Overview(desk, closing, settling),
         closing=closing,
         settling=settling,
-        keeper=Keeper(desk, closing, settling),
+        keeper=Keeper(desk, closing, settling, chores),
+        chores=chores,
         stopping=Stopping(desk, closing, settling),
         commitments=commitments,
     )

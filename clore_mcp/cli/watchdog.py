@@ -78,6 +78,7 @@ async def _once(wanted: Settings, prefix: str) -> int:
             return 0
         watch = _Watch(services, prefix)
         await watch.round()
+        await watch.finish()
         await watch.rest()  # nobody stays behind to end anything
         return 1 if watch.alarms else 0
     finally:
@@ -159,7 +160,7 @@ class _Watch:
         self._prefix = prefix
         # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
         self._poll_seconds = POLL_SECONDS * min(1.0, services.settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
-        self._keeper = Keeper(services.desk, services.closing, services.settling, self._poll_seconds)
+        self._keeper = Keeper(services.desk, services.closing, services.settling, services.chores, self._poll_seconds)
         self._said: dict[str, float] = {}
         self.alarms: list[str] = []
 
@@ -190,8 +191,13 @@ class _Watch:
             await self._record_refusal()
         return max(pause, _TICK_SECONDS)
 
+    async def finish(self) -> None:
+        """Wait for what the round has begun."""
+        await self._keeper.finish()
+
     async def rest(self) -> None:
         """Take the heartbeat back."""
+        await self._keeper.stop()
         desk = self._services.desk
         try:
             account = await desk.readings.account()

@@ -16,6 +16,7 @@ from typing import Final
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey
 from clore_mcp.rental import cancels
 from clore_mcp.rental.cancels import Sent
+from clore_mcp.rental.chores import Chore, Chores
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
@@ -43,10 +44,18 @@ class Round:
 class Keeper:
     """Cancels what has reached its end, beats, and settles what is open. `last` is what the last round found."""
 
-    def __init__(self, desk: Desk, closing: Closing, settling: Settling, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        closing: Closing,
+        settling: Settling,
+        chores: Sequence[Chore] = (),
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
         self._desk = desk
         self._closing = closing
         self._settling = settling
+        self._chores = Chores(chores)
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
@@ -68,8 +77,13 @@ class Keeper:
                     log.warning("the leases are not watched yet: %s", failure.message)
                 self._task = asyncio.ensure_future(self._run())
 
+    async def finish(self) -> None:
+        """Wait for what the last round has begun."""
+        await self._chores.finish()
+
     async def stop(self) -> None:
         """End the work and take the heartbeat back."""
+        await self._chores.stop()
         if self._task is None:
             return
         self._task.cancel()
@@ -101,6 +115,7 @@ class Keeper:
                 await self._try("the heartbeat could not be written", self._beat(account))
             await self._try("what is open could not be settled", self._settling.settle_open(account, current))
             await self._try("ended orders could not be closed", self._closing.reconcile(account, current, None))
+            self._chores.begin(account, current)
         if sent:
             await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
         self.last = Round(blind=self._blind, overdue=overdue)
@@ -109,7 +124,7 @@ class Keeper:
         return await self._until_next(account)
 
     async def _anything(self, account: str) -> bool:
-        """Whether there is anything to keep: leases, orders that may come back, creates that may still show."""
+        """Whether there is anything to keep: leases, orders that may come back, creates that may still show, chores."""
         since = self._desk.clock() - _BACK_WITHIN_SECONDS
 
         def read(tx: Tx) -> tuple[list[End], bool]:
@@ -117,7 +132,8 @@ class Keeper:
 
         try:
             self._leases, back = await self._desk.state.read(read)
-            return bool(self._leases) or back or await self._settling.to_settle(account)
+            open_still = bool(self._leases) or back or await self._settling.to_settle(account)
+            return open_still or await self._chores.left(account)
         except Exception as error:  # then leases end as they were last read
             log.warning("the leases could not be read: %s", error)
             return bool(self._leases)
