@@ -34,14 +34,14 @@ def place_of(wanted: Settings) -> Place:
     return Place(wanted.state_dir / f"watchdog-{wanted.key_name[:16]}.lock")
 
 
-def starter(wanted: Settings) -> Callable[[], None]:
+def starter(wanted: Settings) -> Callable[[], None] | None:
     """What starts a watchdog where none works, as often as it is called; quick, and whatever fails is only logged.
 
-    It starts none where the operator says no, where nothing may be ended, and for a market inside this very process.
+    None where the operator says no, where nothing may be ended, and for a market inside this very process.
     """
     allowed = wanted.watchdog is Watchdog.AUTO and wanted.api_key is not None and not wanted.read_only
     if not allowed or wanted.api_key_source == "sandbox":
-        return lambda: None
+        return None
     return _Starter(wanted).start
 
 

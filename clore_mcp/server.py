@@ -15,7 +15,7 @@ from mcp.server.mcpserver.tools import Tool
 from clore_mcp import __version__, completions, prompts, resources
 from clore_mcp.first_use import FirstUse
 from clore_mcp.settings import TOOLSETS, Approval, Settings
-from clore_mcp.tools import account, market, orders
+from clore_mcp.tools import account, market, orders, watches
 
 INSTRUCTIONS: Final = """Rent GPUs on the Clore.ai marketplace for a person, whose money it is.
 Flow: search_servers, then create_order (it prices, asks the person, rents), wait_for_order, hand over the SSH \
@@ -89,4 +89,6 @@ def chosen_tools(settings: Settings) -> list[Tool]:
         found += orders.tools(read_only=settings.read_only)
     if "account" in settings.toolsets:
         found += account.tools()
+    if "watches" in settings.toolsets:
+        found += watches.tools(read_only=settings.read_only)
     return found

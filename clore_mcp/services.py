@@ -25,13 +25,13 @@ from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.bidding import Bidding
 from clore_mcp.rental.cancelling import Cancelling
-from clore_mcp.rental.chores import Chore
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk, Patience
 from clore_mcp.rental.extending import Extending
 from clore_mcp.rental.guard import Guard
+from clore_mcp.rental.hunting import Hunting
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.leases import Keeper
 from clore_mcp.rental.overview import Overview
@@ -40,7 +40,9 @@ from clore_mcp.rental.readings import Readings
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.sshkeys import public_key
 from clore_mcp.rental.stopping import Stopping
-from clore_mcp.settings import Settings, Watchdog
+from clore_mcp.rental.terms import POLL_SECONDS
+from clore_mcp.rental.watching import Watching
+from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
 from clore_mcp.state.copies import Copies, owner_of
 from clore_mcp.state.database import Database
 from clore_mcp.state.pace import open_pace
@@ -68,7 +70,7 @@ class Services:
     closing: Closing
     settling: Settling
     keeper: Keeper
-    chores: tuple[Chore, ...]
+    poll_seconds: float
     stopping: Stopping
     commitments: Commitments
 
@@ -102,7 +104,7 @@ def build(
     patience: Patience | None = None,
     *,
     owner: str = "",
-    wake_watchdog: Callable[[], object] = lambda: None,
+    wake_watchdog: Callable[[], object] | None = None,
 ) -> Services:
     """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience. `owner` begins
     the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs."""
@@ -147,21 +149,25 @@ def build(
         program="clore-mcp --sandbox" if settings.api_key_source == "sandbox" else "clore-mcp",
         acts=not settings.read_only,
         patience=patience or Patience(),
-        wake_watchdog=wake_watchdog,
+        starts_watchdog=wake_watchdog is not None,
+        wake_watchdog=wake_watchdog or (lambda: None),
     )
     appraiser = Appraiser(desk)
     closing = Closing(desk)
     commitments = Commitments()
     settling = Settling(desk, Adopting(desk, closing), commitments)
     approvals = Approvals(desk.state, time.time, desk.program)
-    chores: tuple[Chore, ...] = ()
     creating = Creating(desk, appraiser, settling, closing)
     verbs: dict[str, Verb] = {
         "create_order": creating,
         "extend_order": Extending(desk, appraiser, closing),
+        "create_watch": Watching(desk),
         "set_spot_price": Bidding(desk, appraiser, closing),
         "cancel_order": Cancelling(desk, closing),
     }
+    # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
+    poll_seconds = POLL_SECONDS * min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
+    chores = (Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds),)
     return Services(
         settings=settings,
         pacer=pacer,
@@ -174,8 +180,8 @@ def build(
         overview=Overview(desk, closing, settling),
         closing=closing,
         settling=settling,
-        keeper=Keeper(desk, closing, settling, chores),
-        chores=chores,
+        keeper=Keeper(desk, closing, settling, chores, poll_seconds),
+        poll_seconds=poll_seconds,
         stopping=Stopping(desk, closing, settling),
         commitments=commitments,
     )

@@ -58,7 +58,7 @@ def _tell_frozen(done: Frozen, prefix: str) -> None:
     else:
         say(f"Spending was frozen already, {span(time.time() - done.freeze.at)} ago by {done.freeze.by}.")
     if done.questions:
-        say(f"{done.questions} open questions and unused yeses are void.")
+        say(f"{done.questions} open questions, unused yeses and watches are void.")
     if done.unsent:
         say(f"{done.unsent} rentals that had not been sent are given up.")
     say(f"`{prefix} stop --lift` allows it again.")

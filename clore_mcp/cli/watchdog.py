@@ -22,10 +22,9 @@ from clore_mcp.cli.screen import loud, say
 from clore_mcp.detaching import place_of
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.rental.desk import WATCHDOG
-from clore_mcp.rental.leases import Keeper, Round
-from clore_mcp.rental.terms import POLL_SECONDS
+from clore_mcp.rental.leases import Round
 from clore_mcp.services import Services, build
-from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings
+from clore_mcp.settings import Settings
 from clore_mcp.state import ledger
 from clore_mcp.state.database import Tx
 from clore_mcp.state.ledger import EVERY_ACCOUNT
@@ -158,9 +157,7 @@ class _Watch:
     def __init__(self, services: Services, prefix: str) -> None:
         self._services = services
         self._prefix = prefix
-        # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
-        self._poll_seconds = POLL_SECONDS * min(1.0, services.settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
-        self._keeper = Keeper(services.desk, services.closing, services.settling, services.chores, self._poll_seconds)
+        self._keeper = services.keeper
         self._said: dict[str, float] = {}
         self.alarms: list[str] = []
 
@@ -176,7 +173,7 @@ class _Watch:
 
     async def round(self) -> float:
         """One; how many seconds until the next."""
-        pause, broken = self._poll_seconds / 4, ""
+        pause, broken = self._services.poll_seconds / 4, ""
         try:
             pause = await self._keeper.poll()
         except CloreError:

@@ -29,7 +29,7 @@ from clore_mcp.rental.judging import (
 )
 from clore_mcp.rental.limits import Refusal
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE
-from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, cost_of
+from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
 from clore_mcp.state import intents
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent
@@ -62,8 +62,8 @@ class Appraiser:
         wallets = await readings.wallets(max_age_seconds)
         return Evidence(snapshot, fees, current, completed, wallets, readings.api_now())
 
-    async def appraise(self, ask: CreateOrder) -> Appraisal:
-        """Price a wish and judge it; nothing is held."""
+    async def appraise(self, ask: CreateOrder, *, at_most: Decimal | None = None) -> Appraisal:
+        """Price a wish and judge it; nothing is held. `at_most`: above so many USD per hour no server fits."""
         evidence = await self.evidence(BROWSING_AGE)
         enforced_by = await self._desk.enforced_by()
         enforced = enforced_by is not None
@@ -76,6 +76,8 @@ class Appraiser:
             unsettled.get(number) or await self._payable(ask, number, evidence, owed, enforced=enforced)
             for number in ask.server_ids
         ]
+        if at_most is not None:
+            found = [capped(one, at_most) if isinstance(one, Candidate) else one for one in found]
         candidates = [one for one in found if isinstance(one, Candidate)]
         misfits = tuple(one for one in found if isinstance(one, Unfit))
         if not candidates:

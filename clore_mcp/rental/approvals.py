@@ -17,12 +17,14 @@ from typing import Any, Final
 from clore_mcp.errors import NotFound
 from clore_mcp.rental.asks import Ask, CreateOrder, ExtendOrder, SetSpotPrice
 from clore_mcp.rental.envelopes import Bounds
+from clore_mcp.rental.proposal import Yes
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state import envelopes, ledger, quotes
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Database, Duplicate, Tx, state_key
 from clore_mcp.state.envelopes import Envelope
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
+from clore_mcp.state.watches import Watch
 
 QUOTE_SECONDS: Final = 600.0
 YES_SECONDS: Final = 1_800.0
@@ -154,6 +156,38 @@ class Approvals:
             if found is None:
                 raise
             return found
+
+    async def under_watch(self, watch: Watch, number: int, terms: Terms) -> Quote | None:
+        """A quote for the watch's next order, with the yes that the watch holds; it takes the place of one that nobody
+        has used. None while another process carries that one out."""
+        now = self._clock()
+        quote = Quote(
+            id=new_id("q"),
+            account=watch.account,
+            digest=await self._name(watch.account, "watch", watch.id, number),
+            verb=CreateOrder.verb,
+            caller=f"watch {watch.id}",
+            question=f"Order {number} of watch {watch.id}, within what was approved for it.",
+            terms={**terms.as_json(), "ssh_key": watch.ssh_key, "yes": Yes.ALWAYS.value},
+            state="approved",
+            created_at=now,
+            expires_at=min(now + QUOTE_SECONDS, watch.expires_at),
+            decided_at=now,
+            decided_by=f"{watch.approved_by}, watch {watch.id}",
+            watch_id=watch.id,
+        )
+
+        def add(tx: Tx) -> Quote:
+            quotes.expire(tx, now)
+            quotes.supersede(tx, quote.digest)
+            quotes.add(tx, quote)
+            ledger.write(tx, _entry(quote, now, "quoted", quote.terms))
+            return quote
+
+        try:
+            return await self._state.write(add)
+        except Duplicate:
+            return None
 
     async def get(self, quote_id: str) -> Quote:
         """The quote with that id, expired if its time is over. Raises NotFound."""

@@ -32,7 +32,7 @@ from clore_mcp.rental.terms import (
     unended_hours,
     worst_hours,
 )
-from clore_mcp.state import envelopes, freezing, intents, orders, quotes
+from clore_mcp.state import envelopes, freezing, intents, orders, quotes, watches
 from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.quotes import Quote
@@ -121,8 +121,9 @@ class Departure:
             return Stopped(outcome=_UNREADABLE, final=self.used)
         if freezing.frozen(tx) is not None:
             return Stopped(outcome=outcomes.frozen(), final=self.used)
-        if self._envelope_is_used(tx, now):
-            return Stopped(outcome=outcomes.envelope_used())
+        gone = None if self.used else self._wider_yes_is_gone(tx, now)
+        if gone is not None:
+            return Stopped(outcome=gone)
         if not self._has_yes(tx, now):
             return Stopped(outcome=_taken(quotes.get(tx, quote.id)), final=False)
         stop = None if self.intent else self._objection(tx, evidence)
@@ -150,13 +151,17 @@ class Departure:
             envelopes.take(tx, errand.quote.envelope_id, errand.quote.id, now)
         return True
 
-    def _envelope_is_used(self, tx: Tx, now: float) -> bool:
-        """Whether another quote has used the wider yes that this one was to use, or it has lapsed."""
-        envelope_id = self._errand.quote.envelope_id
-        if envelope_id is None or self.used:
-            return False
-        held = envelopes.get(tx, envelope_id)
-        return held is None or not held.free(now)
+    def _wider_yes_is_gone(self, tx: Tx, now: float) -> dict[str, Any] | None:
+        """What to answer where another quote has used the envelope that this one was to use, or its watch has made all
+        its orders, or either was taken back or has lapsed."""
+        quote = self._errand.quote
+        if quote.envelope_id is not None:
+            held = envelopes.get(tx, quote.envelope_id)
+            if held is None or not held.free(now):
+                return outcomes.envelope_used()
+        if quote.watch_id is not None and not watches.may_rent(tx, quote.watch_id, now):
+            return _WATCH_OVER
+        return None
 
     def _objection(self, tx: Tx, evidence: Evidence) -> Stopped | None:
         desk, errand = self._desk, self._errand
@@ -210,6 +215,7 @@ class Departure:
         return intent
 
 
+_WATCH_OVER: Final = outcomes.failed("The watch that this order was for is over; nothing was spent.")
 _TOO_LATE: Final = outcomes.failed("It took too long to get a turn; nothing was sent. Call again.")
 _UNREADABLE: Final = outcomes.failed(
     "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits; nothing was"

@@ -18,9 +18,10 @@ class Commitments:
         self._running: dict[str, asyncio.Task[Outcome]] = {}
 
     async def run(
-        self, quote_id: str, work: Callable[[], Awaitable[Outcome]], patience_seconds: float
+        self, quote_id: str, work: Callable[[], Awaitable[Outcome]], patience_seconds: float | None
     ) -> Outcome | None:
-        """Begin the work, or join it, and wait for its outcome; None when it goes on beyond the patience."""
+        """Begin the work, or join it, and wait for its outcome; None when it goes on beyond the patience, if that
+        has an end."""
         task = self._running.get(quote_id)
         if task is None:
             task = asyncio.ensure_future(work())

@@ -56,12 +56,18 @@ class Desk:
     program: str = "clore-mcp"  # what a person types to reach this state
     acts: bool = True  # False in read-only mode: then nothing is cancelled unasked either
     patience: Patience = field(default_factory=Patience)
+    starts_watchdog: bool = False  # whether `wake_watchdog` starts one
     wake_watchdog: Callable[[], object] = lambda: None  # quick, on a worker thread, and never raises
 
     async def enforced_by(self) -> str | None:
         """Who ends leases now, in words for a person; None when nobody does."""
         account = await self.readings.account()
         return await self.state.read(lambda tx: enforcer(tx, self, account))
+
+    async def watched_by(self) -> str | None:
+        """Who ends leases and rents for watches from the next moment on; None when nobody does."""
+        now = await self.enforced_by()
+        return _watchdog_on(self.host) if now and self.starts_watchdog else now
 
     async def require_unfrozen(self) -> None:
         """Stop here while the person has stopped all spending. Raises SpendingFrozen."""
@@ -82,18 +88,35 @@ class Desk:
         ledger.write(tx, Entry(at=self.clock(), account=account, step=step, caller=caller, data=what, **ids))
 
 
-def enforcer(tx: Tx, desk: Desk, account: str) -> str | None:
-    """Who ends leases now, inside a transaction; a watchdog goes before a server. A beat from the future is from before
-    a clock went back: nobody knows how old it is."""
+def _alive(tx: Tx, desk: Desk, account: str) -> tuple[str, str] | None:
+    """Host and owner of who ends leases now; a watchdog goes before a server. A beat from the future is from before a
+    clock went back: nobody knows how old it is."""
     now = desk.clock()
     since, until = now - HEARTBEAT_LASTS_SECONDS, now + CLOCK_SLACK_SECONDS
-    alive = ledger.alive(tx, account, first=WATCHDOG, since=since, until=until)
+    return ledger.alive(tx, account, first=WATCHDOG, since=since, until=until)
+
+
+def enforcer(tx: Tx, desk: Desk, account: str) -> str | None:
+    """Who ends leases now, inside a transaction."""
+    alive = _alive(tx, desk, account)
     if alive is None:
         return None
     host, owner = alive
-    if owner.startswith(WATCHDOG):
-        return f"the watchdog on {host}, with or without an assistant, while the machine is awake"
-    return f"clore-mcp on {host}, while it runs and the machine is awake"
+    return (
+        _watchdog_on(host)
+        if owner.startswith(WATCHDOG)
+        else f"clore-mcp on {host}, while it runs and the machine is awake"
+    )
+
+
+def _watchdog_on(host: str) -> str:
+    return f"the watchdog on {host}, with or without an assistant, while the machine is awake"
+
+
+def left_to_watchdog(tx: Tx, desk: Desk, account: str) -> bool:
+    """Whether a watchdog lives and this process is not it: then it alone does what one process is enough for."""
+    alive = _alive(tx, desk, account)
+    return alive is not None and alive[1].startswith(WATCHDOG) and not desk.owner.startswith(WATCHDOG)
 
 
 def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:

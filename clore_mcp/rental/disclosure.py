@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final
+from typing import Final, Protocol
 
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost
@@ -53,11 +53,11 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
     """The question before a rental."""
     first = terms.candidates[0]
     lines = [
-        f"Rent {_gpus(first)} for {_hours(terms.hours)}, {_total(terms, cost)} in all?",
+        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms, cost)} in all?",
         _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
         _price_line(first, terms, cost),
         _end_line(terms),
-        *_run_lines(ask, key),
+        *run_lines(ask, key),
         *_fallback_lines(*terms.candidates),
         f"Quote {quote_id}. Nothing is spent without a yes.",
     ]
@@ -170,17 +170,17 @@ def extend_question(quote_id: str, move: ExtensionShown) -> str:
 def _moved(move: ExtensionShown) -> str:
     if move.was is None:
         most = dollars(move.extra_usd)
-        return f"End order {move.order_id} in {_hours(move.hours)}, at {move.ends}? Until then at most {most}."
+        return f"End order {move.order_id} in {hours_text(move.hours)}, at {move.ends}? Until then at most {most}."
     if move.hours < 0:
-        return f"End order {move.order_id} {_hours(-move.hours)} sooner, at {move.ends}? It ends at {move.was} now."
+        return f"End order {move.order_id} {hours_text(-move.hours)} sooner, at {move.ends}? It ends at {move.was} now."
     return (
-        f"Extend order {move.order_id} by {_hours(move.hours)}, to {move.ends}, for at most"
+        f"Extend order {move.order_id} by {hours_text(move.hours)}, to {move.ends}, for at most"
         f" {dollars(move.extra_usd)} more? It ends at {move.was} now."
     )
 
 
 def _moved_end(move: ExtensionShown) -> str:
-    unended = f"{dollars(move.unended_usd)} in all, {_hours(move.unended_hours)} from now"
+    unended = f"{dollars(move.unended_usd)} in all, {hours_text(move.unended_hours)} from now"
     if move.on_end == "notify":
         return f"End: at {move.ends} clore-mcp tells your assistant, nothing cancels it. If nobody does: {unended}"
     if move.enforced_by is None:
@@ -246,23 +246,39 @@ def _total(terms: Terms, cost: Cost) -> str:
 
 def _end_line(terms: Terms) -> str:
     longest = max(terms.candidates, key=lambda one: one.unended_usd)
-    unended = f"{dollars(longest.unended_usd)} over {_hours(longest.max_rental_hours)}"
+    unended = f"{dollars(longest.unended_usd)} over {hours_text(longest.max_rental_hours)}"
     if terms.order_type is OrderType.SPOT:
         unended += ", and nothing bounds it sooner"
     if terms.on_end == "notify":
         return (
-            f"End: after {_hours(terms.hours)} clore-mcp tells your assistant, nothing cancels it."
+            f"End: after {hours_text(terms.hours)} clore-mcp tells your assistant, nothing cancels it."
             f" Worst case, if nobody does: {unended}"
         )
     if terms.enforced_by is None:
-        return f"End: NOTHING ends it after {_hours(terms.hours)} unless someone cancels. Worst case: {unended}"
+        return f"End: NOTHING ends it after {hours_text(terms.hours)} unless someone cancels. Worst case: {unended}"
     return (
-        f"End: cancelled after {_hours(terms.hours)} by {terms.enforced_by}."
+        f"End: cancelled after {hours_text(terms.hours)} by {terms.enforced_by}."
         f" Worst case then: {dollars(terms.worst_usd)}; if nobody cancels: {unended}"
     )
 
 
-def _run_lines(ask: CreateOrder, key: KeyShown) -> Iterable[str]:
+class Container(Protocol):
+    """What is asked to run, whatever asks for it."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def wire_ports(self) -> dict[str, str]: ...
+    @property
+    def jupyter(self) -> bool: ...
+    @property
+    def command(self) -> str | None: ...
+    @property
+    def env(self) -> dict[str, str] | None: ...
+
+
+def run_lines(ask: Container, key: KeyShown) -> Iterable[str]:
+    """What would be started, and whose key would be let in."""
     ports = ", ".join(f"{port}/{kind}" for port, kind in ask.wire_ports.items())
     yield f"Runs: image {quoted(ask.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if ask.jupyter else ''}"
     if ask.command:
@@ -294,6 +310,7 @@ def hardware(text: str) -> str:
     return text if _PRODUCT.match(text) else quoted(text, 60)
 
 
-def _hours(hours: Decimal) -> str:
+def hours_text(hours: Decimal) -> str:
+    """'2.5 hours'."""
     told = plain(hours.quantize(_HOURS_SHOWN, ROUND_CEILING))
     return "1 hour" if told == "1" else f"{told} hours"

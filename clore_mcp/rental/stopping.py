@@ -19,7 +19,7 @@ from clore_mcp.rental import cancels, outcomes
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.settling import Settling
-from clore_mcp.state import envelopes, freezing, intents, ledger, orders, quotes
+from clore_mcp.state import envelopes, freezing, intents, ledger, orders, quotes, watches
 from clore_mcp.state.database import Tx
 from clore_mcp.state.freezing import Freeze
 from clore_mcp.state.intents import Intent
@@ -64,7 +64,7 @@ class OnItsWay:
 def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     """Stop all spending of this state from this transaction on."""
     new = freezing.freeze(tx, by, now)
-    questions = quotes.expire_all(tx) + envelopes.close_all(tx, now)
+    questions = quotes.expire_all(tx) + envelopes.close_all(tx, now) + watches.end_all(tx)
     unsent = intents.unsent(tx)
     for intent in unsent:
         intents.step(tx, intent.id, was="reserved", now_is="abandoned", reason="spending was frozen")

@@ -7,14 +7,14 @@ the coin per day (3 % above the listing where the coin isn't USD, because its ra
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, price_of
 from clore_mcp.market.rates import Fees, OrderType, Rates
-from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
+from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, plain, up_to_micro
 from clore_mcp.rental.asks import CreateOrder
 
 POLL_SECONDS: Final = 60.0
@@ -179,6 +179,24 @@ def candidate_of(
         worst_hours=hours,
         worst_usd=worst_usd(ceiling_usd, hours, creation, priced.coin),
         max_rental_hours=unended,
+    )
+
+
+def capped(candidate: Candidate, usd_per_hour: Decimal) -> Candidate | Unfit:
+    """The candidate with no more room above its price than up to that ceiling."""
+    if candidate.usd_per_hour > usd_per_hour:
+        return Unfit(
+            candidate.server_id,
+            "above_ceiling",
+            f"Server {candidate.server_id} costs {plain(candidate.usd_per_hour)} USD per hour.",
+        )
+    ceiling_usd = min(candidate.ceiling_usd_per_hour, usd_per_hour)
+    day = usd_per_hour * HOURS_PER_DAY / (1 + candidate.fee_fraction) / candidate.usd_per_coin
+    return replace(
+        candidate,
+        ceiling_usd_per_hour=ceiling_usd,
+        ceiling_per_day=max(candidate.listed_per_day, min(candidate.ceiling_per_day, day)),
+        worst_usd=worst_usd(ceiling_usd, candidate.worst_hours, candidate.creation_fee_usd, candidate.coin),
     )
 
 

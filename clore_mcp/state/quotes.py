@@ -16,7 +16,8 @@ _IN_TIME: Final = f"expires_at > ?1 AND MAX(created_at, COALESCE(decided_at, 0))
 @dataclass(frozen=True, slots=True)
 class Quote:
     """One priced intent and what became of it. `wish` names everything of a rental but server, hours and bid;
-    `envelope_id` is the wider yes that it would use. Times are unix seconds of this machine."""
+    `envelope_id` is the wider yes that it would use, `watch_id` the watch that it rents for. Times are unix seconds of
+    this machine."""
 
     id: str
     account: str
@@ -35,6 +36,7 @@ class Quote:
     told: bool = False
     wish: str = ""
     envelope_id: str | None = None
+    watch_id: str | None = None
 
     def in_time(self, now: float) -> bool:
         """Whether an answer, or a yes that was given, still counts."""
@@ -68,6 +70,7 @@ def add(tx: Tx, quote: Quote) -> None:
         decided_by=quote.decided_by,
         wish=quote.wish,
         envelope_id=quote.envelope_id,
+        watch_id=quote.watch_id,
     )
 
 
@@ -103,6 +106,11 @@ def drop(tx: Tx, quote_id: str) -> None:
     tx.run("UPDATE quotes SET state = 'expired' WHERE id = ? AND state = 'pending'", quote_id)
 
 
+def supersede(tx: Tx, digest: str) -> None:
+    """Close a quote of that digest whose yes nobody has used: another takes its place."""
+    tx.run("UPDATE quotes SET state = 'expired' WHERE digest = ? AND state = 'approved'", digest)
+
+
 def expire_all(tx: Tx) -> int:
     """Close every question that waits and take back every unused yes; how many there were."""
     return tx.run("UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved')")
@@ -111,8 +119,8 @@ def expire_all(tx: Tx) -> int:
 def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
     """Quotes that wait for a person or hold an unused yes, oldest first."""
     rows = tx.all(
-        "SELECT * FROM quotes WHERE state IN ('pending', 'approved') AND (?1 IS NULL OR account = ?1)"
-        " ORDER BY created_at",
+        "SELECT * FROM quotes WHERE state IN ('pending', 'approved') AND watch_id IS NULL"
+        " AND (?1 IS NULL OR account = ?1) ORDER BY created_at",
         account,
     )
     return [_quote(row) for row in rows]

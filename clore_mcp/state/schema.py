@@ -2,7 +2,7 @@
 
 Money is whole micro-dollars (`…_micros`) or a coin's own decimal text (`…_native`); times are unix seconds of this
 machine's clock unless the name says `api`. Nothing here holds an API key, a password or an env value, but for
-`secrets`, which only `clore-mcp connect` reads.
+`secrets`, which only `clore-mcp connect` reads, and `watches.env`, which goes when its watch is over.
 """
 
 from __future__ import annotations
@@ -194,5 +194,30 @@ MIGRATIONS: Final = (
     """
     -- The end that was given to an order made elsewhere, on Clore's clock, beside what it may cost until then.
     ALTER TABLE reservations ADD COLUMN ends_api_at INTEGER;
+    """,
+    """
+    -- A person's yes to rentals that are made later, when a server that fits costs little enough.
+    CREATE TABLE watches (
+        id TEXT PRIMARY KEY,
+        account TEXT NOT NULL,
+        digest TEXT NOT NULL,            -- of the call that asked for it
+        quote_id TEXT NOT NULL REFERENCES quotes (id),
+        approved_by TEXT NOT NULL,
+        ask TEXT NOT NULL,               -- JSON: the arguments, env values aside
+        env TEXT,                        -- JSON: the values that its containers get; NULL once the watch is over
+        models TEXT NOT NULL,            -- JSON: the GPU models that the question named
+        ssh_key TEXT NOT NULL,           -- fingerprint of the key that the question showed
+        worst_micros INTEGER NOT NULL,   -- of one order, as the question said
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'fired', 'expired', 'cancelled')),
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        looked_at REAL,                  -- when the market was last looked at for it
+        seen_micros INTEGER,             -- USD per hour of the cheapest that fitted then; NULL: none did
+        best_micros INTEGER,             -- and of the cheapest ever
+        said TEXT                        -- what stood in the way of renting what was cheap enough
+    ) STRICT;
+    CREATE INDEX watches_waiting ON watches (account) WHERE state = 'waiting';
+    ALTER TABLE quotes ADD COLUMN watch_id TEXT REFERENCES watches (id);
+    CREATE INDEX quotes_of_watches ON quotes (watch_id) WHERE watch_id IS NOT NULL;
     """,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 from mcp.server.mcpserver.exceptions import ToolError
@@ -66,11 +66,11 @@ class CloreTool(Tool):
 
 
 def tool(
-    function: Callable[..., Any], *, title: str, kind: Kind, idempotent: bool = False, terse: bool = False
+    function: Callable[..., Any], *, title: str, kind: Kind, idempotent: bool = False, terse: Collection[str] = ()
 ) -> Tool:
     """A tool made of a function: its docstring is the description, its argument model or parameters the schema.
 
-    `terse` leaves out what the arguments mean, for a tool whose description points at another one with the same.
+    `terse` names arguments that another tool, at which the description points, explains.
     """
     made = CloreTool.from_function(
         function,
@@ -99,10 +99,9 @@ def tool(
         metadata.arg_model.model_rebuild(force=True)
     made.parameters = portable(schema)
     made.parameters["additionalProperties"] = False
-    if terse:
-        for argument in made.parameters["properties"].values():
-            argument.pop("description", None)
-    metadata.output_schema = _without_defaults(portable(metadata.output_schema or {}))
+    for argument in terse:
+        made.parameters["properties"][argument].pop("description", None)
+    metadata.output_schema = _lean(portable(metadata.output_schema or {}))
     return made
 
 
@@ -147,13 +146,14 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _without_defaults(schema: Any) -> Any:
-    """A result's schema: what a field is when it is left out, no reader needs to be told."""
+def _lean(schema: Any, *, inner: bool = False) -> Any:
+    """A result's schema: what a left out field means, and which fields a row inside always has, no reader is told."""
     if isinstance(schema, list):
-        return [_without_defaults(item) for item in schema]
+        return [_lean(item, inner=True) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    return {name: _without_defaults(value) for name, value in schema.items() if name != "default"}
+    needless = ("default", "required") if inner and schema.get("type") == "object" else ("default",)
+    return {name: _lean(value, inner=True) for name, value in schema.items() if name not in needless}
 
 
 def failure_result(name: str, error: ToolError) -> CallToolResult:

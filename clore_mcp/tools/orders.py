@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.first_use import FirstUse
@@ -32,6 +32,9 @@ class Refusal(Answer):
     change: str
 
 
+REFUSALS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})  # create_order says what is in one
+
+
 class Attempt(Answer):
     """One server that was tried, or could not be."""
 
@@ -53,7 +56,7 @@ class QuoteAnswer(Answer):
     currency: str | None = None
     price_per_day: float | None = None
     allowed: bool
-    refusals: list[Refusal]
+    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE]
     attempts: list[Attempt] = []
     wallet_covers_hours: float | None = None
     enforced_by: str | None = None
@@ -98,7 +101,7 @@ class ExtendAnswer(Answer):
     approval_id: str | None = None
     reason: str | None = None
     latest_ends_at: str | None = None
-    refusals: list[Refusal] = []
+    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE] = []
     attempts: list[Attempt]
     usd_per_hour: float | None = None
     reserved_usd: float | None = None
@@ -196,7 +199,7 @@ class BidAnswer(Answer):
     reason: str | None = None
     lowest_usd_per_hour_now: float | None = None
     retry_after_seconds: float | None = None
-    refusals: list[Refusal] = []
+    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE] = []
     repeated: bool = False
     next: str
 
@@ -314,7 +317,7 @@ async def set_spot_price(ask: SetSpotPrice, outcome: Permitted) -> BidAnswer:
 def tools(*, read_only: bool) -> list[Tool]:
     """The orders toolset; read-only, it has nothing that spends or destroys."""
     reads = [
-        tool(quote_order, title="Price a rental", kind="reads", terse=True),
+        tool(quote_order, title="Price a rental", kind="reads", terse=CreateOrder.model_fields),
         tool(list_orders, title="List orders", kind="reads"),
         tool(wait_for_order, title="Wait until an order is ready", kind="reads"),
     ]

@@ -75,7 +75,7 @@ def test_anything_else_is_no_image(image: str) -> None:
         ({"env": {"": "x"}}, "env: *names must be letters"),
         ({"env": {"SSH_PASSWORD": "x"}}, "env: *SSH_PASSWORD is not set through env*`jupyter`"),
         ({"env": {"JUPYTER_TOKEN": "x"}}, "env: *JUPYTER_TOKEN is not set through env"),
-        ({"ports": {"80": "http", "8080": "http"}}, "*ports may name one http port at most"),
+        ({"ports": {"80": "http", "8080": "http"}}, "*may name one http port at most"),
         ({"ports": {"22": "http"}}, "*port 22 is SSH and stays tcp"),
         ({"ports": {"0": "tcp"}}, "ports: *from 1 to 65535"),
         ({"ports": {"65536": "tcp"}}, "ports: *from 1 to 65535"),

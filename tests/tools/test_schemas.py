@@ -21,8 +21,8 @@ from tests.conftest import environment, settings_for
 STORED = Path(__file__).parent / "schemas"
 MOST_LIST_BYTES = 24_000
 MOST_SEARCH_BYTES = 4_500
-SPENDING = {"create_order", "extend_order", "set_spot_price"}
-DESTROYING = {"cancel_order"}
+SPENDING = {"create_order", "create_watch", "extend_order", "set_spot_price"}
+DESTROYING = {"cancel_order", "cancel_watch"}
 
 
 async def listed(market: Running, folder: Path, **env: str) -> list[dict[str, Any]]:

@@ -1,0 +1,142 @@
+"""Rents for watches: the cheapest servers that fit, when they cost little enough, within what was approved for it.
+
+A rental is a create like any other, with the watch's yes: the claim of its send counts, in one transaction, what the
+watch has made already. Killed anywhere, what may have been made counts as made, and is settled by looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from clore_mcp.errors import Failure
+from clore_mcp.market.search import Found
+from clore_mcp.rental.appraisal import Appraisal, Appraiser
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.asks import CreateOrder, CreateWatch
+from clore_mcp.rental.commitments import Commitments
+from clore_mcp.rental.creating import Creating
+from clore_mcp.rental.desk import Desk, left_to_watchdog
+from clore_mcp.rental.fitting import fitting
+from clore_mcp.rental.readings import EXECUTION_AGE, Orders
+from clore_mcp.rental.standing import running_on
+from clore_mcp.state import freezing, intents, orders, watches
+from clore_mcp.state.database import Tx
+from clore_mcp.state.watches import Watch
+
+_TRIED_AT_ONCE = 5  # one and its fallbacks
+
+
+class Hunting:
+    """One round looks for every watch that waits; the watchdog's alone, while one lives."""
+
+    what = "the watches"
+
+    def __init__(
+        self,
+        desk: Desk,
+        appraiser: Appraiser,
+        approvals: Approvals,
+        creating: Creating,
+        commitments: Commitments,
+        poll_seconds: float,
+    ) -> None:
+        self._desk = desk
+        self._appraiser = appraiser
+        self._approvals = approvals
+        self._creating = creating
+        self._commitments = commitments
+        self._age = min(EXECUTION_AGE, poll_seconds / 2)
+
+    async def left(self, account: str) -> bool:
+        """Whether a watch waits."""
+        return bool(await self._desk.state.read(lambda tx: watches.every(tx, account, state="waiting")))
+
+    async def round(self, account: str, current: Orders) -> None:
+        """Look for each, and rent what is cheap enough."""
+        waiting = await self._desk.state.write(lambda tx: self._sweep(tx, account))
+        if waiting:
+            await asyncio.gather(*(self._look(watch, current) for watch in waiting))
+            await self._desk.state.write(lambda tx: self._sweep(tx, account))
+
+    def _sweep(self, tx: Tx, account: str) -> list[Watch]:
+        """Tell what was rented, end what is over, and say which watches this process is to look for."""
+        desk, now = self._desk, self._desk.clock()
+        found = []
+        for watch in watches.every(tx, account, state="waiting"):
+            _tell_rented(tx, desk, watch)
+            over = None if watch.stands(now) else "expired"
+            if watches.made(tx, watch.id, now) >= watch.ask["max_orders"]:
+                over = "fired"
+            if over is None:
+                found.append(watch)
+            elif watches.end(tx, watch.id, over) and over == "expired":
+                desk.note(tx, "watch_expired", "clore-mcp", account, watch_id=watch.id)
+        return [] if left_to_watchdog(tx, desk, account) or freezing.frozen(tx) is not None else found
+
+    async def _look(self, watch: Watch, current: Orders) -> None:
+        """One look for one watch, and what was seen."""
+        ask = CreateWatch.model_validate({**watch.ask, "env": watch.env})
+        seen, said = None, None
+        try:
+            found = await fitting(self._desk, ask, max_age_seconds=self._age, models=watch.models)
+            seen = found.servers[0].priced.usd_per_hour if found.servers else None
+            picked = await self._free(watch, found.servers, ask.exact_usd_per_hour, current)
+            if picked:
+                said = await self._rent(watch, ask.order(picked), ask.exact_usd_per_hour)
+        except Failure as failure:
+            said = failure.message
+        await self._desk.state.write(lambda tx: self._record(tx, watch, seen, said))
+
+    async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
+        """The cheapest under the ceiling that nothing of ours runs on, or may run on."""
+        cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
+        ours = {number for number in cheap if running_on(number, current.rows)}
+        unsettled = await self._desk.state.read(
+            lambda tx: {number for number in cheap if intents.open_on(tx, watch.account, number)}
+        )
+        return [number for number in cheap if number not in ours | unsettled][:_TRIED_AT_ONCE]
+
+    async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> str | None:
+        """Make the next order; what stands in the way, if anything does."""
+        appraised = await self._appraiser.appraise(order, at_most=ceiling)
+        if appraised.terms is None or appraised.refusals:
+            return _why_not(appraised)
+        desk = self._desk
+        made = await desk.state.read(lambda tx: watches.made(tx, watch.id, desk.clock()))
+        quote = await self._approvals.under_watch(watch, made + 1, appraised.terms)
+        if quote is None:
+            return None
+        by = quote.decided_by or watch.approved_by
+        outcome = await self._commitments.run(
+            quote.id, lambda: self._creating.carry_out(quote, order, from_state="approved", by=by), None
+        )
+        return None if outcome is None or outcome["status"] == "created" else _said(outcome)
+
+    def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, said: str | None) -> None:
+        """What was seen; what stands in the way is an event when it begins."""
+        before = watches.get(tx, watch.id)
+        watches.see(tx, watch.id, at=self._desk.clock(), usd_per_hour=seen, said=said)
+        if said is not None and before is not None and before.said is None and before.state == "waiting":
+            self._desk.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=said)
+
+
+def _tell_rented(tx: Tx, desk: Desk, watch: Watch) -> None:
+    """One event for each order that a watch has made, whoever saw it made."""
+    for order_id in watches.order_ids(tx, watch.id):
+        if not orders.steps(tx, watch.account, order_id, "watch_fired"):
+            desk.note(tx, "watch_fired", "clore-mcp", watch.account, order_id=order_id, watch_id=watch.id)
+
+
+def _why_not(appraised: Appraisal) -> str | None:
+    """What the limits, the wallet or the market say."""
+    if appraised.refusals:
+        return "; ".join(str(refusal) for refusal in appraised.refusals)
+    return " ".join(one.message for one in appraised.unfit) or None
+
+
+def _said(outcome: dict[str, Any]) -> str:
+    attempts = ", ".join(f"{one['server_id']}: {one['outcome']}" for one in outcome.get("attempts", []))
+    return f"{outcome['status']}{f' ({attempts})' if attempts else ''}"

@@ -1,0 +1,80 @@
+"""The watches of an account: what each may rent, what it has seen and done; and taking one back."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from clore_mcp.errors import NotFound
+from clore_mcp.money import shown
+from clore_mcp.rental.desk import Desk, iso
+from clore_mcp.rental.watching import envelope_of
+from clore_mcp.state import watches
+from clore_mcp.state.database import Tx
+from clore_mcp.state.watches import Watch
+from clore_mcp.text import clean
+
+_SAID_SHOWN: Final = 300
+
+
+async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
+    """What list_watches tells, newest first."""
+    account, now = await desk.readings.account(), desk.clock()
+
+    def read(tx: Tx) -> list[dict[str, Any]]:
+        every = ((watch, status(tx, watch, now)) for watch in watches.every(tx, account))
+        return [_view(tx, watch, is_now) for watch, is_now in every if include_ended or is_now == "waiting"]
+
+    found = await desk.state.read(read)
+    who = await desk.watched_by()
+    waits = any(one["status"] == "waiting" for one in found)
+    alone = "NOBODY looks for them now: ask the person to run `clore-mcp watchdog`." if waits and who is None else None
+    return {"watches": found, "watched_by": who or "nobody", "next": alone}
+
+
+async def cancelled(desk: Desk, watch_id: str, *, by: str) -> dict[str, Any]:
+    """Take one back: it rents nothing more from this transaction on; its orders run on. Raises NotFound."""
+    account = await desk.readings.account()
+
+    def write(tx: Tx) -> dict[str, Any]:
+        watch = watches.get(tx, watch_id)
+        if watch is None or watch.account != account:
+            raise NotFound(f"There is no watch {clean(watch_id, 20)!r}.", hint="list_watches shows them.")
+        was = status(tx, watch, desk.clock())
+        if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
+            desk.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
+            return {**_view(tx, watch, "cancelled"), "next": _after(tx, watch, "It rents nothing more.")}
+        return {**_view(tx, watch, was), "next": _after(tx, watch, f"It had {was} before; nothing changed.")}
+
+    return await desk.state.write(write)
+
+
+def status(tx: Tx, watch: Watch, now: float) -> str:
+    """What it is now, also before its end was recorded."""
+    if watch.state != "waiting":
+        return watch.state
+    if watches.made(tx, watch.id, now) >= watch.ask["max_orders"]:
+        return "fired"
+    return "waiting" if watch.stands(now) else "expired"
+
+
+def _after(tx: Tx, watch: Watch, said: str) -> str:
+    made = watches.order_ids(tx, watch.id)
+    run_on = f" Orders {', '.join(map(str, made))} are not cancelled by this; list_orders shows them." if made else ""
+    return said + run_on
+
+
+def _view(tx: Tx, watch: Watch, is_now: str) -> dict[str, Any]:
+    seen, ceiling = watch.seen_usd, float(watch.ask["max_usd_per_hour"])
+    above = None if seen is None or float(seen) <= ceiling else round(float(seen) - ceiling, 4)
+    told = {
+        "watch_id": watch.id,
+        "status": is_now,
+        "envelope": envelope_of(watch),
+        "best_seen_usd_per_hour": None if watch.best_usd is None else shown(watch.best_usd),
+        "last_seen_usd_per_hour": None if seen is None else shown(seen),
+        "above_ceiling_usd_per_hour": above,
+        "looked_at": None if watch.looked_at is None else iso(watch.looked_at),
+        "held_up": None if watch.said is None or is_now != "waiting" else clean(watch.said, _SAID_SHOWN),
+        "order_ids": watches.order_ids(tx, watch.id),
+    }
+    return {name: value for name, value in told.items() if value is not None}

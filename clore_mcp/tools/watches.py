@@ -1,0 +1,98 @@
+"""What the model sees of watches: create, list, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.tools import Tool
+from pydantic import Field
+
+from clore_mcp.first_use import FirstUse
+from clore_mcp.rental.asks import CreateWatch
+from clore_mcp.tools.asking import Permitted, caller_of, services_of
+from clore_mcp.tools.kit import Answer, tool
+from clore_mcp.tools.orders import REFUSALS_ELSEWHERE, Refusal
+
+_AS_CREATE_ORDER = ("image", "ports", "env", "command")
+
+
+class WatchCreated(Answer):
+    """What became of a wish to watch."""
+
+    status: Literal["waiting", "in_progress", "declined", "approval_required", "refused", "failed"]
+    watch_id: str | None = None
+    approval_id: str | None = None
+    envelope: str | None = None
+    best_seen_usd_per_hour: float | None = None
+    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE] = []
+    repeated: bool = False
+    next: str
+
+
+class Watch(Answer):
+    """One watch."""
+
+    watch_id: str
+    status: Literal["waiting", "fired", "expired", "cancelled"]
+    envelope: str
+    best_seen_usd_per_hour: float | None = None
+    last_seen_usd_per_hour: float | None = None
+    above_ceiling_usd_per_hour: float | None = None
+    looked_at: str | None = None
+    held_up: str | None = None
+    order_ids: list[int] = []
+
+
+class WatchesAnswer(Answer):
+    """The watches of this account."""
+
+    watches: list[Watch]
+    watched_by: str
+    next: str | None = None
+
+
+class WatchCancelled(Answer):
+    """A watch that rents nothing more."""
+
+    watch_id: str
+    status: Literal["fired", "expired", "cancelled"]
+    order_ids: list[int] = []
+    next: str
+
+
+async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
+    """Rent later, unasked, when a price falls: asks the person once for the whole (ceiling, hours, number of orders,
+    expiry), then rents the cheapest server that fits, within ceiling and limits. Use it instead of searching again and
+    again; for what is cheap enough now, create_order."""
+    return WatchCreated.model_validate(outcome)
+
+
+async def list_watches(ctx: Context[FirstUse], include_ended: bool = False) -> WatchesAnswer:
+    """List the watches: what each waits for, the price it last saw, the orders it made, what holds it up."""
+    from clore_mcp.rental.watchlist import listed
+
+    services = services_of(ctx)
+    await services.keep_leases()
+    return WatchesAnswer.model_validate(await listed(services.desk, include_ended=include_ended))
+
+
+async def cancel_watch(
+    watch_id: Annotated[str, Field(max_length=20, description="From list_watches.")], ctx: Context[FirstUse]
+) -> WatchCancelled:
+    """End a watch: it rents nothing more. Orders that it made run on; cancel_order ends those."""
+    from clore_mcp.rental.watchlist import cancelled
+
+    return WatchCancelled.model_validate(await cancelled(services_of(ctx).desk, watch_id, by=caller_of(ctx)))
+
+
+def tools(*, read_only: bool) -> list[Tool]:
+    """The watches toolset; read-only, it can only be looked at."""
+    looks = tool(list_watches, title="List watches", kind="reads")
+    if read_only:
+        return [looks]
+    return [
+        tool(create_watch, title="Rent when a price falls", kind="spends", idempotent=True, terse=_AS_CREATE_ORDER),
+        looks,
+        tool(cancel_watch, title="Cancel a watch", kind="destroys", idempotent=True),
+    ]
