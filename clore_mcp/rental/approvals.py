@@ -181,7 +181,7 @@ class Approvals:
             quotes.expire(tx, now)
             quotes.supersede(tx, quote.digest)
             quotes.add(tx, quote)
-            ledger.write(tx, _entry(quote, now, "quoted", quote.terms))
+            ledger.write(tx, _entry(quote, self._clock(), "quoted", quote.terms))
             return quote
 
         try:

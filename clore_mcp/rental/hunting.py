@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.errors import Failure
 from clore_mcp.market.search import Found
@@ -22,11 +23,22 @@ from clore_mcp.rental.desk import Desk, left_to_watchdog
 from clore_mcp.rental.fitting import fitting
 from clore_mcp.rental.readings import EXECUTION_AGE, Orders
 from clore_mcp.rental.standing import running_on
-from clore_mcp.state import freezing, intents, orders, watches
+from clore_mcp.state import freezing, intents, watches
 from clore_mcp.state.database import Tx
 from clore_mcp.state.watches import Watch
 
-_TRIED_AT_ONCE = 5  # one and its fallbacks
+_TRIED_AT_ONCE: Final = 5  # one and its fallbacks
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUp:
+    """What kept a watch from renting, if anything did, and whether a person should hear of it."""
+
+    said: str | None = None
+    event: bool = False
+
+
+_NOTHING: Final = HeldUp()
 
 
 class Hunting:
@@ -65,8 +77,9 @@ class Hunting:
         """Tell what was rented, end what is over, and say which watches this process is to look for."""
         desk, now = self._desk, self._desk.clock()
         found = []
+        for watch_id, order_id in watches.untold(tx, account):
+            desk.note(tx, "watch_fired", "clore-mcp", account, order_id=order_id, watch_id=watch_id)
         for watch in watches.every(tx, account, state="waiting"):
-            _tell_rented(tx, desk, watch)
             over = None if watch.stands(now) else "expired"
             if watches.made(tx, watch.id, now) >= watch.ask["max_orders"]:
                 over = "fired"
@@ -79,16 +92,16 @@ class Hunting:
     async def _look(self, watch: Watch, current: Orders) -> None:
         """One look for one watch, and what was seen."""
         ask = CreateWatch.model_validate({**watch.ask, "env": watch.env})
-        seen, said = None, None
+        seen, held = None, _NOTHING
         try:
             found = await fitting(self._desk, ask, max_age_seconds=self._age, models=watch.models)
             seen = found.servers[0].priced.usd_per_hour if found.servers else None
             picked = await self._free(watch, found.servers, ask.exact_usd_per_hour, current)
             if picked:
-                said = await self._rent(watch, ask.order(picked), ask.exact_usd_per_hour)
+                held = await self._rent(watch, ask.order(picked), ask.exact_usd_per_hour)
         except Failure as failure:
-            said = failure.message
-        await self._desk.state.write(lambda tx: self._record(tx, watch, seen, said))
+            held = HeldUp(failure.message, event=True)
+        await self._desk.state.write(lambda tx: self._record(tx, watch, seen, held))
 
     async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
         """The cheapest under the ceiling that nothing of ours runs on, or may run on."""
@@ -99,44 +112,41 @@ class Hunting:
         )
         return [number for number in cheap if number not in ours | unsettled][:_TRIED_AT_ONCE]
 
-    async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> str | None:
-        """Make the next order; what stands in the way, if anything does."""
+    async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
+        """Make the next order; what stood in the way, if anything did."""
         appraised = await self._appraiser.appraise(order, at_most=ceiling)
         if appraised.terms is None or appraised.refusals:
-            return _why_not(appraised)
+            return _stands(appraised)
         desk = self._desk
         made = await desk.state.read(lambda tx: watches.made(tx, watch.id, desk.clock()))
         quote = await self._approvals.under_watch(watch, made + 1, appraised.terms)
         if quote is None:
-            return None
+            return _NOTHING
         by = quote.decided_by or watch.approved_by
         outcome = await self._commitments.run(
             quote.id, lambda: self._creating.carry_out(quote, order, from_state="approved", by=by), None
         )
-        return None if outcome is None or outcome["status"] == "created" else _said(outcome)
+        return _NOTHING if outcome is None or outcome["status"] == "created" else _came(outcome)
 
-    def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, said: str | None) -> None:
-        """What was seen; what stands in the way is an event when it begins."""
+    def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, held: HeldUp) -> None:
+        """What was seen; what a person may want to mend is an event when it begins."""
+        desk, now = self._desk, self._desk.clock()
         before = watches.get(tx, watch.id)
-        watches.see(tx, watch.id, at=self._desk.clock(), usd_per_hour=seen, said=said)
-        if said is not None and before is not None and before.said is None and before.state == "waiting":
-            self._desk.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=said)
+        watches.see(tx, watch.id, at=now, usd_per_hour=seen, said=held.said)
+        begins = held.event and before is not None and before.said is None
+        if begins and watches.may_rent(tx, watch.id, now):
+            desk.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=held.said)
 
 
-def _tell_rented(tx: Tx, desk: Desk, watch: Watch) -> None:
-    """One event for each order that a watch has made, whoever saw it made."""
-    for order_id in watches.order_ids(tx, watch.id):
-        if not orders.steps(tx, watch.account, order_id, "watch_fired"):
-            desk.note(tx, "watch_fired", "clore-mcp", watch.account, order_id=order_id, watch_id=watch.id)
-
-
-def _why_not(appraised: Appraisal) -> str | None:
-    """What the limits, the wallet or the market say."""
+def _stands(appraised: Appraisal) -> HeldUp:
+    """What the limits or the wallet say, else the market."""
     if appraised.refusals:
-        return "; ".join(str(refusal) for refusal in appraised.refusals)
-    return " ".join(one.message for one in appraised.unfit) or None
+        return HeldUp("; ".join(str(refusal) for refusal in appraised.refusals), event=True)
+    return HeldUp(" ".join(one.message for one in appraised.unfit) or None)
 
 
-def _said(outcome: dict[str, Any]) -> str:
-    attempts = ", ".join(f"{one['server_id']}: {one['outcome']}" for one in outcome.get("attempts", []))
-    return f"{outcome['status']}{f' ({attempts})' if attempts else ''}"
+def _came(outcome: dict[str, Any]) -> HeldUp:
+    """What a rental came to that made no order: servers that were gone are the market's way."""
+    if outcome["status"] == "refused" and not outcome.get("refusals"):
+        return HeldUp("; ".join(f"server {one['server_id']}: {one['outcome']}" for one in outcome["attempts"]) or None)
+    return HeldUp(outcome["next"], event=True)

@@ -50,18 +50,12 @@ class Watch:
 
 def _watch(row: Row) -> Watch:
     values = dict(row)
-    seen, best = values.pop("seen_micros"), values.pop("best_micros")
-    return Watch(
-        **{
-            **values,
-            "worst_usd": from_micros(values.pop("worst_micros")),
-            "ask": json.loads(row["ask"]),
-            "env": json.loads(row["env"]) if row["env"] else None,
-            "models": frozenset(json.loads(row["models"])),
-            "seen_usd": None if seen is None else from_micros(seen),
-            "best_usd": None if best is None else from_micros(best),
-        }
-    )
+    for name in ("worst", "seen", "best"):
+        micros = values.pop(f"{name}_micros")
+        values[f"{name}_usd"] = None if micros is None else from_micros(micros)
+    values["ask"], values["models"] = json.loads(row["ask"]), frozenset(json.loads(row["models"]))
+    values["env"] = json.loads(row["env"]) if row["env"] else None
+    return Watch(**values)
 
 
 def add(tx: Tx, watch: Watch) -> None:
@@ -135,6 +129,17 @@ def order_ids(tx: Tx, watch_id: str) -> list[int]:
         watch_id,
     )
     return [row["order_id"] for row in rows]
+
+
+def untold(tx: Tx, account: str) -> list[tuple[str, int]]:
+    """Watches and the orders that they have made, of which the ledger does not tell yet."""
+    rows = tx.all(
+        "SELECT quotes.watch_id, intents.order_id FROM intents JOIN quotes ON quotes.id = intents.quote_id"
+        " WHERE quotes.watch_id IS NOT NULL AND intents.account = ?1 AND intents.order_id IS NOT NULL AND NOT EXISTS"
+        " (SELECT 1 FROM ledger WHERE step = 'watch_fired' AND account = ?1 AND order_id = intents.order_id)",
+        account,
+    )
+    return [(row["watch_id"], row["order_id"]) for row in rows]
 
 
 def see(tx: Tx, watch_id: str, *, at: float, usd_per_hour: Decimal | None, said: str | None) -> None:

@@ -1,0 +1,75 @@
+"""Watches in tests: servers of their own in a country where nobody else has one, and a wish for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from clore_mcp.rental.asks import CreateWatch
+from clore_mcp.services import Services
+from tests.guard.world import ENV_VALUE, IMAGE, USD, Json, World, call
+
+GPU: Final = "NVIDIA GeForce RTX 4090"
+COUNTRY: Final = "IS"
+COUNTRIES: Final = (
+    "AD", "AL", "AM", "AZ", "BA", "BY", "CY", "FO", "GE", "GI", "GL", "HR", "IM", "IS", "JE", "LI", "LU", "MC", "MD",
+    "ME", "MK", "MT", "SI", "SM", "XK",
+)  # fmt: skip
+"""Where none of the sandbox's servers stand."""
+FEE: Final = 1.05  # of the sandbox, on demand
+
+
+def per_day(usd_per_hour: float) -> float:
+    """The native price per day that comes to so many USD per hour with the fee, and not a hair more."""
+    return math.floor(usd_per_hour * 24 / FEE * 1e6) / 1e6
+
+
+def stock(world: World, server_id: int, usd_per_hour: float, *, gpu: str = GPU, country: str = COUNTRY) -> int:
+    """One more server, of that price with the fee."""
+    return _stock(world, world.get(f"/servers/{world.free()[0]}")["row"], server_id, usd_per_hour, gpu, country)
+
+
+def stock_many(world: World, servers: Sequence[tuple[int, str]]) -> None:
+    """Servers by id and country, all dear."""
+    row = world.get(f"/servers/{world.free()[0]}")["row"]
+    for server_id, country in servers:
+        _stock(world, row, server_id, 5.0, GPU, country)
+
+
+def _stock(world: World, row: Json, server_id: int, usd_per_hour: float, gpu: str, country: str) -> int:
+    copy: Json = {**row, "id": server_id, "rating": {"avg": 5, "cnt": 10}, "reliability": 0.99, "mrl": 720}
+    copy["allowed_coins"] = [USD]
+    copy["price"] = {**row["price"], "on_demand": {USD: per_day(usd_per_hour)}}
+    copy["specs"] = {**row["specs"], "gpu": f"1x {gpu}", "gpuram": 24, "net": {**row["specs"]["net"], "cc": country}}
+    copy["gpu_array"] = [gpu]
+    world.post("/servers", copy)
+    return server_id
+
+
+def reprice(world: World, server_id: int, usd_per_hour: float) -> None:
+    """Another price for a server of ours."""
+    world.post(f"/servers/{server_id}", {"price": {"on_demand": {USD: per_day(usd_per_hour)}}})
+
+
+def watch(usd_per_hour: float = 0.20, **more: Any) -> CreateWatch:
+    """A wish for a 4090 in our country."""
+    return CreateWatch(
+        **{
+            "gpu": "4090",
+            "countries": [COUNTRY],
+            "max_usd_per_hour": usd_per_hour,
+            "hours": 2.0,
+            "image": IMAGE,
+            "env": {"HF_TOKEN": ENV_VALUE},
+            "expires_hours": 24.0,
+            **more,
+        }
+    )
+
+
+async def watched(services: Services, ask: CreateWatch) -> str:
+    """A watch that a person has approved; its id."""
+    outcome = await call(services, ask)
+    assert outcome["status"] == "waiting", outcome
+    return str(outcome["watch_id"])
