@@ -152,7 +152,7 @@ class Exchange:
                 raise
 
     async def _exchange(self, pool: httpx.AsyncClient, call: Call[Any], turn: Turn) -> Reply:
-        departure = _Departure(turn, call.before_send)
+        departure = _Departure(turn, call.before_send, self._within(call.seconds) if call.before_send else lambda: True)
         failure: BaseException
         try:
             async with asyncio.timeout(call.seconds):
@@ -173,6 +173,11 @@ class Exchange:
         except (TimeoutError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             failure = departure.stopped_by or _failure(error, departure, call.endpoint)
         raise failure
+
+    def _within(self, seconds: float) -> Callable[[], bool]:
+        """Whether no more than that has passed since now, by both clocks: one stands still while the machine sleeps."""
+        until, wall_until = self._clock() + seconds, time.time() + seconds
+        return lambda: self._clock() < until and time.time() < wall_until
 
     async def _open(self) -> _Pools:
         async with self._opening:
@@ -229,9 +234,10 @@ class _Key(httpx.Auth):
 class _Departure:
     """The instant at which a request's bytes leave, told by the transport: the hook runs and the turn is counted."""
 
-    def __init__(self, turn: Turn, before_send: BeforeSend | None) -> None:
+    def __init__(self, turn: Turn, before_send: BeforeSend | None, in_time: Callable[[], bool]) -> None:
         self._turn = turn
         self._before_send = before_send
+        self._in_time = in_time
         self.left = False
         self.answered = False
         self.stopped_by: Exception | None = None
@@ -253,6 +259,8 @@ class _Departure:
             except Exception as error:
                 self.stopped_by = error
                 raise
+            if not self._in_time():  # frozen just now: the event loop would notice it only after the bytes
+                raise TimeoutError
         self.left = True
         self._turn.leaving()
 

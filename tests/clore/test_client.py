@@ -10,6 +10,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2 as httpx
@@ -406,6 +408,30 @@ async def test_a_hook_that_never_ends_sends_nothing() -> None:
     async with bare_server(handler) as url, local(url, timing=Timing(create_seconds=0.1)) as client:
         with pytest.raises(errors.NotSent) as caught:
             await client.create_order(REQUEST, before_send=hook)
+    assert caught.value.spent is Spent.NO
+
+
+@pytest.mark.parametrize("which", ["monotonic", "time"])
+async def test_a_process_that_is_frozen_when_the_hook_has_just_allowed_the_send_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """The clock moves without the event loop having had a turn: its own time-out would come after the bytes."""
+    now = {"monotonic": 0.0, "time": 1_800_000_000.0}
+    monkeypatch.setattr(
+        exchange_module, "time", SimpleNamespace(**{name: partial(now.__getitem__, name) for name in now})
+    )
+    arrived = asyncio.get_running_loop().create_future()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.set_result(await reader.read(1))
+
+    def freeze() -> None:
+        now[which] += 31
+
+    async with bare_server(handler) as url, local(url, clock=partial(now.__getitem__, "monotonic")) as client:
+        with pytest.raises(errors.NotSent) as caught:
+            await client.create_order(REQUEST, before_send=freeze)
+        assert await asyncio.wait_for(arrived, 20) == b""
     assert caught.value.spent is Spent.NO
 
 
