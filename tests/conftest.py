@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -25,10 +26,16 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-FAST = Options(rate_limit="off", speed=60.0)
+FAST = Options(rate_limit="off", speed=60.0, servers=500)
 
 
 _LONGEST = ("tests/machine/test_machine.py", "tests/machine/", "tests/guard/test_every_point.py", "tests/story/")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not walk through it in every test."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,6 +38,7 @@ class Control:
             ("POST", "/servers", self.add_server),
             ("GET", "/servers/{id:int}", self.server),
             ("POST", "/servers/{id:int}", self.patch_server),
+            ("GET", "/bids", self.bids),
             ("POST", "/bids", self.bid),
             ("POST", "/wallets", self.wallets),
             ("GET", "/options", self.options),
@@ -129,6 +130,14 @@ class Control:
         world.resolve(server.id, now)
         await self._engine.tick()
         return self._server(server)
+
+    async def bids(self, request: Request) -> Response:
+        """Every offer on each server that has one, the winner first."""
+        world = self._engine.world
+        found = {server.id: world.bids(server) for server in world.servers.values()}
+        return _shown(
+            {"bids": {str(server_id): [asdict(bid) for bid in bids] for server_id, bids in found.items() if bids}}
+        )
 
     async def bid(self, request: Request) -> Response:
         """A stranger bids on a server."""

@@ -111,7 +111,8 @@ class World:
             and row["mrl"] >= 24
         ]
         fit.sort(key=lambda row: float(row["price"]["on_demand"][USD]))
-        return [row["id"] for row in fit if not self.get(f"/servers/{row['id']}")["bids"]]
+        bids = self.get("/bids")["bids"]
+        return [row["id"] for row in fit if str(row["id"]) not in bids]
 
     def price(self, server_id: int, kind: str = "on_demand") -> float:
         return float(self.get(f"/servers/{server_id}")["row"]["price"][kind][USD])

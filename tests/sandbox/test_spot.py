@@ -27,6 +27,16 @@ def offers(market: Market, server: Json) -> list[Json]:
     return rows
 
 
+def test_the_control_path_lists_the_servers_that_have_offers(market: Market) -> None:
+    server = market.free()
+    before = market.control.get("/bids").json()["bids"]
+    assert before, "strangers bid from the start"
+    rival(market, server, 1.5)
+    after = market.control.get("/bids").json()["bids"]
+    assert after.keys() - before.keys() <= {str(server["id"])}
+    assert [one["offer_id"] for one in after[str(server["id"])]] == [row["offer_id"] for row in offers(market, server)]
+
+
 def test_a_bid_below_the_minimum_is_told_the_minimum(market: Market) -> None:
     server = market.free()
     reply = market.create(server, type="spot", spotprice=floor(server) * 0.99)

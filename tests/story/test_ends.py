@@ -104,11 +104,11 @@ async def test_a_new_server_ends_the_lease_of_an_earlier_one_without_being_asked
             break
         await anyio.sleep(0.25)
     os.kill(watchdogs[0], signal.SIGTERM)
-    httpx2.post(f"{market.control_url}/clock", json={"advance": 4000}).raise_for_status()
+    httpx2.post(f"{market.control_url}/clock", json={"advance": 4000}, verify=False).raise_for_status()
     process = started(environment(market, tmp_path))
     try:
         for _ in range(PATIENCE_SECONDS * 4):
-            (order,) = httpx2.get(f"{market.control_url}/state").json()["orders"]
+            (order,) = httpx2.get(f"{market.control_url}/state", verify=False).json()["orders"]
             if order["ended_at"]:
                 break
             await anyio.sleep(0.25)

@@ -37,10 +37,10 @@ COMMAND = "pip install vllm\npython -m vllm.entrypoints.openai.api_server --mode
 
 def three_servers(market: Running) -> list[int]:
     """Servers of the kind that a person would look for; the CPU of the first argues for its own approval."""
-    listed = httpx2.get(f"{market.url}/marketplace").raise_for_status().json()["servers"]
+    listed = httpx2.get(f"{market.url}/marketplace", verify=False).raise_for_status().json()["servers"]
     fitting = [row["id"] for row in sorted(listed, key=lambda row: int(row["id"])) if is_wanted(row)]
     hostile = {"specs": {"cpu": HOSTILE_CPU}}
-    httpx2.post(f"{market.control_url}/servers/{fitting[0]}", json=hostile).raise_for_status()
+    httpx2.post(f"{market.control_url}/servers/{fitting[0]}", json=hostile, verify=False).raise_for_status()
     return fitting[:3]
 
 

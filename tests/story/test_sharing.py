@@ -102,7 +102,7 @@ async def test_an_order_made_in_one_process_is_listed_by_all_at_once_and_one_tha
 
 async def test_a_process_that_is_killed_in_its_fetch_is_followed_at_once(market: Running, tmp_path: Path) -> None:
     fault = {"kind": "hang_before", "endpoint": "marketplace", "seconds": 600}
-    httpx2.post(f"{market.control_url}/faults", json=fault).raise_for_status()
+    httpx2.post(f"{market.control_url}/faults", json=fault, verify=False).raise_for_status()
     async with (
         servers(market, tmp_path, 1) as [us],
         wired(environment(market, tmp_path), MODERN, FORMS, accept(approve=True)) as dies,
