@@ -1,20 +1,21 @@
 """A process of its own that rents or cancels, to be killed, stopped or waited for by a test.
 
-Reads one JSON object from the command line: env, folder, patience, and `ask` with its `verb`; `stop` names the place
-at which it stops itself (SIGSTOP), or `point` the step at which it gets `signal`. Prints the outcome as its last line,
-with a point also how many steps there were: then nothing else writes in this process.
+It is told env, folder, patience, and `ask` with its `verb`; `stop` names the place at which it stops itself (SIGSTOP),
+or `point` the step at which it gets `signal`. It says the outcome, with a point also how many steps there were: then
+nothing else writes in this process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.clore import CloreClient, CreateRequest
 from clore_mcp.clore.exchange import Timing
@@ -29,16 +30,11 @@ from clore_mcp.settings import Settings
 from clore_mcp.state.database import Tx
 from tests.guard.stepping import Point, Steps
 
+STOPPING: Final = "stopping"
 _HTTP_SECONDS = 1.0  # shorter than the window that such a test gives, as in real life
 
 
-def freeze() -> None:
-    sys.stdout.write("stopping\n")
-    sys.stdout.flush()
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def stop_at(place: str) -> None:
+def stop_at(place: str, freeze: Callable[[], None]) -> None:
     if place == "claimed":
         claim = Departure._claim
 
@@ -72,13 +68,26 @@ def stop_at(place: str) -> None:
         CloreClient.set_spot_price = send_and_stop  # type: ignore[method-assign]
 
 
-async def main(told: dict[str, Any]) -> None:
+def begin(pipe: Connection, told: dict[str, Any]) -> None:
+    """The process's whole life."""
+    try:
+        asyncio.run(_main(pipe, told))
+    except BaseException:
+        pipe.send(traceback.format_exc())
+        raise
+
+
+async def _main(pipe: Connection, told: dict[str, Any]) -> None:
+    def freeze() -> None:
+        pipe.send(STOPPING)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
     folder = Path(told["folder"])
     settings = Settings.from_env(told["env"], home=folder, config_dir=folder, state_dir_default=folder)
     services = build(settings, replace(Patience(), **told["patience"]))
     point = told["point"]
     if point is None:
-        stop_at(told["stop"])
+        stop_at(told["stop"], freeze)
         await services.keep_leases()
     else:
         services.desk.client._timing = Timing(create_seconds=_HTTP_SECONDS)
@@ -90,10 +99,5 @@ async def main(told: dict[str, Any]) -> None:
     if steps is not None:
         await services.guard.told(held, outcome)
         outcome["steps"] = steps.made
-    sys.stdout.write(json.dumps(outcome) + "\n")
-    sys.stdout.flush()
+    pipe.send(outcome)
     await services.aclose()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(json.loads(sys.argv[1])))

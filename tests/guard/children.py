@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.rental.asks import Ask
 from clore_mcp.rental.desk import Patience
 from clore_mcp.services import Services
+from tests.forking import forked, stands_still
+from tests.guard.child import STOPPING, begin
 from tests.guard.stepping import Point
 from tests.guard.world import SHORT, World
+
+_OUTCOME_SECONDS: Final = 90.0
+_GONE_SECONDS: Final = 60.0
 
 
 class Child:
@@ -36,6 +38,7 @@ class Child:
     ) -> None:
         self.ask = ask
         self.point = point
+        self._sign = sign
         told = {
             "folder": str(world.folder),
             "env": world.env(**(env or {})),
@@ -46,49 +49,60 @@ class Child:
             "point": point and asdict(point),
             "signal": int(sign),
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.guard.child", json.dumps(told)],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._process, self._pipe = forked(begin, told)
 
     @property
     def lives(self) -> bool:
         """Whether it runs or is frozen."""
-        return self.process.returncode is None and self.process.poll() is None
+        return self._process.is_alive()
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=60)
+        self._process.kill()
+        self._process.join(_GONE_SECONDS)
+        assert not self.lives
+
+    def wake(self) -> None:
+        """Let it go on where it was frozen."""
+        os.kill(self._pid, signal.SIGCONT)
 
     def outcome(self) -> dict[str, Any]:
-        out, err = self.process.communicate(timeout=90)
-        assert self.process.returncode == 0, err
-        told: dict[str, Any] = json.loads(out.splitlines()[-1])
+        told: dict[str, Any] = self._hear()
+        self._process.join(_GONE_SECONDS)
+        assert self._process.exitcode == 0, told
         return told
 
     def await_place(self) -> None:
         """Wait until it has stopped itself at its place."""
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "stopping\n"
+        told = self._hear()
+        assert told == STOPPING, told
 
     def await_signal(self) -> None:
         """Wait until it is dead or frozen."""
-        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
-        if os.WIFSTOPPED(status):
-            return
-        self.process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        assert os.WIFSIGNALED(status), (self.point, self.process.communicate()[1])
+        until = time.monotonic() + _OUTCOME_SECONDS
+        while not stands_still(self._pid):
+            assert time.monotonic() < until, self.point
+            time.sleep(0.005)
+        if self._sign == signal.SIGSTOP:
+            assert not self._pipe.poll(), (self.point, self._pipe.recv())
+        else:
+            self._process.join(_GONE_SECONDS)
+            assert self._process.exitcode == -self._sign, (self.point, self._process.exitcode)
 
     def end(self) -> None:
         """Leave nothing behind."""
         if self.lives:
             self.kill()
-        for pipe in (self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        self._pipe.close()
+        self._process.close()
+
+    @property
+    def _pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def _hear(self) -> Any:
+        assert self._pipe.poll(_OUTCOME_SECONDS), f"{self.point}: nothing was said"
+        return self._pipe.recv()
 
 
 async def settle(world: World, services: Services, *, seconds: float = 60.0) -> None:

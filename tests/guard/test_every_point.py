@@ -110,7 +110,7 @@ async def test_a_create_that_is_frozen_anywhere_and_wakes_up_leaves_one_order_or
     repeated = [one for one in frozen if one.point and one.point.after]  # the person has asked again meanwhile
     await asyncio.gather(*(fulfilled(world, later, one) for one in repeated))
     for one in frozen:
-        one.process.send_signal(signal.SIGCONT)
+        one.wake()
     woken = await asyncio.gather(*(asyncio.to_thread(one.outcome) for one in frozen))
     await settle(world, later, seconds=_SETTLED_WITHIN)
     for one, outcome in zip(frozen, woken, strict=True):

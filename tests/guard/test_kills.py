@@ -153,7 +153,7 @@ async def test_a_process_that_was_frozen_before_sending_sends_nothing(
     children.append(child)
     await asyncio.to_thread(child.await_place)
     await asyncio.sleep(0.8)
-    child.process.send_signal(signal.SIGCONT)
+    child.wake()
     outcome = await asyncio.to_thread(child.outcome)
     assert outcome["status"] == "failed", outcome
     assert not world.sent()

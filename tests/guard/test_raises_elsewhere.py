@@ -4,7 +4,6 @@ until they are proven gone. And what a raise leaves behind when its process is k
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 import time
 from dataclasses import replace
@@ -226,7 +225,7 @@ async def test_a_raise_that_was_frozen_before_it_left_is_not_sent(
         await asyncio.sleep(0.8)
     else:
         await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
-    child.process.send_signal(signal.SIGCONT)
+    child.wake()
     outcome = await asyncio.to_thread(child.outcome)
     assert outcome["status"] in ("refused", "uncertain")
     assert not world.sent("set_spot_price")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from multiprocessing.connection import wait
 from typing import Any, Final
 
+from tests.forking import forked, stands_still
 from tests.machine.child import Birth, Role, main
 from tests.machine.halts import Halt
 
@@ -31,9 +29,6 @@ _START_SECONDS: Final = 60.0
 _GONE_SECONDS: Final = 60.0
 _BUSY_SECONDS: Final = 60.0  # no call takes so long, on however loaded a machine
 _LOOK_SECONDS: Final = 0.002
-_PROC: Final = Path("/proc")
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.machine.warm"])
 
 Heard = Callable[["Client", dict[str, Any]], None]
 
@@ -52,11 +47,7 @@ class Client:
         self.busy_since = time.monotonic()
         self.call: dict[str, Any] = {}
         self.question = ""  # what its person reads
-        ours, theirs = _context.Pipe()
-        self.pipe: Connection = ours
-        self.process = _context.Process(target=main, args=(theirs, birth), daemon=True)
-        self.process.start()
-        theirs.close()
+        self.process, self.pipe = forked(main, birth)
 
     @property
     def name(self) -> str:
@@ -108,7 +99,7 @@ class Client:
     def await_stopped(self) -> None:
         """Until it really stands still: a SIGCONT before that would be lost on it."""
         until = time.monotonic() + _GONE_SECONDS
-        while not _stands_still(self.process.pid or 0):
+        while not stands_still(self.process.pid or 0):
             self.require_time(until, "did not stop")
             time.sleep(_LOOK_SECONDS)
 
@@ -192,17 +183,6 @@ def _until_halted(client: Client) -> None:
         client.bury()
     else:
         client.await_stopped()
-
-
-def _stands_still(pid: int) -> bool:
-    """Whether a process is stopped, or is no more."""
-    if not _PROC.is_dir():
-        found = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return found.stdout.strip()[:1] in ("", "T", "Z")
-    try:
-        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] in "TZX"
-    except FileNotFoundError:
-        return True
 
 
 def alive(clients: Sequence[Client]) -> list[Client]:

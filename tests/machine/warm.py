@@ -12,7 +12,8 @@ from pathlib import Path
 from mcp import Client
 
 import clore_mcp.server as server_module
-import tests.machine.child as _child  # noqa: F401 - what each process runs
+import tests.guard.child as _guard_child  # noqa: F401 - what each process runs
+import tests.machine.child as _child  # noqa: F401 - as above
 from clore_mcp.settings import Settings
 from tests.machine.patching import put
 
