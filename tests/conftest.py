@@ -29,7 +29,15 @@ settings.load_profile("any machine")
 FAST = Options(rate_limit="off", speed=60.0, servers=500)
 
 
-_LONGEST = ("tests/machine/test_machine.py", "tests/machine/", "tests/guard/test_every_point.py", "tests/story/")
+_LONGEST = (
+    "tests/machine/test_machine.py",
+    "tests/machine/",
+    "tests/guard/test_every_point.py",
+    "tests/test_benchmarks.py",
+    "tests/story/",
+    "tests/guard/test_kills.py",
+    "tests/cli/",
+)
 
 
 def pytest_collection_finish() -> None:
@@ -40,8 +48,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first: where several processes share the work, none ends with a long one of its own."""
-    ranks = {prefix: rank for rank, prefix in enumerate(_LONGEST)}
-    items.sort(key=lambda item: next((rank for prefix, rank in ranks.items() if item.nodeid.startswith(prefix)), 9))
+    items.sort(key=lambda item: next((at for at, prefix in enumerate(_LONGEST) if item.nodeid.startswith(prefix)), 99))
 
 
 @pytest.fixture(autouse=True)

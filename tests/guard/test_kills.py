@@ -44,7 +44,7 @@ async def test_killed_while_reserved_and_waiting_the_reservation_is_given_back(
     world: World, process: Processes, children: list[Child]
 ) -> None:
     ask = wish(world.free()[0])
-    world.options(rate_limit="arrival", interval=0.0, create_interval=60.0, retry_after=True)
+    world.options(rate_limit="arrival", interval=0.0, create_interval=15.0, retry_after=True)
     world.take_create_slot()
     child = Child(world, ask)
     children.append(child)
