@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import re
 import shutil
@@ -29,26 +30,28 @@ settings.load_profile("any machine")
 FAST = Options(rate_limit="off", speed=60.0, servers=500)
 
 
-_LONGEST = (
-    "tests/machine/test_machine.py",
-    "tests/machine/",
-    "tests/guard/test_every_point.py",
-    "tests/test_benchmarks.py",
-    "tests/story/",
-    "tests/guard/test_kills.py",
-    "tests/cli/",
-)
+# The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
+_WAITING = ("tests/machine/test_machine.py", "tests/machine/", "tests/guard/test_kills.py")
+_COMPUTING = ("tests/guard/test_every_point.py", "tests/test_benchmarks.py", "tests/story/", "tests/cli/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the work, none ends with a long test of its own, and no core waits for another."""
+
+    def of(prefix: str) -> list[pytest.Item]:
+        found = [item for item in items if item.nodeid.startswith(prefix)]
+        items[:] = [item for item in items if not item.nodeid.startswith(prefix)]
+        return found
+
+    waiting, computing = ([item for prefix in kind for item in of(prefix)] for kind in (_WAITING, _COMPUTING))
+    pairs = itertools.zip_longest(waiting, computing)
+    items[:0] = [item for pair in pairs for item in pair if item is not None]
 
 
 def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not walk through it in every test."""
     gc.collect()
     gc.freeze()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests come first: where several processes share the work, none ends with a long one of its own."""
-    items.sort(key=lambda item: next((at for at, prefix in enumerate(_LONGEST) if item.nodeid.startswith(prefix)), 99))
 
 
 @pytest.fixture(autouse=True)
