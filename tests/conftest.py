@@ -27,7 +27,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-FAST = Options(rate_limit="off", speed=60.0, servers=500)
+FAST = Options(rate_limit="off", speed=60.0, servers=1200)
 
 
 # The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
