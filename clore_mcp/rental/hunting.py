@@ -39,6 +39,10 @@ class HeldUp:
 
 
 _NOTHING: Final = HeldUp()
+_UNSETTLED: Final = HeldUp(
+    "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place; to go"
+    " on at once, cancel this watch and make another."
+)
 
 
 class Hunting:
@@ -80,13 +84,14 @@ class Hunting:
         for watch_id, order_id in watches.untold(tx, account):
             desk.note(tx, "watch_fired", "clore-mcp", account, order_id=order_id, watch_id=watch_id)
         for watch in watches.every(tx, account, state="waiting"):
-            over = None if watch.stands(now) else "expired"
-            if watches.made(tx, watch.id, now) >= watch.ask["max_orders"]:
-                over = "fired"
-            if over is None:
+            is_now = watches.status(tx, watch, now)
+            if is_now != "waiting":
+                if watches.end(tx, watch.id, is_now) and is_now == "expired":
+                    desk.note(tx, "watch_expired", "clore-mcp", account, watch_id=watch.id)
+            elif watches.may_rent(tx, watch.id, now):
                 found.append(watch)
-            elif watches.end(tx, watch.id, over) and over == "expired":
-                desk.note(tx, "watch_expired", "clore-mcp", account, watch_id=watch.id)
+            else:
+                self._record(tx, watch, watch.seen_usd, _UNSETTLED)
         return [] if left_to_watchdog(tx, desk, account) or freezing.frozen(tx) is not None else found
 
     async def _look(self, watch: Watch, current: Orders) -> None:
@@ -134,7 +139,7 @@ class Hunting:
         before = watches.get(tx, watch.id)
         watches.see(tx, watch.id, at=now, usd_per_hour=seen, said=held.said)
         begins = held.event and before is not None and before.said is None
-        if begins and watches.may_rent(tx, watch.id, now):
+        if begins and watches.status(tx, watch, now) == "waiting":
             desk.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=held.said)
 
 

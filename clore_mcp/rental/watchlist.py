@@ -21,7 +21,7 @@ async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
     account, now = await desk.readings.account(), desk.clock()
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        every = ((watch, status(tx, watch, now)) for watch in watches.every(tx, account))
+        every = ((watch, watches.status(tx, watch, now)) for watch in watches.every(tx, account))
         return [_view(tx, watch, is_now) for watch, is_now in every if include_ended or is_now == "waiting"]
 
     found = await desk.state.read(read)
@@ -39,22 +39,13 @@ async def cancelled(desk: Desk, watch_id: str, *, by: str) -> dict[str, Any]:
         watch = watches.get(tx, watch_id)
         if watch is None or watch.account != account:
             raise NotFound(f"There is no watch {clean(watch_id, 20)!r}.", hint="list_watches shows them.")
-        was = status(tx, watch, desk.clock())
+        was = watches.status(tx, watch, desk.clock())
         if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
             desk.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
             return {**_view(tx, watch, "cancelled"), "next": _after(tx, watch, "It rents nothing more.")}
         return {**_view(tx, watch, was), "next": _after(tx, watch, f"It had {was} before; nothing changed.")}
 
     return await desk.state.write(write)
-
-
-def status(tx: Tx, watch: Watch, now: float) -> str:
-    """What it is now, also before its end was recorded."""
-    if watch.state != "waiting":
-        return watch.state
-    if watches.made(tx, watch.id, now) >= watch.ask["max_orders"]:
-        return "fired"
-    return "waiting" if watch.stands(now) else "expired"
 
 
 def _after(tx: Tx, watch: Watch, said: str) -> str:

@@ -115,6 +115,15 @@ def made(tx: Tx, watch_id: str, now: float) -> int:
     return 0 if row is None else int(row["n"])
 
 
+def status(tx: Tx, watch: Watch, now: float) -> str:
+    """What it is now, also before its end was recorded."""
+    if watch.state != "waiting":
+        return watch.state
+    if len(order_ids(tx, watch.id)) >= watch.ask["max_orders"]:
+        return "fired"
+    return "waiting" if watch.stands(now) else "expired"
+
+
 def may_rent(tx: Tx, watch_id: str, now: float) -> bool:
     """Whether it waits still, and has orders left to make."""
     watch = get(tx, watch_id)

@@ -25,12 +25,13 @@ from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, Se
 from clore_mcp.rental.claiming import Departure
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.judging import Evidence
-from clore_mcp.services import build
+from clore_mcp.services import Services, build
 from clore_mcp.settings import Settings
 from clore_mcp.state.database import Tx
 from tests.guard.stepping import Point, Steps
 
 STOPPING: Final = "stopping"
+HUNT = "hunt"  # in place of a verb: one round for the watches
 _HTTP_SECONDS = 1.0  # shorter than the window that such a test gives, as in real life
 
 
@@ -77,6 +78,14 @@ def begin(pipe: Connection, told: dict[str, Any]) -> None:
         raise
 
 
+async def hunt(services: Services, steps: Steps) -> dict[str, Any]:
+    """One round for the watches, as a watchdog makes it."""
+    await services.keeper.poll()
+    await services.keeper.finish()
+    await services.aclose()
+    return {"steps": steps.made}
+
+
 async def _main(pipe: Connection, told: dict[str, Any]) -> None:
     def freeze() -> None:
         pipe.send(STOPPING)
@@ -91,6 +100,9 @@ async def _main(pipe: Connection, told: dict[str, Any]) -> None:
         await services.keep_leases()
     else:
         services.desk.client._timing = Timing(create_seconds=_HTTP_SECONDS)
+    if told["verb"] == HUNT:
+        pipe.send(await hunt(services, Steps(Point(**point), told["signal"])))
+        return
     kinds: tuple[type[Ask], ...] = (CreateOrder, CancelOrder, ExtendOrder, SetSpotPrice)
     ask = next(kind for kind in kinds if kind.verb == told["verb"]).model_validate(told["ask"])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)

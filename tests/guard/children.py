@@ -14,7 +14,7 @@ from clore_mcp.rental.asks import Ask
 from clore_mcp.rental.desk import Patience
 from clore_mcp.services import Services
 from tests.forking import forked, stands_still
-from tests.guard.child import STOPPING, begin
+from tests.guard.child import HUNT, STOPPING, begin
 from tests.guard.stepping import Point
 from tests.guard.world import SHORT, World
 
@@ -23,12 +23,13 @@ _GONE_SECONDS: Final = 60.0
 
 
 class Child:
-    """One call in a process of its own. It stops itself at the place `stop`, or at a `point` by that signal."""
+    """One call in a process of its own; without an ask, one round for the watches. It stops itself at the place `stop`,
+    or at a `point` by that signal."""
 
     def __init__(
         self,
         world: World,
-        ask: Ask,
+        ask: Ask | None,
         *,
         stop: str = "",
         patience: Patience = SHORT,
@@ -43,8 +44,8 @@ class Child:
             "folder": str(world.folder),
             "env": world.env(**(env or {})),
             "patience": asdict(patience),
-            "verb": ask.verb,
-            "ask": ask.model_dump(mode="json"),
+            "verb": ask.verb if ask else HUNT,
+            "ask": ask.model_dump(mode="json") if ask else None,
             "stop": stop,
             "point": point and asdict(point),
             "signal": int(sign),

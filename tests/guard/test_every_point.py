@@ -67,17 +67,22 @@ async def stop_everywhere(world: World, children: list[Child], sign: int) -> Non
     )
 
 
+def wish_of(one: Child) -> CreateOrder:
+    """What its process was to rent."""
+    assert isinstance(one.ask, CreateOrder)
+    return one.ask
+
+
 def orders_of(world: World, one: Child) -> list[Json]:
     """What runs at Clore for a wish."""
-    assert isinstance(one.ask, CreateOrder)
-    servers = {one.ask.server_id, *(one.ask.fallback_server_ids or ())}
+    servers = set(wish_of(one).server_ids)
     return [order for order in world.active() if order["server_id"] in servers]
 
 
 async def fulfilled(world: World, services: Services, one: Child) -> None:
     """The same call again until it has its order: one, wherever its process was stopped."""
     async with asyncio.timeout(90):
-        while (outcome := await call(services, one.ask))["status"] != "created":
+        while (outcome := await call(services, wish_of(one)))["status"] != "created":
             assert outcome["status"] in ("in_progress", "failed"), (one.point, outcome)
             services.desk.readings.changed()
     assert len(orders_of(world, one)) == 1, (one.point, outcome)
