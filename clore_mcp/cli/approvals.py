@@ -13,6 +13,8 @@ from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
 from clore_mcp.rental.terms import Terms
+from clore_mcp.rental.watching import envelope_of
+from clore_mcp.state import watches
 from clore_mcp.state.database import Database
 from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
@@ -31,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         waiting = asyncio.run(approvals.waiting()) if state.exists else []
         wider = asyncio.run(approvals.envelopes()) if state.exists else []
+        standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
     finally:
         state.close()
     waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
@@ -40,11 +43,14 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{envelope.id}  {Bounds.from_json(envelope.bounds)}", hang=10)
         left = span(envelope.expires_at - time.time())
         say(f"approved and not used yet, lapses in {left}; to take it back: decline {envelope.id}", indent=10)
+    for watch in standing:
+        say(f"{watch.id}  watch: {envelope_of(watch)}", hang=10)
+        say(f"approved, rents by itself; to take it back: decline {watch.id}", indent=10)
     pending = [quote.id for quote in waiting if quote.state == "pending"]
     if pending:
         prefix = command_prefix(arguments)
         say(f"To decide: {prefix} approve {pending[0]}, or {prefix} decline {pending[0]}")
-    elif not waiting and not wider:
+    elif not (waiting or wider or standing):
         say("Nothing waits for your yes.")
     return 0
 

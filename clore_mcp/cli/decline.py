@@ -13,12 +13,16 @@ from clore_mcp.cli.opening import settings_of
 from clore_mcp.cli.screen import say
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.state.database import Database
+from clore_mcp.rental.watching import envelope_of
+from clore_mcp.state import ledger, watches
+from clore_mcp.state.database import Database, Tx
 from clore_mcp.state.envelopes import Envelope
+from clore_mcp.state.ledger import Entry
+from clore_mcp.state.watches import Watch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The id of a question, an unused yes or an envelope."""
+    """The id of a question, an unused yes, an envelope or a watch."""
     parser.add_argument("id", metavar="ID", help="from `clore-mcp approvals`")
 
 
@@ -31,6 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
         envelope = asyncio.run(_envelope(state, approvals, arguments.id))
         if envelope is not None:
             return _take_back(approvals, envelope)
+        watch = _watch(state, arguments.id)
+        if watch is not None:
+            return _end(state, watch)
         find = waiting_quote(state, approvals, arguments.id, command_prefix(arguments), states=("pending", "approved"))
         quote = asyncio.run(find)
         disclose(quote)
@@ -53,6 +60,30 @@ def _take_back(approvals: Approvals, envelope: Envelope) -> int:
         "Taken back; nothing was spent with it." if taken else "It was used just now; `clore-mcp orders` shows by what."
     )
     return 0 if taken else 1
+
+
+def _end(state: Database, watch: Watch) -> int:
+    say(f"{watch.id}: watch, {envelope_of(watch)}, approved by {watch.approved_by}.", hang=10)
+    if not _says_no():
+        return 1
+    by = person.who()
+
+    def write(tx: Tx) -> list[int]:
+        if watches.end(tx, watch.id, "cancelled"):
+            entry = Entry(time.time(), watch.account, "watch_cancelled", by, data={"watch_id": watch.id})
+            ledger.write(tx, entry)
+        return watches.order_ids(tx, watch.id)
+
+    made = asyncio.run(state.write(write))
+    run_on = f" Its orders run on: {', '.join(map(str, made))}." if made else ""
+    say(f"Taken back; it rents nothing more.{run_on}")
+    return 0
+
+
+def _watch(state: Database, watch_id: str) -> Watch | None:
+    """The watch of that id that may still rent."""
+    standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
+    return next((watch for watch in standing if watch.id == watch_id), None)
 
 
 def _says_no() -> bool:

@@ -18,15 +18,17 @@ from clore_mcp.rental.judging import Evidence, used_now
 from clore_mcp.rental.limits import Used
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.readings import BROWSING_AGE
-from clore_mcp.state import freezing, ledger
+from clore_mcp.rental.watching import envelope_of
+from clore_mcp.state import freezing, ledger, watches
 from clore_mcp.state.envelopes import Envelope
 from clore_mcp.state.quotes import Quote
+from clore_mcp.state.watches import Watch
 from clore_mcp.text import clean
 
 _EVENT_STEPS: Final = (
     "late_order_adopted", "uncertain", "cancel_unverified", "ended", "ended_unseen", "order_seen_again",
     "price_unknown", "above_ceiling", "lease_over", "lease_ended", "still_billing", "key_refused",
-    "orphaned", "frozen", "lifted",
+    "orphaned", "frozen", "lifted", "watch_fired", "watch_expired", "watch_held_up",
 )  # fmt: skip
 _EVENTS_SHOWN: Final = 10
 _EVENTS_SINCE_SECONDS: Final = 86_400
@@ -60,6 +62,7 @@ async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, 
         "pending_approvals": [
             *(_waiting(quote) for quote in await approvals.waiting(account)),
             *(_unused(envelope) for envelope in await approvals.envelopes(account)),
+            *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
         ],
         "events": [
             {"at": iso(entry.at), "what": entry.step.replace("_", " "), "order_id": entry.order_id} for entry in events
@@ -113,6 +116,15 @@ def _unused(envelope: Envelope) -> dict[str, Any]:
         "what": str(Bounds.from_json(envelope.bounds)),
         "state": "approved",
         "expires_at": iso(envelope.expires_at),
+    }
+
+
+def _watching(watch: Watch) -> dict[str, Any]:
+    return {
+        "approval_id": watch.id,
+        "what": f"watch: {envelope_of(watch)}",
+        "state": "approved",
+        "expires_at": iso(watch.expires_at),
     }
 
 

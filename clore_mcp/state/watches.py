@@ -97,6 +97,11 @@ def every(tx: Tx, account: str | None, *, state: str | None = None) -> list[Watc
     return [_watch(row) for row in rows]
 
 
+def standing(tx: Tx, account: str | None, now: float) -> list[Watch]:
+    """Those that may still rent, newest first."""
+    return [watch for watch in every(tx, account, state="waiting") if watch.stands(now)]
+
+
 def of_call(tx: Tx, account: str, digest: str, now: float) -> Watch | None:
     """The one that this very call has made and that still waits."""
     row = tx.one(f"SELECT * FROM watches WHERE account = ?2 AND digest = ?3 AND {_STANDS}", now, account, digest)

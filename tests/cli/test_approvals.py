@@ -7,8 +7,9 @@ import sys
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from clore_mcp.rental.asks import CreateOrder
-from tests.cli.conftest import Desk, Done
+from clore_mcp.rental.asks import CreateOrder, CreateWatch
+from clore_mcp.services import Services
+from tests.cli.conftest import IMAGE, Desk, Done
 
 TYPE_YES = "anything else to leave it:"
 
@@ -198,3 +199,41 @@ def test_a_wider_yes_that_can_not_be_is_refused(desk: Desk, words: list[str], wh
 @pytest.mark.parametrize("words", [["--any-of", "1,x"], ["--any-of", "0"], ["--max-usd", "-1"], ["--max-hours", "nan"]])
 def test_bounds_that_are_no_bounds_are_refused(desk: Desk, words: list[str]) -> None:
     assert desk.run("approve", "q2345678", *words).code == 2
+
+
+def _watch(desk: Desk) -> dict[str, object]:
+    """The same call for a watch, of a client that can't be asked."""
+    ask = CreateWatch(
+        gpu="4090", max_usd_per_hour=0.01, hours=1.5, image=IMAGE, expires_hours=24, env={"HF_TOKEN": "hf_not_a_token"}
+    )
+
+    async def work(services: Services) -> dict[str, object]:
+        await services.keep_leases()
+        held = await services.guard.hold(ask, caller="claude-code", can_ask=False, replay=False)
+        return await services.guard.conclude(held, ask, answer=None, caller="claude-code")
+
+    return desk.with_services(work)
+
+
+def test_a_watch_is_approved_shown_and_taken_back_at_a_terminal(desk: Desk) -> None:
+    waits = _watch(desk)
+    assert waits["status"] == "approval_required"
+    with desk.at_terminal("approve", str(waits["approval_id"])) as terminal:
+        terminal.expect(TYPE_YES)
+        shown = " ".join(terminal.seen.split())
+        assert max(map(len, terminal.seen.splitlines())) < 80
+        terminal.type("yes")
+        terminal.end()
+    for told in ("Rent later without asking again: one server of RTX 4090 for 1.5 hours", "$0.01 per hour or less",
+                 "worst case $", "Environment: HF_TOKEN (values not shown)", "any country"):  # fmt: skip
+        assert told in shown, shown
+    watch_id = str(_watch(desk)["watch_id"])
+    listed = desk.run("approvals").out
+    assert f"{watch_id}  watch: 1 order of RTX 4090, 1.5 hours each" in listed and f"decline {watch_id}" in listed
+    assert "hf_not_a_token" not in listed + desk.ledger()
+    assert _decline(desk, watch_id, "n").code == 1
+    done = _decline(desk, watch_id)
+    assert done.code == 0 and "rents nothing more" in done.out
+    assert [row["state"] for row in desk.rows("SELECT state FROM watches")] == ["cancelled"]
+    assert desk.run("approvals").out == "Nothing waits for your yes.\n"
+    assert "watch_cancelled" in desk.ledger()
