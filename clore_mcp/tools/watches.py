@@ -62,14 +62,14 @@ class WatchCancelled(Answer):
 
 
 async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
-    """Rent later, unasked, when a price falls: asks the person once for the whole (ceiling, hours, number of orders,
+    """Rent later, unasked, when a price falls. Asks the person once for the whole (ceiling, hours, number of orders,
     expiry), then rents the cheapest server that fits, within ceiling and limits. Use it instead of searching again and
     again; for what is cheap enough now, create_order."""
     return WatchCreated.model_validate(outcome)
 
 
 async def list_watches(ctx: Context[FirstUse], include_ended: bool = False) -> WatchesAnswer:
-    """List the watches: what each waits for, the price it last saw, the orders it made, what holds it up."""
+    """List the watches: envelope, the price last seen, orders made, what holds it up."""
     from clore_mcp.rental.watchlist import listed
 
     services = services_of(ctx)
