@@ -17,7 +17,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
-from clore_mcp.state import ends, orders
+from clore_mcp.state import ends, ledger, orders
 from clore_mcp.state.database import Tx
 from clore_mcp.text import clean
 
@@ -26,6 +26,15 @@ log = logging.getLogger(__name__)
 _LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
 _AGAIN_AFTER_LOOKS: Final = 3  # not proven gone after so many looks: ask again
 _ISSUE_NOTED: Final = 200  # characters of it, in the ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """That leases are over, by a list of orders that was asked for at `looked_at` (this machine's clock; None where
+    none could be read). A cancel of somebody else that has no answer yet is given so many `answer_seconds`."""
+
+    looked_at: float | None
+    answer_seconds: float
 
 
 @dataclass(slots=True)
@@ -51,12 +60,12 @@ async def send(
     issue: str | None = None,
     caller: str,
     why: str,
-    only_over: bool = False,
+    over: Over | None = None,
 ) -> list[Sent]:
     """Cancel orders (account, order id) without looking what becomes of it; none waits for another's reply. Those sent;
-    with `only_over` none whose end was moved on since it was read."""
+    with `over` none whose end was moved on since it was read, and none that somebody else has cancelled since."""
     sent = [Sent(account, order_id, issue, caller) for account, order_id in targets]
-    await _send(desk, sent, why, only_over=only_over)
+    await _send(desk, sent, why, over)
     return sent
 
 
@@ -89,14 +98,14 @@ async def try_write(desk: Desk, work: Callable[[Tx], None]) -> None:
         log.warning("a cancel goes on without its record: %s", error.message)
 
 
-async def _send(desk: Desk, sent: list[Sent], why: str, *, only_over: bool = False) -> None:
+async def _send(desk: Desk, sent: list[Sent], why: str, over: Over | None = None) -> None:
     """Each is in the ledger before it leaves, its lease over, and then what came back. From that row on nobody moves
     its end any more."""
     api_now = int(desk.readings.api_now())
 
     def leaving(tx: Tx) -> None:
-        if only_over:
-            sent[:] = [one for one in sent if not ends.moved_beyond(tx, one.account, one.order_id, api_now)]
+        if over is not None:
+            sent[:] = [one for one in sent if not _in_other_hands(tx, desk, one, over, api_now)]
         for one in sent:
             orders.cut(tx, one.account, one.order_id, api_now)
             issue = clean(one.issue or "", _ISSUE_NOTED)
@@ -111,6 +120,20 @@ async def _send(desk: Desk, sent: list[Sent], why: str, *, only_over: bool = Fal
         for one in sent:
             tasks.start_soon(_send_one, desk, one)
     await try_write(desk, answered)
+
+
+def _in_other_hands(tx: Tx, desk: Desk, one: Sent, over: Over, api_now: int) -> bool:
+    """Whether its end was moved on, or another was faster, for servers and a watchdog wake at the same end: our list
+    does not show what came of that cancel. Without an answer it counts for a while: its sender may have been killed."""
+    if ends.moved_beyond(tx, one.account, one.order_id, api_now):
+        return True
+    last = ledger.last_of_order(tx, one.account, one.order_id, ("cancel_sent", "cancel_answered"))
+    now = desk.clock()
+    if last is None or last.at > now:  # from before this machine's clock went back: nobody knows how old it is
+        return False
+    if last.step == "cancel_sent":
+        return now - last.at < over.answer_seconds
+    return over.looked_at is not None and last.at > over.looked_at
 
 
 async def _send_one(desk: Desk, one: Sent) -> None:

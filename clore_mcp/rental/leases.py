@@ -163,7 +163,8 @@ class Keeper:
             and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
         ]
         why = "its lease is over"
-        sent = await cancels.send(self._desk, due, caller="clore-mcp", why=why, only_over=True) if due else []
+        by = cancels.Over(None if current is None else current.at, self._poll_seconds / 2)
+        sent = await cancels.send(self._desk, due, caller="clore-mcp", why=why, over=by) if due else []
         for lease in over:
             if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
                 await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))

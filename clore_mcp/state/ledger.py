@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clore_mcp.state.database import Tx
+from clore_mcp.state.database import Row, Tx
 
 EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
 
@@ -54,7 +54,17 @@ def read(
         + " ORDER BY seq DESC LIMIT ?",
         account, since, *steps, limit,
     )  # fmt: skip
-    return [Entry(**{**dict(row), "data": json.loads(row["data"])}) for row in rows]
+    return [_entry(row) for row in rows]
+
+
+def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -> Entry | None:
+    """The newest step of those kinds of an order."""
+    marks = ", ".join("?" for _ in steps)
+    row = tx.one(
+        f"SELECT * FROM ledger WHERE account = ? AND order_id = ? AND step IN ({marks}) ORDER BY seq DESC LIMIT 1",
+        account, order_id, *steps,
+    )  # fmt: skip
+    return None if row is None else _entry(row)
 
 
 def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:
@@ -80,3 +90,7 @@ def alive(tx: Tx, account: str, *, first: str, since: float, until: float) -> tu
         account, since, until, len(first), first,
     )  # fmt: skip
     return None if row is None else (str(row["host"]), str(row["owner"]))
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(**{**dict(row), "data": json.loads(row["data"])})

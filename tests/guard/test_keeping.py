@@ -288,3 +288,29 @@ async def test_an_outbid_order_keeps_its_reservation_and_its_lease_end_cancels_t
     await services.keeper.poll()
     assert not world.active()
     check_invariants(world)
+
+
+async def test_two_who_wake_at_the_same_end_cancel_once(world: World, process: Processes) -> None:
+    one, other = await process(), await process()
+    await rent(one, world.free()[0])
+    world.options(latency=0.3)  # whoever is second has asked before the first one's cancel leaves
+    world.advance(HOURS)
+    await asyncio.gather(one.keeper.poll(), other.keeper.poll())
+    assert not world.active()
+    assert len(world.sent("cancel_order")) == 1
+
+
+@pytest.mark.parametrize(("passed", "held"), [(20, True), (40, False), (-20, False)], ids=["soon", "later", "earlier"])
+async def test_the_cancel_of_one_who_was_killed_over_it_counts_for_half_a_poll(
+    world: World, local: LocalTime, services: Services, passed: float, held: bool
+) -> None:
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    world.advance(HOURS)
+    account = await services.desk.readings.account()
+    await services.desk.state.write(lambda tx: services.desk.note(tx, "cancel_sent", "x", account, order_id=order_id))
+    local.wall += passed  # set back, nobody knows how old that cancel is
+    await services.keeper.poll()
+    assert bool(world.active()) is held
+    local.pass_by(60)
+    await services.keeper.poll()
+    assert not world.active(), "a poll later"
