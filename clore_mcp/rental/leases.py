@@ -22,7 +22,7 @@ from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import POLL_SECONDS
-from clore_mcp.state import ends, ledger, orders
+from clore_mcp.state import ends, ledger, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.ends import End
 
@@ -103,7 +103,7 @@ class Keeper:
             self.last = Round(blind=error)
             raise
         if not await self._anything(account):
-            self.last = Round(left=False)
+            self.last = Round(left=await self._asked(account))
             await self._try("the heartbeat could not be written", self._beat(account))
             return self._poll_seconds
         current = await self._look()
@@ -137,6 +137,17 @@ class Keeper:
         except Exception as error:  # then leases end as they were last read
             log.warning("the leases could not be read: %s", error)
             return bool(self._leases)
+
+    async def _asked(self, account: str) -> bool:
+        """Whether a question waits or has its yes: who makes that order has found the watchdog at work, and may be
+        killed over it."""
+        now = self._desk.clock()
+        try:
+            held = await self._desk.state.read(lambda tx: quotes.waiting(tx, account))
+        except Exception as error:  # then there may be one
+            log.warning("the questions could not be read: %s", error)
+            return True
+        return any(quote.in_time(now) for quote in held)
 
     async def _look(self) -> Orders | None:
         self._blind = None

@@ -314,3 +314,19 @@ async def test_the_cancel_of_one_who_was_killed_over_it_counts_for_half_a_poll(
     local.pass_by(60)
     await services.keeper.poll()
     assert not world.active(), "a poll later"
+
+
+async def test_a_question_that_waits_is_something_left_though_clore_is_asked_nothing(
+    world: World, local: LocalTime, services: Services
+) -> None:
+    await services.keeper.poll()
+    assert not services.keeper.last.left
+    held = await services.guard.hold(wish(world.free()[0]), caller="tester", can_ask=True, replay=False)
+    assert held.quote is not None
+    asked = len(world.sent("my_orders"))
+    await services.keeper.poll()
+    assert services.keeper.last.left, "who says yes has found the watchdog at work, and may be killed over the order"
+    local.pass_by(601)
+    await services.keeper.poll()
+    assert not services.keeper.last.left
+    assert len(world.sent("my_orders")) == asked
