@@ -7,6 +7,8 @@ import itertools
 import os
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -31,7 +33,7 @@ FAST = Options(rate_limit="off", speed=60.0, servers=1200)
 
 
 # The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
-_WAITING = ("tests/machine/test_machine.py", "tests/machine/", "tests/guard/test_kills.py")
+_WAITING = ("tests/machine/test_machine.py", "tests/cli/test_ends.py", "tests/machine/", "tests/guard/test_kills.py")
 _COMPUTING = ("tests/guard/test_every_point.py", "tests/test_benchmarks.py", "tests/story/", "tests/cli/")
 
 
@@ -52,6 +54,29 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: the garbage collector need not walk through it in every test."""
     gc.collect()
     gc.freeze()
+
+
+def processes_that_know(folder: Path) -> list[str]:
+    """The command lines of other processes with that folder in their environment, as all have that a test starts and
+    all that those start. Only Linux shows them."""
+    found, name = [], re.compile(re.escape(os.fsencode(folder)) + rb"[/:\0]")
+    for process in Path("/proc").glob("[0-9]*") if sys.platform == "linux" else ():
+        try:
+            if process.name != str(os.getpid()) and name.search((process / "environ").read_bytes()):
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue  # someone else's, or gone by now
+    return found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """At the end of all tests every process that one of them has started ends, without help."""
+    yield
+    give_up_at = time.monotonic() + 60
+    while left := processes_that_know(tmp_path_factory.getbasetemp()):
+        assert time.monotonic() < give_up_at, left
+        time.sleep(0.1)
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from mcp.types import CallToolResult
 from clore_mcp.cli.demo_screen import Screen
 from clore_mcp.cli.demo_tour import Broken, Tour
 from tests.cli.conftest import Terminal
+from tests.conftest import processes_that_know
 
 DEMO = [sys.executable, "-W", "error", "-m", "clore_mcp", "demo"]
 PROMPT = "leave the tour: "
@@ -53,15 +54,7 @@ def assert_nothing_left(folder: Path) -> None:
     """No file in the temporary folder, no state of the user touched, no process that knows the folder."""
     assert list((folder / "tmp").iterdir()) == []
     assert sorted(path.name for path in folder.iterdir()) == ["tmp"]
-    if sys.platform == "linux":
-        left = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if process.name != str(os.getpid()) and os.fsencode(folder) in (process / "environ").read_bytes():
-                    left.append((process / "cmdline").read_bytes())
-            except OSError:
-                continue  # someone else's, or gone by now
-        assert left == []
+    assert processes_that_know(folder) == []
 
 
 def test_the_tour_runs_by_itself_and_its_numbers_add_up(env: dict[str, str], tmp_path: Path) -> None:
