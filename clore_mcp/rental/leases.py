@@ -62,6 +62,7 @@ class Keeper:
         self.last = Round()
         self._blind: CloreError | None = None
         self._leases: list[End] = []  # as last read: what counts while the state can't be
+        self._held_back = False  # a cancel of the last round, for somebody else's that is on its way
 
     async def start(self) -> None:
         """Beat once and go on in the background; called again, nothing happens. Without a key there is nothing to keep;
@@ -119,7 +120,7 @@ class Keeper:
         if sent:
             await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
         self.last = Round(blind=self._blind, overdue=overdue)
-        if current is None or any(one.trouble for one in sent):
+        if current is None or self._held_back or any(one.trouble for one in sent):
             return self._poll_seconds / 4
         return await self._until_next(account)
 
@@ -162,6 +163,7 @@ class Keeper:
         """Cancel all that are due, at once. Without the list, an order counts as running while Clore's time is
         certain; a jump of the local clock forces the next look."""
         readings = self._desk.readings
+        self._held_back = False
         if current is None and not readings.api_clock.certain:
             return []
         api_now = readings.api_now()
@@ -176,6 +178,7 @@ class Keeper:
         why = "its lease is over"
         by = cancels.Over(None if current is None else current.at, self._poll_seconds / 2)
         sent = await cancels.send(self._desk, due, caller="clore-mcp", why=why, over=by) if due else []
+        self._held_back = len(sent) < len(due)
         for lease in over:
             if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
                 await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from clore_mcp import services as wiring
 from clore_mcp.rental.desk import Patience
 from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
 from clore_mcp.services import Services
@@ -46,6 +48,31 @@ class Processes:
         self._stack.push_async_callback(services.aclose)
         await services.keep_leases()
         return services
+
+
+class LocalTime:
+    """This machine's clocks, which a test sets."""
+
+    def __init__(self) -> None:
+        self.wall = self.passed = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.wall
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.passed
+
+    def pass_by(self, seconds: float) -> None:
+        """Time passes on both clocks."""
+        self.wall += seconds
+        self.passed += seconds
+
+
+@pytest.fixture
+def local(monkeypatch: pytest.MonkeyPatch) -> LocalTime:
+    made = LocalTime()
+    monkeypatch.setattr(wiring, "time", made)
+    return made
 
 
 @pytest.fixture

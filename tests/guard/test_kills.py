@@ -16,7 +16,7 @@ import pytest
 from clore_mcp.rental.asks import Ask, CancelOrder
 from clore_mcp.services import Services
 from tests.guard.children import Child, settle
-from tests.guard.conftest import Processes
+from tests.guard.conftest import LocalTime, Processes
 from tests.guard.world import IMAGE, USD, World, call, cancel, check_invariants, patient, rent, wish
 
 pytestmark = [
@@ -123,7 +123,7 @@ async def test_killed_while_looking_the_order_is_adopted_when_it_shows(
 
 
 async def test_killed_while_cancelling_the_order_is_ended_by_the_next_process(
-    world: World, process: Processes, children: list[Child]
+    world: World, local: LocalTime, process: Processes, children: list[Child]
 ) -> None:
     services = await process()
     order_id = (await rent(services, world.free()[0]))["order_id"]
@@ -135,6 +135,7 @@ async def test_killed_while_cancelling_the_order_is_ended_by_the_next_process(
     later = await process(BRIEF)
     assert len(world.active()) == 1
     assert len(world.reserved()) == 1
+    local.pass_by(31)  # until then that cancel counts as on its way
     await later.keeper.poll()
     assert not world.active(), "a cancel that was agreed to is carried on"
     assert (await cancel(later, order_id))["status"] in ("already_ended", "unverified")
