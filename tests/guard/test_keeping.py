@@ -13,6 +13,7 @@ import pytest
 from clore_mcp.clore import OrdersReply
 from clore_mcp.errors import NotJson, NotSent, StateUnavailable
 from clore_mcp.rental.account import account_state
+from clore_mcp.rental.leases import Keeper
 from clore_mcp.services import Services
 from clore_mcp.state.database import Database
 from tests.guard.children import Child
@@ -278,15 +279,17 @@ async def test_the_cancel_of_one_who_was_killed_over_it_counts_for_half_a_poll(
     world: World, local: LocalTime, services: Services, passed: float, held: bool
 ) -> None:
     order_id = (await rent(services, world.free()[0]))["order_id"]
+    await services.keeper.stop()
     world.advance(HOURS)
     account = await services.desk.readings.account()
     await services.desk.state.write(lambda tx: services.desk.note(tx, "cancel_sent", "x", account, order_id=order_id))
     local.wall += passed  # set back, nobody knows how old that cancel is
-    pause = await services.keeper.poll()
+    keeper = Keeper(services.desk, services.closing, services.settling, ())
+    pause = await keeper.poll()
     assert bool(world.active()) is held
     assert pause == 15 or not held, "it looks again soon"
     local.pass_by(60)
-    await services.keeper.poll()
+    await keeper.poll()
     assert not world.active()
 
 
