@@ -7,7 +7,6 @@ poll is 60 market seconds, and five of ours. That leaves a machine that does eig
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ import httpx2 as httpx
 from clore_mcp.sandbox import Options, start_in_thread
 from tests.cli.conftest import KEYS, PATIENCE, Desk
 from tests.cli.watchdogs import Kennel, Server, lives, until
-from tests.conftest import environment, watchdogs_started
+from tests.conftest import delete_state, environment, watchdogs_started
 
 SPEED: Final = 12.0
 POLL: Final = 60.0  # market seconds
@@ -312,5 +311,5 @@ def _stage(folder: Path) -> Iterator[Stage]:
             for server in stage.servers:
                 server.kill()
             started = watchdogs_started(desk.state)
-            shutil.rmtree(desk.state, ignore_errors=True)  # the watchdog that a server started ends with it
+            delete_state(desk.state)  # the watchdog that a server started ends with it
             until(lambda: not any(map(lives, started)), "no process is left")

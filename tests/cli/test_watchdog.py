@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from clore_mcp.detaching import LOG_NAME, starter
 from tests.cli.conftest import PATIENCE, Desk
 from tests.cli.watchdogs import Kennel, Server, active, lives, requests, until
-from tests.conftest import settings_for, watchdogs_started
+from tests.conftest import delete_state, settings_for, watchdogs_started
 
 ALIVE = "SELECT owner FROM heartbeats"
 HOURS_2 = 7_200
@@ -86,7 +85,7 @@ def test_it_ends_with_its_state(desk: Desk, kennel: Kennel) -> None:
     until(lambda: desk.rows(ALIVE), "a heartbeat")
     waiting = kennel.start()
     kennel.hears(waiting, "waiting for its end")
-    shutil.rmtree(desk.state)
+    delete_state(desk.state)
     assert watchdog.wait(PATIENCE) == 1
     assert "was deleted" in kennel.said(watchdog)
     assert waiting.wait(PATIENCE) == 1
@@ -181,7 +180,7 @@ def test_it_is_started_by_a_server_that_finds_orders_and_ends_with_the_state(des
         assert lives(pid)
     finally:
         server.kill()
-    shutil.rmtree(desk.state)
+    delete_state(desk.state)
     until(lambda: not lives(pid), "it ends with its state")
 
 
