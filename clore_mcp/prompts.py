@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -106,6 +106,14 @@ def offered(tools: Collection[str], *, every_tool: bool) -> list[Prompt]:
         elif every_tool:
             raise _malformed(file.path, absent[0][0], f"there is no tool `{absent[0][1]}`")
     return found
+
+
+async def refuse_unknown(ctx: Any, call_next: Callable[[Any], Awaitable[Any]], *, names: Collection[str]) -> Any:
+    """A middleware: asking for a prompt that isn't there is the caller's mistake, where the SDK takes it for ours."""
+    name = (ctx.params or {}).get("name")
+    if ctx.method == "prompts/get" and isinstance(name, str) and name not in names:
+        raise MCPError(INVALID_PARAMS, f"There is no prompt {clean(name, 60)}; prompts/list names them.")
+    return await call_next(ctx)
 
 
 def folder() -> Traversable:

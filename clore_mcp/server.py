@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -61,6 +62,8 @@ def create_server(
     lists = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
     hints: dict[Any, CacheHint] = dict.fromkeys(lists, keep)
     tools = chosen_tools(settings)
+    unrestricted = not settings.read_only and settings.toolsets >= set(TOOLSETS)
+    offered = prompts.offered({tool.name for tool in tools}, every_tool=unrestricted)
     server: MCPServer[FirstUse] = MCPServer(
         "clore-mcp",
         title="Clore.ai GPU marketplace",
@@ -71,9 +74,9 @@ def create_server(
         lifespan=lifespan,
         cache_hints=hints,
         log_level="WARNING",
+        middleware=[partial(prompts.refuse_unknown, names={prompt.name for prompt in offered})],
     )
-    unrestricted = not settings.read_only and settings.toolsets >= set(TOOLSETS)
-    for prompt in prompts.offered({tool.name for tool in tools}, every_tool=unrestricted):
+    for prompt in offered:
         server.add_prompt(prompt)
     resources.register(server, settings, lambda: running[-1].services())
     completions.register(server, settings, lambda: running[-1].services())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mcp import MCPError
+from mcp.types import INVALID_PARAMS
 
 from clore_mcp import prompts
 from clore_mcp.errors import SettingsInvalid
@@ -92,6 +93,16 @@ async def test_a_missing_or_unknown_argument_is_refused_by_name(connect: Connect
             await client.get_prompt("auto-rent-below", {"gpu": "4090", "hours": " \u202e "})
         with pytest.raises(MCPError, match="rent-cheapest has no argument max_pirce; it takes countries, gpu"):
             await client.get_prompt("rent-cheapest", {"gpu": "4090", "max_pirce": "1"})
+
+
+@pytest.mark.anyio
+async def test_a_prompt_that_is_not_there_is_the_callers_mistake(
+    connect: Connect, mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect(mode) as client:
+        with pytest.raises(MCPError, match=r"There is no prompt rent-dearest; prompts/list names them\.") as refused:
+            await client.get_prompt("rent-dearest")
+    assert refused.value.code == INVALID_PARAMS and not caplog.records
 
 
 @pytest.mark.anyio
