@@ -32,6 +32,10 @@ settings.load_profile("any machine")
 FAST = Options(rate_limit="off", speed=60.0, servers=1200)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--clients-dir", help="where other people's clients are installed (default: the user's cache)")
+
+
 # The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
 _WAITING = ("tests/machine/test_machine.py", "tests/cli/test_ends.py", "tests/machine/", "tests/guard/test_kills.py")
 _COMPUTING = ("tests/guard/test_every_point.py", "tests/test_benchmarks.py", "tests/story/", "tests/cli/")
