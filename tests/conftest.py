@@ -37,7 +37,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
-_WAITING = ("tests/machine/test_machine.py", "tests/cli/test_ends.py", "tests/machine/", "tests/guard/test_kills.py")
+_WAITING = (
+    "tests/machine/test_machine.py",
+    "tests/cli/test_ends.py",
+    "tests/machine/",
+    "tests/guard/test_kills.py",
+    "tests/clients/",
+)
 _COMPUTING = ("tests/guard/test_every_point.py", "tests/test_benchmarks.py", "tests/story/", "tests/cli/")
 
 

@@ -23,7 +23,7 @@ from clore_mcp.state.filelock import try_turn
 NAMES: Final = ("node", "agents", "langchain")
 _PINS: Final = Path(__file__).parent / "pins"
 _DONE: Final = "done"
-_LONGEST: Final = 600.0  # s; a slow network, or another process that makes the same one
+_LONGEST: Final = 240.0  # s; a slow network, or another process that makes the same one
 
 
 class NotHere(Exception):
@@ -39,7 +39,10 @@ def usual_folder() -> Path:
 def ready(folder: Path, name: str) -> Path:
     """The environment of that name below `folder`, made first where it is missing. Raises NotHere."""
     home = folder / f"{name}-{_digest(name)}"
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as trouble:
+        raise NotHere(str(trouble)) from trouble
     give_up_at = time.monotonic() + _LONGEST
     while not (turn := try_turn(home / "lock", time.monotonic())).mine:
         if time.monotonic() > give_up_at:
@@ -113,8 +116,9 @@ def _run(command: list[str], cwd: Path | None = None) -> None:
     except (OSError, subprocess.TimeoutExpired) as trouble:
         raise NotHere(str(trouble)) from trouble
     if done.returncode != 0:
-        said = [line for line in done.stderr.splitlines() if "error" in line.lower()] or done.stderr.splitlines()
-        raise NotHere(f"{' '.join(command[1:4])} failed: {said[0] if said else done.returncode}")
+        lines = done.stderr.splitlines() or [f"{command[0]} ended with {done.returncode}"]
+        said = [line for line in lines if line.startswith(("ERROR", "npm error"))]
+        raise NotHere((said or lines)[-1][:200])
 
 
 if __name__ == "__main__":

@@ -43,10 +43,12 @@ class Person:
 
 
 def go_through(call: Call, person: Person, market: Running, folder: Path) -> None:
-    """Found, priced, a no, a yes, listed, returned."""
+    """Found, an error read, priced, a no, a yes, listed, returned."""
     found = call("search_servers", gpu="4090", limit=5)
     one, other = (row["server_id"] for row in found["servers"][:2])
     wish, unwanted = ({"server_id": server, "image": IMAGE, "hours": 2} for server in (one, other))
+    missing = call("get_server", server_id=1)
+    assert missing["error"] == "not_found" and missing["hint"], "an error arrives as the model should read it"
     quote = call("quote_order", **wish)
     assert quote["allowed"] and quote["total_usd"] > 0 and not person.asked
 

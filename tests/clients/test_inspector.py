@@ -64,8 +64,9 @@ class Inspector:
         assert not answers, "the Inspector passes no question on"
         chosen = ["--tool-name", tool, "--tool-args-json", json.dumps(arguments), "--protocol-era", next(self._eras)]
         done = self.run("tools/call", *chosen)
-        assert done.returncode == 0, done.stderr
-        told: Json = json.loads(json.loads(done.stdout)["result"]["content"][0]["text"])
+        result = json.loads(done.stdout)["result"]
+        assert done.returncode == (5 if result.get("isError") else 0), done.stderr
+        told: Json = json.loads(result["content"][0]["text"])
         return told
 
 
