@@ -91,7 +91,7 @@ def _digest(name: str) -> str:
 def _make(name: str, home: Path) -> None:
     pip = [sys.executable, "-m", "pip"]
     # All that is needed is in the list, so pip has nothing to resolve: three times as fast, and the same each time.
-    wanted = ["install", "-q", "--no-deps", "--disable-pip-version-check", "--retries", "2", "-r",
+    wanted = ["install", "-q", "--no-deps", "--no-compile", "--disable-pip-version-check", "--retries", "2", "-r",
               str(_PINS / f"{name}.txt")]  # fmt: skip
     if name != "node":
         _run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(home / "venv")])

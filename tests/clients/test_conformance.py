@@ -85,7 +85,7 @@ def served(market: Running, folder: Path) -> Iterator[str]:
 def suite(home: Path, url: str, revision: str, out: Path) -> subprocess.Popen[str]:
     """The suite's scenarios for that revision, under way."""
     program = packages_of(home) / "node_modules" / ".bin" / "conformance"
-    chosen = ["--suite", "all", "--spec-version", revision]
+    chosen = ["--suite", "all", "--spec-version", revision, "--timeout", str(PATIENCE_SECONDS * 1000)]
     return subprocess.Popen(
         [node_of(home), str(program), "server", "--url", url, *chosen, "-o", str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -122,3 +122,16 @@ def test_what_applies_to_this_server_passes(
     hold_against(
         PAGE, "conformance", table(("revision", "scenarios that apply", "checks passed", "scenarios that don't"), rows)
     )
+
+
+def test_a_list_that_is_out_of_date_is_told() -> None:
+    listed = Listed(frozenset({"fails", "mended"}), frozenset({"empty"}), frozenset({"applies:left-out"}))
+    found = {
+        "applies": [("applies:works", True), ("applies:broken", False), ("applies:left-out", True)],
+        "fails": [("fails:one", False), ("fails:other", True)],
+        "mended": [("mended:one", True)],
+        "empty": [("empty:one", True)],
+    }
+    told = [complaint.partition(":")[0] for complaint in listed.complaints(found)]
+    assert told == ["applies", "applies", "mended passes"]
+    assert listed.figures("2026-07-28", found) == ("2026-07-28", "1", "2", "3")
