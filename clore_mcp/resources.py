@@ -112,7 +112,9 @@ def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
 async def read_orders(services: Services) -> dict[str, Any]:
     """What list_orders tells, all on one page."""
     await services.keep_leases()
-    return OrdersAnswer.model_validate(await services.overview.orders()).wire()
+    told = await services.overview.orders()
+    await services.look_over(wallets=False)
+    return OrdersAnswer.model_validate(told).wire()
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
@@ -147,7 +149,9 @@ async def read_account(services: Services) -> dict[str, Any]:
     from clore_mcp.rental.account import account_state
 
     await services.keep_leases()
-    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    told = await account_state(
+        services.desk, services.appraiser, services.approvals, services.overview, await services.look_over()
+    )
     return AccountAnswer.model_validate(told).wire()
 
 

@@ -34,9 +34,10 @@ from clore_mcp.rental.guard import Guard
 from clore_mcp.rental.hunting import Hunting
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.leases import Keeper
+from clore_mcp.rental.overseeing import Overseer
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.proposal import Verb
-from clore_mcp.rental.readings import Readings
+from clore_mcp.rental.readings import BROWSING_AGE, Readings
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.sshkeys import public_key
 from clore_mcp.rental.stopping import Stopping
@@ -45,6 +46,7 @@ from clore_mcp.rental.watching import Watching
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
 from clore_mcp.state.copies import Copies, owner_of
 from clore_mcp.state.database import Database
+from clore_mcp.state.ledger import Entry
 from clore_mcp.state.pace import open_pace
 from clore_mcp.state.shared import Shared
 
@@ -71,13 +73,32 @@ class Services:
     settling: Settling
     keeper: Keeper
     poll_seconds: float
+    overseer: Overseer
     stopping: Stopping
     commitments: Commitments
 
+    @property
+    def keeps(self) -> bool:
+        """Whether this process does anything unasked."""
+        return self.settings.watchdog is Watchdog.AUTO and not self.settings.read_only
+
     async def keep_leases(self) -> None:
         """From the first call that knows the account on, this process ends leases, unless the operator says no."""
-        if self.settings.watchdog is Watchdog.AUTO and not self.settings.read_only:
+        if self.keeps:
             await self.keeper.start()
+
+    async def look_over(self, *, wallets: bool = True) -> list[Entry]:
+        """Record what is wrong with the orders that were just read; where nothing may be recorded, answer it. Asks for
+        the `wallets` too. What fails here spoils no answer."""
+        readings = self.desk.readings
+        try:
+            account, current = await readings.account(), await readings.orders(BROWSING_AGE)
+            if not self.keeps:
+                return await self.overseer.show(account, current) if wallets else []
+            await self.overseer.record(account, current, wallets=wallets)
+        except Failure as failure:
+            log.warning("what runs could not be looked over: %s", failure.message)
+        return []
 
     async def resume_leases(self) -> None:
         """End the leases of an earlier run, if there was one."""
@@ -157,6 +178,7 @@ def build(
     commitments = Commitments()
     settling = Settling(desk, Adopting(desk, closing), commitments)
     approvals = Approvals(desk.state, time.time, desk.program)
+    overseer = Overseer(desk)
     creating = Creating(desk, appraiser, settling, closing)
     verbs: dict[str, Verb] = {
         "create_order": creating,
@@ -167,7 +189,7 @@ def build(
     }
     # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
     poll_seconds = POLL_SECONDS * min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
-    chores = (Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds),)
+    chores = (overseer, Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds))
     return Services(
         settings=settings,
         pacer=pacer,
@@ -182,6 +204,7 @@ def build(
         settling=settling,
         keeper=Keeper(desk, closing, settling, chores, poll_seconds),
         poll_seconds=poll_seconds,
+        overseer=overseer,
         stopping=Stopping(desk, closing, settling),
         commitments=commitments,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.money import ZERO, Coin, shown
+from clore_mcp.rental import events
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.caps import Caps
@@ -21,21 +23,19 @@ from clore_mcp.rental.readings import BROWSING_AGE
 from clore_mcp.rental.watching import envelope_of
 from clore_mcp.state import freezing, ledger, watches
 from clore_mcp.state.envelopes import Envelope
+from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
 from clore_mcp.state.watches import Watch
 from clore_mcp.text import clean
 
-_EVENT_STEPS: Final = (
-    "late_order_adopted", "uncertain", "cancel_unverified", "ended", "ended_unseen", "order_seen_again",
-    "price_unknown", "above_ceiling", "lease_over", "lease_ended", "still_billing", "key_refused",
-    "orphaned", "frozen", "lifted", "watch_fired", "watch_expired", "watch_held_up",
-)  # fmt: skip
 _EVENTS_SHOWN: Final = 10
 _EVENTS_SINCE_SECONDS: Final = 86_400
 
 
-async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, overview: Overview) -> dict[str, Any]:
-    """Everything that get_account tells."""
+async def account_state(
+    desk: Desk, appraiser: Appraiser, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
+) -> dict[str, Any]:
+    """Everything that get_account tells. `unrecorded` are events of now where none may be written."""
     account = await desk.readings.account()
     evidence = await appraiser.evidence(BROWSING_AGE)
     now = desk.clock()
@@ -43,9 +43,9 @@ async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, 
     rates = evidence.snapshot.rates
     burn = sum((usd_per_hour(row, evidence.fees, rates) or ZERO for row in running), ZERO)
     runway = _runway_hours(evidence, running)
-    events = await desk.state.read(
+    happened = await desk.state.read(
         lambda tx: ledger.read(
-            tx, account=account, steps=_EVENT_STEPS, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_SHOWN
+            tx, account=account, steps=tuple(events.NOTES), since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_SHOWN
         )
     )
     freeze = await desk.state.read(freezing.frozen)
@@ -64,9 +64,7 @@ async def account_state(desk: Desk, appraiser: Appraiser, approvals: Approvals, 
             *(_unused(envelope) for envelope in await approvals.envelopes(account)),
             *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
         ],
-        "events": [
-            {"at": iso(entry.at), "what": entry.step.replace("_", " "), "order_id": entry.order_id} for entry in events
-        ],
+        "events": [_event(entry) for entry in (*unrecorded, *happened)][:_EVENTS_SHOWN],
         **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
         "watchdog": "alive" if await desk.enforced_by() else "absent",
     }
@@ -107,6 +105,15 @@ def _fees(fees: Fees) -> dict[str, Any]:
         "on_demand_percent": percents(OrderType.ON_DEMAND),
         "spot_percent": percents(OrderType.SPOT),
         "assumed": fees.assumed,
+    }
+
+
+def _event(entry: Entry) -> dict[str, Any]:
+    return {
+        "at": iso(entry.at),
+        "what": entry.step.replace("_", " "),
+        "order_id": entry.order_id,
+        "note": events.note_of(entry),
     }
 
 

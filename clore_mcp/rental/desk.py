@@ -10,6 +10,7 @@ from typing import Any, Final
 from clore_mcp.clore import CloreClient
 from clore_mcp.errors import SpendingFrozen
 from clore_mcp.money import Coin
+from clore_mcp.rental import events
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.readings import Readings
 from clore_mcp.rental.sshkeys import SshKey
@@ -58,6 +59,7 @@ class Desk:
     patience: Patience = field(default_factory=Patience)
     starts_watchdog: bool = False  # whether `wake_watchdog` starts one
     wake_watchdog: Callable[[], object] = lambda: None  # quick, on a worker thread, and never raises
+    tell: Callable[[Entry], object] = lambda event: None  # as quick, of each event once it is in the ledger
 
     async def enforced_by(self) -> str | None:
         """Who ends leases now, in words for a person; None when nobody does."""
@@ -83,9 +85,12 @@ class Desk:
             )
 
     def note(self, tx: Tx, step: str, caller: str, account: str, **what: Any) -> None:
-        """Append a step to the ledger; ids by name, everything else as data."""
+        """Append a step to the ledger; ids by name, everything else as data. An event is told on when it is there."""
         ids = {name: what.pop(name) for name in ("quote_id", "intent_id", "order_id", "server_id") if name in what}
-        ledger.write(tx, Entry(at=self.clock(), account=account, step=step, caller=caller, data=what, **ids))
+        entry = Entry(at=self.clock(), account=account, step=step, caller=caller, data=what, **ids)
+        ledger.write(tx, entry)
+        if step in events.NOTES:
+            tx.afterwards.append(lambda: self.tell(entry))
 
 
 def _alive(tx: Tx, desk: Desk, account: str) -> tuple[str, str] | None:

@@ -45,6 +45,9 @@ class Tx:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self.afterwards: list[
+            Callable[[], object]
+        ] = []  # done once it is committed, on the same thread; none may raise
 
     def all(self, sql: str, *values: object) -> list[Row]:
         """Every row of a query."""
@@ -127,14 +130,17 @@ class Database:
             connection = self._open()
             self._require_same_file()
             connection.execute(begin)
+            tx = Tx(connection)
             try:
-                result = work(Tx(connection))
+                result = work(tx)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            return result
+        for then in tx.afterwards:
+            then()
+        return result
 
     @contextlib.contextmanager
     def _failures_named(self) -> Iterator[None]:

@@ -41,6 +41,7 @@ class Event(Answer):
     at: str
     what: str
     order_id: int | None = None
+    note: str | None = None
 
 
 class Fee(Answer):
@@ -72,7 +73,9 @@ async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
 
     services = services_of(ctx)
     await services.keep_leases()
-    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    told = await account_state(
+        services.desk, services.appraiser, services.approvals, services.overview, await services.look_over()
+    )
     return AccountAnswer.model_validate(told)
 
 

@@ -269,6 +269,7 @@ async def list_orders(
     services = services_of(ctx)
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
+    await services.look_over(wallets=False)
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
         raise ArgumentInvalid("cursor is none of ours.", hint="Give next_cursor of the last page, or leave it out.")
     start = int(cursor or 0)

@@ -1,0 +1,58 @@
+"""What happens without being asked for: which steps of the ledger are events, and each in a sentence with its cure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from clore_mcp.state.ledger import Entry
+from clore_mcp.text import clean
+
+_WORTH: Final = 80  # characters of a figure
+NOTES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "never_deployed": "Not up after {minutes} minutes, and billing: cancel_order, then rent another server.",
+        "outbid": "Another renter has its server; nothing is billed. set_spot_price raises it, cancel_order ends it.",
+        "host_offline": "Clore shows its host as offline, and it may still bill: cancel_order unless it comes back.",
+        "wallet_short": "{coin} lasts {hours_left} h, less than what runs: top up on clore.ai, or cancel_order.",
+        "costs_more": "{price_per_day} {coin} a day, {ceiling_per_day} approved: set_spot_price or cancel_order.",
+        "unleased": "Made elsewhere, and nothing here ends it: extend_order gives it an end.",
+        "late_order_adopted": "A create that seemed to have failed had made it; it has its end.",
+        "uncertain": "An order may run without being listed: list_orders looks for it.",
+        "cancel_unverified": "Not proven gone, so it may still bill: cancel_order again.",
+        "ended": "It is proven gone.",
+        "ended_unseen": "No list shows it any more, so it counts as gone.",
+        "order_seen_again": "It counted as gone and is listed again.",
+        "price_unknown": "Clore does not tell its price: list_orders, and cancel_order if it is dearer.",
+        "above_ceiling": "Dearer than approved, so it ends at once.",
+        "lease_over": "Its hours are over and it goes on, as agreed: cancel_order or extend_order.",
+        "lease_ended": "Its hours are over; it was cancelled.",
+        "still_billing": "Its hours are over and it is not proven gone: cancel_order, or end it on clore.ai.",
+        "key_refused": "Clore refused the API key: nothing can be ended until it is replaced.",
+        "orphaned": "",
+        "frozen": "",
+        "lifted": "",
+    }
+)
+"""Each event with what it means, figures of its own in braces."""
+
+
+def note_of(entry: Entry) -> str | None:
+    """That sentence; None where the step says enough, or its figures are missing."""
+    figures = {name: clean(str(value), _WORTH) for name, value in (entry.data or {}).items()}
+    try:
+        return NOTES.get(entry.step, "").format_map(figures) or None
+    except KeyError:  # written by another version
+        return None
+
+
+def told(entry: Entry) -> dict[str, Any]:
+    """An event for whoever is told of it: `what` as one word, the figures as they are, every text cleaned."""
+    figures = {
+        name: clean(value, _WORTH) if isinstance(value, str) else value
+        for name, value in (entry.data or {}).items()
+        if isinstance(value, str | int | float | list)
+    }
+    row = {"what": entry.step, "order_id": entry.order_id, "server_id": entry.server_id, "note": note_of(entry)}
+    return {name: value for name, value in row.items() if value is not None} | {"figures": figures}
