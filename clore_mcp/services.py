@@ -31,6 +31,7 @@ from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk, Patience
 from clore_mcp.rental.extending import Extending
 from clore_mcp.rental.guard import Guard
+from clore_mcp.rental.hosts import Hosts
 from clore_mcp.rental.hunting import Hunting
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.leases import Keeper
@@ -74,6 +75,7 @@ class Services:
     keeper: Keeper
     poll_seconds: float
     overseer: Overseer
+    hosts: Hosts
     stopping: Stopping
     commitments: Commitments
 
@@ -205,6 +207,7 @@ def build(
         keeper=Keeper(desk, closing, settling, chores, poll_seconds),
         poll_seconds=poll_seconds,
         overseer=overseer,
+        hosts=Hosts(desk),
         stopping=Stopping(desk, closing, settling),
         commitments=commitments,
     )

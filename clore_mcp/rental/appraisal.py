@@ -6,7 +6,7 @@ A quote rests on what may be a minute old; the transaction that writes the reser
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -15,6 +15,7 @@ from clore_mcp.market.pricing import Cost, Priced, choose
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import read_book
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
+from clore_mcp.rental import hosts
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.judging import (
@@ -68,16 +69,26 @@ class Appraiser:
         enforced_by = await self._desk.enforced_by()
         enforced = enforced_by is not None
         account = await self._desk.readings.account()
-        owed = await self._desk.state.read(lambda tx: owed_now(tx, account, evidence))
+
+        def read(tx: Tx) -> tuple[Owed, Mapping[int, int]]:
+            return owed_now(tx, account, evidence), hosts.failed(tx, account, self._desk.clock())
+
+        owed, failed = await self._desk.state.read(read)
         unsettled = await self._unsettled(account, ask.server_ids)
         if ask.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
             return Appraisal(None, None, (unsettled[ask.server_id],))
         found = [
-            unsettled.get(number) or await self._payable(ask, number, evidence, owed, enforced=enforced)
+            unsettled.get(number)
+            or _passed_over(ask, number, failed)
+            or await self._payable(ask, number, evidence, owed, enforced=enforced)
             for number in ask.server_ids
         ]
         if at_most is not None:
             found = [capped(one, at_most) if isinstance(one, Candidate) else one for one in found]
+        found = [
+            dataclasses.replace(one, failed_here=failed.get(one.server_id, 0)) if isinstance(one, Candidate) else one
+            for one in found
+        ]
         candidates = [one for one in found if isinstance(one, Candidate)]
         misfits = tuple(one for one in found if isinstance(one, Unfit))
         if not candidates:
@@ -202,6 +213,14 @@ class Appraiser:
                 f"Server {listing.server_id} takes no bid under {plain(round(priced.usd_per_hour, 6))} USD per hour.",
             )
         return bid
+
+
+def _passed_over(ask: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:
+    """Why a fallback is not taken whose host failed here too often; the server that was named first may be."""
+    if server_id == ask.server_id or server_id not in failed:
+        return None
+    said = f"Server {server_id} failed here {failed[server_id]} times in the last {hosts.DAYS} days and is passed over."
+    return Unfit(server_id, "failed_here", said)
 
 
 def _short(candidate: Candidate, evidence: Evidence, owed: Owed, ask: CreateOrder) -> bool:

@@ -15,7 +15,7 @@ import anyio.to_thread
 from clore_mcp.clore import Created, CreateRequest
 from clore_mcp.errors import AlreadyRented, Failure, RateLimited, Refused, Spent, StateUnavailable
 from clore_mcp.money import ZERO
-from clore_mcp.rental import disclosure, outcomes
+from clore_mcp.rental import disclosure, hosts, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.claiming import Departure, Halted, Stopped, listed_now
@@ -103,7 +103,11 @@ class Creating:
         if fingerprint(key) != quote.terms.get("ssh_key"):
             return await self._end(quote, Stopped(outcome=_OTHER_KEY), attempts)
         await anyio.to_thread.run_sync(self._desk.wake_watchdog)  # before the send: killed after it, we end nothing
+        failed = await self._desk.state.read(lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock()))
         for candidate in terms.candidates:
+            if candidate.server_id in failed and candidate.server_id != ask.server_id:  # since the question
+                attempts.append({"server_id": candidate.server_id, "outcome": "failed_here"})
+                continue
             made = {"jupyter_token": secret_token()} if ask.jupyter else {}
             errand = Errand(quote, ask, terms, candidate, from_state, by, made)
             departure = Departure(self._desk, errand)

@@ -17,6 +17,7 @@ from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.hosts import DAYS
 from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, Candidate, Terms
 from clore_mcp.text import clean
 
@@ -55,6 +56,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
     lines = [
         f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms, cost)} in all?",
         _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
+        *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
         _price_line(first, terms, cost),
         _end_line(terms),
         *run_lines(ask, key),

@@ -29,7 +29,8 @@ LONGEST_RENTAL_HOURS: Final = Decimal(1440)
 class Candidate:
     """One server of a quote. Prices per day are native, fee out; USD per hour is for the whole server, fee in.
 
-    `max_rental_hours` is how long it counts as running if nobody ends it.
+    `max_rental_hours` is how long it counts as running if nobody ends it; `failed_here` how often the host failed here
+    lately, where that is often enough to be said.
     """
 
     server_id: int
@@ -49,6 +50,7 @@ class Candidate:
     worst_hours: Decimal
     worst_usd: Decimal
     max_rental_hours: Decimal
+    failed_here: int = 0
 
     @property
     def unended_usd(self) -> Decimal:

@@ -34,7 +34,9 @@ async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
     fees = await readings.fees()
     balances = await readings.balances_if_known()
     result = await find(snapshot, _query(wish, services.desk.preferred), fees, balances, services.desk.clock())
-    page = snapshot.kept((Page, result.page), lambda: _page(result.matches))
+    failed = await services.hosts.marked() if balances is not None else {}  # else it would ask Clore once more
+    marks = tuple((one.listing.server_id, failed.get(one.listing.server_id)) for one in result.matches if failed)
+    page = snapshot.kept((Page, result.page, marks), lambda: _page(result.matches, failed))
     answer = SearchAnswer(
         servers=page.rows,
         total_matches=result.total_matches,
@@ -73,6 +75,7 @@ async def in_full(services: Services, server_id: int) -> dict[str, Any]:
         "disk_mb_per_second": listing.disk_mb_per_second,
         "pcie": _pcie(listing),
         "rating_count": listing.rating_count,
+        "failed_here": None if balances is None else (await services.hosts.marked()).get(server_id),
         "snapshot_age_seconds": round(snapshot.age_seconds(services.desk.clock()), 1),
     }
 
@@ -98,17 +101,18 @@ def _quartiles(found: Quartiles | None) -> dict[str, float] | None:
     return {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
 
 
-def _page(matches: Sequence[Found]) -> Page:
-    rows = [_row(one) for one in matches]
+def _page(matches: Sequence[Found], failed: Mapping[int, int]) -> Page:
+    rows = [_row(one, failed.get(one.listing.server_id)) for one in matches]
     wire = [row.wire() for row in rows]
     return Page(rows, wire, compact(wire))
 
 
-def _row(found: Found) -> ServerRow:
+def _row(found: Found, failed_here: int | None) -> ServerRow:
     spot = found.spot_min_usd_per_hour
     return ServerRow(
         **_facts(found.listing, found.priced),
         spot_min_usd_per_hour=None if spot is None else shown(spot),
+        failed_here=failed_here,
         warnings=list(found.warnings) or None,
     )
 

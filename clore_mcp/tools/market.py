@@ -73,6 +73,7 @@ class ServerRow(Answer):
     max_rental_hours: float | None = None
     rented: bool
     partly_rented: bool = False
+    failed_here: int | None = None
     warnings: list[str] | None = None
 
 
