@@ -35,6 +35,7 @@ from clore_mcp.rental.hosts import Hosts
 from clore_mcp.rental.hunting import Hunting
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.leases import Keeper
+from clore_mcp.rental.notifying import Notifier
 from clore_mcp.rental.overseeing import Overseer
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.proposal import Verb
@@ -76,6 +77,7 @@ class Services:
     poll_seconds: float
     overseer: Overseer
     hosts: Hosts
+    notifier: Notifier
     stopping: Stopping
     commitments: Commitments
 
@@ -114,6 +116,7 @@ class Services:
         """Let spending that has begun come to its end, then close everything."""
         await self.commitments.drain(_DRAIN_SECONDS)
         await self.keeper.stop()
+        await asyncio.to_thread(self.notifier.close)
         await self.market.aclose()
         await self.marketplace.aclose()
         await self.desk.readings.aclose()
@@ -155,6 +158,7 @@ def build(
     market = Market(marketplace.get, time.time)
     state = Database(settings.state_dir)
     identity = Identity(state, settings.api_url, key_digest)
+    notifier = Notifier(settings.notify_command, settings.state_dir, settings.api_key)
     readings = Readings(client, market, ApiClock(time.time, time.monotonic), identity, copies)
     desk = Desk(
         state=state,
@@ -174,6 +178,7 @@ def build(
         patience=patience or Patience(),
         starts_watchdog=wake_watchdog is not None,
         wake_watchdog=wake_watchdog or (lambda: None),
+        tell=notifier.tell if settings.notify_command and not settings.read_only else lambda event: None,
     )
     appraiser = Appraiser(desk)
     closing = Closing(desk)
@@ -208,6 +213,7 @@ def build(
         poll_seconds=poll_seconds,
         overseer=overseer,
         hosts=Hosts(desk),
+        notifier=notifier,
         stopping=Stopping(desk, closing, settling),
         commitments=commitments,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -110,6 +111,7 @@ def test_every_variable_is_read(person: Person) -> None:
         CLORE_MAX_USD_PER_DAY="12.5",
         CLORE_MAX_ACTIVE_ORDERS="0",
         CLORE_WATCHDOG="OFF",
+        CLORE_NOTIFY_COMMAND=f'"{sys.executable}" -c "one two"',
         CLORE_SSH_PUBLIC_KEY=f"{ED25519} ada@example\n",
         CLORE_CURRENCY="btc",
         CLORE_REQUEST_GAP_SECONDS="0.2",
@@ -124,6 +126,7 @@ def test_every_variable_is_read(person: Person) -> None:
         approval=Approval.LIMITS,
         limits=Caps(Decimal("0.4"), Decimal(7), Decimal("12.5"), 0),
         watchdog=Watchdog.OFF,
+        notify_command=(sys.executable, "-c", "one two"),
         ssh_public_key=f"{ED25519} ada@example",
         currency=Coin.BTC,
         request_gap_seconds=0.2,
@@ -146,6 +149,7 @@ MALFORMED = [
     ("CLORE_MAX_USD_PER_DAY", ["Infinity", "-0.01", "five\nhundred", "\u202e001"]),
     ("CLORE_MAX_ACTIVE_ORDERS", ["-1", "2.5", "many", "1e1", "٣", "9999999"]),
     ("CLORE_WATCHDOG", ["on", "false", "no"]),
+    ("CLORE_NOTIFY_COMMAND", ["tell 'me", "''", '"" x', "${TELL} me", "tell\nme", "# \u202e"]),
     ("CLORE_CURRENCY", ["EUR", "doge"]),
     ("CLORE_REQUEST_GAP_SECONDS", ["fast", "-1", "61", "1.1"]),
     ("CLORE_STATE_DIR", ["${HOME}/state", "a\nb", "a\x00b"]),
@@ -191,6 +195,14 @@ def test_a_malformed_value_is_refused_in_one_line_that_names_the_variable(
 
 def test_every_variable_has_a_malformed_value_in_the_table() -> None:
     assert {name for name, _ in MALFORMED} == set(ACCEPTED)
+
+
+def test_a_notify_command_is_never_shown_and_a_missing_program_stops_nothing(person: Person) -> None:
+    assert "hush" not in person.refusal(CLORE_NOTIFY_COMMAND="tell --token hush 'me")
+    read = person.settings(CLORE_NOTIFY_COMMAND="~/bin/tell --token hush")
+    assert read.notify_command == (str(person.home / "bin/tell"), "--token", "hush")
+    assert read.notes == ("CLORE_NOTIFY_COMMAND names a program that is not found: nobody is told of events.",)
+    assert "hush" not in repr(read)
 
 
 def test_a_refusal_shows_the_value_and_what_is_accepted(person: Person) -> None:

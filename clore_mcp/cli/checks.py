@@ -64,6 +64,7 @@ def settings(wanted: Settings) -> Iterator[Finding]:
         "read-only" if wanted.read_only else "",
         f"toolsets {', '.join(sorted(wanted.toolsets))}",
         f"pays in {wanted.currency.ticker} if possible" if wanted.currency else "",
+        f"runs {Path(wanted.notify_command[0]).name} for each event" if wanted.notify_command else "",
     ]
     yield Finding("settings", "; ".join(filter(None, extras)))
     source = wanted.sources.get("approval", "default")

@@ -18,6 +18,7 @@ from clore_mcp.settings.files import exists, is_folder, quoted
 from clore_mcp.settings.folders import account_config_dir
 from clore_mcp.settings.keys import read_api_key
 from clore_mcp.settings.limits import owner_limits, settled_limits
+from clore_mcp.settings.notify import read_notify_command
 from clore_mcp.settings.ssh import read_ssh_public_key
 from clore_mcp.settings.values import (
     ACCEPTED,
@@ -48,6 +49,7 @@ class Settings:
     approval: Approval = Approval.ASK
     limits: Caps = field(default_factory=Caps)
     watchdog: Watchdog = Watchdog.AUTO
+    notify_command: tuple[str, ...] = field(default=(), repr=False)
     ssh_public_key: str | None = field(default=None, repr=False)
     currency: Coin | None = None
     request_gap_seconds: float = DEFAULT_GAP_SECONDS
@@ -86,6 +88,7 @@ class Settings:
             approval=approval,
             limits=caps,
             watchdog=reader.parsed("CLORE_WATCHDOG", lambda text: member_of(Watchdog, text)) or Watchdog.AUTO,
+            notify_command=read_notify_command(reader),
             ssh_public_key=read_ssh_public_key(reader),
             currency=reader.parsed("CLORE_CURRENCY", Coin.parse),
             request_gap_seconds=_request_gap(reader, loopback),

@@ -34,6 +34,7 @@ ACCEPTED: Final[Mapping[str, str]] = MappingProxyType(
         "CLORE_MAX_USD_PER_DAY": _USD,
         "CLORE_MAX_ACTIVE_ORDERS": "a whole number, such as 5; 0 lets nothing be rented",
         "CLORE_WATCHDOG": "auto or off",
+        "CLORE_NOTIFY_COMMAND": "a program and its arguments, quoted as in a shell; no shell runs it",
         "CLORE_SSH_PUBLIC_KEY": f"one line as in a .pub file: type and base64, up to {SSH_KEY_MAX} characters",
         "CLORE_SSH_PUBLIC_KEY_FILE": f"{_PATH} of a .pub file",
         "CLORE_CURRENCY": f"{', '.join(coin.ticker for coin in Coin)} or Clore's own names",

@@ -59,7 +59,8 @@ async def test_a_host_that_failed_twice_is_marked_and_only_taken_by_name(
     assert await marked(services) == {bad: 2}
 
     fresh = await process()
-    shown, page = {}, await found(fresh, {"limit": 50, "include_rented": True})
+    shown: dict[int, int] = {}
+    page = await found(fresh, {"limit": 50, "include_rented": True})
     while True:
         shown |= {row["server_id"]: row["failed_here"] for row in page.both()[0]["servers"] if "failed_here" in row}
         if page.next_cursor is None:
