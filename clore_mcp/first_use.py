@@ -38,6 +38,11 @@ class FirstUse:
                 self._services = build(self._settings)
         return self._services
 
+    @property
+    def wired(self) -> Services | None:
+        """The services, if anything has needed them yet."""
+        return self._services
+
     async def resume_leases(self) -> None:
         """End the leases of an earlier run also when no tool is called; a client that only probes is gone before."""
         await asyncio.sleep(_RESUME_AFTER_SECONDS)

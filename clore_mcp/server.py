@@ -17,6 +17,7 @@ from clore_mcp import __version__, completions, prompts, resources
 from clore_mcp.first_use import FirstUse
 from clore_mcp.settings import TOOLSETS, Approval, Settings
 from clore_mcp.tools import account, market, orders, watches
+from clore_mcp.updates import Updates
 
 INSTRUCTIONS: Final = """Rent GPUs on the Clore.ai marketplace for a person, whose money it is.
 Flow: search_servers, then create_order (it prices, asks the person, rents), wait_for_order, hand over the SSH \
@@ -42,6 +43,7 @@ def create_server(
     """
 
     running: list[FirstUse] = []  # resources and completion get no Context; whichever is last serves them
+    updates = Updates(running)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[FirstUse]) -> AsyncIterator[FirstUse]:
@@ -54,6 +56,7 @@ def create_server(
             running.remove(uses)
             resuming.cancel()
             with anyio.CancelScope(shield=True):  # a spending step that has begun is seen through
+                await updates.stop()
                 await asyncio.wait([resuming])
                 await uses.aclose()
             at_end()
@@ -73,12 +76,14 @@ def create_server(
         tools=tools,
         lifespan=lifespan,
         cache_hints=hints,
+        subscriptions=updates.bus,
         log_level="WARNING",
         middleware=[partial(prompts.refuse_unknown, names={prompt.name for prompt in offered})],
     )
     for prompt in offered:
         server.add_prompt(prompt)
     resources.register(server, settings, lambda: running[-1].services())
+    updates.register(server)
     completions.register(server, settings, lambda: running[-1].services())
     return server
 

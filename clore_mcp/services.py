@@ -25,6 +25,7 @@ from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.bidding import Bidding
 from clore_mcp.rental.cancelling import Cancelling
+from clore_mcp.rental.changes import Changes
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
@@ -103,6 +104,10 @@ class Services:
         except Failure as failure:
             log.warning("what runs could not be looked over: %s", failure.message)
         return []
+
+    def changes(self, since: float) -> Changes:
+        """What changes of the orders from then on (this machine's clock)."""
+        return Changes(self.desk, since)
 
     async def resume_leases(self) -> None:
         """End the leases of an earlier run, if there was one."""

@@ -80,7 +80,7 @@ def _kept() -> TypeAdapter[_Listed]:
 
 class Readings:
     """The account at Clore. `api_clock` keeps Clore's time; `identity` knows whose account this is; `copies` shares its
-    orders with other processes."""
+    orders with other processes; `latest` is the list of current orders that was last read here."""
 
     def __init__(
         self, client: CloreClient, market: Market, api_clock: ApiClock, identity: Identity, copies: Copies
@@ -91,6 +91,7 @@ class Readings:
         self._identity = identity
         self._clock = clock = api_clock.wall
         self._account: str | None = None
+        self.latest: Orders | None = None
         self._book_rates: dict[Coin, Decimal] = {}
         # Whose listings got which rates last: what is worked out of a snapshot is kept with it.
         self._rated_last: tuple[tuple[Listing, ...], dict[Coin, Decimal], Snapshot | None] = ((), {}, None)
@@ -176,7 +177,8 @@ class Readings:
 
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
         """The orders that Clore lists as current."""
-        return self._told(await self._current.get(max_age_seconds))
+        self.latest = self._told(await self._current.get(max_age_seconds))
+        return self.latest
 
     async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
         """The orders that Clore lists when asked for completed ones too."""
@@ -185,7 +187,10 @@ class Readings:
     async def look(self, *, completed: bool) -> Orders:
         """The orders now, asked for by this very call, before everything that merely waits in the queue."""
         shared = self._completed if completed else self._current
-        return self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+        found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+        if not completed:
+            self.latest = found
+        return found
 
     async def aclose(self) -> None:
         """End what is still being read."""

@@ -67,6 +67,17 @@ def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -
     return None if row is None else _entry(row)
 
 
+def newest(tx: Tx, *, before: float | None = None) -> int:
+    """The number of the newest step, of those written before then; 0 where there is none."""
+    row = tx.one("SELECT MAX(seq) AS seq FROM ledger WHERE ?1 IS NULL OR at < ?1", before)
+    return 0 if row is None or row["seq"] is None else int(row["seq"])
+
+
+def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
+    """The steps after that number, of every account, oldest first."""
+    return [_entry(row) for row in tx.all("SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)]
+
+
 def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:
     """Say that `owner` is alive and ends leases."""
     tx.run(

@@ -1,0 +1,156 @@
+"""Tells clients that a resource has changed: what any process of this state recorded, and what this one saw at Clore.
+
+Clients of 2026-07-28 listen (`subscriptions/listen`, which the SDK serves from a bus). Those of 2025 subscribe
+(`resources/subscribe`): MCPServer has no way to serve that, the low-level server below it does. Neither is sent what it
+did not ask for. While somebody listens the ledger is read each second; nothing is asked of Clore.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from mcp.server import MCPServer
+from mcp.server.context import ServerRequestContext
+from mcp.server.session import ServerSession
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, ServerEvent
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS, EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
+
+from clore_mcp.errors import Failure
+from clore_mcp.first_use import FirstUse
+
+if TYPE_CHECKING:
+    from clore_mcp.rental.changes import Changed, Changes
+    from clore_mcp.services import Services
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 1.0
+_MOST_URIS: Final = 200  # for one client
+_OURS: Final = "clore://"
+
+
+@dataclass(slots=True)
+class _Subscriber:
+    """A client of 2025, and what it subscribed to."""
+
+    session: ServerSession
+    uris: set[str] = field(default_factory=set)
+
+
+class Bus(InMemorySubscriptionBus):
+    """The SDK's bus, which knows whether anybody listens, and says when somebody begins to."""
+
+    def __init__(self, begun: Callable[[], None]) -> None:
+        super().__init__()
+        self._begun = begun
+        self.listeners = 0
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        """See InMemorySubscriptionBus."""
+        end, ended = super().subscribe(listener), False
+        self.listeners += 1
+
+        def unsubscribe() -> None:
+            nonlocal ended
+            self.listeners -= not ended
+            ended = True
+            end()
+
+        self._begun()
+        return unsubscribe
+
+
+class Updates:
+    """Watches for changes while somebody listens; `running` are the parts of the servers that run."""
+
+    def __init__(self, running: list[FirstUse]) -> None:
+        self.bus = Bus(self._begin)
+        self._running = running
+        self._subscribers: dict[int, _Subscriber] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def register(self, server: MCPServer[FirstUse]) -> None:
+        """Serve the subscriptions of 2025 too, and say so to those clients."""
+        below: Any = server._lowlevel_server  # SDK 2.3 shows it nowhere else
+        below.add_request_handler("resources/subscribe", SubscribeRequestParams, self._subscribe)
+        below.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, self._unsubscribe)
+
+    async def stop(self) -> None:
+        """End the watch; whoever listened has gone."""
+        self._subscribers.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def _subscribe(self, ctx: ServerRequestContext[FirstUse], params: SubscribeRequestParams) -> EmptyResult:
+        uri = str(params.uri)
+        subscriber = self._subscribers.setdefault(_client(ctx), _Subscriber(ctx.session))
+        if not uri.startswith(_OURS) or (len(subscriber.uris) >= _MOST_URIS and uri not in subscriber.uris):
+            raise MCPError(INVALID_PARAMS, f"Subscriptions are to {_OURS} resources, {_MOST_URIS} at most.")
+        subscriber.uris.add(uri)
+        self._begin()
+        return EmptyResult()
+
+    async def _unsubscribe(self, ctx: ServerRequestContext[FirstUse], params: UnsubscribeRequestParams) -> EmptyResult:
+        subscriber = self._subscribers.get(_client(ctx))
+        if subscriber is not None:
+            subscriber.uris.discard(str(params.uri))
+        return EmptyResult()
+
+    def _begin(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.ensure_future(self._watch(time.time()))
+
+    @property
+    def _heard(self) -> bool:
+        return self.bus.listeners > 0 or any(one.uris for one in self._subscribers.values())
+
+    async def _watch(self, since: float) -> None:
+        """Look and tell for as long as somebody listens."""
+        changes: tuple[Services, Changes] | None = None
+        while self._heard:
+            services = self._running[-1].wired if self._running else None
+            if services is not None:
+                if changes is None or changes[0] is not services:
+                    changes = services, services.changes(since)
+                try:
+                    for uri in _uris(await changes[1].look()):
+                        await self._tell(uri)
+                except Failure as failure:
+                    log.debug("changes could not be looked for: %s", failure.message)
+                except Exception as error:  # a client that can't be told must not end it for the others
+                    log.warning("changes could not be told: %s", type(error).__name__)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _tell(self, uri: str) -> None:
+        await self.bus.publish(ResourceUpdated(uri))
+        for client, subscriber in list(self._subscribers.items()):
+            if uri in subscriber.uris:
+                try:
+                    await subscriber.session.send_resource_updated(uri)
+                except Exception as error:  # its connection is closed
+                    log.debug("a client has gone: %s", type(error).__name__)
+                    self._subscribers.pop(client, None)
+
+
+def _client(ctx: ServerRequestContext[FirstUse]) -> int:
+    """One connection: sessions are made for each request, what the client said at its beginning is kept with it."""
+    return id(ctx.session.client_params)
+
+
+def _uris(changed: Changed) -> Iterator[str]:
+    if changed.account:
+        yield f"{_OURS}orders"
+        yield f"{_OURS}account"
+    for order_id in sorted(changed.order_ids):
+        yield f"{_OURS}orders/{order_id}"
+        yield f"{_OURS}orders/{order_id}/ssh-config"
+    if changed.ledger:
+        yield f"{_OURS}ledger"
