@@ -103,6 +103,8 @@ class Services:
             await self.overseer.record(account, current, wallets=wallets)
         except Failure as failure:
             log.warning("what runs could not be looked over: %s", failure.message)
+        except Exception as error:  # a row that nobody can read, too
+            log.error("what runs could not be looked over: %s", type(error).__name__)
         return []
 
     def changes(self, since: float) -> Changes:

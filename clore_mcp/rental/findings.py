@@ -256,14 +256,15 @@ def _hours_left(row: OrderRow, seen: Seen, known: Known) -> Decimal:
 
 def memory_from(text: str | None) -> tuple[Memory, float]:
     """What was remembered, and when the list of orders that it rests on was read; nothing where there is none."""
-    if not text:
+    try:
+        kept = json.loads(text or "")
+        stands = {
+            about: {name: Stand(float(since), bool(told)) for name, (since, told) in held.items()}
+            for about, held in kept["of"].items()
+        }
+        return stands, float(kept["at"])
+    except (ValueError, TypeError, KeyError, AttributeError):  # another version's: better told twice than never
         return {}, 0.0
-    kept = json.loads(text)
-    stands = {
-        about: {name: Stand(since, bool(told)) for name, (since, told) in held.items()}
-        for about, held in kept["of"].items()
-    }
-    return stands, float(kept["at"])
 
 
 def memory_as(memory: Memory, at: float) -> str:

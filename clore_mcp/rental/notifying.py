@@ -46,14 +46,17 @@ class Notifier:
 
     def tell(self, event: Entry) -> None:
         """Have the command run for that event; at once back, from any thread."""
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="notify", daemon=True)
-                self._thread.start()
         try:
+            with self._lock:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._work, name="notify", daemon=True)
+                    thread.start()
+                    self._thread = thread
             self._waiting.put_nowait(event)
         except queue.Full:
             log.warning("too many events wait for the notify command: %s is in the ledger only", event.step)
+        except RuntimeError as error:  # no thread can be started: the event is written, and its writer hears nothing
+            log.warning("the notify command can't be run: %s", error)
 
     def close(self) -> None:
         """Wait until all are run, but not for long."""
