@@ -77,12 +77,13 @@ class Seen:
 @dataclass(frozen=True, slots=True)
 class Known:
     """What this state knows of the account: orders made here, agreed ends, servers with a create on its way, orders
-    whose bid is being changed."""
+    that a create which seemed to fail may have made, orders whose bid is being changed."""
 
     leases: Mapping[int, Lease]
     ends: Mapping[int, End]
     made_here: Set[int]
     creating_on: Set[int]
+    may_be_ours: Set[int]
     bidding: Set[int]
 
 
@@ -171,7 +172,9 @@ def _unleased(row: OrderRow, known: Known) -> bool | None:
     does not tell its server, it may be that one's."""
     if row.id in known.ends or row.id in known.made_here:
         return False
-    if row.server_id in known.creating_on or (row.server_id is None and known.creating_on):
+    if row.id in known.may_be_ours or row.server_id in known.creating_on:
+        return None
+    if row.server_id is None and known.creating_on:
         return None
     return True
 

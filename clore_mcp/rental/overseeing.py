@@ -14,9 +14,11 @@ from typing import Final
 
 from clore_mcp.errors import CloreError
 from clore_mcp.rental import findings
+from clore_mcp.rental.adopting import matches
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.findings import Finding, Known, Memory, Seen
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
+from clore_mcp.rental.settling import ADOPTABLE_SECONDS
 from clore_mcp.state import ends, intents, orders
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of
 from clore_mcp.state.ledger import Entry
@@ -54,7 +56,7 @@ class Overseer:
             before, at = findings.memory_from(value_of(tx, _name(account)))
             if current.at < at <= self._desk.clock() + CLOCK_SLACK_SECONDS:
                 return None  # another process has judged by a younger list
-            after, new = findings.judge(seen, _known(tx, account), before)
+            after, new = findings.judge(seen, self._known(tx, account, current), before)
             return None if after == before else (after, new)
 
         def write(tx: Tx) -> None:
@@ -75,7 +77,7 @@ class Overseer:
         seen = await self._seen(current, await self._wins(account, current), wallets=True)
 
         def read(tx: Tx) -> tuple[Known, Memory]:
-            return _known(tx, account), findings.memory_from(value_of(tx, _name(account)))[0]
+            return self._known(tx, account, current), findings.memory_from(value_of(tx, _name(account)))[0]
 
         known, recorded = await self._desk.state.read(read)
         self._shown, _ = findings.judge(seen, known, self._shown)
@@ -95,9 +97,10 @@ class Overseer:
         if wallets:
             with contextlib.suppress(CloreError):
                 balances = (await readings.wallets(BROWSING_AGE)).balances
-        return Seen(
-            current.rows, wins, balances, await readings.fees(), readings.api_now(), whole=not current.unreadable
-        )
+        fees, whole = await readings.fees(), not current.unreadable
+        # A row says how it was when the list was asked for, which is up to a minute ago.
+        api_then = readings.api_now() - max(0.0, self._desk.clock() - current.at)
+        return Seen(current.rows, wins, balances, fees, api_then, whole)
 
     async def _wins(self, account: str, current: Orders) -> dict[int, bool]:
         """Whether each bid that has an end here runs, by its server's book; of one that can't be read, nothing."""
@@ -116,19 +119,21 @@ class Overseer:
                 found[row.id] = any(offer.active for offer in mine)
         return found
 
-
-def _known(tx: Tx, account: str) -> Known:
-    return Known(
-        leases={lease.order_id: lease for lease in orders.active(tx, account)},
-        ends={end.order_id: end for end in ends.active(tx, account)},
-        made_here=orders.all_ids(tx, account),
-        creating_on={intent.server_id for intent in intents.in_state(tx, account, *intents.OPEN)},
-        bidding={
-            held.order_id
-            for held in intents.reservations_open(tx, account)
-            if held.bidding is not None and held.order_id is not None
-        },
-    )
+    def _known(self, tx: Tx, account: str, current: Orders) -> Known:
+        made_here = orders.all_ids(tx, account)
+        failed = intents.in_state(tx, account, "failed", since=self._desk.clock() - ADOPTABLE_SECONDS)
+        return Known(
+            leases={lease.order_id: lease for lease in orders.active(tx, account)},
+            ends={end.order_id: end for end in ends.active(tx, account)},
+            made_here=made_here,
+            creating_on={intent.server_id for intent in intents.in_state(tx, account, *intents.OPEN)},
+            may_be_ours={row.id for intent in failed for row in matches(intent, current.rows, made_here)},
+            bidding={
+                held.order_id
+                for held in intents.reservations_open(tx, account)
+                if held.bidding is not None and held.order_id is not None
+            },
+        )
 
 
 def _name(account: str) -> str:

@@ -12,7 +12,7 @@ from clore_mcp.rental.account import account_state
 from clore_mcp.rental.asks import ExtendOrder
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import USD, Json, World, call, let_time_pass, rent
+from tests.guard.world import USD, Json, World, call, let_time_pass, rent, wish
 
 pytestmark = pytest.mark.anyio
 QUARTER = 900.0
@@ -162,6 +162,22 @@ async def test_an_order_made_elsewhere_is_told_when_it_is_seen_and_may_be_given_
     assert moved["status"] == "created", moved
     await look(services)
     assert len(told(world, "unleased")) == 1
+
+
+async def test_the_late_order_of_a_create_that_seemed_to_fail_is_not_taken_for_somebody_elses(
+    world: World, services: Services
+) -> None:
+    server_id = world.free()[0]
+    world.fault("late_visible", seconds=50_000)
+    assert (await call(services, wish(server_id)))["status"] == "uncertain"
+    world.change("UPDATE intents SET state = 'failed', acknowledged = 0")  # as of one that never read the code 0
+    world.advance(50_000)
+    await account(services)
+    assert not told(world, "unleased")
+    await services.overview.orders(max_age_seconds=0)
+    assert told(world, "late_order_adopted")
+    await account(services)
+    assert not told(world, "unleased")
 
 
 async def test_two_processes_and_a_restart_tell_each_thing_once(world: World, process: Processes) -> None:

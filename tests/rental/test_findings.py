@@ -15,7 +15,7 @@ from clore_mcp.rental.findings import Known, Memory, Seen, judge, lasts_hours, m
 from clore_mcp.state.ends import End
 
 START = 1_800_000_000
-NOBODY = Known({}, {}, frozenset(), frozenset(), frozenset())
+NOBODY = Known({}, {}, frozenset(), frozenset(), frozenset(), frozenset())
 OURS = replace(NOBODY, ends={7: End("a", 7, START + 36_000, "cancel", made_here=True)})
 
 
@@ -100,6 +100,7 @@ def test_an_order_may_be_that_of_a_create_on_its_way() -> None:
     assert steps(looks, replace(NOBODY, creating_on=frozenset({5}))) == [[]]
     assert steps([seen(0, row(si=None))], replace(NOBODY, creating_on=frozenset({6}))) == [[]]
     assert steps(looks, replace(NOBODY, creating_on=frozenset({6}))) == [["unleased"]]
+    assert steps(looks, replace(NOBODY, may_be_ours=frozenset({7}))) == [[]]
     assert steps(looks, replace(NOBODY, made_here=frozenset({7}))) == [[]]
 
 
@@ -138,6 +139,11 @@ def test_a_wallet_is_enough_again_only_with_something_to_spare() -> None:
 def test_how_long_a_wallet_lasts(balance: int, draws: list[tuple[int, int]], hours: int) -> None:
     exact = [(Decimal(hourly), Decimal(until)) for hourly, until in draws]
     assert lasts_hours(Decimal(balance), exact) == hours
+
+
+@pytest.mark.parametrize("text", [None, "", "no JSON", "[]", '{"at": 1}', '{"at": 1, "of": {"7": {"up": 3}}}'])
+def test_a_memory_that_nobody_can_read_is_none(text: str | None) -> None:
+    assert memory_from(text) == ({}, 0.0)
 
 
 def test_what_stands_is_shown_for_as_long_as_it_does() -> None:
