@@ -81,13 +81,13 @@ def _failures(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]
 
 
 def _ended_early(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]:
-    """Orders on demand that Clore lists as ended well before their end, though nobody here cancelled them, they had not
-    failed in another way already, and no wallet was short."""
+    """Orders on demand that Clore lists as ended well before their end, which a cancel of ours brings forward; that had
+    not failed in another way already, while no wallet was short."""
     for row in tx.all(
         "SELECT server_id, ended_at, started_api_at, ends_api_at, receipt FROM orders WHERE account = ?1"
         " AND ended_at >= ?2 AND order_type = 'on-demand' AND missed_at IS NULL AND receipt IS NOT NULL"
         " AND NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.account = ?1 AND ledger.order_id = orders.order_id"
-        "  AND step IN ('cancel_sent', 'never_deployed', 'host_offline'))"
+        "  AND step IN ('never_deployed', 'host_offline'))"
         " AND NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.account = ?1 AND step = 'wallet_short'"
         "  AND at BETWEEN orders.ended_at - 86400 AND orders.ended_at)",
         account, since,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from clore_mcp.rental.account import account_state
 from clore_mcp.rental.asks import ExtendOrder
 from clore_mcp.services import Services
+from clore_mcp.state.database import Database
 from tests.guard.conftest import Processes
 from tests.guard.world import USD, Json, World, call, let_time_pass, rent, wish
 
@@ -195,6 +197,31 @@ async def test_two_processes_and_a_restart_tell_each_thing_once(world: World, pr
     for step in ("never_deployed", "wallet_short", "unleased"):
         assert len(told(world, step)) == 1, step
     assert told(world, "unleased")[0]["order_id"] == other
+
+
+async def test_two_processes_that_look_at_the_same_instant_tell_it_once(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = [await process(), await process()]
+    elsewhere(world)
+    account_id = await services[0].desk.readings.account()
+    lists = [await one.desk.readings.look(completed=False) for one in services]
+    both_have_read = asyncio.Barrier(2)
+    real = Database.write
+
+    async def write(state: Database, work: Any) -> Any:
+        async with asyncio.timeout(60):
+            await both_have_read.wait()
+        return await real(state, work)
+
+    await asyncio.gather(*(one.desk.readings.fees() for one in services))
+    monkeypatch.setattr(Database, "write", write)
+    lists[1] = replace(lists[1], at=lists[0].at)
+    await asyncio.gather(
+        *(one.overseer.record(account_id, rows, wallets=False) for one, rows in zip(services, lists, strict=True))
+    )
+    monkeypatch.undo()
+    assert len(told(world, "unleased")) == 1
 
 
 async def test_an_order_that_one_list_misses_is_not_told_again(

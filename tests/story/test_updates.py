@@ -157,21 +157,26 @@ async def test_what_the_server_sees_at_clore_reaches_who_subscribed(market: Runn
 @pytest.mark.parametrize("mode", ERAS)
 async def test_who_did_not_subscribe_hears_nothing(market: Running, tmp_path: Path, mode: str) -> None:
     async with connected(market, tmp_path, mode) as (us, ear):
-        await ear.subscribe(mode, "clore://ledger")
-        order_id = await rented(us)
-        await ear.hears("clore://ledger")
-        assert order_id and set(ear.heard) == {"clore://ledger"}
+        await ear.subscribe(mode, "clore://orders/999")
+        await rented(us)
+        elsewhere_written(tmp_path, 999)
+        await ear.hears("clore://orders/999")
+        await ear.subscribe(mode, "clore://orders/998")
+        elsewhere_written(tmp_path, 998)
+        await ear.hears("clore://orders/998")
+        assert set(ear.heard) == {"clore://orders/999", "clore://orders/998"}
 
 
 async def test_an_unsubscribed_client_of_2025_hears_no_more(market: Running, tmp_path: Path) -> None:
     async with connected(market, tmp_path, "legacy") as (us, ear):
         assert us.client.server_capabilities.resources is not None
         assert us.client.server_capabilities.resources.subscribe
-        await ear.subscribe("legacy", "clore://orders", "clore://ledger")
+        await ear.subscribe("legacy", "clore://orders", "clore://orders/999")
         with pytest.warns(MCPDeprecationWarning):
             await us.client.unsubscribe_resource("clore://orders")
         await rented(us)
-        await ear.hears("clore://ledger")
-        assert set(ear.heard) == {"clore://ledger"}
+        elsewhere_written(tmp_path, 999)
+        await ear.hears("clore://orders/999")
+        assert set(ear.heard) == {"clore://orders/999"}
         with pytest.warns(MCPDeprecationWarning), pytest.raises(MCPError, match="clore://"):
             await us.client.subscribe_resource("https://elsewhere.example/")
