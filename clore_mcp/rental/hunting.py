@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from clore_mcp.errors import Failure
 from clore_mcp.market.search import Found
+from clore_mcp.rental import hosts
 from clore_mcp.rental.appraisal import Appraisal, Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.asks import CreateOrder, CreateWatch
@@ -109,13 +110,17 @@ class Hunting:
         await self._desk.state.write(lambda tx: self._record(tx, watch, seen, held))
 
     async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
-        """The cheapest under the ceiling that nothing of ours runs on, or may run on."""
+        """The cheapest under the ceiling whose hosts did not fail here lately, and that nothing of ours runs on, or may
+        run on."""
         cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
         ours = {number for number in cheap if running_on(number, current.rows)}
-        unsettled = await self._desk.state.read(
-            lambda tx: {number for number in cheap if intents.open_on(tx, watch.account, number)}
-        )
-        return [number for number in cheap if number not in ours | unsettled][:_TRIED_AT_ONCE]
+
+        def read(tx: Tx) -> set[int]:
+            unsettled = {number for number in cheap if intents.open_on(tx, watch.account, number)}
+            return unsettled | hosts.failed_twice(tx, watch.account, self._desk.clock())
+
+        left_out = ours | await self._desk.state.read(read)
+        return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
 
     async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
         """Make the next order; what stood in the way, if anything did."""

@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.rental import stopping, watchlist
 from clore_mcp.services import Services
+from clore_mcp.state import ledger
+from clore_mcp.state.ledger import Entry
 from tests.guard.conftest import Processes
 from tests.guard.watching import FEE, reprice, stock, watch, watched
 from tests.guard.world import ENV_VALUE, USD, Json, World, call, check_invariants, patient, rent
@@ -197,6 +199,20 @@ async def test_a_gone_server_fails_over_to_the_next_that_fits(world: World, serv
     (order,) = world.active()
     assert order["server_id"] == OTHER
     check_invariants(world)
+
+
+async def test_a_host_that_failed_twice_is_left_out(world: World, services: Services) -> None:
+    stock(world, SERVER, 0.10)
+    stock(world, OTHER, 0.15)
+    account = await services.desk.readings.account()
+    failures = [
+        Entry(time.time() - ago, account, "host_offline", "clore-mcp", server_id=SERVER, order_id=ago)
+        for ago in (20_000, 10_000)
+    ]
+    await services.desk.state.write(lambda tx: [ledger.write(tx, one) for one in failures])
+    await watched(services, watch())
+    await until(lambda: "watch_fired" in world.steps(), "the one that did not fail")
+    assert [order["server_id"] for order in world.active()] == [OTHER]
 
 
 async def test_only_the_models_of_the_question_are_rented(world: World, services: Services) -> None:
