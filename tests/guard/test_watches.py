@@ -14,6 +14,7 @@ from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.rental import stopping, watchlist
 from clore_mcp.services import Services
 from clore_mcp.state import ledger
+from clore_mcp.state.database import Tx
 from clore_mcp.state.ledger import Entry
 from tests.guard.conftest import Processes
 from tests.guard.watching import FEE, reprice, stock, watch, watched
@@ -209,7 +210,12 @@ async def test_a_host_that_failed_twice_is_left_out(world: World, services: Serv
         Entry(time.time() - ago, account, "host_offline", "clore-mcp", server_id=SERVER, order_id=ago)
         for ago in (20_000, 10_000)
     ]
-    await services.desk.state.write(lambda tx: [ledger.write(tx, one) for one in failures])
+
+    def happened(tx: Tx) -> None:
+        for one in failures:
+            ledger.write(tx, one)
+
+    await services.desk.state.write(happened)
     await watched(services, watch())
     await until(lambda: "watch_fired" in world.steps(), "the one that did not fail")
     assert [order["server_id"] for order in world.active()] == [OTHER]
