@@ -2,7 +2,7 @@
 
 Bids stand in different coins and compare in USD by the rates that came with them. All USD figures have the renter's
 spot fee in. `min_usd_per_hour` and `to_win_usd_per_hour` are rounded up, so that turned back into a coin and cut to its
-precision they are still enough.
+precision they are still enough, by the rates of the book and by those of the market.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from clore_mcp.clore.models import Offer, SpotBook
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import SANE_USD_PER_HOUR
 from clore_mcp.market.rates import Fees, OrderType, Rates, coin_rates
-from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice
+from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice, up_to_coin
 
 _STEP_USD: Final = Decimal("0.0001")  # per hour; the grid on which replies show prices
 _SANE_BID: Final = (Decimal("1e-12"), Decimal("1e12"))  # native per day
@@ -36,17 +36,36 @@ class SpotOffer:
 
 @dataclass(frozen=True, slots=True)
 class SpotView:
-    """The spot market of a server, offers from the strongest down. `unread` bids had no amount or rate to compare."""
+    """The spot market of a server, offers from the strongest down. `unread` bids had no amount or rate to compare.
+
+    `winning` is the least bid in each coin that is above every rival's, `to_win` the cheapest of these.
+    """
 
     offers: tuple[SpotOffer, ...]
     minimum: Mapping[Coin, DayPrice]
     min_usd_per_hour: Decimal | None
+    winning: Mapping[Coin, DayPrice]
     to_win: DayPrice | None
     to_win_usd_per_hour: Decimal | None
     our_rank: int | None  # 1 is the strongest; rivals with an equal bid count as stronger unless ours runs
     rates: Rates
     unread: int = 0
     online: bool | None = None
+
+    def beaten(self, bid: DayPrice) -> bool:
+        """Whether a rival is known to stand at or above a bid: of equal ones the earlier wins."""
+        rate = self.rates.usd_per(bid.coin)
+        rivals = (offer.day for offer in self.offers if not offer.mine)
+        return rate is not None and any(day.value * self.rates.usd[day.coin] >= bid.value * rate for day in rivals)
+
+
+def lowest_asked(day: DayPrice, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
+    """The lowest USD per hour on the grid of our replies, fee in, that comes to at least this price when it is turned
+    back into the coin and cut to its precision."""
+    least = DayPrice(up_to_coin(day.value, day.coin), day.coin)
+    asked = (least.usd_per_hour(usd_per_coin) * (1 + fee)).quantize(_STEP_USD, ROUND_CEILING)
+    back = DayPrice(asked * HOURS_PER_DAY / usd_per_coin / (1 + fee), day.coin).floored()
+    return asked if back.value >= least.value else asked + _STEP_USD
 
 
 def read_book(book: SpotBook, listing: Listing | None, fees: Fees, market: Rates) -> SpotView:
@@ -57,14 +76,16 @@ def read_book(book: SpotBook, listing: Listing | None, fees: Fees, market: Rates
         sorted((offer for offer in read if offer), key=lambda offer: (not offer.active, -offer.usd_per_hour))
     )
     minimum = _minimum(book, listing)
-    floors = [usd for day in minimum.values() if (usd := _asked(_biddable(day), fees, rates)) is not None]
-    to_win = _to_win(offers, minimum, fees, rates)
+    floors = [usd for day in minimum.values() if (usd := _asked(day, fees, rates, market)) is not None]
+    winning = _winning(offers, minimum, fees, rates)
+    to_win = min(winning.values(), key=lambda day: day.value * rates.usd[day.coin], default=None)
     return SpotView(
         offers=offers,
         minimum=MappingProxyType(minimum),
         min_usd_per_hour=min(floors, default=None),
+        winning=MappingProxyType(winning),
         to_win=to_win,
-        to_win_usd_per_hour=_asked(to_win, fees, rates) if to_win else None,
+        to_win_usd_per_hour=_asked(to_win, fees, rates, market) if to_win else None,
         our_rank=_rank(offers),
         rates=rates,
         unread=len(read) - len(offers),
@@ -94,24 +115,24 @@ def _minimum(book: SpotBook, listing: Listing | None) -> dict[Coin, DayPrice]:
     return found
 
 
-def _to_win(
+def _winning(
     offers: tuple[SpotOffer, ...], minimum: Mapping[Coin, DayPrice], fees: Fees, rates: Rates
-) -> DayPrice | None:
-    """The cheapest bid, in any coin with a minimum, that is above every rival's and not under the minimum."""
+) -> dict[Coin, DayPrice]:
+    """The least bid in every coin with a minimum that is above each rival's and not under the minimum."""
     rivals = [offer.day.value * rates.usd[offer.day.coin] for offer in offers if not offer.mine]  # USD per day
     best = max(rivals, default=None)
-    bids: list[tuple[Decimal, DayPrice]] = []
+    bids: dict[Coin, DayPrice] = {}
     for coin, least in minimum.items():
         rate = rates.usd_per(coin)
         if rate is None:
             continue
-        bid = _biddable(least)
+        bid = DayPrice(up_to_coin(least.value, coin), coin)
         if best is not None:
-            above = DayPrice(best / rate, coin).floored().value + _unit(coin)
+            above = DayPrice(best / rate, coin).floored().value + Decimal(1).scaleb(-coin.precision)
             bid = DayPrice(max(bid.value, above), coin)
-        if (usd := _usd(bid, fees, rates)) is not None:
-            bids.append((usd, bid))
-    return min(bids, key=lambda found: found[0])[1] if bids else None
+        if _usd(bid, fees, rates) is not None:
+            bids[coin] = bid
+    return bids
 
 
 def _rank(offers: tuple[SpotOffer, ...]) -> int | None:
@@ -132,20 +153,9 @@ def _usd(day: DayPrice, fees: Fees, rates: Rates) -> Decimal | None:
     return usd if usd <= SANE_USD_PER_HOUR[1] else None
 
 
-def _asked(day: DayPrice, fees: Fees, rates: Rates) -> Decimal | None:
-    """The lowest USD per hour on our grid that still comes to this bid when it is turned back and cut."""
-    usd, rate = _usd(day, fees, rates), rates.usd_per(day.coin)
-    if usd is None or rate is None:
+def _asked(day: DayPrice, fees: Fees, *tables: Rates) -> Decimal | None:
+    """What to ask for so that it comes to this bid by each of the tables that knows the coin."""
+    known = [rate for rates in tables if (rate := rates.usd_per(day.coin)) is not None]
+    if not known or _usd(day, fees, tables[0]) is None:
         return None
-    asked = usd.quantize(_STEP_USD, ROUND_CEILING)
-    with_fee = 1 + fees.fraction(OrderType.SPOT, day.coin)
-    back = DayPrice(asked * HOURS_PER_DAY / rate / with_fee, day.coin).floored()
-    return asked if back.value >= day.value else asked + _STEP_USD
-
-
-def _biddable(day: DayPrice) -> DayPrice:
-    return DayPrice(day.value.quantize(_unit(day.coin), ROUND_CEILING), day.coin)
-
-
-def _unit(coin: Coin) -> Decimal:
-    return Decimal(1).scaleb(-coin.precision)
+    return max(lowest_asked(day, rate, fees.fraction(OrderType.SPOT, day.coin)) for rate in known)

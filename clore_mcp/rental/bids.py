@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from math import ceil
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
+from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.cancelling import what
@@ -41,6 +43,7 @@ class Bid:
     hours: Decimal
     end: End | None
     enforced_by: str | None
+    minimum: Decimal | None = None  # of the host, per day, as far as it is listed
 
     @property
     def draw(self) -> Draw:
@@ -54,6 +57,11 @@ class Bid:
         return self.row.price is None or self.day.value > self.row.price
 
     @property
+    def lowers(self) -> bool:
+        """Whether the bid is below the present one."""
+        return self.row.price is not None and self.day.value < self.row.price
+
+    @property
     def unchanged(self) -> bool:
         """Whether Clore has this very bid already."""
         return self.row.price is not None and self.day.value == self.row.price
@@ -62,9 +70,18 @@ class Bid:
         """A price per day in the order's coin as USD per hour, fee in."""
         return DayPrice(per_day, self.coin).usd_per_hour(self.usd_per_coin) * (1 + self.fee)
 
+    def usd_to_ask(self, per_day: Decimal) -> Decimal:
+        """The lowest USD per hour, fee in, that comes to at least that price per day."""
+        return usd_to_ask(per_day, self.coin, self.usd_per_coin, self.fee)
+
     def at(self, per_day: Decimal) -> Bid:
         """The same bid at another price per day; what it may come to stays the larger of the two."""
         return replace(self, day=DayPrice(per_day, self.coin), usd_per_hour=self.usd(per_day))
+
+
+def usd_to_ask(per_day: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
+    """The lowest USD per hour, fee in, that comes to at least that price per day."""
+    return lowest_asked(DayPrice(per_day, coin), usd_per_coin, fee)
 
 
 def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:
@@ -81,8 +98,8 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
     return Reservation(None, account, bid.coin.value, worst, hourly, created_at=now, order_id=bid.row.id)
 
 
-def told_of(bid: Bid) -> RaiseShown:
-    """What a person reads of a raise."""
+def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
+    """What a person reads of a raise; `to_win_usd` per hour where the bid would not win."""
     row, end = bid.row, bid.end
     return RaiseShown(
         order_id=row.id,
@@ -96,20 +113,51 @@ def told_of(bid: Bid) -> RaiseShown:
         made_here=end is not None and end.made_here,
         enforced_by=bid.enforced_by,
         worst_usd=bid.worst_usd,
+        to_win_usd=to_win_usd,
     )
 
 
+def too_low(order_id: int, least_usd: Decimal) -> dict[str, Any]:
+    """The host takes no such bid."""
+    why = f"The host takes no bid under {_exactly(least_usd)} per hour, fees included."
+    return outcomes.bid_refused(order_id, "too_low_price", why)
+
+
+def too_soon(order_id: int, seconds: float) -> dict[str, Any]:
+    """The bid was lowered less than ten minutes ago."""
+    why = (
+        f"Clore lets a bid go down once in 600 seconds, this one again in {ceil(seconds)}. Raising it is not limited,"
+        " and cancel_order ends it at once."
+    )
+    return {**outcomes.bid_refused(order_id, "lowering_too_soon", why), "retry_after_seconds": ceil(seconds)}
+
+
+def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> dict[str, Any]:
+    """The bid goes down by more than Clore's largest step; `lowest_per_day` is None where it did not name that."""
+    again = "one step in 600 seconds. Raising it is not limited."
+    if lowest_per_day is None:
+        why = f"Clore takes no such step down and does not say how large one may be: lower it by less, {again}"
+        return outcomes.bid_refused(order_id, "exceeded_max_step", why)
+    lowest = bid.usd_to_ask(max(lowest_per_day, bid.minimum or ZERO))
+    why = f"Clore lets this bid go down to {_exactly(lowest)} per hour now, {again}"
+    refused = outcomes.bid_refused(order_id, "exceeded_max_step", why)
+    return {**refused, "lowest_usd_per_hour_now": shown(lowest)}
+
+
 def refusal_of(order_id: int, bid: Bid, error: Refused) -> dict[str, Any]:
-    """Clore's own rules on bids, in USD per hour and seconds where it gave numbers."""
-    told = outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
+    """What Clore refused, by its own rules on bids in USD per hour and seconds where it gave numbers."""
     if isinstance(error, StepTooLarge):
-        told["reason"] = "exceeded_max_step"
-        if error.max_step_per_day is not None and bid.row.price is not None:
-            lowest = bid.row.price - Decimal(str(error.max_step_per_day))
-            told["lowest_usd_per_hour_now"] = shown(bid.usd(max(lowest, ZERO)))
-    elif isinstance(error, LoweringTooSoon):
-        told["reason"] = "lowering_too_soon"
-        told["retry_after_seconds"] = error.retry_after_seconds
-    elif isinstance(error, BidTooLow):
-        told["reason"] = "too_low_price"
-    return told
+        step, present = error.max_step_per_day, bid.row.price
+        told = max(ZERO, present - Decimal(str(step))) if step and step > 0 and present is not None else None
+        return step_too_large(order_id, bid, told)
+    if isinstance(error, LoweringTooSoon):
+        return too_soon(order_id, error.retry_after_seconds or 0)
+    if isinstance(error, BidTooLow) and error.min_price_per_day is not None:
+        return too_low(order_id, bid.usd_to_ask(Decimal(str(error.min_price_per_day))))
+    reason = "too_low_price" if isinstance(error, BidTooLow) else error.code
+    return outcomes.bid_refused(order_id, reason, f"{error.message} {error.hint}")
+
+
+def _exactly(usd: Decimal) -> str:
+    """A bound as it may be asked for: a price that `dollars` rounds is no longer the lowest one."""
+    return f"${plain(usd)}"

@@ -100,6 +100,7 @@ class RaiseShown:
     made_here: bool
     enforced_by: str | None
     worst_usd: Decimal
+    to_win_usd: Decimal | None = None
 
 
 def bid_question(quote_id: str, bid: RaiseShown) -> str:
@@ -111,10 +112,15 @@ def bid_question(quote_id: str, bid: RaiseShown) -> str:
             f" fees included ({bid.day})? It is {bid.was} now.",
             f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
             *([] if bid.made_here else [NOT_MADE_HERE]),
+            *([] if bid.to_win_usd is None else [_outbid(bid.to_win_usd)]),
             f"{_bid_end(bid)} In all it could cost {dollars(bid.worst_usd)} at most.",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
+
+
+def _outbid(to_win_usd: Decimal) -> str:
+    return f"It would NOT win now: that takes {dollars(to_win_usd)} per hour. Until it wins it waits and costs nothing."
 
 
 def _bid_end(bid: RaiseShown) -> str:

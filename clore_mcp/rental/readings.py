@@ -22,6 +22,7 @@ from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, NotJson
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import Fees, coin_rates, read_fees
 from clore_mcp.market.snapshot import Market, Snapshot, with_rates
+from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.money import Coin
 from clore_mcp.rental.apiclock import ApiClock
 from clore_mcp.rental.identity import Identity
@@ -141,6 +142,18 @@ class Readings:
         book = await self.client.spot_marketplace(server_id)
         self._book_rates = coin_rates(book.rates) or self._book_rates
         return book
+
+    async def spot_view(self, server_id: int) -> SpotView:
+        """The spot market of one server in USD per hour. Raises CloreError."""
+        snapshot, fees = await self.snapshot(), await self.fees()
+        return read_book(await self.spot_book(server_id), snapshot.by_id.get(server_id), fees, snapshot.rates)
+
+    async def spot_view_if_known(self, server_id: int) -> SpotView | None:
+        """The same, or None where it can't be had: no key, or Clore does not answer."""
+        try:
+            return await self.spot_view(server_id)
+        except CloreError:
+            return None
 
     async def _rated(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with a rate for every coin, as far as anybody trustworthy has one; asked once a snapshot."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,24 +48,28 @@ def read(
     tx: Tx, *, account: str | None = None, steps: tuple[str, ...] = (), since: float = 0, limit: int = 200
 ) -> list[Entry]:
     """The newest steps, newest first; of one account and of certain kinds when asked."""
-    marks = ", ".join("?" for _ in steps)
     rows = tx.all(
         "SELECT * FROM ledger WHERE (?1 IS NULL OR account IN (?1, '*')) AND at >= ?2"
-        + (f" AND step IN ({marks})" if steps else "")
+        + (f" AND step IN ({_marks(steps)})" if steps else "")
         + " ORDER BY seq DESC LIMIT ?",
         account, since, *steps, limit,
     )  # fmt: skip
     return [_entry(row) for row in rows]
 
 
+def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
+    """Steps of certain kinds of one order, newest first."""
+    rows = tx.all(
+        f"SELECT * FROM ledger WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)})"
+        " ORDER BY seq DESC",
+        account, order_id, since, *steps,
+    )  # fmt: skip
+    return [_entry(row) for row in rows]
+
+
 def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -> Entry | None:
     """The newest step of those kinds of an order."""
-    marks = ", ".join("?" for _ in steps)
-    row = tx.one(
-        f"SELECT * FROM ledger WHERE account = ? AND order_id = ? AND step IN ({marks}) ORDER BY seq DESC LIMIT 1",
-        account, order_id, *steps,
-    )  # fmt: skip
-    return None if row is None else _entry(row)
+    return next(iter(of_order(tx, account, order_id, steps, since=0)), None)
 
 
 def newest(tx: Tx, *, before: float | None = None) -> int:
@@ -76,6 +81,10 @@ def newest(tx: Tx, *, before: float | None = None) -> int:
 def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
     """The steps after that number, of every account, oldest first."""
     return [_entry(row) for row in tx.all("SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)]
+
+
+def _marks(values: Sequence[str]) -> str:
+    return ", ".join("?" for _ in values)
 
 
 def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:

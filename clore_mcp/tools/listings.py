@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from clore_mcp.errors import CloreError
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, choose, prices_of
 from clore_mcp.market.query import Query, SortBy
 from clore_mcp.market.rates import Fees, OrderType, Rates
 from clore_mcp.market.search import Found, find
-from clore_mcp.market.spotbook import SpotView, read_book
+from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import Quartiles
-from clore_mcp.money import Coin, shown
+from clore_mcp.money import Coin, shown, shown_up
 from clore_mcp.services import Services
 from clore_mcp.text import clean
 from clore_mcp.tools.kit import compact
@@ -60,7 +59,7 @@ async def in_full(services: Services, server_id: int) -> dict[str, Any]:
     kind, rates = OrderType.ON_DEMAND, snapshot.rates
     priced = choose(listing, kind, fees, rates, wallet=balances, preferred=services.desk.preferred)
     every = [one for one in prices_of(listing, kind, fees, rates).values() if isinstance(one, Priced)]
-    view = await _spot_view(services, listing, fees, snapshot.rates)
+    view = await readings.spot_view_if_known(server_id)
     return {
         **_facts(listing, priced if isinstance(priced, Priced) else None),
         "prices": [
@@ -111,7 +110,7 @@ def _row(found: Found, failed_here: int | None) -> ServerRow:
     spot = found.spot_min_usd_per_hour
     return ServerRow(
         **_facts(found.listing, found.priced),
-        spot_min_usd_per_hour=None if spot is None else shown(spot),
+        spot_min_usd_per_hour=None if spot is None else shown_up(spot),
         failed_here=failed_here,
         warnings=list(found.warnings) or None,
     )
@@ -155,28 +154,18 @@ def _pcie(listing: Listing) -> str | None:
     return f"{listing.pcie_revision:g}.0 x{listing.pcie_width:g}"
 
 
-async def _spot_view(services: Services, listing: Listing, fees: Fees, rates: Rates) -> SpotView | None:
-    """The server's book, or None where it can't be had: no key, or Clore does not answer."""
-    try:
-        book = await services.desk.readings.spot_book(listing.server_id)
-    except CloreError:
-        return None
-    return read_book(book, listing, fees, rates)
-
-
 def _listed_spot(listing: Listing, fees: Fees, rates: Rates) -> dict[str, Any] | None:
     """The minimum that the listing itself states, without the bids."""
     priced = choose(listing, OrderType.SPOT, fees, rates)
-    return {"min_usd_per_hour": shown(priced.usd_per_hour)} if isinstance(priced, Priced) else None
+    return {"min_usd_per_hour": shown_up(priced.usd_per_hour)} if isinstance(priced, Priced) else None
 
 
 def _spot(view: SpotView) -> dict[str, Any]:
+    listed = view.offers[:_OFFERS_SHOWN]
+    listed += tuple(one for one in view.offers[_OFFERS_SHOWN:] if one.mine)
     return {
         "min_usd_per_hour": None if view.min_usd_per_hour is None else shown(view.min_usd_per_hour),
         "to_win_usd_per_hour": None if view.to_win_usd_per_hour is None else shown(view.to_win_usd_per_hour),
         "our_rank": view.our_rank,
-        "offers": [
-            {"usd_per_hour": shown(one.usd_per_hour), "active": one.active, "mine": one.mine}
-            for one in view.offers[:_OFFERS_SHOWN]
-        ],
+        "offers": [{"usd_per_hour": shown(one.usd_per_hour), "active": one.active, "mine": one.mine} for one in listed],
     }

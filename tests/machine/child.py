@@ -28,7 +28,7 @@ from clore_mcp import services as services_module
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental import adopting, bidding, cancels, creating, guard, settling, stopping
+from clore_mcp.rental import adopting, bidsending, cancels, creating, guard, settling, stopping
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.leases import Keeper
 from clore_mcp.rental.stopping import Ended
@@ -214,7 +214,7 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     put(settling, "_PAUSES", (*_QUICK, 0.1))
     put(cancels, "_LOOK_PAUSES", _QUICK)
     put(adopting, "_PRICE_PAUSES", _QUICK)
-    put(bidding, "_LOOK_PAUSES", _QUICK)
+    put(bidsending, "_LOOK_PAUSES", _QUICK)
     put(database, "_BUSY_SECONDS", 1.0)
     put(guard, "_FOLLOW_PAUSE_SECONDS", 0.02)
     put(stopping, "_LOOK_PAUSE_SECONDS", 0.05)

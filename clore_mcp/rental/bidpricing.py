@@ -1,0 +1,59 @@
+"""What a new bid comes to: in the order's coin, within what was asked for, with the worst that the order may cost."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import ArgumentInvalid, NotFound
+from clore_mcp.market.rates import OrderType
+from clore_mcp.money import ZERO, Coin
+from clore_mcp.rental import bids, outcomes
+from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.rental.bids import SLACK_HOURS, Bid, hours_left
+from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.terms import bid_within, reservation_margin
+from clore_mcp.state import ends
+
+
+async def price(
+    desk: Desk, ask: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float
+) -> Bid | dict[str, Any]:
+    """The bid, or the refusal where it is under the host's minimum or in a coin without a rate. `row` is the order as
+    Clore lists it, `asked_at` when the question was put. Raises NotFound and ArgumentInvalid."""
+    readings = desk.readings
+    if row is None or row.expired:
+        raise NotFound(f"No order {ask.order_id} is running.", hint="list_orders shows what runs.")
+    if not row.spot:
+        raise ArgumentInvalid(f"Order {ask.order_id} is on-demand: its price is fixed.", hint="Only spot has bids.")
+    coin = Coin.parse(row.currency or "")
+    snapshot, fees = await readings.snapshot(), await readings.fees()
+    rate = snapshot.rates.usd_per(coin) if coin else None
+    if coin is None or rate is None:
+        return outcomes.bid_refused(ask.order_id, "unknown_rate", "No rate to USD is known for the order's coin.")
+    fee = fees.fraction(OrderType.SPOT, coin)
+    listing = snapshot.by_id.get(row.server_id or 0)
+    minimum = listing.spot.get(coin) if listing else None
+    day = bid_within(ask.exact_bid, coin, rate, fee, minimum)
+    if day is None:
+        return bids.too_low(ask.order_id, bids.usd_to_ask(minimum or ZERO, coin, rate, fee))
+    usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
+    end = await desk.state.read(lambda tx: ends.of(tx, account, ask.order_id))
+    enforced_by = await desk.enforced_by() if end is not None and end.on_end == "cancel" else None
+    enforced_end = end.ends_api_at if end is not None and enforced_by else None
+    worst_hours = hours_left(enforced_end, readings.api_now(), desk.clock() - asked_at)
+    spent = (row.spend or ZERO) * rate * (1 + fee)
+    creation = fees.creation_usd(OrderType.SPOT, coin, rate)
+    worst_usd = spent + (usd_per_hour * worst_hours + creation) * reservation_margin(coin)
+    due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation
+    left = ZERO if end is None else Decimal(str(end.ends_api_at - readings.api_now())) / 3600
+    hours = min(left, worst_hours) if left > 0 else worst_hours
+    return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, end, enforced_by, minimum)
+
+
+async def to_win_usd(desk: Desk, bid: Bid) -> Decimal | None:
+    """USD per hour that would win in the order's coin now; None where the bid wins, or nobody can say."""
+    view = await desk.readings.spot_view_if_known(bid.row.server_id or 0)
+    winning = view.winning.get(bid.coin) if view is not None and view.beaten(bid.day) else None
+    return None if winning is None else bid.usd_to_ask(winning.value)
