@@ -137,6 +137,8 @@ def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
         return False
     if outcome["status"] == "cancelled":
         cost = receipt(outcome["receipt"]) if "receipt" in outcome else "What it cost is not known."
+        if "receipt" in outcome and view.get("order_type") == "spot" and not outcome["receipt"]["total_usd"]:
+            cost = f"{cost}; the bid never won, so nothing was billed"
         say(f"Order {order_id} cancelled. {cost}", hang=2)
         return True
     loud(

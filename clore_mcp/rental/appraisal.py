@@ -13,7 +13,7 @@ from decimal import Decimal
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost, Priced, choose
 from clore_mcp.market.rates import OrderType
-from clore_mcp.market.spotbook import read_book
+from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental import hosts
 from clore_mcp.rental.asks import CreateOrder
@@ -102,6 +102,7 @@ class Appraiser:
             image=ask.image,
             enforced_by=enforced_by,
             fees_assumed=any(evidence.fees.assumes(order_type, one.coin) for one in candidates),
+            to_win_usd=await self._to_win_usd(ask, candidates[0]),
         )
         return await self._judged(terms, evidence, misfits)
 
@@ -201,18 +202,27 @@ class Appraiser:
             return Unfit(
                 listing.server_id, "unpriced", f"Server {listing.server_id} has no spot price: {priced.value}."
             )
-        wanted_usd = ask.exact_bid
-        if wanted_usd is None:
-            book = read_book(await self._desk.client.spot_marketplace(listing.server_id), listing, fees, rates)
-            wanted_usd = max(book.to_win_usd_per_hour or ZERO, priced.usd_per_hour)
-        bid = bid_within(wanted_usd, priced.coin, priced.usd_per_coin, priced.fee, priced.day.value)
+        if ask.exact_bid is None:
+            winning = (await self._desk.readings.spot_view(listing.server_id)).winning.get(priced.coin)
+            return winning if winning is not None and winning.value >= priced.day.value else priced.day
+        bid = bid_within(ask.exact_bid, priced.coin, priced.usd_per_coin, priced.fee, priced.day.value)
         if bid is None:
+            least = plain(lowest_asked(priced.day, priced.usd_per_coin, priced.fee))
             return Unfit(
                 listing.server_id,
                 "bid_under_minimum",
-                f"Server {listing.server_id} takes no bid under {plain(round(priced.usd_per_hour, 6))} USD per hour.",
+                f"Server {listing.server_id} takes no bid under ${least} per hour, fees included.",
             )
         return bid
+
+    async def _to_win_usd(self, ask: CreateOrder, first: Candidate) -> Decimal | None:
+        """USD per hour that would win in that coin now, where the bid that was asked for does not."""
+        if ask.order_type != "spot" or ask.exact_bid is None:
+            return None
+        view = await self._desk.readings.spot_view_if_known(first.server_id)
+        beaten = view is not None and view.beaten(DayPrice(first.listed_per_day, first.coin))
+        winning = view.winning.get(first.coin) if view is not None and beaten else None
+        return None if winning is None else lowest_asked(winning, first.usd_per_coin, first.fee_fraction)
 
 
 def _passed_over(ask: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:

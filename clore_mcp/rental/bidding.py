@@ -10,10 +10,11 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import ZERO, dollars, shown
-from clore_mcp.rental import bidpricing, bidsending, disclosure, lowering, outcomes
+from clore_mcp.rental import bidpricing, bidsending, lowering, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.rental.bids import Bid, reservation_of, step_too_large, told_of, too_soon
+from clore_mcp.rental.bidquestion import bid_question, told_of
+from clore_mcp.rental.bids import Bid, raise_refused, reservation_of, step_too_large, too_soon
 from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.exposure import UnknownRate
@@ -83,7 +84,7 @@ class Bidding:
             except _Undecided as ending:
                 return outcomes.bid_refused(ask.order_id, ending.reason, ending.why)
             if refusals:
-                return {**outcomes.raise_refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
+                return {**raise_refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
         told = told_of(bid, await bidpricing.to_win_usd(self._desk, bid) if bid.raises else None)
         return Proposal(
             terms={
@@ -92,7 +93,7 @@ class Bidding:
                 "coin": bid.coin.value,
                 "worst_usd": str(bid.worst_usd),
             },
-            question=lambda quote_id: disclosure.bid_question(quote_id, told),
+            question=lambda quote_id: bid_question(quote_id, told),
             yes=Yes.ALWAYS if bid.raises else Yes.NEVER,
         )
 
@@ -123,7 +124,7 @@ class Bidding:
         if claimed is None:
             return outcomes.in_progress(quote.id)
         if claimed.refusals:
-            return await settle_quote(self._desk, quote, outcomes.raise_refused(claimed.refusals))
+            return await settle_quote(self._desk, quote, raise_refused(claimed.refusals))
         return await settle_quote(self._desk, quote, await bidsending.send(self._desk, quote, bid, claimed.change))
 
     async def _known_refusal(self, quote: Quote, bid: Bid) -> dict[str, Any] | None:

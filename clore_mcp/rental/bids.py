@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import ceil
@@ -10,12 +11,10 @@ from typing import Any, Final
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
 from clore_mcp.market.spotbook import lowest_asked
-from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown
+from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.cancelling import what
-from clore_mcp.rental.desk import iso
-from clore_mcp.rental.disclosure import RaiseShown
 from clore_mcp.rental.judging import Draw
+from clore_mcp.rental.limits import Refusal
 from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS
 from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Reservation
@@ -98,23 +97,14 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
     return Reservation(None, account, bid.coin.value, worst, hourly, created_at=now, order_id=bid.row.id)
 
 
-def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
-    """What a person reads of a raise; `to_win_usd` per hour where the bid would not win."""
-    row, end = bid.row, bid.end
-    return RaiseShown(
-        order_id=row.id,
-        server_id=row.server_id,
-        what=what(row),
-        was="unknown" if row.price is None else f"{dollars(bid.usd(row.price))} per hour",
-        usd_per_hour=bid.usd_per_hour,
-        day=f"{plain(bid.day.value)} {bid.coin.ticker} per day",
-        ends=iso(end.ends_api_at) if end else None,
-        on_end=end.on_end if end else "",
-        made_here=end is not None and end.made_here,
-        enforced_by=bid.enforced_by,
-        worst_usd=bid.worst_usd,
-        to_win_usd=to_win_usd,
-    )
+def raise_refused(refusals: Sequence[Refusal]) -> dict[str, Any]:
+    """A limit said no to a raise: the order runs on as it was, and another server is no cure."""
+    names = "; ".join(str(refusal) for refusal in refusals)
+    return {
+        "status": "refused",
+        "refusals": [refusal.as_dict() for refusal in refusals],
+        "next": f"Over the limit: {names}. The bid stays as it was; a lower one may fit. The order runs on.",
+    }
 
 
 def too_low(order_id: int, least_usd: Decimal) -> dict[str, Any]:

@@ -62,8 +62,12 @@ async def answer(desk: Desk, status: str, bid: Bid) -> dict[str, Any]:
         "rank": rank,
         "next": "list_orders shows whether it runs.",
     }
-    if rank == 1:
-        told["next"] = "Rank 1 is the highest bid: it runs unless the server is rented on demand."
+    if view is not None and any(offer.mine and offer.active for offer in view.offers):
+        told["next"] = "It wins: the order runs, or starts now, and is billed."
+    elif rank == 1:
+        told["next"] = (
+            "It is the highest bid, not shown as winning yet; none wins while the server is rented on demand."
+        )
     elif rank is not None:
         least = "" if winning is None else f" {dollars(bid.usd_to_ask(winning.value))} per hour would win now."
         told["next"] = f"It does not win: it waits and costs nothing, and its hours run.{least}"

@@ -16,9 +16,9 @@ from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.market.gpus import of_server
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.asks import CancelOrder
-from clore_mcp.rental.closing import Closing
+from clore_mcp.rental.closing import NEVER_WON, Closing
 from clore_mcp.rental.desk import Desk, settle_quote
-from clore_mcp.rental.exposure import usd_per_hour
+from clore_mcp.rental.exposure import never_won, usd_per_hour
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.state import ledger, orders, quotes
 from clore_mcp.state.database import Tx
@@ -131,15 +131,16 @@ class Cancelling:
         final = await self._closing.bill(row, lease)
         if lease is not None and lease.ended_at is None and final is not None:
             await self._closing.close(lease, final, "ended")
-        return await self._already_ended(row.id, None if final is None else final.as_dict())
+        unbilled = f" {NEVER_WON}" if never_won(row) else ""
+        return await self._already_ended(row.id, None if final is None else final.as_dict(), unbilled)
 
-    async def _already_ended(self, order_id: int, receipt: dict[str, Any] | None) -> dict[str, Any]:
+    async def _already_ended(self, order_id: int, receipt: dict[str, Any] | None, unbilled: str = "") -> dict[str, Any]:
         return {
             "status": "already_ended",
             "order_id": order_id,
             **({"receipt": receipt} if receipt else {}),
             **await self._closing.still_running(),
-            "next": "It had ended before; nothing more to do.",
+            "next": f"It had ended before; nothing more to do.{unbilled}",
         }
 
     async def _reopen(self, lease: Lease) -> None:

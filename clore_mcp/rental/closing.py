@@ -24,7 +24,7 @@ from clore_mcp.money import Coin, shown
 from clore_mcp.rental import cancels, elsewhere
 from clore_mcp.rental.cancels import Sent
 from clore_mcp.rental.desk import Desk
-from clore_mcp.rental.exposure import Bill, above, bill, usd_per_hour
+from clore_mcp.rental.exposure import Bill, above, bill, never_won, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
 from clore_mcp.state import bids, intents, orders
 from clore_mcp.state.database import Tx
@@ -36,6 +36,10 @@ log = logging.getLogger(__name__)
 UNKNOWN_ACCOUNT: Final = "unknown"  # the rows of a cancel while Clore does not say whose key this is
 _PRICING_SECONDS: Final = 8.0  # prices decorate what is said about an end; it does not wait long for them
 _COST_UNKNOWN: Final = " What it cost is not known: nobody says what its coin is worth."
+NEVER_WON: Final = (
+    "The bid never won as far as Clore shows, so nothing was billed for the time that it waited. No creation fee is"
+    " counted: Clore is not known to take one where nothing ran."
+)
 
 
 async def account_for(desk: Desk, order_id: int) -> str:
@@ -178,7 +182,7 @@ class Closing:
             "status": "cancelled",
             "order_id": row.id,
             **receipt,
-            "next": f"The meter has stopped; nothing more to do.{'' if receipt else _COST_UNKNOWN}",
+            "next": f"{_stopped(row)} Nothing more to do.{'' if receipt else _COST_UNKNOWN}",
         }
 
     def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
@@ -260,9 +264,16 @@ class Closing:
             unseen = step == "ended_unseen"
             if orders.end(tx, account, lease.order_id, now, final.as_dict(), unseen=unseen):
                 intents.release(tx, lease.intent_id, counted, now)
+                if final.never_won:
+                    desk.note(tx, "never_won_nothing_billed", "clore-mcp", account, order_id=lease.order_id)
                 desk.note(
                     tx, step, "clore-mcp", account,
                     order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.as_dict(),
                 )  # fmt: skip
 
         await desk.state.write(write)
+
+
+def _stopped(row: OrderRow) -> str:
+    """What the end of an order means for its bill."""
+    return f"The bid is withdrawn. {NEVER_WON}" if never_won(row) else "The meter has stopped."

@@ -18,7 +18,7 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.hosts import DAYS
-from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, Candidate, Terms
+from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.text import clean
 
 _HOURS_SHOWN: Final = Decimal("0.0001")
@@ -59,6 +59,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
         *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
         _price_line(first, terms, cost),
         _end_line(terms),
+        *_spot_lines(terms),
         *run_lines(ask, key),
         *_fallback_lines(*terms.candidates),
         f"Quote {quote_id}. Nothing is spent without a yes.",
@@ -82,55 +83,6 @@ def listing_line(listing: Listing) -> str:
 
 def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, cpu: str) -> str:
     return f"Server {server_id}: {gpus}, {country}, reliability {plain(reliability)}, CPU {quoted(cpu, 40)}"
-
-
-@dataclass(frozen=True, slots=True)
-class RaiseShown:
-    """What a person reads of a raise: `was` the present bid, `day` the new one in its coin, `what` the hardware as the
-    host names it, `ends` when it ends, None for an order made elsewhere to which nobody gave an end."""
-
-    order_id: int
-    server_id: int | None
-    what: str
-    was: str
-    usd_per_hour: Decimal
-    day: str
-    ends: str | None
-    on_end: str
-    made_here: bool
-    enforced_by: str | None
-    worst_usd: Decimal
-    to_win_usd: Decimal | None = None
-
-
-def bid_question(quote_id: str, bid: RaiseShown) -> str:
-    """The question before a spot bid is raised."""
-    server = "unknown" if bid.server_id is None else bid.server_id
-    return "\n".join(
-        [
-            f"Raise the bid of spot order {bid.order_id} to {dollars(bid.usd_per_hour)} per hour,"
-            f" fees included ({bid.day})? It is {bid.was} now.",
-            f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
-            *([] if bid.made_here else [NOT_MADE_HERE]),
-            *([] if bid.to_win_usd is None else [_outbid(bid.to_win_usd)]),
-            f"{_bid_end(bid)} In all it could cost {dollars(bid.worst_usd)} at most.",
-            f"Quote {quote_id}. Nothing changes without a yes.",
-        ]
-    )
-
-
-def _outbid(to_win_usd: Decimal) -> str:
-    return f"It would NOT win now: that takes {dollars(to_win_usd)} per hour. Until it wins it waits and costs nothing."
-
-
-def _bid_end(bid: RaiseShown) -> str:
-    if bid.ends is None:
-        return f"End: NOTHING here ends it; counted for {plain(LONGEST_RENTAL_HOURS)} hours, the longest rental."
-    if bid.on_end == "notify":
-        return f"End: at {bid.ends} clore-mcp tells your assistant, nothing cancels it."
-    if bid.enforced_by is None:
-        return f"End: NOTHING ends it at {bid.ends} unless someone cancels."
-    return f"End: cancelled at {bid.ends} by {bid.enforced_by}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +220,17 @@ def _end_line(terms: Terms) -> str:
         f"End: cancelled after {hours_text(terms.hours)} by {terms.enforced_by}."
         f" Worst case then: {dollars(terms.worst_usd)}; if nobody cancels: {unended}"
     )
+
+
+def would_not_win(to_win_usd: Decimal) -> str:
+    """What a person reads of a bid that another one beats; USD per hour that would win."""
+    return f"The bid would NOT win now: that takes {dollars(to_win_usd)} per hour. Until then it waits, at no cost."
+
+
+def _spot_lines(terms: Terms) -> Iterable[str]:
+    if terms.order_type is OrderType.SPOT:
+        short = "" if terms.to_win_usd is None else f" {would_not_win(terms.to_win_usd)}"
+        yield f"Spot: the hours run from the order on, also while it waits or is outbid; only winning bills.{short}"
 
 
 class Container(Protocol):

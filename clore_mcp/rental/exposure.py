@@ -1,7 +1,8 @@
 """What orders cost, as Clore's rows show it: for the limits, the wallet and the bill. Pure.
 
 `spend` excludes the fee and the creation fee (docs/clore-api.md, section 3), so both are added here. Limits count the
-creation fee from the first second, as the documents disagree on the ten minutes; receipts follow the documented rule.
+creation fee from the first second, as the documents disagree on the ten minutes; receipts follow the documented rule,
+and name none for a bid that never won: nobody has seen one taken where nothing ran.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Bill:
     rent_usd: Decimal
     fee_usd: Decimal
     creation_fee_usd: Decimal
+    never_won: bool = False  # a spot order for which Clore has billed nothing
     priced: bool = True  # False: paid in a coin that nobody prices, so the parts are not known
 
     @property
@@ -57,6 +59,11 @@ class Bill:
 def order_type_of(row: OrderRow) -> OrderType:
     """Clore marks spot orders only."""
     return OrderType.SPOT if row.spot else OrderType.ON_DEMAND
+
+
+def never_won(row: OrderRow) -> bool:
+    """Whether a spot order has had its server for nothing that Clore bills: its `spend` is told, and zero."""
+    return bool(row.spot) and row.spend is not None and not row.spend
 
 
 def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
@@ -93,8 +100,10 @@ def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Leas
     seconds = _seconds(row, api_now)
     rent = up_to_micro((row.spend or ZERO) * rate)
     creation = _creation_usd(row, fees, coin, rate)
-    charged = seconds > CREATION_FEE_AFTER_SECONDS
-    return Bill(seconds / 3600, rent, up_to_micro(rent * fraction), up_to_micro(creation) if charged else ZERO)
+    unwon = never_won(row)
+    charged = seconds > CREATION_FEE_AFTER_SECONDS and not unwon
+    fee, once = up_to_micro(rent * fraction), up_to_micro(creation) if charged else ZERO
+    return Bill(seconds / 3600, rent, fee, once, never_won=unwon)
 
 
 def _seconds(row: OrderRow, api_now: float) -> Decimal:

@@ -33,6 +33,13 @@ _UNASKED: Final = "If they saw no question at all, the operator can set CLORE_AP
 def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts) -> dict[str, Any]:
     """An order runs."""
     hourly = lease.price_native * candidate.usd_per_coin / 24 * (1 + candidate.fee_fraction)
+    first = f"Call wait_for_order({lease.order_id}) until it is ready."
+    if terms.to_win_usd is not None and lease.server_id == terms.candidates[0].server_id:
+        first = (
+            f"Another bid stood higher ({dollars(terms.to_win_usd)} per hour would have won): until this one wins it"
+            f" waits and costs nothing, and its hours run. set_spot_price raises it; wait_for_order({lease.order_id})"
+            " shows its state."
+        )
     return {
         "status": "created",
         "order_id": lease.order_id,
@@ -42,7 +49,7 @@ def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts
         "reserved_usd": shown_up(candidate.worst_usd),
         "ends_at": iso(lease.ends_api_at),
         "enforced_by": terms.enforced_by or "nobody",
-        "next": f"Call wait_for_order({lease.order_id}) until it is ready. {ending(terms.on_end, terms.enforced_by)}",
+        "next": f"{first} {ending(terms.on_end, terms.enforced_by)}",
     }
 
 
@@ -154,16 +161,6 @@ def refused(refusals: Sequence[Refusal], attempts: Attempts = (), *, ends: bool 
         "refusals": [refusal.as_dict() for refusal in refusals],
         "attempts": list(attempts),
         "next": f"Over the limit: {names}. Nothing was spent.{cure(refusals, ends=ends)}",
-    }
-
-
-def raise_refused(refusals: Sequence[Refusal]) -> dict[str, Any]:
-    """A limit said no to a raise: the order runs on as it was, and another server is no cure."""
-    names = "; ".join(str(refusal) for refusal in refusals)
-    return {
-        "status": "refused",
-        "refusals": [refusal.as_dict() for refusal in refusals],
-        "next": f"Over the limit: {names}. The bid stays as it was; a lower one may fit. The order runs on.",
     }
 
 

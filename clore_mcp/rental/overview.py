@@ -53,7 +53,7 @@ class Overview:
         self._desk = desk
         self._closing = closing
         self._settling = settling
-        self._books: dict[int, Fresh[SpotBook]] = {}
+        self._books: dict[tuple[int, Decimal | None], Fresh[SpotBook]] = {}
 
     async def orders(self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE) -> dict[str, Any]:
         """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown."""
@@ -178,8 +178,8 @@ class Overview:
         if row.server_id is None:
             return row.deployed
         server_id = row.server_id
-        held = self._books.setdefault(
-            server_id, Fresh(lambda: self._desk.readings.spot_book(server_id), self._desk.clock)
+        held = self._books.setdefault(  # a book from before the present bid says nothing of it
+            (server_id, row.price), Fresh(lambda: self._desk.readings.spot_book(server_id), self._desk.clock)
         )
         try:
             book = await held.get(_BOOK_AGE)
@@ -246,7 +246,7 @@ def _after_wait(view: Mapping[str, Any], program: str, *, ready: bool) -> str:
     if view["status"] == "ended":
         return "The order has ended."
     if view["status"] in ("queued", "outbid"):
-        return f"{_stage(view)} Raise it with set_spot_price, or cancel_order."
+        return f"{_stage(view)} Raise it with set_spot_price (get_server shows the bid that wins), or cancel_order."
     return (
         f"Not ready yet, and still billing: order {view['order_id']} is {view['status']}. Call wait_for_order again;"
         " after 15 minutes without progress cancel it and take another server."

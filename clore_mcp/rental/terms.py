@@ -72,7 +72,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a person is asked to approve: these servers in this order, so long, at these ceilings."""
+    """What a person is asked to approve: these servers in this order, so long, at these ceilings.
+
+    `to_win_usd` per hour is what a bid on the first takes to win, None where this one does or nobody can say.
+    """
 
     candidates: tuple[Candidate, ...]
     hours: Decimal
@@ -81,6 +84,7 @@ class Terms:
     image: str
     enforced_by: str | None
     fees_assumed: bool
+    to_win_usd: Decimal | None = None
 
     @property
     def ends(self) -> bool:
@@ -107,6 +111,7 @@ class Terms:
             "image": self.image,
             "enforced_by": self.enforced_by,
             "fees_assumed": self.fees_assumed,
+            "to_win_usd": None if self.to_win_usd is None else str(self.to_win_usd),
         }
 
     @classmethod
@@ -120,6 +125,7 @@ class Terms:
             image=row["image"],
             enforced_by=row["enforced_by"],
             fees_assumed=row["fees_assumed"],
+            to_win_usd=None if row.get("to_win_usd") is None else Decimal(row["to_win_usd"]),
         )
 
 

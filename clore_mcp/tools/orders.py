@@ -10,12 +10,13 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.first_use import FirstUse
-from clore_mcp.money import shown, shown_up
+from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_id
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import Answer, tool
 
 if TYPE_CHECKING:
+    from clore_mcp.rental.terms import Terms
     from clore_mcp.services import Services
 
 _MOST_LISTED = 50
@@ -239,16 +240,20 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         attempts=attempts,
         wallet_covers_hours=None if cover is None else round(float(cover), 2),
         enforced_by=found.terms.enforced_by or "nobody",
-        next=_after_quote(services)
+        next=_after_quote(services, found.terms)
         if not found.refusals
         else "It would be refused: " + "; ".join(str(refusal) for refusal in found.refusals) + ".",
     )
 
 
-def _after_quote(services: Services) -> str:
+def _after_quote(services: Services, terms: Terms) -> str:
+    then = "create_order with the same arguments asks the person and rents."
     if services.desk.mode == "limits":
-        return "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
-    return "create_order with the same arguments asks the person and rents."
+        then = "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
+    if terms.to_win_usd is None:
+        return then
+    most = dollars(terms.to_win_usd)
+    return f"The bid would not win now: that takes {most} per hour. Until it wins it waits and costs nothing. {then}"
 
 
 async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice
+from clore_mcp.rental.bidquestion import RaiseShown, bid_question
 from clore_mcp.rental.disclosure import (
     ExtensionShown,
     KeyShown,
-    RaiseShown,
-    bid_question,
     cancel_question,
     extend_question,
     quoted,
