@@ -30,6 +30,7 @@ NOTES: Final[Mapping[str, str]] = MappingProxyType(
         "lease_ended": "Its hours are over; it was cancelled.",
         "still_billing": "Its hours are over and it is not proven gone: cancel_order, or end it on clore.ai.",
         "key_refused": "Clore refused the API key: nothing can be ended until it is replaced.",
+        "never_won_nothing_billed": "A spot bid that has ended without winning once.",
         "watch_fired": "Watch {watch_id} rented it; it has its end.",
         "watch_held_up": "Watch {watch_id} could rent now, but: {why}",
         "watch_expired": "Watch {watch_id} ran out without renting all that it might have.",
