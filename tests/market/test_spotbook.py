@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from clore_mcp.clore.models import SpotBook
 from clore_mcp.market.listing import read_listing
 from clore_mcp.market.rates import Fees, OrderType, Rates
-from clore_mcp.market.spotbook import SpotView, read_book
-from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice, shown
+from clore_mcp.market.spotbook import SpotView, lowest_asked, read_book
+from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice, shown, up_to_coin
 from tests.market.rows import BTC, CLORE, USD, row
 
 D = Decimal
@@ -84,6 +84,42 @@ def test_a_minimum_without_a_rate_names_no_winning_bid() -> None:
     book = view(minimum={CLORE: 900, USD: -1}, rates={})
     assert book.minimum == {Coin.CLORE: DayPrice(D(900), Coin.CLORE), Coin.USD: DayPrice(D("2.4"), Coin.USD)}
     assert book.to_win == DayPrice(D("2.40"), Coin.USD)
+
+
+def test_a_bid_is_beaten_by_an_equal_one_and_never_by_our_own() -> None:
+    book = view(offer(3, active=True), offer(1100, CLORE), offer(9, my=True))
+    assert book.beaten(DayPrice(D("3.00"), Coin.USD)) and book.beaten(DayPrice(D(1200), Coin.CLORE))
+    assert not book.beaten(DayPrice(D("3.01"), Coin.USD))
+    assert not view().beaten(DayPrice(D("2.40"), Coin.USD))
+
+
+def test_a_bid_that_wins_is_named_in_each_coin_that_has_a_minimum() -> None:
+    book = view(offer(3, active=True), minimum={USD: 2.4, CLORE: 1500})
+    assert dict(book.winning) == {Coin.USD: DayPrice(D("3.01"), Coin.USD), Coin.CLORE: DayPrice(D(1500), Coin.CLORE)}
+    assert not any(book.beaten(day) for day in book.winning.values())
+
+
+def test_what_wins_is_enough_by_the_rates_of_the_book_and_of_the_market() -> None:
+    book = {"market": {"offers": [], "server": {"min_pricing": {CLORE: 900}}, "currency_rates_in_usd": {CLORE: 0.002}}}
+    dearer = Rates(MappingProxyType({Coin.USD: D(1), Coin.CLORE: D("0.0025")}))
+    found = read_book(SpotBook.model_validate(book), None, FEES, dearer)
+    assert found.min_usd_per_hour == found.to_win_usd_per_hour == D("0.0950")  # 900 × 0.0025 / 24 + 1.25 %
+
+
+@given(
+    st.decimals("0.01", 100_000, places=9),
+    st.sampled_from([(Coin.USD, D(1)), (Coin.CLORE, D("0.00125")), (Coin.BTC, D(64_000))]),
+    st.decimals(0, "0.1", places=5),
+)
+def test_the_price_that_is_named_comes_to_that_bid_and_hardly_more(
+    per_day: Decimal, paid: tuple[Coin, Decimal], fee: Decimal
+) -> None:
+    coin, rate = paid
+    named = D(str(shown(lowest_asked(DayPrice(per_day, coin), rate, fee))))
+    back = DayPrice(named * HOURS_PER_DAY / rate / (1 + fee), coin).floored()
+    assert back.value >= per_day
+    exact = up_to_coin(per_day, coin) * rate / 24 * (1 + fee)
+    assert named - exact <= D("0.0002")
 
 
 bids = st.lists(st.tuples(st.decimals("0.01", 5000, places=4), st.sampled_from([USD, CLORE, BTC])), max_size=5)
