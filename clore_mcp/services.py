@@ -77,6 +77,7 @@ class Services:
     keeper: Keeper
     poll_seconds: float
     overseer: Overseer
+    hunting: Hunting
     hosts: Hosts
     notifier: Notifier
     stopping: Stopping
@@ -203,7 +204,7 @@ def build(
     }
     # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
     poll_seconds = POLL_SECONDS * min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
-    chores = (overseer, Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds))
+    hunting = Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds)
     return Services(
         settings=settings,
         pacer=pacer,
@@ -216,9 +217,10 @@ def build(
         overview=Overview(desk, closing, settling),
         closing=closing,
         settling=settling,
-        keeper=Keeper(desk, closing, settling, chores, poll_seconds),
+        keeper=Keeper(desk, closing, settling, (overseer, hunting), poll_seconds),
         poll_seconds=poll_seconds,
         overseer=overseer,
+        hunting=hunting,
         hosts=Hosts(desk),
         notifier=notifier,
         stopping=Stopping(desk, closing, settling),

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from clore_mcp.errors import Failure
 from clore_mcp.market.search import Found
+from clore_mcp.money import dollars
 from clore_mcp.rental import hosts
 from clore_mcp.rental.appraisal import Appraisal, Appraiser
 from clore_mcp.rental.approvals import Approvals
@@ -44,6 +45,9 @@ _UNSETTLED: Final = HeldUp(
     "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place; to go"
     " on at once, cancel this watch and make another."
 )
+
+
+_UNENDED: Final = HeldUp("Nobody is alive who would end the order: a watch rents only where somebody is.", event=True)
 
 
 class Hunting:
@@ -125,11 +129,17 @@ class Hunting:
     async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
         """Make the next order; what stood in the way, if anything did."""
         appraised = await self._appraiser.appraise(order, at_most=ceiling)
-        if appraised.terms is None or appraised.refusals:
+        terms = appraised.terms
+        if terms is not None and terms.enforced_by is None:
+            return _UNENDED
+        if terms is None or appraised.refusals:
             return _stands(appraised)
+        if terms.worst_usd > watch.worst_usd:
+            most = f"{dollars(terms.worst_usd)} at worst, {dollars(watch.worst_usd)} approved"
+            return HeldUp(f"An order would come to more than was approved: {most}.", event=True)
         desk = self._desk
         made = await desk.state.read(lambda tx: watches.made(tx, watch.id, desk.clock()))
-        quote = await self._approvals.under_watch(watch, made + 1, appraised.terms)
+        quote = await self._approvals.under_watch(watch, made + 1, terms)
         if quote is None:
             return _NOTHING
         by = quote.decided_by or watch.approved_by

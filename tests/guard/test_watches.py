@@ -18,7 +18,7 @@ from clore_mcp.state.database import Tx
 from clore_mcp.state.ledger import Entry
 from tests.guard.conftest import Processes
 from tests.guard.watching import FEE, reprice, stock, watch, watched
-from tests.guard.world import ENV_VALUE, USD, Json, World, call, check_invariants, patient, rent
+from tests.guard.world import ENV_VALUE, USD, Json, World, call, check_invariants, let_time_pass, patient, rent
 
 pytestmark = pytest.mark.anyio
 
@@ -269,6 +269,30 @@ async def test_a_rise_between_the_look_and_the_send_is_not_paid(world: World, se
     await rounds(services, world)
     assert not world.active() and len(world.orders()) == 1, "and not tried again"
     check_invariants(world)
+
+
+async def test_nothing_is_rented_beyond_the_worst_case_that_was_shown(world: World, services: Services) -> None:
+    stock(world, SERVER, 0.30)
+    await watched(services, watch())
+    world.change("UPDATE watches SET worst_micros = 300000")
+    reprice(world, SERVER, 0.15)
+    await rounds(services, world)
+    (one,) = await listed(services)
+    assert not world.sent() and "more than was approved" in one["held_up"]
+
+
+async def test_nothing_is_rented_while_nobody_would_end_it(world: World, process: Processes) -> None:
+    stock(world, SERVER, 0.30)
+    services = await process(env={"CLORE_WATCHDOG": "off"})  # its rounds are begun here
+    await rounds(services, world, 1)
+    await watched(services, watch())
+    reprice(world, SERVER, 0.15)
+    let_time_pass(services)
+    current = await services.desk.readings.look(completed=False)
+    world.change("DELETE FROM heartbeats")
+    await services.hunting.round(await services.desk.readings.account(), current)
+    (one,) = await listed(services)
+    assert not world.sent() and "Nobody is alive" in one["held_up"]
 
 
 async def test_the_wallet_that_is_empty_is_said(world: World, services: Services) -> None:
