@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.rental import stopping, watchlist
+from clore_mcp.rental.account import account_state
 from clore_mcp.services import Services
 from clore_mcp.state import ledger
 from clore_mcp.state.database import Tx
@@ -188,6 +189,8 @@ async def test_a_limit_holds_a_watch_up_and_it_says_so(world: World, process: Pr
     await until(lambda: "watch_fired" in world.steps(), "it rents when there is room")
     assert [row["server_id"] for row in world.active()] == [SERVER]
     assert held not in [row["id"] for row in world.active()]
+    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    assert {"watch held up", "watch fired"} <= {event["what"] for event in told["events"]}
     check_invariants(world)
 
 

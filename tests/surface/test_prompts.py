@@ -30,7 +30,7 @@ SAMPLE = {
     "countries": "DE, europe",
     "image": "cloreai/torch:2.0.1",
     "order_id": "1939941",
-    "every_minutes": "7",
+    "expires_hours": "37",
     "budget_usd_per_day": "12",
 }
 WELL_FORMED = """\
@@ -128,7 +128,9 @@ async def test_prompts_need_no_key(connect: Connect, mode: Mode) -> None:
         ({"CLORE_READ_ONLY": "1"}, ["connect", "monitor-orders"]),
         ({"CLORE_TOOLSETS": "orders"}, ["connect"]),
         ({"CLORE_TOOLSETS": "market,account"}, []),
-        ({"CLORE_TOOLSETS": "market,orders"}, ["auto-rent-below", "connect", "rent-cheapest"]),
+        ({"CLORE_TOOLSETS": "market,orders"}, ["connect", "rent-cheapest"]),
+        ({"CLORE_TOOLSETS": "market,orders,watches"}, ["auto-rent-below", "connect", "rent-cheapest"]),
+        ({"CLORE_TOOLSETS": "orders,account,watches"}, ["connect", "monitor-orders"]),
     ],
 )
 async def test_a_prompt_whose_tools_are_off_is_not_listed(
@@ -149,8 +151,38 @@ def test_every_tool_that_a_prompt_names_exists_and_each_names_some(tmp_path: Pat
 def test_no_prompt_teaches_a_way_around_the_person() -> None:
     for file in FILES.values():
         assert not re.search(r"clore-mcp (approve|settle|stop)|CLORE_APPROVAL|CLORE_MAX|limits\.toml|--yes", file.body)
-    assert "while this chat is open" in FILES["auto-rent-below"].body
-    assert "I am still asked" in FILES["auto-rent-below"].body
+
+
+def test_a_watch_is_asked_about_once_and_what_it_then_does_unasked_is_said() -> None:
+    watch = FILES["auto-rent-below"]
+    assert "create_order" not in watch.tools and "I answer that question myself" in watch.body
+    assert "without asking again" in watch.body and "not while that computer sleeps" in watch.body
+    assert re.search(r"when this\s+chat is closed", watch.body) and "`cancel_watch` takes it back" in watch.body
+
+
+def test_no_prompt_has_the_assistant_look_again_and_again() -> None:
+    for file in FILES.values():
+        assert not re.search(
+            r"every_minutes|every (so many|\d+) minutes|[Kk]eep an eye|look(ing)? again and", file.body
+        )
+        assert "every_minutes" not in [argument.name for argument in file.arguments]
+    for name in ("monitor-orders", "cost-review"):
+        assert {"get_account", "list_watches"} <= set(FILES[name].tools)
+
+
+@pytest.mark.anyio
+async def test_each_argument_that_a_prompt_tells_to_pass_is_one_of_the_tool(connect: Connect) -> None:
+    async with connect() as client:
+        schemas = {tool.name: set(tool.input_schema["properties"]) for tool in (await client.list_tools()).tools}
+    told = {
+        "create_watch": {"max_usd_per_hour", "hours", "image", "expires_hours", "min_reliability"},
+        "search_servers": {"min_rental_hours"},
+        "list_watches": {"include_ended"},
+    }
+    for tool, arguments in told.items():
+        assert tool in FILES["auto-rent-below"].tools
+        assert all(re.search(rf"\b{name}\b", FILES["auto-rent-below"].body) for name in arguments - {"hours"})
+        assert arguments <= schemas[tool]
 
 
 def test_a_well_formed_file_is_read_as_it_stands() -> None:
