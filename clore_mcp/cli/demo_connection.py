@@ -18,8 +18,10 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.types import Implementation
 
 from clore_mcp import __version__
+from clore_mcp.cli.demo_guide import Broken, Guide, Interrupted, Left, Stopped
+from clore_mcp.cli.demo_market import Market
 from clore_mcp.cli.demo_screen import Screen
-from clore_mcp.cli.demo_tour import Broken, Interrupted, Left, Stopped, Tour
+from clore_mcp.cli.demo_tour import Tour
 
 _PATIENCE_SECONDS: Final = 90.0
 _LOG_SHOWN: Final = 8
@@ -48,13 +50,14 @@ def give_tour(*, yes: bool) -> int:
 
 async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool) -> None:
     """Start the server, give the tour, end the server. Raises how it ended, if not at its last step."""
-    tour = Tour(screen, yes=yes)
+    guide = Guide(screen, yes=yes)
+    tour = Tour(guide, Market(_state_dir(folder)))
     tour.welcome()
     stop: Stopped | None = None
     try:
         async with Client(
             stdio_client(_server(folder), errlog=errors),
-            elicitation_callback=tour.answer,
+            elicitation_callback=guide.answer,
             read_timeout_seconds=_PATIENCE_SECONDS,
             client_info=Implementation(name="clore-mcp demo", version=__version__),
         ) as client:
@@ -63,7 +66,7 @@ async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool) ->
             except Stopped as stopped:  # raised again outside, where no task group wraps it
                 stop = stopped
     except (MCPError, OSError, ExceptionGroup) as error:
-        stop = stop or Broken(f"{tour.step}: the connection to the server failed: {_innermost(error)}")
+        stop = stop or Broken(f"{guide.step}: the connection to the server failed: {_innermost(error)}")
     finally:
         screen.idle()
     if stop is not None:
@@ -84,11 +87,15 @@ def _server(folder: Path) -> StdioServerParameters:
         "WIN_PD_OVERRIDE_LOCAL_APPDATA",
     )
     env = dict.fromkeys(folders, str(home))
-    env["CLORE_STATE_DIR"] = str(folder / "state")
+    env["CLORE_STATE_DIR"] = str(_state_dir(folder))
     env["CLORE_SSH_PUBLIC_KEY"] = _KEY
     if "PYTHONPATH" in os.environ:
         env["PYTHONPATH"] = os.environ["PYTHONPATH"]
     return StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp", "--sandbox"], env=env)
+
+
+def _state_dir(folder: Path) -> Path:
+    return folder / "state"
 
 
 def _innermost(error: BaseException) -> BaseException:

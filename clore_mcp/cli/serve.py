@@ -18,7 +18,10 @@ from clore_mcp.settings import Settings
 if TYPE_CHECKING:
     from clore_mcp.sandbox import Running
 
-SANDBOX_GAP_SECONDS: Final = 0.25  # the sandbox of `--sandbox` takes four requests a second, to keep a tour short
+SANDBOX_SPEED: Final = 10.0  # market seconds in a real one
+# Twenty requests a second: ends and watches are looked at in proportion, every 2.7 s, so that whoever tries them out
+# sees them happen.
+SANDBOX_GAP_SECONDS: Final = 0.05
 SANDBOX_URL_FILE: Final = "url"
 
 
@@ -27,7 +30,8 @@ def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager
     from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
 
     running: Running = start_in_thread(
-        Options(interval=SANDBOX_GAP_SECONDS * 0.8, create_interval=SANDBOX_GAP_SECONDS * 4, speed=10.0)
+        # Half the gap: on a busy machine a request may leave 20 ms late, and the next one then follows it closely.
+        Options(interval=SANDBOX_GAP_SECONDS * 0.5, create_interval=SANDBOX_GAP_SECONDS * 4, speed=SANDBOX_SPEED)
     )
     inside = settings.with_sandbox(running.url, SANDBOX_KEY, gap_seconds=SANDBOX_GAP_SECONDS)
     inside.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -162,9 +162,7 @@ def test_a_watch_is_asked_about_once_and_what_it_then_does_unasked_is_said() -> 
 
 def test_no_prompt_has_the_assistant_look_again_and_again() -> None:
     for file in FILES.values():
-        assert not re.search(
-            r"every_minutes|every (so many|\d+) minutes|[Kk]eep an eye|look(ing)? again and", file.body
-        )
+        assert not re.search(r"every_minutes|every (so many|\d+) minutes|look(ing)? again and", file.body)
         assert "every_minutes" not in [argument.name for argument in file.arguments]
     for name in ("monitor-orders", "cost-review"):
         assert {"get_account", "list_watches"} <= set(FILES[name].tools)
