@@ -83,6 +83,14 @@ def test_of_spot_the_question_says_that_no_hosts_limit_bounds_it(on_end: str, en
     assert ": $315.10 over 1440 hours, and nothing bounds it sooner\n" in told, "5 a day for 60 days, and the fees"
 
 
+def test_of_spot_the_question_says_that_hours_run_while_a_bid_waits_and_what_would_win() -> None:
+    spot = "Spot: the hours run from the order on, also while it waits or is outbid; only winning bills."
+    assert f"{spot}\nRuns: " in question(ask(order_type="spot"))
+    beaten = "The bid would NOT win now: that takes $0.3125 per hour. Until then it waits, at no cost."
+    assert f"{spot} {beaten}\n" in question(ask(order_type="spot"), to_win=Decimal("0.3125"))
+    assert "Spot:" not in question(ask())
+
+
 def test_the_first_line_names_the_dearest_server_that_one_yes_may_rent() -> None:
     wish = ask(hours=10, fallback_server_ids=[2])
     dear, cheap = (replace(listing(per_day=price), server_id=2) for price in ("96", "4.8"))
@@ -229,6 +237,8 @@ def test_a_raise_asks_with_its_server_its_end_its_price_and_its_quote() -> None:
         f"End: cancelled at 2026-11-23T10:00:00Z by {HOST}. In all it could cost $3.15 at most.\n"
         "Quote q1. Nothing changes without a yes."
     )
+    beaten = bid_question("q1", replace(shown, to_win_usd=Decimal("0.61")))
+    assert "\nThe bid would NOT win now: that takes $0.61 per hour. Until then it waits, at no cost.\nEnd: " in beaten
     alone = bid_question("q1", replace(shown, enforced_by=None))
     assert "End: NOTHING ends it at 2026-11-23T10:00:00Z unless someone cancels." in alone
     told = bid_question("q1", replace(shown, on_end="notify", enforced_by=None))

@@ -41,9 +41,28 @@ def test_a_bill_is_the_sum_of_its_parts_and_its_fees_come_on_top_of_what_clore_c
     assert got.total_usd == got.rent_usd + got.fee_usd + got.creation_fee_usd
     assert got.rent_usd >= spend * RATES.usd[coin]
     assert got.fee_usd >= spend * RATES.usd[coin] * Decimal("0.05")
-    assert bool(got.creation_fee_usd) == (age > 600 and creation > 0)
+    assert got.never_won == (spot and not spend)
+    assert bool(got.creation_fee_usd) == (age > 600 and creation > 0 and not got.never_won)
     told = got.as_dict()
     assert told["estimated"] and told["total_usd"] == pytest.approx(float(got.total_usd), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("row", "never"),
+    [
+        ({"spot": True, "spend": 0}, True),
+        ({"spot": True, "spend": 0.001}, False),
+        ({"spot": True, "spend": None}, False),  # it does not say what it has billed
+        ({"spend": 0}, False),
+    ],
+)
+def test_a_bid_that_never_won_costs_nothing_only_where_clore_says_that_it_billed_nothing(
+    row: dict[str, Any], never: bool
+) -> None:
+    got = bill(order(**row, ended_at=None), fees("0.05"), RATES, api_now=1_000_000 + DAY)
+    assert got.never_won == never
+    assert (got.total_usd == 0) == never
+    assert got.hours == 24
 
 
 @pytest.mark.parametrize(

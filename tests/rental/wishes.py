@@ -49,7 +49,13 @@ def candidate(wish: CreateOrder, place: Listing, table: Fees, **more: Any) -> Ca
     return found
 
 
-def terms(wish: CreateOrder, *candidates: Candidate, enforced_by: str | None = None, assumed: bool = False) -> Terms:
+def terms(
+    wish: CreateOrder,
+    *candidates: Candidate,
+    enforced_by: str | None = None,
+    assumed: bool = False,
+    to_win: Decimal | None = None,
+) -> Terms:
     return Terms(
         candidates=candidates,
         hours=wish.exact_hours,
@@ -58,6 +64,7 @@ def terms(wish: CreateOrder, *candidates: Candidate, enforced_by: str | None = N
         image=wish.image,
         enforced_by=enforced_by,
         fees_assumed=assumed,
+        to_win_usd=to_win,
     )
 
 
