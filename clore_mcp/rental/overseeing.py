@@ -18,7 +18,6 @@ from clore_mcp.rental.adopting import matches
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.findings import Finding, Known, Memory, Seen
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
-from clore_mcp.rental.settling import ADOPTABLE_SECONDS
 from clore_mcp.state import ends, intents, orders
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of
 from clore_mcp.state.ledger import Entry
@@ -121,7 +120,7 @@ class Overseer:
 
     def _known(self, tx: Tx, account: str, current: Orders) -> Known:
         made_here = orders.all_ids(tx, account)
-        failed = intents.in_state(tx, account, "failed", since=self._desk.clock() - ADOPTABLE_SECONDS)
+        failed = intents.in_state(tx, account, "failed", since=self._desk.clock() - intents.ADOPTABLE_SECONDS)
         return Known(
             leases={lease.order_id: lease for lease in orders.active(tx, account)},
             ends={end.order_id: end for end in ends.active(tx, account)},

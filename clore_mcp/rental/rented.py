@@ -16,7 +16,7 @@ from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.errands import Errand
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.rental.readings import Orders
-from clore_mcp.rental.settling import ADOPTABLE_SECONDS, Settling
+from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.standing import held_by_you, running_on, standing
 from clore_mcp.state import intents
 from clore_mcp.state.database import Tx
@@ -73,7 +73,7 @@ class Rented:
     async def _may_be_ours(self, errand: Errand, intent: Intent | None) -> bool:
         """Whether another create of ours for that server may have made an order within a day."""
         account, server_id = errand.quote.account, errand.candidate.server_id
-        since = self._desk.clock() - ADOPTABLE_SECONDS
+        since = self._desk.clock() - intents.ADOPTABLE_SECONDS
         found = await self._desk.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
         return any(intent is None or one.id != intent.id for one in found)
 

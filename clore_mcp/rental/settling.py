@@ -26,7 +26,6 @@ from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.quotes import Quote
 
-ADOPTABLE_SECONDS: Final = 86_400.0
 _LAST_SHARE: Final = 0.25  # of the patience for a look: what was seen in it decides that there is no order
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 
@@ -86,7 +85,7 @@ class Settling:
 
         def read(tx: Tx) -> list[tuple[Intent, Quote | None]]:
             open_ = intents.in_state(tx, account, *intents.OPEN)
-            failed = intents.in_state(tx, account, "failed", since=now - ADOPTABLE_SECONDS)
+            failed = intents.in_state(tx, account, "failed", since=now - intents.ADOPTABLE_SECONDS)
             return [(intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed)]
 
         for intent, quote in await desk.state.read(read):
@@ -96,7 +95,7 @@ class Settling:
 
     async def to_settle(self, account: str) -> bool:
         """Whether a look might still find an order that nobody has adopted."""
-        since = self._desk.clock() - ADOPTABLE_SECONDS
+        since = self._desk.clock() - intents.ADOPTABLE_SECONDS
 
         def read(tx: Tx) -> bool:
             return bool(

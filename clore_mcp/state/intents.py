@@ -14,6 +14,7 @@ from typing import Final
 from clore_mcp.money import from_micros, to_micros
 from clore_mcp.state.database import Row, Tx
 
+ADOPTABLE_SECONDS: Final = 86_400.0  # so long a create that failed may still turn out to have made an order
 OPEN: Final = ("reserved", "sending", "uncertain")
 
 

@@ -13,8 +13,7 @@ from typing import Any, Final
 
 from clore_mcp.money import from_micros, to_micros
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Row, Tx
-
-ADOPTABLE_SECONDS: Final = 86_400.0  # so long a create that failed may still turn out to have made an order
+from clore_mcp.state.intents import ADOPTABLE_SECONDS
 
 # One from the future is from before the clock went back: nobody knows how old it is, so it is over.
 _STANDS: Final = f"state = 'waiting' AND expires_at > ?1 AND created_at <= ?1 + {CLOCK_SLACK_SECONDS}"
