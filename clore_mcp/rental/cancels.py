@@ -23,6 +23,7 @@ from clore_mcp.text import clean
 
 log = logging.getLogger(__name__)
 
+LEASE_OVER: Final = "its lease is over"  # why most are sent
 _LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
 _AGAIN_AFTER_LOOKS: Final = 3  # not proven gone after so many looks: ask again
 _ISSUE_NOTED: Final = 200  # characters of it, in the ledger

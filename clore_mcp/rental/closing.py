@@ -26,7 +26,7 @@ from clore_mcp.rental.cancels import Sent
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.exposure import Bill, above, bill, never_won, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
-from clore_mcp.state import bids, intents, orders
+from clore_mcp.state import bids, intents, ledger, orders
 from clore_mcp.state.database import Tx
 from clore_mcp.state.orders import Lease
 
@@ -267,11 +267,17 @@ class Closing:
                 if final.never_won:
                     desk.note(tx, "never_won_nothing_billed", "clore-mcp", account, order_id=lease.order_id)
                 desk.note(
-                    tx, step, "clore-mcp", account,
-                    order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.as_dict(),
+                    tx, "lease_ended" if step == "ended" and _cancelled_at_its_end(tx, lease) else step, "clore-mcp",
+                    account, order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.as_dict(),
                 )  # fmt: skip
 
         await desk.state.write(write)
+
+
+def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:
+    """Whether somebody has sent the cancel that its lease's end asks for, who may be killed before saying so."""
+    sent = ledger.last_of_order(tx, lease.account, lease.order_id, ("cancel_sent",))
+    return sent is not None and (sent.data or {}).get("why") == cancels.LEASE_OVER
 
 
 def _stopped(row: OrderRow) -> str:

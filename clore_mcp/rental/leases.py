@@ -175,9 +175,8 @@ class Keeper:
             if lease.on_end == "cancel"
             and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
         ]
-        why = "its lease is over"
         by = cancels.Over(None if current is None else current.at, self._poll_seconds / 2)
-        sent = await cancels.send(self._desk, due, caller="clore-mcp", why=why, over=by) if due else []
+        sent = await cancels.send(self._desk, due, caller="clore-mcp", why=cancels.LEASE_OVER, over=by) if due else []
         self._held_back = len(sent) < len(due)
         for lease in over:
             if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
@@ -201,11 +200,12 @@ class Keeper:
                 await self._tell(lease, "still_billing" if lease.order_id in overdue else "lease_ended")
 
     async def _tell(self, lease: End, step: str) -> None:
-        """Leave an event for get_account, once for each end: the ledger's own row says that it was left."""
+        """Leave an event for get_account, once for each end: the ledger's own row says that it was left. An order ends
+        once, and whoever closes it first says so (closing.py)."""
 
         def write(tx: Tx) -> None:
             told = orders.steps(tx, lease.account, lease.order_id, step)
-            if not any(one["ends_api_at"] == lease.ends_api_at for one in told):
+            if not any(step == "lease_ended" or one["ends_api_at"] == lease.ends_api_at for one in told):
                 self._desk.note(
                     tx, step, "clore-mcp", lease.account, order_id=lease.order_id, ends_api_at=lease.ends_api_at
                 )

@@ -16,7 +16,7 @@ from tests.story.wire import WIRE_ERAS, accept, wired
 pytestmark = pytest.mark.anyio
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
-OURS = {"clore_mcp.rental.asks", "clore_mcp.rental.caps", "clore_mcp.rental.sshkeys"}  # the schemas and the settings
+OURS = {f"clore_mcp.rental.{name}" for name in ("asks", "caps", "containers", "sshkeys")}  # schemas and settings
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}
 BELOW = ("services", "market", "rental", "clore", "state", "sandbox", "tools.listings", "cli.opening")
 NETWORK = ("socket.connect", "socket.getaddrinfo", "sqlite3.connect")
