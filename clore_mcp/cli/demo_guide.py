@@ -22,7 +22,7 @@ STEPS: Final = 11
 MICRO: Final = 0.0000011  # results have six places; a float's last bit is no error
 FOURTH_PLACE: Final = 0.0001  # prices per hour are rounded to four
 
-_LOOKS_EVERY_SECONDS: Final = 1.0
+_LOOKS_EVERY_SECONDS: Final = 0.5
 _LOOKS_SECONDS: Final = 60.0
 
 
