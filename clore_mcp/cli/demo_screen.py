@@ -105,16 +105,17 @@ class Screen:
 
     def ask(self) -> Key:
         """The person's y, n or q. A closed terminal is a q; Ctrl-C raises."""
-        while True:
-            self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
-            try:
-                said = _line().strip().lower()
-            except EOFError:
-                said = "q"
-            self.gap()  # also ends the line of an answer that was typed, and echoed, before its question
-            for key, words in _ANSWERS.items():
-                if said in words:
-                    return key
+        with _woken_by_signals() as woken:  # before the prompt: a Ctrl-C that answers it then finds all in place
+            while True:
+                self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
+                try:
+                    said = _line(woken).strip().lower()
+                except EOFError:
+                    said = "q"
+                self.gap()  # also ends the line of an answer that was typed, and echoed, before its question
+                for key, words in _ANSWERS.items():
+                    if said in words:
+                        return key
 
     def _block(self, lead: Text, text: Text) -> None:
         """Wrapped text, its first line led by a sign and the others indented as far; no blanks at the ends."""
@@ -135,17 +136,25 @@ class Screen:
         return text
 
 
-def _line() -> str:
+def _line(woken: socket.socket | None) -> str:
     """What the person types. A Ctrl-C in the instant before input() waits would be noticed with the next key only."""
-    if sys.platform == "win32":  # input() sees it there, and select() takes no console
-        return input()
+    if woken is not None:
+        select.select([sys.stdin, woken], [], [])
+    return input()
+
+
+@contextmanager
+def _woken_by_signals() -> Iterator[socket.socket | None]:
+    """A socket that can be read once a signal came; none where input() sees Ctrl-C, and select() takes no console."""
+    if sys.platform == "win32":
+        yield None
+        return
     woken, wakes = socket.socketpair()
     with woken, wakes:
         wakes.setblocking(False)
         before = signal.set_wakeup_fd(wakes.fileno())
         try:
-            select.select([sys.stdin, woken], [], [])
-            return input()
+            yield woken
         finally:
             signal.set_wakeup_fd(before)
 
