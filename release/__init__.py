@@ -1,0 +1,1 @@
+"""What makes a release: one version everywhere, the artefacts, how long a newcomer waits. No part of the package."""
