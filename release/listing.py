@@ -1,7 +1,7 @@
-"""The tools of a server on stdio, asked for by a real client.
+"""What a server on stdio has, asked for by a real client.
 
-`python release/listing.py COMMAND [ARGUMENT ...]` prints their names, so that an installed server can be tried by what
-was installed with it.
+`python release/listing.py COMMAND [ARGUMENT ...]` prints it, so that an installed server can be tried by what was
+installed with it; it fails where there are no tools or no prompts.
 """
 
 from __future__ import annotations
@@ -10,19 +10,31 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mcp import Client, StdioServerParameters, stdio_client
 
 
-async def tools(command: Sequence[str], env: Mapping[str, str], within_seconds: float = 60) -> list[str]:
-    """The names that the server tells which that command starts. Raises TimeoutError."""
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Names, as the server orders them."""
+
+    tools: list[str]
+    prompts: list[str]
+
+
+async def listed(command: Sequence[str], env: Mapping[str, str], within_seconds: float = 60) -> Lists:
+    """What the server tells that the command starts. Raises TimeoutError."""
     server = StdioServerParameters(command=command[0], args=list(command[1:]), env=dict(env))
     async with (
         asyncio.timeout(within_seconds),
         Client(stdio_client(server), read_timeout_seconds=within_seconds) as client,
     ):
-        return [tool.name for tool in (await client.list_tools()).tools]
+        tools, prompts = await client.list_tools(), await client.list_prompts()
+        return Lists([tool.name for tool in tools.tools], [prompt.name for prompt in prompts.prompts])
 
 
 if __name__ == "__main__":
-    print(*asyncio.run(tools(sys.argv[1:], os.environ)), sep="\n")
+    found = asyncio.run(listed(sys.argv[1:], os.environ))
+    print(f"tools: {', '.join(found.tools)}\nprompts: {', '.join(found.prompts)}")
+    sys.exit(not (found.tools and found.prompts))

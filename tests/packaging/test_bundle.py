@@ -23,9 +23,9 @@ from mcp import Client
 from clore_mcp.rental.caps import Caps
 from clore_mcp.sandbox import Running
 from clore_mcp.server import create_server
-from clore_mcp.settings import ACCEPTED, TOOLSETS
+from clore_mcp.settings import ACCEPTED
 from release import bundle
-from release.listing import tools
+from release.listing import Lists, listed
 from release.versions import ROOT
 from tests.clients.environments import node_of, packages_of
 from tests.conftest import environment, settings_for
@@ -167,16 +167,16 @@ async def test_a_host_starts_it_and_it_lists_its_tools(
     base |= {name: os.environ[name] for name in kept if name in os.environ}
     del base["CLORE_API_KEY"]
 
-    async def listed(filled: dict[str, Any]) -> list[str]:
+    async def told(filled: dict[str, Any]) -> Lists:
         (_, *words), env = as_a_host_would(manifest, unpacked, filled)
-        return await tools([uv.find_uv_bin(), *words], base | env)
+        return await listed([uv.find_uv_bin(), *words], base | env)
 
     install(uv.find_uv_bin(), unpacked, base)
     every = [tool["name"] for tool in manifest["tools"]]
-    assert len(TOOLSETS) == 4
-    assert await listed({"api_key": None}) == every, "a placeholder that the host left is no key"
-    assert await listed({"read_only": True}) == [name for name in every if name not in WRITERS]
+    prompts = sorted(path.stem for path in (ROOT / "prompts").glob("*.md"))
+    assert await told({"api_key": None}) == Lists(every, prompts), "a placeholder that the host left is no key"
+    assert (await told({"read_only": True})).tools == [name for name in every if name not in WRITERS]
     state = Path(base["CLORE_STATE_DIR"])
     assert not list(state.parent.rglob("url"))
-    assert await listed({"sandbox": True}) == every
+    assert await told({"sandbox": True}) == Lists(every, prompts)
     assert list(state.parent.rglob("url")), "the simulated marketplace ran and left its address"

@@ -18,12 +18,15 @@ import pytest
 
 from clore_mcp import __version__
 from clore_mcp.settings import ACCEPTED, Watchdog
-from release.listing import tools
+from release.listing import Lists, listed
 from release.versions import ROOT
 
 NAME = "clore-mcp-test"
 NO_NETWORK = re.compile("lookup|dial tcp|resolve|timed? ?out|proxyconnect", re.IGNORECASE)
-TOOLS = [tool["name"] for tool in json.loads((ROOT / "release/mcpb/manifest.json").read_text("utf-8"))["tools"]]
+LISTS = Lists(
+    [tool["name"] for tool in json.loads((ROOT / "release/mcpb/manifest.json").read_text("utf-8"))["tools"]],
+    sorted(path.stem for path in (ROOT / "prompts").glob("*.md")),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def image() -> Iterator[list[str]]:
 @pytest.mark.anyio
 @pytest.mark.timeout(900)  # it pulls Python and all dependencies
 async def test_the_image_serves_as_the_user_with_a_state_of_its_own(image: list[str]) -> None:
-    assert await tools([*image, NAME], os.environ, within_seconds=120) == TOOLS
+    assert await listed([*image, NAME], os.environ, within_seconds=120) == LISTS
     look = "id -u; stat -c '%U %a' /state; touch /state/x && echo written; clore-mcp --version"
     shown = subprocess.check_output([*image, "--entrypoint", "sh", NAME, "-c", look], text=True, timeout=120)  # noqa: ASYNC221 - nothing else runs
     assert shown.split("\n")[:4] == ["1000", "clore 700", "written", f"clore-mcp {__version__}"]
@@ -149,7 +152,7 @@ async def test_what_it_runs_makes_of_what_it_copies_a_server_that_answers(tmp_pa
     places = [path for path in sys.path if path.endswith("site-packages")]
     env = {"PYTHONPATH": os.pathsep.join(places), "HOME": str(tmp_path), "CLORE_STATE_DIR": str(tmp_path / "state")}
     (entry,) = json.loads(all_of(last, "ENTRYPOINT")[0])
-    assert await tools([str(scripts / entry)], env) == TOOLS
+    assert await listed([str(scripts / entry)], env) == LISTS
     where = [str(scripts / "python"), "-c", "import clore_mcp; print(clore_mcp.__file__)"]
     shown = subprocess.check_output(where, text=True, env=env, cwd=tmp_path, timeout=60)  # noqa: ASYNC221 - nothing else runs
     assert Path(shown.strip()).is_relative_to(environment), "the server that answered is the one that was installed"
