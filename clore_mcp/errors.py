@@ -130,10 +130,14 @@ class QueueFull(CloreError):
 
 
 class NotSent(CloreError):
-    """No connection to Clore could be made: the request never left."""
+    """No connection to Clore could be made: the request never left. `why` says what broke, where that is known."""
 
     code = "api_unavailable"
     default_hint = "Check the network; `clore-mcp doctor` tests it. Nothing was sent."
+
+    def __init__(self, message: str, *, why: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.why = why
 
 
 class Refused(CloreError):

@@ -1,4 +1,4 @@
-"""What `clore-mcp doctor` looks at: each check answers with findings, in words that hold no secret."""
+"""What `clore-mcp doctor` looks at on this machine: each check answers with findings, in words that hold no secret."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from clore_mcp import __version__
 from clore_mcp.cli.screen import span
-from clore_mcp.errors import CloreError, Failure, InvalidApiKey, StateUnavailable
-from clore_mcp.money import Coin, dollars, plain
+from clore_mcp.errors import Failure, StateUnavailable
+from clore_mcp.money import dollars, plain
 from clore_mcp.rental.caps import Caps
-from clore_mcp.services import Services
-from clore_mcp.settings import LIMITS_FILE, Approval, Settings, Watchdog
-from clore_mcp.state import freezing, intents, orders, quotes
-from clore_mcp.state.database import Database, Tx
+from clore_mcp.settings import LIMITS_FILE, Approval, Settings
+from clore_mcp.state import freezing
+from clore_mcp.state.database import Database
 from clore_mcp.state.schema import MIGRATIONS
 from clore_mcp.text import clean
-
-CLOCKS_APART_SECONDS: Final = 5.0
-_WALLETS_SHOWN: Final = 6
-_MAKE_A_KEY: Final = "Make one on clore.ai under API and set CLORE_API_KEY; or try `clore-mcp --sandbox` without one."
-_NEW_KEY: Final = "Make a new one on clore.ai under API and set it where the old one is."
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact. `fault`: something to mend, with its cure; `note`: neither good nor bad, or not looked at."""
+    """One fact. `fault`: it stops renting or lets money run; `warn`: better mended; each with its cure. `note`: neither
+    good nor bad, or not looked at."""
 
     name: str
     said: str
-    kind: Literal["ok", "fault", "note"] = "ok"
+    kind: Literal["ok", "warn", "fault", "note"] = "ok"
     cure: str = ""
 
 
 def fault(name: str, said: str, cure: str) -> Finding:
-    """Something to mend."""
+    """Something to mend before anything can be rented, or before it costs more."""
     return Finding(name, said, "fault", cure)
+
+
+def warn(name: str, said: str, cure: str) -> Finding:
+    """Something to mend that stops nothing."""
+    return Finding(name, said, "warn", cure)
 
 
 def note(name: str, said: str) -> Finding:
@@ -122,8 +122,8 @@ def _kept_state(database: Database) -> Finding:
     return Finding("state", f"{database.folder}, private, opens, schema {len(MIGRATIONS)}")
 
 
-def freeze(folder: Path) -> Finding:
-    """Whether the person has stopped all spending."""
+def freeze(folder: Path, program: str) -> Finding:
+    """Whether the person has stopped all spending; `program` is what they type to reach this state."""
     database = Database(folder)
     try:
         found = database.read_now(freezing.frozen) if database.exists else None
@@ -132,68 +132,7 @@ def freeze(folder: Path) -> Finding:
     if found is None:
         return Finding("spending", "allowed, within the limits")
     said = f"frozen {span(time.time() - found.at)} ago by {clean(found.by, 80)}: nothing can be rented."
-    return fault("spending", said, "`clore-mcp stop --lift` allows it again.")
-
-
-def key(wanted: Settings) -> Finding:
-    """Whether there is a key and where it is from; never the key."""
-    if wanted.api_key is None:
-        return fault("key", "no API key is set.", _MAKE_A_KEY)
-    return Finding("key", f"set, from {wanted.api_key_source} (never shown)")
-
-
-async def api(services: Services) -> list[Finding]:
-    """Whether Clore answers and takes the key, and whose clock is off; the market alone where there is no key."""
-    began, url = time.monotonic(), services.settings.api_url
-    simulated = url.startswith("http:")  # the settings take plain http for loopback alone
-    try:
-        if services.settings.api_key is None:
-            await services.desk.client.marketplace()
-            return [_reached(url, began), note("clock", "not compared: that needs a key")]
-        current = await services.desk.readings.orders()
-    except InvalidApiKey as failure:
-        return [_reached(url, began), fault("key", failure.message, _NEW_KEY)]
-    except CloreError as failure:
-        return [fault("API", f"{url} does not answer as it should: {failure.message}", _without_us(failure))]
-    ahead = None if current.api_at is None else current.api_at - current.at
-    return [_reached(url, began), clock(ahead, simulated=simulated)]
-
-
-def _reached(url: str, began: float) -> Finding:
-    return Finding("API", f"{url} answers in {time.monotonic() - began:.2f} s")
-
-
-def _without_us(failure: Failure) -> str:
-    """A failure's own hint, unless it sends people here."""
-    if "clore-mcp doctor" in failure.hint:
-        return "Check the network and any proxy; then CLORE_API_URL, if you set it."
-    return failure.hint.removeprefix("Ask the operator to ").capitalize()
-
-
-def clock(ahead: float | None, *, simulated: bool) -> Finding:
-    """Clore's clock against this machine's: leases run on Clore's, so a wrong one here only confuses people."""
-    if ahead is None:
-        return note("clock", "not compared: Clore's reply had no date")
-    said = f"this machine is {abs(ahead):.0f} s {'behind' if ahead > 0 else 'ahead of'} Clore"
-    if abs(ahead) <= CLOCKS_APART_SECONDS:
-        return Finding("clock", "agrees with Clore's")
-    if simulated:
-        return note("clock", f"{said}, which is simulated and keeps its own time")
-    return fault("clock", f"{said}.", "Set it from the network (NTP): times shown and leases are Clore's.")
-
-
-async def wallets(services: Services) -> Finding:
-    """Whether there is anything to pay with."""
-    rows = (await services.desk.readings.wallets()).rows
-    told = [f"{_coin(row.name)} {'?' if row.balance is None else plain(round(row.balance, 8))}" for row in rows]
-    if not any(row.balance for row in rows):
-        return fault("wallets", "all are empty.", "Top one up on clore.ai.")
-    return Finding("wallets", ", ".join(told[:_WALLETS_SHOWN]))
-
-
-def _coin(name: str) -> str:
-    coin = Coin.parse(name)
-    return coin.ticker if coin else clean(name, 24)
+    return fault("spending", said, f"`{program} stop --lift` allows it again.")
 
 
 def limits(wanted: Settings) -> Iterator[Finding]:
@@ -206,51 +145,6 @@ def limits(wanted: Settings) -> Iterator[Finding]:
         else:
             where = f"max_{name} in {source}" if source.endswith(LIMITS_FILE) else f"CLORE_MAX_{name.upper()}"
             yield fault("limit", f"{name} is 0 ({source}), so nothing can be rented.", f"Raise {where}.")
-
-
-async def unsettled(services: Services, account: str) -> Finding:
-    """Rentals that nobody knows the outcome of."""
-    found = await services.desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
-    if not found:
-        return Finding("unsettled", "none")
-    uncertain = [intent for intent in found if intent.state == "uncertain"]
-    if not uncertain:
-        return note("unsettled", f"{len(found)} on the way, not confirmed yet: look again in a minute")
-    first = uncertain[0]
-    return fault(
-        "unsettled",
-        f"{len(uncertain)}: an order on server {first.server_id} may be running and billing.",
-        f"Look on clore.ai, then `clore-mcp settle {first.id} --order ID` or `--none`.",
-    )
-
-
-async def approvals(services: Services) -> Finding:
-    """What waits for the person."""
-    waiting = await services.desk.state.read(_pending)
-    if waiting:
-        return note("approvals", f"{waiting} waiting for you: `clore-mcp approvals` lists them")
-    return Finding("approvals", "none wait")
-
-
-def _pending(tx: Tx) -> int:
-    return sum(quote.state == "pending" and quote.in_time(time.time()) for quote in quotes.waiting(tx))
-
-
-async def watchdog(services: Services, account: str) -> Finding:
-    """Whether someone ends leases, where there are any to end."""
-    alive = await services.desk.enforced_by()
-    if alive is not None:
-        return Finding("watchdog", f"alive: {clean(alive, 120)}")
-    leases = await services.desk.state.read(lambda tx: orders.active(tx, account))
-    bound = [lease for lease in leases if lease.on_end == "cancel"]
-    if bound:
-        left = min(lease.ends_api_at for lease in bound) - services.desk.readings.api_now()
-        when = f"the first is due in {span(left)}" if left > 0 else "the first is overdue"
-        return fault("watchdog", f"absent, and {len(bound)} running orders have an end; {when}.",
-                     "Run `clore-mcp watchdog`, or `clore-mcp cancel --all`.")  # fmt: skip
-    if services.settings.watchdog is Watchdog.OFF:
-        return note("watchdog", "absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel")
-    return Finding("watchdog", "absent; nothing needs it now, and it starts with the first order")
 
 
 def ssh_key(wanted: Settings, home: Path) -> Finding:

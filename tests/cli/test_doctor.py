@@ -1,4 +1,4 @@
-"""The doctor names the first fault with its cure, shows no secret, and never crashes."""
+"""The doctor names the fault to mend first with its cure, each thing once, shows no secret, and never crashes."""
 
 from __future__ import annotations
 
@@ -6,29 +6,75 @@ import json
 import os
 import socket
 import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from clore_mcp.cli import checks
+from clore_mcp.cli import checks_at_clore
+from clore_mcp.rental.asks import CreateWatch
+from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
+from clore_mcp.services import Services
+from clore_mcp.state import freezing
 from clore_mcp.state.database import FILE_NAME
-from tests.cli.conftest import Desk, Done
+from tests.cli.conftest import IMAGE, Desk, Done
+from tests.cli.tls import certificate, in_front_of
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJMQWxjeemqSsc7LBZvuHT6oenQG/+SvRGXVx+NJ0LVB me@home"
+WRONG_KEY = "wrong-key-000000000000000000000"
+ZERO = {"CLORE_MAX_USD_PER_DAY": "0"}
+TEN_MINUTES = 600
 
 
 def _first_fault(done: Done) -> str:
-    last = done.out.splitlines()[-1]
+    """What it says to begin with: the last line, said nowhere else."""
+    *others, last = done.out.splitlines()
     assert done.code == 1, done.out
     assert last.startswith("Start here: "), done.out
-    return last.removeprefix("Start here: ")
+    first = last.removeprefix("Start here: ")
+    said = first.split(": ", 1)[1]
+    assert not [line for line in others if said in line], done.out
+    return first
+
+
+def _others(done: Done) -> list[str]:
+    """The names of the faults that it does not begin with, as they are listed."""
+    return [line.split()[1] for line in done.out.splitlines() if line.startswith("!!")]
+
+
+def _unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@pytest.fixture
+def nobody() -> dict[str, str]:
+    """Settings for an API that nobody serves."""
+    return {"CLORE_API_URL": f"http://127.0.0.1:{_unused_port()}/v1"}
+
+
+@pytest.fixture(scope="module")
+def dated() -> Iterator[Running]:
+    """A marketplace that lives in real time."""
+    with start_in_thread(Options(servers=50, rate_limit="off", ssh_listener=False)) as running:
+        yield running
+
+
+@pytest.fixture
+def real(desk: Desk, dated: Running, tmp_path: Path) -> Iterator[Desk]:
+    """The same person with a marketplace over TLS, which counts as Clore and not as a simulated one."""
+    cert = certificate(tmp_path)
+    with in_front_of(dated.port, cert) as url:
+        env = desk.env | {"CLORE_API_URL": url, "CLORE_API_KEY": SANDBOX_KEY, "SSL_CERT_FILE": str(cert)}
+        yield replace(desk, running=dated, key=SANDBOX_KEY, env=env)
 
 
 def test_all_well_is_exit_0_and_shows_no_secret(desk: Desk) -> None:
     done = desk.run("doctor", CLORE_SSH_PUBLIC_KEY=PUBLIC_KEY)
     assert done.code == 0, done.out
     assert done.out.splitlines()[-1] == "All is well."
-    assert "from CLORE_API_KEY" in done.out
+    assert "set, from CLORE_API_KEY (never shown); Clore takes it" in done.out
     assert "usd_per_day $100.00 (default)" in done.out
     assert "SHA256:" in done.out
     assert desk.key not in done.out + done.err
@@ -36,9 +82,9 @@ def test_all_well_is_exit_0_and_shows_no_secret(desk: Desk) -> None:
 
 
 def test_json_says_the_same(desk: Desk) -> None:
-    told = json.loads(desk.run("doctor", "--json", CLORE_MAX_USD_PER_DAY="0").out)
-    assert told["start_here"] == "limit"
-    assert [one["name"] for one in told["checks"] if one["kind"] == "fault"] == ["limit"]
+    told = json.loads(desk.run("doctor", "--json", CLORE_API_KEY=WRONG_KEY, **ZERO).out)
+    assert told["start_here"] == "key"
+    assert {one["name"] for one in told["checks"] if one["kind"] == "fault"} == {"key", "limit"}
 
 
 def test_no_key(desk: Desk) -> None:
@@ -46,17 +92,81 @@ def test_no_key(desk: Desk) -> None:
 
 
 def test_a_wrong_key(desk: Desk) -> None:
-    done = desk.run("doctor", CLORE_API_KEY="wrong-key-000000000000000000000")
-    assert "it does not know this API key" in _first_fault(done)
+    done = desk.run("doctor", CLORE_API_KEY=WRONG_KEY)
+    assert _first_fault(done) == (
+        "key: Clore does not know the one from CLORE_API_KEY. Make a new one on clore.ai under API and set it where the"
+        " old one is."
+    )
     assert "wrong-key" not in done.out + done.err
 
 
-def test_an_api_that_nobody_serves(desk: Desk) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    fault = _first_fault(desk.run("doctor", CLORE_API_URL=f"http://127.0.0.1:{port}/v1"))
-    assert fault.startswith(f"API: http://127.0.0.1:{port}/v1 does not answer as it should: No connection")
-    assert "Check the network" in fault
+def test_a_key_that_can_not_be_one(desk: Desk) -> None:
+    done = desk.run("doctor", CLORE_API_KEY="wrong key with blanks")
+    assert _first_fault(done).startswith("settings: CLORE_API_KEY is not an API key; accepted: ")
+    assert "wrong key" not in done.out + done.err
+
+
+def test_an_api_that_nobody_serves(desk: Desk, nobody: dict[str, str]) -> None:
+    done = desk.run("doctor", **nobody)
+    assert _first_fault(done) == (
+        f"API: {nobody['CLORE_API_URL']} can't be reached: nothing listens at its address."
+        " Check the network and any proxy; then CLORE_API_URL, if you set it."
+    )
+    assert "set, from CLORE_API_KEY; not tested" in done.out
+    assert _others(done) == []
+
+
+def test_a_host_that_has_no_address(desk: Desk) -> None:
+    done = desk.run("doctor", CLORE_API_URL="https://nobody.invalid/v1", CLORE_REQUEST_GAP_SECONDS="")
+    fault = _first_fault(done)
+    assert fault.startswith("API: https://nobody.invalid/v1 can't be reached: the name of its host can't be looked up.")
+
+
+def test_a_clock_is_held_against_clores(real: Desk) -> None:
+    assert real.run("doctor").code == 0
+    real.control("/clock", {"advance": 30})
+    slow = real.run("doctor")
+    assert slow.code == 0, slow.out
+    assert " !  clock     this computer's is " in slow.out and "Set it from the network (NTP)" in slow.out
+    assert slow.out.splitlines()[-1] == "Nothing stops you from renting; what is marked ! can be better."
+    real.control("/clock", {"advance": TEN_MINUTES})
+    fault = _first_fault(real.run("doctor"))
+    assert fault.startswith("clock: this computer's is 10 min behind Clore's. Set it from the network (NTP)")
+    # A limit stops renting, the clock does not; and behind a key that Clore does not know it is not compared.
+    both = real.run("doctor", **ZERO)
+    assert _first_fault(both).startswith("limit: ")
+    assert _others(both) == ["clock"]
+    assert _first_fault(real.run("doctor", CLORE_API_KEY=WRONG_KEY)).startswith("key: ")
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [((1, 2), "its certificate is not valid yet by"), ((-2, -1), "its certificate has expired by")]
+)
+def test_a_clock_that_explains_why_tls_fails_goes_first(
+    real: Desk, dated: Running, tmp_path: Path, days: tuple[int, int], said: str
+) -> None:
+    cert = certificate(tmp_path, valid_from_days=days[0], valid_until_days=days[1])
+    with in_front_of(dated.port, cert) as url:
+        done = real.run("doctor", CLORE_API_URL=url, SSL_CERT_FILE=str(cert), CLORE_API_KEY=WRONG_KEY, **ZERO)
+    fault = _first_fault(done)
+    assert fault.startswith(f"API: {url} can't be reached: {said} this computer's clock (20"), fault
+    assert "Set the computer's clock from the network (NTP)" in fault
+    assert _others(done) == ["limit"]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_not_the_clocks_fault(
+    real: Desk, dated: Running, tmp_path: Path
+) -> None:
+    with in_front_of(dated.port, certificate(tmp_path, valid_until_days=3)) as url:
+        fault = _first_fault(real.run("doctor", CLORE_API_URL=url))
+    assert "its certificate or TLS was not accepted. Check the computer's clock, and whether a proxy" in fault
+
+
+def test_a_clock_is_no_fault_where_clores_is_simulated_or_not_told() -> None:
+    assert checks_at_clore.clock(4.9, simulated=False).kind == "ok"
+    assert checks_at_clore.clock(-6.0, simulated=False).said == "this computer's is 6 s ahead of Clore's."
+    assert checks_at_clore.clock(600.0, simulated=True).kind == "note"
+    assert checks_at_clore.clock(None, simulated=False).kind == "note"
 
 
 def test_a_limit_at_zero(desk: Desk) -> None:
@@ -68,6 +178,40 @@ def test_a_limit_at_zero(desk: Desk) -> None:
     config.mkdir(parents=True)
     (config / "limits.toml").write_text("max_usd_per_hour = 0\n", encoding="utf-8")
     assert _first_fault(desk.run("doctor")).endswith("Raise max_usd_per_hour in limits.toml.")
+
+
+def test_a_fault_that_explains_another_goes_before_it(desk: Desk, nobody: dict[str, str]) -> None:
+    def ask(**env: str) -> tuple[str, list[str]]:
+        done = desk.run("doctor", **env)
+        return _first_fault(done).split(":")[0], _others(done)
+
+    assert ask(CLORE_API_KEY="", **nobody) == ("API", ["key"])  # without a network there is no key to be had
+    assert ask(CLORE_API_KEY=WRONG_KEY, **nobody) == ("API", [])  # nobody can say whether it is wrong
+    assert ask(**ZERO, **nobody) == ("API", ["limit"])
+    assert ask(CLORE_API_KEY="", **ZERO) == ("key", ["limit"])
+    assert ask(CLORE_API_KEY=WRONG_KEY, **ZERO) == ("key", ["limit"])
+    assert ask(CLORE_APPROVAL="never", CLORE_API_KEY="", **ZERO) == ("settings", [])
+    file = desk.folder / "file"
+    file.touch()
+    assert ask(CLORE_STATE_DIR=str(file / "state"), CLORE_API_KEY="") == ("state", ["key"])
+
+    desk.rent()
+    desk.write(lambda tx: freezing.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
+    assert ask(CLORE_API_KEY=WRONG_KEY, **ZERO) == ("key", ["limit", "spending"])
+    assert ask(**ZERO) == ("spending", ["watchdog", "limit"])
+    desk.write(freezing.lift)
+    assert ask(**ZERO) == ("limit", ["watchdog"])
+    assert ask() == ("watchdog", [])
+
+
+def test_frozen_spending_names_who_and_what_lifts_it(desk: Desk) -> None:
+    desk.rent()
+    desk.write(lambda tx: freezing.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
+    fault = _first_fault(desk.run("doctor"))
+    assert fault.startswith("spending: frozen ")
+    assert fault.endswith(
+        "by person at ann@laptop, terminal: nothing can be rented. `clore-mcp stop --lift` allows it again."
+    )
 
 
 def test_a_state_folder_that_can_not_be_made(desk: Desk) -> None:
@@ -105,17 +249,33 @@ def test_orders_that_nobody_ends_and_what_waits(desk: Desk) -> None:
     desk.rent()
     done = desk.run("doctor")
     assert "1 waiting for you" in done.out
-    assert _first_fault(done).startswith("watchdog: absent, and 1 running orders have an end; the first is due in ")
+    fault = _first_fault(done)
+    assert fault.startswith("watchdog: absent, and 1 running order has an end; the first is due in ")
+    assert fault.endswith("Run `clore-mcp watchdog`, or `clore-mcp cancel --all`.")
+
+
+def test_a_watch_that_nobody_keeps(desk: Desk) -> None:
+    ask = CreateWatch(gpu="4090", max_usd_per_hour=0.01, hours=1.5, image=IMAGE, expires_hours=24)
+
+    async def work(services: Services) -> str:
+        await services.keep_leases()
+        held = await services.guard.hold(ask, caller="claude-code", can_ask=True, replay=False)
+        return str((await services.guard.conclude(held, ask, answer=True, caller="claude-code"))["status"])
+
+    assert desk.with_services(work) == "waiting"
+    assert _first_fault(desk.run("doctor")) == (
+        "watchdog: absent, and 1 watch waits for a price that nobody looks at. Run `clore-mcp watchdog`."
+    )
+
+
+def test_no_watchdog_by_choice(desk: Desk) -> None:
+    done = desk.run("doctor", CLORE_WATCHDOG="off")
+    assert done.code == 0, done.out
+    assert " !  watchdog  absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel." in done.out
+    fault = _first_fault(desk.run("doctor", CLORE_WATCHDOG="off", CLORE_APPROVAL="limits"))
+    assert fault.startswith("watchdog: absent, and without one CLORE_APPROVAL=limits rents nothing.")
 
 
 def test_a_sandbox_that_does_not_run_is_a_finding(desk: Desk) -> None:
     done = desk.run("--sandbox", "doctor", CLORE_API_URL="", CLORE_REQUEST_GAP_SECONDS="")
     assert _first_fault(done).startswith("API: No simulated marketplace is running.")
-
-
-def test_a_clock_is_a_fault_beyond_five_seconds_of_the_real_clore() -> None:
-    assert checks.clock(4.9, simulated=False).kind == "ok"
-    assert checks.clock(-6.0, simulated=False).said == "this machine is 6 s ahead of Clore."
-    assert checks.clock(6.0, simulated=False).kind == "fault"
-    assert checks.clock(600.0, simulated=True).kind == "note"
-    assert checks.clock(None, simulated=False).kind == "note"
