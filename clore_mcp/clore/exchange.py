@@ -12,7 +12,6 @@ import inspect
 import ipaddress
 import json
 import random
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
@@ -26,6 +25,7 @@ from clore_mcp import __version__
 from clore_mcp.clore.pacing import Pacer, Turn
 from clore_mcp.clore.replies import Endpoint, unclear
 from clore_mcp.clore.schedule import Lane
+from clore_mcp.clore.unreached import why_unreached
 from clore_mcp.errors import (
     CloreError,
     ConnectionLost,
@@ -43,7 +43,6 @@ _LARGEST_REPLY: Final = 64 * 1024 * 1024  # the market is 2 to 5 MB
 _LARGE_REPLY: Final = 256 * 1024  # more takes too long to read on the event loop
 # A connection kept longer than its far end keeps it breaks the next request; Cloudflare keeps far longer than this.
 _KEEP_ALIVE_SECONDS: Final = 4.0
-_NOT_NOW: Final = {9: "is not valid yet", 10: "has expired"}  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED
 
 Answer = TypeVar("Answer")
 BeforeSend = Callable[[], Awaitable[None] | None]
@@ -305,34 +304,11 @@ def _failure(error: Exception, departure: _Departure, endpoint: Endpoint) -> Clo
 
 
 def _not_sent(error: Exception, endpoint: Endpoint) -> NotSent:
-    why, hint = _what_broke(error)
+    why, hint = why_unreached(error)
+    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+        hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
     message = f"No connection to Clore could be made to {endpoint.verb}{why and f': {why}'}; nothing was sent."
     return NotSent(message, why=why, hint=hint)
-
-
-def _what_broke(error: BaseException | None) -> tuple[str, str | None]:
-    """Why there is no connection, and the cure where it is another than to check the network."""
-    while error is not None:
-        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-            return "", "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
-        if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
-            why = f"its certificate {_NOT_NOW[error.verify_code]} by this computer's clock ({_this_minute()})"
-            return why, "Set the computer's clock from the network (NTP); if it is right, the certificate is not."
-        if isinstance(error, ssl.SSLError):
-            return (
-                "its certificate or TLS was not accepted",
-                "Check the computer's clock, and whether a proxy opens TLS (SSL_CERT_FILE names its certificate).",
-            )
-        if isinstance(error, socket.gaierror):
-            return "the name of its host can't be looked up", None
-        if isinstance(error, ConnectionRefusedError):
-            return "nothing listens at its address", None
-        error = error.__cause__ or error.__context__
-    return "", None
-
-
-def _this_minute() -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
 
 
 def _is_loopback(api_url: str) -> bool:

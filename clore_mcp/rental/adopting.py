@@ -224,7 +224,7 @@ class Adopting:
 
 
 _LEFT_RUNNING: Final = (
-    "It is STILL BILLING: this clore-mcp is read-only and cancels nothing."
+    "It still bills: this clore-mcp is read-only and cancels nothing."
     " Ask the person to cancel it on clore.ai now; a clore-mcp that is not read-only cancels it as soon as it runs."
 )
 _PRICE_UNKNOWN: Final = (

@@ -54,23 +54,23 @@ class CreateOrder(Ask):
     image: Image
     hours: Annotated[
         float,
-        Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease length; fractions allowed."),
+        Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease; fractions allowed."),
     ]
     order_type: Annotated[
         Literal["on-demand", "spot"], Field(description="spot is cheaper but a higher bid ends it.")
     ] = "on-demand"
     bid_usd_per_hour: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="Spot only: most to pay, whole server, fee included."),
+        Field(gt=0, allow_inf_nan=False, description="Spot only: the most to pay, fee included."),
         AfterValidator(_affordable),
     ] = None
     currency: Annotated[
         Literal["bitcoin", "CLORE-Blockchain", "USD-Blockchain"] | None,
-        Field(description="Default: the cheapest that host and wallet allow."),
+        Field(description="Default: cheapest that host and wallet allow."),
     ] = None
     fallback_server_ids: Annotated[
         list[Annotated[int, Field(gt=0), AfterValidator(possible_id)]] | None,
-        Field(max_length=_MOST_SERVERS - 1, description="Tried in order if the first is gone; shown to the person."),
+        Field(max_length=_MOST_SERVERS - 1, description="Tried in turn if the first is gone."),
     ] = None
     ports: Ports = None
     env: Env = None
@@ -79,9 +79,7 @@ class CreateOrder(Ask):
     ] = None
     command: Command = None
     jupyter: Annotated[bool, Field(description="Jupyter on the http port, its token made here.")] = False
-    on_end: Annotated[Literal["cancel", "notify"], Field(description="What happens when the hours are over.")] = (
-        "cancel"
-    )
+    on_end: Annotated[Literal["cancel", "notify"], Field(description="When the hours are over.")] = "cancel"
 
     @field_validator("ssh_public_key")
     @classmethod
@@ -148,11 +146,11 @@ class CreateWatch(Ask):
     expires_hours: Annotated[
         float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
     ]
-    max_orders: Annotated[int, Field(ge=1, le=16)] = 1
+    max_orders: Annotated[int, Field(ge=1, le=16, description="In all.")] = 1
     min_gpus: Annotated[int | None, Field(ge=1)] = None
     max_gpus: Annotated[int | None, Field(ge=1)] = None
-    min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
-    countries: Annotated[list[str] | None, Field(max_length=60)] = None
+    min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Each GPU.")] = None
+    countries: Annotated[list[str] | None, Field(max_length=60, description="As in search_servers.")] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
     ports: Ports = None
     env: Env = None

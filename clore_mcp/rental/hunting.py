@@ -42,8 +42,8 @@ class HeldUp:
 
 _NOTHING: Final = HeldUp()
 _UNSETTLED: Final = HeldUp(
-    "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place; to go"
-    " on at once, cancel this watch and make another."
+    "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place. If the"
+    " person wants one all the same: cancel_watch, then a new watch, which they are asked about."
 )
 
 

@@ -271,7 +271,7 @@ def ending(on_end: str, enforced_by: str | None) -> str:
     if on_end == "notify":
         return "Nothing cancels it at its end: call cancel_order when the person is done."
     if enforced_by is None:
-        return "NOTHING ends it by itself: call cancel_order when the person is done."
+        return "Nothing ends it by itself: call cancel_order when the person is done."
     return "Call cancel_order as soon as the person is done; it ends by itself only while its enforcer runs."
 
 

@@ -241,7 +241,8 @@ def _stage(view: Mapping[str, Any]) -> str:
 def _after_wait(view: Mapping[str, Any], program: str, *, ready: bool) -> str:
     if ready:
         return (
-            f"Give the person the SSH command; `{program} connect {view['order_id']}` shows secrets. Cancel when done."
+            f"Give the person the SSH command; `{program} connect {view['order_id']}` in their own terminal shows"
+            " secrets. Call cancel_order when they are done."
         )
     if view["status"] == "ended":
         return "The order has ended."
@@ -249,5 +250,5 @@ def _after_wait(view: Mapping[str, Any], program: str, *, ready: bool) -> str:
         return f"{_stage(view)} Raise it with set_spot_price (get_server shows the bid that wins), or cancel_order."
     return (
         f"Not ready yet, and still billing: order {view['order_id']} is {view['status']}. Call wait_for_order again;"
-        " after 15 minutes without progress cancel it and take another server."
+        " after 15 minutes without progress ask the person whether to cancel it and take another server."
     )

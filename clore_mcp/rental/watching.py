@@ -64,7 +64,7 @@ class Watching:
         worst = _worst(ask)
         refusals = self._never(ask, worst)
         if who is None:
-            refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, _NOBODY))
+            refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, _nobody(desk.program)))
         if who is None or refusals:
             return outcomes.refused(refusals)
         ends_at = desk.clock() + ask.expires_hours * 3600
@@ -116,7 +116,10 @@ class Watching:
 
     def unfinished(self, quote: Quote) -> dict[str, Any]:
         """The watch is being kept."""
-        return outcomes.in_progress(quote.id)
+        return {
+            **outcomes.in_progress(quote.id),
+            "next": "The watch is being made. Call again with exactly the same arguments to get it; it is made once.",
+        }
 
     def _never(self, ask: CreateWatch, worst: Decimal) -> list[Refusal]:
         """The limits that no order of the watch would keep, however little were used."""
@@ -165,7 +168,7 @@ def envelope_of(watch: Watch) -> str:
 
 def _waits(watch: Watch, who: str | None, note: str = "") -> dict[str, Any]:
     told = (
-        f"It rents unasked as soon as a server that fits is cheap enough. Looks once a minute: {who or 'NOBODY now'}."
+        f"It rents unasked as soon as a server that fits is cheap enough. Looks once a minute: {who or 'nobody now'}."
         f" list_watches shows what it has seen; cancel_watch({watch.id}) ends it."
     )
     return {
@@ -177,6 +180,5 @@ def _waits(watch: Watch, who: str | None, note: str = "") -> dict[str, Any]:
     }
 
 
-_NOBODY: Final = (
-    "the person: a watch needs a live watchdog, so ask them to run `clore-mcp watchdog` in their own terminal"
-)
+def _nobody(program: str) -> str:
+    return f"the person: a watch needs a live watchdog, so ask them to run `{program} watchdog` in their own terminal"

@@ -27,8 +27,8 @@ async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
     found = await desk.state.read(read)
     who = await desk.watched_by()
     waits = any(one["status"] == "waiting" for one in found)
-    alone = "NOBODY looks for them now: ask the person to run `clore-mcp watchdog`." if waits and who is None else None
-    return {"watches": found, "watched_by": who or "nobody", "next": alone}
+    alone = f"Nobody looks for them now: ask the person to run `{desk.program} watchdog`."
+    return {"watches": found, "watched_by": who or "nobody", "next": alone if waits and who is None else None}
 
 
 async def cancelled(desk: Desk, watch_id: str, *, by: str) -> dict[str, Any]:

@@ -67,8 +67,8 @@ class AccountAnswer(Answer):
 
 
 async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
-    """Show the account: balances, cost per hour and how long it lasts, limits and what is left of them. It also has
-    approvals that wait and what happened unasked. Use it before big plans and for any question about money."""
+    """Show the account: balances, cost per hour and how long it lasts, limits and what is left of them. Also approvals
+    that wait and what happened unasked. Use it before big plans; what each order costs: list_orders."""
     from clore_mcp.rental.account import account_state
 
     services = services_of(ctx)

@@ -33,7 +33,10 @@ class Refusal(Answer):
     change: str
 
 
-REFUSALS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})  # create_order says what is in one
+# What another tool's schema spells out: refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
+ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
+OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
+ENDED_TOO = Field(description="Also those that are over.")
 
 
 class Attempt(Answer):
@@ -57,8 +60,8 @@ class QuoteAnswer(Answer):
     currency: str | None = None
     price_per_day: float | None = None
     allowed: bool
-    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE]
-    attempts: list[Attempt] = []
+    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE]
+    attempts: Annotated[list[Attempt], ROWS_ELSEWHERE] = []
     wallet_covers_hours: float | None = None
     enforced_by: str | None = None
     next: str
@@ -88,7 +91,7 @@ class CreateAnswer(Answer):
     reserved_usd: float | None = None
     ends_at: str | None = None
     enforced_by: str | None = None
-    receipt: Receipt | None = None
+    receipt: Annotated[Receipt | None, OBJECT_ELSEWHERE] = None
     repeated: bool = False
     next: str
 
@@ -102,8 +105,8 @@ class ExtendAnswer(Answer):
     approval_id: str | None = None
     reason: str | None = None
     latest_ends_at: str | None = None
-    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE] = []
-    attempts: list[Attempt]
+    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
+    attempts: Annotated[list[Attempt], ROWS_ELSEWHERE]
     usd_per_hour: float | None = None
     reserved_usd: float | None = None
     previous_ends_at: str | None = None
@@ -164,6 +167,7 @@ class OrdersAnswer(Answer):
 class WaitAnswer(Order):
     """The order as it is now."""
 
+    ssh: Annotated[Ssh | None, OBJECT_ELSEWHERE] = None
     ready: bool
     next: str
 
@@ -200,7 +204,7 @@ class BidAnswer(Answer):
     reason: str | None = None
     lowest_usd_per_hour_now: float | None = None
     retry_after_seconds: float | None = None
-    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE] = []
+    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
     repeated: bool = False
     next: str
 
@@ -257,15 +261,15 @@ def _after_quote(services: Services, terms: Terms) -> str:
 
 
 async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
-    """Rent a server: this spends money. It prices the rental, asks the person for a yes with the full cost, rents once
-    and confirms. Call it when the person has chosen; never as a test, nor to extend an order (extend_order). The same
-    call again never orders twice."""
+    """Rent a server: this spends money. It prices the rental, asks the person with the full cost, rents once and
+    confirms. Call it when the person has chosen; never as a test, nor to extend an order (extend_order). The same call
+    again never orders twice."""
     return CreateAnswer.model_validate(outcome)
 
 
 async def list_orders(
     ctx: Context[FirstUse],
-    include_ended: bool = False,
+    include_ended: Annotated[bool, ENDED_TOO] = False,
     limit: Annotated[int, Field(ge=1, le=_MOST_LISTED)] = 20,
     cursor: Annotated[str | None, Field(max_length=20, description="next_cursor of the previous page.")] = None,
 ) -> OrdersAnswer:
@@ -291,7 +295,7 @@ async def list_orders(
 async def wait_for_order(
     ctx: Context[FirstUse],
     order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_id)],
-    timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 45,
+    timeout_seconds: Annotated[float, Field(gt=0, le=300, description="Then it answers, ready or not.")] = 45,
 ) -> WaitAnswer:
     """Wait until an order's container is up and SSH answers, then show the SSH command. Deploying takes 2 to 5 minutes
     and is billed. Not ready yet: follow `next`; stop when it is ended, queued or outbid."""
@@ -303,33 +307,34 @@ async def wait_for_order(
 
 
 async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:
-    """Move the end of an order. Longer spends more and asks the person; shorter is free; an order made elsewhere gets
-    its first end. `created` means moved, to `ends_at`; the same call within ten minutes moves it once."""
+    """Move the end of an order. Use it when the person wants more or less time; to end it now, cancel_order. More time
+    asks the person; an order made elsewhere gets its first end. `created` means moved, to `ends_at`; the same call
+    within ten minutes moves it once."""
     return ExtendAnswer.model_validate(outcome)
 
 
 async def cancel_order(ask: CancelOrder, outcome: Permitted) -> CancelAnswer:
-    """End an order and stop its meter; its container and data are deleted. It looks until the order is proven gone and
-    returns the receipt. Use it as soon as the person is done; `unverified` means it still bills."""
+    """End an order: its meter stops, its container and data are deleted. Use it as soon as the person is done and has
+    their data. Answers with the receipt once it is proven gone; `unverified` means it still bills."""
     return CancelAnswer.model_validate(outcome)
 
 
 async def set_spot_price(ask: SetSpotPrice, outcome: Permitted) -> BidAnswer:
-    """Change the bid of a spot order. Raising it spends more and asks the person; lowering is limited by Clore to one
-    step in 600 seconds. get_server shows the bid that would win."""
+    """Change the bid of a spot order. Use it to win the server or to pay less; on-demand prices are fixed. Raising asks
+    the person; Clore lowers by one step in 600 seconds at most. get_server shows the bid that would win."""
     return BidAnswer.model_validate(outcome)
 
 
 def tools(*, read_only: bool) -> list[Tool]:
     """The orders toolset; read-only, it has nothing that spends or destroys."""
     reads = [
-        tool(quote_order, title="Price a rental", kind="reads", terse=CreateOrder.model_fields),
+        tool(quote_order, title="Price a rental", kind="reads", terse=() if read_only else CreateOrder.model_fields),
         tool(list_orders, title="List orders", kind="reads"),
         tool(wait_for_order, title="Wait until an order is ready", kind="reads"),
     ]
     acts = [
         tool(create_order, title="Rent a server", kind="spends", idempotent=True),
-        tool(extend_order, title="Move an order's end", kind="spends", idempotent=True),
+        tool(extend_order, title="Move an order's end", kind="spends"),  # after ten minutes it moves the end again
         tool(cancel_order, title="Cancel an order", kind="destroys", idempotent=True),
         tool(set_spot_price, title="Change a spot bid", kind="spends", idempotent=True),
     ]

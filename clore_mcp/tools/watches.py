@@ -12,7 +12,7 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.asks import CreateWatch
 from clore_mcp.tools.asking import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import Answer, tool
-from clore_mcp.tools.orders import REFUSALS_ELSEWHERE, Refusal
+from clore_mcp.tools.orders import ENDED_TOO, ROWS_ELSEWHERE, Refusal
 
 _AS_CREATE_ORDER = ("image", "ports", "env", "command")
 
@@ -25,7 +25,7 @@ class WatchCreated(Answer):
     approval_id: str | None = None
     envelope: str | None = None
     best_seen_usd_per_hour: float | None = None
-    refusals: Annotated[list[Refusal], REFUSALS_ELSEWHERE] = []
+    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
     repeated: bool = False
     next: str
 
@@ -62,14 +62,15 @@ class WatchCancelled(Answer):
 
 
 async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
-    """Rent later, unasked, when a price falls. Asks the person once for the whole (ceiling, hours, number of orders,
-    expiry), then rents the cheapest server that fits, within ceiling and limits. Use it instead of searching again and
-    again; for what is cheap enough now, create_order."""
+    """Rent later, unasked, when a price falls. Asks the person once for all of it, then rents the cheapest server that
+    fits, within ceiling and limits. Use it instead of searching again and again; what is cheap enough now:
+    create_order, which explains image, ports, env, command."""
     return WatchCreated.model_validate(outcome)
 
 
-async def list_watches(ctx: Context[FirstUse], include_ended: bool = False) -> WatchesAnswer:
-    """List the watches: envelope, the price last seen, orders made, what holds it up."""
+async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:
+    """List the watches: envelope, price last seen, orders made, what holds each up. Use it when the person asks;
+    watches need no polling."""
     from clore_mcp.rental.watchlist import listed
 
     services = services_of(ctx)
