@@ -53,7 +53,8 @@ def known(entries: Iterable[Entry], present_per_day: Decimal | None, *, api_now:
         if lowest is None and "max_step_per_day" in told and present_per_day == Decimal(told["was_per_day"]):
             in_time = _left(STEP_TOLD_SECONDS, passed) > 0
             lowest = max(ZERO, present_per_day - Decimal(told["max_step_per_day"])) if in_time else None
-    return Known(math.ceil(wait or 0), lowest)
+    # One second more than is left: whoever waits so long must not meet a reply whose date is a part of one behind.
+    return Known(math.ceil(wait + _DATE_SECONDS) if wait else 0, lowest)
 
 
 def _left(window: float, passed: Iterable[float]) -> float:

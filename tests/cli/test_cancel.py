@@ -33,6 +33,17 @@ def test_cancel_needs_no_prices_and_no_wallets(person: Desk, endpoint: str, caps
     assert f"Order {order_id} cancelled." in capsys.readouterr().out
 
 
+def test_cancel_of_a_bid_that_never_won_says_that_nothing_was_billed(person: Desk, capsys: Captured) -> None:
+    wish = person.ask(order_type="spot")
+    bid = {"server_id": wish.server_id, "bid": 1e6, "currency": "USD-Blockchain"}
+    wish = wish.model_copy(update={"bid_usd_per_hour": 0.5})
+    person.control("/bids", bid)
+    order_id = person.rent(wish)
+    assert main(["cancel", str(order_id), "--yes"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"Order {order_id} cancelled." in told and "the bid never won, so nothing was billed" in told
+
+
 def test_cancel_sends_though_the_orders_cannot_be_listed(person: Desk, capsys: Captured) -> None:
     order_id = person.rent()
     person.control("/faults", {"kind": "http502", "endpoint": "my_orders", "times": 10_000})

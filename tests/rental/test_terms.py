@@ -163,7 +163,8 @@ def test_terms_survive_their_row_exactly(
 ) -> None:
     wish = ask(hours=hours, on_end=on_end)
     one = candidate(wish, listing(coin, in_coin(usd_per_day, coin)), fees(fee))
-    whole = terms(wish, one, replace(one, server_id=2, worst_usd=one.worst_usd * 2), enforced_by=by, assumed=assumed)
+    other = replace(one, server_id=2, worst_usd=one.worst_usd * 2)
+    whole = terms(wish, one, other, enforced_by=by, assumed=assumed, to_win=usd_per_day if assumed else None)
     assert Terms.from_json(json.loads(json.dumps(whole.as_json()))) == whole
     assert whole.worst_usd == one.worst_usd * 2
     assert whole.usd_per_hour == one.ceiling_usd_per_hour
