@@ -7,7 +7,13 @@ import ssl
 import time
 from typing import Final
 
-_NOT_NOW: Final = {9: "is not valid yet", 10: "has expired"}  # X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED
+_NOT_NOW: Final = {  # why a certificate does not hold at this time, by the code of whoever looked at it
+    9: "is not valid yet",  # OpenSSL: X509_V_ERR_CERT_NOT_YET_VALID
+    10: "has expired",  # X509_V_ERR_CERT_HAS_EXPIRED
+    -67819: "is not valid yet",  # macOS: errSecCertificateNotValidYet
+    -67818: "has expired",  # errSecCertificateExpired
+    0x800B0101: "is not valid now",  # Windows: CERT_E_EXPIRED, which is both
+}
 _SET_THE_CLOCK: Final = (
     "Ask the operator to set the computer's clock from the network (NTP); if it is right, the certificate is not."
 )
