@@ -44,7 +44,13 @@ _WAITING = (
     "tests/guard/test_kills.py",
     "tests/clients/",
 )
-_COMPUTING = ("tests/guard/test_every_point.py", "tests/test_benchmarks.py", "tests/story/", "tests/cli/")
+_COMPUTING = (
+    "tests/guard/test_every_point.py",
+    "tests/test_benchmarks.py",
+    "tests/story/",
+    "tests/cli/",
+    "tests/packaging/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +67,10 @@ def active(desk: Desk, order_id: int) -> bool:
 class Server:
     """The real server on pipes, where limits alone decide."""
 
-    def __init__(self, desk: Desk, **env: str) -> None:
+    def __init__(self, desk: Desk, command: Sequence[str] = (sys.executable, "-m", "clore_mcp"), **env: str) -> None:
         self.desk = desk
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clore_mcp"],
+            command,
             env=desk.env | {"CLORE_APPROVAL": "limits"} | env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

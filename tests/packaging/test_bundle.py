@@ -9,7 +9,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 import zipfile
 from collections.abc import Callable
@@ -20,6 +22,7 @@ import jsonschema  # type: ignore[import-untyped] # it has no types
 import pytest
 from mcp import Client
 
+from clore_mcp.detaching import LOG_NAME
 from clore_mcp.rental.caps import Caps
 from clore_mcp.sandbox import Running
 from clore_mcp.server import create_server
@@ -27,8 +30,10 @@ from clore_mcp.settings import ACCEPTED
 from release import bundle
 from release.listing import Lists, listed
 from release.versions import ROOT
+from tests.cli.conftest import Desk
+from tests.cli.watchdogs import Server, active, lives, until
 from tests.clients.environments import node_of, packages_of
-from tests.conftest import environment, settings_for
+from tests.conftest import environment, settings_for, watchdogs_started
 
 MANIFEST = bundle.HERE / "manifest.json"
 WRITERS = {"create_order", "extend_order", "cancel_order", "set_spot_price", "create_watch", "cancel_watch"}
@@ -147,6 +152,12 @@ def test_the_bundles_own_tool_takes_it(unpacked: Path, tmp_path: Path, home_of: 
     assert (tmp_path / "laid" / "launch.py").is_file()
 
 
+def network() -> dict[str, str]:
+    """How packages are had from here."""
+    kept = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CACHE_DIR", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy")
+    return {name: os.environ[name] for name in kept if name in os.environ}
+
+
 def install(uv: str, folder: Path, env: dict[str, str]) -> None:
     """What the first start does, apart from it, so that a missing network is not taken for a fault of ours."""
     command = [uv, "sync", "--quiet", "--directory", str(folder)]
@@ -156,15 +167,38 @@ def install(uv: str, folder: Path, env: dict[str, str]) -> None:
     assert made.returncode == 0, made.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there what runs can't be deleted")
+def test_an_order_ends_though_its_bundle_was_deleted(manifest: dict[str, Any], unpacked: Path, desk: Desk) -> None:
+    """As a host does that updates it: source, dependencies and all, under the watchdog that it had started."""
+    uv = pytest.importorskip("uv", reason="the host's uv is missing: pip install uv").find_uv_bin()
+    desk.env |= network()
+    install(uv, unpacked, desk.env)
+    (_, *words), _ = as_a_host_would(manifest, unpacked, {})
+    server = Server(desk, [uv, *words])
+    try:
+        order_id = int(server.rent()["order_id"])
+        until(lambda: watchdogs_started(desk.state), "a watchdog of its own")
+        until(lambda: desk.rows("SELECT owner FROM heartbeats WHERE owner LIKE 'watchdog-%'"), "it beats")
+    finally:
+        server.kill()
+    shutil.rmtree(unpacked)
+    (pid,) = watchdogs_started(desk.state)
+    desk.control("/faults", {"kind": "http502", "endpoint": "cancel_order", "times": 1})  # met without its code
+    desk.control("/clock", {"advance": 7_200})
+    until(lambda: not active(desk, order_id), "the watchdog ends it")
+    until(lambda: not lives(pid), "and then itself")
+    told = (desk.state / LOG_NAME).read_text("utf-8")
+    assert "Traceback" not in told
+    assert "broke off" not in told
+
+
 @pytest.mark.anyio
 async def test_a_host_starts_it_and_it_lists_its_tools(
     manifest: dict[str, Any], unpacked: Path, tmp_path: Path, market: Running
 ) -> None:
     """With uv alone, from nothing: with the key's field left empty, read-only, and simulated."""
     uv = pytest.importorskip("uv", reason="the host's uv is missing: pip install uv")
-    base = environment(market, tmp_path) | {"PATH": os.environ["PATH"]}
-    kept = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "SSL_CERT_FILE", "HTTPS_PROXY", "https_proxy", "UV_CACHE_DIR")
-    base |= {name: os.environ[name] for name in kept if name in os.environ}
+    base = environment(market, tmp_path) | {"PATH": os.environ["PATH"]} | network()
     del base["CLORE_API_KEY"]
 
     async def told(filled: dict[str, Any]) -> Lists:
