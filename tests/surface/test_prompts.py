@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -263,32 +262,6 @@ def test_importing_reads_no_file() -> None:
         "assert not [path for path in opened if path.endswith('.md')], opened\n"
     )
     subprocess.run([sys.executable, "-c", check], check=True, cwd=REPO, timeout=60)
-
-
-def test_the_wheel_carries_the_prompts_and_an_installed_package_finds_them(tmp_path: Path) -> None:
-    pytest.importorskip("build", reason="builds the wheel")
-    pytest.importorskip("hatchling", reason="builds the wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(REPO)]
-    built = subprocess.run(build, check=False, capture_output=True, text=True, encoding="utf-8", timeout=120)
-    assert built.returncode == 0, built.stderr[-2000:]
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    shipped = tmp_path / "site" / "clore_mcp" / "_prompts"
-    assert _texts(shipped) == _texts(REPO / "prompts")
-    ask = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "from clore_mcp import prompts\n"
-        "print(prompts.folder(), *(file.name for file in prompts.read_all(prompts.folder())), sep='\\n')"
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", ask], check=True, capture_output=True, text=True, cwd=tmp_path, timeout=60
-    )
-    assert told.stdout.splitlines() == [str(shipped), *NAMES]
-
-
-def _texts(where: Path) -> dict[str, str]:
-    return {path.name: path.read_text(encoding="utf-8") for path in where.glob("*.md")}
 
 
 def test_the_files_are_the_five_of_the_contract() -> None:
