@@ -83,7 +83,7 @@ async def test_the_manifest_has_the_servers_tools(manifest: dict[str, Any], tmp_
         told = re.sub(r'(?<="tools": \[)[^\]]*(?=\])', lambda _: f"\n{rows}\n  ", MANIFEST.read_text(encoding="utf-8"))
         MANIFEST.write_text(told, encoding="utf-8", newline="\n")
         manifest = json.loads(told)
-    assert manifest["tools"] == real
+    assert manifest["tools"] == real, "the tools changed: CLORE_STORE_DOCS=1 python -m pytest tests/packaging"
 
 
 def test_each_field_reaches_its_setting_with_the_real_default(manifest: dict[str, Any], tmp_path: Path) -> None:
