@@ -26,6 +26,7 @@ from clore_mcp.cli.demo_rental import rent_and_cancel
 from clore_mcp.cli.demo_screen import Screen
 from clore_mcp.cli.demo_watch import rent_when_cheaper
 from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
+from tests import picture
 from tests.cli.conftest import Terminal
 from tests.conftest import processes_that_know
 
@@ -89,6 +90,8 @@ def test_the_tour_runs_by_itself_and_its_numbers_add_up(env: dict[str, str], tmp
     (order_id,) = re.findall(r"< fired +it rented order (\d+)", bought)
     assert re.search(rf"{order_id} .* {price:.4f} ", bought) and price < ceiling
     assert shown.count("< no orders  $0.00 per hour") == 2
+    for part in picture.words_of_parts():
+        assert part in picture.words(shown), "`python -m tests.picture` draws the README's picture anew"
     assert_nothing_left(tmp_path)
 
 
