@@ -10,6 +10,7 @@ import pytest
 
 from clore_mcp.cli.main import COMMANDS
 from tests.cli.conftest import Desk
+from tests.readme import named_commands
 
 HEAVY = ("mcp", "httpx2", "rich", "pydantic", "anyio", "uvicorn", "sqlite3")
 
@@ -92,3 +93,11 @@ def test_a_server_with_its_own_sandbox_is_found(desk: Desk) -> None:
         server.stdin.close()
         server.wait(30)
     assert (found.code, found.out, found.err) == (0, "No orders. Nothing is billed.\n", "")
+
+
+@pytest.mark.parametrize("name", ["approvals", "orders", "ledger", "doctor"])
+def test_what_the_readme_names_for_looking_is_right_in_a_sandbox(desk: Desk, name: str) -> None:
+    """The commands that do something have tests of their own."""
+    assert [name] in named_commands()
+    done = desk.run(name)
+    assert done.code == 0, done.out + done.err
