@@ -52,9 +52,9 @@ def blocks() -> list[Block]:
     return [Block(*found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", text(), re.DOTALL | re.MULTILINE)]
 
 
-def prose() -> str:
+def prose(page: str) -> str:
     """What is read rather than copied: without blocks, comments and tags."""
-    return re.sub(r"^```.*?^```$|<!--.*?-->|<[^>]*>", "", text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^(```|~~~).*?^\1$|<!--.*?-->|<[^>]*>", "", page, flags=re.DOTALL | re.MULTILINE)
 
 
 def lines_for_terminals() -> list[str]:
@@ -96,10 +96,10 @@ def links() -> list[Link]:
     return found
 
 
-def named_commands() -> list[list[str]]:
-    """The words after each `clore-mcp` that stands in backticks, ids filled in."""
-    inline = re.findall(r"`clore-mcp ?([^`]*)`", prose())
-    return [words.replace("ORDER_ID", "4242").split() for words in dict.fromkeys(inline) if words]
+def named_commands(page: str) -> list[list[str]]:
+    """The words after each `clore-mcp` that stands in backticks; ids, and figures for `…`, filled in."""
+    inline = re.findall(r"`clore-mcp ?([^`]*)`", prose(page))
+    return [words.replace("ORDER_ID", "4242").replace("…", "1").split() for words in dict.fromkeys(inline) if words]
 
 
 def named_texts() -> list[str]:

@@ -17,17 +17,21 @@ import pytest
 from mcp import Client
 from mcp.types import Tool
 
-from clore_mcp.cli.main import COMMANDS
+from clore_mcp.cli.main import COMMANDS, _parser
+from clore_mcp.cli.serve import SANDBOX_GAP_SECONDS, SANDBOX_SPEED
 from clore_mcp.rental.approvals import QUOTE_SECONDS, YES_SECONDS
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.sandbox import SANDBOX_KEY, Options
+from clore_mcp.sandbox.control import Control
+from clore_mcp.sandbox.engine import Engine
 from clore_mcp.sandbox.faults import EFFECT
 from clore_mcp.server import create_server
 from clore_mcp.settings import ACCEPTED, DEFAULT_API_URL, DEFAULT_GAP_SECONDS, TOOLSETS, Approval, Watchdog
 from clore_mcp.state import intents
 from tests.conftest import settings_for
+from tests.readme import named_commands
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -117,6 +121,33 @@ def test_the_sandbox_page_has_every_option_and_fault() -> None:
     hold_against(ROOT / "docs" / "sandbox.md", "faults", fault_table())
 
 
+def test_the_sandbox_page_has_every_request_of_the_control_path() -> None:
+    page = text(ROOT / "docs" / "sandbox.md")
+    told, methods = set(), []
+    for method, where in re.findall(
+        r"`(GET|POST|DELETE)(?: ([a-z]+(?:/ID)?)[^`]*)?`", page.split("## The control path")[1]
+    ):
+        methods.append(method)
+        if where:
+            told |= {(one, f"/{where.replace('ID', '{id:int}')}") for one in methods}
+            methods = []
+    routes = Control(Engine(Options(servers=1))).routes()
+    assert told == {(method, route.path) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+
+
+def test_the_sandbox_of_a_server_is_as_fast_as_its_page_says() -> None:
+    page = " ".join(text(ROOT / "docs" / "sandbox.md").split())
+    assert (SANDBOX_SPEED, 1 / SANDBOX_GAP_SECONDS) == (10, 20)
+    assert "ten times faster than real time, twenty requests a second" in page
+    assert f"{Options().servers:,} made-up servers" in page
+
+
+def test_the_safety_page_has_the_real_limits() -> None:
+    rows = re.findall(r"^\| (USD per \w+|active orders) \| (\d+) \|", text(ROOT / "docs" / "safety.md"), re.MULTILINE)
+    caps = {field.name.replace("_", " ").replace("usd", "USD"): getattr(Caps(), field.name) for field in fields(Caps)}
+    assert {name: int(value) for name, value in rows} == caps
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text(path)):
@@ -139,6 +170,18 @@ def test_named_commands_exist(path: Path) -> None:
     told = re.sub(r"^```python.*?^```", "", text(path), flags=re.DOTALL | re.MULTILINE)
     named = set(re.findall(r"clore-mcp ([a-z]+)", " ".join(re.findall(r"`[^`]+`|```.*?```", told, re.DOTALL))))
     assert named <= {command.name for command in COMMANDS}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_named_commands_are_taken_as_they_stand(path: Path) -> None:
+    """By the real parser; where only the name is told, what it needs is added."""
+    needs = {"approve": "ID", "decline": "ID", "connect": "4242", "cancel": "4242", "settle": "INTENT --none"}
+    for words in named_commands(text(path)):
+        whole = [*words, *needs.get(words[0], "").split()] if len(words) == 1 else words
+        try:
+            assert _parser(whole).parse_args(whole)
+        except SystemExit as refused:
+            raise AssertionError(f"{path.name}: clore-mcp {' '.join(words)}") from refused
 
 
 def test_the_readme_names_every_command() -> None:
@@ -173,6 +216,7 @@ def test_the_settings_page_has_the_real_defaults(tmp_path: Path) -> None:
     assert told["CLORE_APPROVAL"] == Approval.ASK == real.approval
     assert told["CLORE_WATCHDOG"] == Watchdog.AUTO == real.watchdog
     assert (told["CLORE_READ_ONLY"], told["CLORE_TOOLSETS"]) == ("off", "all")
+    assert f"Comma-separated: {', '.join(f'`{one}`' for one in TOOLSETS)}." in text(ROOT / "docs" / "settings.md")
     assert (real.read_only, real.toolsets) == (False, frozenset(TOOLSETS))
     for cap in Caps.__dataclass_fields__:
         assert told[f"CLORE_MAX_{cap.upper()}"] == str(getattr(real.limits, cap))

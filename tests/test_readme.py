@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from mcp import Client, MCPError, StdioServerParameters, stdio_client
 
-from clore_mcp.cli.main import COMMANDS, _parser
+from clore_mcp.rental.approvals import QUOTE_SECONDS
 from clore_mcp.settings import ACCEPTED
 from tests.readme import (
     PUBLISHED,
@@ -25,7 +25,6 @@ from tests.readme import (
     configurations,
     lines_for_terminals,
     links,
-    named_commands,
     named_texts,
     prose,
     text,
@@ -42,13 +41,13 @@ ASKED_FOR = "${input:clore-key}"  # VS Code puts there what the person typed
 
 
 def test_it_can_be_read_in_three_minutes() -> None:
-    assert len(re.findall(r"\S*\w\S*", prose())) < MOST_WORDS
+    assert len(re.findall(r"\S*\w\S*", prose(text()))) < MOST_WORDS
 
 
 def test_what_it_is_and_the_two_commands_and_the_picture_come_first() -> None:
     first = text().split("\n## ")[0]
     assert len(blocks()[0].text.splitlines()) == 2 and blocks()[0].text in first
-    assert 'src="docs/demo.svg"' in first and len(prose().split("\n## ")[0].split()) < 100
+    assert 'src="docs/demo.svg"' in first and len(prose(text()).split("\n## ")[0].split()) < 100
 
 
 def test_every_block_is_of_a_kind_that_a_test_runs() -> None:
@@ -110,6 +109,11 @@ def test_the_link_for_cursor_is_the_command_that_tries_it() -> None:
     assert configurations().count(link.server) == 2
 
 
+def test_codex_waits_as_long_as_a_question_stands() -> None:
+    (told,) = (tomllib.loads(block.text) for block in blocks() if block.language == "toml")
+    assert told["mcp_servers"]["clore"]["tool_timeout_sec"] == QUOTE_SECONDS
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("configured", dict.fromkeys(configurations()), ids=lambda one: f"{one.name}-{len(one.env)}")
 async def test_what_a_client_is_told_to_start_starts_and_lists_its_tools(
@@ -145,16 +149,6 @@ async def connection(configured: Configured, folder: Path) -> AsyncIterator[Clie
     with (folder / "log").open("w", encoding="utf-8") as log:
         async with Client(stdio_client(server, errlog=log)) as client:
             yield client
-
-
-@pytest.mark.parametrize("words", named_commands(), ids=" ".join)
-def test_a_named_command_is_one_that_the_program_takes(words: list[str]) -> None:
-    assert words == ["--sandbox"] or words[0] in {command.name for command in COMMANDS}
-    arguments = _parser(words)
-    needs = {"approve": "ID", "decline": "ID", "connect": "4242", "cancel": "4242", "settle": "INTENT"}
-    whole = words if len(words) > 1 or words[0] not in needs else [*words, needs[words[0]]]
-    whole += ["--none"] if whole[0] == "settle" and "--none" not in whole else []
-    assert arguments.parse_args(whole)
 
 
 def test_what_it_quotes_is_said_by_the_program() -> None:
