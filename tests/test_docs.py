@@ -21,6 +21,7 @@ from clore_mcp.cli.main import COMMANDS, _parser
 from clore_mcp.cli.serve import SANDBOX_GAP_SECONDS, SANDBOX_SPEED
 from clore_mcp.rental.approvals import QUOTE_SECONDS, YES_SECONDS
 from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.claiming import _SENDS
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.sandbox import SANDBOX_KEY, Options
@@ -241,6 +242,7 @@ def test_how_it_works_has_the_states_and_the_times_of_the_program() -> None:
         (r"After (\d+) seconds the call answers `in_progress`", times.answer),
         (r"for up to (\d+) seconds; never send again", times.look),
         (r"`abandoned` after (\d+) seconds", times.orphan),
+        (r"refused unread, at most (\d+) times", _SENDS),
         (r"data at most (\d+) seconds old", EXECUTION_AGE),
         (r"frozen for (\d+) minutes", QUOTE_SECONDS / 60),
         (r"again within (\d+) minutes", YES_SECONDS / 60),
