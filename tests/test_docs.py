@@ -5,6 +5,7 @@ After a change that is meant: `CLORE_STORE_DOCS=1 python -m pytest tests/test_do
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,8 @@ from clore_mcp.rental.approvals import QUOTE_SECONDS, YES_SECONDS
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.claiming import _SENDS
 from clore_mcp.rental.desk import Patience
+from clore_mcp.rental.events import NOTES
+from clore_mcp.rental.findings import _KINDS
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.sandbox import SANDBOX_KEY, Options
 from clore_mcp.sandbox.control import Control
@@ -141,6 +144,16 @@ def test_the_sandbox_of_a_server_is_as_fast_as_its_page_says() -> None:
     assert (SANDBOX_SPEED, 1 / SANDBOX_GAP_SECONDS) == (10, 20)
     assert "ten times faster than real time, twenty requests a second" in page
     assert f"{Options().servers:,} made-up servers" in page
+
+
+def test_the_watchdog_page_has_every_event_that_is_found_and_no_other() -> None:
+    section = text(ROOT / "docs" / "watchdog.md").split("\n## Being told\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(_KINDS)
+    (others,) = re.findall(r"^The others tell what was done: (.*?) and so on", section, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", others)) <= NOTES.keys() - _KINDS.keys()
+    (event,) = re.findall(r"^```json\n(.*?)\n```$", section, re.MULTILINE | re.DOTALL)
+    shown = json.loads(event)
+    assert shown["note"] == NOTES[shown["what"]].format_map(shown["figures"])
 
 
 def test_the_safety_page_has_the_real_limits() -> None:
