@@ -59,6 +59,7 @@ class Keeper:
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
+        self._at_work = asyncio.Lock()  # rounds share what follows: one at a time
         self.last = Round()
         self._blind: CloreError | None = None
         self._leases: list[End] = []  # as last read: what counts while the state can't be
@@ -98,6 +99,10 @@ class Keeper:
 
     async def poll(self) -> float:
         """One round; how many seconds until the next. Raises CloreError while nobody knows whose account this is."""
+        async with self._at_work:
+            return await self._round()
+
+    async def _round(self) -> float:
         try:
             account = await self._desk.readings.account()
         except CloreError as error:

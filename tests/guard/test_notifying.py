@@ -91,7 +91,7 @@ async def test_an_event_is_told_once_by_whoever_wrote_it(world: World, process: 
     assert heard["event"]["figures"]["minutes"] >= 15 and "cancel_order" in heard["event"]["note"]
     assert heard["words"] == ["two words; $HOME"], "no shell has read it"
     assert heard["cwd"] == real(world.state_dir)
-    world.advance(3600)
+    world.advance(2 * 3600)
     await look(first, second)  # its lease ends
     heard_all = [one["event"]["what"] for one in await listener.hears(2)]
     assert heard_all == ["never_deployed", "lease_ended"]
