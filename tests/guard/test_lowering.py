@@ -85,6 +85,7 @@ async def test_a_clock_that_was_set_stretches_no_wait_and_clore_has_the_last_wor
 ) -> None:
     order_id, bid = await slow_spot(world, one := await process())
     assert (await lower(one, order_id, bid, 0.95))["status"] == "updated"
+    await one.aclose()  # the processes of a machine have one clock
     clock = SimpleNamespace(time=lambda: time.time() + set_by, monotonic=time.monotonic)
     monkeypatch.setattr(services_module, "time", clock)
     moved = await process()

@@ -225,11 +225,13 @@ async def test_a_host_that_failed_twice_is_left_out(world: World, services: Serv
 
 
 async def test_only_the_models_of_the_question_are_rented(world: World, services: Services) -> None:
-    stock(world, SERVER, 0.30)
-    await watched(services, watch())
-    stock(world, OTHER, 0.05, gpu="NVIDIA GeForce RTX 4090 D")
+    stock(world, SERVER, 0.30, gpu="NVIDIA Quadro GV100")
+    await watched(services, watch(gpu="GV100"))
+    stock(world, OTHER, 0.05, gpu="NVIDIA Quadro GV100 NVL")
     await rounds(services, world)
     assert not world.sent(), "a model that came to the market after the question was not approved"
+    await watched(services, watch(0.21, gpu="GV100"))
+    await until(world.active, "a later question names it")
 
 
 async def test_a_lost_reply_makes_no_second_order(world: World, process: Processes) -> None:
@@ -245,6 +247,25 @@ async def test_a_lost_reply_makes_no_second_order(world: World, process: Process
     assert len(world.active()) == 1 and len([one for one in world.sent() if one["effect"]]) == 1
     (one,) = await listed(services)
     assert one["status"] == "fired" and one["order_ids"] == [world.active()[0]["id"]]
+    check_invariants(world)
+
+
+async def test_a_create_that_failed_holds_its_watch_up_for_the_day_in_which_its_order_may_show(
+    world: World, process: Processes
+) -> None:
+    stock(world, SERVER, 0.10)
+    stock(world, OTHER, 0.11)
+    services = await process(patient(look=0.6))
+    world.fault("http502", "create_order")
+    await watched(services, watch(expires_hours=72.0))
+    await until(lambda: "failed" in [row["state"] for row in world.intents()], "Clore answers nothing")
+    await rounds(services, world, 3)
+    assert len(world.intents()) == 1 and not world.active()
+    (held,) = await listed(services)
+    assert held["status"] == "waiting" and "shows no order yet" in held["held_up"]
+    world.change("UPDATE intents SET created_at = created_at - 86500")
+    await rounds(services, world, 1)
+    await until(world.active, "by now none can show")
     check_invariants(world)
 
 
