@@ -25,7 +25,7 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
 from clore_mcp.settings import Settings
 from clore_mcp.tools.account import AccountAnswer
-from clore_mcp.tools.orders import Order, OrdersAnswer
+from clore_mcp.tools.order_answers import Order, OrdersAnswer
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary

@@ -2,211 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, Field
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_id
 from clore_mcp.tools.asking import Permitted, services_of
-from clore_mcp.tools.kit import Answer, tool
+from clore_mcp.tools.kit import tool
+from clore_mcp.tools.order_answers import (
+    Attempt,
+    BidAnswer,
+    CancelAnswer,
+    CreateAnswer,
+    ExtendAnswer,
+    OrdersAnswer,
+    QuoteAnswer,
+    Refusal,
+    WaitAnswer,
+)
 
 if TYPE_CHECKING:
     from clore_mcp.rental.terms import Terms
     from clore_mcp.services import Services
 
 _MOST_LISTED = 50
-
-
-class Refusal(Answer):
-    """One limit that says no."""
-
-    limit: str
-    cap: float
-    used: float
-    needed: float
-    left: float
-    change: str
-
-
-# What another tool's schema spells out: refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
-ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
-OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 ENDED_TOO = Field(description="Also those that are over.")
-
-
-class Attempt(Answer):
-    """One server that was tried, or could not be."""
-
-    server_id: int
-    outcome: str
-
-
-class QuoteAnswer(Answer):
-    """What an order would cost."""
-
-    server_id: int
-    usd_per_hour: float | None = None
-    hours: float
-    rent_usd: float | None = None
-    fee_usd: float | None = None
-    creation_fee_usd: float | None = None
-    total_usd: float | None = None
-    worst_case_usd: float | None = None
-    currency: str | None = None
-    price_per_day: float | None = None
-    allowed: bool
-    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE]
-    attempts: Annotated[list[Attempt], ROWS_ELSEWHERE] = []
-    wallet_covers_hours: float | None = None
-    enforced_by: str | None = None
-    next: str
-
-
-class Receipt(Answer):
-    """What an order has cost, in USD."""
-
-    hours: float
-    rent_usd: float
-    fee_usd: float
-    creation_fee_usd: float
-    total_usd: float
-    estimated: bool
-
-
-class CreateAnswer(Answer):
-    """What became of a create."""
-
-    status: Literal["created", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
-    order_id: int | None = None
-    server_id: int | None = None
-    approval_id: str | None = None
-    refusals: list[Refusal] = []
-    attempts: list[Attempt]
-    usd_per_hour: float | None = None
-    reserved_usd: float | None = None
-    ends_at: str | None = None
-    enforced_by: str | None = None
-    receipt: Annotated[Receipt | None, OBJECT_ELSEWHERE] = None
-    repeated: bool = False
-    next: str
-
-
-class ExtendAnswer(Answer):
-    """What became of an extension; `created` when the end was moved."""
-
-    status: Literal["created", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
-    order_id: int | None = None
-    server_id: int | None = None
-    approval_id: str | None = None
-    reason: str | None = None
-    latest_ends_at: str | None = None
-    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
-    attempts: Annotated[list[Attempt], ROWS_ELSEWHERE]
-    usd_per_hour: float | None = None
-    reserved_usd: float | None = None
-    previous_ends_at: str | None = None
-    ends_at: str | None = None
-    enforced_by: str | None = None
-    repeated: bool = False
-    next: str
-
-
-class Ssh(Answer):
-    """How to get in."""
-
-    host: str
-    port: int
-    user: str
-    command: str
-
-
-class Order(Answer):
-    """One order."""
-
-    order_id: int
-    server_id: int | None = None
-    status: Literal["deploying", "running", "queued", "outbid", "ended"]
-    order_type: str
-    gpu: str
-    gpu_count: int
-    image: str
-    usd_per_hour: float | None = None
-    spent_usd: float | None = None
-    started_at: str | None = None
-    ends_at: str | None = None
-    made_here: bool
-    ssh: Ssh | None = None
-    http_url: str | None = None
-    warning: str | None = None
-
-
-class Unsettled(Answer):
-    """A create whose outcome nobody knows yet."""
-
-    intent_id: str
-    server_id: int
-    since: str
-    state: str
-
-
-class OrdersAnswer(Answer):
-    """The orders of this account."""
-
-    orders: list[Order]
-    total_usd_per_hour: float
-    unsettled: list[Unsettled] = []
-    next_cursor: str | None = None
-    next: str | None = None
-
-
-class WaitAnswer(Order):
-    """The order as it is now."""
-
-    ssh: Annotated[Ssh | None, OBJECT_ELSEWHERE] = None
-    ready: bool
-    next: str
-
-
-class Running(Answer):
-    """An order that still costs money."""
-
-    order_id: int
-    usd_per_hour: float | None = None
-
-
-class CancelAnswer(Answer):
-    """What became of a cancel."""
-
-    status: Literal["cancelled", "unverified", "already_ended", "declined", "approval_required"]
-    order_id: int | None = None
-    approval_id: str | None = None
-    receipt: Receipt | None = None
-    still_running: list[Running] | None = None
-    repeated: bool = False
-    next: str
-
-
-class BidAnswer(Answer):
-    """What became of a changed bid."""
-
-    status: Literal["updated", "unchanged", "declined", "approval_required", "refused", "uncertain"]
-    order_id: int | None = None
-    approval_id: str | None = None
-    bid_usd_per_hour: float | None = None
-    price_per_day: float | None = None
-    currency: str | None = None
-    rank: int | None = None
-    reason: str | None = None
-    lowest_usd_per_hour_now: float | None = None
-    retry_after_seconds: float | None = None
-    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
-    repeated: bool = False
-    next: str
 
 
 async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:

@@ -12,7 +12,8 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.asks import CreateWatch
 from clore_mcp.tools.asking import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import Answer, tool
-from clore_mcp.tools.orders import ENDED_TOO, ROWS_ELSEWHERE, Refusal
+from clore_mcp.tools.order_answers import ROWS_ELSEWHERE, Refusal
+from clore_mcp.tools.orders import ENDED_TOO
 
 _AS_CREATE_ORDER = ("image", "ports", "env", "command")
 

@@ -17,7 +17,7 @@ from clore_mcp.rental.desk import settle_quote
 from clore_mcp.rental.guard import Held
 from clore_mcp.services import Services
 from clore_mcp.state.intents import Intent
-from clore_mcp.tools.orders import BidAnswer, CancelAnswer, CreateAnswer
+from clore_mcp.tools.order_answers import BidAnswer, CancelAnswer, CreateAnswer
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, cancel, check_invariants, let_time_pass, patient, rent, wish
 
