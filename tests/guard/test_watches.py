@@ -18,7 +18,7 @@ from clore_mcp.state import ledger
 from clore_mcp.state.database import Tx
 from clore_mcp.state.ledger import Entry
 from tests.guard.conftest import Processes
-from tests.guard.watching import FEE, reprice, stock, watch, watched
+from tests.guard.watching import FEE, ask_for_coin, reprice, stock, watch, watched
 from tests.guard.world import ENV_VALUE, USD, Json, World, call, check_invariants, let_time_pass, patient, rent
 
 pytestmark = pytest.mark.anyio
@@ -292,6 +292,17 @@ async def test_a_rise_between_the_look_and_the_send_is_not_paid(world: World, se
     await until(lambda: [one for one in world.orders() if one["ended_at"]], "dearer than approved, it is ended at once")
     await rounds(services, world)
     assert not world.active() and len(world.orders()) == 1, "and not tried again"
+    check_invariants(world)
+
+
+async def test_the_room_for_a_coin_whose_rate_moves_ends_at_the_ceiling(world: World, services: Services) -> None:
+    ask_for_coin(world, stock(world, SERVER, 0.30), 0.199)
+    world.post("/wallets", {"balances": {"CLORE-Blockchain": 100_000.0}})
+    world.options(required_price="ignored")
+    world.fault("price_moved", "create_order", times=1, factor=1.02)  # an order outside a watch has more room than that
+    await watched(services, watch())
+    await until(lambda: [one for one in world.orders() if one["ended_at"]], "above the ceiling, it is ended at once")
+    assert not world.active() and len(world.orders()) == 1
     check_invariants(world)
 
 

@@ -68,6 +68,12 @@ def watch(usd_per_hour: float = 0.20, **more: Any) -> CreateWatch:
     )
 
 
+def ask_for_coin(world: World, server_id: int, usd_per_hour: float, coin: str = "CLORE-Blockchain") -> None:
+    """That server takes only CLORE from now on, at a price that comes to so many USD per hour with the fee."""
+    native = math.floor(per_day(usd_per_hour) / world.get("/options")["clore_usd"] * 1e6) / 1e6
+    world.post(f"/servers/{server_id}", {"allowed_coins": [coin], "price": {"on_demand": {coin: native}}})
+
+
 async def watched(services: Services, ask: CreateWatch) -> str:
     """A watch that a person has approved; its id."""
     outcome = await call(services, ask)
