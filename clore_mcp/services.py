@@ -23,29 +23,29 @@ from clore_mcp.rental.adopting import Adopting
 from clore_mcp.rental.apiclock import ApiClock
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.bidding import Bidding
-from clore_mcp.rental.cancelling import Cancelling
-from clore_mcp.rental.changes import Changes
-from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk, Patience
-from clore_mcp.rental.extending import Extending
+from clore_mcp.rental.ends.cancelling import Cancelling
+from clore_mcp.rental.ends.closing import Closing
+from clore_mcp.rental.ends.extending import Extending
+from clore_mcp.rental.ends.leases import Keeper
+from clore_mcp.rental.ends.stopping import Stopping
 from clore_mcp.rental.guard import Guard
-from clore_mcp.rental.hosts import Hosts
-from clore_mcp.rental.hunting import Hunting
 from clore_mcp.rental.identity import Identity
-from clore_mcp.rental.leases import Keeper
-from clore_mcp.rental.notifying import Notifier
-from clore_mcp.rental.overseeing import Overseer
+from clore_mcp.rental.oversight.changes import Changes
+from clore_mcp.rental.oversight.hosts import Hosts
+from clore_mcp.rental.oversight.notifying import Notifier
+from clore_mcp.rental.oversight.overseeing import Overseer
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.proposal import Verb
 from clore_mcp.rental.readings import BROWSING_AGE, Readings
 from clore_mcp.rental.settling import Settling
+from clore_mcp.rental.spot.bidding import Bidding
 from clore_mcp.rental.sshkeys import public_key
-from clore_mcp.rental.stopping import Stopping
 from clore_mcp.rental.terms import POLL_SECONDS
-from clore_mcp.rental.watching import Watching
+from clore_mcp.rental.watch.hunting import Hunting
+from clore_mcp.rental.watch.watching import Watching
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
 from clore_mcp.state.copies import Copies, owner_of
 from clore_mcp.state.database import Database

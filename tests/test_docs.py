@@ -24,8 +24,8 @@ from clore_mcp.rental.approvals import QUOTE_SECONDS, YES_SECONDS
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.claiming import _SENDS
 from clore_mcp.rental.desk import Patience
-from clore_mcp.rental.events import NOTES
-from clore_mcp.rental.findings import _KINDS
+from clore_mcp.rental.oversight.events import NOTES
+from clore_mcp.rental.oversight.findings import _KINDS
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.sandbox import SANDBOX_KEY, Options
 from clore_mcp.sandbox.control import Control

@@ -13,7 +13,7 @@ from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
 from clore_mcp.rental.terms import Terms
-from clore_mcp.rental.watching import envelope_of
+from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import watches
 from clore_mcp.state.database import Database
 from clore_mcp.state.quotes import Quote

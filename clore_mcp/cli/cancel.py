@@ -14,7 +14,7 @@ from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import Opened, opened, require_spending
 from clore_mcp.cli.screen import loud, receipt, say, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
-from clore_mcp.rental.closing import account_for
+from clore_mcp.rental.ends.closing import account_for
 from clore_mcp.services import Services
 from clore_mcp.state import orders as rows
 from clore_mcp.state.orders import Lease

@@ -13,7 +13,7 @@ from clore_mcp.cli.opening import settings_of
 from clore_mcp.cli.screen import say
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.rental.watching import envelope_of
+from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import ledger, watches
 from clore_mcp.state.database import Database, Tx
 from clore_mcp.state.envelopes import Envelope

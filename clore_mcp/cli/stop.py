@@ -17,8 +17,8 @@ from clore_mcp.cli.opening import Opened, opened, require_spending, settings_of
 from clore_mcp.cli.orders import settle_line
 from clore_mcp.cli.screen import loud, receipt, say, span
 from clore_mcp.errors import Failure
-from clore_mcp.rental import stopping
-from clore_mcp.rental.stopping import Ended, Frozen
+from clore_mcp.rental.ends import stopping
+from clore_mcp.rental.ends.stopping import Ended, Frozen
 from clore_mcp.state import freezing
 from clore_mcp.state.database import Database, Tx
 

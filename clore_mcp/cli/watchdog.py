@@ -22,7 +22,7 @@ from clore_mcp.cli.screen import loud, say
 from clore_mcp.detaching import place_of
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.rental.desk import WATCHDOG
-from clore_mcp.rental.leases import Round
+from clore_mcp.rental.ends.leases import Round
 from clore_mcp.services import Services, build
 from clore_mcp.settings import Settings
 from clore_mcp.state import ledger

@@ -9,7 +9,6 @@ from typing import Any, Final
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.money import ZERO, Coin, shown
-from clore_mcp.rental import events
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.caps import Caps
@@ -18,9 +17,10 @@ from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.exposure import UnknownRate, order_type_of, usd_per_hour
 from clore_mcp.rental.judging import Evidence, used_now
 from clore_mcp.rental.limits import Used
+from clore_mcp.rental.oversight import events
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.readings import BROWSING_AGE
-from clore_mcp.rental.watching import envelope_of
+from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import freezing, ledger, watches
 from clore_mcp.state.envelopes import Envelope
 from clore_mcp.state.ledger import Entry

@@ -17,8 +17,8 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, enforcer
+from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.exposure import above, names_coin
 from clore_mcp.rental.standing import running_on
 from clore_mcp.rental.terms import Candidate, Terms

@@ -15,7 +15,6 @@ from clore_mcp.market.pricing import Cost, Priced, choose
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
-from clore_mcp.rental import hosts
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.judging import (
@@ -29,6 +28,7 @@ from clore_mcp.rental.judging import (
     wallet_refusal,
 )
 from clore_mcp.rental.limits import Refusal
+from clore_mcp.rental.oversight import hosts
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE
 from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
 from clore_mcp.state import intents

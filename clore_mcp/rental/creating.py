@@ -15,16 +15,17 @@ import anyio.to_thread
 from clore_mcp.clore import Created, CreateRequest
 from clore_mcp.errors import AlreadyRented, Failure, RateLimited, Refused, Spent, StateUnavailable
 from clore_mcp.money import ZERO
-from clore_mcp.rental import disclosure, hosts, outcomes
+from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.claiming import Departure, Halted, Stopped, listed_now
-from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.disclosure import KeyShown
+from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.errands import Errand
 from clore_mcp.rental.judging import Evidence
+from clore_mcp.rental.oversight import hosts
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.refusals import moves_on, word

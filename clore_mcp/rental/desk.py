@@ -10,8 +10,8 @@ from typing import Any, Final
 from clore_mcp.clore import CloreClient
 from clore_mcp.errors import SpendingFrozen
 from clore_mcp.money import Coin
-from clore_mcp.rental import events
 from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.oversight import events
 from clore_mcp.rental.readings import Readings
 from clore_mcp.rental.sshkeys import SshKey
 from clore_mcp.rental.terms import POLL_SECONDS

@@ -17,7 +17,7 @@ from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.hosts import DAYS
+from clore_mcp.rental.oversight.hosts import DAYS
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.text import clean
 

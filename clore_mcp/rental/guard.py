@@ -20,9 +20,9 @@ from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
 from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
-from clore_mcp.rental.closing import UNKNOWN_ACCOUNT, account_for
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.ends.closing import UNKNOWN_ACCOUNT, account_for
 from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.settling import Settling

@@ -17,8 +17,8 @@ from clore_mcp.market.gpus import of_server
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import ZERO, Coin, shown
 from clore_mcp.rental import access
-from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, iso
+from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.exposure import bill, order_type_of, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.settling import Settling

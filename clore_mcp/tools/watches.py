@@ -72,7 +72,7 @@ async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:
     """List the watches: envelope, price last seen, orders made, what holds each up. Use it when the person asks;
     watches need no polling."""
-    from clore_mcp.rental.watchlist import listed
+    from clore_mcp.rental.watch.watchlist import listed
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -83,7 +83,7 @@ async def cancel_watch(
     watch_id: Annotated[str, Field(max_length=20, description="From list_watches.")], ctx: Context[FirstUse]
 ) -> WatchCancelled:
     """End a watch: it rents nothing more. Orders that it made run on; cancel_order ends those."""
-    from clore_mcp.rental.watchlist import cancelled
+    from clore_mcp.rental.watch.watchlist import cancelled
 
     return WatchCancelled.model_validate(await cancelled(services_of(ctx).desk, watch_id, by=caller_of(ctx)))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.changes import Changed, Changes
+from clore_mcp.rental.oversight.changes import Changed, Changes
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import elsewhere

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotFound, SpendingFrozen
-from clore_mcp.rental import stopping
+from clore_mcp.rental.ends import stopping
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
 from tests.guard.extensions import at, end_of, hourly, iso_of, longer, look, ours, unmoved, worst

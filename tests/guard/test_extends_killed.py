@@ -14,7 +14,7 @@ import pytest
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.asks import ExtendOrder
-from clore_mcp.rental.bidding import Bidding
+from clore_mcp.rental.spot.bidding import Bidding
 from clore_mcp.state.database import Tx
 from tests.guard.children import Child
 from tests.guard.conftest import Processes

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental import hosts
+from clore_mcp.rental.oversight import hosts
 from clore_mcp.services import Services
 from clore_mcp.tools.listings import found, in_full
 from tests.guard.conftest import Processes

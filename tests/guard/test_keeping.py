@@ -13,7 +13,7 @@ import pytest
 from clore_mcp.clore import OrdersReply
 from clore_mcp.errors import NotJson, NotSent, StateUnavailable
 from clore_mcp.rental.account import account_state
-from clore_mcp.rental.leases import Keeper
+from clore_mcp.rental.ends.leases import Keeper
 from clore_mcp.services import Services
 from clore_mcp.state.database import Database
 from tests.guard.children import Child

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.rental.notifying import Notifier, without_secrets
+from clore_mcp.rental.oversight.notifying import Notifier, without_secrets
 from clore_mcp.sandbox import SANDBOX_KEY
 from clore_mcp.state.ledger import Entry
 from tests.guard.conftest import Processes

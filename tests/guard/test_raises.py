@@ -10,7 +10,7 @@ import pytest
 
 from clore_mcp.errors import Refused
 from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.rental.bids import hours_left
+from clore_mcp.rental.spot.bids import hours_left
 from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS
 from clore_mcp.services import Services
 from clore_mcp.state import orders

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotJson
-from clore_mcp.rental import stopping
 from clore_mcp.rental.asks import CancelOrder, SetSpotPrice
+from clore_mcp.rental.ends import stopping
 from clore_mcp.services import Services
 from clore_mcp.state import intents
 from tests.guard.children import Child

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import SpendingFrozen
-from clore_mcp.rental import stopping
 from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.rental.ends import stopping
+from clore_mcp.rental.ends.stopping import Ended, Frozen, OnItsWay
 from clore_mcp.rental.judging import Evidence
-from clore_mcp.rental.stopping import Ended, Frozen, OnItsWay
 from clore_mcp.services import Services
 from clore_mcp.state import freezing
 from tests.guard.conftest import Processes

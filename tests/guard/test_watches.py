@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from clore_mcp.errors import ArgumentInvalid, NotFound
-from clore_mcp.rental import stopping, watchlist
 from clore_mcp.rental.account import account_state
+from clore_mcp.rental.ends import stopping
+from clore_mcp.rental.watch import watchlist
 from clore_mcp.services import Services
 from clore_mcp.state import ledger
 from clore_mcp.state.database import Tx

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from clore_mcp.rental import watchlist
+from clore_mcp.rental.watch import watchlist
 from clore_mcp.services import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import Processes

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from clore_mcp.money import Coin
-from clore_mcp.rental import stopping
 from clore_mcp.rental.asks import CancelOrder, CreateOrder
+from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.envelopes import Bounds, around
 from clore_mcp.rental.terms import Terms
 from clore_mcp.services import Services

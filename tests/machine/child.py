@@ -28,10 +28,12 @@ from clore_mcp import services as services_module
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental import adopting, bidsending, cancels, creating, guard, settling, stopping
+from clore_mcp.rental import adopting, creating, guard, settling
 from clore_mcp.rental.desk import Patience
-from clore_mcp.rental.leases import Keeper
-from clore_mcp.rental.stopping import Ended
+from clore_mcp.rental.ends import cancels, stopping
+from clore_mcp.rental.ends.leases import Keeper
+from clore_mcp.rental.ends.stopping import Ended
+from clore_mcp.rental.spot import bidsending
 from clore_mcp.settings import Settings
 from clore_mcp.state import database
 from tests.machine.clock import SharedClock

@@ -8,14 +8,15 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import ZERO
-from clore_mcp.rental import appraisal, cancels, claiming, judging, limits, terms
+from clore_mcp.rental import appraisal, claiming, judging, limits, terms
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.ends.stopping import Stopping
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.guard import Guard
 from clore_mcp.rental.proposal import Proposal
-from clore_mcp.rental.stopping import Stopping
 from clore_mcp.state import bids, envelopes, freezing, intents
 from clore_mcp.state.database import Tx
 from tests.machine.breaking import mutant

@@ -8,11 +8,12 @@ from typing import Any
 from clore_mcp.clore import CloreClient
 from clore_mcp.errors import Refused, Unclear
 from clore_mcp.money import ZERO
-from clore_mcp.rental import adopting, closing
-from clore_mcp.rental.cancelling import Cancelling
+from clore_mcp.rental import adopting
 from clore_mcp.rental.claiming import Departure, Halted, Stopped
 from clore_mcp.rental.creating import Creating
-from clore_mcp.rental.leases import Keeper
+from clore_mcp.rental.ends import closing
+from clore_mcp.rental.ends.cancelling import Cancelling
+from clore_mcp.rental.ends.leases import Keeper
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.settling import Settling
 from clore_mcp.state import intents

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.rental import stopping
 from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.envelopes import around
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state.database import Database, Tx

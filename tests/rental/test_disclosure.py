@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice
-from clore_mcp.rental.bidquestion import RaiseShown, bid_question
 from clore_mcp.rental.disclosure import (
     ExtensionShown,
     KeyShown,
@@ -22,6 +21,7 @@ from clore_mcp.rental.disclosure import (
     quoted,
     rent_question,
 )
+from clore_mcp.rental.spot.bidquestion import RaiseShown, bid_question
 from clore_mcp.rental.terms import cost_of
 from tests.rental.wishes import ask, candidate, fees, listing, terms
 

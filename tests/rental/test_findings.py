@@ -11,7 +11,16 @@ import pytest
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees
 from clore_mcp.money import Coin
-from clore_mcp.rental.findings import Known, Memory, Seen, judge, lasts_hours, memory_as, memory_from, standing
+from clore_mcp.rental.oversight.findings import (
+    Known,
+    Memory,
+    Seen,
+    judge,
+    lasts_hours,
+    memory_as,
+    memory_from,
+    standing,
+)
 from clore_mcp.state.ends import End
 
 START = 1_800_000_000

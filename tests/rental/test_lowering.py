@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.rental.lowering import LOWERING_SECONDS, STEP_TOLD_SECONDS, Known, known
+from clore_mcp.rental.spot.lowering import LOWERING_SECONDS, STEP_TOLD_SECONDS, Known, known
 from clore_mcp.state.ledger import Entry
 
 BID = Decimal("2.50")

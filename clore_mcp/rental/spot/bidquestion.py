@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from clore_mcp.money import dollars, plain
-from clore_mcp.rental.bids import Bid
-from clore_mcp.rental.cancelling import what
 from clore_mcp.rental.desk import iso
 from clore_mcp.rental.disclosure import NOT_MADE_HERE, hardware, would_not_win
+from clore_mcp.rental.ends.cancelling import what
+from clore_mcp.rental.spot.bids import Bid
 from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS
 
 

@@ -18,10 +18,9 @@ from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import ExtendOrder
 from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, iso, settle_quote
-from clore_mcp.rental.exposure import UnknownRate
-from clore_mcp.rental.extensions import (
+from clore_mcp.rental.ends.closing import Closing
+from clore_mcp.rental.ends.extensions import (
     SOONEST_SECONDS,
     Extension,
     Move,
@@ -34,6 +33,7 @@ from clore_mcp.rental.extensions import (
     told_of,
     weigh,
 )
+from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey
-from clore_mcp.rental import cancels
-from clore_mcp.rental.cancels import Sent
-from clore_mcp.rental.chores import Chore, Chores
-from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.ends.cancels import Sent
+from clore_mcp.rental.ends.chores import Chore, Chores
+from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.readings import Orders
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import POLL_SECONDS

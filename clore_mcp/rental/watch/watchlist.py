@@ -7,7 +7,7 @@ from typing import Any, Final
 from clore_mcp.errors import NotFound
 from clore_mcp.money import shown
 from clore_mcp.rental.desk import Desk, iso
-from clore_mcp.rental.watching import envelope_of
+from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import watches
 from clore_mcp.state.database import Tx
 from clore_mcp.state.watches import Watch

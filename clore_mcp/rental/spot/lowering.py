@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from clore_mcp.errors import LoweringTooSoon, Refused, StepTooLarge
 from clore_mcp.money import ZERO
-from clore_mcp.rental.bids import Bid
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.spot.bids import Bid
 from clore_mcp.state import ledger
 from clore_mcp.state.database import Tx
 from clore_mcp.state.ledger import Entry

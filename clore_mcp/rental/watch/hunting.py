@@ -15,16 +15,16 @@ from typing import Any, Final
 from clore_mcp.errors import Failure
 from clore_mcp.market.search import Found
 from clore_mcp.money import dollars
-from clore_mcp.rental import hosts
 from clore_mcp.rental.appraisal import Appraisal, Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.asks import CreateOrder, CreateWatch
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.creating import Creating
 from clore_mcp.rental.desk import Desk, left_to_watchdog
-from clore_mcp.rental.fitting import fitting
+from clore_mcp.rental.oversight import hosts
 from clore_mcp.rental.readings import EXECUTION_AGE, Orders
 from clore_mcp.rental.standing import running_on
+from clore_mcp.rental.watch.fitting import fitting
 from clore_mcp.state import freezing, intents, watches
 from clore_mcp.state.database import Tx
 from clore_mcp.state.watches import Watch

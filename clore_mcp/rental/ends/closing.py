@@ -21,9 +21,10 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.market.rates import Rates
 from clore_mcp.money import Coin, shown
-from clore_mcp.rental import cancels, elsewhere
-from clore_mcp.rental.cancels import Sent
+from clore_mcp.rental import elsewhere
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.ends.cancels import Sent
 from clore_mcp.rental.exposure import Bill, above, bill, never_won, usd_per_hour
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
 from clore_mcp.state import bids, intents, ledger, orders

@@ -10,18 +10,19 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import ZERO, dollars, shown
-from clore_mcp.rental import bidpricing, bidsending, lowering, outcomes
+from clore_mcp.rental import outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.rental.bidquestion import bid_question, told_of
-from clore_mcp.rental.bids import Bid, raise_refused, reservation_of, step_too_large, too_soon
-from clore_mcp.rental.closing import Closing
 from clore_mcp.rental.desk import Desk, settle_quote
+from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.rental.spot import bidpricing, bidsending, lowering
+from clore_mcp.rental.spot.bidquestion import bid_question, told_of
+from clore_mcp.rental.spot.bids import Bid, raise_refused, reservation_of, step_too_large, too_soon
 from clore_mcp.state import bids, ends, intents, quotes
 from clore_mcp.state.bids import Change
 from clore_mcp.state.database import Tx

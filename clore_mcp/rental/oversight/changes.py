@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.rental import events
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.oversight import events
 from clore_mcp.state import ledger
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Tx
 

@@ -18,13 +18,13 @@ from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.asks import CreateWatch
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.disclosure import KeyShown
-from clore_mcp.rental.fitting import fitting
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import BROWSING_AGE
 from clore_mcp.rental.sshkeys import fingerprint
 from clore_mcp.rental.terms import worst_hours, worst_usd
-from clore_mcp.rental.watch_question import WatchShown, watch_question
+from clore_mcp.rental.watch.fitting import fitting
+from clore_mcp.rental.watch.watch_question import WatchShown, watch_question
 from clore_mcp.state import quotes, watches
 from clore_mcp.state.database import Tx
 from clore_mcp.state.quotes import Quote

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from clore_mcp.errors import CloreError
-from clore_mcp.rental import findings
 from clore_mcp.rental.adopting import matches
 from clore_mcp.rental.desk import Desk
-from clore_mcp.rental.findings import Finding, Known, Memory, Seen
+from clore_mcp.rental.oversight import findings
+from clore_mcp.rental.oversight.findings import Finding, Known, Memory, Seen
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
 from clore_mcp.state import ends, intents, orders
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of

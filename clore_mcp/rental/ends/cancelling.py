@@ -16,8 +16,8 @@ from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.market.gpus import of_server
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.asks import CancelOrder
-from clore_mcp.rental.closing import NEVER_WON, Closing
 from clore_mcp.rental.desk import Desk, settle_quote
+from clore_mcp.rental.ends.closing import NEVER_WON, Closing
 from clore_mcp.rental.exposure import never_won, usd_per_hour
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.state import ledger, orders, quotes

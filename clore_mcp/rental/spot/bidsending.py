@@ -10,10 +10,11 @@ import anyio
 
 from clore_mcp.errors import CloreError, Failure, Refused, Spent
 from clore_mcp.money import dollars, shown
-from clore_mcp.rental import lowering, outcomes
-from clore_mcp.rental.bids import Bid, refusal_of
+from clore_mcp.rental import outcomes
 from clore_mcp.rental.claiming import Abandoned
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.spot import lowering
+from clore_mcp.rental.spot.bids import Bid, refusal_of
 from clore_mcp.state import bids, ends, orders
 from clore_mcp.state.bids import Change
 from clore_mcp.state.database import Tx

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from clore_mcp.rental import events
 from clore_mcp.rental.desk import iso
+from clore_mcp.rental.oversight import events
 from clore_mcp.state.ledger import Entry
 
 log = logging.getLogger(__name__)

@@ -14,13 +14,13 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown, shown_up, up_to_micro
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.bids import SLACK_HOURS, hours_left
-from clore_mcp.rental.cancelling import what
 from clore_mcp.rental.desk import iso
 from clore_mcp.rental.disclosure import ExtensionShown
+from clore_mcp.rental.ends.cancelling import what
 from clore_mcp.rental.exposure import order_type_of
 from clore_mcp.rental.judging import Draw, Evidence
 from clore_mcp.rental.limits import Refusal
+from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
 from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, reservation_margin
 from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Reservation

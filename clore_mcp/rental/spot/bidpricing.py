@@ -9,10 +9,11 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin
-from clore_mcp.rental import bids, outcomes
+from clore_mcp.rental import outcomes
 from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.rental.bids import SLACK_HOURS, Bid, hours_left
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.spot import bids
+from clore_mcp.rental.spot.bids import SLACK_HOURS, Bid, hours_left
 from clore_mcp.rental.terms import bid_within, reservation_margin
 from clore_mcp.state import ends
 

@@ -15,9 +15,10 @@ import anyio
 
 from clore_mcp.errors import CloreError, Failure
 from clore_mcp.money import ZERO
-from clore_mcp.rental import cancels, outcomes
-from clore_mcp.rental.closing import Closing
+from clore_mcp.rental import outcomes
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.settling import Settling
 from clore_mcp.state import envelopes, freezing, intents, ledger, orders, quotes, watches
 from clore_mcp.state.database import Tx

@@ -1,0 +1,1 @@
+"""The ends of orders: leases and who keeps them, cancels and their proof, extensions, the brake."""

@@ -1,0 +1,1 @@
+"""What happens to orders unasked: findings, the events they become, who is told."""

@@ -1,0 +1,1 @@
+"""Spot bids: what they come to, their question, raising and lowering."""

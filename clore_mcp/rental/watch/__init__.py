@@ -1,0 +1,1 @@
+"""Watches: a yes for later, what fits it, and its rentals."""
