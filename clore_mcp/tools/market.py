@@ -172,7 +172,7 @@ async def get_server(
     ctx: Context[FirstUse],
 ) -> ServerAnswer:
     """Show one server in full: its price in every coin, and its spot market with the bid that would win now.
-    Use it before a spot bid, or to compare finalists; search_servers has the rest."""
+    Use it before a spot bid, or to compare finalists, also rented ones; to find servers, search_servers."""
     from clore_mcp.tools.listings import in_full
 
     return ServerAnswer.model_validate(await in_full(services_of(ctx), server_id))

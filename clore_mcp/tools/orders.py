@@ -99,7 +99,8 @@ async def list_orders(
     cursor: Annotated[str | None, Field(max_length=20, description="next_cursor of the previous page.")] = None,
 ) -> OrdersAnswer:
     """List the account's orders: state, cost, end, SSH command. Use it whenever it matters what runs or bills now, and
-    after anything unclear: `unsettled` names creates whose outcome is not known."""
+    after anything unclear: `unsettled` names create_order calls whose outcome is not known. While one deploys,
+    wait_for_order; balances and limits, get_account."""
     services = services_of(ctx)
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
@@ -133,14 +134,16 @@ async def wait_for_order(
 
 async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:
     """Move the end of an order. Use it when the person wants more or less time; to end it now, cancel_order. More time
-    asks the person; an order made elsewhere gets its first end. `created` means moved, to `ends_at`; the same call
-    within ten minutes moves it once."""
+    asks the person; an order made elsewhere gets its first end. `created` means moved, to `ends_at`; a repeat
+    within ten minutes moves nothing
+    more."""
     return ExtendAnswer.model_validate(outcome)
 
 
 async def cancel_order(ask: CancelOrder, outcome: Permitted) -> CancelAnswer:
     """End an order: its meter stops, its container and data are deleted. Use it as soon as the person is done and has
-    their data. Answers with the receipt once it is proven gone; `unverified` means it still bills."""
+    their data; for another end, extend_order. Answers with the receipt once it is proven gone; `unverified` means it
+    still bills: follow `next`."""
     return CancelAnswer.model_validate(outcome)
 
 

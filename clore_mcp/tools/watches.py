@@ -63,15 +63,15 @@ class WatchCancelled(Answer):
 
 
 async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
-    """Rent later, unasked, when a price falls. Asks the person once for all of it, then rents the cheapest server that
-    fits, within ceiling and limits. Use it instead of searching again and again; what is cheap enough now:
-    create_order, which explains image, ports, env, command."""
+    """Rent later, when a price falls, after one yes for all of it: the cheapest server that fits, within ceiling and
+    limits. Use it instead of searching again and again; for what is cheap enough now, create_order. Filters are those
+    of search_servers; image, ports, env, command those of create_order."""
     return WatchCreated.model_validate(outcome)
 
 
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:
-    """List the watches: envelope, price last seen, orders made, what holds each up. Use it when the person asks;
-    watches need no polling."""
+    """List the watches: what was approved, price last seen, orders made, what holds each up. Use it when the person
+    asks how a watch does; watches need no polling. What they rented: list_orders."""
     from clore_mcp.rental.watch.watchlist import listed
 
     services = services_of(ctx)
@@ -82,7 +82,8 @@ async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, EN
 async def cancel_watch(
     watch_id: Annotated[str, Field(max_length=20, description="From list_watches.")], ctx: Context[FirstUse]
 ) -> WatchCancelled:
-    """End a watch: it rents nothing more. Orders that it made run on; cancel_order ends those."""
+    """End a watch: it rents nothing more. Use it when the person no longer wants it. Orders that it made run on;
+    cancel_order ends those."""
     from clore_mcp.rental.watch.watchlist import cancelled
 
     return WatchCancelled.model_validate(await cancelled(services_of(ctx).desk, watch_id, by=caller_of(ctx)))

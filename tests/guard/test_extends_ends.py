@@ -225,6 +225,7 @@ async def test_without_the_state_a_lease_ends_as_it_was_last_read(
     assert (await call(services, longer(order_id)))["status"] == "created"
     await services.keeper.stop()  # the round that misses the state must be the one that finds the end due
     await services.keeper.poll()
+    await services.keeper.finish()
     world.advance(3 * 3600 + 60)
     for file in world.state_dir.glob(f"{FILE_NAME}*"):
         file.unlink()
