@@ -13,20 +13,31 @@ Failure
     ├── NotSent              no connection was made
     ├── Refused              Clore answered no: nothing happened, money is safe
     │   ├── RateLimited          code 5
-    │   ├── InvalidInput         code 2
+    │   ├── InvalidInput         code 2, invalid_input
+    │   ├── ParametersMissing    not_all_parameters_present
+    │   ├── InvalidRentalLength  invalid_mrl
     │   ├── InvalidApiKey        code 3 or HTTP 401
     │   ├── InvalidEndpoint      code 4
     │   ├── AlreadyRented        server-already-rented (also when it is rented by ourselves)
+    │   ├── SpotOrderHeld        you_already_have_spot_order
+    │   ├── OwnServer            cant_rent_from_yourself
+    │   ├── OnGigaspot           machine-is-on-gigaspot
     │   ├── CurrencyNotAllowed   currency-not-allowed
     │   ├── ServerUnknown        server-dont-exist
     │   ├── ServerOffline        server-offline
     │   ├── BidTooLow            too_low_price (min_price_per_day)
+    │   ├── AmountTooLow         amount_too_low
     │   ├── NotEnoughBalance     not_enough_balance
+    │   ├── OrderUnknown         order_dont_exist
+    │   ├── NotYourOrder         you_dont_own_this_order
+    │   ├── OrderNotActive       order_not_active: it is over already
+    │   ├── IssueTooLong         issue_description_too_long
     │   ├── StepTooLarge         exceeded_max_step (max_step_per_day)
     │   └── LoweringTooSoon      can_lower_every_600_seconds (retry_after_seconds)
     └── Unclear              no answer that settles it: after a write, look before anything else
         ├── InternalFault        code 1
-        ├── UnknownRefusal       code 6 with words that nobody has documented, or an unknown code
+        ├── UnknownRefusal       code 6 with an error that no documentation names
+        ├── UnknownCode          a code that no documentation names, or code 6 without an error
         ├── NotJson              a reply that is not Clore's: HTML, an empty body, garbage
         ├── Truncated            the reply broke off
         ├── TimedOut             no reply in time
@@ -152,9 +163,21 @@ class RateLimited(Refused):
 
 
 class InvalidInput(Refused):
-    """Code 2: Clore did not accept the request's fields."""
+    """Code 2 or `invalid_input`: Clore did not accept the request's fields."""
 
     default_hint = "Check image, ports and env against the tool's description; nothing was rented or changed."
+
+
+class ParametersMissing(Refused):
+    """`not_all_parameters_present`: Clore wants a field that the request did not have."""
+
+    default_hint = "Nothing was rented or changed. Update clore-mcp, and report it if that does not help."
+
+
+class InvalidRentalLength(Refused):
+    """`invalid_mrl`: Clore takes no such rental length."""
+
+    default_hint = "Clore rents a server for 6 to 3,000 hours at a time; nothing was rented or changed."
 
 
 class InvalidApiKey(Refused):
@@ -174,6 +197,24 @@ class AlreadyRented(Refused):
     """`server-already-rented`: someone holds the server; Clore says it also when that someone is this account."""
 
     default_hint = "Search again and take another server, or check list_orders for an order of yours on this one."
+
+
+class SpotOrderHeld(Refused):
+    """`you_already_have_spot_order`: this account has a spot order on that server already."""
+
+    default_hint = "list_orders shows it, at times a minute late. For a second machine name another server_id."
+
+
+class OwnServer(Refused):
+    """`cant_rent_from_yourself`: this account is the server's host."""
+
+    default_hint = "Take a server of another host."
+
+
+class OnGigaspot(Refused):
+    """`machine-is-on-gigaspot`: the server is rented out through GigaSPOT, which clore-mcp does not use."""
+
+    default_hint = "Take another server."
 
 
 class CurrencyNotAllowed(Refused):
@@ -205,12 +246,48 @@ class BidTooLow(Refused):
         self.min_price_per_day = min_price_per_day
 
 
+class AmountTooLow(Refused):
+    """`amount_too_low`: the bid is under what Clore takes from anybody."""
+
+    default_hint = "Raise bid_usd_per_hour; Clore's documentation names 0.1 USD per day as the lowest price."
+
+
 class NotEnoughBalance(Refused):
-    """`not_enough_balance`: the wallet can't pay for it."""
+    """`not_enough_balance`: the wallet can't pay for it, or holds less than Clore's minimum for such an order."""
 
     default_hint = (
-        "Ask the person to top up that wallet on clore.ai, or name another currency; get_account shows balances."
+        "Clore keeps a minimum balance for each order type and coin and does not publish it, so it may refuse though"
+        " the wallet covers the hours. Ask the person to top up that wallet on clore.ai, or name another currency or"
+        " order_type; get_account shows balances."
     )
+
+
+class OrderUnknown(Refused):
+    """`order_dont_exist`: Clore has no such order."""
+
+    code = "not_found"
+    default_hint = "list_orders shows the orders; take the id from there."
+
+
+class NotYourOrder(Refused):
+    """`you_dont_own_this_order`: the order is another account's."""
+
+    code = "not_found"
+    default_hint = "list_orders shows the orders of this key's account; take the id from there."
+
+
+class OrderNotActive(Refused):
+    """`order_not_active`: the order is over, so there is nothing to cancel or change."""
+
+    code = "not_found"
+    default_hint = "list_orders with include_ended shows what it cost."
+
+
+class IssueTooLong(Refused):
+    """`issue_description_too_long`: the comment beside a cancel is too long. The order was not cancelled."""
+
+    code = "invalid_argument"
+    default_hint = "Call cancel_order again without `issue`: the order still bills."
 
 
 class StepTooLarge(Refused):
@@ -241,13 +318,19 @@ class InternalFault(Unclear):
 
 
 class UnknownRefusal(Unclear):
-    """A code or an error text that no documentation names; `reported` holds Clore's words, as data."""
+    """Code 6 with an error that no documentation names: the application's no. `reported` holds its words, as data."""
 
     code = "api_error"
 
-    def __init__(self, message: str, *, reported: str = "", spent: Spent = Spent.NO) -> None:
-        super().__init__(message, spent=spent)
+    def __init__(self, message: str, *, reported: str = "", hint: str | None = None, spent: Spent = Spent.NO) -> None:
+        super().__init__(message, hint=hint, spent=spent)
         self.reported = reported
+
+
+class UnknownCode(Unclear):
+    """A code that no documentation names, or code 6 that does not say why."""
+
+    code = "api_error"
 
 
 class NotJson(Unclear):

@@ -51,10 +51,10 @@ _MY_ORDERS: Final = Endpoint("GET", "my_orders", "list the orders")
 _SPOT_MARKETPLACE: Final = Endpoint("GET", "spot_marketplace", "show the server's spot market")
 _RENTER_FEES: Final = Endpoint("GET", "renter_fees", "show the fees")
 _POH_BALANCE: Final = Endpoint("GET", "poh_balance", "show the Proof-of-Holding balance")
-_CREATE_ORDER: Final = Endpoint("POST", "create_order", "make the order", "the order was made")
+_CREATE_ORDER: Final = Endpoint("POST", "create_order", "make the order", "the order was made", spends=True)
 _CANCEL_ORDER: Final = Endpoint("POST", "cancel_order", "cancel the order", "the order was cancelled")
 _CANCEL_ORDERS: Final = Endpoint("POST", "cancel_orders", "cancel the orders", "the orders were cancelled")
-_SET_SPOT_PRICE: Final = Endpoint("POST", "set_spot_price", "change the bid", "the bid was changed")
+_SET_SPOT_PRICE: Final = Endpoint("POST", "set_spot_price", "change the bid", "the bid was changed", spends=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from clore_mcp.errors import (
     AlreadyRented,
+    AmountTooLow,
     BidTooLow,
     CloreError,
     CurrencyNotAllowed,
@@ -23,16 +24,26 @@ from clore_mcp.errors import (
     InvalidApiKey,
     InvalidEndpoint,
     InvalidInput,
+    InvalidRentalLength,
+    IssueTooLong,
     LoweringTooSoon,
     NotEnoughBalance,
     NotJson,
+    NotYourOrder,
+    OnGigaspot,
+    OrderNotActive,
+    OrderUnknown,
+    OwnServer,
+    ParametersMissing,
     RateLimited,
     ServerOffline,
     ServerUnknown,
     Spent,
+    SpotOrderHeld,
     StepTooLarge,
     Truncated,
     Unclear,
+    UnknownCode,
     UnknownRefusal,
 )
 from clore_mcp.text import clean
@@ -46,12 +57,16 @@ _BLOCKED_HINT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One call of the API and the words for it: "make the order", "the order was made" (only what writes has that)."""
+    """One call of the API and the words for it: "make the order", "the order was made" (only what writes has that).
+
+    `spends`: it may move money, so only a body of Clore's own says that it did nothing.
+    """
 
     method: str
     path: str
     verb: str
     outcome: str = ""
+    spends: bool = False
 
     @property
     def writes(self) -> bool:
@@ -69,10 +84,8 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, endpoint: E
         if code == 0:
             return fields
         raise _coded(code, fields, headers, endpoint)
-    if status == 401:
-        raise _invalid_key(endpoint)
-    if status == 429:
-        raise _rate_limited(headers, endpoint)
+    if not endpoint.spends and (failure := _by_status(status, headers, endpoint)) is not None:
+        raise failure
     raise _not_clores(status, body, endpoint)
 
 
@@ -119,9 +132,20 @@ def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | Non
     return None
 
 
+def _by_status(status: int, headers: Mapping[str, str], endpoint: Endpoint) -> CloreError | None:
+    """What a status alone says, by Clore's table of codes; None where that is nothing."""
+    if status == 400:
+        return InvalidInput(f"Clore did not {endpoint.verb}: it does not accept the request (HTTP 400).")
+    if status == 401:
+        return _invalid_key(endpoint, "HTTP 401")
+    if status == 404:
+        return _no_endpoint(endpoint, "HTTP 404")
+    return _rate_limited(headers, endpoint, "HTTP 429") if status == 429 else None
+
+
 def _coded(code: int, fields: dict[str, Any], headers: Mapping[str, str], endpoint: Endpoint) -> CloreError:
     if code == 5:
-        return _rate_limited(headers, endpoint)
+        return _rate_limited(headers, endpoint, "code 5")
     if code == 6:
         return _refusal(fields, endpoint)
     if code == 1:
@@ -129,38 +153,45 @@ def _coded(code: int, fields: dict[str, Any], headers: Mapping[str, str], endpoi
     if code == 2:
         return InvalidInput(f"Clore did not {endpoint.verb}: it does not accept the request's fields (code 2).")
     if code == 3:
-        return _invalid_key(endpoint)
+        return _invalid_key(endpoint, "code 3")
     if code == 4:
-        return InvalidEndpoint(f"Clore did not {endpoint.verb}: it knows no such endpoint (code 4).")
-    return _unknown(f"code {code}", fields.get("error", ""), endpoint)
+        return _no_endpoint(endpoint, "code 4")
+    return _unknown_code(f"code {code}", endpoint)
 
 
 def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
     """Code 6: the class of its word, with that word's numbers. Clore mixes hyphens and underscores; both are read."""
-    word = fields.get("error")
-    build = _REFUSALS.get(word.strip().lower().replace("-", "_")) if isinstance(word, str) else None
-    if build is None:
-        return _unknown("code 6", word or "", endpoint)
-    return build(f"Clore did not {endpoint.verb}: ", fields)
+    error = fields.get("error")
+    word = error.strip() if isinstance(error, str) else ""
+    build = _REFUSALS.get(word.lower().replace("-", "_"))
+    if build is not None:
+        return build(f"Clore did not {endpoint.verb}: ", fields)
+    return _unknown_refusal(word, endpoint) if word else _unknown_code("code 6 without an error", endpoint)
 
 
-def _unknown(code: str, reported: object, endpoint: Endpoint) -> UnknownRefusal:
-    what = f"with words that no documentation names ({code})"
-    words = clean(str(reported), REPORTED_LENGTH)
+def _unknown_refusal(word: str, endpoint: Endpoint) -> UnknownRefusal:
+    what = "with words that no documentation names (code 6)"
+    reported = clean(word, REPORTED_LENGTH)
     if not endpoint.writes:
-        return UnknownRefusal(f"Clore refused to {endpoint.verb} {what}.", reported=words)
+        return UnknownRefusal(f"Clore refused to {endpoint.verb} {what}.", reported=reported)
     message = f"Clore could not say whether {endpoint.outcome}: it answered {what}."
-    failure = UnknownRefusal(message, reported=words, spent=Spent.UNKNOWN)
-    failure.hint = LOOK_FIRST
-    return failure
+    return UnknownRefusal(message, reported=reported, hint=LOOK_FIRST, spent=Spent.UNKNOWN)
 
 
-def _invalid_key(endpoint: Endpoint) -> InvalidApiKey:
-    return InvalidApiKey(f"Clore did not {endpoint.verb}: it does not know this API key (code 3).")
+def _unknown_code(code: str, endpoint: Endpoint) -> Unclear:
+    return unclear(UnknownCode, endpoint, f"it answered with what no documentation names ({code})")
 
 
-def _rate_limited(headers: Mapping[str, str], endpoint: Endpoint) -> RateLimited:
-    message = f"Clore did not {endpoint.verb}: too many requests on this key (code 5)."
+def _invalid_key(endpoint: Endpoint, by: str) -> InvalidApiKey:
+    return InvalidApiKey(f"Clore did not {endpoint.verb}: it does not know this API key ({by}).")
+
+
+def _no_endpoint(endpoint: Endpoint, by: str) -> InvalidEndpoint:
+    return InvalidEndpoint(f"Clore did not {endpoint.verb}: it knows no such endpoint ({by}).")
+
+
+def _rate_limited(headers: Mapping[str, str], endpoint: Endpoint, by: str) -> RateLimited:
+    message = f"Clore did not {endpoint.verb}: too many requests on this key ({by})."
     return RateLimited(message, retry_after_seconds=retry_after(headers))
 
 
@@ -210,7 +241,22 @@ _REFUSALS: Final[dict[str, Callable[[str, dict[str, Any]], CloreError]]] = {
     "currency_not_allowed": lambda lead, _: CurrencyNotAllowed(f"{lead}the host does not take this currency."),
     "server_dont_exist": lambda lead, _: ServerUnknown(f"{lead}the server is not on the marketplace any more."),
     "server_offline": lambda lead, _: ServerOffline(f"{lead}the server is offline."),
-    "not_enough_balance": lambda lead, _: NotEnoughBalance(f"{lead}the wallet does not hold enough."),
+    "cant_rent_from_yourself": lambda lead, _: OwnServer(f"{lead}the server is this account's own."),
+    "machine_is_on_gigaspot": lambda lead, _: OnGigaspot(f"{lead}the server is rented out through GigaSPOT."),
+    "you_already_have_spot_order": lambda lead, _: SpotOrderHeld(
+        f"{lead}this account has a spot order on that server already."
+    ),
+    "not_enough_balance": lambda lead, _: NotEnoughBalance(
+        f"{lead}the wallet does not hold enough, or less than Clore's minimum balance for such an order."
+    ),
+    "order_dont_exist": lambda lead, _: OrderUnknown(f"{lead}it has no such order."),
+    "you_dont_own_this_order": lambda lead, _: NotYourOrder(f"{lead}the order is another account's."),
+    "order_not_active": lambda lead, _: OrderNotActive(f"{lead}the order is not active any more."),
+    "issue_description_too_long": lambda lead, _: IssueTooLong(f"{lead}the comment is too long."),
+    "amount_too_low": lambda lead, _: AmountTooLow(f"{lead}the amount is too low."),
+    "not_all_parameters_present": lambda lead, _: ParametersMissing(f"{lead}the request lacks a field."),
+    "invalid_mrl": lambda lead, _: InvalidRentalLength(f"{lead}it takes no such rental length."),
+    "invalid_input": lambda lead, _: InvalidInput(f"{lead}it does not accept the request's fields."),
     "too_low_price": _bid_too_low,
     "exceeded_max_step": _step_too_large,
     "can_lower_every_600_seconds": _lowering_too_soon,

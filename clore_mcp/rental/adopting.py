@@ -14,7 +14,7 @@ from typing import Any, Final
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import CloreError, StateUnavailable
+from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.desk import Desk, enforcer
@@ -27,11 +27,13 @@ from clore_mcp.state.database import Tx
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
+from clore_mcp.text import clean
 
 ADOPTABLE: Final = ("sending", "uncertain", "failed")
 # By Clore's own clock, an order that much older or younger than its send is another one.
 _OLDER_SECONDS: Final = 120
 _YOUNGER_SECONDS: Final = 900
+_WORDS_SHOWN: Final = 80  # characters of a refusal that nobody knows
 _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
 
 
@@ -190,9 +192,15 @@ class Adopting:
         return outcome
 
     async def unfound(
-        self, intent: Intent, quote: Quote, seen: Sight, earlier: Sequence[dict[str, Any]] = ()
+        self,
+        intent: Intent,
+        quote: Quote,
+        seen: Sight,
+        earlier: Sequence[dict[str, Any]] = (),
+        refusal: UnknownRefusal | None = None,
     ) -> dict[str, Any]:
-        """Close an intent whose order has not shown: failed when that is sure enough, else uncertain."""
+        """Close an intent whose order has not shown: failed when that is sure enough, else uncertain. `refusal` is
+        Clore's no, where it gave one."""
         desk = self._desk
 
         def write(tx: Tx) -> dict[str, Any]:
@@ -213,7 +221,7 @@ class Adopting:
             )  # fmt: skip
             attempts = attempts_of(tx, quote, intent, state, earlier)
             outcome = (
-                outcomes.failed(_UNCONFIRMED, attempts)
+                outcomes.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
                 if certain
                 else outcomes.uncertain(intent, attempts, desk.program)
             )
@@ -232,6 +240,14 @@ _PRICE_UNKNOWN: Final = (
     " and cancel_order if it is dearer."
 )
 _UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
+
+
+def _refused_in(refusal: UnknownRefusal) -> str:
+    words = clean(refusal.reported, _WORDS_SHOWN)
+    return (
+        f'Clore refused the order with words that no documentation names ("{words}"), and none has appeared. Check'
+        " list_orders before trying again; another server may do."
+    )
 
 
 def attempts_of(

@@ -13,7 +13,16 @@ import anyio
 import anyio.to_thread
 
 from clore_mcp.clore import Created, CreateRequest
-from clore_mcp.errors import AlreadyRented, Failure, RateLimited, Refused, Spent, StateUnavailable
+from clore_mcp.errors import (
+    AlreadyRented,
+    Failure,
+    RateLimited,
+    Refused,
+    Spent,
+    SpotOrderHeld,
+    StateUnavailable,
+    UnknownRefusal,
+)
 from clore_mcp.money import ZERO
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
@@ -201,24 +210,34 @@ class Creating:
             return await self._not_sent(errand, departure, error)
         if isinstance(error, Refused):
             return await self._refused(errand, departure, error, attempts)
-        return await self._left(errand, departure, attempts, None, error.message)
+        refusal = error if isinstance(error, UnknownRefusal) else None
+        return await self._left(errand, departure, attempts, None, error.message, refusal)
 
     async def _left(
-        self, errand: Errand, departure: Departure, attempts: list[dict[str, Any]], created: Created | None, said: str
+        self,
+        errand: Errand,
+        departure: Departure,
+        attempts: list[dict[str, Any]],
+        created: Created | None,
+        said: str,
+        refusal: UnknownRefusal | None = None,
     ) -> Stopped:
-        """The create has left and was not refused: look."""
+        """The create has left and was not refused, or in words that nobody knows: look."""
         desk, intent, quote = self._desk, _made(departure), errand.quote
+        words = {} if refusal is None else {"reported": refusal.reported}
 
         def write(tx: Tx) -> None:
             if created is not None:
                 intents.acknowledge(tx, intent.id)
-            desk.note(tx, "answered", quote.caller, intent.account, quote_id=quote.id, intent_id=intent.id, said=said)
+            desk.note(tx, "answered", quote.caller, intent.account, quote_id=quote.id, intent_id=intent.id, said=said,
+                      **words)  # fmt: skip
 
         desk.readings.changed()
         try:
             await desk.state.write(write)
             await anyio.to_thread.run_sync(desk.wake_watchdog)  # one that was about to end may have missed this order
-            return Stopped(outcome=await self._settling.settle(intent, quote, earlier=tuple(attempts)))
+            outcome = await self._settling.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
+            return Stopped(outcome=outcome)
         except StateUnavailable:
             return self._unrecorded(intent, attempts)
 
@@ -230,9 +249,10 @@ class Creating:
         self, errand: Errand, departure: Departure, error: Refused, attempts: list[dict[str, Any]]
     ) -> Stopped:
         intent, reason = _made(departure), word(error)
-        if isinstance(error, AlreadyRented):
+        if isinstance(error, AlreadyRented | SpotOrderHeld):
+            ours = isinstance(error, SpotOrderHeld)
             try:
-                stopped = await self._rented.answered(errand, intent, attempts)
+                stopped = await self._rented.answered(errand, intent, attempts, ours=ours)
             except StateUnavailable:
                 return self._unrecorded(intent, attempts)
             if stopped is not None:
@@ -245,7 +265,7 @@ class Creating:
         said = f"{error.message} {error.hint}"
         if isinstance(error, RateLimited):
             return Stopped(attempt, outcomes.failed(said))
-        return Stopped(attempt, outcomes.unavailable([], said))
+        return Stopped(attempt, outcomes.unavailable([attempt], said))
 
     async def _not_sent(self, errand: Errand, departure: Departure, error: Failure) -> Stopped:
         """Nothing left. A yes that was not used stays, so that the same call needs no second one."""

@@ -30,6 +30,7 @@ class Patience:
 
     answer: float = 20.0  # clients give up early: after this the answer is `in_progress`
     look: float = 120.0  # for an order after its create was sent
+    look_after_refusal: float = 15.0  # Clore said no in unknown words: an order would show by then, if it made one
     leave_within: float = 90.0  # from a yes to the claim of the send, waiting for a turn included
     send_within: float = 8.0  # from claiming the send to the bytes leaving
     window: float = 60.0  # longer than any HTTP time-out: until then nobody else settles what was sent

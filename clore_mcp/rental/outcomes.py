@@ -21,6 +21,8 @@ _CURES: Final = {  # by the reason of the wanted server; otherwise another serve
     "bid_under_minimum": "Raise bid_usd_per_hour if the person agrees.",
     "max_rental_hours": "Ask for fewer hours, or name another server.",
     "held_by_you": "For a second machine name another server_id.",
+    "not_enough_balance": "",  # Clore's refusals bring their own
+    "you_already_have_spot_order": "",
 }
 
 _COIN_SHOWN: Final = 24  # Clore's longest name of a coin has 16
@@ -173,7 +175,7 @@ def unavailable(attempts: Attempts, why: str) -> dict[str, Any]:
     """None of the servers could be rented; definitely nothing was."""
     first = attempts[0]["outcome"] if attempts else ""
     cure = _CURES.get(first, "Search again and name another server, or give fallback_server_ids.")
-    return {"status": "refused", "attempts": list(attempts), "next": f"{why} Nothing was spent. {cure}"}
+    return {"status": "refused", "attempts": list(attempts), "next": f"{why} Nothing was spent. {cure}".strip()}
 
 
 def bid_refused(order_id: int, reason: str, why: str) -> dict[str, Any]:

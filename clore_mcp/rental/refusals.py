@@ -6,22 +6,31 @@ from typing import Final
 
 from clore_mcp.errors import (
     AlreadyRented,
+    AmountTooLow,
     BidTooLow,
     CloreError,
     CurrencyNotAllowed,
     Failure,
     NotEnoughBalance,
+    OnGigaspot,
+    OwnServer,
     ServerOffline,
     ServerUnknown,
+    SpotOrderHeld,
 )
 
-_MOVE_ON: Final = (AlreadyRented, CurrencyNotAllowed, ServerUnknown, ServerOffline, BidTooLow)
+# Not SpotOrderHeld: another server would be a second bill for one wish.
+_MOVE_ON: Final = (AlreadyRented, CurrencyNotAllowed, ServerUnknown, ServerOffline, BidTooLow, OwnServer, OnGigaspot)
 _WORDS: Final[dict[type[Failure], str]] = {
     AlreadyRented: "server-already-rented",
     CurrencyNotAllowed: "currency-not-allowed",
     ServerUnknown: "server-dont-exist",
     ServerOffline: "server-offline",
     BidTooLow: "too_low_price",
+    AmountTooLow: "amount_too_low",
+    OwnServer: "cant_rent_from_yourself",
+    OnGigaspot: "machine-is-on-gigaspot",
+    SpotOrderHeld: "you_already_have_spot_order",
     NotEnoughBalance: "not_enough_balance",
 }
 

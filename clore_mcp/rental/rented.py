@@ -53,9 +53,12 @@ class Rented:
             return Stopped(attempt, _UNSEEN, final=departure.used)
         return Stopped(attempt=attempt)
 
-    async def answered(self, errand: Errand, intent: Intent, attempts: list[dict[str, Any]]) -> Stopped | None:
-        """What comes of a create that Clore answered with "already rented"; None when somebody else has the server."""
-        if not await self._may_be_ours(errand, intent):
+    async def answered(
+        self, errand: Errand, intent: Intent, attempts: list[dict[str, Any]], *, ours: bool
+    ) -> Stopped | None:
+        """What comes of a create that Clore answered with "already rented", or with `ours`, with "you already have a
+        spot order"; None when no order of this account is seen on the server."""
+        if not ours and not await self._may_be_ours(errand, intent):
             return None
         sight = await self._settling.look(intent, completed=False)
         if not sight.valid or sight.matches:

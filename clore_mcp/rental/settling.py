@@ -4,6 +4,7 @@ A create is answered with `{"code":0}` and no id, or not at all (docs/clore-api.
 for that server, image, type and coin that was not listed before the send. Exactly one: it is adopted, gets its lease
 and keeps its reservation. None after code 0, or no valid reply at the end of the patience: `uncertain`, which blocks
 that server and keeps its reservation. None without code 0: `failed`, and still adopted if it shows up within a day.
+A refusal in words that no documentation names is the application's no: one valid look after a pause is enough.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound
+from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, UnknownRefusal
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.adopting import ADOPTABLE, Adopting, Sight
@@ -44,9 +45,13 @@ class Settling:
         quote: Quote,
         *,
         earlier: Sequence[dict[str, Any]] = (),
+        refusal: UnknownRefusal | None = None,
     ) -> dict[str, Any]:
-        """Look until the outcome of a send is known or the patience is over; the outcome, recorded."""
+        """Look until the outcome of a send is known or the patience is over; the outcome, recorded. After a `refusal`
+        the first valid look decides."""
         desk = self._desk
+        if refusal is not None:
+            await anyio.sleep(desk.patience.look_after_refusal)
         give_up_at = desk.monotonic() + desk.patience.look
         # An order shows late: a look that saw none says nothing once it is old, as when Clore has been down since.
         counts_from = give_up_at - desk.patience.look * _LAST_SHARE
@@ -58,11 +63,12 @@ class Settling:
                 outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
                 if outcome is not None:
                     return outcome
-            if seen.valid and asked_at >= counts_from:
+            if seen.valid and (refusal is not None or asked_at >= counts_from):
                 last = seen
             left = give_up_at - desk.monotonic()
-            if left <= 0 or not await self._is_open(intent):
-                return await self._adopting.unfound(intent, quote, last, earlier)
+            decided = refusal is not None and seen.valid
+            if decided or left <= 0 or not await self._is_open(intent):
+                return await self._adopting.unfound(intent, quote, last, earlier, refusal)
             await anyio.sleep(min(left, _PAUSES[min(looks, len(_PAUSES) - 1)]))
             looks += 1
 

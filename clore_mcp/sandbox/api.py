@@ -115,7 +115,7 @@ class Api:
             return json_reply({"code": 0})
         if options.unknown_order == "code2":
             raise bare(2, options.bad_input_status)
-        return json_reply({"error": options.unknown_order_error, "code": 6})
+        return json_reply({"error": self._world.no_order(_account(call).key, number), "code": 6})
 
     def _cancel_orders(self, call: Call) -> Reply:
         options = self._live.options

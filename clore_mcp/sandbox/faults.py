@@ -19,6 +19,8 @@ EFFECT = {
     "already_rented": False,
     "offline": False,
     "not_enough_balance": False,
+    "refused": False,  # code 6 with the words in `error`, under the HTTP status in `status`
+    "bare_status": False,  # that status and an empty body
     "price_moved": True,  # the listing's price changes by `factor` just before the create is processed
     "late_visible": True,  # this order shows in my_orders only after `seconds` of market time
     "never_deploys": True,  # this order's container stays at 0
@@ -42,6 +44,8 @@ class Fault:
     seconds: float = -1.0
     factor: float = 1.1
     effect: bool | None = None
+    error: str = "words-that-nobody-knows"
+    status: int = 0
     until: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,6 +58,8 @@ class Fault:
             self.effect = EFFECT[self.kind]
         if self.seconds < 0:
             self.seconds = _SECONDS.get(self.kind, 0.0)
+        if not self.status:
+            self.status = 404 if self.kind == "bare_status" else 200
         self.until = time.monotonic() + self.seconds
 
 
@@ -98,13 +104,18 @@ class Faults:
 
 
 def parse_spec(spec: str) -> Fault:
-    """A fault from `ENDPOINT:KIND[:TIMES[:SECONDS]]`."""
+    """A fault from `ENDPOINT:KIND[:TIMES[:SECONDS]]`. A KIND may be `refused=ERROR` or `bare_status=STATUS`."""
     parts = spec.split(":")
     if not 2 <= len(parts) <= 4:
         raise ValueError(f"a fault is ENDPOINT:KIND[:TIMES[:SECONDS]], not {spec!r}")
+    kind, _, detail = parts[1].partition("=")
+    more: dict[str, Any] = {}
+    if detail:
+        more = {"status": int(detail)} if kind == "bare_status" else {"error": detail}
     return Fault(
         endpoint=parts[0],
-        kind=parts[1],
+        kind=kind,
+        **more,
         times=int(parts[2]) if len(parts) > 2 else 1,
         seconds=float(parts[3]) if len(parts) > 3 else -1.0,
     )

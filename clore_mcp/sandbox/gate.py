@@ -111,7 +111,8 @@ class Gate:
         if fault.kind == "late_effect":
             await _real_time(fault.seconds, self.closing)
         reply = self._process(visit, _twist(fault)) if fault.effect else None
-        return _spoiled(fault, reply)
+        refusal = _refusal(fault)
+        return _spoiled(fault, reply) if refusal is None else json_reply(refusal.body, refusal.status)
 
     def _process(self, visit: _Visit, twist: Twist) -> Reply:
         visit.entry.effect = True
@@ -138,9 +139,8 @@ def _twist(fault: Fault) -> Twist:
 
 def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
     """What the client gets of a reply under a fault; `reply` is None when nothing was done."""
-    refusal = _refusal(fault.kind)
-    if refusal is not None:
-        return json_reply(refusal.body, refusal.status)
+    if fault.kind == "bare_status":
+        return Reply(fault.status, b"")
     whole = reply or json_reply({"code": 1}, 500)
     match fault.kind:
         case "code1_before" | "code1_after":
@@ -162,8 +162,10 @@ def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
     return whole
 
 
-def _refusal(kind: str) -> Refused | None:
-    match kind:
+def _refusal(fault: Fault) -> Refused | None:
+    match fault.kind:
+        case "refused":
+            return application_error(fault.error, status=fault.status)
         case "already_rented":
             return already_rented()
         case "offline":

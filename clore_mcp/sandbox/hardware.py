@@ -41,12 +41,12 @@ GPUS = (
     Gpu("NVIDIA GeForce RTX 3060 Laptop GPU", (6,), 0.8, 15, _RIG, "miner"),
     Gpu("NVIDIA GeForce RTX 2060", (6, 12), 0.8, 12, _RIG, "miner"),
     Gpu("NVIDIA A100-SXM4-80GB", (80, 79.25), 25.0, 14, _RACK, "rack"),
-    Gpu("NVIDIA A100-PCIE-40GB", (40, 39.5), 16.0, 12, _RACK, "rack"),
+    Gpu("NVIDIA A100SXM440GB", (40, 39.5), 16.0, 12, _RACK, "rack"),
     Gpu("NVIDIA H100 80GB HBM3", (80, 79.65), 46.0, 10, _RACK, "rack"),
     Gpu("NVIDIA L40S", (45, 44.99), 17.0, 10, _RACK, "rack"),
     Gpu("NVIDIA RTX A6000", (48, 47.99), 11.0, 18, _RACK, "rack"),
     Gpu("NVIDIA RTX A5000", (24, 23.99), 6.0, 15, _RACK, "rack"),
-    Gpu("Tesla V100-SXM2-16GB", (16,), 4.2, 14, _RACK, "rack"),
+    Gpu("Tesla V100SXM216GB", (16,), 4.2, 14, _RACK, "rack"),
     Gpu("Tesla P40", (24, 22.5), 1.9, 12, _RACK, "rack"),
     Gpu("Tesla T4", (16, 15), 2.4, 10, _RACK, "rack"),
     Gpu("NVIDIA GeForce GTX 1080 Ti", (11,), 1.0, 22, _RIG, "miner"),
@@ -114,6 +114,6 @@ DISKS = (
 )  # fmt: skip
 
 MRL_HOURS = {72: 30, 1440: 14, 48: 11, 240: 8, 120: 6, 168: 7, 24: 5, 720: 6, 96: 3, 144: 2, 360: 2, 480: 1, 36: 1,
-             272: 1, 60: 1, 12: 1, 6: 1}  # fmt: skip
+             272: 1, 3000: 1, 12: 1, 6: 1}  # fmt: skip
 
 CUDA = {"12.2": 25, "12.4": 30, "12.0": 8, "11.7": 6, "12.8": 14, "13.0": 12, "13.3": 5}

@@ -1,12 +1,14 @@
 """What create_order accepts: a body becomes an `Ask`, or is invalid input. Keys nobody knows are let through."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from .options import Options
 from .refusals import bare
 
+_SSH_KEY = re.compile(r"[a-zA-Z0-9\s\-=.@+/]*")  # documented: no underscore, no colon
 COINS = ("bitcoin", "CLORE-Blockchain", "USD-Blockchain")
 
 
@@ -91,6 +93,8 @@ def _texts_fit(body: dict[str, Any]) -> bool:
     limits = {"jupyter_token": 32, "ssh_password": 32, "ssh_key": 3072, "command": 1_000_000}
     texts = {name: body[name] for name in limits if body.get(name) is not None}
     if not all(isinstance(text, str) and len(text) <= limits[name] for name, text in texts.items()):
+        return False
+    if not _SSH_KEY.fullmatch(texts.get("ssh_key", "")):
         return False
     password = texts.get("ssh_password", "x")
     return password.isascii() and password.isalnum() and isinstance(body.get("autossh_entrypoint", True), bool | str)

@@ -33,6 +33,10 @@ class Options:
     order_limit: Annotated[int, "how many orders an account may hold at once (`limit` in my_orders)"] = 16
     order_limit_error: Annotated[str, "error text beyond that limit; the real text is unknown"] = "order-limit-reached"
     funding_hours: Annotated[float, "hours the wallet must cover, else not_enough_balance; real rule unknown"] = 1.0
+    minimum_balance_usd: Annotated[
+        float, "worth that a wallet must hold for a create besides, else not_enough_balance; real figures unknown"
+    ] = 0.0
+    user_id: Annotated[int, "`owner` of the servers that are the accounts' own: cant_rent_from_yourself"] = 0
 
     # Time
     speed: Annotated[float, "market seconds in a real second"] = 1.0
@@ -60,9 +64,9 @@ class Options:
     price_error: Annotated[str, "error text of that refusal; the real text is unknown"] = "price-changed"
     ampersand_creates: Annotated[bool, "an & in an env value answers code 1 although the order was made"] = True
     unknown_order: Annotated[
-        Literal["error", "ok", "code2"], "reply to cancelling an unknown or ended order; the real one is unknown"
+        Literal["error", "ok", "code2"], "reply to cancelling an order that is unknown, another's or over"
     ] = "error"
-    unknown_order_error: Annotated[str, "error text of that reply"] = "order-dont-exist"
+    unknown_order_error: Annotated[str, "error text for an order that does not exist"] = "order_dont_exist"
     bad_input_status: Annotated[int, "HTTP status of code 2; the real one is unknown"] = 400
 
     # Spot

@@ -1,12 +1,16 @@
 """What the market holds: servers, wallets, accounts and orders, with the facts that follow from the time alone."""
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from .intake import COINS
+from .options import Options
 from .spot import Bid
 
 DAY = 86_400
+_FEES = {"bitcoin": 0.00005, "CLORE-Blockchain": 1, "USD-Blockchain": 0.5}
 
 
 @dataclass(slots=True)
@@ -128,3 +132,14 @@ class Order:
     def deployed_at(self) -> float:
         """When `mon_container` becomes 2; never while it has no server."""
         return math.inf if self.up_since is None else self.up_since + self.deploy_after
+
+
+def wallets_of(key: str, options: Options) -> dict[str, Wallet]:
+    """Wallets with addresses that are stable for a key and plainly not real."""
+    balances = dict(zip(COINS, (options.balance_btc, options.balance_clore, options.balance_usd), strict=True))
+    wallets = {}
+    for coin, balance in balances.items():
+        address = "sandbox" + hashlib.sha256(f"{key} {coin}".encode()).hexdigest()[:27]
+        legacy = options.legacy_wallet and coin == "bitcoin"
+        wallets[coin] = Wallet(coin, None if legacy else address, None if legacy else balance or 0, _FEES[coin])
+    return wallets

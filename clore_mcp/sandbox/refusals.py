@@ -27,6 +27,11 @@ def currency_not_allowed() -> Refused:
     return application_error("currency-not-allowed", status=500)
 
 
+def spot_order_held() -> Refused:
+    """The caller has a spot order on that server already."""
+    return application_error("you_already_have_spot_order")
+
+
 def bare(code: int, status: int) -> Refused:
     """A code and nothing else."""
     return Refused(status, {"code": code})

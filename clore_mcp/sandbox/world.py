@@ -1,6 +1,5 @@
 """The market as it stands: who rents what. Knows nothing of HTTP; every method takes the moment it happens at."""
 
-import hashlib
 import json
 import random
 from typing import Any
@@ -8,13 +7,16 @@ from typing import Any
 from .billing import Meter
 from .catalogue import Row, generate
 from .hostile import hostile_rows
-from .intake import COINS, Ask, is_positive
+from .intake import Ask, is_positive
 from .options import Live
-from .orders import Account, Order, Server, Wallet
-from .refusals import already_rented, application_error, bare, currency_not_allowed
+from .orders import Account, Order, Server, wallets_of
+from .refusals import already_rented, application_error, bare, currency_not_allowed, spot_order_held
 from .spot import Bid, ranked, seeded_rivals, step_error
 
-_FEES = {"bitcoin": 0.00005, "CLORE-Blockchain": 1, "USD-Blockchain": 0.5}
+LONGEST_HOURS = 3_000
+"""The longest rental, where a host's row names none."""
+
+LEAST_USD_PER_DAY = 0.1
 
 
 class World:
@@ -27,7 +29,7 @@ class World:
         self.servers: dict[int, Server] = {}
         self.stray_rows: list[Any] = []
         self.orders: dict[int, Order] = {}
-        self.accounts = {key: Account(key, _wallets(key, live)) for key in options.keys}
+        self.accounts = {key: Account(key, wallets_of(key, options)) for key in options.keys}
         self._open: dict[int, Order] = {}
         self._next_order = 2_090_000 + self._rng.randrange(1_000)
         self._next_offer = 700_000
@@ -114,6 +116,10 @@ class World:
             raise application_error("server-dont-exist")
         if not server.online:
             raise application_error("server-offline")
+        if server.row.get("owner") == self._live.options.user_id:
+            raise application_error("cant_rent_from_yourself")
+        if server.row.get("gigaspot"):
+            raise application_error("machine-is-on-gigaspot")
         price = self.price(server, ask.spot, ask.currency)
         accepted = server.row.get("allowed_coins")
         if not isinstance(accepted, list) or ask.currency not in accepted or price is None:
@@ -136,12 +142,23 @@ class World:
         self.meter.end(order, now, "cancelled")
         return True
 
+    def no_order(self, key: str, order_id: int) -> str:
+        """Why an account has no running order of that id, in the API's words."""
+        order = self.orders.get(order_id)
+        if order is None:
+            return self._live.options.unknown_order_error
+        return "order_not_active" if order.key == key else "you_dont_own_this_order"
+
     def set_bid(self, key: str, order_id: int, wanted: float, now: float) -> None:
         """Change a spot order's bid, or raise the refusal."""
         options = self._live.options
         order = self._open.get(order_id)
-        if order is None or order.key != key or not order.spot:
+        if order is None or order.key != key:
+            raise application_error(self.no_order(key, order_id))
+        if not order.spot:
             raise application_error(options.unknown_order_error)
+        if wanted * options.rates()[order.currency] < LEAST_USD_PER_DAY:
+            raise application_error("amount_too_low")
         minimum = self.price(self.servers[order.server_id], True, order.currency)
         if minimum is not None and wanted < minimum:
             raise application_error("too_low_price", min_price=minimum)
@@ -198,7 +215,9 @@ class World:
             order.public_ports.clear()
 
     def _check_free(self, account: Account, server: Server, ask: Ask) -> None:
-        mine = any(o.key == account.key for o in self.open_on(server.id))
+        mine = [order for order in self.open_on(server.id) if order.key == account.key]
+        if ask.spot and any(order.spot for order in mine):
+            raise spot_order_held()
         if mine or (not ask.spot and self.is_rented(server)):
             raise already_rented()
 
@@ -221,7 +240,8 @@ class World:
             raise application_error(options.order_limit_error)
         hourly = (ask.bid if ask.spot else price) / 24 * (1 + self.fee_rate(ask.spot))
         balance = account.wallets[ask.currency].balance or 0.0
-        if options.on_empty == "end" and (balance < hourly * options.funding_hours or balance <= 0):
+        short = balance * options.rates()[ask.currency] < options.minimum_balance_usd
+        if short or (options.on_empty == "end" and (balance < hourly * options.funding_hours or balance <= 0)):
             raise application_error("not_enough_balance")
 
     def fee_rate(self, spot: bool) -> float:
@@ -244,7 +264,7 @@ class World:
             price=price,
             spot=ask.spot,
             ct=int(now),
-            mrl_s=(mrl if isinstance(mrl, int | float) else 72) * 3600,
+            mrl_s=(mrl if is_positive(mrl) else LONGEST_HOURS) * 3600,
             fee_rate=self.fee_rate(ask.spot),
             creation_fee=float(f"{options.creation_fee_usd / options.rates()[ask.currency]:.8f}"),
             creation_fee_after=options.creation_fee_after,
@@ -277,15 +297,3 @@ class World:
             free = next((row for row in rows if not row["rented"] and len(row["allowed_coins"]) == 3), rows[0])
             for bad in hostile_rows(free, rows[0]["id"] + 1):
                 self.add_row(bad)
-
-
-def _wallets(key: str, live: Live) -> dict[str, Wallet]:
-    """Wallets with addresses that are stable for a key and plainly not real."""
-    options = live.options
-    balances = dict(zip(COINS, (options.balance_btc, options.balance_clore, options.balance_usd), strict=True))
-    wallets = {}
-    for coin, balance in balances.items():
-        address = "sandbox" + hashlib.sha256(f"{key} {coin}".encode()).hexdigest()[:27]
-        legacy = options.legacy_wallet and coin == "bitcoin"
-        wallets[coin] = Wallet(coin, None if legacy else address, None if legacy else balance or 0, _FEES[coin])
-    return wallets

@@ -10,12 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp import errors
+from clore_mcp.clore import client
 from clore_mcp.clore.replies import LOOK_FIRST, Endpoint, header_time, read_reply, retry_after
 from clore_mcp.errors import CloreError, Spent
 from tests.clore.conftest import CAPTURES
 
 READ = Endpoint("GET", "my_orders", "list the orders")
-CREATE = Endpoint("POST", "create_order", "make the order", "the order was made")
+CREATE = Endpoint("POST", "create_order", "make the order", "the order was made", spends=True)
+CANCEL = Endpoint("POST", "cancel_order", "cancel the order", "the order was cancelled")
 
 
 def failure(
@@ -52,9 +54,11 @@ def test_code_0_is_an_answer_whatever_the_http_status(status: int) -> None:
         ({"code": 6, "error": "exceeded_max_step"}, errors.StepTooLarge),
         ({"code": 6, "error": "can_lower_every_600_seconds"}, errors.LoweringTooSoon),
         ({"code": 6, "error": "no-such-word"}, errors.UnknownRefusal),
-        ({"code": 6, "error": ["?"]}, errors.UnknownRefusal),
-        ({"code": 6}, errors.UnknownRefusal),
-        ({"code": 77}, errors.UnknownRefusal),
+        ({"code": 6, "error": ["?"]}, errors.UnknownCode),
+        ({"code": 6, "error": " "}, errors.UnknownCode),
+        ({"code": 6}, errors.UnknownCode),
+        ({"code": 77}, errors.UnknownCode),
+        ({"code": 77, "error": "server-offline"}, errors.UnknownCode),
     ],
 )
 def test_a_code_outranks_the_http_status(body: dict[str, Any], kind: type[CloreError], status: int) -> None:
@@ -67,9 +71,9 @@ def test_a_code_outranks_the_http_status(body: dict[str, Any], kind: type[CloreE
 
 
 def test_an_unknown_refusal_of_a_read_leaves_no_doubt_about_money() -> None:
-    caught = failure({"code": 6, "error": "order-dont-exist"}, endpoint=READ)
+    caught = failure({"code": 6, "error": "no-such-word"}, endpoint=READ)
     assert isinstance(caught, errors.UnknownRefusal)
-    assert (caught.spent, caught.reported) == (Spent.NO, "order-dont-exist")
+    assert (caught.spent, caught.reported) == (Spent.NO, "no-such-word")
     assert "list the orders" in caught.message
 
 
@@ -113,11 +117,6 @@ def test_a_number_that_is_none_is_left_out(value: object) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
-        (401, b"", errors.InvalidApiKey),
-        (401, b"<html>", errors.InvalidApiKey),
-        (429, b"", errors.RateLimited),
-        (429, b"slow down", errors.RateLimited),
-        (429, b'{"error":"x"}', errors.RateLimited),
         (200, b"", errors.NotJson),
         (200, b"<html></html>", errors.NotJson),
         (200, b"[]", errors.NotJson),
@@ -146,6 +145,34 @@ def test_a_reply_that_is_not_clores(status: int, body: bytes, kind: type[CloreEr
     if unclear and endpoint.writes:
         assert caught.message.startswith("Clore could not say whether the order was made")
         assert caught.hint == LOOK_FIRST
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"slow down", b'{"error":"x"}', b'{"code":"3"}'])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.InvalidInput),
+        (401, errors.InvalidApiKey),
+        (404, errors.InvalidEndpoint),
+        (429, errors.RateLimited),
+    ],
+)
+def test_without_a_body_of_clores_the_status_says_what_it_can_but_never_that_nothing_was_spent(
+    status: int, kind: type[CloreError], body: bytes
+) -> None:
+    for endpoint in (READ, CANCEL):
+        caught = failure(body, status, endpoint)
+        assert (type(caught), caught.spent) == (kind, Spent.NO)
+        assert f"HTTP {status}" in caught.message
+    spending = failure(body, status, CREATE)
+    assert (type(spending), spending.spent, spending.hint) == (errors.NotJson, Spent.UNKNOWN, LOOK_FIRST)
+    assert f"HTTP {status}" in spending.message
+
+
+def test_only_calls_that_may_move_money_count_as_spending() -> None:
+    calls = [one for one in vars(client).values() if isinstance(one, Endpoint)]
+    assert {one.path for one in calls if one.spends} == {"create_order", "set_spot_price"}
+    assert all(one.writes for one in calls if one.spends)
 
 
 def test_a_blocked_user_agent_is_named_as_such() -> None:

@@ -27,7 +27,15 @@ USD: Final = "USD-Blockchain"
 IMAGE: Final = "cloreai/jupyter:ubuntu24.04-v2"
 ENV_VALUE: Final = "hf_env_value_that_nobody_may_keep"
 SHORT: Final = Patience(
-    answer=15.0, look=1.5, leave_within=20.0, send_within=2.0, window=0.5, orphan=0.5, proof=1.5, absence=60.0
+    answer=15.0,
+    look=1.5,
+    look_after_refusal=0.3,
+    leave_within=20.0,
+    send_within=2.0,
+    window=0.5,
+    orphan=0.5,
+    proof=1.5,
+    absence=60.0,
 )
 Json = dict[str, Any]
 

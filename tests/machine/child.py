@@ -42,7 +42,7 @@ from tests.machine.market import SECRETS_OF_ALL
 from tests.machine.mutants import MUTANTS
 from tests.machine.patching import put
 
-PATIENCE = Patience(answer=0.4, look=0.2, proof=0.15)
+PATIENCE = Patience(answer=0.4, look=0.2, look_after_refusal=0.05, proof=0.15)
 _QUICK = (0.01, 0.03, 0.06)
 _STOP_PATIENCE = 0.3
 _TIMING = Timing(backoff_base_seconds=0.01, backoff_cap_seconds=0.03)

@@ -70,7 +70,7 @@ def test_each_key_is_an_account_of_its_own(start: Start) -> None:
     other = {"auth": "b" * 32}
     assert market.api.get("/my_orders", headers=other).json()["orders"] == []
     reply = market.api.post("/cancel_order", json={"id": order["id"]}, headers=other)
-    assert reply.json()["error"] == "order-dont-exist"
+    assert reply.json()["error"] == "you_dont_own_this_order"
     mine, others = (market.api.get("/wallets", headers=h).json()["wallets"] for h in ({}, other))
     assert {w["deposit"] for w in mine}.isdisjoint({w["deposit"] for w in others})
 

@@ -80,18 +80,18 @@ def test_an_order_ends_when_its_longest_rental_is_over(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "status", "body"),
+    ("mode", "status", "ended", "unknown"),
     [
-        ("error", 200, {"error": "order-dont-exist", "code": 6}),
-        ("ok", 200, {"code": 0}),
-        ("code2", 400, {"code": 2}),
+        ("error", 200, {"error": "order_not_active", "code": 6}, {"error": "order_dont_exist", "code": 6}),
+        ("ok", 200, {"code": 0}, {"code": 0}),
+        ("code2", 400, {"code": 2}, {"code": 2}),
     ],
 )
-def test_cancelling_an_unknown_or_ended_order(start: Start, mode: str, status: int, body: Json) -> None:
+def test_cancelling_an_unknown_or_ended_order(start: Start, mode: str, status: int, ended: Json, unknown: Json) -> None:
     market = start(unknown_order=mode)
     order = market.rent(market.free())
     market.api.post("/cancel_order", json={"id": order["id"]})
-    for order_id in (order["id"], 5):
+    for order_id, body in ((order["id"], ended), (5, unknown)):
         reply = market.api.post("/cancel_order", json={"id": order_id})
         assert (reply.status_code, reply.json()) == (status, body)
 

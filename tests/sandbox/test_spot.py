@@ -166,7 +166,7 @@ def test_lowering_below_the_minimum_or_of_a_strangers_order_is_refused(market: M
     body = {"order_id": order["id"], "desired_price": floor(server) * 0.95}
     assert market.api.post("/set_spot_price", json=body).json()["error"] == "too_low_price"
     body = {"order_id": 5, "desired_price": 1}
-    assert market.api.post("/set_spot_price", json=body).json()["error"] == "order-dont-exist"
+    assert market.api.post("/set_spot_price", json=body).json()["error"] == "order_dont_exist"
 
 
 def test_an_outbid_container_starts_anew_but_a_new_price_leaves_it_alone(market: Market) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, StateUnavailable
+from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, OrderNotActive, StateUnavailable
 from clore_mcp.market.rates import Rates
 from clore_mcp.money import Coin, shown
 from clore_mcp.rental import elsewhere
@@ -204,11 +204,14 @@ class Closing:
             self._desk.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
 
         await cancels.try_write(self._desk, write)
+        known = f"Still billing as far as is known: {one.said}, but the order does not show as ended."
+        if isinstance(one.trouble, OrderNotActive):
+            known = "Clore says that the order is over already, but its lists do not show it as ended yet."
         return {
             "status": "unverified",
             "order_id": one.order_id,
-            "next": f"Still billing as far as is known: {one.said}, but the order does not show as ended. Call"
-            " cancel_order again in a minute; if it stays, ask the person to cancel it on clore.ai.",
+            "next": f"{known} Call cancel_order again in a minute; if it stays, ask the person to cancel it on"
+            " clore.ai.",
         }
 
     async def still_running(self) -> dict[str, Any]:
