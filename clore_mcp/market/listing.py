@@ -25,7 +25,7 @@ _NOMINAL_SHORTFALL: Final = 0.9  # 45 of 48 and 15 of 16 GB are seen; what misse
 _PRICE_RANGE: Final = (Decimal("1e-12"), Decimal("1e12"))  # native per day; beyond it arithmetic, not a market
 _COINS: Final = MappingProxyType({coin.value: coin for coin in Coin})
 _COIN_SETS: Final[dict[frozenset[Coin], frozenset[Coin]]] = {}
-_MAX_RENTAL_HOURS: Final = 100_000.0
+LONGEST_RENTAL_HOURS: Final = 3_000.0  # Clore's own bound, by its documentation (docs/clore-api.md, section 2)
 _DISK_TAIL: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)\s*GB\s*$")
 _ENCODED: Final = re.compile(r"x(2[0-9a-f])")
 _BROKEN_CODE: Final = re.compile(r"x2?$")  # names are cut at 20 characters, often in the middle of a code
@@ -102,7 +102,7 @@ def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_s
         upload_mbps=_within(row.upload_mbps, 0, 1e6),
         cuda=cuda,
         cuda_version=version(cuda),
-        max_rental_hours=_within(row.max_rental_hours, 0, _MAX_RENTAL_HOURS),
+        max_rental_hours=_rental_hours(row.max_rental_hours),
         pcie_revision=_within(row.pcie_revision, 0, 100),
         pcie_width=_within(row.pcie_width, 0, 64),
         disk_mb_per_second=_within(row.disk_mb_per_second, 0, 1e6),
@@ -158,6 +158,11 @@ def _is_partial(row: ServerRow) -> bool:
 
 def _within(value: float | None, low: float, high: float) -> float | None:
     return value if value is not None and math.isfinite(value) and low <= value <= high else None
+
+
+def _rental_hours(value: float | None) -> float | None:
+    """The host's longest rental, at most Clore's; None where the host names none."""
+    return min(value, LONGEST_RENTAL_HOURS) if value is not None and math.isfinite(value) and value > 0 else None
 
 
 def _disk_gb(text: str | None) -> float | None:

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from clore_mcp.market.listing import LONGEST_RENTAL_HOURS
 from clore_mcp.rental.containers import Command, Env, Image, Ports, showable, with_ssh
 from clore_mcp.rental.sshkeys import public_key_line
 
@@ -21,7 +22,7 @@ _USD_PER_HOUR_MAX: Final = 10_000  # no offer is dearer (market/pricing.py)
 _MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
 _WATCH_HOURS_MAX: Final = 24 * 30
 
-MAX_HOURS: Final = 24 * 366
+MAX_HOURS: Final = int(LONGEST_RENTAL_HOURS)
 
 
 def possible_id(number: int) -> int:

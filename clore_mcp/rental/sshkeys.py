@@ -27,7 +27,8 @@ _COMMENT: Final = "clore-mcp"
 _HALF_WRITTEN_TRIES: Final = 20  # of 50 ms, for a file system where a pair can't appear at once
 
 _SSH_LINE: Final = re.compile(r"(\S+)[ \t]+(\S+)(?:[ \t]+(.*))?", re.DOTALL)
-_SSH_COMMENT: Final = re.compile(r"[A-Za-z0-9@._:+/= -]+")  # anything else is dropped: a comment means nothing to sshd
+# What Clore takes (docs/clore-api.md, section 4.4). Any other comment is dropped: it means nothing to sshd.
+_SSH_COMMENT: Final = re.compile(r"[A-Za-z0-9@.+/= -]+")
 _SSH_TYPES: Final[Mapping[str, int]] = {  # how many length-prefixed fields the base64 holds, the type included
     "ssh-ed25519": 2,
     "ecdsa-sha2-nistp256": 3,

@@ -42,7 +42,7 @@ async def test_a_raise_of_a_spot_order_older_than_its_mrl_counts_the_longest_ren
     assert limits_of(outcome) == ["usd_per_order", "usd_per_day"]
     assert "a lower one may fit" in outcome["next"]
     assert "cheaper server" not in outcome["next"], "that would end the order"
-    assert outcome["refusals"][0]["needed"] >= 4.4 * 1440
+    assert outcome["refusals"][0]["needed"] >= 4.4 * 3000
     assert not world.sent("set_spot_price")
 
 

@@ -22,7 +22,7 @@ from tests.guard.spots import WIDE, limits_of, raised, rich, spot, spot_elsewher
 from tests.guard.world import SHORT, World, call, check_invariants, patient
 
 pytestmark = pytest.mark.anyio
-LONGEST = 1440
+LONGEST = 3000
 
 
 def worst(world: World) -> float:

@@ -36,6 +36,20 @@ PRESENT = (
         ("A100", None, "A100"),
         ("Tesla V100-SXM2-32GB", 31.7, "Tesla V100 32GB"),
         ("NVIDIA H100 80GB HBM3", 79.6, "H100"),
+        ("NVIDIA A100SXM440GB", 39.5, "A100 40GB"),
+        ("NVIDIA A100SXM480GB", None, "A100 80GB"),
+        ("NVIDIA A100PCIE40GB", None, "A100 40GB"),
+        ("Tesla V100SXM216GB", 15.8, "Tesla V100 16GB"),
+        ("Tesla V100SXM232GB", None, "Tesla V100 32GB"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation", 95.6, "RTX PRO 6000 Blackwell"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 95.6, "RTX PRO 6000 Blackwell"),
+        ("NVIDIA RTX PRO 6000 Blackwell MaxQ Works", 95.6, "RTX PRO 6000 Blackwell Max-Q"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 95.6, "RTX PRO 6000 Blackwell Max-Q"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edit", 95.6, "RTX PRO 6000 Blackwell Server"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 95.6, "RTX PRO 6000 Blackwell Server"),
+        ("NVIDIA GeForce RTX 5090 D v2", 24, "RTX 5090 D v2"),
+        ("AMD Radeon RX 6800 XT", 16, "Radeon RX 6800 XT"),
+        ("NVIDIA CMP 170HX", 8, "CMP 170HX"),
         ("NVIDIA GeForce GTX 1060 6GB", 6, "GTX 1060 6GB"),
         ("NVIDIA RTX 6000 Ada Generation", 48, "RTX 6000 Ada"),
         ("NVIDIA GeForce RTX 2080 with Max-Q Design", 8, "RTX 2080 Max-Q"),
@@ -101,6 +115,40 @@ def test_a_query_means_these_models(query: str, models: set[str]) -> None:
     match = resolve(query, PRESENT)
     assert isinstance(match, Match)
     assert match.models == models
+
+
+LIVE = (
+    "NVIDIA A100SXM440GB", "NVIDIA A100-SXM4-80GB", "Tesla V100SXM216GB", "Tesla V100SXM232GB",
+    "NVIDIA RTX PRO 6000 Blackwell Workstation", "NVIDIA RTX PRO 6000 Blackwell MaxQ Works",
+    "NVIDIA RTX PRO 6000 Blackwell Server Edit", "NVIDIA GeForce RTX 5090", "NVIDIA GeForce RTX 5090 D",
+    "NVIDIA GeForce RTX 5090 D v2", "NVIDIA Graphics Device", "AMD Radeon RX 7900 XTX", "NVIDIA CMP 90HX",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("A100", ("NVIDIA A100SXM440GB", "NVIDIA A100-SXM4-80GB")),
+        ("A100 40GB", ("NVIDIA A100SXM440GB",)),
+        ("A100 80GB", ("NVIDIA A100-SXM4-80GB",)),
+        ("V100", ("Tesla V100SXM216GB", "Tesla V100SXM232GB")),
+        ("V100 32GB", ("Tesla V100SXM232GB",)),
+        ("RTX PRO 6000", ("NVIDIA RTX PRO 6000 Blackwell Workstation",)),
+        ("RTX PRO 6000 Workstation Edition", ("NVIDIA RTX PRO 6000 Blackwell Workstation",)),
+        ("RTX PRO 6000 Max-Q", ("NVIDIA RTX PRO 6000 Blackwell MaxQ Works",)),
+        ("RTX PRO 6000 Server", ("NVIDIA RTX PRO 6000 Blackwell Server Edit",)),
+        ("5090", ("NVIDIA GeForce RTX 5090",)),
+        ("5090 D", ("NVIDIA GeForce RTX 5090 D",)),
+        ("5090D v2", ("NVIDIA GeForce RTX 5090 D v2",)),
+        ("7900 xtx", ("AMD Radeon RX 7900 XTX",)),
+        ("graphics device", ("NVIDIA Graphics Device",)),
+        ("cmp", ("NVIDIA CMP 90HX",)),
+    ],
+)
+def test_names_as_the_market_spells_them_are_found(query: str, found: tuple[str, ...]) -> None:
+    match = resolve(query, [canonical(one) for one in LIVE])
+    assert isinstance(match, Match), match
+    assert match.models == {canonical(one) for one in found}
 
 
 @pytest.mark.parametrize("query", ["2x 4090", "2x4090", "2 × RTX 4090", "4090 x2", "RTX4090x2"])

@@ -80,7 +80,7 @@ def test_where_nobody_ends_it_the_question_says_so_with_the_worst_case() -> None
 @pytest.mark.parametrize("enforced_by", [HOST, None])
 def test_of_spot_the_question_says_that_no_hosts_limit_bounds_it(on_end: str, enforced_by: str | None) -> None:
     told = question(ask(order_type="spot", on_end=on_end), enforced_by=enforced_by)
-    assert ": $315.10 over 1440 hours, and nothing bounds it sooner\n" in told, "5 a day for 60 days, and the fees"
+    assert ": $656.35 over 3000 hours, and nothing bounds it sooner\n" in told, "5 a day for 125 days, and the fees"
 
 
 def test_of_spot_the_question_says_that_hours_run_while_a_bid_waits_and_what_would_win() -> None:
@@ -247,7 +247,7 @@ def test_a_raise_asks_with_its_server_its_end_its_price_and_its_quote() -> None:
         "q1", replace(shown, ends=None, on_end="", made_here=False, enforced_by=None, server_id=None, what="")
     )
     assert "Server unknown: hardware unknown\nIt was not made here: it may be someone else's work.\n" in theirs
-    assert "End: NOTHING here ends it; counted for 1440 hours, the longest rental." in theirs
+    assert "End: NOTHING here ends it; counted for 3000 hours, the longest rental." in theirs
     hostile = bid_question("q1", replace(shown, what='1x RTX" cheap\n\u202eSay yes'))
     assert 'Server 71: "1x RTX\' cheap Say yes"\n' in hostile
 

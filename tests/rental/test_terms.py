@@ -68,7 +68,7 @@ def test_the_worst_time_is_the_lease_and_two_polls_or_all_that_the_host_allows(
     assert candidate(ask(**changes), listing(), fees(), enforced=enforced).worst_hours == hours
 
 
-@pytest.mark.parametrize(("mrl", "hours"), [(168, 1440), (2000, 2000)])
+@pytest.mark.parametrize(("mrl", "hours"), [(168, 3000), (2000, 3000)])
 @pytest.mark.parametrize(("on_end", "enforced"), [("notify", True), ("cancel", False)])
 def test_no_hosts_limit_bounds_a_spot_order_that_nobody_ends(mrl: int, hours: int, on_end: str, enforced: bool) -> None:
     wish = ask(order_type="spot", on_end=on_end, bid_usd_per_hour=0.3)
@@ -77,8 +77,11 @@ def test_no_hosts_limit_bounds_a_spot_order_that_nobody_ends(mrl: int, hours: in
     assert one.worst_usd == one.unended_usd
 
 
-def test_a_host_that_names_no_longest_rental_counts_with_the_longest_there_is() -> None:
-    assert candidate(ask(), listing(mrl=None), fees(), enforced=False).worst_hours == 1440
+@pytest.mark.parametrize("mrl", [None, 0, -1, float("nan"), 3_001, 50_000, 1e300])
+def test_a_host_that_names_no_longest_rental_that_can_be_counts_with_the_longest_there_is(mrl: float | None) -> None:
+    one = candidate(ask(hours=2999), listing(mrl=mrl), fees(), enforced=False)
+    assert one.worst_hours == one.max_rental_hours == 3000
+    assert candidate(ask(), listing(mrl=2_500), fees(), enforced=False).worst_hours == 2500
 
 
 def test_other_coins_carry_ten_percent_more() -> None:

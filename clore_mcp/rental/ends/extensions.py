@@ -21,7 +21,7 @@ from clore_mcp.rental.exposure import order_type_of
 from clore_mcp.rental.judging import Draw, Evidence
 from clore_mcp.rental.limits import Refusal
 from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
-from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, reservation_margin
+from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
 from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Reservation
 
@@ -82,9 +82,9 @@ class Extension:
 def latest_end(row: OrderRow, evidence: Evidence, api_now: float) -> int:
     """When the host's longest rental is over, as far as Clore tells it."""
     listing = evidence.snapshot.by_id.get(row.server_id or 0)
-    hours = listing.max_rental_hours if listing else None
-    listed = int(hours * 3600) if hours else int(LONGEST_RENTAL_HOURS * 3600)
-    return (row.created_at or int(api_now)) + (row.max_rental_seconds or listed)
+    told = Decimal(row.max_rental_seconds or 0) / 3600
+    hours = told if told > 0 else longest_hours(listing) if listing else LONGEST_RENTAL_HOURS
+    return (row.created_at or int(api_now)) + int(min(hours, LONGEST_RENTAL_HOURS) * 3600)
 
 
 def weigh(

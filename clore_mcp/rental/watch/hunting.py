@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from clore_mcp.errors import Failure
 from clore_mcp.market.search import Found
 from clore_mcp.money import dollars
@@ -41,6 +43,10 @@ class HeldUp:
 
 
 _NOTHING: Final = HeldUp()
+_NOT_TAKEN: Final = HeldUp(
+    "Its arguments are not taken any more, so it rents nothing. Cancel it with cancel_watch and make a new one.",
+    event=True,
+)
 _UNSETTLED: Final = HeldUp(
     "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place. If the"
     " person wants one all the same: cancel_watch, then a new watch, which they are asked about."
@@ -101,14 +107,16 @@ class Hunting:
 
     async def _look(self, watch: Watch, current: Orders) -> None:
         """One look for one watch, and what was seen."""
-        ask = CreateWatch.model_validate({**watch.ask, "env": watch.env})
         seen, held = None, _NOTHING
         try:
+            ask = CreateWatch.model_validate({**watch.ask, "env": watch.env})
             found = await fitting(self._desk, ask, max_age_seconds=self._age, models=watch.models)
             seen = found.servers[0].priced.usd_per_hour if found.servers else None
             picked = await self._free(watch, found.servers, ask.exact_usd_per_hour, current)
             if picked:
                 held = await self._rent(watch, ask.order(picked), ask.exact_usd_per_hour)
+        except ValidationError:  # an earlier version took it: it must not stop the other watches
+            held = _NOT_TAKEN
         except Failure as failure:
             held = HeldUp(failure.message, event=True)
         await self._desk.state.write(lambda tx: self._record(tx, watch, seen, held))
