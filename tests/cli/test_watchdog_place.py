@@ -93,8 +93,8 @@ def at_work(desk: Desk, kennel: Kennel, *words: str) -> subprocess.Popen[bytes]:
 def test_yesterdays_watchdog_makes_room_for_that_of_todays_server(
     desk: Desk, kennel: Kennel, tomorrow: dict[str, str]
 ) -> None:
-    order_id = desk.rent()
     another = desk.ask(1).model_dump(exclude_defaults=True, mode="json")
+    order_id = desk.rent()
     old = at_work(desk, kennel, "--detached")
     (owner,) = beats(desk)
     server = Server(desk, **tomorrow)
@@ -165,6 +165,7 @@ def test_one_that_cannot_read_the_leases_gives_its_place_away_until_it_can(desk:
 @posix
 @pytest.mark.parametrize("own", ["auto", "off"])
 def test_a_frozen_watchdog_is_not_named(desk: Desk, kennel: Kennel, own: str) -> None:
+    another = desk.ask(1).model_dump(exclude_defaults=True, mode="json")
     desk.rent()
     watchdog = at_work(desk, kennel)
     server = Server(desk, CLORE_WATCHDOG=own, **({"CLORE_APPROVAL": "ask"} if own == "off" else {}))
@@ -175,10 +176,10 @@ def test_a_frozen_watchdog_is_not_named(desk: Desk, kennel: Kennel, own: str) ->
         try:
             if own == "off":
                 assert after.call("get_account")["watchdog"] == "absent"
-                refused = after.call("create_order", **desk.ask(1).model_dump(exclude_defaults=True, mode="json"))
+                refused = after.call("create_order", **another)
                 assert [one["limit"] for one in refused["refusals"]] == ["watchdog"]
             else:
-                made = after.rent(place=1)
+                made = after.call("create_order", **another)
                 assert made["enforced_by"].endswith("while it runs and the machine is awake")
                 assert made["enforced_by"].startswith("clore-mcp on ")
         finally:
