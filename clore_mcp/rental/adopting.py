@@ -155,8 +155,8 @@ class Adopting:
                           intent_id=intent.id, order_id=row.id, server_id=intent.server_id)  # fmt: skip
             return outcome, why
 
-        await desk.ask_enforcers(intent.account)
         try:
+            await desk.ask_enforcers(intent.account)
             written = await desk.state.write(write)
         except StateUnavailable as error:
             if by is not None:
