@@ -23,6 +23,7 @@ from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
 from clore_mcp.state import intents, quotes
 from clore_mcp.state.database import Tx
+from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.quotes import Quote
 
@@ -77,6 +78,14 @@ class Settling:
     async def _is_open(self, intent: Intent) -> bool:
         now = await self._desk.state.read(lambda tx: intents.get(tx, intent.id))
         return now is not None and now.state in ADOPTABLE  # failed: another process gave up before us
+
+    def unwritten(self, account: str) -> list[End]:
+        """The ends of orders that only this process knows of, because the state could not be written."""
+        return self._adopting.remembered.ends(account)
+
+    async def write_down(self) -> None:
+        """Write down the orders that only memory knows, if the state can be written again."""
+        await self._adopting.write_down()
 
     async def settle_open(self, account: str, current: Orders) -> None:
         """Close what processes that ended have left: abandon what was never sent, look for what was. What this

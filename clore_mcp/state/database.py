@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 import anyio.to_thread
 
-from clore_mcp.errors import StateUnavailable
+from clore_mcp.errors import StateNewer, StateUnavailable
 from clore_mcp.state.schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -34,6 +34,10 @@ _NO_WAL: Final = (
 )
 
 Row = sqlite3.Row
+
+
+class _Newer(sqlite3.DatabaseError):
+    """The tables have a version that this code does not know."""
 
 
 class Duplicate(Exception):
@@ -132,6 +136,7 @@ class Database:
             connection.execute(begin)
             tx = Tx(connection)
             try:
+                _require_known_schema(connection, self._migrations)
                 result = work(tx)
                 connection.execute("COMMIT")
             except BaseException:
@@ -146,6 +151,8 @@ class Database:
     def _failures_named(self) -> Iterator[None]:
         try:
             yield
+        except _Newer as error:
+            raise StateNewer(f"The state in {self.folder} can't be used: {error}.") from error
         except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
             if isinstance(error, sqlite3.IntegrityError):
                 raise
@@ -223,9 +230,7 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        done = connection.execute("PRAGMA user_version").fetchone()[0]
-        if done > len(migrations):
-            raise sqlite3.DatabaseError("it was written by a newer clore-mcp; upgrade this one")
+        done = _require_known_schema(connection, migrations)
         for script in migrations[done:]:
             for statement in _statements(script):
                 connection.execute(statement)
@@ -234,6 +239,14 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _require_known_schema(connection: sqlite3.Connection, migrations: Sequence[str]) -> int:
+    """The version of the tables. Asked in each transaction, for another process may have migrated the open file."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(migrations):
+        raise _Newer("it was written by a newer clore-mcp; upgrade this one, or restart it if that is done")
+    return version
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -28,6 +28,14 @@ class Entry:
     seq: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A process that has said that it ends leases, by its name as an owner, and its machine."""
+
+    host: str
+    owner: str
+
+
 def write(tx: Tx, entry: Entry) -> None:
     """Append one step."""
     tx.insert(
@@ -101,15 +109,15 @@ def rest(tx: Tx, account: str, owner: str) -> None:
     tx.run("DELETE FROM heartbeats WHERE account = ? AND owner = ?", account, owner)
 
 
-def alive(tx: Tx, account: str, *, first: str, since: float, until: float) -> tuple[str, str] | None:
-    """Host and owner of someone whose last beat lies between the two instants, or None. An owner whose name begins
-    with `first` goes before the others."""
-    row = tx.one(
+def beats(tx: Tx, account: str, *, first: str, since: float, until: float) -> list[Beat]:
+    """Those whose last beat lies between the two instants, the latest first; owners whose name begins with `first` go
+    before the others."""
+    rows = tx.all(
         "SELECT host, owner FROM heartbeats WHERE account = ? AND at BETWEEN ? AND ?"
-        " ORDER BY substr(owner, 1, ?) = ? DESC, at DESC LIMIT 1",
+        " ORDER BY substr(owner, 1, ?) = ? DESC, at DESC",
         account, since, until, len(first), first,
     )  # fmt: skip
-    return None if row is None else (str(row["host"]), str(row["owner"]))
+    return [Beat(str(row["host"]), str(row["owner"])) for row in rows]
 
 
 def _entry(row: Row) -> Entry:
