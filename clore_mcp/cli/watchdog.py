@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import require_spending, settings_with_api
-from clore_mcp.cli.screen import loud, say
+from clore_mcp.cli.screen import doubtful, loud, say
 from clore_mcp.detaching import place_of
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateUnavailable
 from clore_mcp.rental.desk import WATCHDOG
@@ -209,6 +209,13 @@ class _Watch:
                 f"Order {order_id} is over and STILL BILLING as far as is known: {why} It is cancelled again until it"
                 f" is gone; or run `{self._prefix} cancel {order_id}`, or end it on clore.ai."
             )
+        for order_id in sorted(found.endless):
+            yield (
+                f"Order {order_id} was made here and runs without an end that is kept. Run `{self._prefix} cancel"
+                f" {order_id}`, or end it on clore.ai."
+            )
+        if found.doubtful:
+            yield doubtful(found.doubtful, self._prefix)
         if self.refused:
             yield (
                 "Clore refuses the API key, so no order can be ended. Make a new key on clore.ai under API, set it"

@@ -71,8 +71,9 @@ async def send(
 
 
 async def look_until_gone(desk: Desk, sent: Sequence[Sent]) -> dict[int, OrderRow]:
-    """The rows of those that have expired when all have, or the patience is over. Until then a cancel is sent again
-    while anything speaks against its having worked, or nothing can be read that speaks for it."""
+    """The rows of those that have expired when all have, or the patience is over. What the list of current orders still
+    shows as running has not. Until then a cancel is sent again while anything speaks against its having worked, or
+    nothing can be read that speaks for it."""
     give_up_at = desk.monotonic() + desk.patience.proof
     gone: dict[int, OrderRow] = {}
     looks = 0
@@ -81,12 +82,16 @@ async def look_until_gone(desk: Desk, sent: Sequence[Sent]) -> dict[int, OrderRo
         looks += 1
         rows = {row.id: row for row in seen.rows} if seen else {}
         gone.update({row.id: row for row in rows.values() if row.expired})
+        pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES)) - 1]
+        over = desk.monotonic() + pause > give_up_at
+        if gone and (over or all(one.order_id in gone for one in sent)):
+            running = await _running(desk)
+            gone = {order_id: row for order_id, row in gone.items() if order_id not in running}
         left = [one for one in sent if one.order_id not in gone]
         doubtful = [one for one in left if one.trouble or one.order_id in rows or not seen or seen.unreadable]
         if doubtful and (looks % _AGAIN_AFTER_LOOKS == 0 or (seen is None and any(one.trouble for one in left))):
             await _send(desk, doubtful, "it is not proven gone")
-        pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES)) - 1]
-        if not left or desk.monotonic() + pause > give_up_at:
+        if not left or over:
             return gone
         await anyio.sleep(pause)
 
@@ -146,6 +151,15 @@ async def _send_one(desk: Desk, one: Sent) -> None:
         one.trouble = Unclear(f"The cancel broke off ({type(error).__name__}).", spent=Spent.UNKNOWN)
     else:
         one.trouble = None
+
+
+async def _running(desk: Desk) -> set[int]:
+    """The orders that Clore lists as running; none where that list can't be read."""
+    try:
+        current = await desk.readings.look(completed=False)
+    except CloreError:
+        return set()
+    return {row.id for row in current.rows if not row.expired}
 
 
 async def _look(desk: Desk) -> Orders | None:
