@@ -97,12 +97,19 @@ class Settling:
 
     async def _bring_strays(self, account: str, current: Orders) -> None:
         """Take over a create that was sent under another key of what may be this account, once its order shows here."""
-        desk, identity = self._desk, self._desk.readings.identity
-        since = desk.clock() - intents.ADOPTABLE_SECONDS
-        for intent in await desk.state.read(lambda tx: identity.stray_intents(tx, account, since)):
+        desk = self._desk
+        for intent in await self._strays(account):
             seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
             if len(seen.matches) == 1:
                 await desk.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
+
+    async def strays(self, account: str) -> bool:
+        """Returns whether such a create may still show as an order."""
+        return bool(await self._strays(account))
+
+    async def _strays(self, account: str) -> list[Intent]:
+        identity, since = self._desk.readings.identity, self._desk.clock() - intents.ADOPTABLE_SECONDS
+        return await self._desk.state.read(lambda tx: identity.stray_intents(tx, account, since))
 
     async def to_settle(self, account: str) -> bool:
         """Whether a look might still find an order that nobody has adopted."""

@@ -150,8 +150,8 @@ def seen_again(tx: Tx, account: str, order_ids: Iterable[int]) -> None:
 
 
 def made_any(tx: Tx) -> bool:
-    """Returns whether any order was ever made here, under whatever account."""
-    return tx.one("SELECT order_id FROM orders LIMIT 1") is not None
+    """Returns whether any order was ever made or tried here, under whatever account."""
+    return tx.one("SELECT 1 FROM (SELECT 1 FROM orders UNION ALL SELECT 1 FROM intents) LIMIT 1") is not None
 
 
 def ended_since(tx: Tx, account: str, since: float) -> bool:

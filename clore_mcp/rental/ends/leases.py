@@ -70,6 +70,7 @@ class Keeper:
         self._leases: list[End] = []  # as last read: what counts while the state can't be
         self._looked_at = -math.inf  # monotonic
         self._doubtful: frozenset[int] = frozenset()
+        self._strays = False  # creates of what may be this account, sent with another key
         self._held_back = False  # a cancel of the last round, for somebody else's that is on its way
 
     async def start(self) -> None:
@@ -116,7 +117,7 @@ class Keeper:
             self.last = Round(blind=error)
             raise
         left = await self._anything(account)
-        if not left and not await self._may_come_back(account):
+        if not (left or self._doubtful or self._strays or await self._may_come_back(account)):
             self.last = Round(left=await self._asked(account))
             await self._try("the heartbeat could not be written", self._beat(account))
             return self._poll_seconds
@@ -137,9 +138,12 @@ class Keeper:
         if sent:
             await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
         self.last = Round(
-            left=left or bool(self._doubtful) or await self._asked(account), blind=self._blind, overdue=overdue,
-            endless=await self._endless(account, current), doubtful=self._doubtful,
-        )  # fmt: skip
+            left=left or self._strays or bool(self._doubtful) or await self._asked(account),
+            blind=self._blind,
+            overdue=overdue,
+            endless=await self._endless(account, current),
+            doubtful=self._doubtful,
+        )
         if current is None or self._held_back or any(one.trouble for one in sent):
             return self._poll_seconds / 4
         return await self._until_next(account)
@@ -186,6 +190,7 @@ class Keeper:
             await self._closing.reopen_listed(account, current)
             self._doubtful = frozenset(lease.order_id for lease in await self._desk.readings.doubtful())
             account = await self._desk.readings.account()
+            self._strays = await self._settling.strays(account)
             found = await self._desk.state.read(lambda tx: ends.active(tx, account))
         except Failure as failure:
             log.warning("what runs again could not be taken up: %s", failure.message)
