@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import Desk
-from tests.cli.watchdogs import Kennel, Server, active, until
+from tests.cli.watchdogs import Kennel, Server, active, lives, until
+from tests.conftest import delete_state, watchdogs_started
 
 HOURS_2 = 7_200
 ENDED = "SELECT order_id FROM orders WHERE ended_at IS NOT NULL"
@@ -96,11 +97,14 @@ def test_a_watchdog_at_work_notices_it(desk: Desk, kennel: Kennel) -> None:
 def test_a_server_that_starts_again_ends_it(desk: Desk, kennel: Kennel) -> None:
     order_id = flicker(desk)
     desk.control("/clock", {"advance": HOURS_2})
-    server = Server(desk, CLORE_WATCHDOG="off")
+    server = Server(desk)
     try:
         until(lambda: not active(desk, order_id), "the order ends")
     finally:
         server.kill()
+        started = watchdogs_started(desk.state)
+        delete_state(desk.state)
+    until(lambda: not any(map(lives, started)), "no process is left")
 
 
 def rotated(desk: Desk) -> tuple[int, dict[str, str]]:

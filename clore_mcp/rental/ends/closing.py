@@ -133,6 +133,12 @@ class Closing:
 
     async def reopen_listed(self, account: str, current: Orders) -> None:
         """What counted as gone, for whatever reason, and is listed as running gets its reservation and its end back."""
+        for lease in await self.back(account, current):
+            await self.reopen(lease)
+        await elsewhere.reopen(self._desk, account, current)
+
+    async def back(self, account: str, current: Orders) -> list[Lease]:
+        """Returns the leases of orders that count as gone and were listed as running since."""
         now = self._desk.clock()
 
         def read(tx: Tx) -> list[Lease]:
@@ -143,9 +149,7 @@ class Closing:
                 if lease is not None and elsewhere.came_back(lease.ended_at, seen_at=current.at, now=now)
             ]
 
-        for lease in await self._desk.state.read(read):
-            await self.reopen(lease)
-        await elsewhere.reopen(self._desk, account, current)
+        return await self._desk.state.read(read)
 
     async def reopen(self, lease: Lease) -> None:
         """Take back that an order counted as gone."""

@@ -200,17 +200,11 @@ class Keeper:
         return account
 
     async def _endless(self, account: str, current: Orders | None) -> frozenset[int]:
-        """The orders made here that run though nothing keeps an end of theirs."""
+        """The orders made here that run though their lease counts as ended: it could not be given back."""
         if current is None:
             return frozenset()
-        running = {row.id for row in current.rows if not row.expired}
-
-        def read(tx: Tx) -> frozenset[int]:
-            kept = {end.order_id for end in ends.active(tx, account)}
-            return frozenset(running & orders.all_ids(tx, account) - kept)
-
         try:
-            return await self._desk.state.read(read)
+            return frozenset(lease.order_id for lease in await self._closing.back(account, current))
         except Failure:  # said elsewhere
             return frozenset()
 
