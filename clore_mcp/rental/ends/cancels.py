@@ -7,7 +7,7 @@ written, the record is missing, never the end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -78,17 +78,16 @@ async def look_until_gone(desk: Desk, sent: Sequence[Sent]) -> dict[int, OrderRo
     gone: dict[int, OrderRow] = {}
     looks = 0
     while True:
-        seen = await _look(desk)
+        seen, running = await _look(desk, {one.order_id for one in sent})
         looks += 1
-        rows = {row.id: row for row in seen.rows} if seen else {}
-        gone.update({row.id: row for row in rows.values() if row.expired})
         pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES)) - 1]
         over = desk.monotonic() + pause > give_up_at
-        if gone and (over or all(one.order_id in gone for one in sent)):
-            running = await _running(desk)
-            gone = {order_id: row for order_id, row in gone.items() if order_id not in running}
+        rows = {row.id: row for row in seen.rows} if seen else {}
+        gone.update({row.id: row for row in rows.values() if row.expired})
+        gone = {order_id: row for order_id, row in gone.items() if order_id not in running}
         left = [one for one in sent if one.order_id not in gone]
-        doubtful = [one for one in left if one.trouble or one.order_id in rows or not seen or seen.unreadable]
+        shown = rows.keys() | running
+        doubtful = [one for one in left if one.trouble or one.order_id in shown or not seen or seen.unreadable]
         if doubtful and (looks % _AGAIN_AFTER_LOOKS == 0 or (seen is None and any(one.trouble for one in left))):
             await _send(desk, doubtful, "it is not proven gone")
         if not left or over:
@@ -153,17 +152,18 @@ async def _send_one(desk: Desk, one: Sent) -> None:
         one.trouble = None
 
 
-async def _running(desk: Desk) -> set[int]:
-    """The orders that Clore lists as running; none where that list can't be read."""
+async def _look(desk: Desk, order_ids: Set[int]) -> tuple[Orders | None, Set[int]]:
+    """The list that can prove orders gone, None where it can't be read; and which are listed as running. While all of
+    them run, the list of current orders says enough."""
+    running: Set[int] = set()
     try:
         current = await desk.readings.look(completed=False)
+        running = {row.id for row in current.rows if not row.expired}
+        if order_ids <= running:
+            return current, running
     except CloreError:
-        return set()
-    return {row.id for row in current.rows if not row.expired}
-
-
-async def _look(desk: Desk) -> Orders | None:
+        pass
     try:
-        return await desk.readings.look(completed=True)
+        return await desk.readings.look(completed=True), running
     except CloreError:
-        return None
+        return None, running
