@@ -100,12 +100,12 @@ class Stopping:
 
     async def running(self) -> list[Lease]:
         """Orders made here that are not proven gone, and those under an account that may be this one; of every account
-        of this API while Clore does not say which one this is."""
+        in the state while Clore does not say which one this is."""
         readings = self._desk.readings
         account = await self._account()
         made = await self._desk.state.read(orders.active_anywhere)
         if account is None:
-            return await readings.identity.of_this_api(made, or_unknown=True)
+            return made
         maybe = await readings.identity.doubtful(account, readings.api_now())
         return [lease for lease in made if lease.account == account] + await readings.identity.of_this_api(maybe)
 
