@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from clore_mcp.cli.checks import Finding, fault, note, warn
-from clore_mcp.cli.screen import span
+from clore_mcp.cli.screen import doubtful, span
 from clore_mcp.detaching import LOG_NAME
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent
 from clore_mcp.money import Coin, plain
@@ -108,6 +108,18 @@ async def unsettled(services: Services, account: str) -> Finding:
         f"{len(uncertain)}: an order on server {first.server_id} may be running and billing.",
         f"Look on clore.ai, then `{services.desk.program} settle {first.id} --order ID` or `--none`.",
     )
+
+
+async def doubtful_orders(services: Services) -> list[Finding]:
+    """Orders made here of which nothing tells whether they are this account's; nothing where there are none."""
+    try:
+        found = await services.desk.readings.doubtful()
+    except CloreError as failure:
+        return [fault("account", failure.message, for_a_person(failure))]
+    if not found:
+        return []
+    said, cure = doubtful((lease.order_id for lease in found), services.desk.program).split(" Run ", 1)
+    return [fault("account", said, f"Run {cure}")]
 
 
 async def approvals(services: Services) -> Finding:

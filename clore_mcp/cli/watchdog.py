@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import require_spending, settings_with_api
-from clore_mcp.cli.screen import loud, say
+from clore_mcp.cli.screen import doubtful, loud, say
 from clore_mcp.detaching import place_of, shorten_log, starter
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.desk import WATCHDOG
@@ -291,6 +291,14 @@ class _Watch:
                 f"The ends of orders can't be read: {found.unread.message} {found.unread.hint} Orders that this"
                 " watchdog knew before still end in time while it runs; others have nobody here to end them.",
             )
+        for order_id in sorted(found.endless):
+            yield (
+                f"endless {order_id}",
+                f"Order {order_id} was made here and runs without an end that is kept. Run `{self._prefix} cancel"
+                f" {order_id}`, or end it on clore.ai.",
+            )
+        if found.doubtful:
+            yield "doubtful", doubtful(found.doubtful, self._prefix)
         if self.refused:
             yield (
                 "refused",

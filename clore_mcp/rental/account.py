@@ -36,9 +36,13 @@ async def account_state(
     desk: Desk, appraiser: Appraiser, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
 ) -> dict[str, Any]:
     """Everything that get_account tells. `unrecorded` are events of now where none may be written."""
-    account = await desk.readings.account()
     evidence = await appraiser.evidence(BROWSING_AGE)
+    account = await desk.readings.account()  # the lists that were just read may have told it
     now = desk.clock()
+    doubtful = [
+        Entry(at=now, account=account, step="account_doubtful", caller="clore-mcp", order_id=lease.order_id)
+        for lease in await desk.readings.doubtful()
+    ]
     running = [row for row in evidence.current.rows if not row.expired]
     rates = evidence.snapshot.rates
     burn = sum((usd_per_hour(row, evidence.fees, rates) or ZERO for row in running), ZERO)
@@ -64,7 +68,7 @@ async def account_state(
             *(_unused(envelope) for envelope in await approvals.envelopes(account)),
             *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
         ],
-        "events": [_event(entry) for entry in (*unrecorded, *happened)][:_EVENTS_SHOWN],
+        "events": [_event(entry) for entry in (*doubtful, *unrecorded, *happened)][:_EVENTS_SHOWN],
         **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
         "watchdog": "alive" if await desk.enforced_by() else "absent",
     }

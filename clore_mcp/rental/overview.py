@@ -58,8 +58,9 @@ class Overview:
     async def orders(self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE) -> dict[str, Any]:
         """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown."""
         desk = self._desk
-        account = await desk.readings.account()
+        await desk.readings.account()
         current = await desk.readings.orders(max_age_seconds)
+        account = await desk.readings.account()  # the list may have told that it is another one
         completed = await desk.readings.completed(BROWSING_AGE) if include_ended else None
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, completed)
@@ -82,10 +83,11 @@ class Overview:
     async def one(self, order_id: int) -> dict[str, Any]:
         """One order. Raises NotFound."""
         desk = self._desk
-        account = await desk.readings.account()
+        await desk.readings.account()
         row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
         if row is None:
             row = (await desk.readings.completed(BROWSING_AGE)).find(order_id)
+        account = await desk.readings.account()  # the list may have told that it is another one
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
         leases, agreed = await self._leases(account), await self._agreed(account)

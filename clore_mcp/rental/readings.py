@@ -27,6 +27,7 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.apiclock import ApiClock
 from clore_mcp.rental.identity import Identity
 from clore_mcp.state.copies import Copies, Instant
+from clore_mcp.state.orders import Lease
 from clore_mcp.state.shared import Departure, Reading, Shared
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Readings:
         self.client = client
         self.market = market
         self.api_clock = api_clock
-        self._identity = identity
+        self.identity = identity
         self._clock = clock = api_clock.wall
         self._account: str | None = None
         self.latest: Orders | None = None
@@ -107,20 +108,48 @@ class Readings:
         it. Raises CloreError."""
         if self._account is None:
             try:
-                addresses = await self._addresses()
+                account, certain = await self._identify()
             except (NoApiKey, InvalidApiKey):
                 raise
             except CloreError as error:
-                known = await self._identity.of_key()
+                known = await self.identity.of_key()
                 if known is None:
                     raise
                 log.warning("the account is known by its key alone: %s", error.message)
                 return known
-            account, certain = await self._identity.of(addresses)
             if not certain:  # asked again as soon as the state can be used
                 return account
             self._account = account
+            if self.latest is not None:  # read before it was known whose it is
+                await self._join(self.latest)
         return self._account
+
+    async def doubtful(self) -> list[Lease]:
+        """Returns the orders made here that may be this account's, though neither its addresses nor its lists say so.
+        Both lists are held against them first. Raises CloreError, StateUnavailable."""
+        found = await self.identity.doubtful(await self.account(), self.api_now())
+        if not found:
+            return []
+        with contextlib.suppress(CloreError):
+            await self.completed(BROWSING_AGE)
+        return await self.identity.doubtful(await self.account(), self.api_now())
+
+    async def _identify(self) -> tuple[str, bool]:
+        """One reading of the wallets makes no account, and merges no two: what is new in it is asked for twice."""
+        addresses = await self._addresses()
+        if not await self.identity.needs_second_reading(addresses):
+            return await self.identity.of(addresses)
+        self._wallets.forget()
+        if sorted(await self._addresses()) != sorted(addresses):
+            raise NotJson("Two lists of wallets in a row name other deposit addresses, so the account is not certain.")
+        current, completed = await self._current.get(BROWSING_AGE), await self._completed.get(BROWSING_AGE)
+        listed = {row.id for reading in (current, completed) for row in reading.value.reply.rows}
+        return await self.identity.of(addresses, listed)
+
+    async def _join(self, found: Orders) -> None:
+        """Orders of ours among those listed tell whose account this is, whatever was thought before."""
+        if self._account is not None:
+            self._account = await self.identity.joined(self._account, {row.id for row in found.rows}, self._clock())
 
     async def _addresses(self) -> list[str]:
         wallets = await self._wallets.get(_FEES_AGE)
@@ -190,12 +219,15 @@ class Readings:
 
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
         """The orders that Clore lists as current."""
-        self.latest = self._told(await self._current.get(max_age_seconds))
-        return self.latest
+        self.latest = found = self._told(await self._current.get(max_age_seconds))
+        await self._join(found)
+        return found
 
     async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
         """The orders that Clore lists when asked for completed ones too."""
-        return self._told(await self._completed.get(max_age_seconds))
+        found = self._told(await self._completed.get(max_age_seconds))
+        await self._join(found)
+        return found
 
     async def look(self, *, completed: bool) -> Orders:
         """The orders now, asked for by this very call, before everything that merely waits in the queue."""
@@ -203,6 +235,7 @@ class Readings:
         found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
         if not completed:
             self.latest = found
+        await self._join(found)
         return found
 
     async def aclose(self) -> None:

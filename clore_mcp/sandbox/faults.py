@@ -23,11 +23,14 @@ EFFECT = {
     "late_visible": True,  # this order shows in my_orders only after `seconds` of market time
     "never_deploys": True,  # this order's container stays at 0
     "cancel_ignored": True,  # code 0, and the order stays
+    "no_deposits": True,  # wallets without deposit addresses
+    "other_deposits": True,  # wallets with addresses that are nobody's
     "outage": False,  # every request gets a 502 page for `seconds`
 }
 """Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
 
 _CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
+_WALLETS = {"no_deposits", "other_deposits"}
 _SECONDS = {"hang_before": 30.0, "hang_after": 30.0, "late_effect": 5.0, "late_visible": 30.0, "outage": 10.0}
 
 
@@ -49,6 +52,8 @@ class Fault:
             raise ValueError(f"no fault is called {self.kind!r}; known: {', '.join(EFFECT)}")
         if self.kind in _CREATES:
             self.endpoint = "create_order"
+        if self.kind in _WALLETS:
+            self.endpoint = "wallets"
         self.endpoint = self.endpoint or ("cancel_order" if self.kind == "cancel_ignored" else "*")
         if self.effect is None:
             self.effect = EFFECT[self.kind]

@@ -132,6 +132,7 @@ def _twist(fault: Fault) -> Twist:
         visible_after=fault.seconds if fault.kind == "late_visible" else None,
         never_deploys=fault.kind == "never_deploys",
         cancel_ignored=fault.kind == "cancel_ignored",
+        deposits=fault.kind.removesuffix("_deposits") if fault.kind.endswith("_deposits") else "own",
         price_factor=fault.factor if fault.kind == "price_moved" else 1.0,
     )
 

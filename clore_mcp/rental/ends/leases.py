@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,19 +29,24 @@ from clore_mcp.state.ends import End
 
 log = logging.getLogger(__name__)
 
-_BACK_WITHIN_SECONDS: Final = 86_400.0  # so long an order that vanished without a trace is looked for
-_REMEMBERED_SECONDS: Final = 600.0  # so long after its end an order that only memory knows is looked for
+_BACK_WITHIN_SECONDS: Final = 86_400.0  # how long an order that vanished, or ended, is looked for
+_BACK_WITHIN_POLLS: Final = 10  # how long every round looks for one that was proven gone; then each tenth
+_REMEMBERED_SECONDS: Final = 600.0  # how long after its end an order that only memory knows is looked for
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What one round found: whether anything is left to keep, what stands in the way of Clore's list of orders, why
-    orders (by id) run on beyond their end, and why the leases could not be read, so that they ended as remembered."""
+    orders (by id) run on beyond their end, and why the leases could not be read, so that they ended as remembered.
+    `endless` are orders made here that run without an end that is kept; `doubtful` those that may be this account's,
+    though nothing proves it."""
 
     left: bool = True
     blind: CloreError | None = None
     overdue: Mapping[int, str] = field(default_factory=dict)
     unread: StateUnavailable | None = None
+    endless: frozenset[int] = frozenset()
+    doubtful: frozenset[int] = frozenset()
 
 
 class Keeper:
@@ -67,6 +73,9 @@ class Keeper:
         self._blind: CloreError | None = None
         self._leases: list[End] = []  # as last read: what counts while the state can't be
         self._unread: StateUnavailable | None = None  # why the leases are those of an earlier reading
+        self._looked_at = -math.inf  # monotonic
+        self._doubtful: frozenset[int] = frozenset()
+        self._strays = False  # creates of what may be this account, sent with another key
         self._held_back = False  # a cancel of the last round, for somebody else's that is on its way
 
     async def start(self) -> None:
@@ -129,17 +138,21 @@ class Keeper:
         except CloreError as error:
             self.last = Round(blind=error)
             raise
-        anything = await self._anything(account)
+        left = await self._anything(account)
         if self._unread is not None and await self._left_to_newer(self._unread):
             self.last = Round(unread=self._unread)
             return self._poll_seconds
-        if not anything:
+        if not (left or self._doubtful or self._strays or await self._may_come_back(account)):
             self.last = Round(left=await self._asked(account), unread=self._unread)
             await self._beat_if_read(account)
             return self._poll_seconds
         current = await self._look()
+        if current is not None:
+            account = await self._taken_up(account, current)
+            left = left or bool(self._leases)
         sent = await self._end_due(current)
-        await asyncio.to_thread(self._desk.wake_watchdog)
+        if left:
+            await asyncio.to_thread(self._desk.wake_watchdog)
         overdue = {one.order_id: one.said for one in sent} if current else self._overdue_unseen(sent)
         if current is not None:
             if not any(one.trouble for one in sent):
@@ -150,8 +163,16 @@ class Keeper:
             self._chores.begin(account, current)
         if sent:
             await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
-        left = self._unread is None or self._remembers(current)
-        self.last = Round(left=left, blind=self._blind, overdue=overdue, unread=self._unread)
+        self.last = Round(
+            left=self._remembers(current)
+            if self._unread is not None
+            else left or self._strays or bool(self._doubtful) or await self._asked(account),
+            blind=self._blind,
+            overdue=overdue,
+            unread=self._unread,
+            endless=await self._endless(account, current),
+            doubtful=self._doubtful,
+        )
         if current is None or self._unread is not None or self._held_back or any(one.trouble for one in sent):
             return self._poll_seconds / 4
         return await self._until_next(account)
@@ -171,10 +192,12 @@ class Keeper:
     async def _read_leases(self, account: str) -> bool:
         """Whether there are leases, or orders that may come back. Leases that can't be read end as they were read last,
         and those of orders that could not be written down as they are remembered."""
-        since = self._desk.clock() - _BACK_WITHIN_SECONDS
+        now = self._desk.clock()
+        unseen, proven = now - _BACK_WITHIN_SECONDS, now - _BACK_WITHIN_POLLS * self._poll_seconds
 
         def read(tx: Tx) -> tuple[list[End], bool]:
-            return ends.active(tx, account), orders.may_come_back(tx, account, since)
+            back = orders.may_come_back(tx, account, unseen) or orders.ended_since(tx, account, proven)
+            return ends.active(tx, account), back
 
         back, self._unread = False, None
         try:
@@ -203,6 +226,49 @@ class Keeper:
             and (listed is None or lease.order_id in listed or api_now < lease.ends_api_at + _REMEMBERED_SECONDS)
             for lease in self._leases
         )
+
+    async def _may_come_back(self, account: str) -> bool:
+        """Whether to look for orders that were proven gone, and those of other accounts, though nothing is left to
+        keep: in the first round of a process, and in each tenth while an order has ended within a day."""
+        seconds = self._desk.monotonic() - self._looked_at
+        if seconds < _BACK_WITHIN_POLLS * self._poll_seconds:
+            return False
+        since = self._desk.clock() - _BACK_WITHIN_SECONDS
+
+        def read(tx: Tx) -> bool:
+            return orders.ended_since(tx, account, since) or (seconds == math.inf and orders.made_any(tx))
+
+        try:
+            return await self._desk.state.read(read)
+        except Exception as error:  # then there may be some
+            log.warning("what has ended could not be read: %s", error)
+            return True
+
+    async def _taken_up(self, account: str, current: Orders) -> str:
+        """Give back the leases of what is listed as running; returns whose account this is by now."""
+        self._looked_at = self._desk.monotonic()
+        try:
+            account = await self._desk.readings.account()
+            await self._closing.reopen_listed(account, current)
+            self._doubtful = frozenset(lease.order_id for lease in await self._desk.readings.doubtful())
+            account = await self._desk.readings.account()
+            self._strays = await self._settling.strays(account)
+            found = await self._desk.state.read(lambda tx: ends.active(tx, account))
+        except Exception as error:  # a row that nobody can read, too, must not hold up an end
+            log.warning("what runs again could not be taken up: %s", getattr(error, "message", type(error).__name__))
+            return account
+        # Those that were read before stay: the state may have been deleted in between.
+        self._leases = list({end.order_id: end for end in (*self._leases, *found)}.values())
+        return account
+
+    async def _endless(self, account: str, current: Orders | None) -> frozenset[int]:
+        """The orders made here that run though their lease counts as ended: it could not be given back."""
+        if current is None:
+            return frozenset()
+        try:
+            return frozenset(lease.order_id for lease in await self._closing.back(account, current))
+        except Failure:  # said elsewhere
+            return frozenset()
 
     async def _asked(self, account: str) -> bool:
         """Whether a question waits or has its yes: who makes that order has found the watchdog at work, and may be
