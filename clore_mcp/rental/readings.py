@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
 BROWSING_AGE: Final = 60.0
 _FEES_AGE: Final = 600.0
+_LOOKS_AT_A_JUMP: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class _Listed:
 
     reply: OrdersReply
     came: Instant
+
+
+def _undated(row: OrderRow) -> OrderRow:
+    """An order that begins in the future: when it really began is not told."""
+    return row.model_copy(update={"created_at": None})
 
 
 @functools.cache
@@ -191,16 +197,20 @@ class Readings:
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
         """The orders that Clore lists as current."""
         self.latest = self._told(await self._current.get(max_age_seconds))
-        return self.latest
+        return self.latest if self.api_clock.settled else await self.look(completed=False)
 
     async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
         """The orders that Clore lists when asked for completed ones too."""
         return self._told(await self._completed.get(max_age_seconds))
 
     async def look(self, *, completed: bool) -> Orders:
-        """The orders now, asked for by this very call, before everything that merely waits in the queue."""
+        """The orders now, asked for by this very call, before everything that merely waits in the queue. Where Clore's
+        clock has jumped, asked for until it is known whether the jump is true."""
         shared = self._completed if completed else self._current
-        found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+        for _ in range(_LOOKS_AT_A_JUMP):
+            found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+            if self.api_clock.settled:
+                break
         if not completed:
             self.latest = found
         return found
@@ -245,4 +255,5 @@ class Readings:
     def _told(self, reading: Reading[_Listed]) -> Orders:
         reply = reading.value.reply
         self.api_clock.hear(reply.api_time, reading.value.came)
-        return Orders(reply.rows, reply.dropped, reply.limit, reading.at, reply.api_time)
+        rows = [_undated(row) if self.api_clock.is_ahead(row.created_at) else row for row in reply.rows]
+        return Orders(rows, reply.dropped, reply.limit, reading.at, reply.api_time)

@@ -1,5 +1,6 @@
 """Faults to order: which request goes wrong, how, and whether its effect took place."""
 
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -23,12 +24,20 @@ EFFECT = {
     "late_visible": True,  # this order shows in my_orders only after `seconds` of market time
     "never_deploys": True,  # this order's container stays at 0
     "cancel_ignored": True,  # code 0, and the order stays
+    "wrong_date": True,  # its Date is `seconds` ahead of the market's clock, behind where they are below zero
     "outage": False,  # every request gets a 502 page for `seconds`
 }
 """Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
 
 _CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
-_SECONDS = {"hang_before": 30.0, "hang_after": 30.0, "late_effect": 5.0, "late_visible": 30.0, "outage": 10.0}
+_SECONDS = {
+    "hang_before": 30.0,
+    "hang_after": 30.0,
+    "late_effect": 5.0,
+    "late_visible": 30.0,
+    "outage": 10.0,
+    "wrong_date": 7_200.0,
+}
 
 
 @dataclass(slots=True)
@@ -39,7 +48,7 @@ class Fault:
     endpoint: str = ""
     times: int = 1
     skip: int = 0
-    seconds: float = -1.0
+    seconds: float = math.nan  # not given: as its kind has it
     factor: float = 1.1
     effect: bool | None = None
     until: float = field(default=0.0, repr=False)
@@ -52,7 +61,7 @@ class Fault:
         self.endpoint = self.endpoint or ("cancel_order" if self.kind == "cancel_ignored" else "*")
         if self.effect is None:
             self.effect = EFFECT[self.kind]
-        if self.seconds < 0:
+        if math.isnan(self.seconds):
             self.seconds = _SECONDS.get(self.kind, 0.0)
         self.until = time.monotonic() + self.seconds
 
@@ -106,5 +115,5 @@ def parse_spec(spec: str) -> Fault:
         endpoint=parts[0],
         kind=parts[1],
         times=int(parts[2]) if len(parts) > 2 else 1,
-        seconds=float(parts[3]) if len(parts) > 3 else -1.0,
+        seconds=float(parts[3]) if len(parts) > 3 else math.nan,
     )
