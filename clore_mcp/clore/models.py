@@ -21,6 +21,8 @@ from pydantic_core import from_json
 from clore_mcp.clore.collecting import no_garbage
 
 _SALVAGE_ROUNDS: Final = 4  # a removed field can uncover the next bad one; more rounds than that is no row
+_EARLIEST: Final = 1_500_000_000  # unix seconds, in 2017: there was no Clore before
+_MILLISECONDS_FROM: Final = 1e11  # as seconds, that were the year 5138
 Row = TypeVar("Row", bound=BaseModel)
 
 
@@ -33,9 +35,23 @@ def _each_or_none(values: Any) -> Any:
     ]
 
 
+def _unix_seconds(value: Any) -> int | None:
+    """A time in unix seconds, also where it is told in milliseconds; what can't be one counts as not told."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    if seconds >= _MILLISECONDS_FROM:
+        seconds /= 1_000
+    return int(seconds) if _EARLIEST <= seconds < _MILLISECONDS_FROM else None
+
+
 Texts = Annotated[list[str], BeforeValidator(_each_or_none)]
 Number = Annotated[Decimal, Field(allow_inf_nan=False)] | None
 Prices = dict[str, Number]
+UnixTime = Annotated[int | None, BeforeValidator(_unix_seconds)]
 
 
 class _Wire(BaseModel):
@@ -87,8 +103,8 @@ class OrderRow(_Wire):
     spend: Number = None
     creation_fee: Number = None
     fee: Number = None
-    created_at: int | None = Field(None, validation_alias="ct")
-    ended_at: int | None = Field(None, validation_alias="order_end")
+    created_at: UnixTime = Field(None, validation_alias="ct")
+    ended_at: UnixTime = Field(None, validation_alias="order_end")
     max_rental_seconds: int | None = Field(None, validation_alias="mrl")
     spot: bool | None = None
     expired: bool | None = None

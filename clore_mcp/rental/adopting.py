@@ -18,6 +18,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
+from clore_mcp.rental.apiclock import created_between
 from clore_mcp.rental.desk import Desk, enforcer
 from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.exposure import above, names_coin
@@ -299,7 +300,7 @@ def attempts_of(
 
 def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, row: OrderRow, api_now: float) -> Lease:
     """The lease of an adopted order; it runs from Clore's own creation time."""
-    started = row.created_at or int(api_now)
+    started = created_between(row.created_at, intent.sent_api_at, api_now)
     return Lease(
         account=intent.account,
         order_id=row.id,

@@ -94,10 +94,10 @@ def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Leas
     coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else None)
     rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
     if coin is None or rate is None:
-        return Bill(_seconds(row, api_now) / 3600, ZERO, ZERO, ZERO, priced=False)
+        return Bill(_seconds(row, api_now, lease) / 3600, ZERO, ZERO, ZERO, priced=False)
     kind = order_type_of(row)
     fraction = lease.fee_fraction if lease else fees.fraction(kind, coin)
-    seconds = _seconds(row, api_now)
+    seconds = _seconds(row, api_now, lease)
     rent = up_to_micro((row.spend or ZERO) * rate)
     creation = _creation_usd(row, fees, coin, rate)
     unwon = never_won(row)
@@ -106,8 +106,10 @@ def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Leas
     return Bill(seconds / 3600, rent, fee, once, never_won=unwon)
 
 
-def _seconds(row: OrderRow, api_now: float) -> Decimal:
-    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(row.created_at or int(api_now)))
+def _seconds(row: OrderRow, api_now: float, lease: Lease | None) -> Decimal:
+    """How long it has run: one made here since its lease began, which its create bounds."""
+    began = lease.started_api_at if lease else row.created_at or int(api_now)
+    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(began))
 
 
 def shown_orders(

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
 BROWSING_AGE: Final = 60.0
 _FEES_AGE: Final = 600.0
+_LOOKS_AT_A_JUMP: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,11 @@ class _Listed:
 
     reply: OrdersReply
     came: Instant
+
+
+def _undated(row: OrderRow) -> OrderRow:
+    """An order that begins in the future: when it really began is not told."""
+    return row.model_copy(update={"created_at": None})
 
 
 @functools.cache
@@ -220,6 +226,8 @@ class Readings:
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
         """The orders that Clore lists as current."""
         self.latest = found = self._told(await self._current.get(max_age_seconds))
+        if not self.api_clock.settled:
+            return await self.look(completed=False)
         await self._join(found)
         return found
 
@@ -230,9 +238,13 @@ class Readings:
         return found
 
     async def look(self, *, completed: bool) -> Orders:
-        """The orders now, asked for by this very call, before everything that merely waits in the queue."""
+        """The orders now, asked for by this very call, before everything that merely waits in the queue. Where Clore's
+        clock has jumped, asked for until it is known whether the jump is true."""
         shared = self._completed if completed else self._current
-        found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+        for _ in range(_LOOKS_AT_A_JUMP):
+            found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+            if self.api_clock.settled:
+                break
         if not completed:
             self.latest = found
         await self._join(found)
@@ -278,4 +290,5 @@ class Readings:
     def _told(self, reading: Reading[_Listed]) -> Orders:
         reply = reading.value.reply
         self.api_clock.hear(reply.api_time, reading.value.came)
-        return Orders(reply.rows, reply.dropped, reply.limit, reading.at, reply.api_time)
+        rows = [_undated(row) if self.api_clock.is_ahead(row.created_at) else row for row in reply.rows]
+        return Orders(rows, reply.dropped, reply.limit, reading.at, reply.api_time)

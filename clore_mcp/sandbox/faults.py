@@ -1,5 +1,6 @@
 """Faults to order: which request goes wrong, how, and whether its effect took place."""
 
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -25,13 +26,21 @@ EFFECT = {
     "cancel_ignored": True,  # code 0, and the order stays
     "no_deposits": True,  # wallets without deposit addresses
     "other_deposits": True,  # wallets with addresses that are nobody's
+    "wrong_date": True,  # its Date is `seconds` ahead of the market's clock, behind where they are below zero
     "outage": False,  # every request gets a 502 page for `seconds`
 }
 """Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
 
 _CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
 _WALLETS = {"no_deposits", "other_deposits"}
-_SECONDS = {"hang_before": 30.0, "hang_after": 30.0, "late_effect": 5.0, "late_visible": 30.0, "outage": 10.0}
+_SECONDS = {
+    "hang_before": 30.0,
+    "hang_after": 30.0,
+    "late_effect": 5.0,
+    "late_visible": 30.0,
+    "outage": 10.0,
+    "wrong_date": 7_200.0,
+}
 
 
 @dataclass(slots=True)
@@ -42,7 +51,7 @@ class Fault:
     endpoint: str = ""
     times: int = 1
     skip: int = 0
-    seconds: float = -1.0
+    seconds: float = math.nan  # not given: as its kind has it
     factor: float = 1.1
     effect: bool | None = None
     until: float = field(default=0.0, repr=False)
@@ -57,7 +66,7 @@ class Fault:
         self.endpoint = self.endpoint or ("cancel_order" if self.kind == "cancel_ignored" else "*")
         if self.effect is None:
             self.effect = EFFECT[self.kind]
-        if self.seconds < 0:
+        if math.isnan(self.seconds):
             self.seconds = _SECONDS.get(self.kind, 0.0)
         self.until = time.monotonic() + self.seconds
 
@@ -111,5 +120,5 @@ def parse_spec(spec: str) -> Fault:
         endpoint=parts[0],
         kind=parts[1],
         times=int(parts[2]) if len(parts) > 2 else 1,
-        seconds=float(parts[3]) if len(parts) > 3 else -1.0,
+        seconds=float(parts[3]) if len(parts) > 3 else math.nan,
     )

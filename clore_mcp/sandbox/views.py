@@ -26,7 +26,7 @@ def order_view(
         "image": order.image,
         "currency": order.currency,
         "spend": order.spend,
-        "ct": order.ct,
+        "ct": _told(order.ct, options),
         "specs": {k: v for k, v in specs.items() if k != "pl"} if isinstance(specs, dict) else specs,
         "si": order.server_id,
         "mon_container": 2 if (order.ended_at or now) >= order.deployed_at() else 0,
@@ -40,6 +40,21 @@ def order_view(
         ended = int(now if order.ended_at is None else order.ended_at)
         shown |= {"expired": True, "order_end": ended, "gpu_count": gpus, "total_gpus": gpus}
     return shown | order.row
+
+
+def _told(ct: int, options: Options) -> int | str | None:
+    """When an order began, as the switches want it told."""
+    at = int(ct + options.ct_off)
+    match options.ct:
+        case "milliseconds":
+            return at * 1_000
+        case "text":
+            return "just now"
+        case "null":
+            return None
+        case "negative":
+            return -at
+    return at
 
 
 def _endpoints(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from clore_mcp.state.orders import Lease
 from tests.rental.wishes import RATES, fees, order
 
 DAY = 86_400
-NOW = 1_000_000 + DAY
+NOW = 1_800_000_000 + DAY
 NUMBERS = st.decimals("0", "1000", places=6)
 
 
@@ -26,7 +26,7 @@ def lease(order_id: int = 1, ends: int = NOW + 3_600, **changes: Any) -> Lease:
         "account": "a", "order_id": order_id, "intent_id": "i", "digest": "d", "server_id": 5,
         "order_type": "on-demand", "image": "x", "coin": "CLORE-Blockchain", "price_native": Decimal(1),
         "ceiling_native": Decimal(1), "fee_fraction": Decimal("0.05"), "creation_fee_usd": Decimal("0.1"),
-        "usd_per_coin": Decimal("0.002"), "started_api_at": 1_000_000, "ends_api_at": ends, "on_end": "cancel",
+        "usd_per_coin": Decimal("0.002"), "started_api_at": 1_800_000_000, "ends_api_at": ends, "on_end": "cancel",
         **changes,
     }  # fmt: skip
     return Lease(**values)
@@ -37,7 +37,7 @@ def test_a_bill_is_the_sum_of_its_parts_and_its_fees_come_on_top_of_what_clore_c
     spend: Decimal, creation: Decimal, age: int, coin: Coin, spot: bool
 ) -> None:
     row = order(currency=coin.value, spend=str(spend), creation_fee=str(creation), spot=spot or None)
-    got = bill(row, fees("0.05"), RATES, api_now=1_000_000 + age)
+    got = bill(row, fees("0.05"), RATES, api_now=1_800_000_000 + age)
     assert got.total_usd == got.rent_usd + got.fee_usd + got.creation_fee_usd
     assert got.rent_usd >= spend * RATES.usd[coin]
     assert got.fee_usd >= spend * RATES.usd[coin] * Decimal("0.05")
@@ -59,7 +59,7 @@ def test_a_bill_is_the_sum_of_its_parts_and_its_fees_come_on_top_of_what_clore_c
 def test_a_bid_that_never_won_costs_nothing_only_where_clore_says_that_it_billed_nothing(
     row: dict[str, Any], never: bool
 ) -> None:
-    got = bill(order(**row, ended_at=None), fees("0.05"), RATES, api_now=1_000_000 + DAY)
+    got = bill(order(**row, ended_at=None), fees("0.05"), RATES, api_now=1_800_000_000 + DAY)
     assert got.never_won == never
     assert (got.total_usd == 0) == never
     assert got.hours == 24
@@ -80,11 +80,11 @@ def test_the_creation_fee_is_taken_after_ten_minutes_in_its_larger_reading(
     creation: float | None, coin: Coin, age: int, usd: str
 ) -> None:
     row = order(currency=coin.value, creation_fee=creation)
-    assert bill(row, fees(), RATES, api_now=1_000_000 + age).creation_fee_usd == Decimal(usd)
+    assert bill(row, fees(), RATES, api_now=1_800_000_000 + age).creation_fee_usd == Decimal(usd)
 
 
 def test_an_order_made_here_keeps_its_approved_rate_and_fee_where_the_market_has_none() -> None:
-    row = order(currency="CLORE-Blockchain", spend=1000, creation_fee=0, order_end=1_000_000 + 7_200, expired=True)
+    row = order(currency="CLORE-Blockchain", spend=1000, creation_fee=0, order_end=1_800_000_000 + 7_200, expired=True)
     got = bill(row, fees("0.1"), Rates({Coin.USD: Decimal(1)}), api_now=NOW, lease=lease())
     assert got == Bill(Decimal(2), Decimal(2), Decimal("0.1"), ZERO)
 

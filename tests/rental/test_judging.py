@@ -22,7 +22,7 @@ from tests.rental.test_listed_now import evidence
 from tests.rental.wishes import order
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
-NOW = 1_000_000.0
+NOW = 1_800_000_000.0
 HOUR = 3_600
 SENT = {"server_id": 5, "image": "x", "known_order_ids": frozenset({1}), "sent_api_at": NOW}
 

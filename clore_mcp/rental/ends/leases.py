@@ -291,11 +291,11 @@ class Keeper:
             return None
 
     async def _end_due(self, current: Orders | None) -> list[Sent]:
-        """Cancel all that are due, at once. Without the list, an order counts as running while Clore's time is
-        certain; a jump of the local clock forces the next look."""
+        """Cancel all that are due, at once, while Clore's time is certain; a jump of either clock forces the next look.
+        Without the list, an order counts as running."""
         readings = self._desk.readings
         self._held_back = False
-        if current is None and not readings.api_clock.certain:
+        if not readings.api_clock.certain:
             return []
         api_now = readings.api_now()
         listed = None if current is None else {row.id for row in current.rows if not row.expired}
