@@ -67,14 +67,12 @@ def _sliced(body: bytes) -> list[bytes]:
 def _read_slice(piece: bytes, most_rows: int, *, whole_reply: bool = False) -> Rows[ServerRow] | None:
     """In one call; where a row defeats it, row by row. None when it is no list of servers, or no reply with code 0."""
     try:
-        if not whole_reply:
-            servers = _SERVERS.validate_json(piece)
-        else:
-            reply = _MarketReply.model_validate_json(piece)
-            servers = reply.servers if reply.code == 0 else None
+        reply = _MarketReply.model_validate_json(piece) if whole_reply else None
+        servers = _SERVERS.validate_json(piece) if reply is None else reply.servers
     except ValidationError:
         return _read_patiently(piece, most_rows, whole_reply=whole_reply)
-    return Rows(servers) if servers is not None and len(servers) <= most_rows else None
+    right = (reply is None or reply.code == 0) and len(servers) <= most_rows
+    return Rows(servers) if right else None
 
 
 def _read_patiently(piece: bytes, most_rows: int, *, whole_reply: bool) -> Rows[ServerRow] | None:

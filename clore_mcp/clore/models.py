@@ -142,7 +142,8 @@ class OrderRow(_Wire):
         """Of two rows that differ: it runs if either says so, at the dearer price, with the larger amounts. Prices in
         two coins can't be compared, so then its price is not known."""
         first, second = (other, self) if self.expired and not other.expired else (self, other)
-        update = {name: value for name, value in second if getattr(first, name) is None and name != "ended_at"}
+        missing = {name for name, value in first if value is None} - {"expired", "ended_at"}
+        update: dict[str, Any] = {name: value for name, value in second if name in missing}
         for name in ("price", "spend", "creation_fee"):
             told = [value for value in (getattr(first, name), getattr(second, name)) if value is not None]
             update[name] = max(told, default=None)
@@ -189,14 +190,15 @@ class Offer(_Wire):
     currency: str | None = None
 
     def key(self) -> Hashable | None:
-        """Only what is the same in all that counts is the same bid: to win, one must stand above each that is listed."""
-        return None if self.id is None else (self.id, self.currency, self.bid, self.mine, self.active)
+        """Only what agrees in everything is the same bid: to win, one must stand above each that is listed."""
+        told = (self.id, self.currency, self.bid, self.mine, self.active)
+        return None if self.id is None or self.bid is None else told
 
 
 def _readable_offers(values: Any) -> list[Offer]:
     """Each bid once. One that can't be read still stands there: nobody knows what it takes to win."""
     read = read_rows(Offer, values if isinstance(values, list) else [])
-    return [*read.rows, *[Offer()] * read.dropped]
+    return [*read.rows, *[Offer.model_construct()] * read.dropped]
 
 
 class SpotBook(_Wire):

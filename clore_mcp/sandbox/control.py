@@ -44,6 +44,7 @@ class Control:
             ("GET", "/options", self.options),
             ("POST", "/options", self.set_options),
             ("POST", "/orders", self.make_order),
+            ("POST", "/orders/{id:int}", self.odd_order),
         ]
         return [Route(path, self._guarded(handler), methods=[method]) for method, path, handler in table]
 
@@ -185,6 +186,13 @@ class Control:
         order = world.create(world.accounts[self._key(wanted)], ask, begun)
         await self._engine.tick()
         return _shown({"order_id": order.id})
+
+    async def odd_order(self, request: Request) -> Response:
+        """Let my_orders show an order with these values: `row` in its row, `twin` in a second row of it."""
+        wanted = await request.json()
+        order = self._engine.world.orders[request.path_params["id"]]
+        order.odd, order.twin = dict(wanted.get("row") or {}), wanted.get("twin")
+        return _shown({"order_id": order.id, "row": order.odd, "twin": order.twin})
 
     def _key(self, wanted: dict[str, Any]) -> str:
         return str(wanted.get("key") or next(iter(self._engine.world.accounts)))

@@ -78,6 +78,8 @@ class Order:
     lowered_at: float | None = None
     ended_at: float | None = None
     end_reason: str | None = None
+    odd: dict[str, Any] = field(default_factory=dict)  # what its row shows instead
+    twin: dict[str, Any] | None = None  # and what a second row of it shows instead
 
     @property
     def running(self) -> bool:

@@ -37,6 +37,12 @@ def order_view(order: Order, server: Server, now: float, options: Options) -> di
     return shown
 
 
+def order_rows(order: Order, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that my_orders has of an order: its own with what is odd in it, and its twin if it has one."""
+    odd = row | order.odd
+    return [odd] if order.twin is None else [odd, odd | order.twin]
+
+
 def _endpoints(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:
     if order.ended_at is not None:
         return {"tcp_ports": []}
