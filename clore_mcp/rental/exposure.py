@@ -92,7 +92,7 @@ def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Leas
     coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else None)
     rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
     seconds = _seconds(row, api_now)
-    spent = _spent(row, lease, api_now)
+    spent = spent_of(row, lease, api_now)
     if coin is None or rate is None or spent is None:
         return Bill(seconds / 3600, ZERO, ZERO, ZERO, priced=False)
     kind = order_type_of(row)
@@ -109,7 +109,7 @@ def _seconds(row: OrderRow, api_now: float) -> Decimal:
     return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(row.created_at or int(api_now)))
 
 
-def _spent(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | None:
+def spent_of(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | None:
     """What an order has cost in its coin, fees aside. Where Clore does not say: its time at its price, or at what was
     approved; None where that is not known either."""
     if row.spend is not None:
@@ -212,7 +212,7 @@ def drained(
 def _last_day(row: OrderRow, fees: Fees, rates: Rates, api_now: float) -> Decimal | None:
     coin = Coin.parse(row.currency or "")
     rate = rates.usd_per(coin) if coin else None
-    spent = _spent(row, None, api_now)
+    spent = spent_of(row, None, api_now)
     if coin is None or rate is None or spent is None:
         return None
     if row.price and not row.spot:  # a spot bid may have been higher than it is now
