@@ -26,7 +26,7 @@ from clore_mcp.rental.remembered import Remembered, Unwritten
 from clore_mcp.rental.standing import running_on
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state import ends, freezing, intents, orders, quotes
-from clore_mcp.state.database import Tx
+from clore_mcp.state.database import Tx, fits
 from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
@@ -107,9 +107,11 @@ class Adopting:
                 for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
                 if one.created_at > intent.created_at
             ]
-            found = matches(intent, rows, taken)
+            found = [row for row in matches(intent, rows, taken) if fits(row.id)]
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
-            whole = not any(row.server_id is None and _fits(intent, row, taken) for row in rows)
+            # What may be its order but can't be told, or can't be kept, leaves open whether there is one.
+            odd = (row for row in rows if row.server_id is None or not fits(row.id))
+            whole = not any(row.server_id in (None, intent.server_id) and _fits(intent, row, taken) for row in odd)
             return Sight(tuple(mine), valid and whole, running_on(intent.server_id, (r for r in rows if r not in mine)))
 
         return await self._desk.state.read(read)

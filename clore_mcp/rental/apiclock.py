@@ -99,7 +99,7 @@ class ApiClock:
         self._warned = False
         self._belief = before.after(Heard(api_at, came.wall, came.monotonic), self._slack)
         if self._belief.doubted and not before.doubted:
-            log.warning("Clore's clock has jumped by a reply's date: it counts when the next replies agree.")
+            log.info("Clore's clock has jumped by a reply's date: it counts when the next replies agree.")
         if self._belief.base is not None and not self._belief.dated and before.base is None:
             log.warning("Clore's dates contradict each other: leases end by this machine's clock.")
 

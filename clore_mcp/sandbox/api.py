@@ -10,7 +10,7 @@ from .listeners import Listeners
 from .options import Live
 from .orders import Account
 from .refusals import Refused, bare
-from .views import fees_view, market_view, order_view, poh_view, wallets_view
+from .views import fees_view, market_view, order_rows, poh_view, wallets_view
 from .wire import Reply, json_reply
 from .world import World
 
@@ -66,7 +66,8 @@ class Api:
             return json_reply(refused.body, refused.status)
 
     def _wallets(self, call: Call) -> Reply:
-        return json_reply({"wallets": wallets_view(_account(call), call.twist.deposits), "code": 0})
+        rows = wallets_view(_account(call), call.twist.deposits)
+        return json_reply({"wallets": [*rows, *rows] if self._live.options.repeat_rows else rows, "code": 0})
 
     def _marketplace(self, call: Call) -> Reply:
         tail = b"" if call.account is None else b'"my_servers":[],'
@@ -79,8 +80,11 @@ class Api:
         orders = self._world.orders_of(_account(call).key, completed=True)
         shown = [o for o in orders if now >= o.visible_at and o.listed_in(completed, now)]
         rows = [
-            order_view(o, self._world.servers[o.server_id], now, options, completed=completed) for o in reversed(shown)
+            row
+            for o in reversed(shown)
+            for row in order_rows(o, self._world.servers[o.server_id], now, options, completed=completed)
         ]
+        rows = [*rows, *rows] if options.repeat_rows else rows
         return json_reply({"orders": rows, "limit": options.order_limit, "code": 0})
 
     def _spot_marketplace(self, call: Call) -> Reply:

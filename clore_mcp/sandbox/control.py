@@ -189,7 +189,8 @@ class Control:
         return _shown({"order_id": order.id})
 
     async def show_order(self, request: Request) -> Response:
-        """Say something of an order in my_orders that is not so: `{"seems": "expired", "seconds": 12, "row": {…}}`."""
+        """Say something of an order in my_orders that is not so: `{"seems": "expired", "seconds": 12}`; `row`: values
+        of its row; `twin`: those of a second row of it."""
         wanted, now = await request.json(), self._engine.clock.now()
         order = self._engine.world.orders[request.path_params["id"]]
         seems = wanted.get("seems", "as_it_is")
@@ -197,6 +198,7 @@ class Control:
             raise ValueError(f"no order seems {seems!r}; known: {', '.join(SEEMINGS)}")
         order.seeming, order.seeming_until = seems, now + float(wanted.get("seconds", "inf"))
         order.row = dict(wanted.get("row", order.row))
+        order.twin = wanted.get("twin", order.twin)
         return _shown(self._order(order, now))
 
     async def add_key(self, request: Request) -> Response:

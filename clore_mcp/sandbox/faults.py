@@ -12,6 +12,8 @@ EFFECT = {
     "http502": False,  # a proxy's HTML page
     "http502_after": True,
     "garbage": True,  # 200 and bytes that are no JSON
+    "flood_objects": False,  # 200 and `factor` MB of empty objects where the endpoint's list is
+    "flood_rows": False,  # the same of rows that have an id and nothing else
     "truncate": True,  # half a body under the whole one's Content-Length
     "hang_before": False,  # silence, then a closed connection
     "hang_after": True,  # processed, silence, then the reply

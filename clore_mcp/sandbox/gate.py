@@ -116,6 +116,8 @@ class Gate:
         visit.entry.fault = fault.kind
         if fault.kind == "late_effect":
             await _real_time(fault.seconds, self.closing)
+        if fault.kind in ("flood_objects", "flood_rows"):
+            return _flood(fault, visit.endpoint)
         reply = self._process(visit, _twist(fault)) if fault.effect else None
         return _spoiled(fault, reply)
 
@@ -163,6 +165,14 @@ def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
         "wrong_date": replace(whole, date_off=fault.seconds),
     }
     return spoiled.get(fault.kind, whole)
+
+
+def _flood(fault: Fault, endpoint: str) -> Reply:
+    """A list of so many MB of rows without sense."""
+    name = {"my_orders": b"orders", "marketplace": b"servers"}.get(endpoint, endpoint.encode())
+    row = b"{}," if fault.kind == "flood_objects" else b'{"id":1},'
+    rows = row * int(fault.factor * 1024**2 / len(row))
+    return Reply(200, b'{"' + name + b'":[' + rows[:-1] + b'],"code":0}', code=0)
 
 
 def _refusal(kind: str) -> Refused | None:

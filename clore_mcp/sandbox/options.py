@@ -71,6 +71,8 @@ class Options:
     unknown_order_error: Annotated[str, "error text of that reply"] = "order-dont-exist"
     bad_input_status: Annotated[int, "HTTP status of code 2; the real one is unknown"] = 400
 
+    repeat_rows: Annotated[bool, "my_orders and wallets list every row twice"] = False
+
     # Spot
     outbid: Annotated[Literal["stays", "vanishes"], "what happens to an order that loses its server"] = "stays"
     max_step_percent: Annotated[float, "largest lowering of a bid in one step, percent of the bid"] = 10.0

@@ -84,6 +84,7 @@ class Order:
     seeming: str = "as_it_is"  # what my_orders says of it until `seeming_until`, whatever is true
     seeming_until: float = 0.0
     row: dict[str, Any] = field(default_factory=dict)  # keys that my_orders shows instead of the true ones
+    twin: dict[str, Any] | None = None  # and those of a second row of it
 
     def seems(self, now: float) -> str:
         """What my_orders says of it now: one of `SEEMINGS`."""

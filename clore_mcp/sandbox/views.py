@@ -57,6 +57,12 @@ def _told(ct: int, options: Options) -> int | str | None:
     return at
 
 
+def order_rows(order: Order, server: Server, now: float, options: Options, *, completed: bool) -> list[dict[str, Any]]:
+    """The rows that my_orders has of an order: its own, and its twin if it has one."""
+    row = order_view(order, server, now, options, completed=completed)
+    return [row] if order.twin is None else [row, row | order.twin]
+
+
 def _endpoints(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:
     if order.ended_at is not None:
         return {"tcp_ports": []}

@@ -44,6 +44,17 @@ class Duplicate(Exception):
     """A row that must be unique is already there."""
 
 
+def fits(number: int) -> bool:
+    """Whether a column can hold a whole number."""
+    return -(2**63) <= number < 2**63
+
+
+def _bound(values: Sequence[object]) -> list[object]:
+    """Values for SQLite. A number that no column can hold goes as text: it is equal to no row's, where the driver would
+    fail, and Clore may show an order with such an id."""
+    return [str(value) if isinstance(value, int) and not fits(value) else value for value in values]
+
+
 class Tx:
     """One transaction: everything in it happens, or nothing."""
 
@@ -55,17 +66,17 @@ class Tx:
 
     def all(self, sql: str, *values: object) -> list[Row]:
         """Every row of a query."""
-        return self._connection.execute(sql, values).fetchall()
+        return self._connection.execute(sql, _bound(values)).fetchall()
 
     def one(self, sql: str, *values: object) -> Row | None:
         """The first row of a query, or None."""
-        row: Row | None = self._connection.execute(sql, values).fetchone()
+        row: Row | None = self._connection.execute(sql, _bound(values)).fetchone()
         return row
 
     def run(self, sql: str, *values: object) -> int:
         """Change rows; how many were changed. Raises Duplicate where a unique row exists."""
         try:
-            return self._connection.execute(sql, values).rowcount
+            return self._connection.execute(sql, _bound(values)).rowcount
         except sqlite3.IntegrityError as error:
             if "UNIQUE" in str(error):
                 raise Duplicate(str(error)) from error

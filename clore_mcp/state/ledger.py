@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clore_mcp.state.database import Row, Tx
+from clore_mcp.state.database import Row, Tx, fits
 
 EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
 
@@ -37,7 +37,10 @@ class Beat:
 
 
 def write(tx: Tx, entry: Entry) -> None:
-    """Append one step."""
+    """Append one step. An order's id that no column holds stands in the data."""
+    data, order_id = entry.data or {}, entry.order_id
+    if order_id is not None and not fits(order_id):
+        data, order_id = {**data, "order_id": str(order_id)}, None
     tx.insert(
         "ledger",
         at=entry.at,
@@ -46,9 +49,9 @@ def write(tx: Tx, entry: Entry) -> None:
         caller=entry.caller,
         quote_id=entry.quote_id,
         intent_id=entry.intent_id,
-        order_id=entry.order_id,
+        order_id=order_id,
         server_id=entry.server_id,
-        data=json.dumps(entry.data or {}),
+        data=json.dumps(data),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from clore_mcp.clore import OrderRow
 from clore_mcp.clore.models import Wallet
 from clore_mcp.money import ZERO, Coin
+from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.judging import Draw, Evidence, owed_now, used_now, wallet_refusal
 from clore_mcp.rental.readings import Orders, Wallets
 from clore_mcp.state import intents, orders, quotes
@@ -54,7 +55,7 @@ def sent(state: Database, now_is: str = "sending", intent_id: str = "i1", **chan
 
 
 def used(state: Database, seen: Evidence) -> tuple[Decimal, Decimal, int]:
-    got = state.read_now(lambda tx: used_now(tx, ACCOUNT, seen, NOW))
+    got = state.read_now(lambda tx: used_now(tx, ACCOUNT, seen, NOW, Caps()))
     return got.usd_per_hour, got.usd_per_day, got.active_orders
 
 

@@ -33,7 +33,6 @@ from clore_mcp.rental.ends.extensions import (
     told_of,
     weigh,
 )
-from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
@@ -204,12 +203,7 @@ class Extending:
             raise _Stays("unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
         if not move.lengthens:
             return Judged(extension, [])
-        try:
-            used = used_now(tx, account, evidence, desk.clock())
-        except UnknownRate as error:
-            return Judged(
-                extension, [Refusal("unknown_rate", ZERO, ZERO, extension.worst_usd, f"nobody here: {error}")]
-            )
+        used = used_now(tx, account, evidence, desk.clock(), desk.caps)
         before_hourly = held.usd_per_hour if held else extension.usd_per_hour
         wanted = Wanted(
             usd_per_hour=extension.dearest_usd_per_hour - before_hourly,
