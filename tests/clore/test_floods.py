@@ -58,14 +58,14 @@ def test_a_flood_is_refused_in_little_memory(call: str, kind: str, megabytes: in
 
 
 def test_rows_of_one_thing_are_one_row_with_the_worst_of_both() -> None:
-    twins = [{"id": 1, "price": 2, "expired": True, "order_end": 5, "spend": 3}, {"id": 1, "price": 1, "spend": 4}]
+    twins = [{"id": 1, "price": 2, "expired": True, "order_end": 1_800_000_005, "spend": 3}, {"id": 1, "price": 1, "spend": 4}]
     for wires in (twins, twins[::-1]):
         (only,) = read_rows(OrderRow, wires).rows
         assert (only.expired, only.ended_at) == (None, None), "it runs if either row says so"
         assert (str(only.price), str(only.spend)) == ("2", "4")
     over = [dict(one, expired=True) for one in twins]
     (gone,) = read_rows(OrderRow, over).rows
-    assert (gone.expired, gone.ended_at) == (True, 5)
+    assert (gone.expired, gone.ended_at) == (True, 1_800_000_005)
     rivals = [{"id": 1, "currency": "bitcoin", "price": 1}, {"id": 1, "currency": "USDT", "price": 2}]
     (unknown,) = read_rows(OrderRow, rivals).rows
     assert (unknown.currency, unknown.price) == (None, None)
