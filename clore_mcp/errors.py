@@ -7,6 +7,7 @@ Failure
 ├── ReadOnly                 CLORE_READ_ONLY is set
 ├── SpendingFrozen           the operator stopped all spending
 ├── StateUnavailable         the state folder can't be read or written: nothing was sent
+│   └── StateNewer           a newer clore-mcp has changed the tables since this process started
 └── CloreError               the Clore API, or the way to it
     ├── NoApiKey             nothing to sign in with: nothing was sent
     ├── QueueFull            our own pacing: the wait would outlast the caller's patience
@@ -118,6 +119,12 @@ class StateUnavailable(Failure):
 
     code = "state_unavailable"
     default_hint = "Check that the state folder exists, is writable and has space; `clore-mcp doctor` names it."
+
+
+class StateNewer(StateUnavailable):
+    """A newer clore-mcp has changed the tables of the state, so this process can neither read nor write them."""
+
+    default_hint = "Restart this clore-mcp, so that it runs the version that changed the state."
 
 
 class CloreError(Failure):

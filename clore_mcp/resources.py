@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 LEDGER_STEPS: Final = 100
-_ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,17}")
+_ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
 _TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as everything else together
 
 IMAGES: Final[Mapping[str, str]] = MappingProxyType(

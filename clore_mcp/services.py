@@ -51,6 +51,8 @@ from clore_mcp.state.copies import Copies, owner_of
 from clore_mcp.state.database import Database
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.pace import open_pace
+from clore_mcp.state.place import watchdog_place
+from clore_mcp.state.pulse import Pulse
 from clore_mcp.state.shared import Shared
 
 _DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
@@ -138,7 +140,7 @@ def build(
     patience: Patience | None = None,
     *,
     owner: str = "",
-    wake_watchdog: Callable[[], object] | None = None,
+    wake_watchdog: Callable[[], bool] | None = None,
 ) -> Services:
     """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience. `owner` begins
     the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs."""
@@ -164,10 +166,12 @@ def build(
         marked=False,
     )
     market = Market(marketplace.get, time.time)
-    state = Database(settings.state_dir)
+    state, name = Database(settings.state_dir), owner + token_hex(8)
     identity = Identity(state, settings.api_url, key_digest)
     notifier = Notifier(settings.notify_command, settings.state_dir, settings.api_key)
-    readings = Readings(client, market, ApiClock(time.time, time.monotonic), identity, copies)
+    # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
+    faster = max(1.0, DEFAULT_GAP_SECONDS / settings.request_gap_seconds)
+    readings = Readings(client, market, ApiClock(time.time, time.monotonic, faster), identity, copies)
     desk = Desk(
         state=state,
         client=client,
@@ -175,17 +179,19 @@ def build(
         caps=settings.limits,
         sources=settings.sources,
         mode=settings.approval.value,
-        owner=owner + token_hex(8),
+        owner=name,
         host=socket.gethostname(),
         clock=time.time,
         monotonic=time.monotonic,
+        pulse=Pulse(settings.state_dir, name, time.monotonic),
+        watchdog_place=watchdog_place(settings.state_dir, settings.key_name),
         ssh_key=lambda: public_key(settings.ssh_public_key, Path.home(), settings.state_dir),
         preferred=settings.currency,
         program="clore-mcp --sandbox" if settings.api_key_source == "sandbox" else "clore-mcp",
         acts=not settings.read_only,
         patience=patience or Patience(),
         starts_watchdog=wake_watchdog is not None,
-        wake_watchdog=wake_watchdog or (lambda: None),
+        wake_watchdog=wake_watchdog or (lambda: False),
         tell=notifier.tell if settings.notify_command and not settings.read_only else lambda event: None,
     )
     appraiser = Appraiser(desk)
@@ -202,8 +208,7 @@ def build(
         "set_spot_price": Bidding(desk, appraiser, closing),
         "cancel_order": Cancelling(desk, closing),
     }
-    # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
-    poll_seconds = POLL_SECONDS * min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
+    poll_seconds = POLL_SECONDS / faster
     hunting = Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds)
     return Services(
         settings=settings,

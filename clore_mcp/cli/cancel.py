@@ -38,8 +38,9 @@ def run(arguments: argparse.Namespace) -> int:
         seen = _look(parts, everything=arguments.all)
         chosen = _all(parts, seen) if arguments.all else [_one(parts, seen, arguments.order_id, prefix)]
         if [view["status"] for view in chosen] == ["ended"]:
-            cost = usd(chosen[0].get("spent_usd"))
-            say(f"Order {arguments.order_id} had ended already; it cost {cost}. Nothing to do.")
+            spent = chosen[0].get("spent_usd")
+            cost = "what it cost is not known" if spent is None else f"it cost {usd(spent)}"
+            say(f"Order {arguments.order_id} had ended already; {cost}. Nothing to do.")
             return 0
         if chosen and not _agreed(chosen, asking=not arguments.yes):
             say("Not cancelled; still billing.")
@@ -118,13 +119,19 @@ def _agreed(chosen: list[dict[str, Any]], *, asking: bool) -> bool:
         if view["made_here"] is None:
             whose = " Whether it was made here is not known: it may be someone else's work."
         known = f"{orders.what(view)}, " if "gpu" in view else ""
-        costs = f", {usd(view.get('usd_per_hour'))} per hour, {usd(view.get('spent_usd'))} spent"
+        costs = f", {_cost(view)}"
         say(f"Order {view['order_id']}: {known}{view['status']}{costs if known else ', price unknown'}.{whose}")
     if not asking:
         return True
     whats = "Its container" if len(chosen) == 1 else "Their containers"
     say(f"{whats} and all data inside are deleted; the meter stops.")
     return person.answer("Cancel? [y/N]").lower() in ("y", "yes")
+
+
+def _cost(view: dict[str, Any]) -> str:
+    if "usd_per_hour" not in view:
+        return "cost not known"
+    return f"{usd(view['usd_per_hour'])} per hour, {usd(view.get('spent_usd'))} spent"
 
 
 def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:

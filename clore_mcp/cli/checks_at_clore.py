@@ -6,7 +6,8 @@ import time
 from typing import Final
 
 from clore_mcp.cli.checks import Finding, fault, note, warn
-from clore_mcp.cli.screen import span
+from clore_mcp.cli.screen import doubtful, span
+from clore_mcp.detaching import LOG_NAME
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent
 from clore_mcp.money import Coin, plain
 from clore_mcp.services import Services
@@ -109,6 +110,18 @@ async def unsettled(services: Services, account: str) -> Finding:
     )
 
 
+async def doubtful_orders(services: Services) -> list[Finding]:
+    """Orders made here of which nothing tells whether they are this account's; nothing where there are none."""
+    try:
+        found = await services.desk.readings.doubtful()
+    except CloreError as failure:
+        return [fault("account", failure.message, for_a_person(failure))]
+    if not found:
+        return []
+    said, cure = doubtful((lease.order_id for lease in found), services.desk.program).split(" Run ", 1)
+    return [fault("account", said, f"Run {cure}")]
+
+
 async def approvals(services: Services) -> Finding:
     """What waits for the person."""
     waiting = await services.desk.state.read(_pending)
@@ -125,6 +138,12 @@ async def watchdog(services: Services, account: str) -> Finding:
     """Whether someone ends leases and rents for watches, where there are any."""
     desk = services.desk
     alive = await desk.enforced_by()
+    if await desk.watchdog_hangs():
+        who = f"; {clean(alive, 120)} ends orders" if alive else ""
+        return fault(
+            "watchdog", f"one holds its place, but it does not answer or can't end orders, so no other starts{who}.",
+            f"End the process that {LOG_NAME} in the state folder or its service's journal names, then start it again.",
+        )  # fmt: skip
     if alive is not None:
         return Finding("watchdog", f"alive: {clean(alive, 120)}")
     now = desk.clock()
@@ -132,7 +151,15 @@ async def watchdog(services: Services, account: str) -> Finding:
     def read(tx: Tx) -> tuple[list[Lease], list[Watch]]:
         return orders.active(tx, account), watches.standing(tx, account, now)
 
-    leases, waiting = await desk.state.read(read)
+    try:
+        leases, waiting = await desk.state.read(read)
+    except Failure:
+        raise
+    except Exception as error:  # a row that nobody can read
+        return fault(
+            "watchdog", f"the ends of orders can't be read ({type(error).__name__}), so no watchdog can keep them.",
+            f"Look at clore.ai for what runs, and end it with `{desk.program} cancel ORDER`.",
+        )  # fmt: skip
     bound = [lease for lease in leases if lease.on_end == "cancel"]
     if not bound and not waiting:
         return without_watchdog(services)

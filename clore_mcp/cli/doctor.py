@@ -108,6 +108,7 @@ def _with_clore(parts: Opened, *, state_works: bool) -> Iterator[Finding]:
         yield note("orders", "not checked: Clore does not say which account this is")
     else:
         yield run_(checks_at_clore.unsettled(services, account))
+        yield from run_(checks_at_clore.doubtful_orders(services))
         yield run_(checks_at_clore.watchdog(services, account))
 
 

@@ -7,6 +7,7 @@ import gc
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     _print_what_the_console_can()
+    _hear_ctrl_c()
     arguments = _parser(words).parse_args(words)
     try:
         return int(arguments.run(arguments))
@@ -125,3 +127,10 @@ def _print_what_the_console_can() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _hear_ctrl_c() -> None:
+    """At a terminal Ctrl-C ends a command also where its parent ignores it, as a script's background job does: an
+    ignored signal is inherited, and Python then leaves it ignored. Without a terminal the parent's wish stands."""
+    if sys.stdin is not None and sys.stdin.isatty() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -44,7 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     if seen.views:
         show(seen.views, seen)
         running = sum(view["status"] != "ended" for view in seen.views)
-        say(f"{running} running, {usd(seen.usd_per_hour)} per hour in all.")
+        unknown = sum(view["status"] != "ended" and "usd_per_hour" not in view for view in seen.views)
+        beside = f", and {unknown} whose cost is not known" if unknown else ""
+        say(f"{running} running, {usd(seen.usd_per_hour)} per hour in all{beside}.")
     else:
         say("No orders. Nothing is billed.")
     warn(seen, command_prefix(arguments))
@@ -77,7 +79,7 @@ def show(views: Sequence[dict[str, Any]], seen: Seen) -> None:
                 what(view),
                 view["status"],
                 usd(view.get("usd_per_hour")),
-                usd(view["spent_usd"]),
+                usd(view.get("spent_usd")),
                 _end(view, seen),
             )
             for view in views

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final, TextIO
 
@@ -83,3 +83,14 @@ def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:
         line, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + hang),
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+
+
+def doubtful(order_ids: Iterable[int], prefix: str) -> str:
+    """Says that orders made here may run without anybody ending them, because nothing tells whose they are."""
+    told = sorted(order_ids)
+    which = f"Order {told[0]} was" if len(told) == 1 else f"Orders {', '.join(map(str, told))} were"
+    return (
+        f"{which} made here under another key, and Clore's lists for this key show none of it: whether it is the same"
+        f" account can't be known, and this key ends nothing of it. Run `{prefix} stop` with the key that made it, or"
+        " look on clore.ai."
+    )

@@ -66,24 +66,26 @@ def _tell_frozen(done: Frozen, prefix: str) -> None:
 
 def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str) -> int:
     require_spending(parts.services.settings)
-    running = parts.run(parts.services.stopping.running())
-    if running and not arguments.yes and person.at_terminal():
+    asking = not arguments.yes and person.at_terminal()
+    if asking:
+        parts.run(parts.services.stopping.take_up())
+    running = parts.run(parts.services.stopping.running()) if asking else []
+    if running:
         ids = ", ".join(str(lease.order_id) for lease in running)
         say(f"Made here and running: {ids}. Ending them deletes their containers and all data inside.")
         if person.answer("End them now? [y/N]").lower() not in ("y", "yes"):
             loud("Left running and BILLING; spending stays frozen.")
             return 1
-    elif not running:
-        say("No order made here is running.")
     return 0 if parts.run(_told(parts, by, prefix)) else 1
 
 
 async def _told(parts: Opened, by: str, prefix: str) -> bool:
     """End them and say what came of each; whether nothing of ours can bill any more."""
-    unproven, unsettled = set[int](), False
+    unproven, tried, unsettled = set[int](), set[int](), False
     async for step in parts.services.stopping.end_all(by=by):
         if isinstance(step, Ended):
             _tell_ended(step, prefix)
+            tried.add(step.order_id)
             if not step.proven:
                 unproven.add(step.order_id)
             continue
@@ -93,7 +95,15 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
                 loud(settle_line(intent.server_id, intent.id, prefix))
             else:
                 say(f"A rental of server {intent.server_id} was on its way: waiting for what becomes of it.")
-    return not unproven and not unsettled
+    if not tried:
+        say("No order made here is running.")
+    left = await parts.services.stopping.out_of_reach(tried)
+    for lease in left:
+        loud(
+            f"Order {lease.order_id} was made here and is NOT ENDED: it stands under another account, and this key does"
+            " not list it. Run this with the key that made it, or end it on clore.ai."
+        )
+    return not unproven and not unsettled and not left
 
 
 def _tell_ended(step: Ended, prefix: str) -> None:

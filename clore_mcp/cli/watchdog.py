@@ -1,7 +1,8 @@
 """`clore-mcp watchdog`: ends orders when their time is over, with or without an assistant. One for a state and a key.
 
 The one that a server starts (`--detached`) leaves where another works, and when nothing is left; the one that a person
-or a service starts waits for its turn and stays. Both end with their state. `--once` is one round, for cron.
+or a service starts waits for its turn and stays. Both end with their state, and when a newer version has changed it.
+One that can't read the leases gives its place away while that lasts. `--once` is one round, for cron.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any, Final
 
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import require_spending, settings_with_api
-from clore_mcp.cli.screen import loud, say
-from clore_mcp.detaching import place_of
-from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateUnavailable
+from clore_mcp.cli.screen import doubtful, loud, say
+from clore_mcp.detaching import place_of, shorten_log, starter
+from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.desk import WATCHDOG
 from clore_mcp.rental.ends.leases import Round
 from clore_mcp.services import Services, build
@@ -34,6 +35,7 @@ _TICK_SECONDS: Final = 1.0  # how soon a lost state, a signal or a free turn is 
 _IDLE_ROUNDS: Final = 3  # a yes given just now may take 90 s to become a reservation: so long a started one stays
 _REFUSED_SECONDS: Final = 86_400.0  # a started one whose key was replaced can do nothing, and nobody ends it by hand
 _ALARM_AGAIN_SECONDS: Final = 3_600.0
+_HAND_OVER_SECONDS: Final = 5.0  # how soon one that is out of date sees that another works
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     if wanted.api_key is None:
         raise NoApiKey("The watchdog needs an API key: without one nothing can be ended.")
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(asctime)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_Seldom())
     prefix = command_prefix(arguments)
     work = _once(wanted, prefix) if arguments.once else _stay(wanted, prefix, detached=arguments.detached)
     return asyncio.run(_until_told(work))
@@ -92,14 +96,11 @@ async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
             await state.write(lambda tx: None)
         elif not state.exists:
             return 0
-        if not place.take():
-            if detached:
-                return 0
-            _say_now("Another watchdog works for this state and key; waiting for its end.")
-            while not place.take():
-                await asyncio.sleep(_TICK_SECONDS)
-                if not state.exists:
-                    return _gone(wanted)
+        else:  # one that can't read it takes nobody's place
+            await state.read(lambda tx: None)
+        code = await _turn(services, place, detached=detached)
+        if code is not None:
+            return code
         _say_now(f"Ending orders when their time is over, as process {os.getpid()}.")
         return await _rounds(services, place, prefix, detached=detached)
     finally:
@@ -107,13 +108,32 @@ async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
         place.release()
 
 
+async def _turn(services: Services, place: Place, *, detached: bool) -> int | None:
+    """Hold the place. A service waits for it; else an exit code."""
+    if place.take():
+        return None
+    if detached:
+        return 0
+    _say_now("Another watchdog works for this state and key; waiting for its end.")
+    while not place.take():
+        await asyncio.sleep(_TICK_SECONDS)
+        if not services.desk.state.exists:
+            return _gone(services.settings)
+    return None
+
+
 async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:
     """One after the other. A started one ends when nothing was left for some rounds."""
     watch, idle, refused_since = _Watch(services, prefix), 0, None
+    pulse = asyncio.ensure_future(services.keeper.answer())
     try:
         while True:
+            shorten_log(services.settings.state_dir)
             pause_until = time.monotonic() + await watch.round()
-            idle = 0 if watch.found.left else idle + 1
+            code = await _hold(watch, services, place, detached=detached)
+            if code is not None:
+                return code
+            idle = 0 if watch.found.left or watch.found.unread else idle + 1
             refused_since = (refused_since or time.monotonic()) if watch.refused else None
             if detached and idle >= _IDLE_ROUNDS and not await _wanted_still(watch, place):
                 say("Nothing is left to end.")
@@ -123,11 +143,50 @@ async def _rounds(services: Services, place: Place, prefix: str, *, detached: bo
                 return 1
             while time.monotonic() < pause_until:
                 await asyncio.sleep(_TICK_SECONDS)
-                if not (place.stands and services.desk.state.exists):
+                if _is_lost(services, place):
                     return _gone(services.settings)
     finally:
+        pulse.cancel()
         if place.stands and services.desk.state.exists:
             await watch.rest()
+
+
+def _is_lost(services: Services, place: Place) -> bool:
+    """Whether the state was deleted or replaced."""
+    return not services.desk.state.exists or (place.held and not place.stands)
+
+
+async def _hold(watch: _Watch, services: Services, place: Place, *, detached: bool) -> int | None:
+    """Hold the place where the leases could be read, and let it go where not; an exit code where this process is to
+    end. What it knows of them is kept all the same."""
+    unread = watch.found.unread
+    if _is_lost(services, place):
+        return _gone(services.settings)
+    if unread is None:
+        if place.held or place.take():
+            return None
+        await watch.rest()
+        return await _turn(services, place, detached=detached)
+    place.release()
+    if not isinstance(unread, StateNewer):
+        return None
+    return await _hand_over(watch, services, place) if detached else 1  # a service is started again, as its new version
+
+
+async def _hand_over(watch: _Watch, services: Services, place: Place) -> int:
+    """A newer version has changed the state. Start what is installed now, which may be that version, and keep what is
+    known from memory until another watchdog works."""
+    await asyncio.to_thread(starter(services.settings) or (lambda: False))
+    while True:
+        if not place.take():
+            _say_now("Another watchdog works for this state and key.")
+            return 0
+        place.release()
+        if not watch.found.left:
+            return 1
+        if _is_lost(services, place):
+            return _gone(services.settings)
+        await asyncio.sleep(min(_HAND_OVER_SECONDS, await watch.round()))
 
 
 async def _wanted_still(watch: _Watch, place: Place) -> bool:
@@ -151,6 +210,22 @@ def _gone(wanted: Settings) -> int:
     return 1
 
 
+class _Seldom(logging.Filter):
+    """Lets the same kind of warning pass once an hour: a watchdog may run for a year beside a fault that stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether none of its kind has passed lately."""
+        kind, now = f"{record.name} {record.msg}", time.monotonic()
+        if now - self._passed.get(kind, -_ALARM_AGAIN_SECONDS) < _ALARM_AGAIN_SECONDS:
+            return False
+        self._passed[kind] = now
+        return True
+
+
 class _Watch:
     """Rounds of the keeper, and what must be said of them."""
 
@@ -159,7 +234,7 @@ class _Watch:
         self._prefix = prefix
         self._keeper = services.keeper
         self._said: dict[str, float] = {}
-        self.alarms: list[str] = []
+        self.alarms: dict[str, str] = {}  # by kind
 
     @property
     def found(self) -> Round:
@@ -182,7 +257,7 @@ class _Watch:
             broken = f"{failure.message} {failure.hint}".rstrip()
         except Exception as error:  # whatever else breaks in one round must not end the watch over money
             broken = f"A round broke off ({type(error).__name__})."
-        self.alarms = [*self._alarms(), *([broken] if broken else [])]
+        self.alarms = dict(self._alarms()) | ({"broken": broken} if broken else {})
         self._tell()
         if self.refused:
             await self._record_refusal()
@@ -202,28 +277,44 @@ class _Watch:
         except Failure:  # then it runs out by itself
             return
 
-    def _alarms(self) -> Iterator[str]:
+    def _alarms(self) -> Iterator[tuple[str, str]]:
         found = self.found
         for order_id, why in found.overdue.items():
             yield (
+                f"order {order_id}",
                 f"Order {order_id} is over and STILL BILLING as far as is known: {why} It is cancelled again until it"
-                f" is gone; or run `{self._prefix} cancel {order_id}`, or end it on clore.ai."
+                f" is gone; or run `{self._prefix} cancel {order_id}`, or end it on clore.ai.",
             )
+        if found.unread is not None:
+            yield (
+                "unread",
+                f"The ends of orders can't be read: {found.unread.message} {found.unread.hint} Orders that this"
+                " watchdog knew before still end in time while it runs; others have nobody here to end them.",
+            )
+        for order_id in sorted(found.endless):
+            yield (
+                f"endless {order_id}",
+                f"Order {order_id} was made here and runs without an end that is kept. Run `{self._prefix} cancel"
+                f" {order_id}`, or end it on clore.ai.",
+            )
+        if found.doubtful:
+            yield "doubtful", doubtful(found.doubtful, self._prefix)
         if self.refused:
             yield (
+                "refused",
                 "Clore refuses the API key, so no order can be ended. Make a new key on clore.ai under API, set it"
-                " where the old one is, and restart; what runs is on clore.ai."
+                " where the old one is, and restart; what runs is on clore.ai.",
             )
         elif found.blind is not None and not found.overdue:
-            yield f"Clore's list of orders can't be read, so nobody knows what is due: {found.blind.message}"
+            yield "blind", f"Clore's list of orders can't be read, so nobody knows what is due: {found.blind.message}"
 
     def _tell(self) -> None:
         """Say what is new, and from time to time what is not."""
         now = time.monotonic()
-        self._said = {alarm: at for alarm, at in self._said.items() if alarm in self.alarms}
-        for alarm in self.alarms:
-            if now - self._said.get(alarm, -_ALARM_AGAIN_SECONDS) >= _ALARM_AGAIN_SECONDS:
-                self._said[alarm] = now
+        self._said = {kind: at for kind, at in self._said.items() if kind in self.alarms}
+        for kind, alarm in self.alarms.items():
+            if now - self._said.get(kind, -_ALARM_AGAIN_SECONDS) >= _ALARM_AGAIN_SECONDS:
+                self._said[kind] = now
                 loud(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {alarm}")
 
     async def _record_refusal(self) -> None:

@@ -39,7 +39,6 @@ from clore_mcp.errors import (
 )
 
 USER_AGENT: Final = f"clore-mcp/{__version__} (+https://pypi.org/project/clore-mcp/)"  # Cloudflare blocks some defaults
-_LARGEST_REPLY: Final = 64 * 1024 * 1024  # the market is 2 to 5 MB
 _LARGE_REPLY: Final = 256 * 1024  # more takes too long to read on the event loop
 # A connection kept longer than its far end keeps it breaks the next request; Cloudflare keeps far longer than this.
 _KEEP_ALIVE_SECONDS: Final = 4.0
@@ -284,8 +283,8 @@ async def _read_body(response: httpx.Response, endpoint: Endpoint) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
-        if len(body) > _LARGEST_REPLY:
-            raise unclear(NotJson, endpoint, f"the reply is larger than {_LARGEST_REPLY // 1024**2} MB")
+        if len(body) > endpoint.most_bytes:
+            raise unclear(NotJson, endpoint, f"the reply is larger than {endpoint.most_bytes // 1024**2} MB")
     return bytes(body)
 
 

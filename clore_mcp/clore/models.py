@@ -1,27 +1,37 @@
 """What the Clore API sends, as it sends it: every quirk of docs/clore-api.md is read here and nowhere else.
 
 Rows are flat and read in one call: nested models cost four times the time and ten times the memory on a market of
-thousands. Only an id is required: whatever else is missing, null, int for float or wrapped in one list too many must
-not cost a server. `read_market` takes the reply in slices, each in one call; where a row defeats it, `read_rows` goes
-through that slice row by row and counts what it had to drop.
+thousands. Only an id is required: whatever else is missing, null, absurd, int for float or wrapped in one list too many
+must not cost a row. `read_rows` is where rows arrive: it reads each by itself, makes one of those that stand for the
+same thing, and counts what it had to drop.
 """
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
-from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import from_json
+from pydantic import (
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from clore_mcp.clore.collecting import no_garbage
+from clore_mcp.clore.amounts import STORED_ID_MAX, Amount, Cost, OrderId, ServerId, sane_price, sane_spend
+from clore_mcp.money import Coin
 
+_LONGEST_RENTAL_SECONDS: Final = 10 * 366 * 86_400  # a hundred times what Clore documents
 _SALVAGE_ROUNDS: Final = 4  # a removed field can uncover the next bad one; more rounds than that is no row
-Row = TypeVar("Row", bound=BaseModel)
+_EARLIEST: Final = 1_500_000_000  # unix seconds, in 2017: there was no Clore before
+_MILLISECONDS_FROM: Final = 1e11  # as seconds, that were the year 5138
 
 
 def _each_or_none(values: Any) -> Any:
@@ -33,19 +43,45 @@ def _each_or_none(values: Any) -> Any:
     ]
 
 
+def _unix_seconds(value: Any) -> int | None:
+    """A time in unix seconds, also where it is told in milliseconds; what can't be one counts as not told."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    if seconds >= _MILLISECONDS_FROM:
+        seconds /= 1_000
+    return int(seconds) if _EARLIEST <= seconds < _MILLISECONDS_FROM else None
+
+
 Texts = Annotated[list[str], BeforeValidator(_each_or_none)]
-Number = Annotated[Decimal, Field(allow_inf_nan=False)] | None
+Number = Annotated[Decimal, Field(allow_inf_nan=False)] | None  # of a listing, which bounds it (market/listing.py)
 Prices = dict[str, Number]
+UnixTime = Annotated[int | None, BeforeValidator(_unix_seconds)]
+Amounts = dict[str, Amount]
 
 
 class _Wire(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True, coerce_numbers_to_str=True)
 
+    def key(self) -> Hashable | None:
+        """What no two rows of a reply should share; None where nothing tells."""
+        return None
+
+    def merged(self, other: Self) -> Self:
+        """The one row that both stand for. The first counts unless a model says otherwise."""
+        return self
+
+
+Row = TypeVar("Row", bound=_Wire)
+
 
 class ServerRow(_Wire):
     """One marketplace row (section 4.2). Prices are per day and per whole server, in the coin of their key."""
 
-    id: int
+    id: Annotated[int, Field(ge=0, le=STORED_ID_MAX)]
     owner: int | None = None
     max_rental_hours: float | None = Field(None, validation_alias="mrl")
     rented: bool | None = None
@@ -77,19 +113,25 @@ class ServerRow(_Wire):
 
 
 class OrderRow(_Wire):
-    """One order (section 4.3). `price` is per day in `currency`; `spend` excludes fees; times are unix seconds."""
+    """One order (section 4.3). `price` is per day in `currency`; `spend` excludes fees; times are unix seconds.
 
-    id: int
-    server_id: int | None = Field(None, validation_alias="si")
+    An absurd amount counts as not told. An `id` may be larger than the state can hold: such an order is shown and can
+    be cancelled, and has no row of its own.
+    """
+
+    id: OrderId
+    server_id: ServerId | None = Field(None, validation_alias="si")
     image: str | None = None
     currency: str | None = None
-    price: Number = None
-    spend: Number = None
-    creation_fee: Number = None
-    fee: Number = None
-    created_at: int | None = Field(None, validation_alias="ct")
-    ended_at: int | None = Field(None, validation_alias="order_end")
-    max_rental_seconds: int | None = Field(None, validation_alias="mrl")
+    price: Cost = None
+    spend: Cost = None
+    creation_fee: Cost = None
+    fee: Amount = None
+    created_at: UnixTime = Field(None, validation_alias="ct")
+    ended_at: UnixTime = Field(None, validation_alias="order_end")
+    max_rental_seconds: Annotated[int, Field(gt=0, le=_LONGEST_RENTAL_SECONDS)] | None = Field(
+        None, validation_alias="mrl"
+    )
     spot: bool | None = None
     expired: bool | None = None
     online: bool | None = None
@@ -102,6 +144,33 @@ class OrderRow(_Wire):
     gpu: str | None = Field(None, validation_alias=AliasPath("specs", "gpu"))
     country: str | None = Field(None, validation_alias=AliasPath("specs", "net", "cc"))
 
+    @field_validator("price", "spend")
+    @classmethod
+    def _sane(cls, value: Decimal | None, info: ValidationInfo) -> Decimal | None:
+        sane = sane_price if info.field_name == "price" else sane_spend
+        return sane(value, info.data.get("currency"))
+
+    def key(self) -> int:
+        """An order is its id."""
+        return self.id
+
+    def merged(self, other: Self) -> Self:
+        """Of two rows that differ: it runs if either says so, at the dearer price, with the larger amounts. Prices in
+        two coins can't be compared, so then its price is not known."""
+        first, second = (other, self) if self.expired and not other.expired else (self, other)
+        missing = {name for name, value in first if value is None} - {"expired", "ended_at"}
+        update: dict[str, Any] = {name: value for name, value in second if name in missing}
+        for name in ("price", "spend", "creation_fee"):
+            told = [value for value in (getattr(first, name), getattr(second, name)) if value is not None]
+            update[name] = max(told, default=None)
+        if first.expired and second.expired:
+            update["ended_at"] = max(first.ended_at or 0, second.ended_at or 0) or None
+        if first.currency and second.currency and Coin.parse(first.currency) is not Coin.parse(second.currency):
+            update |= {"currency": None, "price": None, "spend": None, "creation_fee": None}
+        if first.server_id and second.server_id and first.server_id != second.server_id:
+            update["server_id"] = None
+        return first.model_copy(update=update)
+
     @property
     def deployed(self) -> bool:
         """Whether Clore reports the container as up; that port 22 answers is another fact."""
@@ -112,28 +181,51 @@ class Wallet(_Wire):
     """One wallet (section 4.1); a legacy wallet may have a null balance or deposit address."""
 
     name: str
-    balance: Number = None
+    balance: Amount = None
     deposit: str | None = Field(None, repr=False)
-    withdrawal_fee: Number = None
+    withdrawal_fee: Amount = None
+
+    def key(self) -> str:
+        """A wallet is its coin."""
+        coin = Coin.parse(self.name)
+        return coin.value if coin is not None else self.name.strip().lower()
+
+    def merged(self, other: Self) -> Self:
+        """The smaller balance: no more is spent than there surely is."""
+        told = [balance for balance in (self.balance, other.balance) if balance is not None]
+        return self.model_copy(update={"balance": min(told, default=None), "deposit": self.deposit or other.deposit})
 
 
 class Offer(_Wire):
     """One spot bid (section 4.6), per day in its own `currency`; `active` is the one that runs."""
 
     id: int | None = Field(None, validation_alias="offer_id")
-    bid: Number = None
+    bid: Amount = None
     active: bool | None = None
     mine: bool | None = Field(None, validation_alias="my")
     currency: str | None = None
+
+    def key(self) -> Hashable | None:
+        """Only what agrees in everything is the same bid: to win, one must stand above each that is listed."""
+        told = (self.id, self.currency, self.bid, self.mine, self.active)
+        return None if self.id is None or self.bid is None else told
+
+
+def _readable_offers(values: Any) -> list[Offer]:
+    """Each bid once. One that can't be read still stands there: nobody knows what it takes to win."""
+    read = read_rows(Offer, values if isinstance(values, list) else [])
+    return [*read.rows, *[Offer.model_construct()] * read.dropped]
 
 
 class SpotBook(_Wire):
     """The spot market of one server (section 4.6)."""
 
     exists: bool | None = None
-    offers: list[Offer] = Field(default_factory=list, validation_alias=AliasPath("market", "offers"))
-    minimum: Prices = Field(default_factory=dict, validation_alias=AliasPath("market", "server", "min_pricing"))
-    rates: Prices = Field(default_factory=dict, validation_alias=AliasPath("market", "currency_rates_in_usd"))
+    offers: Annotated[list[Offer], BeforeValidator(_readable_offers)] = Field(
+        default_factory=list, validation_alias=AliasPath("market", "offers")
+    )
+    minimum: Amounts = Field(default_factory=dict, validation_alias=AliasPath("market", "server", "min_pricing"))
+    rates: Amounts = Field(default_factory=dict, validation_alias=AliasPath("market", "currency_rates_in_usd"))
     online: bool | None = Field(None, validation_alias=AliasPath("market", "server", "online"))
     max_rental_hours: float | None = Field(None, validation_alias=AliasPath("market", "server", "mrl"))
 
@@ -141,108 +233,45 @@ class SpotBook(_Wire):
 class RenterFees(_Wire):
     """What a renter pays on top (section 4.12): percent by coin, one-time creation fees by coin, the PoH discount."""
 
-    on_demand_percent: Prices = Field(
+    on_demand_percent: Amounts = Field(
         default_factory=dict, validation_alias=AliasPath("renter_fees", "on_demand", "base")
     )
-    spot_percent: Prices = Field({}, validation_alias=AliasPath("renter_fees", "spot", "base"))
-    creation_on_demand: Prices = Field(default_factory=dict, validation_alias=AliasPath("creation_fees", "on_demand"))
-    creation_spot: Prices = Field(default_factory=dict, validation_alias=AliasPath("creation_fees", "spot"))
-    poh_max_percent: Number = Field(None, validation_alias=AliasPath("poh_config", "max_reduction_percent"))
-    poh_full_amount: Number = Field(None, validation_alias=AliasPath("poh_config", "max_poh_amount"))
-    poh_balance: Number = None
+    spot_percent: Amounts = Field({}, validation_alias=AliasPath("renter_fees", "spot", "base"))
+    creation_on_demand: Amounts = Field(default_factory=dict, validation_alias=AliasPath("creation_fees", "on_demand"))
+    creation_spot: Amounts = Field(default_factory=dict, validation_alias=AliasPath("creation_fees", "spot"))
+    poh_max_percent: Amount = Field(None, validation_alias=AliasPath("poh_config", "max_reduction_percent"))
+    poh_full_amount: Amount = Field(None, validation_alias=AliasPath("poh_config", "max_poh_amount"))
+    poh_balance: Amount = None
 
 
 class PohBalance(_Wire):
     """Proof-of-Holding (section 4.11); `total` is in CLORE."""
 
-    total: Number = Field(None, validation_alias=AliasPath("balance", "total"))
-    free_amount: Number = Field(None, validation_alias=AliasPath("balance", "free_amount"))
-
-
-class _MarketReply(_Wire):
-    code: Annotated[int, Field(strict=True)]  # false is no 0
-    servers: list[ServerRow]
-
-
-_SERVERS: Final = TypeAdapter(list[ServerRow])
-_SLICE_BYTES: Final = 64 * 1024  # a millisecond or two in which pydantic lets no other thread run
-# Up to the list of servers, which must be the reply's own: before it only plain values and flat lists.
-_OPENING: Final = re.compile(rb'\s*\{(?:[^][{}]|\[[^][{}]*\])*?"servers"\s*:\s*\[')
-_OPENING_BYTES: Final = 64 * 1024
-_BETWEEN_ROWS: Final = re.compile(rb'\}(\s*,\s*)\{\s*"id"\s*:')  # each row ever seen begins with its id
+    total: Amount = Field(None, validation_alias=AliasPath("balance", "total"))
+    free_amount: Amount = Field(None, validation_alias=AliasPath("balance", "free_amount"))
 
 
 @dataclass(frozen=True, slots=True)
 class Rows(Generic[Row]):
-    """The rows of a reply that could be read, and how many could not."""
+    """The rows of a reply that could be read, each thing once, and how many could not."""
 
     rows: list[Row]
     dropped: int = 0
 
 
-def read_market(body: bytes) -> Rows[ServerRow] | None:
-    """The servers of a whole reply with code 0, or None for anything else, which `read_reply` can name.
-
-    A thread that runs this lets the others have their turn after each slice.
-    """
-    *slices, rest = _sliced(body)
-    with no_garbage():
-        read = [_read_slice(b"[" + piece + b"]") for piece in slices]
-        read.append(_read_slice(rest, whole_reply=True))
-        sound = [part for part in read if part is not None]
-        if len(sound) < len(read):  # it was cut in the wrong place, or is no marketplace
-            return _read_slice(body, whole_reply=True) if slices else None
-    return Rows([row for part in sound for row in part.rows], sum(part.dropped for part in sound))
-
-
-def _sliced(body: bytes) -> list[bytes]:
-    """The reply cut between rows: contents of lists of servers, and at the end the reply with what is left of its own.
-
-    If each piece is JSON by itself, then the reply is, and has their rows in this order.
-    """
-    opening = _OPENING.match(body, 0, _OPENING_BYTES)
-    if opening is None:
-        return [body]
-    begins, pieces = opening.end(), []
-    while cut := _BETWEEN_ROWS.search(body, begins + _SLICE_BYTES):
-        pieces.append(body[begins : cut.start(1)])
-        begins = cut.end(1)
-    return [*pieces, body[: opening.end()] + body[begins:]]
-
-
-def _read_slice(piece: bytes, *, whole_reply: bool = False) -> Rows[ServerRow] | None:
-    """In one call; where a row defeats it, row by row. None when it is no list of servers, or no reply with code 0."""
-    try:
-        if not whole_reply:
-            return Rows(_SERVERS.validate_json(piece))
-        reply = _MarketReply.model_validate_json(piece)
-    except ValidationError:
-        return _read_patiently(piece, whole_reply=whole_reply)
-    return Rows(reply.servers) if reply.code == 0 else None
-
-
-def _read_patiently(piece: bytes, *, whole_reply: bool) -> Rows[ServerRow] | None:
-    try:
-        values = from_json(piece)
-    except ValueError:
-        return None
-    if whole_reply:
-        fields = values if isinstance(values, dict) else {}
-        code = fields.get("code")
-        values = fields.get("servers") if code == 0 and type(code) is int else None
-    return read_rows(ServerRow, values) if isinstance(values, list) else None
-
-
 def read_rows(model: type[Row], values: Iterable[object]) -> Rows[Row]:
-    """Row by row: an unreadable field counts as missing, a row that can't be read at all is dropped and counted."""
-    rows, dropped = [], 0
-    for value in values:
+    """Row by row: an unreadable field counts as missing, a row that can't be read at all is dropped and counted, and
+    rows that stand for the same thing become one."""
+    rows: dict[Hashable, Row] = {}
+    dropped = 0
+    for number, value in enumerate(values):
         row = read_row(model, value)
         if row is None:
             dropped += 1
-        else:
-            rows.append(row)
-    return Rows(rows, dropped)
+            continue
+        key = ("told", row.key()) if row.key() is not None else ("untold", number)
+        rows[key] = rows[key].merged(row) if key in rows else row
+    return Rows(list(rows.values()), dropped)
 
 
 def read_row(model: type[Row], value: object) -> Row | None:

@@ -49,6 +49,7 @@ from clore_mcp.errors import (
 from clore_mcp.text import clean
 
 REPORTED_LENGTH: Final = 200
+_BYTES_A_VALUE: Final = 16  # of the largest reply; a reply as large as any ever seen is far from this many values
 LOOK_FIRST: Final = "Don't send it again: look at list_orders first."
 _BLOCKED_HINT: Final = (
     "Try from another network, or ask the operator to look for a proxy in the way; nothing in the request is wrong."
@@ -57,7 +58,8 @@ _BLOCKED_HINT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One call of the API and the words for it: "make the order", "the order was made" (only what writes has that).
+    """One call of the API, the words for it: "make the order", "the order was made" (only what writes has that), and
+    how large a reply may be. Most replies take a few hundred bytes.
 
     `spends`: it may move money, so only a body of Clore's own says that it did nothing.
     """
@@ -67,6 +69,8 @@ class Endpoint:
     verb: str
     outcome: str = ""
     spends: bool = False
+    most_bytes: int = 1024 * 1024
+    most_rows: int = 1_000
 
     @property
     def writes(self) -> bool:
@@ -74,8 +78,17 @@ class Endpoint:
         return bool(self.outcome)
 
 
+def require_size(body: bytes, endpoint: Endpoint) -> None:
+    """Raises Unclear for a reply that would take far more memory than its bytes: each `{}` of a list costs 72 of them
+    once it is read, and nothing in a real reply is as small (a server has 611 bytes and 60 values)."""
+    values = body.count(b",") + body.count(b"{") + body.count(b"[")
+    if values > endpoint.most_bytes // _BYTES_A_VALUE:
+        raise unexpected(endpoint, f"more than {endpoint.most_bytes // _BYTES_A_VALUE:,} values")
+
+
 def read_reply(status: int, headers: Mapping[str, str], body: bytes, endpoint: Endpoint) -> dict[str, Any]:
     """The fields of a reply with code 0; anything else raises. Keys of `headers` are looked up in lower case."""
+    require_size(body, endpoint)
     if 300 <= status < 400:
         raise unclear(NotJson, endpoint, "a redirect came back, and the key is not carried to another address")
     fields = _parse(status, body, endpoint)

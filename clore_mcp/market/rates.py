@@ -33,6 +33,7 @@ class OrderType(StrEnum):
 # The highest that Clore's documents ever named (docs/clore-api.md section 3, 2023-2026).
 HIGHEST_FEE: Final = MappingProxyType({OrderType.ON_DEMAND: Decimal("0.10"), OrderType.SPOT: Decimal("0.025")})
 HIGHEST_CREATION_FEE_USD: Final = Decimal("0.1")
+_FAR_BEYOND: Final = 100  # times what is usual: such a fee is not in the coin that stands beside it
 
 
 def _nothing() -> Mapping[Coin, Decimal]:
@@ -95,17 +96,29 @@ class Fees:
     def creation_usd(self, order_type: OrderType, coin: Coin, usd_per_coin: Decimal) -> Decimal:
         """The one-time creation fee in USD.
 
-        Clore's figure for BTC and CLORE is not seen in any capture; should it be in USD after all, the price of that
-        mistake is ours, so the larger reading counts, the USD one capped at the documented fee.
+        Clore's figure for BTC and CLORE is not seen in any capture, so `creation_fee_usd` says what it means.
         """
         told = self.creation.get((order_type, coin))
         if told is None:
             return HIGHEST_CREATION_FEE_USD
-        return max(told * usd_per_coin, min(told, HIGHEST_CREATION_FEE_USD))
+        return creation_fee_usd(told, usd_per_coin)
 
     def assumes(self, order_type: OrderType, coin: Coin) -> bool:
         """Whether a figure for this kind of order is the highest documented one instead of Clore's own."""
         return (order_type, coin) not in self.fractions or (order_type, coin) not in self.creation
+
+
+def creation_fee_usd(figure: Decimal, usd_per_coin: Decimal, usual_usd: Decimal = ZERO) -> Decimal:
+    """What a one-time fee that Clore names comes to in USD, read in the coin or as USD: nobody has seen which.
+
+    Where both make sense the larger one counts, the USD one capped at the documented fee, because a mistake is our
+    loss. Far beyond what is usual, a figure is not in the coin: 0.1 beside a bitcoin order is $0.10, not 0.1 BTC.
+    """
+    usual = max(usual_usd, HIGHEST_CREATION_FEE_USD)
+    in_coin = figure * usd_per_coin
+    if in_coin <= usual * _FAR_BEYOND:
+        return max(in_coin, min(figure, HIGHEST_CREATION_FEE_USD))
+    return figure if figure <= usual * _FAR_BEYOND else usual
 
 
 def read_fees(wire: RenterFees | None) -> Fees:

@@ -14,7 +14,7 @@ from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.rental.exposure import UnknownRate, order_type_of, usd_per_hour
+from clore_mcp.rental.exposure import order_type_of, usd_per_hour
 from clore_mcp.rental.judging import Evidence, used_now
 from clore_mcp.rental.limits import Used
 from clore_mcp.rental.oversight import events
@@ -36,12 +36,15 @@ async def account_state(
     desk: Desk, appraiser: Appraiser, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
 ) -> dict[str, Any]:
     """Everything that get_account tells. `unrecorded` are events of now where none may be written."""
-    account = await desk.readings.account()
     evidence = await appraiser.evidence(BROWSING_AGE)
+    account = await desk.readings.account()  # the lists that were just read may have told it
     now = desk.clock()
+    doubtful = [
+        Entry(at=now, account=account, step="account_doubtful", caller="clore-mcp", order_id=lease.order_id)
+        for lease in await desk.readings.doubtful()
+    ]
     running = [row for row in evidence.current.rows if not row.expired]
     rates = evidence.snapshot.rates
-    burn = sum((usd_per_hour(row, evidence.fees, rates) or ZERO for row in running), ZERO)
     runway = _runway_hours(evidence, running)
     happened = await desk.state.read(
         lambda tx: ledger.read(
@@ -49,13 +52,12 @@ async def account_state(
         )
     )
     freeze = await desk.state.read(freezing.frozen)
-    try:
-        used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now))
-    except UnknownRate:
-        used = None
+    used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now, desk.caps))
+    hourly = {row.id: usd_per_hour(row, evidence.fees, rates) for row in running}
     return {
         "wallets": await overview.balances(),
-        "burn_usd_per_hour": shown(burn),
+        "burn_usd_per_hour": shown(sum((usd for usd in hourly.values() if usd is not None), ZERO)),
+        "cost_not_known": [order_id for order_id, usd in hourly.items() if usd is None],
         "runway_hours": None if runway is None else round(float(runway), 1),
         "fees": _fees(evidence.fees),
         "limits": _limits(desk.caps, used),
@@ -64,7 +66,7 @@ async def account_state(
             *(_unused(envelope) for envelope in await approvals.envelopes(account)),
             *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
         ],
-        "events": [_event(entry) for entry in (*unrecorded, *happened)][:_EVENTS_SHOWN],
+        "events": [_event(entry) for entry in (*doubtful, *unrecorded, *happened)][:_EVENTS_SHOWN],
         **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
         "watchdog": "alive" if await desk.enforced_by() else "absent",
     }
@@ -83,8 +85,7 @@ def _runway_hours(evidence: Evidence, running: list[OrderRow]) -> Decimal | None
     return min(lasts, default=None)
 
 
-def _limits(caps: Caps, used: Used | None) -> dict[str, Any]:
-    taken = used or Used(caps.usd_per_hour, caps.usd_per_day, caps.active_orders)
+def _limits(caps: Caps, taken: Used) -> dict[str, Any]:
     rows = {
         "usd_per_hour": (caps.usd_per_hour, taken.usd_per_hour),
         "usd_per_order": (caps.usd_per_order, ZERO),

@@ -6,6 +6,7 @@ Whoever looks (who sent, a later process, a person's word) ends here, so the row
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from math import ceil
@@ -17,17 +18,22 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
+from clore_mcp.rental.apiclock import created_between
 from clore_mcp.rental.desk import Desk, enforcer
 from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.exposure import above, names_coin
+from clore_mcp.rental.remembered import Remembered, Unwritten
 from clore_mcp.rental.standing import running_on
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state import ends, freezing, intents, orders, quotes
-from clore_mcp.state.database import Tx
+from clore_mcp.state.database import Tx, fits
+from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
 from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
+
+log = logging.getLogger(__name__)
 
 ADOPTABLE: Final = ("sending", "uncertain", "failed")
 # By Clore's own clock, an order that much older or younger than its send is another one.
@@ -85,6 +91,12 @@ class Adopting:
     def __init__(self, desk: Desk, closing: Closing) -> None:
         self._desk = desk
         self._closing = closing
+        self.remembered = Remembered()
+
+    async def write_down(self) -> None:
+        """Write down the orders that only memory knows, if the state can be written again."""
+        for one in [*self.remembered.orders.values()]:
+            await self.adopt(one.intent, one.quote, one.row, earlier=one.earlier)
 
     async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sight:
         """What these rows show of an intent. An order that a later create of the same server may have made is not an
@@ -97,9 +109,11 @@ class Adopting:
                 for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
                 if one.created_at > intent.created_at
             ]
-            found = matches(intent, rows, taken)
+            found = [row for row in matches(intent, rows, taken) if fits(row.id)]
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
-            whole = not any(row.server_id is None and _fits(intent, row, taken) for row in rows)
+            # What may be its order but can't be told, or can't be kept, leaves open whether there is one.
+            odd = (row for row in rows if row.server_id is None or not fits(row.id))
+            whole = not any(row.server_id in (None, intent.server_id) and _fits(intent, row, taken) for row in odd)
             return Sight(tuple(mine), valid and whole, running_on(intent.server_id, (r for r in rows if r not in mine)))
 
         return await self._desk.state.read(read)
@@ -115,7 +129,8 @@ class Adopting:
     ) -> dict[str, Any] | None:
         """Take an order as the one that this intent made; above its ceiling it is cancelled at once.
 
-        None when somebody else has settled the intent or taken the order. `by` names a person who says so.
+        None when somebody else has settled the intent or taken the order. `by` names a person who says so. Where the
+        state can't be written, this process remembers the order and its end until it can.
         """
         desk = self._desk
         row = await self._look_for_price(row)
@@ -145,7 +160,14 @@ class Adopting:
                           intent_id=intent.id, order_id=row.id, server_id=intent.server_id)  # fmt: skip
             return outcome, why
 
-        written = await desk.state.write(write)
+        try:
+            await desk.ask_enforcers(intent.account)
+            written = await desk.state.write(write)
+        except StateUnavailable as error:
+            if by is not None:
+                raise
+            return await self._remember(intent, quote, row, lease, candidate, terms, earlier, error)
+        self.remembered.orders.pop(row.id, None)
         desk.readings.changed()
         if written is None:
             return None
@@ -157,6 +179,31 @@ class Adopting:
         with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, and the caller knows better
             await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
         return outcome
+
+    async def _remember(
+        self, intent: Intent, quote: Quote, row: OrderRow, lease: Lease, candidate: Candidate, terms: Terms,
+        earlier: Sequence[dict[str, Any]], error: StateUnavailable,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Keep the end of an order in memory; above its ceiling it is cancelled at once all the same."""
+        desk = self._desk
+        log.warning("order %s can't be recorded, so its end is kept in memory: %s", row.id, error.message)
+        dearer = above(row, candidate.coin, candidate.ceiling_per_day)
+        end = End(
+            lease.account, row.id, lease.started_api_at if dearer else lease.ends_api_at,
+            "cancel" if dearer else lease.on_end, made_here=True,
+        )  # fmt: skip
+        self.remembered.orders[row.id] = Unwritten(end, intent, quote, row, tuple(earlier))
+        desk.readings.changed()
+        attempts = [*earlier, {"server_id": intent.server_id, "outcome": "above_ceiling" if dearer else "created"}]
+        if dearer and desk.acts:
+            gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
+            return outcomes.ended_at_once(outcomes.above_ceiling(row, candidate), row, candidate, gone, attempts)
+        try:
+            terms = replace(terms, enforced_by=await desk.enforced_by())
+        except (CloreError, StateUnavailable):
+            terms = replace(terms, enforced_by=None)
+        outcome = outcomes.created(lease, candidate, terms, attempts)
+        return {**outcome, "next": f"{_UNRECORDED.format(error.message)} {outcome['next']}"}
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
         """The row of an order with its price, which the ceiling is held against; without it when it stays unknown."""
@@ -202,6 +249,8 @@ class Adopting:
         """Close an intent whose order has not shown: failed when that is sure enough, else uncertain. `refusal` is
         Clore's no, where it gave one."""
         desk = self._desk
+        if intent.acknowledged:
+            self.remembered.acknowledged.add(intent.id)
 
         def write(tx: Tx) -> dict[str, Any]:
             now = intents.get(tx, intent.id)
@@ -210,7 +259,8 @@ class Adopting:
             if now.state not in ("sending", "uncertain"):
                 row = quotes.get(tx, quote.id)
                 return (row and row.outcome) or outcomes.in_progress(quote.id)
-            certain = seen.valid and not seen.matches and not now.acknowledged
+            acknowledged = now.acknowledged or intent.id in self.remembered.acknowledged
+            certain = seen.valid and not seen.matches and not acknowledged
             state = "failed" if certain else "uncertain"
             intents.step(tx, intent.id, was=now.state, now_is=state)
             if certain:
@@ -234,6 +284,10 @@ class Adopting:
 _LEFT_RUNNING: Final = (
     "It still bills: this clore-mcp is read-only and cancels nothing."
     " Ask the person to cancel it on clore.ai now; a clore-mcp that is not read-only cancels it as soon as it runs."
+)
+_UNRECORDED: Final = (
+    "The order runs, but it could not be recorded: {} This process remembers its end and records it as soon as that"
+    " works. Ask the person to make room on the disk now and to keep this server running."
 )
 _PRICE_UNKNOWN: Final = (
     "Clore does not tell this order's price yet, so nobody can say whether it is the approved one: look at list_orders,"
@@ -264,7 +318,7 @@ def attempts_of(
 
 def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, row: OrderRow, api_now: float) -> Lease:
     """The lease of an adopted order; it runs from Clore's own creation time."""
-    started = row.created_at or int(api_now)
+    started = created_between(row.created_at, intent.sent_api_at, api_now)
     return Lease(
         account=intent.account,
         order_id=row.id,

@@ -18,6 +18,7 @@ from clore_mcp.rental.sshkeys import public_key_line
 
 _JUPYTER_PORT: Final = "8888"
 _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
+_ORDER_ID_MAX: Final = 10**40 - 1  # the largest that a list of orders shows (clore/amounts.py)
 _USD_PER_HOUR_MAX: Final = 10_000  # no offer is dearer (market/pricing.py)
 _MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
 _WATCH_HOURS_MAX: Final = 24 * 30
@@ -28,6 +29,13 @@ MAX_HOURS: Final = int(LONGEST_RENTAL_HOURS)
 def possible_id(number: int) -> int:
     if number > _ID_MAX:
         raise ValueError("is no id; take one from search_servers or list_orders")
+    return number
+
+
+def possible_order(number: int) -> int:
+    """An order's id: Clore may show one that is larger than the state can hold, and it must be possible to end it."""
+    if number > _ORDER_ID_MAX:
+        raise ValueError("is no id; take one from list_orders")
     return number
 
 
@@ -237,7 +245,7 @@ class CancelOrder(Ask):
 
     verb: ClassVar[str] = "cancel_order"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_order)]
     issue: Annotated[
         str | None,
         Field(max_length=2048, description="What was wrong with the host, for Clore; omit if nothing."),

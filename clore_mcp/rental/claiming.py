@@ -130,7 +130,8 @@ class Departure:
         if stop is not None:
             return stop
         intent = self.intent or self._reserve(tx, evidence, now)
-        sent_api_at = None if evidence.current.api_at is None else desk.readings.api_now()
+        known = evidence.current.api_at is not None and desk.readings.api_clock.settled
+        sent_api_at = desk.readings.api_now() if known else None
         if not intents.step(
             tx, intent.id, was="reserved", now_is="sending", owner=desk.owner, not_after=not_after,
             sent_api_at=sent_api_at,

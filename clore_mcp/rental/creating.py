@@ -7,6 +7,7 @@ later; from `sending` on, someone looks for the order. Failover moves on only af
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio
@@ -201,6 +202,7 @@ class Creating:
     async def _evidence(self, account: str) -> Evidence:
         evidence = await self._appraiser.evidence(EXECUTION_AGE)
         await self._settling.settle_open(account, evidence.current)
+        await self._desk.ask_enforcers(account)  # the claim can't wait for an answer
         return evidence
 
     async def _answered_badly(
@@ -235,7 +237,11 @@ class Creating:
         desk.readings.changed()
         try:
             await desk.state.write(write)
-            await anyio.to_thread.run_sync(desk.wake_watchdog)  # one that was about to end may have missed this order
+        except StateUnavailable as error:  # an order may run: it is looked for, and its end is kept, all the same
+            log.warning("what Clore said of %s could not be recorded: %s", intent.id, error.message)
+            intent = replace(intent, acknowledged=intent.acknowledged or created is not None)
+        await anyio.to_thread.run_sync(desk.wake_watchdog)  # one that was about to end may have missed this order
+        try:
             outcome = await self._settling.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
             return Stopped(outcome=outcome)
         except StateUnavailable:

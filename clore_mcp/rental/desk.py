@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
+
+import anyio.to_thread
 
 from clore_mcp.clore import CloreClient
 from clore_mcp.errors import SpendingFrozen
@@ -17,7 +20,9 @@ from clore_mcp.rental.sshkeys import SshKey
 from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.state import freezing, ledger, quotes
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Database, Tx
-from clore_mcp.state.ledger import Entry
+from clore_mcp.state.ledger import Beat, Entry
+from clore_mcp.state.place import Place
+from clore_mcp.state.pulse import Pulse
 from clore_mcp.state.quotes import Quote
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
@@ -53,24 +58,49 @@ class Desk:
     host: str
     clock: Callable[[], float]
     monotonic: Callable[[], float]
+    pulse: Pulse
+    watchdog_place: Path
     ssh_key: Callable[[], SshKey]
     preferred: Coin | None = None
     program: str = "clore-mcp"  # what a person types to reach this state
     acts: bool = True  # False in read-only mode: then nothing is cancelled unasked either
     patience: Patience = field(default_factory=Patience)
     starts_watchdog: bool = False  # whether `wake_watchdog` starts one
-    wake_watchdog: Callable[[], object] = lambda: None  # quick, on a worker thread, and never raises
+    wake_watchdog: Callable[[], bool] = lambda: False  # whether one is there; quick, on a worker thread, never raises
     tell: Callable[[Entry], object] = lambda event: None  # as quick, of each event once it is in the ledger
 
     async def enforced_by(self) -> str | None:
-        """Who ends leases now, in words for a person; None when nobody does."""
+        """Who ends leases now, in words for a person; None when nobody does. Takes seconds where one is frozen."""
         account = await self.readings.account()
+        await self.ask_enforcers(account)
         return await self.state.read(lambda tx: enforcer(tx, self, account))
+
+    async def ask_enforcers(self, account: str) -> None:
+        """Have those who said lately that they end leases answer now: a frozen process can't, and a killed one. Who has
+        answered counts for half a minute, also inside a transaction, which waits for nobody."""
+        found = await self.state.read(lambda tx: _beats(tx, self, account))
+        watchdogs = [one.owner for one in found if one.owner.startswith(WATCHDOG)]
+        await self.pulse.ask(watchdogs)
+        if not any(self.pulse.answered(one.owner) for one in found):
+            await self.pulse.ask([one.owner for one in found if one.owner not in watchdogs])
 
     async def watched_by(self) -> str | None:
         """Who ends leases and rents for watches from the next moment on; None when nobody does."""
         now = await self.enforced_by()
-        return _watchdog_on(self.host) if now and self.starts_watchdog else now
+        promised = now is not None and self.starts_watchdog and not await self.watchdog_hangs()
+        return _watchdog_on(self.host) if promised else now
+
+    async def watchdog_hangs(self) -> bool:
+        """Whether a watchdog holds the place of the one that would be started, and does not say that it ends leases."""
+        account = await self.readings.account()
+        await self.ask_enforcers(account)
+        found = await self.state.read(lambda tx: _beats(tx, self, account))
+        if any(one.owner.startswith(WATCHDOG) and self.pulse.answered(one.owner) for one in found):
+            return False
+        place = Place(self.watchdog_place)
+        free = await anyio.to_thread.run_sync(place.take)
+        place.release()
+        return not free
 
     async def require_unfrozen(self) -> None:
         """Stop here while the person has stopped all spending. Raises SpendingFrozen."""
@@ -94,24 +124,23 @@ class Desk:
             tx.afterwards.append(lambda: self.tell(entry))
 
 
-def _alive(tx: Tx, desk: Desk, account: str) -> tuple[str, str] | None:
-    """Host and owner of who ends leases now; a watchdog goes before a server. A beat from the future is from before a
+def _beats(tx: Tx, desk: Desk, account: str) -> list[Beat]:
+    """Who said lately that it ends leases; a watchdog goes before a server. A beat from the future is from before a
     clock went back: nobody knows how old it is."""
     now = desk.clock()
     since, until = now - HEARTBEAT_LASTS_SECONDS, now + CLOCK_SLACK_SECONDS
-    return ledger.alive(tx, account, first=WATCHDOG, since=since, until=until)
+    return ledger.beats(tx, account, first=WATCHDOG, since=since, until=until)
 
 
 def enforcer(tx: Tx, desk: Desk, account: str) -> str | None:
-    """Who ends leases now, inside a transaction."""
-    alive = _alive(tx, desk, account)
+    """Who ends leases now, inside a transaction: of those who said so, one that has answered since."""
+    alive = next((one for one in _beats(tx, desk, account) if desk.pulse.answered(one.owner)), None)
     if alive is None:
         return None
-    host, owner = alive
     return (
-        _watchdog_on(host)
-        if owner.startswith(WATCHDOG)
-        else f"clore-mcp on {host}, while it runs and the machine is awake"
+        _watchdog_on(alive.host)
+        if alive.owner.startswith(WATCHDOG)
+        else f"clore-mcp on {alive.host}, while it runs and the machine is awake"
     )
 
 
@@ -121,8 +150,8 @@ def _watchdog_on(host: str) -> str:
 
 def left_to_watchdog(tx: Tx, desk: Desk, account: str) -> bool:
     """Whether a watchdog lives and this process is not it: then it alone does what one process is enough for."""
-    alive = _alive(tx, desk, account)
-    return alive is not None and alive[1].startswith(WATCHDOG) and not desk.owner.startswith(WATCHDOG)
+    first = next(iter(_beats(tx, desk, account)), None)
+    return first is not None and first.owner.startswith(WATCHDOG) and not desk.owner.startswith(WATCHDOG)
 
 
 def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:

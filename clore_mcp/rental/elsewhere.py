@@ -28,9 +28,7 @@ async def reconcile(
     """Hold these reservations against what Clore lists; `bill` says what an order has cost, if anybody knows."""
     held = await desk.state.read(lambda tx: bids.elsewhere(tx, account))
     listed = {row.id for row in current.rows if not row.expired}
-    back = [one.id for one in held if one.order_id in listed and one.missed_at is not None]
-    if back:
-        await desk.state.write(lambda tx: bids.seen_again(tx, back))
+    await reopen(desk, account, current)
     missing = [one for one in held if one.order_id not in listed and one.released_at is None]
     if not missing or current.unreadable:
         return
@@ -46,6 +44,34 @@ async def reconcile(
                 await _close(desk, one, final)
         elif row is None and not completed.unreadable:
             await _missing(desk, one, current)
+
+
+async def reopen(desk: Desk, account: str, current: Orders) -> None:
+    """Give back what was reserved for those that count as gone, or were missing, and are listed as running."""
+    listed, now = {row.id for row in current.rows if not row.expired}, desk.clock()
+
+    def back(tx: Tx) -> list[Reservation]:
+        return [
+            one
+            for one in bids.elsewhere(tx, account)
+            if one.order_id in listed
+            and (one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=now))
+        ]
+
+    def write(tx: Tx) -> None:
+        for one in back(tx):
+            bids.seen_again(tx, [one.id])
+            if one.released_at is not None:
+                desk.note(tx, "order_seen_again", "clore-mcp", account, order_id=one.order_id)
+
+    if await desk.state.read(back):
+        await desk.state.write(write)
+
+
+def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
+    """Returns whether a list that was asked for at `seen_at` is later than an end. An end in the future was recorded
+    before this machine's clock went back: then nobody knows, and what is listed counts as running."""
+    return ended_at is not None and (seen_at > ended_at or ended_at > now)
 
 
 async def _missing(desk: Desk, one: Reservation, seen: Orders) -> None:

@@ -7,23 +7,21 @@ and name none for a bid that never won: nobody has seen one taken where nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD, Fees, OrderType, Rates
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
 from clore_mcp.rental.limits import Shown
 from clore_mcp.state.orders import Lease
+from clore_mcp.text import clean
 
 CREATION_FEE_AFTER_SECONDS: Final = 600
 _FLOAT_NOISE: Final = Decimal("1e-9")
-
-
-class UnknownRate(Exception):
-    """An active order is paid in a coin that nobody prices: what is used can't be counted, so nothing may be added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Bill:
     fee_usd: Decimal
     creation_fee_usd: Decimal
     never_won: bool = False  # a spot order for which Clore has billed nothing
-    priced: bool = True  # False: paid in a coin that nobody prices, so the parts are not known
+    priced: bool = True  # False: nobody says what its coin is worth or what it has cost, so the parts are not known
 
     @property
     def total_usd(self) -> Decimal:
@@ -93,12 +91,13 @@ def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Leas
     where the market has none."""
     coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else None)
     rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
-    if coin is None or rate is None:
-        return Bill(_seconds(row, api_now) / 3600, ZERO, ZERO, ZERO, priced=False)
+    seconds = _seconds(row, api_now, lease)
+    spent = spent_of(row, lease, api_now)
+    if coin is None or rate is None or spent is None:
+        return Bill(seconds / 3600, ZERO, ZERO, ZERO, priced=False)
     kind = order_type_of(row)
     fraction = lease.fee_fraction if lease else fees.fraction(kind, coin)
-    seconds = _seconds(row, api_now)
-    rent = up_to_micro((row.spend or ZERO) * rate)
+    rent = up_to_micro(spent * rate)
     creation = _creation_usd(row, fees, coin, rate)
     unwon = never_won(row)
     charged = seconds > CREATION_FEE_AFTER_SECONDS and not unwon
@@ -106,38 +105,93 @@ def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Leas
     return Bill(seconds / 3600, rent, fee, once, never_won=unwon)
 
 
-def _seconds(row: OrderRow, api_now: float) -> Decimal:
-    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(row.created_at or int(api_now)))
+def _seconds(row: OrderRow, api_now: float, lease: Lease | None) -> Decimal:
+    """How long it has run: one made here since its lease began, which its create bounds."""
+    began = lease.started_api_at if lease else row.created_at or int(api_now)
+    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(began))
+
+
+def spent_of(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | None:
+    """What an order has cost in its coin, fees aside. Where Clore does not say: its time at its price, or at what was
+    approved; None where that is not known either."""
+    if row.spend is not None:
+        return row.spend
+    began = lease.started_api_at if lease else row.created_at
+    price = row.price if row.price is not None else lease.ceiling_native if lease else None
+    if began is None or price is None:
+        return None
+    return price * max(ZERO, Decimal(str(row.ended_at or api_now)) - began) / SECONDS_PER_DAY
 
 
 def shown_orders(
-    active: Iterable[OrderRow], completed: Iterable[OrderRow], fees: Fees, rates: Rates, *, api_now: float
+    active: Iterable[OrderRow],
+    completed: Iterable[OrderRow],
+    fees: Fees,
+    rates: Rates,
+    *,
+    api_now: float,
+    worst: Callable[[OrderRow], Decimal],
 ) -> list[Shown]:
-    """Every order that still runs or cost something in the last 24 hours. Raises UnknownRate.
+    """Every order that still runs or cost something in the last 24 hours. `worst` says how many USD an hour an order
+    counts as whose cost nobody knows.
 
     One that `completed`, read first, shows running and `active` no longer shows has ended in between.
     """
     running = {row.id: row for row in active if not row.expired}
-    ended = [row for row in completed if row.id not in running]
-    found = []
-    for row in running.values():
-        hourly = usd_per_hour(row, fees, rates)
-        if hourly is None:
-            raise UnknownRate(f"order {row.id} is paid in a coin without a known rate")
-        found.append(Shown(row.id, True, hourly, _last_day(row, fees, rates, api_now)))
-    found += [
-        Shown(row.id, False, ZERO, _last_day(row, fees, rates, api_now))
-        for row in ended
-        if (row.ended_at or api_now) > api_now - SECONDS_PER_DAY
+    ended = [
+        row for row in completed if row.id not in running and (row.ended_at or api_now) > api_now - SECONDS_PER_DAY
     ]
-    return found
+    return [_shown(row, fees, rates, api_now, worst, active=row.id in running) for row in (*running.values(), *ended)]
+
+
+def _shown(
+    row: OrderRow, fees: Fees, rates: Rates, api_now: float, worst: Callable[[OrderRow], Decimal], *, active: bool
+) -> Shown:
+    hourly = usd_per_hour(row, fees, rates) if active else ZERO
+    last_day = _last_day(row, fees, rates, api_now)
+    if hourly is not None and last_day is not None:
+        return Shown(row.id, active, hourly, last_day)
+    dearest = worst(row)
+    began, until = row.created_at or api_now - SECONDS_PER_DAY, row.ended_at or api_now
+    seconds = min(Decimal(SECONDS_PER_DAY), max(ZERO, Decimal(str(until)) - Decimal(str(began))))
+    return Shown(
+        row.id,
+        active,
+        hourly if hourly is not None else dearest,
+        last_day if last_day is not None else up_to_micro(dearest * seconds / 3600 + HIGHEST_CREATION_FEE_USD),
+        priced=False,
+    )
+
+
+def worst_usd_per_hour(row: OrderRow, listing: Listing | None, rates: Rates, cap: Decimal) -> Decimal:
+    """What an order counts as whose cost nobody knows: the dearest price that is known of it, with the highest fee.
+    That is its own in a coin that is unknown, read as USD (Clore names USDT and USDC), or its server's, in any coin.
+    Where no price is known at all it takes the whole hourly cap, so that no cap is passed."""
+    known = [DayPrice(row.price, Coin.USD)] if row.price is not None and _unknown_coin(row) else []
+    if listing is not None:
+        listed = (*listing.on_demand.items(), *listing.spot.items())
+        known += [DayPrice(price, coin) for coin, price in listed]
+    fee = 1 + HIGHEST_FEE[OrderType.ON_DEMAND]
+    dear = [day.usd_per_hour(rate) * fee for day in known if (rate := rates.usd_per(day.coin)) is not None]
+    return max(dear, default=cap)
+
+
+def _unknown_coin(row: OrderRow) -> bool:
+    return names_coin(row) and Coin.parse(row.currency or "") is None
+
+
+def why_unpriced(row: OrderRow) -> str:
+    """Why nobody says what an order costs."""
+    if row.price is None:
+        return "Clore names no price for it that makes sense"
+    coin = clean(row.currency or "", 20)
+    return f"it is paid in {coin}, which has no rate in USD here" if coin else "Clore names no coin for it"
 
 
 def _creation_usd(row: OrderRow, fees: Fees, coin: Coin, rate: Decimal) -> Decimal:
-    """The creation fee that a row names, else the one of the tables; in the larger reading, as `Fees` has it."""
-    if row.creation_fee is None:
-        return fees.creation_usd(order_type_of(row), coin, rate)
-    return max(row.creation_fee * rate, min(row.creation_fee, HIGHEST_CREATION_FEE_USD))
+    """The creation fee that a row names, else the one of the tables."""
+    usual = fees.creation_usd(order_type_of(row), coin, rate)
+    return usual if row.creation_fee is None else creation_fee_usd(row.creation_fee, rate, usual)
 
 
 def drained(
@@ -157,12 +211,12 @@ def drained(
     return total
 
 
-def _last_day(row: OrderRow, fees: Fees, rates: Rates, api_now: float) -> Decimal:
+def _last_day(row: OrderRow, fees: Fees, rates: Rates, api_now: float) -> Decimal | None:
     coin = Coin.parse(row.currency or "")
     rate = rates.usd_per(coin) if coin else None
-    if coin is None or rate is None:
-        raise UnknownRate(f"order {row.id} was paid in a coin without a known rate")
-    spent = row.spend or ZERO
+    spent = spent_of(row, None, api_now)
+    if coin is None or rate is None or spent is None:
+        return None
     if row.price and not row.spot:  # a spot bid may have been higher than it is now
         spent = min(spent, row.price)  # no day costs more than a day's price
     rent = spent * rate

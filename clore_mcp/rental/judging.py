@@ -14,8 +14,9 @@ from clore_mcp.market.rates import Fees
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.money import ZERO, Coin, plain, up_to_coin
 from clore_mcp.rental.adopting import matches
+from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
-from clore_mcp.rental.exposure import UnknownRate, drained, shown_orders
+from clore_mcp.rental.exposure import drained, shown_orders, worst_usd_per_hour
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check, usage
 from clore_mcp.rental.readings import EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.terms import Candidate, Terms
@@ -51,10 +52,7 @@ def stands_against(
     tx: Tx, desk: Desk, account: str, evidence: Evidence, candidate: Candidate, terms: Terms
 ) -> list[Refusal]:
     """Every limit that one candidate would break, read in the caller's transaction."""
-    try:
-        used = used_now(tx, account, evidence, desk.clock())
-    except UnknownRate as error:
-        return [Refusal("unknown_rate", ZERO, ZERO, candidate.worst_usd, f"nobody here: {error}")]
+    used = used_now(tx, account, evidence, desk.clock(), desk.caps)
     wanted = Wanted(
         usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=candidate.worst_usd, usd_per_day=candidate.worst_usd
     )
@@ -89,8 +87,9 @@ def watchdog_refusal(tx: Tx, desk: Desk, account: str, *, relied_on: bool = Fals
     return Refusal("watchdog", ZERO, ZERO, ZERO, why)
 
 
-def used_now(tx: Tx, account: str, evidence: Evidence, now: float) -> Used:
-    """How much of the caps is taken, by the larger of the ledger and what Clore shows. Raises UnknownRate."""
+def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -> Used:
+    """How much of the caps is taken, by the larger of the ledger and what Clore shows."""
+    snapshot = evidence.snapshot
     return usage(
         _reserved(tx, account, evidence),
         intents.reservations_released(tx, account, now - _DAY_SECONDS),
@@ -98,8 +97,11 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float) -> Used:
             evidence.current.rows,
             evidence.completed.rows,
             evidence.fees,
-            evidence.snapshot.rates,
+            snapshot.rates,
             api_now=evidence.api_now,
+            worst=lambda row: worst_usd_per_hour(
+                row, snapshot.by_id.get(row.server_id or 0), snapshot.rates, caps.usd_per_hour
+            ),
         ),
     )
 

@@ -15,7 +15,8 @@ from clore_mcp.money import ZERO, dollars, shown
 from clore_mcp.rental.caps import Caps
 from clore_mcp.state.intents import Reservation
 
-_NOT_AMOUNTS: Final = ("watchdog", "unknown_rate", "frozen")  # refusals that no number would explain
+_NAMED: Final = 3
+_NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
 _WORST_CASES: Final = ("usd_per_order", "usd_per_day")
 _SMALLER_FITS: Final = (*_WORST_CASES, "usd_per_hour", "wallet")
 _OPERATOR: Final = "the operator"
@@ -23,12 +24,14 @@ _OPERATOR: Final = "the operator"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An order as Clore shows it: what it costs an hour while active, and what it cost in the last 24 hours, in USD."""
+    """An order as Clore shows it: what it costs an hour while active, and what it cost in the last 24 hours, in USD.
+    Not `priced`: nobody knows, and the amounts are the worst that is known."""
 
     order_id: int
     active: bool
     usd_per_hour: Decimal
     usd_last_day: Decimal
+    priced: bool = True
 
 
 _UNSEEN: Final = Shown(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
@@ -36,11 +39,12 @@ _UNSEEN: Final = Shown(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """How much of each cap is taken."""
+    """How much of each cap is taken; by `unpriced` orders as much as the worst that is known of them."""
 
     usd_per_hour: Decimal
     usd_per_day: Decimal
     active_orders: int
+    unpriced: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,14 @@ class Refusal:
 def usage(open_: Iterable[Reservation], released: Iterable[Reservation], at_clore: Iterable[Shown]) -> Used:
     """What is taken now: for each order the larger of what this state knows and what Clore shows of it.
 
-    So neither a lost state nor an order that outlived its record frees anything.
+    So neither a lost state nor an order that outlived its record frees anything. What is reserved is the worst that is
+    known of an order made here, so that counts where Clore does not show what it costs.
     """
     shown_by_id = {order.order_id: order for order in at_clore}
     hourly, daily, active = ZERO, ZERO, 0
     for held in open_:
         seen = shown_by_id.pop(held.order_id, _UNSEEN) if held.order_id is not None else _UNSEEN
+        seen = seen if seen.priced else _UNSEEN
         hourly += max(held.usd_per_hour, seen.usd_per_hour)
         daily += max(held.worst_usd, seen.usd_last_day)
         active += 1
@@ -112,7 +118,8 @@ def usage(open_: Iterable[Reservation], released: Iterable[Reservation], at_clor
         hourly += order.usd_per_hour if order.active else ZERO
         daily += max(order.usd_last_day, paid.pop(order.order_id, ZERO))
         active += order.active
-    return Used(usd_per_hour=hourly, usd_per_day=daily + sum(paid.values(), ZERO), active_orders=active)
+    unpriced = tuple(order for order in shown_by_id.values() if not order.priced)
+    return Used(hourly, daily + sum(paid.values(), ZERO), active, unpriced)
 
 
 def check(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:
@@ -124,10 +131,28 @@ def check(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) ->
         ("active_orders", Decimal(caps.active_orders), Decimal(used.active_orders), Decimal(wanted.active_orders)),
     )
     return [
-        Refusal(name, cap, taken, needed, f"{_OPERATOR}, with {_variable(name)} ({sources.get(name, 'default')} now)")
+        Refusal(
+            name,
+            cap,
+            taken,
+            needed,
+            f"{_OPERATOR}, with {_variable(name)} ({sources.get(name, 'default')} now){_unpriced(name, used)}",
+        )
         for name, cap, taken, needed in rows
         if needed > 0 and taken + needed > cap
     ]
+
+
+def _unpriced(limit: str, used: Used) -> str:
+    """Which orders take part of a cap at a guess, and how that ends."""
+    amounts = {
+        order.order_id: order.usd_per_hour if limit == "usd_per_hour" else order.usd_last_day
+        for order in used.unpriced
+        if limit in ("usd_per_hour", "usd_per_day")
+    }
+    told = [f"order {order_id} counts as {dollars(usd)}" for order_id, usd in amounts.items() if usd]
+    why = "the worst that is known, as its cost is not: cancel_order ends it"
+    return f"; {', '.join(told[:_NAMED])}, {why}" if told else ""
 
 
 def cure(refusals: Sequence[Refusal], *, ends: bool) -> str:

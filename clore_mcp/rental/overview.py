@@ -19,7 +19,7 @@ from clore_mcp.money import ZERO, Coin, shown
 from clore_mcp.rental import access
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.ends.closing import Closing
-from clore_mcp.rental.exposure import bill, order_type_of, usd_per_hour
+from clore_mcp.rental.exposure import bill, order_type_of, usd_per_hour, why_unpriced
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.sshkeys import SshKey
@@ -58,8 +58,9 @@ class Overview:
     async def orders(self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE) -> dict[str, Any]:
         """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown."""
         desk = self._desk
-        account = await desk.readings.account()
+        await desk.readings.account()
         current = await desk.readings.orders(max_age_seconds)
+        account = await desk.readings.account()  # the list may have told that it is another one
         completed = await desk.readings.completed(BROWSING_AGE) if include_ended else None
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, completed)
@@ -82,10 +83,11 @@ class Overview:
     async def one(self, order_id: int) -> dict[str, Any]:
         """One order. Raises NotFound."""
         desk = self._desk
-        account = await desk.readings.account()
+        await desk.readings.account()
         row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
         if row is None:
             row = (await desk.readings.completed(BROWSING_AGE)).find(order_id)
+        account = await desk.readings.account()  # the list may have told that it is another one
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
         leases, agreed = await self._leases(account), await self._agreed(account)
@@ -143,7 +145,7 @@ class Overview:
             "gpu_count": cards.count,
             "image": clean(row.image or "", 120),
             "usd_per_hour": None if hourly is None else shown(hourly),
-            "spent_usd": shown(cost.total_usd) if cost.priced else None,
+            "spent_usd": shown(cost.total_usd) if cost.priced and row.spend is not None else None,
             "started_at": None if row.created_at is None else iso(row.created_at),
             "ends_at": iso(end.ends_api_at) if end and not row.expired else None,
             "made_here": lease is not None,
@@ -155,8 +157,13 @@ class Overview:
                 view["ssh"] = {"host": ssh.host, "port": ssh.port, "user": ssh.user, "command": ssh.command}
             view["http_url"] = reach.http_url
             view["warning"] = reach.warning
-        if not cost.priced:
-            view["warning"] = "It is paid in a coin without a known rate, so its cost in USD is not known."
+        if not row.expired and hourly is None:
+            counts = "what was reserved for it" if lease else "the dearest price known of it, or else a whole cap"
+            unpriced = f"Cost not known: {why_unpriced(row)}. Against the limits it counts as {counts}; it bills on."
+            view["warning"] = " ".join(text for text in (unpriced, view.get("warning")) if text)
+        elif "spent_usd" not in {name for name, value in view.items() if value is not None}:
+            unspent = "What it has cost is not known: Clore does not say so in a way that makes sense."
+            view["warning"] = " ".join(text for text in (unspent, view.get("warning")) if text)
         return {name: value for name, value in view.items() if value is not None}
 
     async def key(self) -> SshKey | None:

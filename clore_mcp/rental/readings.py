@@ -27,6 +27,7 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.apiclock import ApiClock
 from clore_mcp.rental.identity import Identity
 from clore_mcp.state.copies import Copies, Instant
+from clore_mcp.state.orders import Lease
 from clore_mcp.state.shared import Departure, Reading, Shared
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
 BROWSING_AGE: Final = 60.0
 _FEES_AGE: Final = 600.0
+_LOOKS_AT_A_JUMP: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,11 @@ class _Listed:
     came: Instant
 
 
+def _undated(row: OrderRow) -> OrderRow:
+    """An order that begins in the future: when it really began is not told."""
+    return row.model_copy(update={"created_at": None})
+
+
 @functools.cache
 def _kept() -> TypeAdapter[_Listed]:
     return TypeAdapter(_Listed)
@@ -89,7 +96,7 @@ class Readings:
         self.client = client
         self.market = market
         self.api_clock = api_clock
-        self._identity = identity
+        self.identity = identity
         self._clock = clock = api_clock.wall
         self._account: str | None = None
         self.latest: Orders | None = None
@@ -107,20 +114,48 @@ class Readings:
         it. Raises CloreError."""
         if self._account is None:
             try:
-                addresses = await self._addresses()
+                account, certain = await self._identify()
             except (NoApiKey, InvalidApiKey):
                 raise
             except CloreError as error:
-                known = await self._identity.of_key()
+                known = await self.identity.of_key()
                 if known is None:
                     raise
                 log.warning("the account is known by its key alone: %s", error.message)
                 return known
-            account, certain = await self._identity.of(addresses)
             if not certain:  # asked again as soon as the state can be used
                 return account
             self._account = account
+            if self.latest is not None:  # read before it was known whose it is
+                await self._join(self.latest)
         return self._account
+
+    async def doubtful(self) -> list[Lease]:
+        """Returns the orders made here that may be this account's, though neither its addresses nor its lists say so.
+        Both lists are held against them first. Raises CloreError, StateUnavailable."""
+        found = await self.identity.doubtful(await self.account(), self.api_now())
+        if not found:
+            return []
+        with contextlib.suppress(CloreError):
+            await self.completed(BROWSING_AGE)
+        return await self.identity.doubtful(await self.account(), self.api_now())
+
+    async def _identify(self) -> tuple[str, bool]:
+        """One reading of the wallets makes no account, and merges no two: what is new in it is asked for twice."""
+        addresses = await self._addresses()
+        if not await self.identity.needs_second_reading(addresses):
+            return await self.identity.of(addresses)
+        self._wallets.forget()
+        if sorted(await self._addresses()) != sorted(addresses):
+            raise NotJson("Two lists of wallets in a row name other deposit addresses, so the account is not certain.")
+        current, completed = await self._current.get(BROWSING_AGE), await self._completed.get(BROWSING_AGE)
+        listed = {row.id for reading in (current, completed) for row in reading.value.reply.rows}
+        return await self.identity.of(addresses, listed)
+
+    async def _join(self, found: Orders) -> None:
+        """Orders of ours among those listed tell whose account this is, whatever was thought before."""
+        if self._account is not None:
+            self._account = await self.identity.joined(self._account, {row.id for row in found.rows}, self._clock())
 
     async def _addresses(self) -> list[str]:
         wallets = await self._wallets.get(_FEES_AGE)
@@ -190,19 +225,29 @@ class Readings:
 
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
         """The orders that Clore lists as current."""
-        self.latest = self._told(await self._current.get(max_age_seconds))
-        return self.latest
+        self.latest = found = self._told(await self._current.get(max_age_seconds))
+        if not self.api_clock.settled:
+            return await self.look(completed=False)
+        await self._join(found)
+        return found
 
     async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
         """The orders that Clore lists when asked for completed ones too."""
-        return self._told(await self._completed.get(max_age_seconds))
+        found = self._told(await self._completed.get(max_age_seconds))
+        await self._join(found)
+        return found
 
     async def look(self, *, completed: bool) -> Orders:
-        """The orders now, asked for by this very call, before everything that merely waits in the queue."""
+        """The orders now, asked for by this very call, before everything that merely waits in the queue. Where Clore's
+        clock has jumped, asked for until it is known whether the jump is true."""
         shared = self._completed if completed else self._current
-        found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+        for _ in range(_LOOKS_AT_A_JUMP):
+            found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+            if self.api_clock.settled:
+                break
         if not completed:
             self.latest = found
+        await self._join(found)
         return found
 
     async def aclose(self) -> None:
@@ -245,4 +290,5 @@ class Readings:
     def _told(self, reading: Reading[_Listed]) -> Orders:
         reply = reading.value.reply
         self.api_clock.hear(reply.api_time, reading.value.came)
-        return Orders(reply.rows, reply.dropped, reply.limit, reading.at, reply.api_time)
+        rows = [_undated(row) if self.api_clock.is_ahead(row.created_at) else row for row in reply.rows]
+        return Orders(rows, reply.dropped, reply.limit, reading.at, reply.api_time)

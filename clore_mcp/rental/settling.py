@@ -10,6 +10,7 @@ A refusal in words that no documentation names is the application's no: one vali
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -22,8 +23,9 @@ from clore_mcp.rental.adopting import ADOPTABLE, Adopting, Sight
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.readings import Orders
-from clore_mcp.state import intents, quotes
+from clore_mcp.state import accounts, intents, quotes
 from clore_mcp.state.database import Tx
+from clore_mcp.state.ends import End
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.quotes import Quote
 
@@ -84,6 +86,14 @@ class Settling:
         now = await self._desk.state.read(lambda tx: intents.get(tx, intent.id))
         return now is not None and now.state in ADOPTABLE  # failed: another process gave up before us
 
+    def unwritten(self, account: str) -> list[End]:
+        """The ends of orders that only this process knows of, because the state could not be written."""
+        return self._adopting.remembered.ends(account)
+
+    async def write_down(self) -> None:
+        """Write down the orders that only memory knows, if the state can be written again."""
+        await self._adopting.write_down()
+
     async def settle_open(self, account: str, current: Orders) -> None:
         """Close what processes that ended have left: abandon what was never sent, look for what was. What this
         process is still carrying out is left to itself."""
@@ -94,10 +104,27 @@ class Settling:
             failed = intents.in_state(tx, account, "failed", since=now - intents.ADOPTABLE_SECONDS)
             return [(intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed)]
 
+        await self._bring_strays(account, current)
         for intent, quote in await desk.state.read(read):
             if quote is not None and not self._commitments.runs(quote.id):
                 await self._settle_left(intent, quote, current, now)
         await desk.state.write(lambda tx: self._settle_orphans(tx, account, now))
+
+    async def _bring_strays(self, account: str, current: Orders) -> None:
+        """Take over a create that was sent under another key of what may be this account, once its order shows here."""
+        desk = self._desk
+        for intent in await self._strays(account):
+            seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
+            if len(seen.matches) == 1:
+                await desk.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
+
+    async def strays(self, account: str) -> bool:
+        """Returns whether such a create may still show as an order."""
+        return bool(await self._strays(account))
+
+    async def _strays(self, account: str) -> list[Intent]:
+        identity, since = self._desk.readings.identity, self._desk.clock() - intents.ADOPTABLE_SECONDS
+        return await self._desk.state.read(lambda tx: identity.stray_intents(tx, account, since))
 
     async def to_settle(self, account: str) -> bool:
         """Whether a look might still find an order that nobody has adopted."""

@@ -10,7 +10,7 @@ from .listeners import Listeners
 from .options import Live
 from .orders import Account
 from .refusals import Refused, bare
-from .views import fees_view, market_view, order_view, poh_view, wallets_view
+from .views import fees_view, market_view, order_rows, poh_view, wallets_view
 from .wire import Reply, json_reply
 from .world import World
 
@@ -22,6 +22,7 @@ class Twist:
     visible_after: float | None = None
     never_deploys: bool = False
     cancel_ignored: bool = False
+    deposits: str = "own"  # or "no", "other": which addresses the wallets show
     price_factor: float = 1.0
 
 
@@ -65,7 +66,8 @@ class Api:
             return json_reply(refused.body, refused.status)
 
     def _wallets(self, call: Call) -> Reply:
-        return json_reply({"wallets": wallets_view(_account(call)), "code": 0})
+        rows = wallets_view(_account(call), call.twist.deposits)
+        return json_reply({"wallets": [*rows, *rows] if self._live.options.repeat_rows else rows, "code": 0})
 
     def _marketplace(self, call: Call) -> Reply:
         tail = b"" if call.account is None else b'"my_servers":[],'
@@ -75,8 +77,14 @@ class Api:
         now, options = self._clock.now(), self._live.options
         self._listeners.reserve(self._world.open_orders(), now)  # an order never shows a port that isn't its own
         completed = call.query.get("return_completed") == "true"
-        shown = [o for o in self._world.orders_of(_account(call).key, completed) if now >= o.visible_at]
-        rows = [order_view(o, self._world.servers[o.server_id], now, options) for o in reversed(shown)]
+        orders = self._world.orders_of(_account(call).key, completed=True)
+        shown = [o for o in orders if now >= o.visible_at and o.listed_in(completed, now)]
+        rows = [
+            row
+            for o in reversed(shown)
+            for row in order_rows(o, self._world.servers[o.server_id], now, options, completed=completed)
+        ]
+        rows = [*rows, *rows] if options.repeat_rows else rows
         return json_reply({"orders": rows, "limit": options.order_limit, "code": 0})
 
     def _spot_marketplace(self, call: Call) -> Reply:

@@ -25,7 +25,7 @@ def create_app(options: Options) -> Starlette:
             beat.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await beat
-            engine.listeners.close()
+            await engine.listeners.close()
             await asyncio.sleep(0)  # the closed transports' callbacks run before the loop is gone
 
     routes = [Mount("/v1", app=engine.gate), Mount("/_sandbox", routes=Control(engine).routes())]

@@ -23,9 +23,9 @@ class Clock:
         """The market's unix time in seconds."""
         return self._base + (self._real() - self._since) * self._speed
 
-    def http_date(self) -> str:
-        """The market's time as the `Date` header tells it."""
-        return formatdate(self.now(), usegmt=True)
+    def http_date(self, ahead: float = 0.0) -> str:
+        """The market's time as the `Date` header tells it, `ahead` seconds off."""
+        return formatdate(self.now() + ahead, usegmt=True)
 
     def advance(self, seconds: float) -> None:
         """Move the market forward; it never goes back, because bills can't be unwritten."""

@@ -13,7 +13,7 @@ from .engine import Engine
 from .intake import COINS, parse_create
 from .journal import digest
 from .options import changed
-from .orders import Order, Server
+from .orders import SEEMINGS, Order, Server
 from .refusals import Refused
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -44,6 +44,8 @@ class Control:
             ("GET", "/options", self.options),
             ("POST", "/options", self.set_options),
             ("POST", "/orders", self.make_order),
+            ("POST", "/orders/{id:int}", self.show_order),
+            ("POST", "/keys", self.add_key),
         ]
         return [Route(path, self._guarded(handler), methods=[method]) for method, path, handler in table]
 
@@ -59,7 +61,7 @@ class Control:
                 "orders": [self._order(order, now) for order in world.orders.values()],
                 "accounts": [
                     {"key": digest(a.key), "wallets": {w.name: w.balance for w in a.wallets.values()}}
-                    for a in world.accounts.values()
+                    for a in {id(a): a for a in world.accounts.values()}.values()
                 ],
                 "counts": {
                     "servers": len(world.servers) + len(world.stray_rows),
@@ -185,6 +187,29 @@ class Control:
         order = world.create(world.accounts[self._key(wanted)], ask, begun)
         await self._engine.tick()
         return _shown({"order_id": order.id})
+
+    async def show_order(self, request: Request) -> Response:
+        """Say something of an order in my_orders that is not so: `{"seems": "expired", "seconds": 12}`; `row`: values
+        of its row; `twin`: those of a second row of it."""
+        wanted, now = await request.json(), self._engine.clock.now()
+        order = self._engine.world.orders[request.path_params["id"]]
+        seems = wanted.get("seems", "as_it_is")
+        if seems not in SEEMINGS:
+            raise ValueError(f"no order seems {seems!r}; known: {', '.join(SEEMINGS)}")
+        order.seeming, order.seeming_until = seems, now + float(wanted.get("seconds", "inf"))
+        order.row = dict(wanted.get("row", order.row))
+        order.twin = wanted.get("twin", order.twin)
+        return _shown(self._order(order, now))
+
+    async def add_key(self, request: Request) -> Response:
+        """One more key for an account, as after a rotation: `{"key": NEW, "of"?: KEY, "revoke"?: true}`."""
+        wanted = await request.json()
+        accounts = self._engine.world.accounts
+        old = str(wanted.get("of") or next(iter(accounts)))
+        accounts[str(wanted["key"])] = accounts[old]
+        if wanted.get("revoke"):
+            del accounts[old]
+        return _shown({"keys": [digest(key) for key in accounts]})
 
     def _key(self, wanted: dict[str, Any]) -> str:
         return str(wanted.get("key") or next(iter(self._engine.world.accounts)))

@@ -1,5 +1,6 @@
 """Faults to order: which request goes wrong, how, and whether its effect took place."""
 
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ EFFECT = {
     "http502": False,  # a proxy's HTML page
     "http502_after": True,
     "garbage": True,  # 200 and bytes that are no JSON
+    "flood_objects": False,  # 200 and `factor` MB of empty objects where the endpoint's list is
+    "flood_rows": False,  # the same of rows that have an id and nothing else
     "truncate": True,  # half a body under the whole one's Content-Length
     "hang_before": False,  # silence, then a closed connection
     "hang_after": True,  # processed, silence, then the reply
@@ -25,12 +28,23 @@ EFFECT = {
     "late_visible": True,  # this order shows in my_orders only after `seconds` of market time
     "never_deploys": True,  # this order's container stays at 0
     "cancel_ignored": True,  # code 0, and the order stays
+    "no_deposits": True,  # wallets without deposit addresses
+    "other_deposits": True,  # wallets with addresses that are nobody's
+    "wrong_date": True,  # its Date is `seconds` ahead of the market's clock, behind where they are below zero
     "outage": False,  # every request gets a 502 page for `seconds`
 }
 """Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
 
 _CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
-_SECONDS = {"hang_before": 30.0, "hang_after": 30.0, "late_effect": 5.0, "late_visible": 30.0, "outage": 10.0}
+_WALLETS = {"no_deposits", "other_deposits"}
+_SECONDS = {
+    "hang_before": 30.0,
+    "hang_after": 30.0,
+    "late_effect": 5.0,
+    "late_visible": 30.0,
+    "outage": 10.0,
+    "wrong_date": 7_200.0,
+}
 
 
 @dataclass(slots=True)
@@ -41,7 +55,7 @@ class Fault:
     endpoint: str = ""
     times: int = 1
     skip: int = 0
-    seconds: float = -1.0
+    seconds: float = math.nan  # not given: as its kind has it
     factor: float = 1.1
     effect: bool | None = None
     error: str = "words-that-nobody-knows"
@@ -53,10 +67,12 @@ class Fault:
             raise ValueError(f"no fault is called {self.kind!r}; known: {', '.join(EFFECT)}")
         if self.kind in _CREATES:
             self.endpoint = "create_order"
+        if self.kind in _WALLETS:
+            self.endpoint = "wallets"
         self.endpoint = self.endpoint or ("cancel_order" if self.kind == "cancel_ignored" else "*")
         if self.effect is None:
             self.effect = EFFECT[self.kind]
-        if self.seconds < 0:
+        if math.isnan(self.seconds):
             self.seconds = _SECONDS.get(self.kind, 0.0)
         if not self.status:
             self.status = 404 if self.kind == "bare_status" else 200
@@ -117,5 +133,5 @@ def parse_spec(spec: str) -> Fault:
         kind=kind,
         **more,
         times=int(parts[2]) if len(parts) > 2 else 1,
-        seconds=float(parts[3]) if len(parts) > 3 else -1.0,
+        seconds=float(parts[3]) if len(parts) > 3 else math.nan,
     )

@@ -59,11 +59,17 @@ class Gate:
             reply = reply.broken("closed")
         self._note(visit.entry, reply)
         try:
-            await deliver(reply, self.clock.http_date(), scope, receive, send)
+            await deliver(reply, self._date(reply), scope, receive, send)
         finally:
             visit.entry.completed_ns = time.monotonic_ns()
             if visit.admitted is not None:
                 self.limiter.complete(*visit.admitted, visit.entry.completed_ns)
+
+    def _date(self, reply: Reply) -> str | None:
+        options = self.live.options
+        if options.date == "right":
+            return self.clock.http_date(options.date_off + reply.date_off)
+        return "the day before yesterday" if options.date == "garbage" else None
 
     async def _arrive(self, scope: Scope, receive: Receive) -> _Visit:
         raw = await read_body(receive)
@@ -110,6 +116,8 @@ class Gate:
         visit.entry.fault = fault.kind
         if fault.kind == "late_effect":
             await _real_time(fault.seconds, self.closing)
+        if fault.kind in ("flood_objects", "flood_rows"):
+            return _flood(fault, visit.endpoint)
         reply = self._process(visit, _twist(fault)) if fault.effect else None
         refusal = _refusal(fault)
         return _spoiled(fault, reply) if refusal is None else json_reply(refusal.body, refusal.status)
@@ -133,6 +141,7 @@ def _twist(fault: Fault) -> Twist:
         visible_after=fault.seconds if fault.kind == "late_visible" else None,
         never_deploys=fault.kind == "never_deploys",
         cancel_ignored=fault.kind == "cancel_ignored",
+        deposits=fault.kind.removesuffix("_deposits") if fault.kind.endswith("_deposits") else "own",
         price_factor=fault.factor if fault.kind == "price_moved" else 1.0,
     )
 
@@ -142,24 +151,28 @@ def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
     if fault.kind == "bare_status":
         return Reply(fault.status, b"")
     whole = reply or json_reply({"code": 1}, 500)
-    match fault.kind:
-        case "code1_before" | "code1_after":
-            return json_reply({"code": 1}, 500)
-        case "http502" | "http502_after":
-            return proxy_error()
-        case "garbage":
-            return Reply(200, b"\x00\xff<<< {code: 0,, not json", "application/json")
-        case "lost_reply":
-            return whole.broken("closed")
-        case "truncate":
-            return whole.broken("truncated")
-        case "reset":
-            return whole.broken("reset")
-        case "hang_before":
-            return whole.broken("closed", fault.seconds)
-        case "hang_after":
-            return replace(whole, silence=fault.seconds)
-    return whole
+    spoiled = {
+        "code1_before": json_reply({"code": 1}, 500),
+        "code1_after": json_reply({"code": 1}, 500),
+        "http502": proxy_error(),
+        "http502_after": proxy_error(),
+        "garbage": Reply(200, b"\x00\xff<<< {code: 0,, not json", "application/json"),
+        "lost_reply": whole.broken("closed"),
+        "truncate": whole.broken("truncated"),
+        "reset": whole.broken("reset"),
+        "hang_before": whole.broken("closed", fault.seconds),
+        "hang_after": replace(whole, silence=fault.seconds),
+        "wrong_date": replace(whole, date_off=fault.seconds),
+    }
+    return spoiled.get(fault.kind, whole)
+
+
+def _flood(fault: Fault, endpoint: str) -> Reply:
+    """A list of so many MB of rows without sense."""
+    name = {"my_orders": b"orders", "marketplace": b"servers"}.get(endpoint, endpoint.encode())
+    row = b"{}," if fault.kind == "flood_objects" else b'{"id":1},'
+    rows = row * int(fault.factor * 1024**2 / len(row))
+    return Reply(200, b'{"' + name + b'":[' + rows[:-1] + b'],"code":0}', code=0)
 
 
 def _refusal(fault: Fault) -> Refused | None:

@@ -10,6 +10,17 @@ from .orders import Order
 from .views import has_endpoints
 
 BANNER = b"SSH-2.0-sandbox\r\n"
+_TURNS = 3  # of the loop: the accepted socket gets its transport, the transport its protocol, the protocol its task
+
+
+async def last_guests(listening: Iterable[socket.socket]) -> None:
+    """Accept no more connections, and let the last ones reach their protocol. To be awaited before a server closes:
+    a socket that was accepted just before has no owner yet, and asyncio then forgets it open."""
+    for one in listening:
+        with contextlib.suppress(NotImplementedError):  # on Windows an accepted socket is never without one
+            asyncio.get_running_loop().remove_reader(one)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 class _Door:
@@ -25,9 +36,11 @@ class _Door:
 
     async def open(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._greet, sock=self._socket)
+            self._server = await asyncio.start_server(self._greet, sock=self._socket, start_serving=False)
+            await self._server.start_serving()  # apart: whoever is cancelled in between still has the server to close
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        await last_guests([self._socket])
         if self._server is not None:
             self._server.close()
         self._socket.close()
@@ -36,12 +49,15 @@ class _Door:
 
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._guests.add(writer)
-        with contextlib.suppress(OSError):
+        try:
             writer.write(BANNER)
             while await reader.read(4096):  # it listens to whatever a client says and never answers
                 pass
-        self._guests.discard(writer)
-        writer.transport.abort()
+        except OSError:
+            pass
+        finally:
+            self._guests.discard(writer)
+            writer.transport.abort()
 
 
 class Listeners:
@@ -50,6 +66,7 @@ class Listeners:
     def __init__(self, live: Live) -> None:
         self._live = live
         self._doors: dict[int, _Door] = {}
+        self._replaced: list[_Door] = []
 
     def reserve(self, orders: Iterable[Order], now: float) -> None:
         """Give each order that shows its endpoints a port of its own."""
@@ -59,7 +76,7 @@ class Listeners:
         for order in orders:
             if "22" in order.ports and "22" not in order.public_ports and has_endpoints(order, now, options):
                 if order.id in self._doors:  # lost and won back between two looks: a new container, a new port
-                    self._doors.pop(order.id).close()
+                    self._replaced.append(self._doors.pop(order.id))
                 self._doors[order.id] = _Door()
                 order.public_ports["22"] = self._doors[order.id].port
 
@@ -68,13 +85,16 @@ class Listeners:
         orders = list(orders)
         self.reserve(orders, now)
         wanted = {o.id: o for o in orders if "22" in o.public_ports and o.running}
-        for order_id in [order_id for order_id in self._doors if order_id not in wanted]:
-            self._doors.pop(order_id).close()
+        over, self._replaced = self._replaced, []
+        over += [self._doors.pop(order_id) for order_id in list(self._doors) if order_id not in wanted]
         for order_id, door in list(self._doors.items()):
             if now >= wanted[order_id].deployed_at() + self._live.options.ssh_after:
                 await door.open()
+        for door in over:
+            await door.close()
 
-    def close(self) -> None:
-        """Close every door."""
-        while self._doors:
-            self._doors.popitem()[1].close()
+    async def close(self) -> None:
+        """Close every door and every connection through one."""
+        for door in (*self._replaced, *self._doors.values()):
+            await door.close()
+        self._doors.clear()

@@ -40,6 +40,12 @@ class Options:
 
     # Time
     speed: Annotated[float, "market seconds in a real second"] = 1.0
+    date: Annotated[Literal["right", "missing", "garbage"], "the Date header of each reply"] = "right"
+    date_off: Annotated[float, "seconds by which each Date is ahead of the market's clock"] = 0.0
+    ct: Annotated[
+        Literal["seconds", "milliseconds", "text", "null", "negative"], "how my_orders tells when an order began"
+    ] = "seconds"
+    ct_off: Annotated[float, "seconds by which that time is ahead of the truth"] = 0.0
     latency: Annotated[float, "real seconds each reply takes"] = 0.0
     visible_after: Annotated[float, "market seconds until a new order shows in my_orders"] = 2.0
     endpoints_after: Annotated[float, "market seconds until host and ports are filled in"] = 8.0
@@ -68,6 +74,8 @@ class Options:
     ] = "error"
     unknown_order_error: Annotated[str, "error text for an order that does not exist"] = "order_dont_exist"
     bad_input_status: Annotated[int, "HTTP status of code 2; the real one is unknown"] = 400
+
+    repeat_rows: Annotated[bool, "my_orders and wallets list every row twice"] = False
 
     # Spot
     outbid: Annotated[Literal["stays", "vanishes"], "what happens to an order that loses its server"] = "stays"

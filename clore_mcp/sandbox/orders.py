@@ -11,6 +11,9 @@ from .spot import Bid
 
 DAY = 86_400
 _FEES = {"bitcoin": 0.00005, "CLORE-Blockchain": 1, "USD-Blockchain": 0.5}
+SEEMINGS = ("as_it_is", "expired", "vanished", "both")
+"""What my_orders may say of an order: the truth; that it has ended; nothing; or that it runs where current orders are
+asked for and that it has ended where completed ones are."""
 
 
 @dataclass(slots=True)
@@ -82,6 +85,34 @@ class Order:
     lowered_at: float | None = None
     ended_at: float | None = None
     end_reason: str | None = None
+    seeming: str = "as_it_is"  # what my_orders says of it until `seeming_until`, whatever is true
+    seeming_until: float = 0.0
+    row: dict[str, Any] = field(default_factory=dict)  # keys that my_orders shows instead of the true ones
+    twin: dict[str, Any] | None = None  # and those of a second row of it
+
+    def seems(self, now: float) -> str:
+        """What my_orders says of it now: one of `SEEMINGS`."""
+        return self.seeming if now < self.seeming_until else "as_it_is"
+
+    def listed_in(self, completed: bool, now: float) -> bool:
+        """Whether my_orders lists it: completed ones are asked for, or not."""
+        match self.seems(now):
+            case "vanished":
+                return False
+            case "expired":
+                return completed
+            case "both":
+                return True
+        return completed or self.ended_at is None
+
+    def seems_expired(self, completed: bool, now: float) -> bool:
+        """Whether its row says that it has ended."""
+        match self.seems(now):
+            case "expired":
+                return True
+            case "both":
+                return completed
+        return self.ended_at is not None
 
     @property
     def running(self) -> bool:

@@ -12,6 +12,7 @@ import uvicorn
 
 from .app import create_app
 from .engine import Engine
+from .listeners import last_guests
 from .options import Options
 from .wire import ExposedProtocol
 
@@ -62,6 +63,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._engine.closing.set()
+        await last_guests(sockets or [])
         for server in self.servers:
             server.close()
         for listener in sockets or []:

@@ -5,14 +5,18 @@ from typing import Any
 
 from .intake import COINS
 from .options import Options
-from .orders import Account, Order, Server
+from .orders import Account, Order, Server, Wallet
 from .world import World
 
 _COPIED = ("rating", "reliability", "owner", "cuda_version", "gpu_array")
 
 
-def order_view(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:
-    """An order as my_orders lists it: endpoints appear with time and disappear with the end."""
+def order_view(
+    order: Order, server: Server, now: float, options: Options, *, completed: bool = False
+) -> dict[str, Any]:
+    """An order as my_orders lists it: endpoints appear with time and disappear with the end. `completed`: in the list
+    of completed ones too."""
+    expired = order.seems_expired(completed, now)
     specs = server.row.get("specs")
     shown: dict[str, Any] = {
         "id": order.id,
@@ -22,19 +26,41 @@ def order_view(order: Order, server: Server, now: float, options: Options) -> di
         "image": order.image,
         "currency": order.currency,
         "spend": order.spend,
-        "ct": order.ct,
+        "ct": _told(order.ct, options),
         "specs": {k: v for k, v in specs.items() if k != "pl"} if isinstance(specs, dict) else specs,
         "si": order.server_id,
         "mon_container": 2 if (order.ended_at or now) >= order.deployed_at() else 0,
         "online": server.online,
         **({"spot": True} if order.spot else {}),
-        **_endpoints(order, server, now, options),
+        **({"tcp_ports": []} if expired else _endpoints(order, server, now, options)),
         **{name: server.row[name] for name in _COPIED if name in server.row},
     }
-    if order.ended_at is not None:
+    if expired:
         gpus = len(server.row.get("gpu_array") or [0])
-        shown |= {"expired": True, "order_end": int(order.ended_at), "gpu_count": gpus, "total_gpus": gpus}
-    return shown
+        ended = int(now if order.ended_at is None else order.ended_at)
+        shown |= {"expired": True, "order_end": ended, "gpu_count": gpus, "total_gpus": gpus}
+    return shown | order.row
+
+
+def _told(ct: int, options: Options) -> int | str | None:
+    """When an order began, as the switches want it told."""
+    at = int(ct + options.ct_off)
+    match options.ct:
+        case "milliseconds":
+            return at * 1_000
+        case "text":
+            return "just now"
+        case "null":
+            return None
+        case "negative":
+            return -at
+    return at
+
+
+def order_rows(order: Order, server: Server, now: float, options: Options, *, completed: bool) -> list[dict[str, Any]]:
+    """The rows that my_orders has of an order: its own, and its twin if it has one."""
+    row = order_view(order, server, now, options, completed=completed)
+    return [row] if order.twin is None else [row, row | order.twin]
 
 
 def _endpoints(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:
@@ -73,10 +99,16 @@ def country_of(server: Server) -> str:
     return code.lower() if isinstance(code, str) and len(code) == 2 and code.isalpha() else "xx"
 
 
-def wallets_view(account: Account) -> list[dict[str, Any]]:
-    """The rows of GET /wallets."""
+def wallets_view(account: Account, deposits: str = "own") -> list[dict[str, Any]]:
+    """The rows of GET /wallets, with the account's own addresses, with none ("no"), or with "other" ones."""
+
+    def shown(wallet: Wallet) -> str | None:
+        if deposits == "own":
+            return wallet.deposit
+        return None if deposits == "no" else f"sandboxnobody{wallet.name}"
+
     return [
-        {"name": w.name, "deposit": w.deposit, "balance": w.balance, "withdrawal_fee": w.withdrawal_fee}
+        {"name": w.name, "deposit": shown(w), "balance": w.balance, "withdrawal_fee": w.withdrawal_fee}
         for w in account.wallets.values()
     ]
 

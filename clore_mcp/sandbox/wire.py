@@ -32,6 +32,7 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
     manner: Literal["whole", "closed", "reset", "truncated"] = "whole"
     silence: float = 0.0
+    date_off: float = 0.0  # seconds by which its Date is ahead
 
     def broken(self, manner: Literal["closed", "reset", "truncated"], silence: float = 0.0) -> "Reply":
         """The same answer, lost on its way."""
@@ -86,7 +87,7 @@ async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) 
     return not done
 
 
-async def deliver(reply: Reply, date: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def deliver(reply: Reply, date: str | None, scope: Scope, receive: Receive, send: Send) -> None:
     """Send the reply, or break it as its manner says."""
     transport: asyncio.Transport | None = scope.get(TRANSPORT)
     if reply.manner == "whole":
@@ -108,11 +109,11 @@ async def deliver(reply: Reply, date: str, scope: Scope, receive: Receive, send:
     await _disconnected(receive)
 
 
-def _start(reply: Reply, date: str) -> dict[str, Any]:
+def _start(reply: Reply, date: str | None) -> dict[str, Any]:
     headers = [
         ("content-type", reply.content_type),
         ("content-length", str(len(reply.body))),
-        ("date", date),
+        *([("date", date)] if date is not None else []),
         ("server", "cloudflare"),
         *reply.headers,
     ]

@@ -136,7 +136,7 @@ class World:
 
     def cancel(self, key: str, order_id: int, now: float) -> bool:
         """End an account's order; False when it has none of that id."""
-        order = self._open.get(order_id)
+        order = self._open.get(order_id) or next((o for o in self._open.values() if o.row.get("id") == order_id), None)
         if order is None or order.key != key:
             return False
         self.meter.end(order, now, "cancelled")

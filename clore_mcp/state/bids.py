@@ -65,10 +65,13 @@ def undo(tx: Tx, change: Change, now: float) -> None:
 
 
 def elsewhere(tx: Tx, account: str) -> list[Reservation]:
-    """Reservations of orders made elsewhere that may run: not proven gone, or only because no reply listed them."""
+    """Reservations of orders made elsewhere that run or may come back: not proven gone, or only because no reply listed
+    them, or with an end that counts again once they are listed."""
     rows = tx.all(
-        "SELECT * FROM reservations WHERE account = ? AND intent_id IS NULL"
-        " AND (released_at IS NULL OR missed_at IS NOT NULL)",
+        "SELECT * FROM reservations AS held WHERE account = ? AND intent_id IS NULL"
+        " AND (released_at IS NULL OR missed_at IS NOT NULL OR ends_api_at IS NOT NULL)"
+        " AND (released_at IS NULL OR NOT EXISTS (SELECT 1 FROM reservations AS other WHERE other.account ="
+        " held.account AND other.order_id = held.order_id AND other.id > held.id))",
         account,
     )
     return [intents.reservation(row) for row in rows]

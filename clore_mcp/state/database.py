@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 
 import anyio.to_thread
 
-from clore_mcp.errors import StateUnavailable
+from clore_mcp.errors import StateNewer, StateUnavailable
 from clore_mcp.state.schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -36,8 +36,23 @@ _NO_WAL: Final = (
 Row = sqlite3.Row
 
 
+class _Newer(sqlite3.DatabaseError):
+    """The tables have a version that this code does not know."""
+
+
 class Duplicate(Exception):
     """A row that must be unique is already there."""
+
+
+def fits(number: int) -> bool:
+    """Whether a column can hold a whole number."""
+    return -(2**63) <= number < 2**63
+
+
+def _bound(values: Sequence[object]) -> list[object]:
+    """Values for SQLite. A number that no column can hold goes as text: it is equal to no row's, where the driver would
+    fail, and Clore may show an order with such an id."""
+    return [str(value) if isinstance(value, int) and not fits(value) else value for value in values]
 
 
 class Tx:
@@ -51,17 +66,17 @@ class Tx:
 
     def all(self, sql: str, *values: object) -> list[Row]:
         """Every row of a query."""
-        return self._connection.execute(sql, values).fetchall()
+        return self._connection.execute(sql, _bound(values)).fetchall()
 
     def one(self, sql: str, *values: object) -> Row | None:
         """The first row of a query, or None."""
-        row: Row | None = self._connection.execute(sql, values).fetchone()
+        row: Row | None = self._connection.execute(sql, _bound(values)).fetchone()
         return row
 
     def run(self, sql: str, *values: object) -> int:
         """Change rows; how many were changed. Raises Duplicate where a unique row exists."""
         try:
-            return self._connection.execute(sql, values).rowcount
+            return self._connection.execute(sql, _bound(values)).rowcount
         except sqlite3.IntegrityError as error:
             if "UNIQUE" in str(error):
                 raise Duplicate(str(error)) from error
@@ -132,6 +147,7 @@ class Database:
             connection.execute(begin)
             tx = Tx(connection)
             try:
+                _require_known_schema(connection, self._migrations)
                 result = work(tx)
                 connection.execute("COMMIT")
             except BaseException:
@@ -146,6 +162,8 @@ class Database:
     def _failures_named(self) -> Iterator[None]:
         try:
             yield
+        except _Newer as error:
+            raise StateNewer(f"The state in {self.folder} can't be used: {error}.") from error
         except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
             if isinstance(error, sqlite3.IntegrityError):
                 raise
@@ -223,9 +241,7 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        done = connection.execute("PRAGMA user_version").fetchone()[0]
-        if done > len(migrations):
-            raise sqlite3.DatabaseError("it was written by a newer clore-mcp; upgrade this one")
+        done = _require_known_schema(connection, migrations)
         for script in migrations[done:]:
             for statement in _statements(script):
                 connection.execute(statement)
@@ -234,6 +250,14 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
     except BaseException:
         connection.execute("ROLLBACK")
         raise
+
+
+def _require_known_schema(connection: sqlite3.Connection, migrations: Sequence[str]) -> int:
+    """The version of the tables. Asked in each transaction, for another process may have migrated the open file."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(migrations):
+        raise _Newer("it was written by a newer clore-mcp; upgrade this one, or restart it if that is done")
+    return version
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clore_mcp.state.database import Row, Tx
+from clore_mcp.state.database import Row, Tx, fits
 
 EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
 
@@ -28,8 +28,19 @@ class Entry:
     seq: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A process that has said that it ends leases, by its name as an owner, and its machine."""
+
+    host: str
+    owner: str
+
+
 def write(tx: Tx, entry: Entry) -> None:
-    """Append one step."""
+    """Append one step. An order's id that no column holds stands in the data."""
+    data, order_id = entry.data or {}, entry.order_id
+    if order_id is not None and not fits(order_id):
+        data, order_id = {**data, "order_id": str(order_id)}, None
     tx.insert(
         "ledger",
         at=entry.at,
@@ -38,9 +49,9 @@ def write(tx: Tx, entry: Entry) -> None:
         caller=entry.caller,
         quote_id=entry.quote_id,
         intent_id=entry.intent_id,
-        order_id=entry.order_id,
+        order_id=order_id,
         server_id=entry.server_id,
-        data=json.dumps(entry.data or {}),
+        data=json.dumps(data),
     )
 
 
@@ -101,15 +112,15 @@ def rest(tx: Tx, account: str, owner: str) -> None:
     tx.run("DELETE FROM heartbeats WHERE account = ? AND owner = ?", account, owner)
 
 
-def alive(tx: Tx, account: str, *, first: str, since: float, until: float) -> tuple[str, str] | None:
-    """Host and owner of someone whose last beat lies between the two instants, or None. An owner whose name begins
-    with `first` goes before the others."""
-    row = tx.one(
+def beats(tx: Tx, account: str, *, first: str, since: float, until: float) -> list[Beat]:
+    """Those whose last beat lies between the two instants, the latest first; owners whose name begins with `first` go
+    before the others."""
+    rows = tx.all(
         "SELECT host, owner FROM heartbeats WHERE account = ? AND at BETWEEN ? AND ?"
-        " ORDER BY substr(owner, 1, ?) = ? DESC, at DESC LIMIT 1",
+        " ORDER BY substr(owner, 1, ?) = ? DESC, at DESC",
         account, since, until, len(first), first,
     )  # fmt: skip
-    return None if row is None else (str(row["host"]), str(row["owner"]))
+    return [Beat(str(row["host"]), str(row["owner"])) for row in rows]
 
 
 def _entry(row: Row) -> Entry:

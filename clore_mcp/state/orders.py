@@ -37,11 +37,6 @@ class Lease:
     receipt: dict[str, Any] | None = None
 
     @property
-    def unseen(self) -> bool:
-        """Whether it counts as gone only because no reply listed it."""
-        return self.ended_at is not None and self.missed_at is not None
-
-    @property
     def usd_per_hour(self) -> Decimal:
         """What it costs an hour, fee in, at the rate at which it was approved."""
         return self.price_native * self.usd_per_coin / 24 * (1 + self.fee_fraction)
@@ -154,11 +149,27 @@ def seen_again(tx: Tx, account: str, order_ids: Iterable[int]) -> None:
         tx.run("UPDATE orders SET missed_at = NULL WHERE account = ? AND order_id = ?", account, order_id)
 
 
+def made_any(tx: Tx) -> bool:
+    """Returns whether any order was ever made or tried here, under whatever account."""
+    return tx.one("SELECT 1 FROM (SELECT 1 FROM orders UNION ALL SELECT 1 FROM intents) LIMIT 1") is not None
+
+
+def ended_since(tx: Tx, account: str, since: float) -> bool:
+    """Returns whether an order with an end has counted as gone since then, however that was known."""
+    row = tx.one(
+        "SELECT order_id FROM orders WHERE account = ?1 AND ended_at >= ?2"
+        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
+        " AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
+        account, since,
+    )  # fmt: skip
+    return row is not None
+
+
 def reopen(tx: Tx, account: str, order_id: int) -> bool:
-    """Take back that an order was counted as gone because no reply listed it, once."""
+    """Take back that an order was counted as gone, once."""
     changed = tx.run(
         "UPDATE orders SET ended_at = NULL, missed_at = NULL, receipt = NULL"
-        " WHERE account = ? AND order_id = ? AND ended_at IS NOT NULL AND missed_at IS NOT NULL",
+        " WHERE account = ? AND order_id = ? AND ended_at IS NOT NULL",
         account, order_id,
     )  # fmt: skip
     return changed == 1

@@ -9,6 +9,11 @@ from clore_mcp.errors import StateUnavailable
 from clore_mcp.state.filelock import Turn, try_turn
 
 
+def watchdog_place(folder: Path, key_name: str) -> Path:
+    """The file that the one watchdog of the state in that folder and of a key holds while it works."""
+    return folder / f"watchdog-{key_name[:16]}.lock"
+
+
 class Place:
     """A turn for good. Its file stays when it is given back: whoever deletes the file, ends it."""
 
@@ -23,6 +28,11 @@ class Place:
         except OSError as error:
             raise StateUnavailable(f"The state in {self._path.parent} can't be used: {error}.") from error
         self._turn = turn if turn.stands(self._path) else None  # deleted between the two: nobody would ever meet it
+        return self._turn is not None
+
+    @property
+    def held(self) -> bool:
+        """Whether we took it and have not given it back."""
         return self._turn is not None
 
     @property

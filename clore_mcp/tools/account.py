@@ -57,6 +57,7 @@ class AccountAnswer(Answer):
 
     wallets: list[Wallet]
     burn_usd_per_hour: float
+    cost_not_known: list[int] = []
     runway_hours: float | None = None
     fees: Fee
     limits: dict[str, Limit]

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
-from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_id
+from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_order
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
@@ -120,7 +120,7 @@ async def list_orders(
 
 async def wait_for_order(
     ctx: Context[FirstUse],
-    order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_id)],
+    order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_order)],
     timeout_seconds: Annotated[float, Field(gt=0, le=300, description="Then it answers, ready or not.")] = 45,
 ) -> WaitAnswer:
     """Wait until an order's container is up and SSH answers, then show the SSH command. Deploying takes 2 to 5 minutes

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.clore.models import _SLICE_BYTES, ServerRow, _sliced, read_market, read_rows
+from clore_mcp.clore.market_reply import _SLICE_BYTES, _sliced, read_market
+from clore_mcp.clore.models import ServerRow, read_rows
 
 MANY = 900
+MOST = 10_000
 
 
 def row(server_id: int, **changes: Any) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def test_a_large_reply_is_cut_into_small_slices_and_read_the_same(spaced: bool) 
     pieces = _sliced(reply)
     assert len(pieces) > len(reply) / _SLICE_BYTES / 2 > 4
     assert max(map(len, pieces)) < 1.2 * _SLICE_BYTES
-    read = read_market(reply)
+    read = read_market(reply, MOST)
     assert read is not None
     assert (read.rows, read.dropped) == (read_rows(ServerRow, servers).rows, 0)
 
@@ -49,7 +51,7 @@ def test_a_large_reply_is_cut_into_small_slices_and_read_the_same(spaced: bool) 
 def test_an_odd_row_costs_itself_alone_and_is_counted(place: int, odd: Any) -> None:
     servers: list[Any] = [flat(number) for number in range(MANY)]
     servers[place] = odd
-    read = read_market(body(servers))
+    read = read_market(body(servers), MOST)
     assert read is not None
     assert [one.id for one in read.rows] == [number for number in range(MANY) if number != place]
     assert read.dropped == 1
@@ -58,7 +60,7 @@ def test_an_odd_row_costs_itself_alone_and_is_counted(place: int, odd: Any) -> N
 def test_an_odd_field_costs_itself_alone() -> None:
     servers = [flat(number) for number in range(MANY)]
     servers[7]["mrl"] = servers[800]["reliability"] = {"odd": []}
-    read = read_market(body(servers))
+    read = read_market(body(servers), MOST)
     assert read is not None
     assert (len(read.rows), read.dropped) == (MANY, 0)
     assert (read.rows[7].max_rental_hours, read.rows[800].reliability) == (None, None)
@@ -77,7 +79,7 @@ def test_an_odd_field_costs_itself_alone() -> None:
 )
 def test_what_looks_like_a_row_inside_of_one_misleads_nobody(changes: dict[str, Any]) -> None:
     servers = [row(number, **changes) for number in range(MANY // 4)]
-    read = read_market(body(servers))
+    read = read_market(body(servers), MOST)
     assert read is not None
     assert [one.id for one in read.rows] == list(range(MANY // 4))
 
@@ -91,17 +93,17 @@ def test_another_list_of_servers_is_not_taken_for_the_marketplace() -> None:
         {"servers": [flat(1)], "old": {"servers": others}, "code": 0},
         {"code": 0, "my_servers": [5, 6], "servers": [flat(1)], "old": others},
     ):
-        read = read_market(json.dumps(reply).encode())
+        read = read_market(json.dumps(reply).encode(), MOST)
         assert read is not None
         assert [one.id for one in read.rows] == [1]
 
 
 def test_what_is_no_marketplace_is_left_to_those_who_can_name_it() -> None:
     whole = body([flat(number) for number in range(MANY)])
-    assert read_market(whole) is not None
+    assert read_market(whole, MOST) is not None
     for reply in (whole[:-1], whole[: len(whole) // 2], whole + b"}", b"", b"[]", b"null", b'{"code":0}', b"<html>"):
-        assert read_market(reply) is None, reply[:20]
+        assert read_market(reply, MOST) is None, reply[:20]
     for code in (1, 5, False, "no", None):
-        assert read_market(body([flat(1)] * MANY, code=code)) is None, code
+        assert read_market(body([flat(1)] * MANY, code=code), MOST) is None, code
     cut = whole.index(b',{"id":450,')
-    assert read_market(whole[:cut] + b"," + whole[cut:]) is None
+    assert read_market(whole[:cut] + b"," + whole[cut:], MOST) is None

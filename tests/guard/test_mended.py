@@ -211,7 +211,7 @@ async def test_a_heartbeat_from_the_future_is_no_sign_of_life(world: World) -> N
 
     async def enforced(ahead: float) -> bool:
         at = services.desk.clock() + ahead
-        await services.desk.state.write(lambda tx: ledger.beat(tx, account, "another", "its host", at))
+        await services.desk.state.write(lambda tx: ledger.beat(tx, account, services.desk.owner, "its host", at))
         in_a_claim = await services.desk.state.read(lambda tx: lease_end_is_enforced(tx, services.desk, account))
         assert (await services.desk.enforced_by() is not None) is in_a_claim
         return in_a_claim

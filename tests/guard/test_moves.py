@@ -130,20 +130,20 @@ def altered(monkeypatch: pytest.MonkeyPatch, services: Services, change: Callabl
     services.desk.readings.changed()
 
 
-@pytest.mark.parametrize("part", ["price", "currency"])
-async def test_nothing_is_rented_beside_an_order_that_nobody_can_price(
-    world: World, services: Services, monkeypatch: pytest.MonkeyPatch, part: str
+async def test_nothing_is_rented_beside_an_order_of_which_no_price_is_known(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere, server_id = world.free()[:2]
     world.rent_elsewhere(elsewhere)
     world.advance(10)
 
     def unpriced(row: OrderRow) -> OrderRow:
-        return row.model_copy(update={part: None})
+        return row.model_copy(update={"price": None, "server_id": None})
 
     altered(monkeypatch, services, lambda reply: replace(reply, rows=[unpriced(row) for row in reply.rows]))
     outcome = await call(services, wish(server_id))
-    assert [refusal["limit"] for refusal in outcome["refusals"]] == ["unknown_rate"]
+    assert "usd_per_hour" in [refusal["limit"] for refusal in outcome["refusals"]]
+    assert "counts as $5.00, the worst that is known, as its cost is not: cancel_order ends it" in outcome["next"]
     assert not world.sent()
 
 

@@ -128,15 +128,16 @@ async def test_a_cap_that_fills_between_the_question_and_the_raise_stops_it(worl
     assert world.reserved() == before
 
 
-async def test_nothing_is_raised_while_another_order_is_in_a_coin_that_nobody_prices(
+async def test_nothing_is_raised_beside_an_order_of_which_no_price_is_known(
     world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     services = await process(env=WIDE)
     order_id, bid = await spot(world, services)
     other = world.rent_elsewhere(world.free()[0])
     world.advance(5)
-    rewrite(services, monkeypatch, lambda row: row.model_copy(update={"currency": "USDT"}) if row.id == other else row)
-    assert limits_of(await call(services, raised(order_id, bid))) == ["unknown_rate"]
+    unpriced = {"currency": "USDT", "price": None, "server_id": None}
+    rewrite(services, monkeypatch, lambda row: row.model_copy(update=unpriced) if row.id == other else row)
+    assert "usd_per_hour" in limits_of(await call(services, raised(order_id, bid)))
     assert not world.sent("set_spot_price")
 
 

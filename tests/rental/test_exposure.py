@@ -9,16 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.market.rates import Rates
+from clore_mcp.clore import OrderRow
+from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import ZERO, Coin
-from clore_mcp.rental.exposure import Bill, UnknownRate, bill, drained, shown_orders, usd_per_hour
+from clore_mcp.rental.exposure import Bill, bill, drained, shown_orders, usd_per_hour, worst_usd_per_hour
 from clore_mcp.rental.limits import Shown
 from clore_mcp.state.orders import Lease
-from tests.rental.wishes import RATES, fees, order
+from tests.rental.wishes import RATES, fees, listing, order
 
 DAY = 86_400
-NOW = 1_000_000 + DAY
+NOW = 1_800_000_000 + DAY
+WORST = Decimal(3)
 NUMBERS = st.decimals("0", "1000", places=6)
+
+
+def shown(
+    active: list[OrderRow], completed: list[OrderRow] | None = None, rates: Rates = RATES, api_now: float = NOW,
+    table: Fees | None = None,
+) -> list[Shown]:  # fmt: skip
+    return shown_orders(active, completed or [], table or fees(), rates, api_now=api_now, worst=lambda row: WORST)
 
 
 def lease(order_id: int = 1, ends: int = NOW + 3_600, **changes: Any) -> Lease:
@@ -26,7 +35,7 @@ def lease(order_id: int = 1, ends: int = NOW + 3_600, **changes: Any) -> Lease:
         "account": "a", "order_id": order_id, "intent_id": "i", "digest": "d", "server_id": 5,
         "order_type": "on-demand", "image": "x", "coin": "CLORE-Blockchain", "price_native": Decimal(1),
         "ceiling_native": Decimal(1), "fee_fraction": Decimal("0.05"), "creation_fee_usd": Decimal("0.1"),
-        "usd_per_coin": Decimal("0.002"), "started_api_at": 1_000_000, "ends_api_at": ends, "on_end": "cancel",
+        "usd_per_coin": Decimal("0.002"), "started_api_at": 1_800_000_000, "ends_api_at": ends, "on_end": "cancel",
         **changes,
     }  # fmt: skip
     return Lease(**values)
@@ -37,7 +46,7 @@ def test_a_bill_is_the_sum_of_its_parts_and_its_fees_come_on_top_of_what_clore_c
     spend: Decimal, creation: Decimal, age: int, coin: Coin, spot: bool
 ) -> None:
     row = order(currency=coin.value, spend=str(spend), creation_fee=str(creation), spot=spot or None)
-    got = bill(row, fees("0.05"), RATES, api_now=1_000_000 + age)
+    got = bill(row, fees("0.05"), RATES, api_now=1_800_000_000 + age)
     assert got.total_usd == got.rent_usd + got.fee_usd + got.creation_fee_usd
     assert got.rent_usd >= spend * RATES.usd[coin]
     assert got.fee_usd >= spend * RATES.usd[coin] * Decimal("0.05")
@@ -59,7 +68,7 @@ def test_a_bill_is_the_sum_of_its_parts_and_its_fees_come_on_top_of_what_clore_c
 def test_a_bid_that_never_won_costs_nothing_only_where_clore_says_that_it_billed_nothing(
     row: dict[str, Any], never: bool
 ) -> None:
-    got = bill(order(**row, ended_at=None), fees("0.05"), RATES, api_now=1_000_000 + DAY)
+    got = bill(order(**row, ended_at=None), fees("0.05"), RATES, api_now=1_800_000_000 + DAY)
     assert got.never_won == never
     assert (got.total_usd == 0) == never
     assert got.hours == 24
@@ -80,27 +89,64 @@ def test_the_creation_fee_is_taken_after_ten_minutes_in_its_larger_reading(
     creation: float | None, coin: Coin, age: int, usd: str
 ) -> None:
     row = order(currency=coin.value, creation_fee=creation)
-    assert bill(row, fees(), RATES, api_now=1_000_000 + age).creation_fee_usd == Decimal(usd)
+    assert bill(row, fees(), RATES, api_now=1_800_000_000 + age).creation_fee_usd == Decimal(usd)
 
 
 def test_an_order_made_here_keeps_its_approved_rate_and_fee_where_the_market_has_none() -> None:
-    row = order(currency="CLORE-Blockchain", spend=1000, creation_fee=0, order_end=1_000_000 + 7_200, expired=True)
+    row = order(currency="CLORE-Blockchain", spend=1000, creation_fee=0, order_end=1_800_000_000 + 7_200, expired=True)
     got = bill(row, fees("0.1"), Rates({Coin.USD: Decimal(1)}), api_now=NOW, lease=lease())
     assert got == Bill(Decimal(2), Decimal(2), Decimal("0.1"), ZERO)
 
 
-@pytest.mark.parametrize("changes", [{"currency": "dogecoin"}, {"currency": None}, {"price": None}])
-def test_an_active_order_that_nobody_can_price_stops_all_counting(changes: dict[str, Any]) -> None:
-    assert usd_per_hour(order(**changes), fees(), RATES) is None
-    with pytest.raises(UnknownRate, match="order 1 "):
-        shown_orders([order(**changes)], [], fees(), RATES, api_now=NOW)
+@pytest.mark.parametrize("changes", [{"currency": "dogecoin"}, {"currency": None}, {"price": None}, {"price": -1}])
+def test_an_active_order_that_nobody_can_price_counts_as_the_worst_that_is_known(changes: dict[str, Any]) -> None:
+    row = order(**{"ct": NOW - 7_200, "spend": None, **changes})
+    assert usd_per_hour(row, fees(), RATES) is None
+    assert shown([row]) == [Shown(1, True, WORST, 2 * WORST + Decimal("0.1"), priced=False)]
+    untimed = order(**{"ct": None, "spend": None, **changes})
+    assert shown([untimed]) == [Shown(1, True, WORST, 24 * WORST + Decimal("0.1"), priced=False)]
 
 
-def test_an_ended_order_in_a_coin_without_a_rate_stops_all_counting_for_a_day() -> None:
-    gone = order(currency="bitcoin", expired=True, order_end=NOW - 10)
-    with pytest.raises(UnknownRate, match="order 1 "):
-        shown_orders([], [gone], fees(), Rates({Coin.USD: Decimal(1)}), api_now=NOW)
-    assert shown_orders([], [gone], fees(), Rates({Coin.USD: Decimal(1)}), api_now=NOW + DAY) == []
+def test_an_ended_order_in_a_coin_without_a_rate_counts_for_its_hours_of_the_last_day() -> None:
+    gone = order(currency="bitcoin", expired=True, ct=NOW - 3_610, order_end=NOW - 10)
+    dollars_alone = Rates({Coin.USD: Decimal(1)})
+    assert shown([], [gone], dollars_alone) == [Shown(1, False, ZERO, WORST + Decimal("0.1"), priced=False)]
+    assert shown([], [gone], dollars_alone, api_now=NOW + DAY) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "place", "usd"),
+    [
+        ({"currency": "USDT", "price": 240}, "9.6", "11"),  # read as USD, with the highest fee
+        ({"currency": "USDT", "price": 2.4}, "9.6", "0.44"),  # its server's is dearer
+        ({"currency": "USDT", "price": -2}, "9.6", "0.44"),
+        ({"currency": "bitcoin", "price": 10**9}, None, "5"),  # nothing is known: the whole hourly cap
+        ({"currency": None, "price": 3}, None, "5"),
+    ],
+)
+def test_the_worst_that_is_known_is_the_dearest_price_or_else_the_whole_cap(
+    row: dict[str, Any], place: str | None, usd: str
+) -> None:
+    listed = None if place is None else listing(per_day=place)
+    assert worst_usd_per_hour(order(**row), listed, RATES, Decimal(5)) == Decimal(usd)
+
+
+@pytest.mark.parametrize(
+    ("creation", "coin", "usd"),
+    [
+        (0.1, Coin.BTC, "0.1"),  # as every order in USD has it; 0.1 BTC would be $6,400
+        (0.00001, Coin.BTC, "0.64"),
+        (10**12, Coin.BTC, "0.1"),
+        (5, Coin.USD, "5"),
+        (10**9, Coin.USD, "0.1"),
+        (-1, Coin.USD, "0.1"),
+    ],
+)
+def test_a_creation_fee_far_beyond_its_coins_table_counts_once_as_usd(creation: float, coin: Coin, usd: str) -> None:
+    row = order(currency=coin.value, creation_fee=creation, spend=0)
+    assert bill(row, fees(), RATES, api_now=NOW).creation_fee_usd == Decimal(usd)
+    (counted,) = shown([order(currency=coin.value, creation_fee=creation, spend=0, ct=NOW - 60, price="0.001")])
+    assert counted.usd_last_day == Decimal(usd)
 
 
 def test_orders_of_the_last_day_count_with_fees_and_those_before_it_do_not() -> None:
@@ -114,6 +160,7 @@ def test_orders_of_the_last_day_count_with_fees_and_those_before_it_do_not() -> 
         fees("0.05"),
         RATES,
         api_now=NOW,
+        worst=lambda row: WORST,
     )
     assert found == [
         Shown(1, True, Decimal("1.05"), Decimal("2.2")),
@@ -123,22 +170,21 @@ def test_orders_of_the_last_day_count_with_fees_and_those_before_it_do_not() -> 
 
 def test_a_long_order_counts_with_a_days_price_at_most_unless_its_bid_may_have_been_higher() -> None:
     old = {"price": 10, "spend": 70, "ct": NOW - 7 * DAY}
-    (fixed,) = shown_orders([order(**old)], [], fees("0"), RATES, api_now=NOW)
-    (bid,) = shown_orders([order(**old, spot=True)], [], fees("0"), RATES, api_now=NOW)
+    (fixed,) = shown_orders([order(**old)], [], fees("0"), RATES, api_now=NOW, worst=lambda row: WORST)
+    (bid,) = shown_orders([order(**old, spot=True)], [], fees("0"), RATES, api_now=NOW, worst=lambda row: WORST)
     assert [fixed.usd_last_day, bid.usd_last_day] == [Decimal(10), Decimal(70)]
 
 
 @given(st.lists(st.tuples(NUMBERS, st.booleans()), max_size=6))
 def test_what_is_shown_in_all_is_the_sum_of_what_is_shown_of_each(rows: list[tuple[Decimal, bool]]) -> None:
-    active = [order(n, spend=str(spend)) for n, (spend, runs) in enumerate(rows) if runs]
-    ended = [
-        order(n, spend=str(spend), expired=True, order_end=NOW - 1) for n, (spend, runs) in enumerate(rows) if not runs
-    ]
+    active = [order(n, spend=str(spend)) for n, (spend, runs) in enumerate(rows, 1) if runs]
+    over = {"expired": True, "order_end": NOW - 1}
+    ended = [order(n, spend=str(spend), **over) for n, (spend, runs) in enumerate(rows, 1) if not runs]
     apart = [
-        *(one for row in active for one in shown_orders([row], [], fees(), RATES, api_now=NOW)),
-        *(one for row in ended for one in shown_orders([], [row], fees(), RATES, api_now=NOW)),
+        *(one for row in active for one in shown([row])),
+        *(one for row in ended for one in shown([], [row])),
     ]
-    assert shown_orders(active, ended, fees(), RATES, api_now=NOW) == apart
+    assert shown_orders(active, ended, fees(), RATES, api_now=NOW, worst=lambda row: WORST) == apart
 
 
 def test_a_wallet_is_drained_by_ours_until_their_end_and_by_others_throughout() -> None:
@@ -156,9 +202,9 @@ def test_a_wallet_is_drained_beyond_an_end_at_which_nothing_is_cancelled(ends: i
 
 
 def test_an_order_that_ended_between_the_two_readings_counts_with_what_it_spent() -> None:
-    assert shown_orders([], [order(1, spend=3, ct=NOW - DAY)], fees("0.05"), RATES, api_now=NOW) == [
-        Shown(1, False, ZERO, Decimal("3.15"))
-    ]
+    assert shown_orders(
+        [], [order(1, spend=3, ct=NOW - DAY)], fees("0.05"), RATES, api_now=NOW, worst=lambda row: WORST
+    ) == [Shown(1, False, ZERO, Decimal("3.15"))]
 
 
 @pytest.mark.parametrize("currency", ["DOGE", "bitcoin", None])

@@ -13,6 +13,7 @@ import pytest
 from clore_mcp.clore import OrderRow
 from clore_mcp.clore.models import Wallet
 from clore_mcp.money import ZERO, Coin
+from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.judging import Draw, Evidence, owed_now, used_now, wallet_refusal
 from clore_mcp.rental.readings import Orders, Wallets
 from clore_mcp.state import intents, orders, quotes
@@ -22,7 +23,7 @@ from tests.rental.test_listed_now import evidence
 from tests.rental.wishes import order
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
-NOW = 1_000_000.0
+NOW = 1_800_000_000.0
 HOUR = 3_600
 SENT = {"server_id": 5, "image": "x", "known_order_ids": frozenset({1}), "sent_api_at": NOW}
 
@@ -54,7 +55,7 @@ def sent(state: Database, now_is: str = "sending", intent_id: str = "i1", **chan
 
 
 def used(state: Database, seen: Evidence) -> tuple[Decimal, Decimal, int]:
-    got = state.read_now(lambda tx: used_now(tx, ACCOUNT, seen, NOW))
+    got = state.read_now(lambda tx: used_now(tx, ACCOUNT, seen, NOW, Caps()))
     return got.usd_per_hour, got.usd_per_day, got.active_orders
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +27,7 @@ from tests.clore.conftest import canned
 pytestmark = pytest.mark.anyio
 KEY = "k" * 32
 URL = "https://api.invalid/v1"
-DATE, DATE_AT = "Tue, 10 Nov 2026 12:00:00 GMT", 1_794_312_000.0
+DATE_AT = 1_794_312_000.0
 ORDER: dict[str, Any] = {
     "id": 1_957_892, "si": 7, "image": "cloreai/jupyter", "currency": "bitcoin", "price": 0.00015609, "spend": 1e-8,
     "creation_fee": 0.1, "ct": 1_794_311_000, "mrl": 604_800, "mon_container": 2, "online": True,
@@ -42,7 +43,8 @@ class Clore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.wall, self.monotonic = 1_000_000.0, 5_000.0
+        self.wall, self.monotonic = 1_794_312_000.0, 5_000.0
+        self.behind = 0.0  # seconds by which Clore's dates are
         self.asked: list[str] = []
         self.create_code = 0
 
@@ -52,7 +54,11 @@ class Clore:
         )
         if request.method == "POST":
             return httpx.Response(200, json={"code": self.create_code})
-        return httpx.Response(200, json={"code": 0, "limit": 20, "orders": [ORDER, "no row"]}, headers={"date": DATE})
+        return httpx.Response(
+            200,
+            json={"code": 0, "limit": 20, "orders": [ORDER, "no row"]},
+            headers={"date": formatdate(self.wall - self.behind, usegmt=True)},
+        )
 
     def later(self, seconds: float) -> None:
         self.wall += seconds
@@ -91,11 +97,11 @@ async def test_another_process_reads_the_same_to_the_last_digit_with_its_age(clo
     first = await process().orders()
     clore.later(8)
     assert await process().orders() == first
-    assert (first.at, first.api_at, first.limit, first.unreadable) == (1_000_000.0, DATE_AT, 20, 1)
+    assert (first.at, first.api_at, first.limit, first.unreadable) == (1_794_312_000.0, DATE_AT, 20, 1)
     assert str(first.rows[0].price) == "0.00015609"
     assert clore.asked == ["my_orders?return_completed=false"]
     clore.later(3)
-    assert (await process().orders()).at == 1_000_011.0
+    assert (await process().orders()).at == 1_794_312_011.0
     assert len(clore.asked) == 2
 
 
@@ -130,10 +136,11 @@ async def test_an_old_copy_does_not_set_back_a_clock_that_heard_more(clore: Clor
     await process().orders(60)
     clore.later(20)
     later = process()
-    await later.look(completed=True)  # the canned date stands still, so this reply sets its clock 20 s back
-    assert later.api_now() == DATE_AT
+    clore.behind = 8
+    await later.look(completed=True)
+    assert later.api_now() == clore.wall - 8
     await later.orders(60)
-    assert later.api_now() == DATE_AT, "what came before the last reply says nothing new"
+    assert later.api_now() == clore.wall - 8, "what came before the last reply says nothing new"
     assert len(clore.asked) == 2
 
 
@@ -162,7 +169,7 @@ async def test_a_look_always_asks_and_spares_the_others_a_request(clore: Clore, 
     await one.orders()
     await one.look(completed=False)
     clore.later(5)
-    assert (await other.orders()).at == 1_000_000.0
+    assert (await other.orders()).at == 1_794_312_000.0
     assert len(clore.asked) == 2
 
 

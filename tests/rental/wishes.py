@@ -73,7 +73,7 @@ def sane(place: Listing, table: Fees, coin: Coin, per_day: Decimal) -> bool:
 
 
 def order(order_id: int = 1, **changes: Any) -> OrderRow:
-    wire = {"id": order_id, "si": 5, "currency": "USD-Blockchain", "price": 24, "spend": 1, "ct": 1_000_000,
+    wire = {"id": order_id, "si": 5, "currency": "USD-Blockchain", "price": 24, "spend": 1, "ct": 1_800_000_000,
             "mrl": 604_800, **changes}  # fmt: skip
     (only,) = read_rows(OrderRow, [wire]).rows
     return only

@@ -21,6 +21,7 @@ import clore_mcp.sandbox
 from clore_mcp.sandbox import SANDBOX_KEY, Options, add_arguments, create_app, from_args, serve, start_in_thread
 from clore_mcp.sandbox.clock import Clock
 from clore_mcp.sandbox.journal import digest
+from clore_mcp.sandbox.listeners import _Door
 
 SERVE = """
 from clore_mcp.sandbox import Options, serve
@@ -125,6 +126,48 @@ def test_stopping_leaves_no_thread_and_no_socket() -> None:
     assert [str(w.message) for w in caught if issubclass(w.category, ResourceWarning)] == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", running.port))
+
+
+def open_sockets(port: int) -> list[socket.socket]:
+    """The sockets of this process that are still open at their end of that port."""
+    sockets = [found for found in gc.get_objects() if isinstance(found, socket.socket) and found.fileno() != -1]
+    return [found for found in sockets if found.family == socket.AF_INET and found.getsockname()[1] == port]
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_guest_who_arrives_in_the_instant_of_the_stop_leaves_no_socket_open(turns: int) -> None:
+    running = start_in_thread(Options(servers=5))
+    loop = running._server._loop
+    guest = socket.socket()
+
+    def arrive() -> None:  # in the sandbox's own loop, so that it stops that many turns later
+        guest.connect(("127.0.0.1", running.port))
+        wait(turns)
+
+    def wait(left: int) -> None:
+        if left:
+            loop.call_soon(wait, left - 1)
+        else:
+            running._server.stop()
+
+    loop.call_soon_threadsafe(arrive)
+    running._thread.join(60)
+    running.stop()
+    assert open_sockets(running.port) == []
+    guest.close()
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.anyio
+async def test_a_guest_at_an_order_s_port_that_closes_leaves_no_socket_open(turns: int) -> None:
+    door = _Door()
+    await door.open()
+    with socket.create_connection(("127.0.0.1", door.port)):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await door.close()
+        await asyncio.sleep(0)
+        assert open_sockets(door.port) == []
 
 
 @pytest.mark.anyio

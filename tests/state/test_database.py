@@ -241,8 +241,8 @@ def test_a_second_row_where_one_is_allowed_is_a_duplicate(state: Database) -> No
 
 
 def alive(tx: Tx, account: str, since: float, until: float) -> str | None:
-    found = ledger.alive(tx, account, first="watchdog-", since=since, until=until)
-    return None if found is None else " ".join(found)
+    found = next(iter(ledger.beats(tx, account, first="watchdog-", since=since, until=until)), None)
+    return None if found is None else f"{found.host} {found.owner}"
 
 
 def test_a_heartbeat_counts_while_it_is_young_and_can_be_taken_back(state: Database) -> None:

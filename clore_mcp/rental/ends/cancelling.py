@@ -60,7 +60,7 @@ class Cancelling:
                 return await self._already_ended(ask.order_id, history.lease.receipt)
             if history.made_here is False:
                 raise NotFound(f"This account has no order {ask.order_id}.", hint="list_orders shows the orders.")
-        if row is not None and history.lease is not None and history.lease.unseen:
+        if row is not None and history.lease is not None and history.lease.ended_at is not None:
             await self._reopen(history.lease)
         hourly, spent = await self._priced(row, history.lease)
         made_here = history.made_here
@@ -104,19 +104,21 @@ class Cancelling:
         }
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
-        """The order as Clore lists it now, and whether its absence would mean anything: both lists, read whole."""
-        looked = True
+        """The order as Clore lists it now, and whether its absence would mean anything: both lists, read whole. What
+        either list shows as running runs."""
+        looked, ended = True, None
         for completed in (True, False):
             try:
                 seen = await self._desk.readings.look(completed=completed)
             except CloreError as error:
                 log.warning("a cancel goes on without the list of orders: %s", error.message)
-                return None, False
+                return ended, False
             row = seen.find(order_id)
-            if row is not None:
+            if row is not None and not row.expired:
                 return row, True
+            ended = ended or row
             looked = looked and not seen.unreadable
-        return None, looked
+        return ended, looked
 
     async def _priced(self, row: OrderRow | None, lease: Lease | None) -> tuple[Decimal | None, Decimal | None]:
         """What it costs an hour and has cost, as far as that is known."""

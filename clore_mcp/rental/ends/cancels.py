@@ -7,7 +7,7 @@ written, the record is missing, never the end.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,22 +71,26 @@ async def send(
 
 
 async def look_until_gone(desk: Desk, sent: Sequence[Sent]) -> dict[int, OrderRow]:
-    """The rows of those that have expired when all have, or the patience is over. Until then a cancel is sent again
-    while anything speaks against its having worked, or nothing can be read that speaks for it."""
+    """The rows of those that have expired when all have, or the patience is over. What the list of current orders still
+    shows as running has not. Until then a cancel is sent again while anything speaks against its having worked, or
+    nothing can be read that speaks for it."""
     give_up_at = desk.monotonic() + desk.patience.proof
     gone: dict[int, OrderRow] = {}
     looks = 0
     while True:
-        seen = await _look(desk)
+        seen, running = await _look(desk, {one.order_id for one in sent})
         looks += 1
+        pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES)) - 1]
+        over = desk.monotonic() + pause > give_up_at
         rows = {row.id: row for row in seen.rows} if seen else {}
         gone.update({row.id: row for row in rows.values() if row.expired})
+        gone = {order_id: row for order_id, row in gone.items() if order_id not in running}
         left = [one for one in sent if one.order_id not in gone]
-        doubtful = [one for one in left if one.trouble or one.order_id in rows or not seen or seen.unreadable]
+        shown = rows.keys() | running
+        doubtful = [one for one in left if one.trouble or one.order_id in shown or not seen or seen.unreadable]
         if doubtful and (looks % _AGAIN_AFTER_LOOKS == 0 or (seen is None and any(one.trouble for one in left))):
             await _send(desk, doubtful, "it is not proven gone")
-        pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES)) - 1]
-        if not left or desk.monotonic() + pause > give_up_at:
+        if not left or over:
             return gone
         await anyio.sleep(pause)
 
@@ -148,8 +152,18 @@ async def _send_one(desk: Desk, one: Sent) -> None:
         one.trouble = None
 
 
-async def _look(desk: Desk) -> Orders | None:
+async def _look(desk: Desk, order_ids: Set[int]) -> tuple[Orders | None, Set[int]]:
+    """The list that can prove orders gone, None where it can't be read; and which are listed as running. While all of
+    them run, the list of current orders says enough."""
+    running: Set[int] = set()
     try:
-        return await desk.readings.look(completed=True)
+        current = await desk.readings.look(completed=False)
+        running = {row.id for row in current.rows if not row.expired}
+        if order_ids <= running:
+            return current, running
     except CloreError:
-        return None
+        pass
+    try:
+        return await desk.readings.look(completed=True), running
+    except CloreError:
+        return None, running

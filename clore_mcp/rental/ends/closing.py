@@ -2,6 +2,7 @@
 
 Proven gone is `expired: true` in Clore's list of completed orders, or absence from two valid replies a minute apart;
 one empty list proves nothing. Until then the reservation stays, and the answer says `unverified` and still billing.
+Even then it is only what Clore said: an order of ours that is listed as running again has its lease back.
 
 Ending needs `/cancel_order` and nothing else. Where the state can't be written, or wallets, prices or lists can't be
 read, the receipt or the proof is missing, never the end.
@@ -44,9 +45,11 @@ NEVER_WON: Final = (
 
 
 async def account_for(desk: Desk, order_id: int) -> str:
-    """The account; where Clore does not say, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`."""
+    """The account; where Clore does not say, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`. A lease
+    under an account that may be this one is the order's."""
     try:
-        return await desk.readings.account()
+        account = await desk.readings.account()
+        return await desk.readings.identity.owner(account, order_id) or account
     except (NoApiKey, InvalidApiKey):
         raise
     except CloreError as error:
@@ -72,8 +75,8 @@ class Closing:
 
     async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
         """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
-        gone = await cancels.look_until_gone(self._desk, sent)
         self._desk.readings.changed()
+        gone = await cancels.look_until_gone(self._desk, sent)
         return [
             await (self._gone(one, gone[one.order_id]) if one.order_id in gone else self._unverified(one))
             for one in sent
@@ -82,6 +85,7 @@ class Closing:
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
         """Hold what is reserved for orders against what Clore lists; those proven gone are closed with their cost."""
         desk = self._desk
+        await self.reopen_listed(account, current)
         await elsewhere.reconcile(desk, account, current, completed, self.bill)
         leases = await desk.state.read(lambda tx: orders.active(tx, account))
         listed = {row.id for row in current.rows if not row.expired}
@@ -89,7 +93,6 @@ class Closing:
         back = [lease.order_id for lease in leases if lease.order_id in listed and lease.missed_at is not None]
         if back:
             await desk.state.write(lambda tx: orders.seen_again(tx, account, back))
-        await self._reopen_listed(account, listed, current.at)
         await self._end_dearer(leases, current)
         if not missing or current.unreadable:
             return
@@ -128,15 +131,25 @@ class Closing:
             targets = [(lease.account, lease.order_id) for lease in dearer]
             await self.prove(await cancels.send(desk, targets, caller="clore-mcp", why="above_ceiling"))
 
-    async def _reopen_listed(self, account: str, listed: set[int], seen_at: float) -> None:
-        """What counted as gone unseen and is listed again runs: it gets its reservation and its end back."""
+    async def reopen_listed(self, account: str, current: Orders) -> None:
+        """What counted as gone, for whatever reason, and is listed as running gets its reservation and its end back."""
+        for lease in await self.back(account, current):
+            await self.reopen(lease)
+        await elsewhere.reopen(self._desk, account, current)
+
+    async def back(self, account: str, current: Orders) -> list[Lease]:
+        """Returns the leases of orders that count as gone and were listed as running since."""
+        now = self._desk.clock()
 
         def read(tx: Tx) -> list[Lease]:
-            found = (orders.get(tx, account, order_id) for order_id in listed)
-            return [lease for lease in found if lease is not None and lease.unseen and seen_at > (lease.ended_at or 0)]
+            found = (orders.get(tx, account, row.id) for row in current.rows if not row.expired)
+            return [
+                lease
+                for lease in found
+                if lease is not None and elsewhere.came_back(lease.ended_at, seen_at=current.at, now=now)
+            ]
 
-        for lease in await self._desk.state.read(read):
-            await self.reopen(lease)
+        return await self._desk.state.read(read)
 
     async def reopen(self, lease: Lease) -> None:
         """Take back that an order counted as gone."""

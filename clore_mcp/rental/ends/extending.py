@@ -33,7 +33,6 @@ from clore_mcp.rental.ends.extensions import (
     told_of,
     weigh,
 )
-from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
@@ -94,6 +93,7 @@ class Extending:
         evidence, enforced_by = await self._appraiser.evidence(), await desk.enforced_by()
         try:
             _require_whole(evidence)
+            self._require_clock()
             await self._closing.reconcile(account, evidence.current, evidence.completed)
 
             def read(tx: Tx) -> Judged:
@@ -146,6 +146,7 @@ class Extending:
         if not evidence.decides(now):
             raise _Stays("too_slow", "Clore answers too slowly to check the limits; call again.", final=False)
         _require_whole(evidence)
+        self._require_clock()
         end = ends.of(tx, quote.account, terms["order_id"])
         made = _made_already(tx, quote.account, terms["order_id"], quote.digest, now)
         if made is not None:  # by an equal call that was asked about at the same time
@@ -202,12 +203,7 @@ class Extending:
             raise _Stays("unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
         if not move.lengthens:
             return Judged(extension, [])
-        try:
-            used = used_now(tx, account, evidence, desk.clock())
-        except UnknownRate as error:
-            return Judged(
-                extension, [Refusal("unknown_rate", ZERO, ZERO, extension.worst_usd, f"nobody here: {error}")]
-            )
+        used = used_now(tx, account, evidence, desk.clock(), desk.caps)
         before_hourly = held.usd_per_hour if held else extension.usd_per_hour
         wanted = Wanted(
             usd_per_hour=extension.dearest_usd_per_hour - before_hourly,
@@ -220,6 +216,13 @@ class Extending:
         unwatched = watchdog_refusal(tx, desk, account, relied_on=extension.enforced_by is not None)
         refusals += [one for one in (short, unwatched) if one is not None]
         return Judged(extension, refusals, _limits_used(desk.caps, used, wanted))
+
+    def _require_clock(self) -> None:
+        """Raises _Stays while nobody knows what time it is at Clore: a new end would be counted from a wrong one."""
+        clock = self._desk.readings.api_clock
+        if not (clock.settled and clock.certain):
+            why = "Clore's clock has just jumped, so the new end can't be counted yet; nothing was changed."
+            raise _Stays("clock_jumped", f"{why} Call again in a minute.", final=False)
 
     def _require_running(self, tx: Tx, account: str, move: Move, evidence: Evidence) -> None:
         """Raises _Stays for an order that has ended or is being ended; NotFound for one that nobody knows."""

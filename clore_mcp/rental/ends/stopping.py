@@ -7,7 +7,8 @@ its order while the freeze holds cancels it at once.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ from clore_mcp.state.orders import Lease
 
 _SETTLE_SECONDS: Final = 240.0  # longer than a send's window and the look after it
 _LOOK_PAUSE_SECONDS: Final = 3.0
+_TAKE_UP_SECONDS: Final = 10.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +99,50 @@ class Stopping:
         self._settling = settling
 
     async def running(self) -> list[Lease]:
-        """Orders made here that are not proven gone; of every account in the state while Clore does not say which one
-        this is."""
+        """Orders made here that are not proven gone, and those under an account that may be this one; of every account
+        in the state while Clore does not say which one this is."""
+        readings = self._desk.readings
         account = await self._account()
-        return await self._desk.state.read(
-            lambda tx: orders.active_anywhere(tx) if account is None else orders.active(tx, account)
-        )
+        made = await self._desk.state.read(orders.active_anywhere)
+        if account is None:
+            return made
+        maybe = await readings.identity.doubtful(account, readings.api_now())
+        return [lease for lease in made if lease.account == account] + await readings.identity.of_this_api(maybe)
+
+    async def out_of_reach(self, tried: Set[int]) -> list[Lease]:
+        """Returns the orders made here that are not proven gone and were not tried: under another account, or of an API
+        that no version has recorded."""
+        if await self._account() is None:
+            return []
+        made = await self._desk.state.read(orders.active_anywhere)
+        found = await self._desk.readings.identity.of_this_api(made, or_unknown=True)
+        return [lease for lease in found if lease.order_id not in tried]
+
+    async def take_up(self) -> None:
+        """Give back the leases of what Clore lists as running, whatever it said before, and find out whose account this
+        is. A list that does not come holds up nothing for long."""
+        with anyio.move_on_after(_TAKE_UP_SECONDS):
+            try:
+                current = await self._desk.readings.look(completed=False)
+                await self._closing.reopen_listed(await self._desk.readings.account(), current)
+                await self._desk.readings.doubtful()
+            except Failure as failure:
+                log.warning("whether an order that had ended runs again is not known: %s", failure.message)
 
     async def end_all(self, *, by: str, patience_seconds: float = _SETTLE_SECONDS) -> AsyncIterator[Ended | OnItsWay]:
-        """Cancel all at once, and what is still on its way once it shows; tell of each as it is known. The last word is
-        `OnItsWay` when some create is not settled after all."""
+        """Cancel all at once, then what runs again though it had ended, and what is still on its way once it shows;
+        tell of each as it is known. The last word is `OnItsWay` when some create is not settled after all."""
         desk, tried = self._desk, set[int]()
         give_up_at = desk.monotonic() + patience_seconds
         told: tuple[Intent, ...] = ()
         while True:
-            found = [lease for lease in await self.running() if lease.order_id not in tried]
-            tried.update(lease.order_id for lease in found)
-            for ended in await self._end(found, by):
-                yield ended
+            for looked in (False, True):  # no cancel of what is known to run waits for a look
+                if looked:
+                    await self.take_up()
+                found = [lease for lease in await self.running() if lease.order_id not in tried]
+                tried.update(lease.order_id for lease in found)
+                for ended in await self._end(found, by):
+                    yield ended
             left = tuple(await desk.state.read(intents.sent_anywhere))
             over = desk.monotonic() >= give_up_at or all(intent.state == "uncertain" for intent in left)
             if left != told or (left and over):

@@ -23,7 +23,12 @@ NOTES: Final[Mapping[str, str]] = MappingProxyType(
         "cancel_unverified": "Not proven gone, so it may still bill: cancel_order again.",
         "ended": "It is proven gone.",
         "ended_unseen": "No list shows it any more, so it counts as gone.",
-        "order_seen_again": "It counted as gone and is listed again.",
+        "order_seen_again": "It counted as gone and is listed as running: it has its end back, and is cancelled if that"
+        " is over.",
+        "account_doubtful": "Made here under another key, and not listed for this one: it may run and nothing here ends"
+        " it. Ask the person to look on clore.ai.",
+        "account_recognized": "Orders made here under another key or account are listed for this key: they are its"
+        " own, and have their ends.",
         "price_unknown": "Clore does not tell its price: list_orders, and cancel_order if it is dearer.",
         "above_ceiling": "Dearer than approved, so it ends at once.",
         "lease_over": "Its hours are over and it goes on, as agreed: cancel_order or extend_order.",

@@ -15,7 +15,6 @@ from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.ends.closing import Closing
-from clore_mcp.rental.exposure import UnknownRate
 from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
@@ -142,10 +141,7 @@ class Bidding:
             raise _Undecided("ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
-        try:
-            used = used_now(tx, account, evidence, self._desk.clock())
-        except UnknownRate as error:
-            return [Refusal("unknown_rate", ZERO, ZERO, bid.worst_usd, f"nobody here: {error}")]
+        used = used_now(tx, account, evidence, self._desk.clock(), self._desk.caps)
         wanted = Wanted(
             usd_per_hour=max(ZERO, bid.usd_per_hour - before_hourly),
             usd_per_order=bid.worst_usd,

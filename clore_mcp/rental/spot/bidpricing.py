@@ -12,6 +12,7 @@ from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.exposure import spent_of
 from clore_mcp.rental.spot import bids
 from clore_mcp.rental.spot.bids import SLACK_HOURS, Bid, hours_left
 from clore_mcp.rental.terms import bid_within, reservation_margin
@@ -44,7 +45,7 @@ async def price(
     enforced_by = await desk.enforced_by() if end is not None and end.on_end == "cancel" else None
     enforced_end = end.ends_api_at if end is not None and enforced_by else None
     worst_hours = hours_left(enforced_end, readings.api_now(), desk.clock() - asked_at)
-    spent = (row.spend or ZERO) * rate * (1 + fee)
+    spent = (spent_of(row, None, readings.api_now()) or ZERO) * rate * (1 + fee)
     creation = fees.creation_usd(OrderType.SPOT, coin, rate)
     worst_usd = spent + (usd_per_hour * worst_hours + creation) * reservation_margin(coin)
     due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation

@@ -1,0 +1,231 @@
+"""A watchdog that can't do its work gives its place away, and is not named: an old version, a state that it can't read,
+a frozen process. And one that a client can't end by ending all that is below it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clore_mcp.detaching import LOG_NAME, place_of
+from clore_mcp.state.database import FILE_NAME
+from tests.cli.conftest import PATIENCE, Desk
+from tests.cli.watchdogs import Kennel, Server, active, lives, requests, until
+from tests.conftest import delete_state, settings_for, watchdogs_started
+
+HOURS_2 = 7_200
+COLUMN = "ALTER TABLE orders ADD COLUMN colour TEXT"
+# The program of tomorrow: one migration more. Python runs this at each start of a process with that PYTHONPATH.
+TOMORROW = f"""
+from clore_mcp.state import schema
+schema.MIGRATIONS = (*schema.MIGRATIONS, "{COLUMN};")
+from clore_mcp.state import orders
+def lease(row, as_before=orders._lease):
+    return as_before({{name: row[name] for name in row.keys() if name != "colour"}})
+orders._lease = lease
+"""
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals to processes of their own")
+
+
+@pytest.fixture
+def kennel(desk: Desk) -> Iterator[Kennel]:
+    made = Kennel(desk)
+    try:
+        yield made
+    finally:
+        made.end()
+        desk.calm()
+        started = watchdogs_started(desk.state)
+        delete_state(desk.state)  # what a server or a watchdog started ends with it
+        until(lambda: not any(map(lives, started)), "no process is left")
+
+
+@pytest.fixture
+def tomorrow(tmp_path: Path) -> dict[str, str]:
+    """The environment in which the program is a version newer."""
+    site = tmp_path / "tomorrow"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(TOMORROW)
+    return {"PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def beats(desk: Desk) -> dict[str, float]:
+    """When each watchdog beat last, whatever the version of the tables is."""
+    connection = sqlite3.connect(desk.state / FILE_NAME)
+    try:
+        return dict(connection.execute("SELECT owner, at FROM heartbeats WHERE owner LIKE 'watchdog-%'"))
+    finally:
+        connection.close()
+
+
+def migrate(desk: Desk) -> None:
+    """As a command of a newer version does that ends again."""
+    connection = sqlite3.connect(desk.state / FILE_NAME)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    connection.executescript(f"BEGIN; {COLUMN}; PRAGMA user_version = {version + 1}; COMMIT;")
+    connection.close()
+
+
+def place_is_free(desk: Desk) -> bool:
+    place = place_of(settings_for(desk.env, desk.folder))
+    try:
+        return place.take()
+    finally:
+        place.release()
+
+
+def at_work(desk: Desk, kennel: Kennel, *words: str) -> subprocess.Popen[bytes]:
+    """A watchdog that has read the leases and said so."""
+    watchdog = kennel.start(*words)
+    kennel.hears(watchdog, "Ending orders")
+    until(lambda: beats(desk), "a heartbeat")
+    before = requests(desk, "my_orders")
+    until(lambda: requests(desk, "my_orders") > before, "a look")
+    return watchdog
+
+
+def test_yesterdays_watchdog_makes_room_for_that_of_todays_server(
+    desk: Desk, kennel: Kennel, tomorrow: dict[str, str]
+) -> None:
+    another = desk.ask(1).model_dump(exclude_defaults=True, mode="json")
+    order_id = desk.rent()
+    old = at_work(desk, kennel, "--detached")
+    (owner,) = beats(desk)
+    server = Server(desk, **tomorrow)
+    try:
+        server.call("list_orders")
+        until(lambda: set(beats(desk)) - {owner}, "today's watchdog beats")
+        assert old.wait(PATIENCE) == 0
+        assert "The ends of orders can't be read" in kennel.said(old)
+        assert "Another watchdog works" in kennel.said(old)
+        assert server.call("create_order", **another)["enforced_by"].startswith("the watchdog on ")
+    finally:
+        server.kill()
+    last = beats(desk)[owner]
+    desk.control("/clock", {"advance": HOURS_2})
+    until(lambda: not active(desk, order_id), "today's watchdog ends it")
+    assert beats(desk).get(owner, last) == last, "the old one has not beaten since"
+
+
+@posix
+def test_one_that_is_out_of_date_ends_from_memory_what_it_knew_and_claims_nothing(desk: Desk, kennel: Kennel) -> None:
+    order_id = desk.rent()
+    old = at_work(desk, kennel, "--detached")
+    migrate(desk)
+    kennel.hears(old, "The ends of orders can't be read")
+    last = beats(desk)
+    until(lambda: place_is_free(desk), "its place is free for another")
+    until(lambda: "newer clore-mcp" in (desk.state / LOG_NAME).read_text("utf-8"), "it started what is installed now")
+    assert old.poll() is None, "nobody else can end the order"
+    desk.control("/clock", {"advance": HOURS_2})
+    until(lambda: not active(desk, order_id), "the order ends")
+    assert old.wait(PATIENCE) == 1, "and then itself"
+    assert beats(desk) == last
+
+
+def test_a_service_that_is_out_of_date_says_so_and_ends_to_be_started_again(desk: Desk, kennel: Kennel) -> None:
+    desk.rent()
+    old = at_work(desk, kennel)
+    migrate(desk)
+    assert old.wait(PATIENCE) == 1
+    assert "!! " in kennel.said(old)
+    assert "written by a newer clore-mcp" in kennel.said(old)
+    assert "Restart this clore-mcp" in kennel.said(old)
+    assert place_is_free(desk)
+    once = desk.run("watchdog", "--once")
+    assert once.code == 1
+    assert "newer clore-mcp" in once.err
+
+
+def test_one_that_cannot_read_the_leases_gives_its_place_away_until_it_can(desk: Desk, kennel: Kennel) -> None:
+    order_id = desk.rent()
+    watchdog = at_work(desk, kennel)
+    (right,) = desk.rows("SELECT price_native FROM orders")
+    desk.write(lambda tx: tx.run("UPDATE orders SET price_native = 'none'"))
+    kennel.hears(watchdog, "The ends of orders can't be read")
+    until(lambda: place_is_free(desk), "its place")
+    last = beats(desk)
+    assert "alive" not in desk.run("doctor").out
+    once = desk.run("watchdog", "--once")
+    assert (once.code, "The ends of orders can't be read" in once.err) == (1, True)
+    assert beats(desk) == last
+    desk.write(lambda tx: tx.run("UPDATE orders SET price_native = ?", right["price_native"]))
+    until(lambda: beats(desk) != last, "it beats again")
+    until(lambda: not place_is_free(desk), "in its place")
+    desk.control("/clock", {"advance": HOURS_2})
+    until(lambda: not active(desk, order_id), "the order ends")
+
+
+@posix
+@pytest.mark.parametrize("own", ["auto", "off"])
+def test_a_frozen_watchdog_is_not_named(desk: Desk, kennel: Kennel, own: str) -> None:
+    another = desk.ask(1).model_dump(exclude_defaults=True, mode="json")
+    desk.rent()
+    watchdog = at_work(desk, kennel)
+    server = Server(desk, CLORE_WATCHDOG=own, **({"CLORE_APPROVAL": "ask"} if own == "off" else {}))
+    try:
+        assert server.call("get_account")["watchdog"] == "alive"
+        os.kill(watchdog.pid, signal.SIGSTOP)
+        after = Server(desk, CLORE_WATCHDOG=own)
+        try:
+            if own == "off":
+                assert after.call("get_account")["watchdog"] == "absent"
+                refused = after.call("create_order", **another)
+                assert [one["limit"] for one in refused["refusals"]] == ["watchdog"]
+            else:
+                made = after.call("create_order", **another)
+                assert made["enforced_by"].endswith("while it runs and the machine is awake")
+                assert made["enforced_by"].startswith("clore-mcp on ")
+        finally:
+            after.kill()
+        assert "does not answer" in desk.run("doctor").out
+        os.kill(watchdog.pid, signal.SIGCONT)
+        until(lambda: desk.run("doctor").out.count("alive: the watchdog on "), "it answers again")
+    finally:
+        os.kill(watchdog.pid, signal.SIGCONT)
+        server.kill()
+
+
+def below(root: int) -> list[int]:
+    """Every process under one, as a client finds them that ends a whole tree: by the ids of parents."""
+    told = subprocess.run(["ps", "-e", "-o", "pid=,ppid="], capture_output=True, text=True, timeout=60).stdout
+    pairs = [(int(pid), int(parent)) for pid, parent in (line.split() for line in told.splitlines())]
+    found = [root]
+    for one in found:
+        found.extend(pid for pid, parent in pairs if parent == one)
+    return found
+
+
+@posix
+def test_it_outlives_a_client_that_ends_the_whole_tree(desk: Desk, kennel: Kennel) -> None:
+    server = Server(desk)
+    order_id = int(server.rent()["order_id"])
+    until(lambda: beats(desk), "its watchdog beats")
+    (pid,) = watchdogs_started(desk.state)
+    tree = below(server.process.pid)
+    assert tree == [server.process.pid], "neither the watchdog nor a zombie is below the server"
+    assert os.getpgid(pid) != os.getpgid(server.process.pid)
+    for one in reversed(tree):
+        os.kill(one, signal.SIGKILL)
+    server.kill()
+    assert lives(pid)
+    desk.control("/clock", {"advance": HOURS_2})
+    until(lambda: not active(desk, order_id), "the watchdog ends it")
+
+
+def test_its_log_is_bounded_while_it_runs(desk: Desk, kennel: Kennel) -> None:
+    desk.rent()
+    log = desk.state / LOG_NAME
+    log.write_text("old\n" * 60_000)
+    at_work(desk, kennel, "--detached")
+    until(lambda: log.stat().st_size <= 200_000, "its older half goes")
+    with log.open("a") as more:
+        more.write("later\n" * 60_000)
+    until(lambda: log.stat().st_size <= 200_000, "and again")
+    assert set(log.read_text("utf-8").split()) == {"later"}
