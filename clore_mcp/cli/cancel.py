@@ -149,7 +149,7 @@ def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
         say(f"Order {order_id} cancelled. {cost}", hang=2)
         return True
     loud(
-        f"Order {order_id} is STILL BILLING as far as is known: the cancel went out, but Clore does not show it as"
-        f" ended. Run `{prefix} cancel {order_id}` again in a minute; if it stays, cancel it on clore.ai."
+        f"Order {order_id} is STILL BILLING as far as is known: {outcome['said']} Run `{prefix} cancel {order_id}`"
+        " again in a minute; if it stays, cancel it on clore.ai."
     )
     return False

@@ -111,7 +111,9 @@ def _tell_ended(step: Ended, prefix: str) -> None:
         cost = step.outcome.get("receipt")
         say(f"Order {step.order_id} ended. {receipt(cost) if cost else 'What it cost is not known.'}", hang=2)
         return
-    why = f"{step.failure.message} {step.failure.hint}" if step.failure else "Clore does not show it as ended."
+    why = step.outcome.get("said", "Clore does not show it as ended.")
+    if step.failure:
+        why = f"{step.failure.message} {step.failure.hint}"
     loud(
         f"Order {step.order_id} is STILL BILLING as far as is known: {why} Run `{prefix} stop` again in a minute; if it"
         " stays, end it on clore.ai."

@@ -35,7 +35,15 @@ from clore_mcp.clore.models import (
 from clore_mcp.clore.pacing import Pacer
 from clore_mcp.clore.replies import Endpoint, header_time, read_reply, require_size, unexpected
 from clore_mcp.clore.schedule import Lane
-from clore_mcp.errors import ArgumentInvalid, NotSent, RateLimited, Unclear
+from clore_mcp.errors import (
+    ArgumentInvalid,
+    InvalidInput,
+    IssueTooLong,
+    NotSent,
+    ParametersMissing,
+    RateLimited,
+    Unclear,
+)
 from clore_mcp.money import Coin, DayPrice, wire_number
 
 if TYPE_CHECKING:
@@ -217,9 +225,19 @@ class CloreClient:
             )
 
     async def cancel_order(self, order_id: int, issue: str | None = None) -> None:
-        """End an order of either type, at the next free slot. A longer `issue` is cut: the meter matters more."""
-        body = {"id": order_id} if issue is None else {"id": order_id, "issue": issue[:ISSUE_LENGTH]}
-        await self._write(_CANCEL_ORDER, lambda reply: _fields(reply, _CANCEL_ORDER), body, urgent=True)
+        """End an order of either type, at the next free slot. A longer `issue` is cut, and where Clore does not take
+        it the cancel goes without it: the meter matters more."""
+
+        async def send(body: Mapping[str, Any]) -> None:
+            await self._write(_CANCEL_ORDER, lambda reply: _fields(reply, _CANCEL_ORDER), body, urgent=True)
+
+        if not issue:
+            await send({"id": order_id})
+            return
+        try:
+            await send({"id": order_id, "issue": issue[:ISSUE_LENGTH]})
+        except (IssueTooLong, InvalidInput, ParametersMissing):  # of what was sent, only the comment is in doubt
+            await send({"id": order_id})
 
     async def cancel_orders(self, order_ids: Sequence[int]) -> list[int]:
         """End up to 64 orders of any type at once, at the next free slot; returns those that Clore could not end."""
@@ -268,8 +286,10 @@ class CloreClient:
     ) -> Answer:
         """For writes that change nothing when done twice; "too fast" came before Clore looked at the request."""
         call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
+        timing = self._timing
+        attempts = timing.refused_cancel_attempts if urgent else timing.refused_write_attempts
         async with self._writing():
-            return await self._exchange.retrying(call, (RateLimited,), self._timing.refused_write_attempts)
+            return await self._exchange.retrying(call, (RateLimited,), attempts)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:

@@ -58,6 +58,7 @@ class Timing:
     patience_seconds: float | None = None  # for a turn; None leaves it to the pacer
     attempts: int = 4
     refused_write_attempts: int = 3
+    refused_cancel_attempts: int = 8  # each waits some seconds for its turn: as long as people wait, the order bills
     retry_within_seconds: float = 45.0  # of the first attempt: people and their clients give up after a minute
     backoff_base_seconds: float = 0.5
     backoff_cap_seconds: float = 8.0

@@ -122,7 +122,7 @@ class ProcessPacer:
         """See `Pacer.turn`."""
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         await self._wait(self._schedule.join(lane, urgent, self._clock_ns() + round(patience * SECOND_NS)))
-        turn = _Turn(self, lane)
+        turn = _Turn(self, lane, urgent=urgent)
         try:
             yield turn
         finally:
@@ -174,11 +174,12 @@ class ProcessPacer:
 class _Turn:
     """A turn of a ProcessPacer."""
 
-    __slots__ = ("_lane", "_left_ns", "_pacer")
+    __slots__ = ("_lane", "_left_ns", "_pacer", "_urgent")
 
-    def __init__(self, pacer: ProcessPacer, lane: Lane) -> None:
+    def __init__(self, pacer: ProcessPacer, lane: Lane, *, urgent: bool) -> None:
         self._pacer = pacer
         self._lane = lane
+        self._urgent = urgent
         self._left_ns: int | None = None
 
     def leaving(self) -> None:
@@ -194,7 +195,8 @@ class _Turn:
         left_ns = now_ns if self._left_ns is None else self._left_ns
         schedule.marks = schedule.marks.refused(now_ns, pause_ns, schedule.gaps, left_ns)
         self._pacer._advance()
-        return (schedule.marks.earliest(self._lane, now_ns, schedule.gaps) - now_ns) / SECOND_NS
+        earliest_ns = schedule.marks.earliest(self._lane, now_ns, schedule.gaps, urgent=self._urgent)
+        return (earliest_ns - now_ns) / SECOND_NS
 
     def end(self) -> None:
         schedule = self._pacer._schedule

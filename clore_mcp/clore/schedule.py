@@ -19,7 +19,8 @@ from enum import StrEnum
 from typing import Final
 
 SECOND_NS: Final = 1_000_000_000
-# The longest Retry-After obeyed: nobody has seen Clore send one, and a wrong one must not hold up a cancel for a day.
+# The longest Retry-After obeyed: nobody has seen Clore send one, and a wrong one must not lock a key for a day. An
+# urgent request waits for none that long (`Gaps.urgent_pause_ns`).
 LONGEST_PAUSE_NS: Final = 600 * SECOND_NS
 LONG_AGO: Final = -(1 << 62)
 
@@ -40,12 +41,17 @@ class Gaps:
     create_ns: int = 5_500_000_000  # documented 5 s; production clients use 5.2 to 6
     single_flight_ns: int = 600 * SECOND_NS
     longest_flight_ns: int = 5 * SECOND_NS  # a reply that takes longer holds up nobody: a cancel may be waiting
+    urgent_pause_ns: int = 5 * SECOND_NS  # after a refusal, whatever pause it asks for: meanwhile the order bills
 
     @classmethod
     def scaled(cls, general_seconds: float) -> Gaps:
         """Gaps in the usual proportions, for a marketplace that may be asked at another pace."""
         usual, general_ns = cls(), round(general_seconds * SECOND_NS)
-        return cls(general_ns=general_ns, create_ns=usual.create_ns * general_ns // usual.general_ns)
+        return cls(
+            general_ns=general_ns,
+            create_ns=usual.create_ns * general_ns // usual.general_ns,
+            urgent_pause_ns=usual.urgent_pause_ns * general_ns // usual.general_ns,
+        )
 
     @property
     def reply_ns(self) -> int:
@@ -109,11 +115,15 @@ class Marks:
         """How long a request in flight keeps the others from leaving, unless it ends."""
         return min(self.single_until_ns, self.left_ns + gaps.longest_flight_ns)
 
-    def earliest(self, lane: Lane, now_ns: int, gaps: Gaps) -> int:
+    def earliest(self, lane: Lane, now_ns: int, gaps: Gaps, *, urgent: bool = False) -> int:
         """The earliest instant for a request of that lane over all its limits at once; while blocked, a lower bound."""
         single = now_ns < self.single_until_ns
         margin_ns = self.margin_ns if single else 0
-        at = max(now_ns, self.not_before_ns, self.left_ns + (gaps.reply_ns if single else gaps.general_ns) + margin_ns)
+        not_before_ns = self.not_before_ns
+        if urgent:
+            refused_ns = self.single_until_ns - gaps.single_flight_ns
+            not_before_ns = min(not_before_ns, refused_ns + gaps.urgent_pause_ns)
+        at = max(now_ns, not_before_ns, self.left_ns + (gaps.reply_ns if single else gaps.general_ns) + margin_ns)
         if lane is Lane.CREATE:
             at = max(at, self.create_left_ns + gaps.create_ns)
         if single:
@@ -146,7 +156,7 @@ def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) 
     while queues:
         # Whoever can leave first does: a create that must wait for its lane holds up no read behind it.
         key, at = min(
-            ((key, marks.earliest(key[0], now_ns, gaps)) for key in queues),
+            ((key, marks.earliest(key[0], now_ns, gaps, urgent=key[1])) for key in queues),
             key=lambda found: (found[1], not found[0][1], queues[found[0]][0].rank),
         )
         one = queues[key].popleft()

@@ -144,7 +144,8 @@ class SharedPacer:
         pause_ns = nanoseconds(retry_after_seconds)
         self._marks = self._marks.refused(now_ns, pause_ns, gaps, left_ns)
         self._change(lambda tx, marks: marks.refused(now_ns, pause_ns, gaps, left_ns))
-        return (self._marks.earliest(request.lane, now_ns, gaps) - now_ns) / SECOND_NS
+        earliest_ns = self._marks.earliest(request.lane, now_ns, gaps, urgent=request.urgent)
+        return (earliest_ns - now_ns) / SECOND_NS
 
     def _change(self, change: Change) -> None:
         self._changes.append(change)

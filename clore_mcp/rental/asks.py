@@ -5,22 +5,25 @@ These models are the tools' schemas as well as what the guard prices and digests
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from decimal import Decimal
 from math import ceil
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from clore_mcp.market.listing import LONGEST_RENTAL_HOURS
-from clore_mcp.rental.containers import Command, Env, Image, Ports, showable, with_ssh
+from clore_mcp.rental.containers import Command, Env, Image, Ports, with_ssh
 from clore_mcp.rental.sshkeys import public_key_line
+from clore_mcp.text import clean
 
 _JUPYTER_PORT: Final = "8888"
 _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
 _ORDER_ID_MAX: Final = 10**40 - 1  # the largest that a list of orders shows (clore/amounts.py)
 _USD_PER_HOUR_MAX: Final = 10_000  # no offer is dearer (market/pricing.py)
 _MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
+_ISSUE_MAX: Final = 2_048  # characters of a comment that Clore takes
 _WATCH_HOURS_MAX: Final = 24 * 30
 
 MAX_HOURS: Final = int(LONGEST_RENTAL_HOURS)
@@ -240,14 +243,30 @@ def _seconds(hours: float) -> int:
     return ceil(Decimal(str(hours)) * 3600)
 
 
-class CancelOrder(Ask):
-    """An order to end now."""
+def _number_of(told: Any) -> Any:
+    """An order's id, also where it is written "#123"."""
+    return told.strip().removeprefix("#") if isinstance(told, str) else told
 
+
+def _comment(told: Any) -> str | None:
+    """Whatever was given as a comment, as one line that Clore takes: a comment never stops a cancel."""
+    if told is None or told is False:
+        return None
+    text = told if isinstance(told, str) else json.dumps(told, default=str)
+    return clean(text, _ISSUE_MAX) or None
+
+
+class CancelOrder(Ask):
+    """An order to end now. Nothing beside the order's id can stop it: the meter runs."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
     verb: ClassVar[str] = "cancel_order"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_order)]
+    order_id: Annotated[
+        int, Field(gt=0, description="From list_orders."), BeforeValidator(_number_of), AfterValidator(possible_order)
+    ]
     issue: Annotated[
         str | None,
-        Field(max_length=2048, description="What was wrong with the host, for Clore; omit if nothing."),
-        AfterValidator(showable),
+        Field(max_length=_ISSUE_MAX, description="What was wrong with the host, for Clore; omit if nothing."),
+        BeforeValidator(_comment),
     ] = None

@@ -31,6 +31,8 @@ EFFECT = {
     "no_deposits": True,  # wallets without deposit addresses
     "other_deposits": True,  # wallets with addresses that are nobody's
     "wrong_date": True,  # its Date is `seconds` ahead of the market's clock, behind where they are below zero
+    "too_fast": False,  # 429 with Retry-After: `seconds`
+    "too_fast_until": False,  # 429 with a Retry-After that names the instant, `seconds` from now
     "outage": False,  # every request gets a 502 page for `seconds`
 }
 """Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
@@ -44,6 +46,8 @@ _SECONDS = {
     "late_visible": 30.0,
     "outage": 10.0,
     "wrong_date": 7_200.0,
+    "too_fast": 600.0,
+    "too_fast_until": 600.0,
 }
 
 

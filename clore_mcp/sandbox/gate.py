@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from typing import Any
 
 from starlette.datastructures import Headers, QueryParams
@@ -163,8 +164,14 @@ def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
         "hang_before": whole.broken("closed", fault.seconds),
         "hang_after": replace(whole, silence=fault.seconds),
         "wrong_date": replace(whole, date_off=fault.seconds),
+        "too_fast": _too_fast(f"{fault.seconds:.0f}"),
+        "too_fast_until": _too_fast(formatdate(time.time() + min(fault.seconds, 1e9), usegmt=True)),
     }
     return spoiled.get(fault.kind, whole)
+
+
+def _too_fast(retry_after: str) -> Reply:
+    return replace(json_reply({"code": 5}, 429), headers=(("retry-after", retry_after),))
 
 
 def _flood(fault: Fault, endpoint: str) -> Reply:

@@ -108,7 +108,9 @@ def tool(
 def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
     """The model's fields as the tool's own arguments; the function still receives one object."""
 
-    class Flat(model, ArgModelBase, extra="forbid", title=title):  # type: ignore[valid-type, misc]
+    extra = model.model_config.get("extra", "forbid")
+
+    class Flat(model, ArgModelBase, extra=extra, title=title):  # type: ignore[valid-type, misc]
         def model_dump_one_level(self) -> dict[str, Any]:
             return {name: self}
 

@@ -36,6 +36,16 @@ def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
     assert ENV_VALUE not in caplog.text
 
 
+@pytest.fixture
+def real_time(tmp_path: Path) -> Iterator[World]:
+    """A market whose time passes as ours does, where an order shows at once."""
+    options = Options(rate_limit="off", speed=1.0, servers=160, visible_after=0.0, ssh_listener=False)
+    with start_in_thread(options) as running:
+        made = World(running, tmp_path)
+        yield made
+        made.close()
+
+
 class Processes:
     """Opens services as processes would, keeps their leases, and closes them."""
 

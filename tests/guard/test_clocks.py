@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from clore_mcp.sandbox import Options, start_in_thread
 from tests.guard.conftest import Processes
 from tests.guard.extensions import end_of, longer, look, worst
 from tests.guard.world import SHORT, World, call, rent
@@ -18,13 +14,8 @@ QUICK = {"CLORE_REQUEST_GAP_SECONDS": "0.1"}  # eleven times Clore's pace: a dat
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """A market whose time passes as ours does."""
-    options = Options(rate_limit="off", speed=1.0, servers=160, visible_after=0.0, ssh_listener=False)
-    with start_in_thread(options) as running:
-        made = World(running, tmp_path)
-        yield made
-        made.close()
+def world(real_time: World) -> World:
+    return real_time
 
 
 def began(world: World, order_id: int) -> int:

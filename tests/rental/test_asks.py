@@ -196,10 +196,30 @@ def test_the_hours_of_an_extension_are_whole_seconds_never_fewer_than_written() 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"issue": "x" * 2049}, {"issue": "bell\x07"}, {"issue": "\u3164"}, {"order_id": 0}, {"order_id": 10**40}],
+    [{"order_id": 0}, {"order_id": 10**40}, {"order_id": "the last one"}, {"order_id": "#"}, {"order_id": 1.5}],
 )
-def test_a_cancel_names_an_order_and_an_issue_that_clore_takes(changes: dict[str, Any]) -> None:
+def test_a_cancel_names_an_order_that_can_be(changes: dict[str, Any]) -> None:
     assert refusal(CancelOrder, **changes)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        (None, None), ("", None), (False, None), ("slow disk", "slow disk"), ("\u26a0\ufe0f slow", "\u26a0 slow"),
+        ("two\r\nlines", "two lines"), ("no\u00a0break", "no break"), ("bell\x07", "bell"), ("\u3164", None),
+        ("\u202eevil", "evil"), ("\ud800", None), ("x" * 2_049, "x" * 2_047 + "…"), ("x" * 10**6, "x" * 2_047 + "…"),
+        ('{"confirm": true}', '{"confirm": true}'), (7, "7"), (["a", 1], '["a", 1]'), ({"a": None}, '{"a": null}'),
+    ],
+)  # fmt: skip
+def test_no_comment_stops_a_cancel(told: Any, kept: str | None) -> None:
+    assert CancelOrder.model_validate({"order_id": 9, "issue": told}).issue == kept
+
+
+@pytest.mark.parametrize("told", [9, "9", " 9 ", "#9", 9.0])
+@pytest.mark.parametrize("more", [{}, {"confirm": True}, {"toolCallId": "x", "sessionId": 1}, {"orders": [1, 2]}])
+def test_a_cancel_takes_an_id_in_any_spelling_and_no_further_argument_stops_it(told: Any, more: dict[str, Any]) -> None:
+    ask = CancelOrder.model_validate({"order_id": told, **more})
+    assert (ask.order_id, ask.model_dump()) == (9, {"order_id": 9, "issue": None})
 
 
 @given(st.floats(1e-6, 3000, allow_nan=False))

@@ -100,7 +100,8 @@ class Cancelling:
         return {
             "status": "unverified",
             "order_id": quote.terms["order_id"],
-            "next": "The cancel is being verified. Call cancel_order again with the same arguments for the receipt.",
+            "next": "The cancel is not through yet, so the order may still bill. Call cancel_order again with the same"
+            " arguments for what came of it.",
         }
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
@@ -125,7 +126,7 @@ class Cancelling:
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None
-        told = usd_per_hour(row, await self._desk.readings.fees(), await self._closing.rates())
+        told = usd_per_hour(row, await self._closing.fees(), await self._closing.rates())
         spent = await self._closing.bill(row, lease)
         return told if told is not None else hourly, None if spent is None else spent.total_usd
 

@@ -53,6 +53,11 @@ class Sent:
         """What came back."""
         return self.trouble.message if self.trouble else "Clore took the cancel"
 
+    @property
+    def unproven(self) -> str:
+        """What came of it where the order is not proven gone, as a sentence."""
+        return self.trouble.message if self.trouble else f"{self.said}, but does not show the order as ended."
+
 
 async def send(
     desk: Desk,

@@ -10,6 +10,7 @@ read, the receipt or the proof is missing, never the end.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -20,7 +21,7 @@ import anyio
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, OrderNotActive, StateUnavailable
-from clore_mcp.market.rates import Rates
+from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import Coin, shown
 from clore_mcp.rental import elsewhere
 from clore_mcp.rental.desk import Desk
@@ -217,12 +218,13 @@ class Closing:
             self._desk.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
 
         await cancels.try_write(self._desk, write)
-        known = f"Still billing as far as is known: {one.said}, but the order does not show as ended."
+        known = f"Still billing as far as is known. {one.unproven}"
         if isinstance(one.trouble, OrderNotActive):
             known = "Clore says that the order is over already, but its lists do not show it as ended yet."
         return {
             "status": "unverified",
             "order_id": one.order_id,
+            "said": one.unproven,
             "next": f"{known} Call cancel_order again in a minute; if it stays, ask the person to cancel it on"
             " clore.ai.",
         }
@@ -230,11 +232,12 @@ class Closing:
     async def still_running(self) -> dict[str, Any]:
         """What else costs money now, for an answer; nothing when Clore can't be asked, no price where none is known."""
         readings = self._desk.readings
-        try:
+        seen = None
+        with anyio.move_on_after(_PRICING_SECONDS), contextlib.suppress(CloreError):
             seen = await readings.orders()
-        except CloreError:
+        if seen is None:
             return {}
-        fees, rates = await readings.fees(), await self.rates()
+        fees, rates = await self.fees(), await self.rates()
         hourly = {row.id: usd_per_hour(row, fees, rates) for row in seen.rows if not row.expired}
         return {
             "still_running": [
@@ -242,6 +245,12 @@ class Closing:
                 for order_id, usd in hourly.items()
             ]
         }
+
+    async def fees(self) -> Fees:
+        """The renter's fees; the highest documented ones where Clore does not answer soon."""
+        with anyio.move_on_after(_PRICING_SECONDS):
+            return await self._desk.readings.fees()
+        return Fees.highest_documented()
 
     async def rates(self) -> Rates:
         """The market's rates now, or however old where Clore does not answer; none but USD's own where no market was
@@ -256,7 +265,7 @@ class Closing:
     async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
         """What an order has cost; None where it is not ours and nobody knows what its coin is worth."""
         readings = self._desk.readings
-        found = bill(row, await readings.fees(), await self.rates(), api_now=readings.api_now(), lease=lease)
+        found = bill(row, await self.fees(), await self.rates(), api_now=readings.api_now(), lease=lease)
         return found if found.priced else None
 
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:

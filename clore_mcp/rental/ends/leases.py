@@ -153,7 +153,7 @@ class Keeper:
         sent = await self._end_due(current)
         if left:
             await asyncio.to_thread(self._desk.wake_watchdog)
-        overdue = {one.order_id: one.said for one in sent} if current else self._overdue_unseen(sent)
+        overdue = {one.order_id: one.unproven for one in sent} if current else self._overdue_unseen(sent)
         if current is not None:
             if not any(one.trouble for one in sent):
                 await self._beat_if_read(account)
@@ -319,7 +319,7 @@ class Keeper:
         api_now = self._desk.readings.api_now()
         over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
         why = "" if self._blind is None else self._blind.message
-        return {lease.order_id: why for lease in over} | {one.order_id: one.said for one in sent}
+        return {lease.order_id: why for lease in over} | {one.order_id: one.unproven for one in sent}
 
     async def _tell_ended(self, sent: Sequence[Sent], overdue: dict[int, str]) -> None:
         """Prove what was cancelled; what is not proven gone stays overdue, and is tried again in the next round."""
