@@ -139,6 +139,16 @@ def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Inten
     return [_intent(row) for row in rows]
 
 
+def refused(tx: Tx, account: str, reason: str, *, since: float, limit: int) -> list[Intent]:
+    """The newest creates that were refused since then, those of them with that reason, newest first."""
+    rows = tx.all(
+        "SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
+        " ORDER BY created_at DESC LIMIT ?",
+        account, since, limit,
+    )  # fmt: skip
+    return [_intent(row) for row in rows if row["reason"] == reason]
+
+
 def unsent(tx: Tx) -> list[Intent]:
     """Reservations of every account whose create has not been sent."""
     return [_intent(row) for row in tx.all("SELECT * FROM intents WHERE state = 'reserved' ORDER BY created_at")]
@@ -154,7 +164,7 @@ def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent
     """Intents for one server since then that may have made an order."""
     rows = tx.all(
         "SELECT * FROM intents WHERE account = ? AND server_id = ? AND created_at >= ?"
-        " AND state NOT IN ('abandoned', 'refused') ORDER BY created_at",
+        " AND state IN ('reserved', 'sending', 'adopted', 'failed', 'uncertain') ORDER BY created_at",
         account, server_id, since,
     )  # fmt: skip
     return [_intent(row) for row in rows]
@@ -173,7 +183,7 @@ def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
 def unsettled_of_call(tx: Tx, digest: str, *, but_of: str | None = None) -> Intent | None:
     """A create that this very call has sent and whose outcome is unknown, that of the quote `but_of` aside."""
     row = tx.one(
-        "SELECT intents.* FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
+        "SELECT intents.* FROM intents CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
         " AND intents.state IN ('sending', 'uncertain') AND (?2 IS NULL OR quotes.id <> ?2)"
         " ORDER BY intents.created_at LIMIT 1",
         digest, but_of,
