@@ -66,8 +66,8 @@ class Past:
         row = {
             "id": name, "account": self.account, "digest": f"digest {'same' if number % 5 == 0 else name}",
             "verb": verb, "caller": "claude-code", "question": _QUESTION, "terms": _TERMS, "state": state,
-            "created_at": at, "expires_at": at + 600, "decided_at": None, "decided_by": None, "outcome": None, "told": 0,
-            "watch_id": None,
+            "created_at": at, "expires_at": at + 600, "decided_at": None, "decided_by": None, "outcome": None,
+            "told": 0, "watch_id": None,
         }  # fmt: skip
         self.quotes.append({**row, **({} if state == "expired" else yes), **more})
         return name
@@ -88,8 +88,10 @@ class Past:
                 "account": self.account, "order_id": order_id, "intent_id": name, "digest": f"digest {quote_id}",
                 "server_id": server_id, "order_type": "on-demand", "image": _IMAGE, "coin": _COIN,
                 "price_native": "2.88", "ceiling_native": "2.88", "fee_fraction": "0.05",
-                "creation_fee_micros": 100_000, "usd_per_coin": "1", "started_api_at": int(at),
-                "ends_api_at": int(at) + 7_200, "on_end": "cancel", "missed_at": None, "ended_at": at + 7_200, "receipt": json.dumps(_RECEIPT),
+                "creation_fee_micros": 100_000, "usd_per_coin": "1",
+                "started_api_at": int(at),
+                "ends_api_at": int(at) + 7_200, "on_end": "cancel", "missed_at": None,
+                "ended_at": at + 7_200, "receipt": json.dumps(_RECEIPT),
             })  # fmt: skip
         return name
 
