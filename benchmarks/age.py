@@ -1,4 +1,4 @@
-"""What a long past costs: a search, a quote and a create on states of some ages, each held against one without a past."""
+"""What a long past costs: a search, a quote and a create on states of some ages, held against one without a past."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from clore_mcp.sandbox import Options, start_in_thread
 from clore_mcp.state.database import FILE_NAME
 
 _SIZES: Final = (0, 10_000, 100_000)
-_QUICK_SIZES: Final = (0, 2_000)
+_QUICK_SIZES: Final = (0, 10_000)
 _ROUNDS: Final = 15
+_QUOTES: Final = 10  # in a round, each another one
 _FLAT: Final = Goal(1.1)
 _RENTAL: Final[Mapping[str, Any]] = {"image": "cloreai/jupyter:ubuntu24.04-v2", "hours": 2}
 _SETTINGS: Final[Mapping[str, str]] = {
@@ -47,12 +48,14 @@ class Aged:
 async def run(bench: Bench) -> list[Row]:
     """A new server for each state in turn, some rounds of it, each state on a market of its own."""
     sizes = _QUICK_SIZES if bench.quick else _SIZES
-    return await asyncio.to_thread(_measure, bench, sizes, 1 if bench.quick else _ROUNDS)
+    return await asyncio.to_thread(_measure, bench, sizes, 2 if bench.quick else _ROUNDS)
 
 
 def _measure(bench: Bench, sizes: Sequence[int], rounds: int) -> list[Row]:
     with ExitStack() as stack:
-        markets = [stack.enter_context(start_in_thread(Options(servers=300, rate_limit="off"))) for _ in sizes]
+        markets = [
+            stack.enter_context(start_in_thread(Options(servers=300, rate_limit="off", speed=60.0))) for _ in sizes
+        ]
         states = [_aged(rows, market.url, bench.fresh("age")) for rows, market in zip(sizes, markets, strict=True)]
         for turn in range(rounds):
             for at in range(len(states)):
@@ -88,7 +91,8 @@ def _rent(state: Aged) -> None:
             return told[0]
 
         server_id = call("search_servers", max_usd_per_hour=0.3)["servers"][0]["server_id"]
-        call("quote_order", server_id=server_id, **_RENTAL)
+        for hours in range(_QUOTES):
+            call("quote_order", server_id=server_id, **{**_RENTAL, "hours": 2 + hours})
         made = call("create_order", server_id=server_id, **_RENTAL)
         if made["status"] != "created":
             raise RuntimeError(f"the benchmark rented nothing: {made}")

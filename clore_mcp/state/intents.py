@@ -139,14 +139,14 @@ def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Inten
     return [_intent(row) for row in rows]
 
 
-def refused(tx: Tx, account: str, reason: str, *, since: float, limit: int) -> list[Intent]:
-    """The newest creates that were refused since then, those of them with that reason, newest first."""
+def refused(tx: Tx, account: str, reason: str, *, since: float, limit: int) -> list[tuple[int, float]]:
+    """Server and time of the newest creates that were refused since then, those of them with that reason."""
     rows = tx.all(
-        "SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
+        "SELECT server_id, created_at, reason FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
         " ORDER BY created_at DESC LIMIT ?",
         account, since, limit,
     )  # fmt: skip
-    return [_intent(row) for row in rows if row["reason"] == reason]
+    return [(row["server_id"], row["created_at"]) for row in rows if row["reason"] == reason]
 
 
 def unsent(tx: Tx) -> list[Intent]:

@@ -71,17 +71,16 @@ def read(tx: Tx, *, account: str | None = None, limit: int = 200) -> list[Entry]
 
 
 def of_steps(tx: Tx, account: str, steps: Iterable[str], *, since: float, limit: int) -> list[Entry]:
-    """Steps of certain kinds that were taken since then, for an account or for the state itself, newest first. Of each
-    kind no more than the newest `limit` are looked at, however long ago they were taken."""
+    """The newest steps of certain kinds that were taken since then, for an account or for the state itself, newest
+    first."""
     return _newest_first(
         [
             row
             for one in {account, EVERY_ACCOUNT}
             for step in steps
             for row in tx.all(
-                "SELECT * FROM (SELECT * FROM ledger WHERE account = ? AND step = ? ORDER BY seq DESC LIMIT ?)"
-                " WHERE at >= ?",
-                one, step, limit, since,
+                "SELECT * FROM ledger WHERE account = ? AND step = ? AND at >= ? ORDER BY at DESC LIMIT ?",
+                one, step, since, limit,
             )
         ],
         limit,

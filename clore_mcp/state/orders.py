@@ -42,6 +42,15 @@ class Lease:
         return self.price_native * self.usd_per_coin / 24 * (1 + self.fee_fraction)
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An order that counts as gone since then (this machine's clock)."""
+
+    server_id: int
+    order_id: int
+    ended_at: float
+
+
 def _lease(row: Row) -> Lease:
     values = dict(row)
     values["creation_fee_usd"] = from_micros(values.pop("creation_fee_micros"))
@@ -114,13 +123,17 @@ def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
     return {order_id: lease for order_id, lease in found if lease is not None}
 
 
-def ended(tx: Tx, account: str, *, since: float, limit: int) -> list[Lease]:
-    """The orders that have counted as gone since then, no more than the newest, newest first."""
+def ended_early(tx: Tx, account: str, *, since: float, by_seconds: int, limit: int) -> list[Gone]:
+    """The orders on demand that count as gone since then and that Clore listed as ended more than so long before their
+    end, of the newest `limit` that are gone."""
     rows = tx.all(
-        "SELECT * FROM orders WHERE account = ? AND ended_at >= ? ORDER BY ended_at DESC LIMIT ?",
-        account, since, limit,
+        "SELECT server_id, order_id, ended_at FROM"
+        " (SELECT * FROM orders WHERE account = ? AND ended_at >= ? ORDER BY ended_at DESC LIMIT ?)"
+        " WHERE order_type = 'on-demand' AND missed_at IS NULL AND receipt IS NOT NULL"
+        " AND started_api_at + COALESCE(json_extract(receipt, '$.hours'), 0) * 3600 < ends_api_at - ?",
+        account, since, limit, by_seconds,
     )  # fmt: skip
-    return [_lease(row) for row in rows]
+    return [Gone(row["server_id"], row["order_id"], row["ended_at"]) for row in rows]
 
 
 def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:

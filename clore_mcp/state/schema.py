@@ -223,7 +223,7 @@ MIGRATIONS: Final = (
     """
     -- Nothing that is asked may take longer the more has happened: a row is found by what it is asked for.
     CREATE INDEX ledger_of_accounts ON ledger (account);
-    CREATE INDEX ledger_by_step ON ledger (account, step);
+    CREATE INDEX ledger_by_step ON ledger (account, step, at);
     CREATE INDEX ledger_of_orders ON ledger (account, order_id, step) WHERE order_id IS NOT NULL;
     CREATE INDEX orders_running ON orders (account, order_id) WHERE ended_at IS NULL;
     CREATE INDEX orders_ended ON orders (account, ended_at) WHERE ended_at IS NOT NULL;

@@ -73,8 +73,7 @@ def _failures(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]
         if step.server_id is not None and (step.server_id, step.order_id) not in counted:
             counted.add((step.server_id, step.order_id))
             yield step.server_id, step.at
-    for intent in intents.refused(tx, account, "server-offline", since=since, limit=_MOST):
-        yield intent.server_id, intent.created_at
+    yield from intents.refused(tx, account, "server-offline", since=since, limit=_MOST)
     yield from _ended_early(tx, account, since)
 
 
@@ -82,17 +81,7 @@ def _ended_early(tx: Tx, account: str, since: float) -> Iterator[tuple[int, floa
     """Orders on demand that Clore lists as ended well before their end, which a cancel of ours brings forward; that had
     not failed in another way already, while no wallet was short."""
     short = [one.at for one in ledger.of_steps(tx, account, ("wallet_short",), since=since - _DAY_SECONDS, limit=_MOST)]
-    for lease in orders.ended(tx, account, since=since, limit=_MOST):
-        if (
-            lease.ended_at is None
-            or lease.order_type != "on-demand"
-            or lease.missed_at is not None
-            or lease.receipt is None
-        ):
-            continue
-        ended_api_at = lease.started_api_at + lease.receipt.get("hours", 0) * 3600
-        if ended_api_at >= lease.ends_api_at - _EARLY_SECONDS:
-            continue
-        unpaid = any(lease.ended_at - _DAY_SECONDS <= at <= lease.ended_at for at in short)
-        if not unpaid and ledger.last_of_order(tx, account, lease.order_id, _FAILED) is None:
-            yield lease.server_id, lease.ended_at
+    for gone in orders.ended_early(tx, account, since=since, by_seconds=_EARLY_SECONDS, limit=_MOST):
+        unpaid = any(gone.ended_at - _DAY_SECONDS <= at <= gone.ended_at for at in short)
+        if not unpaid and ledger.last_of_order(tx, account, gone.order_id, _FAILED) is None:
+            yield gone.server_id, gone.ended_at
