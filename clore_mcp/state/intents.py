@@ -61,6 +61,14 @@ class Reservation:
     bidding: str | None = None  # a changed bid is on its way: of this quote, or of several
 
 
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What an order, or a create that made none, has cost in USD."""
+
+    order_id: int | None
+    actual_usd: Decimal
+
+
 def _intent(row: Row) -> Intent:
     values = dict(row)
     values["known_order_ids"] = frozenset(json.loads(values["known_order_ids"]))
@@ -223,10 +231,12 @@ def reservations_open(tx: Tx, account: str) -> list[Reservation]:
     return [reservation(row) for row in rows]
 
 
-def reservations_released(tx: Tx, account: str, since: float) -> list[Reservation]:
+def reservations_released(tx: Tx, account: str, since: float) -> list[Paid]:
     """What has cost money and ended since then."""
-    rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at >= ?", account, since)
-    return [reservation(row) for row in rows]
+    rows = tx.all(
+        "SELECT order_id, actual_micros FROM reservations WHERE account = ? AND released_at >= ?", account, since
+    )
+    return [Paid(row["order_id"], from_micros(row["actual_micros"] or 0)) for row in rows]
 
 
 def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:

@@ -128,7 +128,8 @@ def ended_early(tx: Tx, account: str, *, since: float, by_seconds: int, limit: i
     end, of the newest `limit` that are gone."""
     rows = tx.all(
         "SELECT server_id, order_id, ended_at FROM"
-        " (SELECT * FROM orders WHERE account = ? AND ended_at >= ? ORDER BY ended_at DESC LIMIT ?)"
+        " (SELECT server_id, order_id, ended_at, order_type, missed_at, receipt, started_api_at, ends_api_at"
+        " FROM orders WHERE account = ? AND ended_at >= ? ORDER BY ended_at DESC LIMIT ?)"
         " WHERE order_type = 'on-demand' AND missed_at IS NULL AND receipt IS NOT NULL"
         " AND started_api_at + COALESCE(json_extract(receipt, '$.hours'), 0) * 3600 < ends_api_at - ?",
         account, since, limit, by_seconds,

@@ -234,7 +234,8 @@ MIGRATIONS: Final = (
     CREATE INDEX intents_of_quotes ON intents (quote_id);
     CREATE INDEX intents_of_orders ON intents (account, order_id) WHERE order_id IS NOT NULL;
     CREATE INDEX reservations_of_orders ON reservations (account, order_id);
-    CREATE INDEX reservations_released ON reservations (account, released_at) WHERE released_at IS NOT NULL;
+    CREATE INDEX reservations_released ON reservations (account, released_at, order_id, actual_micros)
+        WHERE released_at IS NOT NULL;
     CREATE INDEX reservations_elsewhere ON reservations (account, released_at) WHERE intent_id IS NULL;
     CREATE INDEX quotes_newest ON quotes (digest);
     CREATE INDEX quotes_by_state ON quotes (state, account, decided_at);

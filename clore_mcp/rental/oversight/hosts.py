@@ -68,11 +68,16 @@ class Hosts:
 
 def _failures(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]:
     """Each failed rental or refusal once: which server, and when. Of each kind no more than the newest are counted."""
-    counted: set[tuple[int, int | None]] = set()
-    for step in reversed(ledger.of_steps(tx, account, _FAILED, since=since, limit=_MOST)):
-        if step.server_id is not None and (step.server_id, step.order_id) not in counted:
-            counted.add((step.server_id, step.order_id))
-            yield step.server_id, step.at
+    first: dict[tuple[int, int | None], float] = {}
+    for step in _FAILED:
+        for row in tx.all(
+            "SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ? ORDER BY at DESC"
+            " LIMIT ?",
+            account, step, since, _MOST,
+        ):  # fmt: skip
+            key = row["server_id"], row["order_id"]
+            first[key] = min(row["at"], first.get(key, row["at"]))
+    yield from ((server_id, at) for (server_id, _), at in first.items() if server_id is not None)
     yield from intents.refused(tx, account, "server-offline", since=since, limit=_MOST)
     yield from _ended_early(tx, account, since)
 
