@@ -16,17 +16,21 @@ _HELLO: Final[Json] = {
 }
 
 
-class Line:
-    """A connection to a server's pipes, one request at a time."""
+_YES: Final[Json] = {"action": "accept", "content": {"approve": True}}
 
-    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+
+class Line:
+    """A connection to a server's pipes, one request at a time. `agrees`: a person sits there who says yes at once."""
+
+    def __init__(self, child: subprocess.Popen[bytes], *, agrees: bool = False) -> None:
         assert child.stdin is not None and child.stdout is not None
         self._out, self._in = child.stdin, child.stdout
         self._last = 0
+        self._agrees = agrees
 
     def list_tools(self) -> int:
         """Shake hands and have the tools listed: how many there are."""
-        self._exchange("initialize", _HELLO)
+        self._exchange("initialize", {**_HELLO, "capabilities": {"elicitation": {}} if self._agrees else {}})
         self._send({"method": "notifications/initialized"})
         tools = json.loads(self._exchange("tools/list", {})[0])["result"]["tools"]
         return len(tools)
@@ -45,10 +49,14 @@ class Line:
         began = time.perf_counter()
         self._send({"id": self._last, "method": method, "params": params})
         wanted = b'"id":%d' % self._last
-        while wanted not in (line := self._in.readline()).replace(b" ", b""):
+        while True:
+            line = self._in.readline()
             if not line:
                 raise ValueError(f"the server ended before it answered {method}")
-        return line, time.perf_counter() - began
+            if self._agrees and b'"elicitation/create"' in line:
+                self._send({"id": json.loads(line)["id"], "result": _YES})
+            elif wanted in line.replace(b" ", b""):
+                return line, time.perf_counter() - began
 
     def _send(self, message: Json) -> None:
         self._out.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")

@@ -69,7 +69,9 @@ async def _still_open(services: Services, intent_id: str) -> tuple[Intent, Quote
 
 async def _order(services: Services, intent: Intent, seen: Orders, arguments: argparse.Namespace) -> OrderRow | None:
     """The order that the person means. Raises ArgumentInvalid when it can't be that one."""
-    taken = await services.desk.state.read(lambda tx: orders.all_ids(tx, intent.account))
+    taken = await services.desk.state.read(
+        lambda tx: orders.made_here(tx, intent.account, [row.id for row in seen.rows])
+    )
     mine = [
         row for row in seen.rows if row.server_id == intent.server_id and row.id not in taken | intent.known_order_ids
     ]

@@ -323,7 +323,7 @@ class _Watch:
 
         def write(tx: Tx) -> None:
             since = desk.clock() - _ALARM_AGAIN_SECONDS
-            if not ledger.read(tx, steps=("key_refused",), since=since, limit=1):
+            if not ledger.of_steps(tx, EVERY_ACCOUNT, ("key_refused",), since=since, limit=1):
                 desk.note(tx, "key_refused", "clore-mcp", EVERY_ACCOUNT)
 
         try:

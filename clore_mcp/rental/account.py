@@ -47,9 +47,7 @@ async def account_state(
     rates = evidence.snapshot.rates
     runway = _runway_hours(evidence, running)
     happened = await desk.state.read(
-        lambda tx: ledger.read(
-            tx, account=account, steps=tuple(events.NOTES), since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_SHOWN
-        )
+        lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_SHOWN)
     )
     freeze = await desk.state.read(freezing.frozen)
     used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now, desk.caps))

@@ -103,7 +103,7 @@ class Adopting:
         earlier one's; while there is one whose server Clore does not tell, nothing is sure."""
 
         def read(tx: Tx) -> Sight:
-            taken = orders.all_ids(tx, intent.account)
+            taken = orders.made_here(tx, intent.account, [row.id for row in rows])
             later = [
                 one
                 for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)

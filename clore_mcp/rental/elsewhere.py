@@ -53,9 +53,8 @@ async def reopen(desk: Desk, account: str, current: Orders) -> None:
     def back(tx: Tx) -> list[Reservation]:
         return [
             one
-            for one in bids.elsewhere(tx, account)
-            if one.order_id in listed
-            and (one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=now))
+            for one in bids.listed_elsewhere(tx, account, listed)
+            if (one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=now))
         ]
 
     def write(tx: Tx) -> None:

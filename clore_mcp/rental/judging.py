@@ -110,8 +110,8 @@ def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:
     """What is reserved. An order that Clore shows before anybody has adopted it must not count beside its own
     reservation: the two are tied where exactly one order fits, by the rule that adopts it."""
     open_ = intents.reservations_open(tx, account)
-    taken = orders.all_ids(tx, account) | {one.order_id for one in open_ if one.order_id is not None}
     rows = {row.id: row for row in (*evidence.completed.rows, *evidence.current.rows)}
+    taken = orders.made_here(tx, account, rows) | {one.order_id for one in open_ if one.order_id is not None}
     found = []
     for held in open_:
         intent = intents.get(tx, held.intent_id) if held.order_id is None and held.intent_id is not None else None

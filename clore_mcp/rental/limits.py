@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from clore_mcp.money import ZERO, dollars, shown
 from clore_mcp.rental.caps import Caps
-from clore_mcp.state.intents import Reservation
+from clore_mcp.state.intents import Paid, Reservation
 
 _NAMED: Final = 3
 _NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
@@ -93,7 +93,7 @@ class Refusal:
         return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left, {who}"
 
 
-def usage(open_: Iterable[Reservation], released: Iterable[Reservation], at_clore: Iterable[Shown]) -> Used:
+def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], at_clore: Iterable[Shown]) -> Used:
     """What is taken now: for each order the larger of what this state knows and what Clore shows of it.
 
     So neither a lost state nor an order that outlived its record frees anything. What is reserved is the worst that is

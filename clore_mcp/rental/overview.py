@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -65,7 +65,7 @@ class Overview:
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, completed)
         rows = {row.id: row for row in [*(completed.rows if completed else []), *current.rows]}
-        leases, agreed = await self._leases(account), await self._agreed(account)
+        leases, agreed = await self._leases(account, rows), await self._agreed(account)
         priced = await self._priced()
         views = [
             await self._view(row, leases.get(row.id), agreed.get(row.id), priced)
@@ -90,7 +90,7 @@ class Overview:
         account = await desk.readings.account()  # the list may have told that it is another one
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
-        leases, agreed = await self._leases(account), await self._agreed(account)
+        leases, agreed = await self._leases(account, [order_id]), await self._agreed(account)
         return await self._view(row, leases.get(order_id), agreed.get(order_id), await self._priced())
 
     async def wait(self, order_id: int, timeout_seconds: float, progress: Progress) -> dict[str, Any]:
@@ -122,8 +122,8 @@ class Overview:
         hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in current.rows if not row.expired)
         return sum((usd for usd in hourly if usd is not None), ZERO)
 
-    async def _leases(self, account: str) -> Mapping[int, Lease]:
-        return await self._desk.state.read(lambda tx: {lease.order_id: lease for lease in orders.every(tx, account)})
+    async def _leases(self, account: str, listed: Iterable[int]) -> Mapping[int, Lease]:
+        return await self._desk.state.read(lambda tx: orders.of_ids(tx, account, listed))
 
     async def _agreed(self, account: str) -> Mapping[int, End]:
         return await self._desk.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})

@@ -101,7 +101,12 @@ class Settling:
 
         def read(tx: Tx) -> list[tuple[Intent, Quote | None]]:
             open_ = intents.in_state(tx, account, *intents.OPEN)
-            failed = intents.in_state(tx, account, "failed", since=now - intents.ADOPTABLE_SECONDS)
+            listed = {row.server_id for row in current.rows}  # no other server's create can have made one of these
+            failed = [
+                intent
+                for intent in intents.in_state(tx, account, "failed", since=now - intents.ADOPTABLE_SECONDS)
+                if intent.server_id in listed
+            ]
             return [(intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed)]
 
         await self._bring_strays(account, current)

@@ -59,9 +59,10 @@ def of_api(tx: Tx, api: str) -> list[str]:
 
 
 def without_api(tx: Tx) -> list[str]:
-    """Returns the accounts with orders of which no version has recorded the API."""
+    """Returns the accounts with orders, not proven gone, of which no version has recorded the API."""
     rows = tx.all(
-        "SELECT DISTINCT account FROM orders WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'api_of ' || account)"
+        "SELECT DISTINCT account FROM orders WHERE ended_at IS NULL"
+        " AND NOT EXISTS (SELECT 1 FROM meta WHERE name = 'api_of ' || account)"
     )
     return [str(row["account"]) for row in rows]
 
@@ -69,7 +70,7 @@ def without_api(tx: Tx) -> list[str]:
 def made_anything(tx: Tx, api: str) -> bool:
     """Returns whether an account of this API has an order, or a create whose outcome may be an order."""
     row = tx.one(
-        "SELECT 1 FROM meta WHERE value = ? AND name LIKE 'api_of %' AND (EXISTS (SELECT 1 FROM orders WHERE account ="
+        "SELECT 1 FROM meta WHERE value = ? AND name GLOB 'api_of *' AND (EXISTS (SELECT 1 FROM orders WHERE account ="
         " substr(name, 8)) OR EXISTS (SELECT 1 FROM intents WHERE account = substr(name, 8))) LIMIT 1",
         api.encode(),
     )

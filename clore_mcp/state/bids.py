@@ -65,16 +65,27 @@ def undo(tx: Tx, change: Change, now: float) -> None:
 
 
 def elsewhere(tx: Tx, account: str) -> list[Reservation]:
-    """Reservations of orders made elsewhere that run or may come back: not proven gone, or only because no reply listed
-    them, or with an end that counts again once they are listed."""
+    """Reservations of orders made elsewhere that are not proven gone."""
     rows = tx.all(
-        "SELECT * FROM reservations AS held WHERE account = ? AND intent_id IS NULL"
-        " AND (released_at IS NULL OR missed_at IS NOT NULL OR ends_api_at IS NOT NULL)"
-        " AND (released_at IS NULL OR NOT EXISTS (SELECT 1 FROM reservations AS other WHERE other.account ="
-        " held.account AND other.order_id = held.order_id AND other.id > held.id))",
+        "SELECT * FROM reservations WHERE account = ? AND intent_id IS NULL AND released_at IS NULL",
         account,
     )
     return [intents.reservation(row) for row in rows]
+
+
+def listed_elsewhere(tx: Tx, account: str, order_ids: Iterable[int]) -> list[Reservation]:
+    """Reservations of those of these orders, made elsewhere, that run or come back now that they are listed: not proven
+    gone, or only because no reply listed them, or with an end that counts again."""
+    found = []
+    for order_id in order_ids:
+        rows = tx.all(
+            "SELECT * FROM reservations WHERE account = ? AND order_id = ? ORDER BY id DESC", account, order_id
+        )
+        for at, row in enumerate(rows):
+            newest_of_known_end = at == 0 and (row["missed_at"] is not None or row["ends_api_at"] is not None)
+            if row["intent_id"] is None and (row["released_at"] is None or newest_of_known_end):
+                found.append(intents.reservation(row))
+    return found
 
 
 def miss(tx: Tx, reservation_id: int, at: float) -> None:

@@ -61,6 +61,14 @@ class Reservation:
     bidding: str | None = None  # a changed bid is on its way: of this quote, or of several
 
 
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What an order, or a create that made none, has cost in USD."""
+
+    order_id: int | None
+    actual_usd: Decimal
+
+
 def _intent(row: Row) -> Intent:
     values = dict(row)
     values["known_order_ids"] = frozenset(json.loads(values["known_order_ids"]))
@@ -139,6 +147,16 @@ def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Inten
     return [_intent(row) for row in rows]
 
 
+def refused(tx: Tx, account: str, reason: str, *, since: float, limit: int) -> list[tuple[int, float]]:
+    """Server and time of the newest creates that were refused since then, those of them with that reason."""
+    rows = tx.all(
+        "SELECT server_id, created_at, reason FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
+        " ORDER BY created_at DESC LIMIT ?",
+        account, since, limit,
+    )  # fmt: skip
+    return [(row["server_id"], row["created_at"]) for row in rows if row["reason"] == reason]
+
+
 def unsent(tx: Tx) -> list[Intent]:
     """Reservations of every account whose create has not been sent."""
     return [_intent(row) for row in tx.all("SELECT * FROM intents WHERE state = 'reserved' ORDER BY created_at")]
@@ -154,7 +172,7 @@ def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent
     """Intents for one server since then that may have made an order."""
     rows = tx.all(
         "SELECT * FROM intents WHERE account = ? AND server_id = ? AND created_at >= ?"
-        " AND state NOT IN ('abandoned', 'refused') ORDER BY created_at",
+        " AND state IN ('reserved', 'sending', 'adopted', 'failed', 'uncertain') ORDER BY created_at",
         account, server_id, since,
     )  # fmt: skip
     return [_intent(row) for row in rows]
@@ -173,7 +191,7 @@ def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
 def unsettled_of_call(tx: Tx, digest: str, *, but_of: str | None = None) -> Intent | None:
     """A create that this very call has sent and whose outcome is unknown, that of the quote `but_of` aside."""
     row = tx.one(
-        "SELECT intents.* FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
+        "SELECT intents.* FROM intents CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
         " AND intents.state IN ('sending', 'uncertain') AND (?2 IS NULL OR quotes.id <> ?2)"
         " ORDER BY intents.created_at LIMIT 1",
         digest, but_of,
@@ -213,10 +231,12 @@ def reservations_open(tx: Tx, account: str) -> list[Reservation]:
     return [reservation(row) for row in rows]
 
 
-def reservations_released(tx: Tx, account: str, since: float) -> list[Reservation]:
+def reservations_released(tx: Tx, account: str, since: float) -> list[Paid]:
     """What has cost money and ended since then."""
-    rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at >= ?", account, since)
-    return [reservation(row) for row in rows]
+    rows = tx.all(
+        "SELECT order_id, actual_micros FROM reservations WHERE account = ? AND released_at >= ?", account, since
+    )
+    return [Paid(row["order_id"], from_micros(row["actual_micros"] or 0)) for row in rows]
 
 
 def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:

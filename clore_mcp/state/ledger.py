@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from clore_mcp.state.database import Row, Tx, fits
 
+_SILENT_SECONDS: Final = 86_400.0
 EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
 
 
@@ -55,17 +56,35 @@ def write(tx: Tx, entry: Entry) -> None:
     )
 
 
-def read(
-    tx: Tx, *, account: str | None = None, steps: tuple[str, ...] = (), since: float = 0, limit: int = 200
-) -> list[Entry]:
-    """The newest steps, newest first; of one account and of certain kinds when asked."""
-    rows = tx.all(
-        "SELECT * FROM ledger WHERE (?1 IS NULL OR account IN (?1, '*')) AND at >= ?2"
-        + (f" AND step IN ({_marks(steps)})" if steps else "")
-        + " ORDER BY seq DESC LIMIT ?",
-        account, since, *steps, limit,
+def read(tx: Tx, *, account: str | None = None, limit: int = 200) -> list[Entry]:
+    """The newest steps, newest first; of one account, and of the state itself, when asked."""
+    if account is None:
+        return [_entry(row) for row in tx.all("SELECT * FROM ledger ORDER BY seq DESC LIMIT ?", limit)]
+    return _newest_first(
+        [
+            row
+            for one in {account, EVERY_ACCOUNT}
+            for row in tx.all("SELECT * FROM ledger WHERE account = ? ORDER BY seq DESC LIMIT ?", one, limit)
+        ],
+        limit,
+    )
+
+
+def of_steps(tx: Tx, account: str, steps: Iterable[str], *, since: float, limit: int) -> list[Entry]:
+    """The newest steps of certain kinds that were taken since then, for an account or for the state itself, newest
+    first."""
+    return _newest_first(
+        [
+            row
+            for one in {account, EVERY_ACCOUNT}
+            for step in steps
+            for row in tx.all(
+                "SELECT * FROM ledger WHERE account = ? AND step = ? AND at >= ? ORDER BY at DESC LIMIT ?",
+                one, step, since, limit,
+            )
+        ],
+        limit,
     )  # fmt: skip
-    return [_entry(row) for row in rows]
 
 
 def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
@@ -80,13 +99,34 @@ def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, sin
 
 def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -> Entry | None:
     """The newest step of those kinds of an order."""
-    return next(iter(of_order(tx, account, order_id, steps, since=0)), None)
+    rows = [
+        row
+        for step in steps
+        for row in tx.all(
+            "SELECT * FROM ledger WHERE account = ? AND order_id = ? AND step = ? ORDER BY seq DESC LIMIT 1",
+            account, order_id, step,
+        )
+    ]  # fmt: skip
+    return next(iter(_newest_first(rows, 1)), None)
 
 
-def newest(tx: Tx, *, before: float | None = None) -> int:
-    """The number of the newest step, of those written before then; 0 where there is none."""
-    row = tx.one("SELECT MAX(seq) AS seq FROM ledger WHERE ?1 IS NULL OR at < ?1", before)
+def newest(tx: Tx) -> int:
+    """The number of the newest step; 0 where there is none."""
+    row = tx.one("SELECT MAX(seq) AS seq FROM ledger")
     return 0 if row is None or row["seq"] is None else int(row["seq"])
+
+
+def newest_before(tx: Tx, before: float, limit: int) -> int:
+    """The number of the newest step of those written before then. Only the newest `limit` steps are looked at: where
+    all are younger, the one before them; 0 where there is none."""
+    row = tx.one(
+        "SELECT MAX(CASE WHEN at < ? THEN seq ELSE 0 END) AS seq, COUNT(*) AS n, MIN(seq) AS first"
+        " FROM (SELECT seq, at FROM ledger ORDER BY seq DESC LIMIT ?)",
+        before, limit,
+    )  # fmt: skip
+    if row is None or not row["n"]:
+        return 0
+    return int(row["seq"]) or (int(row["first"]) - 1 if row["n"] == limit else 0)
 
 
 def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
@@ -99,7 +139,8 @@ def _marks(values: Sequence[str]) -> str:
 
 
 def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:
-    """Say that `owner` is alive and ends leases."""
+    """Say that `owner` is alive and ends leases. Whoever was silent for a day was killed: its row goes."""
+    tx.run("DELETE FROM heartbeats WHERE account = ? AND at < ?", account, now - _SILENT_SECONDS)
     tx.run(
         "INSERT INTO heartbeats (account, owner, host, at) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (account, owner) DO UPDATE SET at = excluded.at",
@@ -121,6 +162,11 @@ def beats(tx: Tx, account: str, *, first: str, since: float, until: float) -> li
         account, since, until, len(first), first,
     )  # fmt: skip
     return [Beat(str(row["host"]), str(row["owner"])) for row in rows]
+
+
+def _newest_first(rows: list[Row], limit: int) -> list[Entry]:
+    rows.sort(key=lambda row: row["seq"], reverse=True)
+    return [_entry(row) for row in rows[:limit]]
 
 
 def _entry(row: Row) -> Entry:

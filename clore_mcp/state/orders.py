@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import from_micros, plain, to_micros
-from clore_mcp.state.database import Row, Tx, keep_value, value_of
+from clore_mcp.state.database import Row, Tx, drop_value, keep_value, value_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,15 @@ class Lease:
     def usd_per_hour(self) -> Decimal:
         """What it costs an hour, fee in, at the rate at which it was approved."""
         return self.price_native * self.usd_per_coin / 24 * (1 + self.fee_fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An order that counts as gone since then (this machine's clock)."""
+
+    server_id: int
+    order_id: int
+    ended_at: float
 
 
 def _lease(row: Row) -> Lease:
@@ -94,23 +103,38 @@ def active(tx: Tx, account: str) -> list[Lease]:
 
 def active_anywhere(tx: Tx) -> list[Lease]:
     """Orders made here that are not proven gone, of every account."""
-    return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE ended_at IS NULL ORDER BY order_id")]
+    return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE ended_at IS NULL ORDER BY account, order_id")]
 
 
 def may_come_back(tx: Tx, account: str, since: float) -> bool:
     """Whether an order with an end counts as gone only because no reply has listed it since then."""
     row = tx.one(
         "SELECT order_id FROM orders WHERE account = ?1 AND missed_at IS NOT NULL AND ended_at >= ?2"
-        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND missed_at IS NOT NULL"
-        " AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
+        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
+        " AND missed_at IS NOT NULL AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
         account, since,
     )  # fmt: skip
     return row is not None
 
 
-def every(tx: Tx, account: str) -> list[Lease]:
-    """Every order ever made here."""
-    return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE account = ?", account)]
+def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
+    """Those of these orders that were made here, gone or not."""
+    found = ((order_id, get(tx, account, order_id)) for order_id in order_ids)
+    return {order_id: lease for order_id, lease in found if lease is not None}
+
+
+def ended_early(tx: Tx, account: str, *, since: float, by_seconds: int, limit: int) -> list[Gone]:
+    """The orders on demand that count as gone since then and that Clore listed as ended more than so long before their
+    end, of the newest `limit` that are gone."""
+    rows = tx.all(
+        "SELECT server_id, order_id, ended_at FROM"
+        " (SELECT server_id, order_id, ended_at, order_type, missed_at, receipt, started_api_at, ends_api_at"
+        " FROM orders WHERE account = ? AND ended_at >= ? ORDER BY ended_at DESC LIMIT ?)"
+        " WHERE order_type = 'on-demand' AND missed_at IS NULL AND receipt IS NOT NULL"
+        " AND started_api_at + COALESCE(json_extract(receipt, '$.hours'), 0) * 3600 < ends_api_at - ?",
+        account, since, limit, by_seconds,
+    )  # fmt: skip
+    return [Gone(row["server_id"], row["order_id"], row["ended_at"]) for row in rows]
 
 
 def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:
@@ -122,9 +146,10 @@ def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:
     return None if row is None else _lease(row)
 
 
-def all_ids(tx: Tx, account: str) -> set[int]:
-    """Every order ever made here."""
-    return {row["order_id"] for row in tx.all("SELECT order_id FROM orders WHERE account = ?", account)}
+def made_here(tx: Tx, account: str, order_ids: Iterable[int]) -> set[int]:
+    """Which of these orders were made here, gone or not."""
+    sql = "SELECT 1 FROM orders WHERE account = ? AND order_id = ?"
+    return {order_id for order_id in order_ids if tx.one(sql, account, order_id) is not None}
 
 
 def miss(tx: Tx, account: str, order_id: int, at: float, api_at: float | None) -> None:
@@ -147,6 +172,7 @@ def seen_again(tx: Tx, account: str, order_ids: Iterable[int]) -> None:
     """Forget that orders were missing from a reply."""
     for order_id in order_ids:
         tx.run("UPDATE orders SET missed_at = NULL WHERE account = ? AND order_id = ?", account, order_id)
+        drop_value(tx, _missed_name(account, order_id))
 
 
 def made_any(tx: Tx) -> bool:
@@ -211,6 +237,7 @@ def end(tx: Tx, account: str, order_id: int, at: float, receipt: Mapping[str, An
         " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
         at, json.dumps(dict(receipt)), unseen, account, order_id,
     )  # fmt: skip
+    drop_value(tx, _missed_name(account, order_id))
     return changed == 1
 
 

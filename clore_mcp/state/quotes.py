@@ -13,6 +13,10 @@ from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Row, Tx
 _IN_TIME: Final = f"expires_at > ?1 AND MAX(created_at, COALESCE(decided_at, 0)) <= ?1 + {CLOCK_SLACK_SECONDS}"
 
 
+_LAPSED_KEPT_SECONDS: Final = 30 * 86_400.0
+_DELETED_AT_ONCE: Final = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Quote:
     """One priced intent and what became of it. `wish` names everything of a rental but server, hours and bid;
@@ -97,8 +101,14 @@ def settled_since(tx: Tx, digest: str, since: float, now: float) -> list[Quote]:
 
 
 def expire(tx: Tx, now: float) -> None:
-    """Close what nobody answered in time, and yeses that nobody used."""
+    """Close what nobody answered in time, and yeses that nobody used. Questions that lapsed long ago without an answer
+    go, some at a time: nothing was made of them, and the ledger has them."""
     tx.run(f"UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved') AND NOT ({_IN_TIME})", now)
+    tx.run(
+        "DELETE FROM quotes WHERE rowid IN (SELECT rowid FROM quotes WHERE state = 'expired' AND decided_by IS NULL"
+        " AND created_at < ? ORDER BY created_at LIMIT ?)",
+        now - _LAPSED_KEPT_SECONDS, _DELETED_AT_ONCE,
+    )  # fmt: skip
 
 
 def drop(tx: Tx, quote_id: str) -> None:
@@ -108,7 +118,11 @@ def drop(tx: Tx, quote_id: str) -> None:
 
 def supersede(tx: Tx, digest: str) -> None:
     """Close a quote of that digest whose yes nobody has used: another takes its place."""
-    tx.run("UPDATE quotes SET state = 'expired' WHERE digest = ? AND state = 'approved'", digest)
+    tx.run(
+        "UPDATE quotes SET state = 'expired' WHERE digest = ? AND state = 'approved'"
+        " AND state IN ('pending', 'approved', 'committing')",  # as its index says
+        digest,
+    )
 
 
 def expire_all(tx: Tx) -> int:

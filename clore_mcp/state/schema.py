@@ -220,4 +220,29 @@ MIGRATIONS: Final = (
     ALTER TABLE quotes ADD COLUMN watch_id TEXT REFERENCES watches (id);
     CREATE INDEX quotes_of_watches ON quotes (watch_id) WHERE watch_id IS NOT NULL;
     """,
+    """
+    -- Nothing that is asked may take longer the more has happened: a row is found by what it is asked for.
+    CREATE INDEX ledger_of_accounts ON ledger (account);
+    CREATE INDEX ledger_by_step ON ledger (account, step, at);
+    CREATE INDEX ledger_of_orders ON ledger (account, order_id, step) WHERE order_id IS NOT NULL;
+    CREATE INDEX orders_running ON orders (account, order_id) WHERE ended_at IS NULL;
+    CREATE INDEX orders_ended ON orders (account, ended_at) WHERE ended_at IS NOT NULL;
+    CREATE INDEX orders_missed ON orders (account, ended_at) WHERE missed_at IS NOT NULL;
+    CREATE INDEX orders_by_id ON orders (order_id);
+    CREATE INDEX intents_by_state ON intents (state, account, created_at);
+    CREATE INDEX intents_of_servers ON intents (account, server_id, state, created_at);
+    CREATE INDEX intents_of_quotes ON intents (quote_id);
+    CREATE INDEX intents_of_orders ON intents (account, order_id) WHERE order_id IS NOT NULL;
+    CREATE INDEX reservations_of_orders ON reservations (account, order_id);
+    CREATE INDEX reservations_released ON reservations (account, released_at, order_id, actual_micros)
+        WHERE released_at IS NOT NULL;
+    CREATE INDEX reservations_elsewhere ON reservations (account, released_at) WHERE intent_id IS NULL;
+    CREATE INDEX quotes_newest ON quotes (digest);
+    CREATE INDEX quotes_by_state ON quotes (state, account, decided_at);
+    CREATE INDEX quotes_lapsed ON quotes (created_at) WHERE state = 'expired' AND decided_by IS NULL;
+    CREATE INDEX envelopes_unused ON envelopes (expires_at) WHERE held_by IS NULL;
+    CREATE INDEX envelopes_held ON envelopes (held_by) WHERE held_by IS NOT NULL;
+    CREATE INDEX watches_newest ON watches (account, created_at);
+    CREATE INDEX watches_of_quotes ON watches (quote_id);
+    """,
 )

@@ -86,19 +86,24 @@ def get(tx: Tx, watch_id: str) -> Watch | None:
     return None if row is None else _watch(row)
 
 
-def every(tx: Tx, account: str | None, *, state: str | None = None) -> list[Watch]:
-    """Those of an account (of all), in that state if one is named, newest first."""
+def waiting(tx: Tx, account: str | None) -> list[Watch]:
+    """Those of an account (of all) whose end is not recorded, newest first."""
     rows = tx.all(
-        "SELECT * FROM watches WHERE (?1 IS NULL OR account = ?1) AND (?2 IS NULL OR state = ?2)"
-        " ORDER BY created_at DESC, id",
-        account, state,
-    )  # fmt: skip
+        "SELECT * FROM watches WHERE state = 'waiting' AND (?1 IS NULL OR account = ?1) ORDER BY created_at DESC, id",
+        account,
+    )
+    return [_watch(row) for row in rows]
+
+
+def newest(tx: Tx, account: str, limit: int) -> list[Watch]:
+    """The newest of an account, whatever came of them, newest first."""
+    rows = tx.all("SELECT * FROM watches WHERE account = ? ORDER BY created_at DESC LIMIT ?", account, limit)
     return [_watch(row) for row in rows]
 
 
 def standing(tx: Tx, account: str | None, now: float) -> list[Watch]:
     """Those that may still rent, newest first."""
-    return [watch for watch in every(tx, account, state="waiting") if watch.stands(now)]
+    return [watch for watch in waiting(tx, account) if watch.stands(now)]
 
 
 def of_call(tx: Tx, account: str, digest: str, now: float) -> Watch | None:
@@ -144,14 +149,16 @@ def order_ids(tx: Tx, watch_id: str) -> list[int]:
     return [row["order_id"] for row in rows]
 
 
-def untold(tx: Tx, account: str) -> list[tuple[str, int]]:
-    """Watches and the orders that they have made, of which the ledger does not tell yet."""
-    rows = tx.all(
-        "SELECT quotes.watch_id, intents.order_id FROM intents JOIN quotes ON quotes.id = intents.quote_id"
-        " WHERE quotes.watch_id IS NOT NULL AND intents.account = ?1 AND intents.order_id IS NOT NULL AND NOT EXISTS"
-        " (SELECT 1 FROM ledger WHERE step = 'watch_fired' AND account = ?1 AND order_id = intents.order_id)",
-        account,
+def untold(tx: Tx, account: str, since: float) -> list[tuple[str, int]]:
+    """Watches and the orders that they have made, of which the ledger does not tell yet; of orders that are gone, only
+    those that have gone since then."""
+    of_watch = (
+        "SELECT quotes.watch_id, orders.order_id FROM orders CROSS JOIN intents ON intents.id = orders.intent_id"
+        " CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id IS NOT NULL AND orders.account = ?1"
+        " AND NOT EXISTS (SELECT 1 FROM ledger WHERE account = ?1 AND order_id = orders.order_id AND step ="
+        " 'watch_fired') AND orders.ended_at"
     )
+    rows = [*tx.all(f"{of_watch} IS NULL", account), *tx.all(f"{of_watch} >= ?2", account, since)]
     return [(row["watch_id"], row["order_id"]) for row in rows]
 
 

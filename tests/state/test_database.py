@@ -166,7 +166,7 @@ def test_the_ledger_is_read_newest_first_by_account_step_and_time(state: Databas
             ledger.write(tx, Entry(float(at), account, step, "test"))
 
     state.write_now(write)
-    read = state.read_now(lambda tx: ledger.read(tx, account="a", steps=("quoted", "declined"), since=1))
+    read = state.read_now(lambda tx: ledger.of_steps(tx, "a", ("quoted", "declined"), since=1, limit=200))
     assert [(one.at, one.step) for one in read] == [(4, "quoted"), (1, "quoted")]
     assert [one.at for one in state.read_now(lambda tx: ledger.read(tx, limit=2))] == [4, 3]
 

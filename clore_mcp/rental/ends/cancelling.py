@@ -155,8 +155,8 @@ class Cancelling:
     async def _history(self, account: str, order_id: int) -> History:
         def read(tx: Tx) -> History:
             lease = orders.get(tx, account, order_id)
-            unproven = ledger.read(tx, account=account, steps=("cancel_unverified",), limit=1000)
-            return History(lease is not None, lease, any(entry.order_id == order_id for entry in unproven))
+            unproven = ledger.last_of_order(tx, account, order_id, ("cancel_unverified",))
+            return History(lease is not None, lease, unproven is not None)
 
         try:
             return await self._desk.state.read(read)

@@ -36,7 +36,7 @@ from clore_mcp.rental.ends.extensions import (
 from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.limits import Refusal, Used, Wanted, check
 from clore_mcp.rental.proposal import Proposal, Yes
-from clore_mcp.state import ends, intents, orders, quotes
+from clore_mcp.state import ends, intents, ledger, orders, quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.ends import End
 from clore_mcp.state.quotes import Quote
@@ -234,7 +234,7 @@ class Extending:
             raise _Stays("ended", f"Order {order_id} has ended; to go on, rent a server with create_order.")
         over = move.before is not None and move.before.ends_api_at <= self._desk.readings.api_now()
         cancelled = move.before is not None and move.before.on_end == "cancel"
-        if (over and cancelled) or orders.steps(tx, account, order_id, "cancel_sent"):
+        if (over and cancelled) or ledger.last_of_order(tx, account, order_id, ("cancel_sent",)):
             raise _Stays(
                 "ending",
                 f"Order {order_id} is being ended, which nothing takes back: cancel_order proves that it is gone, and"

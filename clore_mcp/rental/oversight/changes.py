@@ -49,7 +49,7 @@ class Changes:
     def _steps(self, tx: Tx) -> list[ledger.Entry]:
         newest = ledger.newest(tx)
         if self._seq is None:
-            self._seq = ledger.newest(tx, before=self._since - CLOCK_SLACK_SECONDS)
+            self._seq = ledger.newest_before(tx, self._since - CLOCK_SLACK_SECONDS, _MOST)
         elif newest < self._seq:  # another state was begun
             self._seq = 0
         found = ledger.after(tx, self._seq, _MOST)

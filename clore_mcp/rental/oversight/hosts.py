@@ -8,7 +8,6 @@ that a person ends on clore.ai looks like one that its host ended; hence two fai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -16,12 +15,16 @@ from typing import Final
 from clore_mcp.clore.fresh import Fresh
 from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.rental.desk import Desk
+from clore_mcp.state import intents, ledger, orders
 from clore_mcp.state.database import Tx
 
 FAILURES: Final = 2  # from so many on a host is marked
 DAYS: Final = 7
 _APART_SECONDS: Final = 3_600.0
 _EARLY_SECONDS: Final = 300
+_DAY_SECONDS: Final = 86_400.0
+_MOST: Final = 500
+_FAILED: Final = ("never_deployed", "host_offline")
 _KEPT_SECONDS: Final = 30.0  # for searches, which need no newer count
 _NONE: Final[Mapping[int, int]] = MappingProxyType({})
 
@@ -29,7 +32,7 @@ _NONE: Final[Mapping[int, int]] = MappingProxyType({})
 def failed(tx: Tx, account: str, now: float) -> dict[int, int]:
     """How often each server failed in the last days, those that did so often enough to be marked."""
     times: dict[int, list[float]] = {}
-    for server_id, at in sorted(_failures(tx, account, now - DAYS * 86_400)):
+    for server_id, at in sorted(_failures(tx, account, now - DAYS * _DAY_SECONDS)):
         counted = times.setdefault(server_id, [])
         if not counted or at - counted[-1] >= _APART_SECONDS:
             counted.append(at)
@@ -64,34 +67,26 @@ class Hosts:
 
 
 def _failures(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]:
-    """Each failed rental or refusal once: which server, and when."""
-    for row in tx.all(
-        "SELECT server_id, order_id, MIN(at) AS at FROM ledger WHERE account = ? AND at >= ?"
-        " AND step IN ('never_deployed', 'host_offline') AND server_id IS NOT NULL GROUP BY server_id, order_id",
-        account, since,
-    ):  # fmt: skip
-        yield row["server_id"], row["at"]
-    for row in tx.all(
-        "SELECT server_id, created_at AS at FROM intents WHERE account = ? AND created_at >= ?"
-        " AND state = 'refused' AND reason = 'server-offline'",
-        account, since,
-    ):  # fmt: skip
-        yield row["server_id"], row["at"]
+    """Each failed rental or refusal once: which server, and when. Of each kind no more than the newest are counted."""
+    first: dict[tuple[int, int | None], float] = {}
+    for step in _FAILED:
+        for row in tx.all(
+            "SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ? ORDER BY at DESC"
+            " LIMIT ?",
+            account, step, since, _MOST,
+        ):  # fmt: skip
+            key = row["server_id"], row["order_id"]
+            first[key] = min(row["at"], first.get(key, row["at"]))
+    yield from ((server_id, at) for (server_id, _), at in first.items() if server_id is not None)
+    yield from intents.refused(tx, account, "server-offline", since=since, limit=_MOST)
     yield from _ended_early(tx, account, since)
 
 
 def _ended_early(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]:
     """Orders on demand that Clore lists as ended well before their end, which a cancel of ours brings forward; that had
     not failed in another way already, while no wallet was short."""
-    for row in tx.all(
-        "SELECT server_id, ended_at, started_api_at, ends_api_at, receipt FROM orders WHERE account = ?1"
-        " AND ended_at >= ?2 AND order_type = 'on-demand' AND missed_at IS NULL AND receipt IS NOT NULL"
-        " AND NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.account = ?1 AND ledger.order_id = orders.order_id"
-        "  AND step IN ('never_deployed', 'host_offline'))"
-        " AND NOT EXISTS (SELECT 1 FROM ledger WHERE ledger.account = ?1 AND step = 'wallet_short'"
-        "  AND at BETWEEN orders.ended_at - 86400 AND orders.ended_at)",
-        account, since,
-    ):  # fmt: skip
-        ended_api_at = row["started_api_at"] + json.loads(row["receipt"]).get("hours", 0) * 3600
-        if ended_api_at < row["ends_api_at"] - _EARLY_SECONDS:
-            yield row["server_id"], row["ended_at"]
+    short = [one.at for one in ledger.of_steps(tx, account, ("wallet_short",), since=since - _DAY_SECONDS, limit=_MOST)]
+    for gone in orders.ended_early(tx, account, since=since, by_seconds=_EARLY_SECONDS, limit=_MOST):
+        unpaid = any(gone.ended_at - _DAY_SECONDS <= at <= gone.ended_at for at in short)
+        if not unpaid and ledger.last_of_order(tx, account, gone.order_id, _FAILED) is None:
+            yield gone.server_id, gone.ended_at

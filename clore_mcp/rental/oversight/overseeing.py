@@ -119,7 +119,7 @@ class Overseer:
         return found
 
     def _known(self, tx: Tx, account: str, current: Orders) -> Known:
-        made_here = orders.all_ids(tx, account)
+        made_here = orders.made_here(tx, account, [row.id for row in current.rows])
         failed = intents.in_state(tx, account, "failed", since=self._desk.clock() - intents.ADOPTABLE_SECONDS)
         return Known(
             leases={lease.order_id: lease for lease in orders.active(tx, account)},

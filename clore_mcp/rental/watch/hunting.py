@@ -32,6 +32,7 @@ from clore_mcp.state.database import Tx
 from clore_mcp.state.watches import Watch
 
 _TRIED_AT_ONCE: Final = 5  # one and its fallbacks
+_TOLD_WITHIN_SECONDS: Final = 7 * 86_400.0  # of an order that is gone: later it is no news
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class Hunting:
 
     async def left(self, account: str) -> bool:
         """Whether a watch waits."""
-        return bool(await self._desk.state.read(lambda tx: watches.every(tx, account, state="waiting")))
+        return bool(await self._desk.state.read(lambda tx: watches.waiting(tx, account)))
 
     async def round(self, account: str, current: Orders) -> None:
         """Look for each, and rent what is cheap enough."""
@@ -92,9 +93,9 @@ class Hunting:
         """Tell what was rented, end what is over, and say which watches this process is to look for."""
         desk, now = self._desk, self._desk.clock()
         found = []
-        for watch_id, order_id in watches.untold(tx, account):
+        for watch_id, order_id in watches.untold(tx, account, now - _TOLD_WITHIN_SECONDS):
             desk.note(tx, "watch_fired", "clore-mcp", account, order_id=order_id, watch_id=watch_id)
-        for watch in watches.every(tx, account, state="waiting"):
+        for watch in watches.waiting(tx, account):
             is_now = watches.status(tx, watch, now)
             if is_now != "waiting":
                 if watches.end(tx, watch.id, is_now) and is_now == "expired":

@@ -14,14 +14,18 @@ from clore_mcp.state.watches import Watch
 from clore_mcp.text import clean
 
 _SAID_SHOWN: Final = 300
+_ENDED_SHOWN: Final = 50
 
 
 async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
-    """What list_watches tells, newest first."""
+    """What list_watches tells, newest first: all that wait, and of those that have ended the newest."""
     account, now = await desk.readings.account(), desk.clock()
 
     def read(tx: Tx) -> list[dict[str, Any]]:
-        every = ((watch, watches.status(tx, watch, now)) for watch in watches.every(tx, account))
+        ended = watches.newest(tx, account, _ENDED_SHOWN) if include_ended else []
+        found = {watch.id: watch for watch in (*watches.waiting(tx, account), *ended)}
+        newest = sorted(found.values(), key=lambda watch: -watch.created_at)
+        every = ((watch, watches.status(tx, watch, now)) for watch in newest)
         return [_view(tx, watch, is_now) for watch, is_now in every if include_ended or is_now == "waiting"]
 
     found = await desk.state.read(read)
