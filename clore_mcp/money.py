@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decima
 from enum import StrEnum
 from typing import Final
 
+LONGEST_RENTAL_HOURS: Final = 3_000  # Clore's own bound (docs/clore-api.md, section 2)
 SECONDS_PER_DAY: Final = 86_400
 HOURS_PER_DAY: Final = Decimal(24)
 ZERO: Final = Decimal(0)

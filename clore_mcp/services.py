@@ -30,7 +30,7 @@ from clore_mcp.rental.ends.cancelling import Cancelling
 from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.ends.extending import Extending
 from clore_mcp.rental.ends.leases import Keeper
-from clore_mcp.rental.ends.stopping import Stopping
+from clore_mcp.rental.ends.stopping import Stopping, lapse_restored
 from clore_mcp.rental.guard import Guard
 from clore_mcp.rental.identity import Identity
 from clore_mcp.rental.oversight.changes import Changes
@@ -49,6 +49,7 @@ from clore_mcp.rental.watch.watching import Watching
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
 from clore_mcp.state.copies import Copies, owner_of
 from clore_mcp.state.database import Database
+from clore_mcp.state.highwater import HighWater
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.pace import open_pace
 from clore_mcp.state.place import watchdog_place
@@ -156,6 +157,7 @@ def build(
         pacer=pacer,
         api_url=settings.api_url,
         api_key=settings.api_key,
+        trusts_network=settings.trusts_network,
         after_write=lambda: run_sync(copies.change),
     )
     marketplace = Shared(
@@ -166,7 +168,9 @@ def build(
         marked=False,
     )
     market = Market(marketplace.get, time.time)
-    state, name = Database(settings.state_dir), owner + token_hex(8)
+    mark = HighWater(settings.cache_dir, settings.state_dir) if settings.cache_dir else None
+    state = Database(settings.state_dir, mark=mark, when_restored=lambda tx: lapse_restored(tx, now=time.time()))
+    name = owner + token_hex(8)
     identity = Identity(state, settings.api_url, key_digest)
     notifier = Notifier(settings.notify_command, settings.state_dir, settings.api_key)
     # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.

@@ -440,9 +440,9 @@ class TestTheOwnersLimits:
         person.account_limits("max_usd_per_days = 1")
         assert str(person.account / "limits.toml") in person.refusal()
 
-    def test_in_the_accounts_own_folder_leave_an_api_on_this_machine_alone(self, person: Person) -> None:
+    def test_in_the_accounts_own_folder_hold_for_an_api_on_this_machine_too(self, person: Person) -> None:
         person.account_limits("max_usd_per_day = 1")
-        assert person.settings(CLORE_API_URL=LOOPBACK, CLORE_API_KEY=KEY).limits.usd_per_day == 100
+        assert person.settings(CLORE_API_URL=LOOPBACK, CLORE_API_KEY=KEY).limits.usd_per_day == 1
 
     def test_in_a_config_folder_that_is_a_file_are_absent(self, person: Person) -> None:
         person.config.rmdir()

@@ -45,6 +45,9 @@ def serve(settings: Settings, *, sandbox: bool) -> int:
     if sys.stdin.isatty():
         print("This is an MCP server: a client starts it and speaks JSON to it. Ctrl-C ends it; to see it work,"
               " run `clore-mcp demo`.", file=sys.stderr)  # fmt: skip
+    if not settings.trusts_network:
+        for said in settings.notes:
+            logging.getLogger("clore_mcp").warning(said)
     world: AbstractContextManager[object] = nullcontext()
     if sandbox:
         settings, world = sandbox_inside(settings)

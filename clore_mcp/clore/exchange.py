@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import httpx2 as httpx
@@ -42,6 +43,10 @@ USER_AGENT: Final = f"clore-mcp/{__version__} (+https://pypi.org/project/clore-m
 _LARGE_REPLY: Final = 256 * 1024  # more takes too long to read on the event loop
 # A connection kept longer than its far end keeps it breaks the next request; Cloudflare keeps far longer than this.
 _KEEP_ALIVE_SECONDS: Final = 4.0
+
+_UNTRUSTED: Final = (
+    "A proxy that the environment names is not used for a key from a file; `clore-mcp doctor` says how to allow it."
+)
 
 Answer = TypeVar("Answer")
 BeforeSend = Callable[[], Awaitable[None] | None]
@@ -96,6 +101,7 @@ class Exchange:
         api_key: str | None,
         pacer: Pacer,
         timing: Timing,
+        trusts_network: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
         rand: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
@@ -104,6 +110,9 @@ class Exchange:
         self._key = _Key(api_key) if api_key else None
         self._pacer = pacer
         self._timing = timing
+        self._trusts_network = trusts_network
+        # The simulated marketplace is not behind a proxy.
+        self._trust_env = trusts_network and not _is_loopback(api_url)
         self._transport = transport
         self._rand = rand
         self._clock = clock
@@ -173,6 +182,8 @@ class Exchange:
                     return Reply(response.status_code, response.headers, body)
         except (TimeoutError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             failure = departure.stopped_by or _failure(error, departure, call.endpoint)
+            if isinstance(failure, NotSent) and not self._trusts_network:
+                failure.hint = f"{failure.hint} {_UNTRUSTED}".strip()
         raise failure
 
     def _within(self, seconds: float) -> Callable[[], bool]:
@@ -191,7 +202,8 @@ class Exchange:
         closed would break under it and leave an order in doubt."""
         tls = self._api_url.startswith("https:") and self._transport is None
         # Reading the certificates takes 40 to 150 ms; without TLS a context that trusts nobody does.
-        context = await asyncio.to_thread(httpx.create_ssl_context) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trusted = partial(httpx.create_ssl_context, trust_env=self._trust_env)
+        context = await asyncio.to_thread(trusted) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         timeout = httpx.Timeout(None, connect=self._timing.connect_seconds)  # the rest is under the attempt's deadline
 
         def pool(kept: int) -> httpx.AsyncClient:
@@ -202,7 +214,7 @@ class Exchange:
                 limits=httpx.Limits(max_keepalive_connections=kept, keepalive_expiry=_KEEP_ALIVE_SECONDS),
                 follow_redirects=False,
                 transport=self._transport,
-                trust_env=not _is_loopback(self._api_url),  # the simulated marketplace is not behind a proxy
+                trust_env=self._trust_env,
             )
 
         return _Pools(reads=pool(4), writes=pool(0))

@@ -16,7 +16,7 @@ from typing import Final
 
 from clore_mcp.clore.models import ServerRow
 from clore_mcp.market import gpus
-from clore_mcp.money import Coin
+from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
 from clore_mcp.text import clean
 
 TEXT_LIMIT: Final = 60
@@ -25,7 +25,6 @@ _NOMINAL_SHORTFALL: Final = 0.9  # 45 of 48 and 15 of 16 GB are seen; what misse
 _PRICE_RANGE: Final = (Decimal("1e-12"), Decimal("1e12"))  # native per day; beyond it arithmetic, not a market
 _COINS: Final = MappingProxyType({coin.value: coin for coin in Coin})
 _COIN_SETS: Final[dict[frozenset[Coin], frozenset[Coin]]] = {}
-LONGEST_RENTAL_HOURS: Final = 3_000.0  # Clore's own bound, by its documentation (docs/clore-api.md, section 2)
 _DISK_TAIL: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)\s*GB\s*$")
 _ENCODED: Final = re.compile(r"x(2[0-9a-f])")
 _BROKEN_CODE: Final = re.compile(r"x2?$")  # names are cut at 20 characters, often in the middle of a code

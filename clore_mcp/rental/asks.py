@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from clore_mcp.market.listing import LONGEST_RENTAL_HOURS
+from clore_mcp.money import LONGEST_RENTAL_HOURS
 from clore_mcp.rental.containers import Command, Env, Image, Ports, with_ssh
 from clore_mcp.rental.sshkeys import public_key_line
 from clore_mcp.text import clean
@@ -26,7 +26,7 @@ _MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
 _ISSUE_MAX: Final = 2_048  # characters of a comment that Clore takes
 _WATCH_HOURS_MAX: Final = 24 * 30
 
-MAX_HOURS: Final = int(LONGEST_RENTAL_HOURS)
+MAX_HOURS: Final = LONGEST_RENTAL_HOURS
 
 
 def possible_id(number: int) -> int:
@@ -245,6 +245,8 @@ def _seconds(hours: float) -> int:
 
 def _number_of(told: Any) -> Any:
     """An order's id, also where it is written "#123"."""
+    if isinstance(told, bool):  # else it would be order 1
+        raise ValueError("is no id; take one from list_orders")
     return told.strip().removeprefix("#") if isinstance(told, str) else told
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
 from typing import Any, Final
 
-from clore_mcp.market import listing as listing_rules
+from clore_mcp import money
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, price_of
 from clore_mcp.market.rates import Fees, OrderType, Rates
@@ -23,7 +23,7 @@ _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
 _END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
 # For hosts that name no longest rental, and for spot, which no host's limit ends (docs/clore-api.md, section 2).
-LONGEST_RENTAL_HOURS: Final = Decimal(int(listing_rules.LONGEST_RENTAL_HOURS))
+LONGEST_RENTAL_HOURS: Final = Decimal(money.LONGEST_RENTAL_HOURS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from clore_mcp.settings.values import ACCEPTED, LIMITS_FILE, Approval, exact_usd
 
 T = TypeVar("T")
 
+TRUST_NETWORK: Final = "trust_environment_network"
+
 _STRICTEST_FIRST: Final = (Approval.OUTSIDE, Approval.ASK, Approval.LIMITS)
 
 
@@ -27,6 +29,7 @@ class OwnerLimits:
     usd: Mapping[str, Decimal]
     active_orders: int | None
     approval: Approval | None
+    trust_network: bool = False  # the environment may name a proxy and certificates for a key that lies in a file
 
 
 def owner_limits(path: Path) -> OwnerLimits | None:
@@ -43,12 +46,15 @@ def owner_limits(path: Path) -> OwnerLimits | None:
         raise SettingsInvalid(f"{path} is not TOML{f' ({place[0]})' if place else ''}; correct or remove it.") from None
     known = [f"max_{cap}" for cap in Caps.__dataclass_fields__]
     for key in rows:
-        if key not in (*known, "approval"):
-            raise SettingsInvalid(f"{path}: {quoted(key)} is not a key; accepted: {', '.join(known)}, approval.")
+        if key not in (*known, "approval", TRUST_NETWORK):
+            accepted = ", ".join((*known, "approval", TRUST_NETWORK))
+            raise SettingsInvalid(f"{path}: {quoted(key)} is not a key; accepted: {accepted}.")
     usd = {key.removeprefix("max_"): _owner(path, rows, key, exact_usd) for key in known[:3] if key in rows}
     orders = _owner(path, rows, known[3], whole_number) if known[3] in rows else None
     mode = _owner(path, rows, "approval", lambda value: member_of(Approval, value)) if "approval" in rows else None
-    return OwnerLimits(usd, orders, mode)
+    if not isinstance(rows.get(TRUST_NETWORK, False), bool):
+        raise SettingsInvalid(f"{path}: {TRUST_NETWORK} is {quoted(str(rows[TRUST_NETWORK]))}; accepted: true, false.")
+    return OwnerLimits(usd, orders, mode, rows.get(TRUST_NETWORK, False))
 
 
 def _owner(path: Path, rows: Mapping[str, Any], key: str, parse: Callable[[Any], T | None]) -> T:

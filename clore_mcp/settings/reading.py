@@ -18,6 +18,7 @@ from clore_mcp.settings.files import exists, is_folder, quoted
 from clore_mcp.settings.folders import account_config_dir
 from clore_mcp.settings.keys import read_api_key
 from clore_mcp.settings.limits import owner_limits, settled_limits
+from clore_mcp.settings.network import ignored_network
 from clore_mcp.settings.notify import read_notify_command
 from clore_mcp.settings.ssh import read_ssh_public_key
 from clore_mcp.settings.values import (
@@ -53,6 +54,8 @@ class Settings:
     ssh_public_key: str | None = field(default=None, repr=False)
     currency: Coin | None = None
     request_gap_seconds: float = DEFAULT_GAP_SECONDS
+    trusts_network: bool = True  # whether the environment's proxy and certificates count
+    cache_dir: Path | None = None  # what is kept apart from the state, so that no copy of the state brings it back
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
 
@@ -65,6 +68,7 @@ class Settings:
         config_dir: Path,
         state_dir_default: Path,
         account_dir: Path | None = None,
+        cache_dir: Path | None = None,
     ) -> Settings:
         """The settings in `env` and in the limits.toml of `config_dir`, and of `account_dir` where the environment may
         have moved the former; SettingsInvalid at the first that is malformed."""
@@ -73,11 +77,15 @@ class Settings:
         url, loopback = read_api_url(reader)
         key, key_source = read_api_key(reader, url)
         files = {LIMITS_FILE: config_dir / LIMITS_FILE}
-        # No money is behind a loopback API, and a key of the owner's never goes there: their limits guard nothing then.
-        if account_dir is not None and not loopback:
+        # Also for a loopback API: something that forwards to Clore may listen there, and the key may be real.
+        if account_dir is not None:
             files[str(account_dir / LIMITS_FILE)] = account_dir / LIMITS_FILE
         owners = {name: owner for name, path in files.items() if (owner := owner_limits(path)) is not None}
         caps, approval, sources = settled_limits(reader, owners)
+        own_file = (account_dir or config_dir) / LIMITS_FILE
+        owner = owners.get(str(own_file)) or (owners.get(LIMITS_FILE) if account_dir in (None, config_dir) else None)
+        trusts_network, said = ignored_network(env, key_source, owner, own_file)
+        reader.notes += said
         return cls(
             api_key=key,
             api_key_source=key_source,
@@ -92,6 +100,8 @@ class Settings:
             ssh_public_key=read_ssh_public_key(reader),
             currency=reader.parsed("CLORE_CURRENCY", Coin.parse),
             request_gap_seconds=_request_gap(reader, loopback),
+            trusts_network=trusts_network,
+            cache_dir=cache_dir,
             sources=MappingProxyType(sources),
             notes=tuple(reader.notes),
         )
@@ -129,6 +139,7 @@ def load(*, sandbox: bool = False) -> Settings:
         config_dir=platformdirs.user_config_path(APP_NAME, appauthor=False),
         state_dir_default=platformdirs.user_state_path(APP_NAME, appauthor=False),
         account_dir=None if sandbox else account_config_dir(),
+        cache_dir=platformdirs.user_cache_path(APP_NAME, appauthor=False),
     )
 
 

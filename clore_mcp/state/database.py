@@ -14,12 +14,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
 import anyio.to_thread
 
 from clore_mcp.errors import StateNewer, StateUnavailable
+from clore_mcp.state.highwater import HighWater
 from clore_mcp.state.schema import MIGRATIONS
 
 T = TypeVar("T")
@@ -28,6 +30,7 @@ _BUSY_SECONDS: Final = 5.0
 _OPEN_TRIES: Final = 40  # eight processes switching a new file to WAL at once: 3 of 200 opens failed without a retry
 FILE_NAME: Final = "state.sqlite3"
 CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time; more ahead of now is from the future
+_YESES_USED: Final = "yeses_used"
 _NO_WAL: Final = (
     "it has no write-ahead log (SQLite says: {mode}), as on network folders; set CLORE_STATE_DIR to a folder on a local"
     " disk"
@@ -58,11 +61,19 @@ def _bound(values: Sequence[object]) -> list[object]:
 class Tx:
     """One transaction: everything in it happens, or nothing."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, mark: HighWater | None = None) -> None:
         self._connection = connection
+        self._mark = mark
         self.afterwards: list[
             Callable[[], object]
         ] = []  # done once it is committed, on the same thread; none may raise
+
+    def use_yes(self) -> None:
+        """Count that a person's yes is used: a copy of the state from before this must not hold it any more."""
+        used = int(value_of(self, _YESES_USED) or 0) + 1
+        keep_value(self, _YESES_USED, str(used))
+        if self._mark is not None:
+            self.afterwards.append(partial(self._mark.raise_to, used))
 
     def all(self, sql: str, *values: object) -> list[Row]:
         """Every row of a query."""
@@ -94,12 +105,22 @@ class Database:
     kill -9 and may be lost in a power cut."""
 
     def __init__(
-        self, folder: Path, file_name: str = FILE_NAME, migrations: Sequence[str] = MIGRATIONS, *, durable: bool = True
+        self,
+        folder: Path,
+        file_name: str = FILE_NAME,
+        migrations: Sequence[str] = MIGRATIONS,
+        *,
+        durable: bool = True,
+        mark: HighWater | None = None,
+        when_restored: Callable[[Tx], object] = lambda tx: None,
     ) -> None:
+        """`when_restored` is done where the file is an older copy of itself, by that mark."""
         self.folder = folder
         self.path = folder / file_name
         self._migrations = migrations
         self._durable = durable
+        self._mark = mark
+        self._when_restored = when_restored
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # the device and inode of the file that is open
         self._loss: StateUnavailable | None = None  # seen by whoever came first, not yet told to a caller that spends
@@ -145,7 +166,7 @@ class Database:
             connection = self._open()
             self._require_same_file()
             connection.execute(begin)
-            tx = Tx(connection)
+            tx = Tx(connection, self._mark)
             try:
                 _require_known_schema(connection, self._migrations)
                 result = work(tx)
@@ -172,10 +193,28 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _require_no_links(self.folder)
             self._create_private_file()
-            self._connection = self._connect_with_patience()
-            self._file = self._on_disk()
+            connection = self._connect_with_patience()
+            self._lapse_if_restored(connection)
+            self._connection, self._file = connection, self._on_disk()
         return self._connection
+
+    def _lapse_if_restored(self, connection: sqlite3.Connection) -> None:
+        """Close what waits in a state that knows of fewer used yeses than were used."""
+        used = self._mark.read() if self._mark is not None else 0
+        if not used:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            tx = Tx(connection)
+            if int(value_of(tx, _YESES_USED) or 0) < used:
+                self._when_restored(tx)
+                keep_value(tx, _YESES_USED, str(used))
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -234,6 +273,15 @@ class Database:
             else:
                 return connection
         raise AssertionError("unreachable")
+
+
+def _require_no_links(folder: Path) -> None:
+    """Raises OperationalError for a link in the state's folder: what is written through it would land where it
+    points."""
+    with os.scandir(folder) as entries:
+        link = next((entry.path for entry in entries if entry.is_symlink()), None)
+    if link is not None:
+        raise sqlite3.OperationalError(f"{link} is a link; remove it")
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:

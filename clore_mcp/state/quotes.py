@@ -165,6 +165,8 @@ def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now:
         f" decided_at = ?1 WHERE id = ?4 AND state = ?5 AND {_IN_TIME}",
         now, owner, by, quote_id, from_state,
     )  # fmt: skip
+    if changed == 1:
+        tx.use_yes()
     return changed == 1
 
 

@@ -21,7 +21,7 @@ def world(real_time: World) -> World:
 
 
 @pytest.mark.parametrize("kind", ["too_fast", "too_fast_until"])
-@pytest.mark.parametrize("seconds", [600, 10**9])
+@pytest.mark.parametrize("seconds", [30, 600, 10**9])
 async def test_a_pause_that_a_read_brings_holds_no_cancel(
     world: World, process: Processes, kind: str, seconds: int
 ) -> None:
@@ -49,6 +49,26 @@ async def test_a_pause_that_another_process_brought_or_left_holds_no_lease(world
         await services.keeper.poll()
     assert time.monotonic() - began < 60
     assert not world.active()
+
+
+@pytest.mark.parametrize("seconds", [30, 600])
+async def test_a_pause_that_a_fresh_process_finds_holds_no_cancel(
+    world: World, process: Processes, seconds: int
+) -> None:
+    """It knows neither its account nor its fees, and everything that it would read waits."""
+    services = await process(env=REAL)
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    world.fault("too_fast", "wallets", seconds=seconds, times=100)
+    with pytest.raises(Exception, match=r"too many requests|wait for their turn"):
+        await services.desk.client.wallets()
+    other = world.services(SHORT, **REAL)
+    try:
+        began = time.monotonic()
+        told = await other.closing.cancel(order_id, issue=None, caller="a person", why="asked for")
+        assert time.monotonic() - began < 60
+        assert told["status"] == "cancelled"
+    finally:
+        await other.aclose()
 
 
 async def test_a_cancel_that_is_itself_told_to_wait_goes_again_within_seconds(world: World, process: Processes) -> None:

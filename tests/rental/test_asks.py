@@ -196,7 +196,14 @@ def test_the_hours_of_an_extension_are_whole_seconds_never_fewer_than_written() 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"order_id": 0}, {"order_id": 10**40}, {"order_id": "the last one"}, {"order_id": "#"}, {"order_id": 1.5}],
+    [
+        {"order_id": 0},
+        {"order_id": 10**40},
+        {"order_id": "the last one"},
+        {"order_id": "#"},
+        {"order_id": 1.5},
+        {"order_id": True},
+    ],
 )
 def test_a_cancel_names_an_order_that_can_be(changes: dict[str, Any]) -> None:
     assert refusal(CancelOrder, **changes)

@@ -46,15 +46,16 @@ NEVER_WON: Final = (
 
 
 async def account_for(desk: Desk, order_id: int) -> str:
-    """The account; where Clore does not say, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`. A lease
-    under an account that may be this one is the order's."""
-    try:
-        account = await desk.readings.account()
-        return await desk.readings.identity.owner(account, order_id) or account
-    except (NoApiKey, InvalidApiKey):
-        raise
-    except CloreError as error:
-        log.warning("the account can't be read: %s", error.message)
+    """The account; where Clore does not say soon, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`. A
+    lease under an account that may be this one is the order's."""
+    with anyio.move_on_after(_PRICING_SECONDS):
+        try:
+            account = await desk.readings.account()
+            return await desk.readings.identity.owner(account, order_id) or account
+        except (NoApiKey, InvalidApiKey):
+            raise
+        except CloreError as error:
+            log.warning("the account can't be read: %s", error.message)
     try:
         return await desk.state.read(lambda tx: orders.account_of(tx, order_id)) or UNKNOWN_ACCOUNT
     except StateUnavailable:

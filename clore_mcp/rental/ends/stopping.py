@@ -82,6 +82,14 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     return Frozen(current or Freeze(by, now), new, questions, len(unsent))
 
 
+def lapse_restored(tx: Tx, *, now: float) -> None:
+    """Close what waits in a state that is an older copy of itself: one of its yeses may have been used since."""
+    closed = quotes.expire_all(tx) + envelopes.close_all(tx, now) + watches.end_all(tx)
+    ledger.write(
+        tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data={"closed": closed})
+    )
+
+
 def lift(tx: Tx, *, by: str, now: float) -> bool:
     """Allow spending again; False when it was not frozen."""
     lifted = freezing.lift(tx)

@@ -34,6 +34,7 @@ NOTES: Final[Mapping[str, str]] = MappingProxyType(
         "lease_over": "Its hours are over and it goes on, as agreed: cancel_order or extend_order.",
         "lease_ended": "Its hours are over; it was cancelled.",
         "still_billing": "Its hours are over and it is not proven gone: cancel_order, or end it on clore.ai.",
+        "state_restored": "The state is an older copy of itself, so every question and yes in it has lapsed.",
         "key_refused": "Clore refused the API key: nothing can be ended until it is replaced.",
         "never_won_nothing_billed": "A spot bid that has ended without winning once.",
         "watch_fired": "Watch {watch_id} rented it; it has its end.",
