@@ -202,7 +202,7 @@ class Exchange:
         closed would break under it and leave an order in doubt."""
         tls = self._api_url.startswith("https:") and self._transport is None
         # Reading the certificates takes 40 to 150 ms; without TLS a context that trusts nobody does.
-        trusted = partial(httpx.create_ssl_context, trust_env=self._trust_env)
+        trusted = partial(httpx.create_ssl_context, trust_env=self._trusts_network)
         context = await asyncio.to_thread(trusted) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         timeout = httpx.Timeout(None, connect=self._timing.connect_seconds)  # the rest is under the attempt's deadline
 
