@@ -56,6 +56,7 @@ from clore_mcp.state.place import watchdog_place
 from clore_mcp.state.pulse import Pulse
 from clore_mcp.state.shared import Shared
 
+_FASTEST: Final = 0.01  # a simulated clock is not taken to run more than a hundred times as fast as ours
 _DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
 
 
@@ -174,8 +175,9 @@ def build(
     identity = Identity(state, settings.api_url, key_digest)
     notifier = Notifier(settings.notify_command, settings.state_dir, settings.api_key)
     # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
-    faster = max(1.0, DEFAULT_GAP_SECONDS / settings.request_gap_seconds)
-    readings = Readings(client, market, ApiClock(time.time, time.monotonic, faster), identity, copies)
+    slower = min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
+    api_clock = ApiClock(time.time, time.monotonic, faster=1 / max(slower, _FASTEST))
+    readings = Readings(client, market, api_clock, identity, copies)
     desk = Desk(
         state=state,
         client=client,
@@ -212,7 +214,7 @@ def build(
         "set_spot_price": Bidding(desk, appraiser, closing),
         "cancel_order": Cancelling(desk, closing),
     }
-    poll_seconds = POLL_SECONDS / faster
+    poll_seconds = POLL_SECONDS * slower
     hunting = Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds)
     return Services(
         settings=settings,

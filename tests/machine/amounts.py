@@ -16,6 +16,8 @@ _MICRO: Final = Decimal("1e-6")
 
 def reserved(memory: Memory, truth: Truth, order: Order) -> None:
     """The worst case was reserved when the order was asked for and is until it has ended; then what it cost counts."""
+    if order.id in memory.market.doubted:  # proven gone, by what Clore said: what was reserved for it came back with it
+        return
     held = [truth.rows.held[row["id"]] for row in truth.intents(order) if row["id"] in truth.rows.held]
     asked = truth.asked(order)
     since = [
@@ -65,6 +67,8 @@ def within_caps(memory: Memory, truth: Truth, ours: Sequence[Order]) -> None:
 def _counts(memory: Memory, truth: Truth, other: Order, order: Order, raised: bool) -> bool:
     if other.id in memory.market.elsewhere:
         return other.ct < truth.asked(order) - STALE
+    if other.id in memory.market.doubted:
+        return False
     return (raised or other.id < order.id) and other.id not in memory.lost and not truth.lost(other)
 
 

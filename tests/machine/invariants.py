@@ -15,6 +15,7 @@ from tests.machine.market import SECRETS_OF_ALL
 from tests.machine.memory import Memory
 from tests.machine.names import (
     CANCELLED,
+    ENDLESS,
     FROZEN,
     OVERRUN,
     SECRETS,
@@ -121,6 +122,7 @@ class Oracle(Memory):
             young = order.ct > truth.now - _LOOKED_FOR_SECONDS
             if order.open and young:
                 require(order.id in truth.rows.leases, UNKNOWN, f"{order}: {truth.intents(order)}")
+                require(truth.rows.leases[order.id]["ended_at"] is None, ENDLESS, f"{order}: {truth.rows.leases}")
                 require(not self.frozen, STOPPED, f"{order}")
             if order.open and order.id in truth.rows.leases:
                 late = truth.over(order)

@@ -48,6 +48,7 @@ class Market:
         self.rates = dict(_RATES)
         self._rated: list[tuple[float, dict[str, Decimal]]] = [(0.0, dict(_RATES))]
         self.elsewhere: set[int] = set()
+        self.doubted: set[int] = set()  # orders of which a list has said what is not so
         self._seen = 0
         self._broken = False  # a fault was ordered or a switch turned
         self.creates: dict[int, Json] = {}  # every request for an order, by its number
@@ -90,7 +91,11 @@ class Market:
         if not self._broken:
             return False
         self._http.delete("/faults")
-        self.options(required_price="equal", rate_limit="off", unknown_order="error")
+        self.options(
+            required_price="equal", rate_limit="off", unknown_order="error", ct="seconds", ct_off=0.0, repeat_rows=False
+        )
+        for order_id in self.doubted:
+            self.post(f"/orders/{order_id}", {"seems": "as_it_is"})
         self._broken = False
         return True
 
@@ -116,6 +121,12 @@ class Market:
         if made is not None:
             self.elsewhere.add(int(made))
         return made is not None
+
+    def seem(self, order_id: int, seems: str, seconds: int) -> None:
+        """Have a list say of an order that it has ended, or nothing."""
+        self._broken = True
+        self.doubted.add(order_id)
+        self.post(f"/orders/{order_id}", {"seems": seems, "seconds": seconds})
 
     def outbid(self, server_id: int, coin: str, bid: float) -> None:
         self.post("/bids", {"server_id": server_id, "bid": bid, "currency": coin})

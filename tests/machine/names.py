@@ -7,6 +7,7 @@ from typing import Final
 UNCOVERED: Final = "an order that no approval or limit covers"
 TWICE: Final = "two orders for one approval"
 RESERVED: Final = "a reservation below the true worst case"
+ENDLESS: Final = "an order of ours that is listed as running and has no end"
 UNKNOWN: Final = "an order unknown to the ledger"
 CAPS: Final = "a cap exceeded"
 SENT: Final = "a create sent twice"

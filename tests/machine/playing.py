@@ -33,6 +33,7 @@ class Playing(RuleBasedStateMachine):
             if self.stage.told and not self.report.error:
                 self._step("settle", self._settle)
         finally:
+            self.report.orders += len(self.stage.made_here())
             self.stage.close()
 
     def _step(self, name: str, work: Callable[[], bool | None], *, wait: bool = True, **about: Any) -> None:

@@ -12,6 +12,7 @@ class Report:
     """What a run has done, and what was broken."""
 
     steps: int = 0
+    orders: int = 0  # made by assistants, in all worlds
     broken: Broken | None = None
     error: BaseException | None = None
     trace: list[str] = field(default_factory=list)

@@ -59,6 +59,10 @@ class Stage:
         self.market.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def made_here(self) -> list[int]:
+        """The orders that were made in this world by its assistants."""
+        return [row["id"] for row in self.market.orders() if row["id"] not in self.market.elsewhere]
+
     @property
     def clients(self) -> list[Client]:
         return [one for one in self.people if one is not None and one.state not in ("dead", "gone")]
@@ -167,7 +171,7 @@ class Stage:
         client = self.client(self.free(number))
         if client.state != "idle":
             return False
-        ours = [row["id"] for row in self.market.orders() if row["id"] not in self.market.elsewhere]
+        ours = self.made_here()
         self.consents.cancels.update(ours)
         self.oracle.unwanted.update(ours)
         client.end_all(halt)

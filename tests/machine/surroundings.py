@@ -7,7 +7,7 @@ from decimal import Decimal
 from hypothesis import strategies as st
 
 from clore_mcp.sandbox.faults import EFFECT
-from tests.machine.drawing import BUSY, roles, step, strangers, which_server
+from tests.machine.drawing import BUSY, numbers, roles, step, strangers, which_server
 from tests.machine.market import BTC, CLORE, USD, Json
 from tests.machine.playing import Playing
 
@@ -55,6 +55,43 @@ class Surroundings(Playing):
     )
     def options(self, change: Json) -> None:
         self._step("options", lambda: self.stage.market.options(**change), **change)
+
+    @step(3, ahead=st.sampled_from([7_200.0, 86_400.0, -10_800.0]), times=st.sampled_from([1, 1, 2]))
+    def date_is_wrong(self, ahead: float, times: int) -> None:
+        """One Date, or two that agree, far from the truth."""
+        more: Json = {"seconds": ahead, "times": times}
+        self._step("date", lambda: self.stage.market.fault("wrong_date", "my_orders", **more), **more)
+
+    @step(
+        2,
+        told=st.sampled_from(
+            [
+                {"ct_off": 800.0}, {"ct_off": 2_592_000.0}, {"ct": "milliseconds"}, {"ct": "text"}, {"ct": "null"},
+                {"repeat_rows": True},
+            ]
+        ),
+    )  # fmt: skip
+    def rows_are_odd(self, told: Json) -> None:
+        """How every order is listed from now on, until it is mended."""
+        self._step("rows", lambda: self.stage.market.options(**told), **told)
+
+    @step(3, which=numbers, seems=st.sampled_from(["expired", "vanished", "both"]), seconds=st.sampled_from([12, 300]))
+    def order_seems(self, which: int, seems: str, seconds: int) -> None:
+        """A list says of a running order that it has ended, or nothing, for a while."""
+
+        def work() -> bool:
+            found = self._order_ids()
+            if not found:
+                return False
+            self.stage.market.seem(found[which % len(found)], seems, seconds)
+            return True
+
+        self._step("seems", work, which=which, seems=seems, seconds=seconds)
+
+    @step(2, endpoint=st.sampled_from(["my_orders", "wallets", "cancel_order"]))
+    def told_to_wait(self, endpoint: str) -> None:
+        """A refusal that asks for ten minutes."""
+        self._step("wait", lambda: self.stage.market.fault("too_fast", endpoint, seconds=600), endpoint=endpoint)
 
     @step(which=which_server, factor=st.sampled_from([0.8, 0.97, 1.02, 1.15]))
     def price_moves(self, which: int, factor: float) -> None:
