@@ -63,6 +63,7 @@ class AccountAnswer(Answer):
     limits: dict[str, Limit]
     pending_approvals: list[Waiting]
     events: list[Event]
+    more: str | None = None
     watchdog: str
     frozen: str | None = None
 
