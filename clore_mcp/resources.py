@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 JSON: Final = "application/json"
 LEDGER_STEPS: Final = 100
+_LEDGER_CHARACTERS: Final = 24_000
+_ORDERS_SHOWN: Final = 50
 _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
 _TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as everything else together
 
@@ -110,11 +112,13 @@ def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
 
 
 async def read_orders(services: Services) -> dict[str, Any]:
-    """What list_orders tells, all on one page."""
+    """What list_orders tells: its first page, which is all of them but for an account with very many."""
     await services.keep_leases()
     told = await services.overview.orders()
     await services.look_over(wallets=False)
-    return OrdersAnswer.model_validate(told).wire()
+    rows = told["orders"]
+    cursor = str(_ORDERS_SHOWN) if len(rows) > _ORDERS_SHOWN else None
+    return OrdersAnswer.model_validate({**told, "orders": rows[:_ORDERS_SHOWN], "next_cursor": cursor}).wire()
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
@@ -179,7 +183,17 @@ async def read_ledger(services: Services) -> dict[str, Any]:
     desk = services.desk
     account = await desk.readings.account()
     entries = await desk.state.read(lambda tx: ledger.read(tx, account=account, limit=LEDGER_STEPS))
-    return {"steps": [_step(entry) for entry in entries]}
+    return _fitting([_step(entry) for entry in entries])
+
+
+def _fitting(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """The newest steps as far as there is room for them."""
+    room, kept = _LEDGER_CHARACTERS, 0
+    while kept < len(steps) and (room := room - len(_compact(steps[kept]))) > 0:
+        kept += 1
+    if kept == len(steps):
+        return {"steps": steps}
+    return {"steps": steps[:kept], "more": f"And {len(steps) - kept} more: `clore-mcp ledger` lists them."}
 
 
 _PAGES: Final = (

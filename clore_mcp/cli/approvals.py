@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from clore_mcp.cli.opening import settings_of
@@ -12,6 +14,7 @@ from clore_mcp.cli.screen import say, span, usd
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
+from clore_mcp.rental.questions import SHOWN
 from clore_mcp.rental.terms import Terms
 from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import watches
@@ -20,6 +23,7 @@ from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
 
 LINE_SHOWN: Final = 2_000  # characters; the texts in a question are clamped well below that
+_CALLERS_SHOWN: Final = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them, oldest first."""
+    """List them: what waits first, the callers in turn; the rest is counted."""
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
@@ -37,15 +41,19 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         state.close()
     waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
-    for quote in waiting:
+    for quote in waiting[:SHOWN]:
         _show(quote, time.time())
-    for envelope in wider:
+    _say_more(waiting[SHOWN:])
+    for envelope in wider[:SHOWN]:
         say(f"{envelope.id}  {Bounds.from_json(envelope.bounds)}", hang=10)
         left = span(envelope.expires_at - time.time())
         say(f"approved and not used yet, lapses in {left}; to take it back: decline {envelope.id}", indent=10)
-    for watch in standing:
+    for watch in standing[:SHOWN]:
         say(f"{watch.id}  watch: {envelope_of(watch)}", hang=10)
         say(f"approved, rents by itself; to take it back: decline {watch.id}", indent=10)
+    unshown = max(0, len(wider) - SHOWN) + max(0, len(standing) - SHOWN)
+    if unshown:
+        say(f"and {unshown} more that are approved; they show as others are used or lapse")
     pending = [quote.id for quote in waiting if quote.state == "pending"]
     if pending:
         prefix = command_prefix(arguments)
@@ -53,6 +61,16 @@ def run(arguments: argparse.Namespace) -> int:
     elif not (waiting or wider or standing):
         say("Nothing waits for your yes.")
     return 0
+
+
+def _say_more(unshown: Sequence[Quote]) -> None:
+    """How many more wait, and of which clients."""
+    if not unshown:
+        return
+    callers = Counter(clean(quote.caller, 30) for quote in unshown).most_common()
+    named = ", ".join(f"{count} of {caller}" for caller, count in callers[:_CALLERS_SHOWN])
+    others = f", and {len(callers) - _CALLERS_SHOWN} more clients" if len(callers) > _CALLERS_SHOWN else ""
+    say(f"and {len(unshown)} more ({named}{others}); they show as these are decided or lapse", hang=4)
 
 
 def command_prefix(arguments: argparse.Namespace) -> str:

@@ -145,6 +145,12 @@ async def waiting_quote(
 
 def no_longer(quote: Quote) -> Failure:
     """Why a quote takes no answer any more."""
+    if quote.replaced_by is not None:
+        return Failure(
+            f"{quote.id} was replaced by {quote.replaced_by}, a newer question of the same client about the same thing;"
+            " nothing has changed.",
+            hint=f"Look at {quote.replaced_by} in the list of approvals instead.",
+        )
     what = {
         "approved": "is approved already and waits for its call",
         "committing": "is being carried out right now",

@@ -19,6 +19,7 @@ from clore_mcp.rental.judging import Evidence, used_now
 from clore_mcp.rental.limits import Used
 from clore_mcp.rental.oversight import events
 from clore_mcp.rental.overview import Overview
+from clore_mcp.rental.questions import SHOWN
 from clore_mcp.rental.readings import BROWSING_AGE
 from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import freezing, ledger, watches
@@ -29,6 +30,9 @@ from clore_mcp.state.watches import Watch
 from clore_mcp.text import clean
 
 _EVENTS_SHOWN: Final = 10
+_WHAT_SHOWN: Final = 160  # characters of one thing that waits
+_COSTS_SHOWN: Final = 20
+_EVENTS_COUNTED: Final = 50
 _EVENTS_SINCE_SECONDS: Final = 86_400
 
 
@@ -47,27 +51,44 @@ async def account_state(
     rates = evidence.snapshot.rates
     runway = _runway_hours(evidence, running)
     happened = await desk.state.read(
-        lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_SHOWN)
+        lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_COUNTED)
     )
     freeze = await desk.state.read(freezing.frozen)
     used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now, desk.caps))
+    waiting = [
+        *(_waiting(quote) for quote in await approvals.waiting(account)),
+        *(_unused(envelope) for envelope in await approvals.envelopes(account)),
+        *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
+    ]
+    told = [*doubtful, *unrecorded, *happened]
     hourly = {row.id: usd_per_hour(row, evidence.fees, rates) for row in running}
+    unpriced = [order_id for order_id, usd in hourly.items() if usd is None]
     return {
         "wallets": await overview.balances(),
         "burn_usd_per_hour": shown(sum((usd for usd in hourly.values() if usd is not None), ZERO)),
-        "cost_not_known": [order_id for order_id, usd in hourly.items() if usd is None],
+        "cost_not_known": unpriced[:_COSTS_SHOWN],
         "runway_hours": None if runway is None else round(float(runway), 1),
         "fees": _fees(evidence.fees),
         "limits": _limits(desk.caps, used),
-        "pending_approvals": [
-            *(_waiting(quote) for quote in await approvals.waiting(account)),
-            *(_unused(envelope) for envelope in await approvals.envelopes(account)),
-            *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
-        ],
-        "events": [_event(entry) for entry in (*doubtful, *unrecorded, *happened)][:_EVENTS_SHOWN],
+        "pending_approvals": waiting[:SHOWN],
+        "events": [_event(entry) for entry in told[:_EVENTS_SHOWN]],
+        "more": _more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, desk.program),
         **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
         "watchdog": "alive" if await desk.enforced_by() else "absent",
     }
+
+
+def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | None:
+    """What is not shown, and where it stands."""
+    told = []
+    if approvals > 0:
+        told.append(f"And {approvals} more approvals: `{program} approvals` lists them.")
+    if happened > 0:
+        many = f"{happened} or more" if happened >= _EVENTS_COUNTED - _EVENTS_SHOWN else f"{happened} more"
+        told.append(f"And {many} events: `{program} ledger` lists them.")
+    if unpriced > 0:
+        told.append(f"And {unpriced} more orders without a known cost: list_orders.")
+    return " ".join(told) or None
 
 
 def _runway_hours(evidence: Evidence, running: list[OrderRow]) -> Decimal | None:
@@ -119,7 +140,7 @@ def _event(entry: Entry) -> dict[str, Any]:
 def _unused(envelope: Envelope) -> dict[str, Any]:
     return {
         "approval_id": envelope.id,
-        "what": str(Bounds.from_json(envelope.bounds)),
+        "what": clean(str(Bounds.from_json(envelope.bounds)), _WHAT_SHOWN),
         "state": "approved",
         "expires_at": iso(envelope.expires_at),
     }
@@ -128,7 +149,7 @@ def _unused(envelope: Envelope) -> dict[str, Any]:
 def _watching(watch: Watch) -> dict[str, Any]:
     return {
         "approval_id": watch.id,
-        "what": f"watch: {envelope_of(watch)}",
+        "what": clean(f"watch: {envelope_of(watch)}", _WHAT_SHOWN),
         "state": "approved",
         "expires_at": iso(watch.expires_at),
     }
@@ -137,7 +158,7 @@ def _watching(watch: Watch) -> dict[str, Any]:
 def _waiting(quote: Quote) -> dict[str, Any]:
     return {
         "approval_id": quote.id,
-        "what": clean(quote.question.split("\n", 1)[0], 160),
+        "what": clean(quote.question.split("\n", 1)[0], _WHAT_SHOWN),
         "state": quote.state,
         "expires_at": iso(quote.expires_at),
     }

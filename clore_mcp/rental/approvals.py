@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
+from clore_mcp.rental import questions
 from clore_mcp.rental.asks import Ask, CreateOrder, ExtendOrder, SetSpotPrice
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
@@ -104,7 +105,7 @@ class Approvals:
             "committing": True,
             "settled": replay or not (quote.told or _finds_out(quote)),
             "declined": replay or not quote.told,  # a no outside the chat is heard once, then a new wish is one
-            "expired": False,
+            "expired": replay and quote.replaced_by is not None,  # an answer that comes too late is told so
         }
         return quote if keep[quote.state] else None
 
@@ -122,7 +123,7 @@ class Approvals:
     ) -> Quote:
         """Hold a new quote whose question `ask(id)` writes; the one that another process held first, if one did.
 
-        Under an envelope it is approved from the beginning.
+        Under an envelope it is approved from the beginning. Raises NoRoom where too many wait already.
         """
         now = self._clock()
         quote_id = new_id("q")
@@ -145,7 +146,8 @@ class Approvals:
 
         def add(tx: Tx) -> Quote:
             quotes.expire(tx, now)
-            quotes.add(tx, quote)
+            quotes.add(tx, quote)  # first: the same call's live quote is found, not replaced
+            questions.place(tx, quote, now, self._program)
             ledger.write(tx, _entry(quote, now, "quoted", {**quote.terms, "question": quote.question}))
             return quote
 
@@ -202,11 +204,11 @@ class Approvals:
         return quote
 
     async def waiting(self, account: str | None = None) -> list[Quote]:
-        """Quotes that wait for a person or hold an unused yes."""
+        """Quotes that wait for a person, the callers in turn, then those that hold an unused yes."""
 
         def read(tx: Tx) -> list[Quote]:
             quotes.expire(tx, self._clock())
-            return quotes.waiting(tx, account)
+            return questions.fair(quotes.waiting(tx, account))
 
         return await self._state.write(read)
 

@@ -24,6 +24,7 @@ from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.ends.closing import UNKNOWN_ACCOUNT, account_for
 from clore_mcp.rental.proposal import Verb, Yes
+from clore_mcp.rental.questions import NoRoom, subject_of
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import Terms
@@ -108,17 +109,27 @@ class Guard:
         cooled = await self._cooled(ask, account) if asked else None
         if cooled is not None:
             return cooled
-        quote = await self._approvals.hold(
-            account=account,
-            digest=digest,
-            verb=ask.verb,
-            caller=caller,
-            terms={**proposal.terms, "yes": proposal.yes.value, "protocol": protocol},
-            ask=proposal.question,
-            wish=wish,
-            envelope=envelope,
-        )
+        subject = subject_of(ask) if envelope is None and self._is_question(proposal.yes, asking=asking) else None
+        try:
+            quote = await self._approvals.hold(
+                account=account,
+                digest=digest,
+                verb=ask.verb,
+                caller=caller,
+                terms={**proposal.terms, "yes": proposal.yes.value, "protocol": protocol, "subject": subject},
+                ask=proposal.question,
+                wish=wish,
+                envelope=envelope,
+            )
+        except NoRoom as full:
+            return Held(outcome=outcomes.no_yes(ask, full.message))
         return Held(quote)
+
+    def _is_question(self, yes: Yes, *, asking: bool) -> bool:
+        """Whether a quote waits for a person, and is not carried out at once."""
+        if yes is Yes.ALWAYS:
+            return self._desk.mode != "limits"
+        return yes is Yes.PERSON or (yes is Yes.IF_ASKABLE and asking)
 
     async def _hold_unkept(self, ask: CancelOrder, *, caller: str, can_ask: bool) -> Held:
         """The question of a cancel while the state can't be used: it lives as long as this process."""
@@ -236,7 +247,7 @@ class Guard:
         if quote.state == "declined":
             return outcomes.no_yes(ask)
         if quote.state == "expired":
-            return outcomes.lapsed(ask)
+            return outcomes.replaced(ask, quote.replaced_by) if quote.replaced_by else outcomes.lapsed(ask)
         return None
 
     async def _again(self, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -295,6 +295,11 @@ def lapsed(ask: Ask) -> dict[str, Any]:
     return expired()
 
 
+def replaced(ask: Ask, by: str) -> dict[str, Any]:
+    """The quote gave way to a newer one, in the words of the tool."""
+    return no_yes(ask, f"A newer question of this client about the same thing, {by}, took the place of this one.")
+
+
 def ask_outside(ask: Ask, quote_id: str, program: str) -> dict[str, Any]:
     """A person decides outside the chat, in the words of the tool."""
     if isinstance(ask, CancelOrder):

@@ -33,6 +33,7 @@ _PROBE_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 3.0
 _SOON_SECONDS: Final = 1800
 _ENDS_TOLD: Final = 3
+_UNSETTLED_SHOWN: Final = 10
 
 Progress = Callable[[float, str], Awaitable[None]]
 
@@ -76,7 +77,7 @@ class Overview:
         return {
             "orders": views,
             "total_usd_per_hour": shown(self._burn(current, priced)),
-            "unsettled": unsettled,
+            "unsettled": unsettled[:_UNSETTLED_SHOWN],
             "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if desk.acts else None),
         }
 
@@ -218,7 +219,9 @@ def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
     """What a list that is not the whole truth means for whoever reads it."""
     if not unsettled:
         return None
-    servers = ", ".join(str(one["server_id"]) for one in unsettled)
+    servers = ", ".join(str(one["server_id"]) for one in unsettled[:_UNSETTLED_SHOWN])
+    unshown = len(unsettled) - _UNSETTLED_SHOWN
+    servers += f" and {unshown} more" if unshown > 0 else ""
     return (
         f"An order on server {servers} may be running and billing without being listed: rent nothing elsewhere while"
         " `unsettled` is not empty, and call list_orders again in 30 seconds."

@@ -42,6 +42,16 @@ class Quote:
     envelope_id: str | None = None
     watch_id: str | None = None
 
+    @property
+    def subject(self) -> str | None:
+        """What the question is about; None where nobody is asked."""
+        return self.terms.get("subject")
+
+    @property
+    def replaced_by(self) -> str | None:
+        """The newer question that took the place of this one."""
+        return (self.outcome or {}).get("replaced_by") if self.state == "expired" else None
+
     def in_time(self, now: float) -> bool:
         """Whether an answer, or a yes that was given, still counts."""
         begun = max(self.created_at, self.decided_at or 0.0)
@@ -114,6 +124,33 @@ def expire(tx: Tx, now: float) -> None:
 def drop(tx: Tx, quote_id: str) -> None:
     """Close one quote that still waits, before its time."""
     tx.run("UPDATE quotes SET state = 'expired' WHERE id = ? AND state = 'pending'", quote_id)
+
+
+def pending(tx: Tx, account: str) -> list[Quote]:
+    """Quotes of an account that nobody has decided yet."""
+    rows = tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'pending'", account)
+    return [_quote(row) for row in rows]
+
+
+def replace(tx: Tx, newer: Quote) -> None:
+    """Close the questions of the same caller about the same thing, with the id of the one that takes their place."""
+    tx.run(
+        "UPDATE quotes SET state = 'expired', outcome = ? WHERE account = ? AND state = 'pending' AND caller = ?"
+        " AND verb = ? AND json_extract(terms, '$.subject') = ? AND id <> ?",
+        json.dumps({"replaced_by": newer.id}), newer.account, newer.caller, newer.verb, newer.subject, newer.id,
+    )  # fmt: skip
+
+
+def unanswered_since(tx: Tx, account: str, since: float, now: float, most: int) -> list[str]:
+    """The callers of the newest quotes since then that had no yes and no no, once for each, at most so many. Cancels
+    aside. Looks at the end of the table only."""
+    rows = tx.all(
+        "SELECT caller FROM (SELECT * FROM quotes ORDER BY rowid DESC LIMIT 4 * ?4)"
+        " WHERE account = ?1 AND created_at BETWEEN ?2 AND ?3 AND verb <> 'cancel_order'"
+        " AND (state IN ('pending', 'expired') OR decided_by = 'no yes needed') LIMIT ?4",
+        account, since, now, most,
+    )  # fmt: skip
+    return [row["caller"] for row in rows]
 
 
 def supersede(tx: Tx, digest: str) -> None:

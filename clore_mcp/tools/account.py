@@ -63,14 +63,15 @@ class AccountAnswer(Answer):
     limits: dict[str, Limit]
     pending_approvals: list[Waiting]
     events: list[Event]
+    more: str | None = None
     watchdog: str
     frozen: str | None = None
 
 
 async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
-    """Show the account: balances, cost per hour and how long it lasts, limits and what is left of them. Also approvals
-    that wait and events: orders that ended, watches that rented, trouble. Use it before a long or dear rental; what
-    each order costs: list_orders."""
+    """Show the account: balances, cost per hour and how long it lasts, limits and what is left. Also waiting approvals
+    and events: orders that ended, watches that rented, trouble. Use it before a long or dear rental; each order's cost:
+    list_orders."""
     from clore_mcp.rental.account import account_state
 
     services = services_of(ctx)

@@ -14,7 +14,8 @@ from clore_mcp.state.watches import Watch
 from clore_mcp.text import clean
 
 _SAID_SHOWN: Final = 300
-_ENDED_SHOWN: Final = 50
+_ENDED_SHOWN: Final = 50  # read; how many are shown is `_WATCHES_SHOWN`
+_WATCHES_SHOWN: Final = 20
 
 
 async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
@@ -32,7 +33,10 @@ async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
     who = await desk.watched_by()
     waits = any(one["status"] == "waiting" for one in found)
     alone = f"Nobody looks for them now: ask the person to run `{desk.program} watchdog`."
-    return {"watches": found, "watched_by": who or "nobody", "next": alone if waits and who is None else None}
+    unshown = len(found) - _WATCHES_SHOWN
+    more = f"And {unshown} more, not shown: cancel_watch ends one that is not wanted." if unshown > 0 else ""
+    said = f"{alone if waits and who is None else ''} {more}".strip()
+    return {"watches": found[:_WATCHES_SHOWN], "watched_by": who or "nobody", "next": said or None}
 
 
 async def cancelled(desk: Desk, watch_id: str, *, by: str) -> dict[str, Any]:
