@@ -32,7 +32,7 @@ def _words(text: str) -> frozenset[str]:
 
 _NOISE: Final = _words(
     "nvidia geforce amd gpu gpus card cards corporation generation edition with design oem pcie hbm hbm2 hbm2e hbm3 "
-    "hbm3e sxm sxm2 sxm3 sxm4 sxm5 sxm6 r tm gb gib vram memory a an any some workstation works edit"
+    "hbm3e sxm sxm2 sxm3 sxm4 sxm5 sxm6 fhhl r tm gb gib vram memory a an any some workstation works edit"
 )
 _OTHER_CARD: Final = _words("ti super laptop d v2 pro maxq server xt xtx gre sff")  # these make it another card
 _SYNONYMS: Final = {"mobile": "laptop", "notebook": "laptop", "s": "super", "m": "laptop", "ati": "radeon"}
@@ -46,6 +46,7 @@ _SPELLING: Final = {
     "maxq": "Max-Q",
     "ada": "Ada",
     "v2": "v2",
+    "vii": "VII",
 }
 _CAPITALS: Final = _words("rtx gtx gt rx cmp titan super pro nvl xt xtx gre sff d v x z")
 _SIZED: Final = {"a100": (40, 80), "v100": (16, 32), "1060": (3, 6)}  # cards whose memory is part of the name
@@ -57,7 +58,10 @@ _LEADING_COUNT: Final = re.compile(r"\s*(\d{1,2})\s*[x×*]\s*(?=\w)", re.IGNOREC
 _TRAILING_COUNT: Final = re.compile(r"(?<=[\w\s])[x×*]\s*(\d{1,2})\s*$", re.IGNORECASE)
 _MINING: Final = re.compile(r"\bp(10[246]) ?(100|090|90)\b")
 _MAX_Q: Final = re.compile(r"\bmax[- ]?q\b")
-_JOINED: Final = re.compile(r"\b([abhv]\d{2,3})(sxm\d|pcie|nvl)(?:(\d{2,3})gb)?\b")  # drivers that lose the blanks
+# Drivers that lose the blanks: "a100sxm440gb", "h10080gbhbm3". A size right after the model only where that is clear.
+_JOINED: Final = re.compile(
+    r"\b([abhpv]\d00(?=\D|\d{2,3}gb)|[abhpv]\d{2})(\d{2,3}gb)?(sxm\d|pcie|nvl|fhhl|hbm\d?e?)?(\d{2,3}gb)?\b"
+)
 _BETWEEN: Final = re.compile(r"[^a-z0-9]+")
 _SIZE_APART: Final = re.compile(r"\b(\d{1,3}) (?:gb|gib|g)\b")
 _SIZE: Final = re.compile(r"(\d{1,3})g(?:i?b)?")
@@ -169,7 +173,7 @@ def _split_count(text: str) -> tuple[str, int | None]:
 def _read(text: str) -> _Name:
     line = _MAX_Q.sub("maxq", _MARKS.sub(" ", text.lower()))
     line = _SIZE_APART.sub(r"\1gb", _BETWEEN.sub(" ", line))
-    line = _JOINED.sub(lambda found: f"{found[1]} {found[2]} {found[3] + 'gb' if found[3] else ''}", line)
+    line = _JOINED.sub(lambda found: " ".join(part for part in found.groups() if part), line)
     line = _MINING.sub(lambda found: f"p{found[1]} p{found[1]}_{found[2].zfill(3)}", line)  # "P106" finds both P106
     tokens: list[str] = []
     memory: int | None = None

@@ -81,17 +81,18 @@ def public_key_line(text: str) -> str:
     text = text.strip()
     if re.search(r"PRIVATE KEY|PuTTY-User-Key-File|Private-Lines", text, re.IGNORECASE):
         raise ValueError("holds a private key, which belongs nowhere but on its owner's machine; give the .pub line")
-    if len(text) > SSH_KEY_MAX:
-        raise ValueError(f"is longer than {SSH_KEY_MAX} characters")
     if "\n" in text or "\r" in text:
         raise ValueError("has more than one line")
     words = _SSH_LINE.fullmatch(text)
+    if len(text if words is None else f"{words[1]} {words[2]}") > SSH_KEY_MAX:
+        raise ValueError(f"is longer than {SSH_KEY_MAX} characters")
     if words is None or words[1] not in _SSH_TYPES:
         raise ValueError(f"does not begin with a known key type ({', '.join(_SSH_TYPES)}) and its base64")
     kind, body, comment = words[1], words[2], (words[3] or "").strip()
     if not _is_key_blob(kind, body):
         raise ValueError(f"holds base64 that is no key of type {kind}")
-    return f"{kind} {body} {comment}" if _SSH_COMMENT.fullmatch(comment) else f"{kind} {body}"
+    line = f"{kind} {body} {comment}"
+    return line if _SSH_COMMENT.fullmatch(comment) and len(line) <= SSH_KEY_MAX else f"{kind} {body}"
 
 
 def _is_key_blob(kind: str, body: str) -> bool:

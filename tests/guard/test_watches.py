@@ -225,6 +225,18 @@ async def test_a_host_that_failed_twice_is_left_out(world: World, services: Serv
     assert [order["server_id"] for order in world.active()] == [OTHER]
 
 
+async def test_a_watch_that_an_earlier_version_took_stops_no_other(world: World, services: Services) -> None:
+    stock(world, SERVER, 0.30)
+    await watched(services, watch(hours=3.0))
+    world.change("UPDATE watches SET ask = json_set(ask, '$.hours', 5000)")
+    await watched(services, watch(0.25))
+    reprice(world, SERVER, 0.19)
+    await until(world.active, "the other one rents")
+    assert len(world.sent()) == 1
+    [held_up] = [row["held_up"] for row in await listed(services) if row.get("held_up")]
+    assert "cancel_watch" in held_up
+
+
 async def test_only_the_models_of_the_question_are_rented(world: World, services: Services) -> None:
     stock(world, SERVER, 0.30, gpu="NVIDIA Quadro GV100")
     await watched(services, watch(gpu="GV100"))

@@ -8,7 +8,7 @@ import pytest
 from clore_mcp.clore.models import ServerRow
 from clore_mcp.market.listing import COUNT_DISPUTED, SPOT_ABOVE_ON_DEMAND, nominal_gb, read_listing, version
 from clore_mcp.money import Coin
-from tests.market.rows import BTC, CLORE, USD, row
+from tests.market.rows import BTC, CLORE, USD, row, rows, wire
 
 
 def test_a_row_becomes_a_listing() -> None:
@@ -110,3 +110,13 @@ def test_hostile_text_stays_short_and_visible() -> None:
         assert len(text) <= 60
         assert text.isprintable()
     assert listing.country is None
+
+
+@pytest.mark.parametrize("partial", [False, True, None, {"total_gpus": 2, "available_gpus": 2, "free_indices": [0, 1]}])
+def test_a_host_without_a_country_and_without_a_partial_rental_is_read(partial: object) -> None:
+    wired = wire(1, partial_gpu_rental=partial)
+    wired["specs"]["net"]["cc"] = ""
+    read = rows([wired])
+    assert not read.dropped
+    listing = read_listing(read.rows[0])
+    assert (listing.country, listing.partial, listing.partial_gpus_free) == (None, False, None)

@@ -250,6 +250,32 @@ def test_a_refused_key_names_the_argument_and_the_way_on() -> None:
     assert ".pub" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("comment", "kept"),
+    [
+        ("ada@example.org", True),
+        ("Ada Lovelace+clore=1/2-3", True),
+        ("ada_lovelace@example", False),
+        ("ada:work", False),
+        ("ad\u00e9", False),
+        ("ada\u202e", False),
+        ("x" * 3_000, False),  # with it the line would be too long
+    ],
+)
+def test_a_comment_that_clore_does_not_take_is_dropped_and_the_key_stays(comment: str, kept: bool) -> None:
+    line = new_line(comment)
+    sent = validate(line)
+    assert sent == (line if kept else " ".join(line.split()[:2]))
+    assert fingerprint(sent) == fingerprint(line)
+    assert re.fullmatch(r"[a-zA-Z0-9\s\-=.@+/]{1,3072}", sent)
+
+
+def test_a_key_that_is_too_long_in_itself_is_refused_with_its_cure() -> None:
+    with pytest.raises(ArgumentInvalid, match="longer than 3072") as caught:
+        validate(f"ssh-rsa {'A' * 4_000} ada@example")
+    assert "leave it out" in caught.value.hint
+
+
 def test_a_fingerprint_does_not_depend_on_the_comment() -> None:
     line = new_line()
     assert fingerprint(line) == fingerprint(line.rsplit(" ", 1)[0])
