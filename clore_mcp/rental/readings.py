@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
 BROWSING_AGE: Final = 60.0
 _FEES_AGE: Final = 600.0
-_LOOKS_AT_A_JUMP: Final = 3
+_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong, and three that agree
 
 
 @dataclass(frozen=True, slots=True)

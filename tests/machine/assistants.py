@@ -86,6 +86,19 @@ class Assistants(Playing):
 
         self._step("bid", work, who=wanted, which=which, percent=percent, answer=answer, halt=halt)
 
+    @step(3, wanted=roles, which=numbers, hours=lengths, answer=answers, halt=halts)
+    def extend(self, wanted: int, which: int, hours: float, answer: str, halt: Halt | None) -> None:
+        def work() -> bool:
+            found = [one for one in self._order_ids() if one not in self.stage.market.elsewhere]
+            if not found:
+                return False
+            who, order_id = self.stage.free(wanted), found[which % len(found)]
+            if ROLES[who].mode == "limits":
+                self.stage.consents.extended(order_id, Decimal(str(hours)))
+            return self.stage.act(who, "extend_order", {"order_id": order_id, "hours": hours}, answer, halt)
+
+        self._step("extend", work, who=wanted, which=which, hours=hours, answer=answer, halt=halt)
+
     @step(who=roles)
     def list_orders(self, who: int) -> None:
         self._step("list", lambda: self.stage.act(who, "list_orders", {}, "no", None), who=who)

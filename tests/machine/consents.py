@@ -22,6 +22,7 @@ _FALLBACK: Final = re.compile(r"^If it is gone, server (\d+): .* at most \$([\d.
 _TAG: Final = re.compile(r"(2\d{4})/tcp")
 _CANCEL: Final = re.compile(r"\ACancel order (\d+) ")
 _BID: Final = re.compile(r"\ARaise the bid of spot order (\d+) to \S+ per hour, fees included \(([\d.]+) ")
+_EXTEND: Final = re.compile(r"\AExtend order (\d+) by ([\d.]+) hours?, to ")
 _BOUNDS: Final = re.compile(
     r"\Aone rental of any of servers (?P<servers>[\d, ]+), paid in (?P<coins>\w+(?: or \w+)*),"
     r" at most \$(?P<hourly>[\d.]+) per hour, (?P<hours>[\d.]+) hours, \$(?P<sum>[\d.]+) in all at worst\Z"
@@ -69,18 +70,25 @@ class Consents:
     orders: dict[str, Consent] = field(default_factory=dict)
     cancels: set[int] = field(default_factory=set)
     bids: dict[int, Decimal] = field(default_factory=dict)
+    more_hours: dict[int, Decimal] = field(default_factory=dict)  # by which an order's end may have been moved on
     declined: set[str] = field(default_factory=set)
 
     def yes(self, text: str, now: float, lasts: float) -> None:
         """A person has read this and said yes."""
         if found := _CANCEL.match(text):
             self.cancels.add(int(found[1]))
+        elif found := _EXTEND.match(text):
+            self.extended(int(found[1]), Decimal(found[2]))
         elif found := _BID.match(text):
             order_id = int(found[1])
             self.bids[order_id] = max(self.bids.get(order_id, Decimal(0)), Decimal(found[2]))
         else:
             consent = read_rent(text, now, lasts)
             self._keep(consent)
+
+    def extended(self, order_id: int, hours: Decimal) -> None:
+        """An order's end may move on by that."""
+        self.more_hours[order_id] = self.more_hours.get(order_id, Decimal(0)) + hours
 
     def yes_within(self, text: str, bounds: str, now: float, lasts: float) -> None:
         """A person has read this and these bounds, and said yes to one rental within them."""
