@@ -19,6 +19,7 @@ from clore_mcp.server import create_server
 from clore_mcp.settings import Settings
 from clore_mcp.state import ledger
 from clore_mcp.state.database import FILE_NAME, Tx
+from clore_mcp.state.highwater import HighWater
 from tests.guard.conftest import Processes
 from tests.guard.watching import COUNTRY, stock
 from tests.guard.world import IMAGE, USD, World
@@ -30,7 +31,9 @@ OPEN_ALONE: Final = {  # indices that hold nothing but what is not over yet: to 
     "orders_running", "reservations_open", "watches_waiting", "envelopes_unused",
 }  # fmt: skip
 # Only as many as that are looked at, if an index has them in that order.
-NEWEST: Final = re.compile(r"(FROM ledger|WHERE account = \?) ORDER BY (seq|created_at) DESC LIMIT (\?|1)")
+NEWEST: Final = re.compile(
+    r"(FROM ledger|WHERE account = \?|\(SELECT \* FROM quotes) ORDER BY (seq|created_at|rowid) DESC LIMIT (\?|1|4 \* \?4)"
+)
 FIRST_ALONE: Final = re.compile(r"EXISTS \(SELECT 1 FROM \w+ WHERE account = substr\(name, 8\)\)")  # one will do
 LARGE: Final = 40_000
 MOST_STEPS: Final = 12_000  # of SQLite's machine, for one statement: a week of orders takes 10,000 and never more
@@ -89,9 +92,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     """What runs on the state; the schedule of requests, in a file of its own, is none of it."""
     made, plain = Watched(), Tx.__init__
 
-    def init(self: Tx, connection: sqlite3.Connection) -> None:
+    def init(self: Tx, connection: sqlite3.Connection, mark: HighWater | None = None) -> None:
         state = connection.execute("PRAGMA database_list").fetchone()["file"].endswith(FILE_NAME)
-        plain(self, Through(connection, made) if state else connection)  # type: ignore[arg-type]
+        plain(self, Through(connection, made) if state else connection, mark)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Tx, "__init__", init)
     yield made

@@ -93,7 +93,7 @@ async def test_a_server_listed_as_rented_is_looked_at_where_a_create_of_ours_is_
 ) -> None:
     first, second = world.free()[:2]
     ask = wish(first, fallback_server_ids=[second], hours=3.0)
-    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    held = await services.guard.hold(ask, caller="another", can_ask=True, replay=False)
     await failed(world, services, wish(first))
     let_time_pass(services)  # a minute: now the server is listed as rented
     await services.desk.readings.orders(0)
@@ -101,7 +101,7 @@ async def test_a_server_listed_as_rented_is_looked_at_where_a_create_of_ours_is_
         world.advance(LATE)  # and the list that was read just now has nothing of it
     elif seen == "an outage":
         blind(services, monkeypatch)
-    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     running = [order["server_id"] for order in world.active()]
     if seen == "nothing":
         assert outcome["status"] == "created", "a valid look without an order: somebody else rents it"
@@ -153,11 +153,11 @@ async def test_a_server_on_which_this_account_runs_something_is_not_sent_a_creat
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = spot_with_a_fallback(world)
-    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    held = await services.guard.hold(ask, caller="another", can_ask=True, replay=False)
     world.options(visible_after=0.0)
     world.rent_elsewhere(ask.server_id, image=IMAGE, type="spot", spotprice=8.0)
     services.desk.readings.changed()
-    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     assert outcome["status"] == "refused"
     assert outcome["attempts"] == [{"server_id": ask.server_id, "outcome": "held_by_you"}]
     assert not world.sent()
@@ -166,11 +166,11 @@ async def test_a_server_on_which_this_account_runs_something_is_not_sent_a_creat
 async def test_a_rented_server_with_an_uncertain_create_rents_no_fallback(world: World, services: Services) -> None:
     first, second = world.free()[:2]
     ask = wish(first, fallback_server_ids=[second], hours=3.0)
-    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    held = await services.guard.hold(ask, caller="another", can_ask=True, replay=False)
     world.options(visible_after=LATE)
     assert (await call(services, wish(first)))["status"] == "uncertain"
     let_time_pass(services)
-    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     assert outcome["status"] == "refused"
     assert "blocked by" in outcome["attempts"][0]["outcome"]
     assert len(world.sent()) == 1
@@ -182,7 +182,7 @@ async def test_a_rented_server_beside_an_order_whose_server_nobody_tells_rents_n
 ) -> None:
     first, second = world.free()[:2]
     ask = wish(first, fallback_server_ids=[second], hours=3.0)
-    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    held = await services.guard.hold(ask, caller="another", can_ask=True, replay=False)
     await failed(world, services, wish(first))
     world.advance(LATE)
     let_time_pass(services)
@@ -193,7 +193,7 @@ async def test_a_rented_server_beside_an_order_whose_server_nobody_tells_rents_n
         return replace(reply, rows=[row.model_copy(update={"server_id": None}) for row in reply.rows])
 
     monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
-    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     assert outcome["status"] == "failed"
     assert "list_orders" in outcome["next"]
     assert [order["server_id"] for order in world.active()] == [first]
