@@ -32,7 +32,8 @@ OPEN_ALONE: Final = {  # indices that hold nothing but what is not over yet: to 
 }  # fmt: skip
 # Only as many as that are looked at, if an index has them in that order.
 NEWEST: Final = re.compile(
-    r"(FROM ledger|WHERE account = \?|\(SELECT \* FROM quotes) ORDER BY (seq|created_at|rowid) DESC LIMIT (\?|1|4 \* \?4)"
+    r"(FROM ledger|WHERE account = \?|\(SELECT \* FROM quotes)"
+    r" ORDER BY (seq|created_at|rowid) DESC LIMIT (\?|1|4 \* \?4)"
 )
 FIRST_ALONE: Final = re.compile(r"EXISTS \(SELECT 1 FROM \w+ WHERE account = substr\(name, 8\)\)")  # one will do
 LARGE: Final = 40_000
