@@ -89,7 +89,7 @@ def processes_that_know(folder: Path) -> list[str]:
 def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """At the end of all tests every process that one of them has started ends, without help."""
     yield
-    give_up_at = time.monotonic() + 150  # a round that began before its state went may meet a market that is gone
+    give_up_at = time.monotonic() + 60
     while left := processes_that_know(tmp_path_factory.getbasetemp()):
         assert time.monotonic() < give_up_at, left
         time.sleep(0.1)

@@ -17,8 +17,8 @@ from clore_mcp.state import quotes
 from clore_mcp.state.database import Tx
 from clore_mcp.state.quotes import Quote
 
-OF_A_CALLER: Final = 5
-OF_ALL: Final = 20
+OF_A_CALLER: Final = 10  # eight sessions of one client may each have one
+OF_ALL: Final = 40
 CANCELS_OF_ALL: Final = 40  # counted apart, with none for a caller: whoever ends many orders may ask about each
 A_MINUTE: Final = 20  # of a caller, without a yes from anyone
 A_MINUTE_OF_ALL: Final = 60
