@@ -29,6 +29,7 @@ _COIN_SHOWN: Final = 24  # Clore's longest name of a coin has 16
 
 Attempts = Sequence[dict[str, Any]]
 FROZEN: Final = "The person has stopped all spending; only they can lift that, in their own terminal."
+_NO: Final = "The person said no."
 _UNASKED: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
 
 
@@ -66,13 +67,12 @@ def in_progress(quote_id: str) -> dict[str, Any]:
     }
 
 
-def declined(why: str = "The person said no.") -> dict[str, Any]:
-    """No yes was given."""
-    return {
-        "status": "declined",
-        "attempts": [],
-        "next": f"{why} Nothing was spent. Ask the person what they would like changed. {_UNASKED}",
-    }
+def declined(unasked: str | None = None) -> dict[str, Any]:
+    """No yes was given; `unasked` is why the person was not asked, None where they said no."""
+    said = f"{unasked} Nothing was spent."
+    if unasked is None:
+        said = f"{_NO} Nothing was spent. Ask the person what they would like changed. {_UNASKED}"
+    return {"status": "declined", "attempts": [], "next": said}
 
 
 def expired() -> dict[str, Any]:
@@ -107,12 +107,13 @@ def approval_required(quote_id: str, program: str) -> dict[str, Any]:
     }
 
 
-def cancel_declined(order_id: int, why: str = "The person said no.") -> dict[str, Any]:
-    """No yes was given to end an order."""
+def cancel_declined(order_id: int, unasked: str | None = None) -> dict[str, Any]:
+    """No yes was given to end an order; `unasked` as of `declined`."""
+    said = f"Order {order_id} was not cancelled: it runs on and bills."
     return {
         "status": "declined",
         "order_id": order_id,
-        "next": f"{why} Order {order_id} was not cancelled: it runs on and bills. {_UNASKED}",
+        "next": f"{_NO} {said} {_UNASKED}" if unasked is None else f"{unasked} {said}",
     }
 
 
@@ -136,12 +137,13 @@ def cancel_approval_required(quote_id: str, program: str, order_id: int) -> dict
     }
 
 
-def bid_declined(order_id: int, why: str = "The person said no.") -> dict[str, Any]:
-    """No yes was given to a raise."""
+def bid_declined(order_id: int, unasked: str | None = None) -> dict[str, Any]:
+    """No yes was given to a raise; `unasked` as of `declined`."""
+    said = "The bid stays as it was."
     return {
         "status": "declined",
         "order_id": order_id,
-        "next": f"{why} The bid stays as it was. {_UNASKED}",
+        "next": f"{_NO} {said} {_UNASKED}" if unasked is None else f"{unasked} {said}",
     }
 
 
@@ -277,13 +279,13 @@ def ending(on_end: str, enforced_by: str | None) -> str:
     return "Call cancel_order as soon as the person is done; it ends by itself only while its enforcer runs."
 
 
-def no_yes(ask: Ask, why: str = "The person said no.") -> dict[str, Any]:
-    """No yes, in the words of the tool: what it would have changed goes on."""
+def no_yes(ask: Ask, unasked: str | None = None) -> dict[str, Any]:
+    """No yes, in the words of the tool: what it would have changed goes on. `unasked` as of `declined`."""
     if isinstance(ask, CancelOrder):
-        return cancel_declined(ask.order_id, why)
+        return cancel_declined(ask.order_id, unasked)
     if isinstance(ask, SetSpotPrice):
-        return bid_declined(ask.order_id, why)
-    return declined(why)
+        return bid_declined(ask.order_id, unasked)
+    return declined(unasked)
 
 
 def lapsed(ask: Ask) -> dict[str, Any]:
