@@ -169,7 +169,7 @@ class Guard:
         """After three declines nothing that spends is asked for a while; cancelling always is."""
         if isinstance(ask, CancelOrder) or not await self._approvals.cooling_until(account):
             return None
-        why = "Three questions were declined just now, so none is asked for a while."
+        why = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
         return Held(outcome=outcomes.no_yes(ask, why))
 
     async def _left_by_another(self, quote: Quote) -> Quote:

@@ -30,7 +30,7 @@ _COIN_SHOWN: Final = 24  # Clore's longest name of a coin has 16
 Attempts = Sequence[dict[str, Any]]
 FROZEN: Final = "The person has stopped all spending; only they can lift that, in their own terminal."
 _NO: Final = "The person said no."
-_UNASKED: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
+UNSEEN: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
 
 
 def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def declined(unasked: str | None = None) -> dict[str, Any]:
     """No yes was given; `unasked` is why the person was not asked, None where they said no."""
     said = f"{unasked} Nothing was spent."
     if unasked is None:
-        said = f"{_NO} Nothing was spent. Ask the person what they would like changed. {_UNASKED}"
+        said = f"{_NO} Nothing was spent. Ask the person what they would like changed. {UNSEEN}"
     return {"status": "declined", "attempts": [], "next": said}
 
 
@@ -113,7 +113,7 @@ def cancel_declined(order_id: int, unasked: str | None = None) -> dict[str, Any]
     return {
         "status": "declined",
         "order_id": order_id,
-        "next": f"{_NO} {said} {_UNASKED}" if unasked is None else f"{unasked} {said}",
+        "next": f"{_NO} {said} {UNSEEN}" if unasked is None else f"{unasked} {said}",
     }
 
 
@@ -143,7 +143,7 @@ def bid_declined(order_id: int, unasked: str | None = None) -> dict[str, Any]:
     return {
         "status": "declined",
         "order_id": order_id,
-        "next": f"{_NO} {said} {_UNASKED}" if unasked is None else f"{unasked} {said}",
+        "next": f"{_NO} {said} {UNSEEN}" if unasked is None else f"{unasked} {said}",
     }
 
 
