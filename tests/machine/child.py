@@ -35,7 +35,7 @@ from clore_mcp.rental.ends.leases import Keeper
 from clore_mcp.rental.ends.stopping import Ended
 from clore_mcp.rental.spot import bidsending
 from clore_mcp.settings import Settings
-from clore_mcp.state import database
+from clore_mcp.state import database, pulse
 from tests.machine.clock import SharedClock
 from tests.machine.halts import Halts, install
 from tests.machine.market import SECRETS_OF_ALL
@@ -218,6 +218,9 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     put(adopting, "_PRICE_PAUSES", _QUICK)
     put(bidsending, "_LOOK_PAUSES", _QUICK)
     put(database, "_BUSY_SECONDS", 1.0)
+    put(pulse, "_TICK_SECONDS", 0.03)
+    put(pulse, "_LOOK_SECONDS", 0.01)
+    put(pulse, "_LOOKS", 30)  # a stopped process would cost three seconds each time it is asked
     put(guard, "_FOLLOW_PAUSE_SECONDS", 0.02)
     put(stopping, "_LOOK_PAUSE_SECONDS", 0.05)
     put(creating, "anyio", SimpleNamespace(sleep=_nap, to_thread=anyio.to_thread))

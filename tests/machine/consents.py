@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ _TAG: Final = re.compile(r"(2\d{4})/tcp")
 _CANCEL: Final = re.compile(r"\ACancel order (\d+) ")
 _BID: Final = re.compile(r"\ARaise the bid of spot order (\d+) to \S+ per hour, fees included \(([\d.]+) ")
 _EXTEND: Final = re.compile(r"\AExtend order (\d+) by ([\d.]+) hours?, to ")
+_END: Final = re.compile(r"\AEnd order (\d+) in [\d.]+ hours?, at (\S+)\? ")
 _BOUNDS: Final = re.compile(
     r"\Aone rental of any of servers (?P<servers>[\d, ]+), paid in (?P<coins>\w+(?: or \w+)*),"
     r" at most \$(?P<hourly>[\d.]+) per hour, (?P<hours>[\d.]+) hours, \$(?P<sum>[\d.]+) in all at worst\Z"
@@ -71,6 +73,7 @@ class Consents:
     cancels: set[int] = field(default_factory=set)
     bids: dict[int, Decimal] = field(default_factory=dict)
     more_hours: dict[int, Decimal] = field(default_factory=dict)  # by which an order's end may have been moved on
+    ends: dict[int, float] = field(default_factory=dict)  # of an order that was not yet known to be ours
     declined: set[str] = field(default_factory=set)
 
     def yes(self, text: str, now: float, lasts: float) -> None:
@@ -79,6 +82,9 @@ class Consents:
             self.cancels.add(int(found[1]))
         elif found := _EXTEND.match(text):
             self.extended(int(found[1]), Decimal(found[2]))
+        elif found := _END.match(text):
+            order_id, at = int(found[1]), datetime.fromisoformat(found[2]).timestamp()
+            self.ends[order_id] = max(self.ends.get(order_id, 0.0), at)
         elif found := _BID.match(text):
             order_id = int(found[1])
             self.bids[order_id] = max(self.bids.get(order_id, Decimal(0)), Decimal(found[2]))

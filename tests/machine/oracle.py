@@ -175,7 +175,7 @@ class Truth:
     def over(self, order: Order) -> float:
         """For how many seconds it runs on after the agreed end, at the latest."""
         hours = max(one.most_hours for one in self.fitting(order)) + self.consents.more_hours.get(order.id, 0)
-        return self.now - order.ct - float(hours) * 3600
+        return self.now - max(order.ct + float(hours) * 3600, self.consents.ends.get(order.id, 0.0))
 
     def alike(self, order: Order) -> bool:
         """Whether an order made elsewhere is just what a create of ours asked for that made none: the same server,
