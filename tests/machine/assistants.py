@@ -137,7 +137,8 @@ class Assistants(Playing):
 
         def work() -> bool:
             stage = self.stage
-            found = [quote for quote in stage.terminal.waiting() if quote.verb == "create_order"]
+            waiting = [one for one in stage.terminal.waiting() if (one.verb, one.state) == ("create_order", "pending")]
+            found = sorted(waiting, key=lambda quote: quote.created_at)
             if not found:
                 return False
             also = frozenset(stage.market.servers[one] for one in servers)

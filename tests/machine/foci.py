@@ -134,7 +134,10 @@ FOCI: Final[dict[str, Focus]] = {
         rent={"who": _asked, "wish": wishes_of(coin=_dollars, kind=_demand, others=_alone, hours=st.just(9.25))},
         stop={"halt": _never},
     ),
-    "a_wider_yes_has_no_bounds": _focus({"fail_over": 1}, fail_over={"wish": _plain}),
+    "a_wider_yes_has_no_bounds": _focus(
+        {"fail_over": 1},
+        fail_over={"wish": _brief, "hours": st.just(0.5), "then": st.just([(0, 2, None), (1, 2, None)])},
+    ),
     "a_wider_yes_is_not_used_up": _focus(
         {"fail_over": 1},
         fail_over={
