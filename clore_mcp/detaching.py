@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Settings, Watchdog
+from clore_mcp.state.filelock import open_own
 from clore_mcp.state.place import Place, watchdog_place
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,9 @@ def shorten_log(state_dir: Path) -> None:
     with contextlib.suppress(OSError):
         if path.stat().st_size <= _LOG_BYTES:
             return
-        with path.open("r+b") as file:  # the same file: the watchdog has it open, and appends
+        with os.fdopen(
+            open_own(path, os.O_RDWR), "r+b"
+        ) as file:  # the same file: the watchdog has it open, and appends
             file.seek(-_LOG_BYTES // 2, os.SEEK_END)
             newer = file.read().partition(b"\n")[2]
             file.seek(0)
@@ -89,11 +92,16 @@ def shorten_log(state_dir: Path) -> None:
             file.truncate()
 
 
+def open_log(state_dir: Path) -> int:
+    """The log that a watchdog appends to. Raises OSError, also where a link is."""
+    return open_own(state_dir / LOG_NAME, os.O_WRONLY | os.O_APPEND)
+
+
 def _spawn(state_dir: Path) -> None:
     """Start it, and wait until it is on its own. Should another be faster, it finds the place taken and ends."""
     root = str(Path(__file__).resolve().parents[1])
     shorten_log(state_dir)
-    said = os.open(state_dir / LOG_NAME, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    said = open_log(state_dir)
     try:
         between = _between([sys.executable, "-P", "-c"], [root, "watchdog", "--detached"], state_dir, said)
     finally:

@@ -137,6 +137,12 @@ class Services:
         await asyncio.to_thread(self.desk.state.close)
 
 
+def state_of(settings: Settings) -> Database:
+    """The state, in which every yes lapses once it is found to be an older copy of itself; opened at first use."""
+    mark = HighWater(settings.cache_dir, settings.state_dir) if settings.cache_dir else None
+    return Database(settings.state_dir, mark=mark, when_restored=lambda tx: lapse_restored(tx, now=time.time()))
+
+
 def build(
     settings: Settings,
     patience: Patience | None = None,
@@ -169,8 +175,7 @@ def build(
         marked=False,
     )
     market = Market(marketplace.get, time.time)
-    mark = HighWater(settings.cache_dir, settings.state_dir) if settings.cache_dir else None
-    state = Database(settings.state_dir, mark=mark, when_restored=lambda tx: lapse_restored(tx, now=time.time()))
+    state = state_of(settings)
     name = owner + token_hex(8)
     identity = Identity(state, settings.api_url, key_digest)
     notifier = Notifier(settings.notify_command, settings.state_dir, settings.api_key)

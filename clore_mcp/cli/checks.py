@@ -17,7 +17,7 @@ from clore_mcp.money import dollars, plain
 from clore_mcp.rental.caps import Caps
 from clore_mcp.settings import LIMITS_FILE, Approval, Settings
 from clore_mcp.state import freezing
-from clore_mcp.state.database import Database
+from clore_mcp.state.database import Database, link_in
 from clore_mcp.state.schema import MIGRATIONS
 from clore_mcp.text import clean
 
@@ -81,6 +81,9 @@ def state(folder: Path) -> Finding:
             return _future_state(folder, choose)
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             return fault("state", f"{folder} can't be written to.", choose)
+        link = link_in(folder)
+        if link is not None:
+            return fault("state", f"{link} is a link, so the state is not used.", f"Remove {link}.")
         database = Database(folder)
         exposed = _exposed(folder, database.path)
         if exposed:

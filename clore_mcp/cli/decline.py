@@ -14,6 +14,7 @@ from clore_mcp.cli.screen import say
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.watch.watching import envelope_of
+from clore_mcp.services import state_of
 from clore_mcp.state import ledger, watches
 from clore_mcp.state.database import Database, Tx
 from clore_mcp.state.envelopes import Envelope
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show everything, then record the no."""
     person.require_terminal("decline", "nothing was declined")
-    state = Database(settings_of(arguments).state_dir)
+    state = state_of(settings_of(arguments))
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
         envelope = asyncio.run(_envelope(state, approvals, arguments.id))

@@ -19,8 +19,9 @@ from clore_mcp.cli.screen import loud, receipt, say, span
 from clore_mcp.errors import Failure
 from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.ends.stopping import Ended, Frozen
+from clore_mcp.services import state_of
 from clore_mcp.state import freezing
-from clore_mcp.state.database import Database, Tx
+from clore_mcp.state.database import Tx
 
 T = TypeVar("T")
 
@@ -137,7 +138,7 @@ def _lift(arguments: argparse.Namespace) -> int:
 
 
 def _in_state(arguments: argparse.Namespace, work: Callable[[Tx], T]) -> T:
-    state = Database(settings_of(arguments).state_dir)
+    state = state_of(settings_of(arguments))
     try:
         return asyncio.run(state.write(work))
     finally:

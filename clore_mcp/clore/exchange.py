@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import ipaddress
 import json
+import os
 import random
 import ssl
 import time
@@ -45,7 +46,8 @@ _LARGE_REPLY: Final = 256 * 1024  # more takes too long to read on the event loo
 _KEEP_ALIVE_SECONDS: Final = 4.0
 
 _UNTRUSTED: Final = (
-    "A proxy that the environment names is not used for a key from a file; `clore-mcp doctor` says how to allow it."
+    "A proxy or certificate that the environment names is not used for a key from a file; trust_environment_network ="
+    " true in the account's limits.toml allows it, and `clore-mcp doctor` names that file."
 )
 
 Answer = TypeVar("Answer")
@@ -182,7 +184,7 @@ class Exchange:
                     return Reply(response.status_code, response.headers, body)
         except (TimeoutError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             failure = departure.stopped_by or _failure(error, departure, call.endpoint)
-            if isinstance(failure, NotSent) and not self._trusts_network:
+            if isinstance(failure, NotSent) and not self._trusts_network and _network_is_named():
                 failure.hint = f"{failure.hint} {_UNTRUSTED}".strip()
         raise failure
 
@@ -321,6 +323,14 @@ def _not_sent(error: Exception, endpoint: Endpoint) -> NotSent:
         hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
     message = f"No connection to Clore could be made to {endpoint.verb}{why and f': {why}'}; nothing was sent."
     return NotSent(message, why=why, hint=hint)
+
+
+def _network_is_named() -> bool:
+    """Whether the environment, or the system's own settings, name a proxy or certificates."""
+    from urllib.request import getproxies  # here: it is asked only after a failure, and takes long to import
+
+    certificates = (os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return any(certificates) or any(value for name, value in getproxies().items() if name != "no")
 
 
 def _is_loopback(api_url: str) -> bool:

@@ -26,11 +26,12 @@ from clore_mcp.state.schema import MIGRATIONS
 
 T = TypeVar("T")
 
+_WRITES: Final = "BEGIN IMMEDIATE"
 _BUSY_SECONDS: Final = 5.0
 _OPEN_TRIES: Final = 40  # eight processes switching a new file to WAL at once: 3 of 200 opens failed without a retry
 FILE_NAME: Final = "state.sqlite3"
 CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time; more ahead of now is from the future
-_YESES_USED: Final = "yeses_used"
+_YESES_ENDED: Final = "yeses_used"
 _NO_WAL: Final = (
     "it has no write-ahead log (SQLite says: {mode}), as on network folders; set CLORE_STATE_DIR to a folder on a local"
     " disk"
@@ -68,12 +69,12 @@ class Tx:
             Callable[[], object]
         ] = []  # done once it is committed, on the same thread; none may raise
 
-    def use_yes(self) -> None:
-        """Count that a person's yes is used: a copy of the state from before this must not hold it any more."""
-        used = int(value_of(self, _YESES_USED) or 0) + 1
-        keep_value(self, _YESES_USED, str(used))
+    def end_yes(self) -> None:
+        """Count that a person's yes is used or taken back: a copy of the state from before this must not hold it."""
+        ended = int(value_of(self, _YESES_ENDED) or 0) + 1
+        keep_value(self, _YESES_ENDED, str(ended))
         if self._mark is not None:
-            self.afterwards.append(partial(self._mark.raise_to, used))
+            self.afterwards.append(partial(self._mark.raise_to, ended))
 
     def all(self, sql: str, *values: object) -> list[Row]:
         """Every row of a query."""
@@ -129,7 +130,7 @@ class Database:
     @property
     def exists(self) -> bool:
         """Whether anything was ever kept here."""
-        return self.path.exists()
+        return os.path.lexists(self.path)  # a link to nowhere is refused by name, not taken for nothing
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run `work` in one transaction that excludes every other writer. Raises StateUnavailable."""
@@ -141,7 +142,7 @@ class Database:
 
     def write_now(self, work: Callable[[Tx], T]) -> T:
         """`write` for a caller that is no coroutine."""
-        return self._transact("BEGIN IMMEDIATE", work)
+        return self._transact(_WRITES, work)
 
     def read_now(self, work: Callable[[Tx], T]) -> T:
         """`read` for a caller that is no coroutine."""
@@ -169,6 +170,8 @@ class Database:
             tx = Tx(connection, self._mark)
             try:
                 _require_known_schema(connection, self._migrations)
+                if self._mark is not None and begin == _WRITES:
+                    self._lapse_if_restored(tx, self._mark)
                 result = work(tx)
                 connection.execute("COMMIT")
             except BaseException:
@@ -193,28 +196,23 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _require_no_links(self.folder)
+            link = link_in(self.folder)
+            if link is not None:
+                raise sqlite3.OperationalError(f"{link} is a link; remove it")
             self._create_private_file()
-            connection = self._connect_with_patience()
-            self._lapse_if_restored(connection)
-            self._connection, self._file = connection, self._on_disk()
+            self._connection = self._connect_with_patience()
+            self._file = self._on_disk()
         return self._connection
 
-    def _lapse_if_restored(self, connection: sqlite3.Connection) -> None:
-        """Close what waits in a state that knows of fewer used yeses than were used."""
-        used = self._mark.read() if self._mark is not None else 0
-        if not used:
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            tx = Tx(connection)
-            if int(value_of(tx, _YESES_USED) or 0) < used:
-                self._when_restored(tx)
-                keep_value(tx, _YESES_USED, str(used))
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.close()
-            raise
+    def _lapse_if_restored(self, tx: Tx, mark: HighWater) -> None:
+        """Close what waits in a state that knows of fewer ended yeses than the mark: it is an older copy of itself.
+        Asked in each transaction that writes, for a file may be overwritten while it is open."""
+        known, marked = int(value_of(tx, _YESES_ENDED) or 0), mark.read()
+        if known < marked:
+            self._when_restored(tx)
+            keep_value(tx, _YESES_ENDED, str(marked))
+        elif known > marked:  # whoever counted was killed before it could raise the mark
+            tx.afterwards.append(partial(mark.raise_to, known))
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -275,13 +273,11 @@ class Database:
         raise AssertionError("unreachable")
 
 
-def _require_no_links(folder: Path) -> None:
-    """Raises OperationalError for a link in the state's folder: what is written through it would land where it
+def link_in(folder: Path) -> str | None:
+    """The path of a link in the state's folder, if there is one: what is written through it would land where it
     points."""
     with os.scandir(folder) as entries:
-        link = next((entry.path for entry in entries if entry.is_symlink()), None)
-    if link is not None:
-        raise sqlite3.OperationalError(f"{link} is a link; remove it")
+        return next((entry.path for entry in entries if entry.is_symlink()), None)
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:

@@ -87,6 +87,7 @@ def close(tx: Tx, envelope_id: str, now: float) -> bool:
     was unused."""
     unused = tx.one(f"SELECT 1 FROM envelopes WHERE id = ?2 AND {_FREE}", now, envelope_id) is not None
     tx.run("UPDATE envelopes SET expires_at = 0 WHERE id = ?", envelope_id)
+    tx.end_yes()
     return unused
 
 

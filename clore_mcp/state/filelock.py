@@ -6,6 +6,7 @@ Whoever dies gives it back at once. Who is frozen keeps it, so the file says sin
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -62,9 +63,17 @@ class Turn:
     __del__ = end  # whoever asked may have been cancelled before the answer came
 
 
+def open_own(path: Path, flags: int) -> int:
+    """Open a private file of the state, made if it is not there. Raises OSError, also where a link is: what is written
+    through it would land where it points."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a link; remove it", str(path))
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o600)
+
+
 def try_turn(path: Path, now: float) -> Turn:
     """Take the turn if it is free; never waits for it. Raises OSError where there can be no such file or lock."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600)
+    descriptor = open_own(path, os.O_RDWR)
     try:
         if _lock(descriptor):
             os.lseek(descriptor, 0, os.SEEK_SET)

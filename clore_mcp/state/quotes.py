@@ -186,6 +186,8 @@ def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: floa
         f" WHERE id = ?5 AND (state = 'pending' OR (state = 'approved' AND NOT ?6)) AND {_IN_TIME}",
         now, state, by, until, quote_id, yes,
     )  # fmt: skip
+    if changed == 1 and not yes:
+        tx.end_yes()
     return changed == 1
 
 
@@ -203,7 +205,7 @@ def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now:
         now, owner, by, quote_id, from_state,
     )  # fmt: skip
     if changed == 1:
-        tx.use_yes()
+        tx.end_yes()
     return changed == 1
 
 

@@ -174,7 +174,10 @@ def see(tx: Tx, watch_id: str, *, at: float, usd_per_hour: Decimal | None, said:
 
 def end(tx: Tx, watch_id: str, state: str) -> bool:
     """End one that waits, and forget the values that its containers would have got; False when it did not wait."""
-    return tx.run("UPDATE watches SET state = ?, env = NULL WHERE id = ? AND state = 'waiting'", state, watch_id) == 1
+    ended = tx.run("UPDATE watches SET state = ?, env = NULL WHERE id = ? AND state = 'waiting'", state, watch_id) == 1
+    if ended and state == "cancelled":
+        tx.end_yes()
+    return ended
 
 
 def end_all(tx: Tx) -> int:

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mcp import Client, StdioServerParameters, stdio_client
 
 from clore_mcp.clore.exchange import Exchange
 from clore_mcp.settings import Settings
 from tests.cli.tls import certificate
 
+# In a process of its own the real host is this machine's closed port: no test leaves it.
+NO_INTERNET = """
+import socket
+found = socket.getaddrinfo
+def getaddrinfo(host, port, *others, **more):
+    local = host in ("127.0.0.1", "localhost", None)
+    return found(host if local else "127.0.0.1", port if local else 1, *others, **more)
+socket.getaddrinfo = getaddrinfo
+"""
+ACCOUNT = """
+looked_up = pwd.getpwuid
+pwd.getpwuid = lambda uid: pwd.struct_passwd((*looked_up(uid)[:5], home, "/bin/sh"))
+"""
 KEY = "Zq7-not-a-real-key-000000000000x"
 POSIX = pytest.mark.skipif(os.name != "posix", reason="the account's own folder is looked up in passwd")
 
@@ -54,6 +71,66 @@ def settings(folder: Path, env: dict[str, str], *, owner: str = "") -> Settings:
     return Settings.from_env(
         env, home=folder, config_dir=moved, state_dir_default=folder / "state", account_dir=account
     )
+
+
+@pytest.fixture(autouse=True)
+def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # put back after the test
+    exec(NO_INTERNET, {})  # noqa: S102 - the same as in the other processes
+
+
+@pytest.fixture
+def at_home(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process that has the key from a file and nothing else."""
+    account = f"import pwd\nhome = {str(tmp_path)!r}\n{ACCOUNT}"
+    (tmp_path / "sitecustomize.py").write_text(NO_INTERNET + account, encoding="utf-8")
+    names = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    gone = {*names, *map(str.lower, names)}
+    kept = {name: value for name, value in os.environ.items() if name not in gone and not name.startswith("CLORE_")}
+    return kept | {
+        "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "moved"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"), "CLORE_STATE_DIR": str(tmp_path / "state"),
+        "CLORE_API_KEY_FILE": key_file(tmp_path), "CLORE_WATCHDOG": "off",
+    }  # fmt: skip
+
+
+@POSIX
+def test_the_doctor_names_what_it_does_not_use_and_a_stranger_hears_nothing(
+    tmp_path: Path, at_home: dict[str, str]
+) -> None:
+    moved = tmp_path / "moved" / "clore-mcp"
+    moved.mkdir(parents=True)
+    (moved / "limits.toml").write_text("trust_environment_network = true", encoding="utf-8")
+    cert = certificate(tmp_path)
+    with stranger() as (address, heard):
+        env = at_home | {"HTTPS_PROXY": address, "SSL_CERT_FILE": str(cert)}
+        command = [sys.executable, "-W", "error", "-m", "clore_mcp", "doctor", "--json"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, encoding="utf-8", timeout=120)
+        assert heard == []
+    found = {(one["name"], one["kind"]): f"{one['said']} {one['cure']}" for one in json.loads(done.stdout)["checks"]}
+    assert "HTTPS_PROXY and SSL_CERT_FILE of the environment are not used" in found["note", "note"]
+    assert "trust_environment_network = true" in found["note", "note"]
+    assert str(moved) not in found["note", "note"], "a folder that the environment has moved counts for nothing"
+    assert "can't be reached" in found["API", "fault"]
+    assert KEY not in done.stdout + done.stderr
+
+
+@POSIX
+@pytest.mark.anyio
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_server_that_is_cut_off_says_so_of_a_proxy_only_where_one_is_named(
+    at_home: dict[str, str], named: bool
+) -> None:
+    with stranger() as (address, heard):
+        env = at_home | ({"https_proxy": address} if named else {})
+        server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=env)
+        async with Client(stdio_client(server), read_timeout_seconds=120) as client:
+            told = await client.call_tool("list_orders", {})
+        assert heard == []
+    text = str(told.content)
+    assert told.is_error
+    assert ("is not used for a key from a file" in text) is named
+    assert ("trust_environment_network = true" in text) is named
 
 
 def key_file(folder: Path) -> str:

@@ -70,6 +70,7 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     """Stop all spending of this state from this transaction on."""
     new = freezing.freeze(tx, by, now)
     questions = quotes.expire_all(tx) + envelopes.close_all(tx, now) + watches.end_all(tx)
+    tx.end_yes()
     unsent = intents.unsent(tx)
     for intent in unsent:
         intents.step(tx, intent.id, was="reserved", now_is="abandoned", reason="spending was frozen")
