@@ -1,4 +1,4 @@
-"""How many yeses were used or taken back, kept apart from the state: one that knows of fewer is an older copy of itself.
+"""How many yeses were used or taken back, kept apart from the state: one that knows of fewer is an older copy of it.
 
 A yes serves once. A state that was restored from a backup would hold one that has ended since, so what waits in it
 lapses. The mark is a number in the user's cache folder, by a digest of the state's path.

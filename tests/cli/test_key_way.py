@@ -76,7 +76,7 @@ def settings(folder: Path, env: dict[str, str], *, owner: str = "") -> Settings:
 @pytest.fixture(autouse=True)
 def no_internet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", socket.getaddrinfo)  # put back after the test
-    exec(NO_INTERNET, {})  # noqa: S102 - the same as in the other processes
+    exec(NO_INTERNET, {})  # the same as in the other processes
 
 
 @pytest.fixture

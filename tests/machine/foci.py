@@ -136,7 +136,11 @@ FOCI: Final[dict[str, Focus]] = {
     ),
     "a_wider_yes_has_no_bounds": _focus(
         {"fail_over": 1},
-        fail_over={"wish": _brief, "hours": st.just(0.5), "then": st.just([(0, 2, None), (1, 2, None)])},
+        fail_over={
+            "wish": _brief,
+            "servers": st.just(frozenset([0, 1])),
+            "then": st.just([(2, 0.5, None), (3, 0.5, None), (4, 0.5, None)]),
+        },
     ),
     "a_wider_yes_is_not_used_up": _focus(
         {"fail_over": 1},
