@@ -74,12 +74,13 @@ def pytest_collection_finish() -> None:
 
 def processes_that_know(folder: Path) -> list[str]:
     """The command lines of other processes with that folder in their environment, as all have that a test starts and
-    all that those start. Only Linux shows them."""
-    found, name = [], re.compile(re.escape(os.fsencode(folder)) + rb"[/:\0]")
+    all that those start, and the test's own folder. Only Linux shows them."""
+    found, name = [], re.compile(re.escape(os.fsencode(folder)) + rb"[/:\0][^\0]*")
     for process in Path("/proc").glob("[0-9]*") if sys.platform == "linux" else ():
         try:
-            if process.name != str(os.getpid()) and name.search((process / "environ").read_bytes()):
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            if process.name != str(os.getpid()) and (where := name.search((process / "environ").read_bytes())):
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ") + where[0]
+                found.append(line.decode(errors="replace"))
         except OSError:
             continue  # someone else's, or gone by now
     return found

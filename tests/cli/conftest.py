@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx2 as httpx
 import pytest
@@ -21,7 +21,10 @@ from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.sandbox import Options, Running, start_in_thread
 from clore_mcp.services import Services, build
 from clore_mcp.state.database import Database, Tx
-from tests.conftest import environment, settings_for
+from tests.conftest import delete_state, environment, settings_for, watchdogs_started
+
+if TYPE_CHECKING:
+    from tests.cli.watchdogs import Kennel
 
 T = TypeVar("T")
 
@@ -173,6 +176,22 @@ def desk(running: Running, fresh_key: Callable[[], str], tmp_path: Path) -> Desk
     key = fresh_key()
     usual = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT") if name in os.environ}
     return Desk(running, tmp_path, key, usual | environment(running, tmp_path, CLORE_API_KEY=key, COLUMNS="200"))
+
+
+@pytest.fixture
+def kennel(desk: Desk) -> Iterator[Kennel]:
+    """Watchdogs of the desk; what they or a server have started ends with the test."""
+    from tests.cli.watchdogs import Kennel, lives, until  # it needs what stands above
+
+    made = Kennel(desk)
+    try:
+        yield made
+    finally:
+        made.end()
+        desk.calm()
+        started = watchdogs_started(desk.state)
+        delete_state(desk.state)
+        until(lambda: not any(map(lives, started)), "no process is left")
 
 
 class Terminal:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.cli.conftest import Desk
 from tests.cli.watchdogs import Kennel, Server, active, lives, until
@@ -14,16 +11,6 @@ from tests.conftest import delete_state, watchdogs_started
 HOURS_2 = 7_200
 ENDED = "SELECT order_id FROM orders WHERE ended_at IS NOT NULL"
 RUNS = "SELECT order_id FROM orders WHERE ended_at IS NULL"
-
-
-@pytest.fixture
-def kennel(desk: Desk) -> Iterator[Kennel]:
-    made = Kennel(desk)
-    try:
-        yield made
-    finally:
-        made.end()
-        desk.calm()
 
 
 def seem(desk: Desk, order_id: int, seems: str, **more: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,16 +15,6 @@ from tests.conftest import delete_state, settings_for, watchdogs_started
 
 ALIVE = "SELECT owner FROM heartbeats"
 HOURS_2 = 7_200
-
-
-@pytest.fixture
-def kennel(desk: Desk) -> Iterator[Kennel]:
-    made = Kennel(desk)
-    try:
-        yield made
-    finally:
-        made.end()
-        desk.calm()
 
 
 def test_it_ends_an_order_whose_time_is_over_and_then_itself(desk: Desk, kennel: Kennel) -> None:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from clore_mcp.detaching import LOG_NAME, place_of
 from clore_mcp.state.database import FILE_NAME
 from tests.cli.conftest import PATIENCE, Desk
 from tests.cli.watchdogs import Kennel, Server, active, lives, requests, until
-from tests.conftest import delete_state, settings_for, watchdogs_started
+from tests.conftest import settings_for, watchdogs_started
 
 HOURS_2 = 7_200
 COLUMN = "ALTER TABLE orders ADD COLUMN colour TEXT"
@@ -31,19 +30,6 @@ def lease(row, as_before=orders._lease):
 orders._lease = lease
 """
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals to processes of their own")
-
-
-@pytest.fixture
-def kennel(desk: Desk) -> Iterator[Kennel]:
-    made = Kennel(desk)
-    try:
-        yield made
-    finally:
-        made.end()
-        desk.calm()
-        started = watchdogs_started(desk.state)
-        delete_state(desk.state)  # what a server or a watchdog started ends with it
-        until(lambda: not any(map(lives, started)), "no process is left")
 
 
 @pytest.fixture
