@@ -242,7 +242,7 @@ async def test_what_was_approved_does_not_cover_a_worst_case_that_grew(world: Wo
     order_id = await ours(world, services)
     before, ask = unmoved(world, order_id), longer(order_id)
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    world.change("DELETE FROM heartbeats")  # nobody is there to end it
+    world.lose_the_keepers()  # nobody is there to end it
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert (outcome["status"], outcome["reason"]) == ("refused", "worst_case_grew")
     assert unmoved(world, order_id) == before
@@ -252,7 +252,7 @@ async def test_where_nobody_ends_it_the_host_s_longest_rental_is_counted(world: 
     services = await process(env=WIDE)
     rich(world)
     order_id = await ours(world, services)
-    world.change("DELETE FROM heartbeats")
+    world.lose_the_keepers()
     held = await services.guard.hold(longer(order_id), caller="t", can_ask=True, replay=False)
     assert held.quote
     assert "NOTHING ends it at " in held.quote.question

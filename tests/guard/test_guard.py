@@ -340,7 +340,7 @@ async def test_a_lease_that_nobody_would_end_any_more_is_not_begun(world: World,
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote
     assert "NOTHING ends it" not in held.quote.question
-    world.change("DELETE FROM heartbeats")
+    world.lose_the_keepers()
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert outcome["status"] == "failed"
     assert not world.sent()

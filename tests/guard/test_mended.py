@@ -107,7 +107,7 @@ async def test_a_raise_counted_to_the_end_of_a_lease_that_nobody_ends_any_more_i
     gather = services.appraiser.evidence
 
     async def and_lose_the_keeper(max_age_seconds: float = 10.0) -> Any:
-        world.change("DELETE FROM heartbeats")
+        world.lose_the_keepers()
         return await gather(max_age_seconds)
 
     monkeypatch.setattr(services.appraiser, "evidence", and_lose_the_keeper)

@@ -171,7 +171,7 @@ async def test_a_raise_that_could_cost_more_than_was_approved_is_not_sent(world:
     order_id, bid = await spot(world, services)
     before, ask = world.reserved(), raised(order_id, bid)
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    world.change("DELETE FROM heartbeats")  # nobody is there to end it at its lease's end
+    world.lose_the_keepers()  # nobody is there to end it at its lease's end
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert (outcome["status"], outcome["reason"]) == ("refused", "worst_case_grew")
     assert not world.sent("set_spot_price")
@@ -269,7 +269,7 @@ async def test_a_lowering_frees_what_it_saves_and_never_reserves_more(world: Wor
     after = worst(world)
     assert after < before
     world.advance(700)
-    world.change("DELETE FROM heartbeats")
+    world.lose_the_keepers()
     services.desk.readings.changed()
     assert (await call(services, raised(order_id, bid, 0.9), answer=None))["status"] == "updated"
     assert worst(world) <= after

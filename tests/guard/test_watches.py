@@ -336,7 +336,7 @@ async def test_nothing_is_rented_while_nobody_would_end_it(world: World, process
     reprice(world, SERVER, 0.15)
     let_time_pass(services)
     current = await services.desk.readings.look(completed=False)
-    world.change("DELETE FROM heartbeats")
+    world.lose_the_keepers()
     await services.hunting.round(await services.desk.readings.account(), current)
     (one,) = await listed(services)
     assert not world.sent() and "Nobody is alive" in one["held_up"]
