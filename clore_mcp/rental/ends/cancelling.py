@@ -18,7 +18,7 @@ from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.asks import CancelOrder
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.ends.closing import NEVER_WON, Closing
-from clore_mcp.rental.exposure import never_won, usd_per_hour
+from clore_mcp.rental.exposure import bill, never_won, usd_per_hour
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.state import ledger, orders, quotes
 from clore_mcp.state.database import Tx
@@ -126,9 +126,10 @@ class Cancelling:
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None
-        told = usd_per_hour(row, await self._closing.fees(), await self._closing.rates())
-        spent = await self._closing.bill(row, lease)
-        return told if told is not None else hourly, None if spent is None else spent.total_usd
+        fees, rates = await self._closing.prices()
+        told = usd_per_hour(row, fees, rates)
+        spent = bill(row, fees, rates, api_now=self._desk.readings.api_now(), lease=lease)
+        return told if told is not None else hourly, spent.total_usd if spent.priced else None
 
     async def _ended(self, row: OrderRow, lease: Lease | None) -> dict[str, Any]:
         final = await self._closing.bill(row, lease)
