@@ -28,9 +28,10 @@ from tests.machine.drawing import (
 from tests.machine.halts import Halt
 from tests.machine.market import CLORE, USD, Json
 from tests.machine.surroundings import Surroundings
+from tests.machine.watches import Watches
 
 
-class Machine(Assistants, Surroundings):
+class Machine(Assistants, Surroundings, Watches):
     """All of them, and the meetings that chance alone would seldom make."""
 
     @step(3, who=roles, wish=wishes, skip=skips, kill=st.booleans(), seconds=st.sampled_from([400, 5]))
