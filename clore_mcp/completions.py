@@ -24,7 +24,7 @@ from mcp.types import (
 
 from clore_mcp.errors import Failure
 from clore_mcp.first_use import FirstUse
-from clore_mcp.resources import IMAGES
+from clore_mcp.rental.images import KNOWN, SHORT_NAMES
 from clore_mcp.settings import Settings
 from clore_mcp.text import clean
 
@@ -89,8 +89,8 @@ async def countries(services: Services, typed: str) -> list[str]:
 
 
 async def images(_: Services, typed: str) -> list[str]:
-    """Clore's own images."""
-    return matching(IMAGES, typed)
+    """The short names, then the Docker names of the images that are known."""
+    return matching([*SHORT_NAMES, *(known.image for known in KNOWN)], typed)
 
 
 async def order_ids(services: Services, typed: str) -> list[str]:

@@ -13,7 +13,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server import MCPServer
@@ -23,6 +22,7 @@ from mcp.server.mcpserver.resources import FunctionResource
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
+from clore_mcp.rental.images import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
 from clore_mcp.tools.account import AccountAnswer
 from clore_mcp.tools.order_answers import Order, OrdersAnswer
@@ -39,19 +39,9 @@ _ORDERS_SHOWN: Final = 50
 _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
 _TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as everything else together
 
-IMAGES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "cloreai/jupyter:ubuntu24.04-v2": "Ubuntu 24.04 with sshd and Jupyter; the usual choice.",
-        "cloreai/jupyter:ubuntu24.04-v1": "Ubuntu 24.04 with sshd and Jupyter; the version before.",
-        "cloreai/ubuntu22.04-jupyter": "Ubuntu 22.04 with sshd and Jupyter.",
-        "cloreai/ubuntu20.04-jupyter": "Ubuntu 20.04 with sshd and Jupyter.",
-        "cloreai/torch:2.0.1": "PyTorch 2.0.1 with sshd; from 2024.",
-    }
-)
-"""Clore's own images that are known to be in use, with what they have."""
 OTHER_IMAGES: Final = (
-    "Any public Docker Hub image can be rented with. Those that are not Clore's own get Clore's SSH entrypoint, so SSH"
-    " works in them too; Jupyter only where the image has it."
+    "Any public Docker image can be rented with; a private one can't be fetched, because no registry login is sent. An"
+    " image that is not listed with its own sshd gets Clore's SSH entrypoint, which does not work in every image."
 )
 
 Current = Callable[[], "Services"]
@@ -172,8 +162,9 @@ async def read_gpus(services: Services) -> dict[str, Any]:
 
 
 async def read_images(_: Services) -> dict[str, Any]:
-    """Clore's own images."""
-    return {"images": [{"image": image, "has": has} for image, has in IMAGES.items()], "others": OTHER_IMAGES}
+    """The images with a short name and the other known ones."""
+    names = {known.image: name for name, known in SHORT_NAMES.items()}
+    return {"images": [_image(known, names.get(known.image)) for known in KNOWN], "others": OTHER_IMAGES}
 
 
 async def read_ledger(services: Services) -> dict[str, Any]:
@@ -203,7 +194,7 @@ _PAGES: Final = (
         "market/gpus", "market", "GPU models on the market",
         "Each model's servers and GPUs, free and in all, and its prices per GPU and hour with fees.", read_gpus,
     ),
-    Page("images", "market", "Docker images", "Clore's own images and what they have.", read_images),
+    Page("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images),
     Page(
         "ledger", "account", "Ledger",
         f"The newest {LEDGER_STEPS} steps of everything that spent or ended something.", read_ledger,
@@ -253,6 +244,21 @@ def _model(found: ModelSummary) -> dict[str, Any]:
             "usd_per_gpu_hour": usual
             and {"low": shown(usual.low), "median": shown(usual.median), "high": shown(usual.high)},
             "cheapest_free_usd_per_gpu_hour": None if cheapest is None else shown(cheapest),
+        }
+    )
+
+
+def _image(known: KnownImage, name: str | None) -> dict[str, Any]:
+    return _without_none(
+        {
+            "name": name,
+            "image": known.image,
+            "has": known.brings,
+            "pytorch": known.pytorch,
+            "cuda": known.cuda,
+            "jupyter": known.jupyter,
+            "own_sshd": known.own_sshd,
+            "ssh_on_clore": known.basis,
         }
     )
 

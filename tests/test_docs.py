@@ -24,6 +24,7 @@ from clore_mcp.rental.approvals import QUOTE_SECONDS, YES_SECONDS
 from clore_mcp.rental.caps import Caps
 from clore_mcp.rental.claiming import _SENDS
 from clore_mcp.rental.desk import Patience
+from clore_mcp.rental.images import KNOWN, SHORT_NAMES, Basis
 from clore_mcp.rental.oversight.events import NOTES
 from clore_mcp.rental.oversight.findings import _KINDS
 from clore_mcp.rental.readings import EXECUTION_AGE
@@ -89,6 +90,25 @@ def option_table() -> str:
     return table(("option", "default", "meaning"), rows)
 
 
+def image_table() -> str:
+    """One row an image that is known: what it brings, and how sure it is that SSH works in it."""
+    names = {known.image: f"`{name}`" for name, known in SHORT_NAMES.items()}
+    rows = [
+        (
+            names.get(known.image, ""),
+            f"`{known.image}`",
+            known.brings,
+            known.pytorch,
+            known.cuda,
+            "port 8888" if known.jupyter else "not known",
+            "its own" if known.own_sshd else "Clore's entrypoint",
+            known.basis,
+        )
+        for known in KNOWN
+    ]
+    return table(("short name", "image", "brings", "PyTorch", "CUDA", "Jupyter", "sshd", "SSH on Clore"), rows)
+
+
 def fault_table() -> str:
     """One row a fault."""
     return table(
@@ -123,6 +143,12 @@ async def test_the_readme_names_every_prompt_and_resource_and_no_other(client: C
 def test_the_sandbox_page_has_every_option_and_fault() -> None:
     hold_against(ROOT / "docs" / "sandbox.md", "options", option_table())
     hold_against(ROOT / "docs" / "sandbox.md", "faults", fault_table())
+
+
+def test_the_page_of_images_has_the_table_of_the_code() -> None:
+    hold_against(ROOT / "docs" / "images.md", "images", image_table())
+    page = (ROOT / "docs" / "images.md").read_text(encoding="utf-8")
+    assert all(f"- `{basis}`: " in page for basis in get_args(Basis))
 
 
 def test_the_sandbox_page_has_every_request_of_the_control_path() -> None:

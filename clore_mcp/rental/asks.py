@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from clore_mcp.money import LONGEST_RENTAL_HOURS
 from clore_mcp.rental.containers import Command, Env, Image, Ports, with_ssh
+from clore_mcp.rental.images import DEFAULT, JUPYTER_PORT, brings_jupyter
 from clore_mcp.rental.sshkeys import public_key_line
 from clore_mcp.text import clean
 
-_JUPYTER_PORT: Final = "8888"
 _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
 _ORDER_ID_MAX: Final = 10**40 - 1  # the largest that a list of orders shows (clore/amounts.py)
 _USD_PER_HOUR_MAX: Final = 10_000  # no offer is dearer (market/pricing.py)
@@ -63,7 +63,7 @@ class CreateOrder(Ask):
     verb: ClassVar[str] = "create_order"
 
     server_id: Annotated[int, Field(gt=0, description="From search_servers."), AfterValidator(possible_id)]
-    image: Image
+    image: Image = DEFAULT
     hours: Annotated[
         float,
         Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease; fractions allowed."),
@@ -90,7 +90,9 @@ class CreateOrder(Ask):
         str | None, Field(max_length=3072, description="Only if the person gave one; default: theirs.")
     ] = None
     command: Command = None
-    jupyter: Annotated[bool, Field(description="Jupyter on the http port, its token made here.")] = False
+    jupyter: Annotated[
+        bool, Field(description="Jupyter on the one http port; `clore-mcp connect` shows the person its token.")
+    ] = False
     on_end: Annotated[Literal["cancel", "notify"], Field(description="When the hours are over.")] = "cancel"
 
     @field_validator("ssh_public_key")
@@ -105,17 +107,25 @@ class CreateOrder(Ask):
     def _fits_together(self) -> CreateOrder:
         if self.bid_usd_per_hour is not None and self.order_type != "spot":
             raise ValueError("bid_usd_per_hour goes with order_type 'spot' only")
-        if (
-            self.jupyter
-            and (self.ports or {}).get(_JUPYTER_PORT) == "tcp"
-            and "http" not in (self.ports or {}).values()
-        ):
-            raise ValueError(
-                'ports names 8888 as tcp, which jupyter needs as http; write {"8888":"http"} or leave it out'
-            )
+        self._require_port_for_jupyter()
         if len(set(self.server_ids)) != len(self.server_ids):
             raise ValueError("fallback_server_ids repeats a server")
         return self
+
+    def _require_port_for_jupyter(self) -> None:
+        ports = self.ports or {}
+        other = next((port for port, kind in ports.items() if kind == "http" and port != JUPYTER_PORT), None)
+        if not self.jupyter:
+            return
+        if other is None and ports.get(JUPYTER_PORT) == "tcp":
+            raise ValueError(
+                'ports names 8888 as tcp, which jupyter needs as http; write {"8888":"http"} or leave it out'
+            )
+        if other is not None and brings_jupyter(self.image):
+            raise ValueError(
+                f"jupyter takes the one http port, which is 8888 in this image, and ports names {other} as http; make"
+                f" {other} tcp, or leave jupyter out"
+            )
 
     @property
     def server_ids(self) -> list[int]:
@@ -127,7 +137,7 @@ class CreateOrder(Ask):
         """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
         ports = with_ssh(self.ports)
         if self.jupyter and "http" not in ports.values():
-            ports[_JUPYTER_PORT] = "http"
+            ports[JUPYTER_PORT] = "http"
         return ports
 
     @property
@@ -154,7 +164,7 @@ class CreateWatch(Ask):
         AfterValidator(_affordable),
     ]
     hours: Annotated[float, Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease of each order.")]
-    image: Image
+    image: Image = DEFAULT
     expires_hours: Annotated[
         float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
     ]

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
+from clore_mcp.rental.images import docker_name
 from clore_mcp.text import hidden
 
 # Docker's own grammar of a name: [host[:port]/]path[:tag][@digest], upper case in host and tag only.
@@ -52,6 +53,7 @@ def showable(text: str | None) -> str | None:
 
 
 def _image(text: str) -> str:
+    text = docker_name(text)
     if len(text) > _IMAGE_MAX or not _IMAGE.fullmatch(text):
         raise ValueError(
             "is not a Docker image name such as cloreai/jupyter:ubuntu24.04-v2 or ghcr.io/owner/name@sha256:…;"
@@ -97,7 +99,10 @@ def with_ssh(ports: Mapping[str, str] | None) -> dict[str, str]:
 
 Image = Annotated[
     str,
-    Field(description="Docker image, e.g. cloreai/jupyter:ubuntu24.04-v2 (has SSH and Jupyter)."),
+    Field(
+        description="jupyter, ubuntu, pytorch, cuda, vllm, comfyui (see clore://images) or any Docker image.",
+        validate_default=True,
+    ),
     AfterValidator(_image),
 ]
 Ports = Annotated[
@@ -111,5 +116,10 @@ Env = Annotated[
     AfterValidator(_env),
 ]
 Command = Annotated[
-    str | None, Field(max_length=4096, description="Shell script run at start."), AfterValidator(showable)
+    str | None,
+    Field(
+        max_length=4096,
+        description="Start script, run beside SSH. To see its output, have it write a file.",
+    ),
+    AfterValidator(showable),
 ]

@@ -7,7 +7,7 @@ clamped and quoted: a CPU name must not argue for its own approval.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Protocol
@@ -17,6 +17,7 @@ from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, dollars, plain
 from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.images import image_notes
 from clore_mcp.rental.oversight.hosts import DAYS
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.text import clean
@@ -60,7 +61,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
         _price_line(first, terms, cost),
         _end_line(terms),
         *_spot_lines(terms),
-        *run_lines(ask, key),
+        *run_lines(ask, key, [(one.server_id, one.cuda) for one in terms.candidates]),
         *_fallback_lines(*terms.candidates),
         f"Quote {quote_id}. Nothing is spent without a yes.",
     ]
@@ -248,10 +249,11 @@ class Container(Protocol):
     def env(self) -> dict[str, str] | None: ...
 
 
-def run_lines(ask: Container, key: KeyShown) -> Iterable[str]:
-    """What would be started, and whose key would be let in."""
+def run_lines(ask: Container, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()) -> Iterable[str]:
+    """What would be started, and whose key would be let in. `hosts` are the servers and the CUDA that each takes."""
     ports = ", ".join(f"{port}/{kind}" for port, kind in ask.wire_ports.items())
     yield f"Runs: image {quoted(ask.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if ask.jupyter else ''}"
+    yield from image_notes(ask.image, jupyter=ask.jupyter, hosts=hosts)
     if ask.command:
         script = ask.command.replace("\n", _LINE_END)
         cut = f" (the beginning of {len(ask.command):,} characters)" if len(script) > _COMMAND_SHOWN else ""

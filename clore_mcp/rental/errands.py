@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from clore_mcp.clore import CreateRequest
 from clore_mcp.market.rates import OrderType
 from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.images import brings_sshd
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state.quotes import Quote
-
-_OURS_FOR_SSHD: Final = ("cloreai/",)  # images that bring their own sshd; others get Clore's entrypoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Errand:
             ssh_key=key,
             jupyter_token=self.secrets.get("jupyter_token"),
             command=ask.command,
-            autossh_entrypoint=not ask.image.removeprefix("docker.io/").startswith(_OURS_FOR_SSHD),
+            autossh_entrypoint=not brings_sshd(ask.image),
         )
 
 

@@ -23,6 +23,7 @@ from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, Se
 from clore_mcp.rental.commitments import Commitments
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.ends.closing import UNKNOWN_ACCOUNT, account_for
+from clore_mcp.rental.notebooks import with_jupyter
 from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.questions import NoRoom, subject_of
 from clore_mcp.rental.readings import EXECUTION_AGE
@@ -194,6 +195,8 @@ class Guard:
     async def conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
         """What comes of the call. `answer` is the person's, or None where nobody was asked through the client."""
         outcome = await self._conclude(held, ask, answer=answer, caller=caller)
+        if isinstance(ask, CreateOrder) and ask.jupyter:
+            outcome = with_jupyter(outcome, self._desk.readings.latest, self._desk.program)
         word = _VERB_WORDS.get(ask.verb, {}).get(outcome["status"])
         about = {"order_id": ask.order_id} if isinstance(ask, CancelOrder | ExtendOrder | SetSpotPrice) else {}
         return {**about, **outcome, "status": word} if word else {**about, **outcome}

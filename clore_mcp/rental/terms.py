@@ -31,7 +31,7 @@ class Candidate:
     """One server of a quote. Prices per day are native, fee out; USD per hour is for the whole server, fee in.
 
     `max_rental_hours` is how long it counts as running if nobody ends it; `failed_here` how often the host failed here
-    lately, where that is often enough to be said.
+    lately, where that is often enough to be said; `cuda` the newest CUDA that its driver takes, as listed.
     """
 
     server_id: int
@@ -52,6 +52,7 @@ class Candidate:
     worst_usd: Decimal
     max_rental_hours: Decimal
     failed_here: int = 0
+    cuda: str = ""
 
     @property
     def unended_usd(self) -> Decimal:
@@ -188,6 +189,7 @@ def candidate_of(
         worst_hours=hours,
         worst_usd=worst_usd(ceiling_usd, hours, creation, priced.coin),
         max_rental_hours=unended,
+        cuda=listing.cuda,
     )
 
 

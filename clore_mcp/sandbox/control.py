@@ -247,6 +247,8 @@ class Control:
             "total": order.total,
             "ports": order.ports,
             "public_ports": order.public_ports,
+            "sshd": order.inside.sshd,
+            "jupyter": order.inside.jupyter,
         }
 
     def _guarded(self, handler: Handler) -> Handler:

@@ -24,6 +24,8 @@ class Ask:
     required_price: float | None
     ports: dict[str, str] = field(default_factory=dict)
     ampersand: bool = False
+    autossh: bool = False
+    jupyter: bool = False  # a token was given for it
 
 
 def parse_create(body: object, options: Options) -> Ask:
@@ -40,6 +42,8 @@ def parse_create(body: object, options: Options) -> Ask:
         required_price=body.get("required_price"),
         ports=body.get("ports") or {},
         ampersand=any("&" in value for value in env.values()),
+        autossh=bool(body.get("autossh_entrypoint")),
+        jupyter=bool(body.get("jupyter_token")),
     )
 
 

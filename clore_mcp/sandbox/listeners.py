@@ -88,7 +88,7 @@ class Listeners:
         over, self._replaced = self._replaced, []
         over += [self._doors.pop(order_id) for order_id in list(self._doors) if order_id not in wanted]
         for order_id, door in list(self._doors.items()):
-            if now >= wanted[order_id].deployed_at() + self._live.options.ssh_after:
+            if wanted[order_id].inside.sshd and now >= wanted[order_id].deployed_at() + self._live.options.ssh_after:
                 await door.open()
         for door in over:
             await door.close()

@@ -1,6 +1,7 @@
 """Every switch of the sandbox, its default and its command-line flag, in one frozen record."""
 
 import argparse
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -8,6 +9,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 SANDBOX_KEY = "sandbox-key-0000000000000000000x"
 """The account that exists by default. 32 characters like a real key, and plainly not one."""
+
+_WORD = r"(?:sshd|jupyter|closed|private|cuda[0-9]{1,2}(?:\.[0-9]{1,2})?)"
+_IMAGE = re.compile(rf"[^=\s]+={_WORD}(?:,{_WORD})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,14 @@ class Options:
     ] = "equal"
     price_error: Annotated[str, "error text of that refusal; the real text is unknown"] = "price-changed"
     ampersand_creates: Annotated[bool, "an & in an env value answers code 1 although the order was made"] = True
+    images: Annotated[
+        tuple[str, ...],
+        "what an image brings, as NAME=WORD,WORD: sshd, jupyter, cuda12.4, closed (Clore's SSH entrypoint doesn't work"
+        " in it), private (it can't be fetched, so its order never deploys); repeatable",
+    ] = ()
+    newer_cuda: Annotated[
+        Literal["never_deploys", "deploys"], "what an image for a newer CUDA than its host's does; real rule unknown"
+    ] = "never_deploys"
     unknown_order: Annotated[
         Literal["error", "ok", "code2"], "reply to cancelling an order that is unknown, another's or over"
     ] = "error"
@@ -109,7 +121,7 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     for name, value in changes.items():
         if name not in hints:
             raise ValueError(f"no option is called {name!r}")
-        if not _fits(hints[name], value):
+        if not _fits(hints[name], value) or (name == "images" and not all(map(_IMAGE.fullmatch, value))):
             raise ValueError(f"option {name} does not take {value!r}")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()}
     return replace(options, **values)
@@ -136,7 +148,7 @@ def _add_argument(parser: argparse.ArgumentParser, name: str, hint: Any, default
         parser.add_argument(flag, dest=name, choices=get_args(hint), default=None, help=text)
     elif get_origin(hint) is tuple:
         item = get_args(hint)[0]
-        single = "--" + {"keys": "key", "faults": "fault"}.get(name, name.replace("_", "-"))
+        single = "--" + {"keys": "key", "faults": "fault", "images": "image"}.get(name, name.replace("_", "-"))
         parser.add_argument(single, dest=name, action="append", type=item, default=None, metavar="X", help=text)
     else:
         parser.add_argument(flag, dest=name, type=hint, default=None, metavar="X", help=text)

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from .images import Inside
 from .intake import COINS
 from .options import Options
 from .spot import Bid
@@ -73,6 +74,7 @@ class Order:
     visible_at: float
     deploy_after: float
     http_pub: str = ""
+    inside: Inside = field(default_factory=Inside)
     public_ports: dict[str, int] = field(default_factory=dict)
     creation_fee_after: float = 600.0
     up_since: float | None = None
@@ -162,7 +164,8 @@ class Order:
 
     def deployed_at(self) -> float:
         """When `mon_container` becomes 2; never while it has no server."""
-        return math.inf if self.up_since is None else self.up_since + self.deploy_after
+        up = self.up_since is not None and self.inside.starts
+        return (self.up_since or 0.0) + self.deploy_after if up else math.inf
 
 
 def wallets_of(key: str, options: Options) -> dict[str, Wallet]:

@@ -7,6 +7,7 @@ from typing import Any
 from .billing import Meter
 from .catalogue import Row, generate
 from .hostile import hostile_rows
+from .images import inside
 from .intake import Ask, is_positive
 from .options import Live
 from .orders import Account, Order, Server, wallets_of
@@ -254,7 +255,6 @@ class World:
         options = self._live.options
         self._next_order += self._rng.randrange(1, 40)
         mrl = server.row.get("mrl")
-        name = "".join(self._rng.choices("abcdefghijkmnpqrstuvwxyz23456789", k=13))
         return Order(
             id=self._next_order,
             key=account.key,
@@ -272,7 +272,8 @@ class World:
             ports=dict(ask.ports),
             visible_at=now + options.visible_after,
             deploy_after=options.deploy_after,
-            http_pub=name,
+            http_pub="".join(self._rng.choices("abcdefghijkmnpqrstuvwxyz23456789", k=13)),
+            inside=inside(ask, server.row, options),
         )
 
     def _after_end(self, order: Order, at: float) -> None:

@@ -45,6 +45,8 @@ class QuoteAnswer(Answer):
     worst_case_usd: float | None = None
     currency: str | None = None
     price_per_day: float | None = None
+    image: str | None = None
+    image_notes: list[str] = []
     allowed: bool
     refusals: Annotated[list[Refusal], ROWS_ELSEWHERE]
     attempts: Annotated[list[Attempt], ROWS_ELSEWHERE] = []
@@ -78,6 +80,7 @@ class CreateAnswer(Answer):
     ends_at: str | None = None
     enforced_by: str | None = None
     receipt: Annotated[Receipt | None, OBJECT_ELSEWHERE] = None
+    jupyter_url: str | None = None
     repeated: bool = False
     next: str
 

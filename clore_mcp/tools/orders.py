@@ -12,6 +12,7 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_order
+from clore_mcp.rental.images import image_notes
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
@@ -64,6 +65,10 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         worst_case_usd=shown_up(found.terms.worst_usd),
         currency=first.coin.value,
         price_per_day=float(first.listed_per_day),
+        image=ask.image,
+        image_notes=image_notes(
+            ask.image, jupyter=ask.jupyter, hosts=[(one.server_id, one.cuda) for one in found.terms.candidates]
+        ),
         allowed=not found.refusals,
         refusals=[Refusal(**refusal.as_dict()) for refusal in found.refusals],
         attempts=attempts,

@@ -33,7 +33,8 @@ def refusal(kind: Any = CreateOrder, **changes: Any) -> str:
     "image",
     [
         IMAGE,
-        "ubuntu",
+        "debian",
+        "ubuntu:24.04",
         "nvidia/cuda:12.4.1-base-ubuntu22.04",
         "ghcr.io/owner/name@sha256:" + "ab" * 32,
         "ghcr.io/owner/name:v1@sha256:" + "ab" * 32,
@@ -50,7 +51,7 @@ def test_an_image_may_be_any_docker_name(image: str) -> None:
 
 @pytest.mark.parametrize(
     "image",
-    ["", " ubuntu", "ubuntu ", "Ubuntu", "owner/Name:tag", "a//b", "a:b:c", "a/", "/a", "a:", "a@sha256:abc", "a:b c",
+    ["", " ubuntu", "ubuntu ", "Debian", "owner/Name:tag", "a//b", "a:b:c", "a/", "/a", "a:", "a@sha256:abc", "a:b c",
      "a\nb", "a\u202eb", "ubuntu;rm", "a$(id)", "-a", "https://ghcr.io/a/b", "a" * 256, "a:" + "t" * 129],
 )  # fmt: skip
 def test_anything_else_is_no_image(image: str) -> None:
@@ -86,6 +87,7 @@ def test_anything_else_is_no_image(image: str) -> None:
         ({"ports": {str(n): "tcp" for n in range(1000, 1040)}}, "ports: *more than 32 ports; leave some out"),
         ({"ports": {"53": "udp"}}, "ports.53: "),
         ({"ports": {"8888": "tcp"}, "jupyter": True}, "*ports names 8888 as tcp, which jupyter needs as http"),
+        ({"ports": {"8080": "http"}, "jupyter": True}, "*8888 in this image, and ports names 8080 as http; make"),
         ({"command": "echo\x07"}, "command: *U+0007, which can't be shown; write it without"),
         ({"command": "echo\r\n"}, "command: *U+000D"),
         ({"command": "a\u3164b"}, "command: *the character U+3164, which can't be shown; write it without"),
@@ -159,8 +161,13 @@ def test_each_character_of_a_command_that_is_taken_is_shown(command: str) -> Non
 def test_ssh_is_always_open_and_jupyter_takes_the_one_http_port() -> None:
     assert ask().wire_ports == {"22": "tcp"}
     assert ask(jupyter=True).wire_ports == {"22": "tcp", "8888": "http"}
-    assert ask(jupyter=True, ports={"8080": "http"}).wire_ports == {"22": "tcp", "8080": "http"}
-    assert ask(jupyter=True, ports={"8080": "http", "8888": "tcp"}).wire_ports["8888"] == "tcp"
+    assert ask(jupyter=True, ports={"8080": "tcp"}).wire_ports == {"22": "tcp", "8080": "tcp", "8888": "http"}
+
+
+def test_where_jupyter_is_in_an_image_that_is_not_known_its_port_is_the_one_that_is_named() -> None:
+    own = {"image": "me/lab", "jupyter": True}
+    assert ask(**own, ports={"8080": "http"}).wire_ports == {"22": "tcp", "8080": "http"}
+    assert ask(**own, ports={"8080": "http", "8888": "tcp"}).wire_ports["8888"] == "tcp"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def test_a_person_reads_the_whole_of_what_their_yes_costs_and_starts() -> None:
         " at most $0.42 per hour with fees\n"
         f"End: cancelled after 2.5 hours by {HOST}. Worst case then: $1.32; if nobody cancels: $80.06 over 168 hours\n"
         'Runs: image "ghcr.io/owner/trainer:v1", ports 22/tcp, 8080/http, 6006/tcp\n'
+        "SSH: the image is not known to bring it. Clore adds SSH at the start, which does not work in every image;"
+        " the order bills either way. A private image can't be fetched, because no registry login is sent.\n"
         "Command: \"#!/bin/sh ⏎ # a comment ⏎ python train.py 'now' ⏎\"\n"
         "Environment: HF_TOKEN, MODE (values not shown)\n"
         "SSH key: SHA256:zzz - NOT your configured key\n"

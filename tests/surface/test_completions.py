@@ -14,6 +14,7 @@ from clore_mcp.clore import CloreClient
 from clore_mcp.completions import matching
 from clore_mcp.errors import TimedOut
 from clore_mcp.market.regions import codes
+from clore_mcp.rental.images import SHORT_NAMES
 from clore_mcp.sandbox import Running
 
 from .conftest import Connect, Mode, call, control, rent, requests_sent
@@ -68,11 +69,11 @@ async def test_countries_and_regions_are_offered_and_are_all_accepted_by_search(
 
 
 @pytest.mark.anyio
-async def test_images_are_clores_own(connect: Connect, mode: Mode, sandbox: Running) -> None:
+async def test_images_are_the_short_names_and_the_known_ones(connect: Connect, mode: Mode, sandbox: Running) -> None:
     async with connect(mode) as client:
-        assert (await complete(client, "image", ""))[0] == "cloreai/jupyter:ubuntu24.04-v2"
-        assert await complete(client, "image", "torch") == ["cloreai/torch:2.0.1"]
-        assert await complete(client, "image", "22.04") == ["cloreai/ubuntu22.04-jupyter"]
+        assert (await complete(client, "image", ""))[:2] == ["jupyter", "ubuntu"]
+        assert await complete(client, "image", "torch") == ["pytorch", "cloreai/torch:2.0.1"]
+        assert await complete(client, "image", "22.04") == [SHORT_NAMES["ubuntu"].image, SHORT_NAMES["cuda"].image]
     assert requests_sent(sandbox) == []
 
 

@@ -11,6 +11,7 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 
 from clore_mcp.clore import CloreClient
+from clore_mcp.rental.images import SHORT_NAMES
 from clore_mcp.sandbox import Running
 from clore_mcp.server import create_server
 from tests.conftest import environment, settings_for
@@ -157,9 +158,14 @@ async def test_gpus_are_what_search_finds(connect: Connect, mode: Mode) -> None:
 async def test_images_need_nothing_and_name_what_they_have(connect: Connect) -> None:
     async with connect(CLORE_API_KEY="") as client:
         told = json.loads(await read(client, "clore://images"))
-    assert told["images"][0]["image"] == "cloreai/jupyter:ubuntu24.04-v2"
-    assert all("sshd" in one["has"] for one in told["images"])
-    assert "SSH entrypoint" in told["others"]
+    assert told["images"][0]["name"] == "jupyter" and told["images"][0]["image"] == "cloreai/jupyter:ubuntu24.04-v2"
+    assert {one["name"]: one["image"] for one in told["images"] if "name" in one} == {
+        name: known.image for name, known in SHORT_NAMES.items()
+    }
+    assert all(
+        one["own_sshd"] is not ("without sshd" in one["has"] or "no sshd" in one["has"]) for one in told["images"]
+    )
+    assert "SSH entrypoint" in told["others"] and "no registry login" in told["others"]
 
 
 @pytest.mark.anyio

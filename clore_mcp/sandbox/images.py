@@ -1,0 +1,78 @@
+"""What an image does when it is started: whether it can be, and what then answers in it.
+
+An image that is not listed has neither sshd nor Jupyter, and no CUDA that would be known. `Options.images` adds others.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .intake import Ask
+from .options import Options
+
+Version = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in an image. `closed`: Clore's SSH entrypoint doesn't work in it; `private`: it can't be fetched."""
+
+    sshd: bool = False
+    jupyter: bool = False
+    closed: bool = False
+    private: bool = False
+    cuda: Version | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What becomes of an order's container: whether it starts, and what answers in it."""
+
+    starts: bool = True
+    sshd: bool = True
+    jupyter: bool = False
+
+
+_CONTENTS = {
+    "cloreai/jupyter:ubuntu24.04-v2": Contents(sshd=True, jupyter=True),
+    "cloreai/jupyter:ubuntu24.04-v1": Contents(sshd=True, jupyter=True),
+    "cloreai/ubuntu22.04-jupyter": Contents(sshd=True, jupyter=True),
+    "cloreai/ubuntu20.04-jupyter": Contents(sshd=True, jupyter=True),
+    "cloreai/torch:2.0.1": Contents(sshd=True),
+    "nvidia/cuda:12.8.0-base-ubuntu22.04": Contents(cuda=(12, 8)),
+    "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime": Contents(cuda=(12, 4)),
+    "vllm/vllm-openai:v0.7.3": Contents(),
+    "yanwk/comfyui-boot:cu126-slim": Contents(cuda=(12, 6)),
+}
+
+
+def inside(ask: Ask, row: Mapping[str, Any], options: Options) -> Inside:
+    """What becomes of the container that `ask` wants on the server of that row."""
+    found = contents(ask.image, options)
+    host = _version(row.get("cuda_version"))
+    too_new = found.cuda is not None and host is not None and found.cuda > host[:2]
+    return Inside(
+        starts=not found.private and not (too_new and options.newer_cuda == "never_deploys"),
+        sshd=found.sshd or (ask.autossh and not found.closed),
+        jupyter=found.jupyter and ask.jupyter and ask.ports.get("8888") == "http",
+    )
+
+
+def contents(image: str, options: Options) -> Contents:
+    """What is in an image, by the options or else by the table."""
+    name = image.removeprefix("docker.io/")
+    told = [_read(words) for known, _, words in (one.rpartition("=") for one in options.images) if known == name]
+    return told[-1] if told else _CONTENTS.get(name, Contents())
+
+
+def _read(words: str) -> Contents:
+    flags = words.split(",")
+    cuda = next((_version(word.removeprefix("cuda")) for word in flags if word.startswith("cuda")), None)
+    return Contents("sshd" in flags, "jupyter" in flags, "closed" in flags, "private" in flags, cuda)
+
+
+def _version(text: object) -> Version | None:
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){0,2}", text):
+        return None
+    return tuple(int(part) for part in text.split("."))
