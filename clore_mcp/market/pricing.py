@@ -119,13 +119,13 @@ def per_gpu(listing: Listing, priced: Priced) -> Decimal:
     return priced.usd_per_hour / listing.gpu_count
 
 
-def cost(priced: Priced, order_type: OrderType, hours: Decimal, fees: Fees) -> Cost:
-    """What `hours` at this price come to. The creation fee always counts, although Clore waives it for ten minutes."""
+def cost(priced: Priced, hours: Decimal, creation_usd: Decimal) -> Cost:
+    """What `hours` at this price cost. The creation fee always counts, although Clore waives it for ten minutes."""
     rent = priced.day.value * priced.usd_per_coin * hours / HOURS_PER_DAY
     return Cost(
         rent_usd=up_to_micro(rent),
         fee_usd=up_to_micro(rent * priced.fee),
-        creation_fee_usd=up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)),
+        creation_fee_usd=up_to_micro(creation_usd),
     )
 
 

@@ -237,11 +237,11 @@ def reservation_margin(coin: Coin) -> Decimal:
     return Decimal(1) if coin is Coin.USD else _OTHER_COIN_MARGIN
 
 
-def cost_of(candidate: Candidate, order_type: OrderType, hours: Decimal, fees: Fees) -> Cost:
-    """What the hours come to at the price as it is now."""
+def cost_of(candidate: Candidate, hours: Decimal) -> Cost:
+    """What the hours cost at the price as it is now."""
     day = DayPrice(candidate.listed_per_day, candidate.coin)
     priced = Priced(day, candidate.usd_per_coin, candidate.fee_fraction, candidate.usd_per_hour)
-    return cost(priced, order_type, hours, fees)
+    return cost(priced, hours, candidate.creation_fee_usd)
 
 
 def bid_within(

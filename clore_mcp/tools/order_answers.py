@@ -20,7 +20,7 @@ class Refusal(Answer):
     change: str
 
 
-# What another tool's schema spells out: refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
+# What another tool's schema spells out, or its names tell by themselves (approved): refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
@@ -43,6 +43,8 @@ class QuoteAnswer(Answer):
     creation_fee_usd: float | None = None
     total_usd: float | None = None
     worst_case_usd: float | None = None
+    margin: str | None = None
+    creation_fee_due: str | None = None
     currency: str | None = None
     price_per_day: float | None = None
     allowed: bool
@@ -64,6 +66,17 @@ class Receipt(Answer):
     estimated: bool
 
 
+class Approved(Answer):
+    """What the person was asked and agreed to."""
+
+    total_usd: float
+    worst_case_usd: float
+    margin: str
+    image: str
+    fallbacks: list[int] = []
+    by: str | None = None
+
+
 class CreateAnswer(Answer):
     """What became of a create."""
 
@@ -77,6 +90,9 @@ class CreateAnswer(Answer):
     reserved_usd: float | None = None
     ends_at: str | None = None
     enforced_by: str | None = None
+    approved: Annotated[Approved | None, OBJECT_ELSEWHERE] = None
+    creation_fee_usd: float | None = None
+    free_cancel_until: str | None = None
     receipt: Annotated[Receipt | None, OBJECT_ELSEWHERE] = None
     repeated: bool = False
     next: str

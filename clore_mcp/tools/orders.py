@@ -37,6 +37,8 @@ ENDED_TOO = Field(description="Also those that are over.")
 async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     """Price a rental and check it against limits and wallet, without asking anyone or holding anything. Arguments as
     for create_order, which quotes and asks by itself: use this to compare, or to explain a refusal."""
+    from clore_mcp.rental import agreed
+
     services = services_of(ctx)
     await services.keep_leases()
     found = await services.appraiser.appraise(ask)
@@ -62,6 +64,8 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
         total_usd=round(float(cost.total_usd), 6),
         worst_case_usd=shown_up(found.terms.worst_usd),
+        margin=agreed.margin(found.terms),
+        creation_fee_due=agreed.FEE_DUE if cost.creation_fee_usd else None,
         currency=first.coin.value,
         price_per_day=float(first.listed_per_day),
         allowed=not found.refusals,
