@@ -20,7 +20,8 @@ class Refusal(Answer):
     change: str
 
 
-# What another tool's schema spells out, or its names tell by themselves (approved): refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
+# What another tool's schema spells out: refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
+# The names in `approved` speak for themselves.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
@@ -132,6 +133,8 @@ class Order(Answer):
 
     order_id: int
     server_id: int | None = None
+    currency: str | None = None
+    country: str | None = None
     status: Literal["deploying", "running", "queued", "outbid", "ended"]
     order_type: str
     gpu: str
@@ -139,6 +142,7 @@ class Order(Answer):
     image: str
     usd_per_hour: float | None = None
     spent_usd: float | None = None
+    estimated: bool = False
     started_at: str | None = None
     ends_at: str | None = None
     made_here: bool
@@ -161,6 +165,8 @@ class OrdersAnswer(Answer):
 
     orders: list[Order]
     total_usd_per_hour: float
+    total_spent_usd: float
+    watches_waiting: int | None = None
     unsettled: list[Unsettled] = []
     next_cursor: str | None = None
     next: str | None = None
@@ -178,6 +184,7 @@ class Running(Answer):
     """An order that still costs money."""
 
     order_id: int
+    status: str | None = None
     usd_per_hour: float | None = None
 
 
@@ -189,6 +196,7 @@ class CancelAnswer(Answer):
     approval_id: str | None = None
     receipt: Receipt | None = None
     still_running: list[Running] | None = None
+    watches_waiting: int | None = None
     repeated: bool = False
     next: str
 

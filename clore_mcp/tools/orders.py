@@ -66,7 +66,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         worst_case_usd=shown_up(found.terms.worst_usd),
         margin=agreed.margin(found.terms),
         creation_fee_due=agreed.FEE_DUE if cost.creation_fee_usd else None,
-        currency=first.coin.value,
+        currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),
         allowed=not found.refusals,
         refusals=[Refusal(**refusal.as_dict()) for refusal in found.refusals],

@@ -59,7 +59,7 @@ async def answer(desk: Desk, status: str, bid: Bid) -> dict[str, Any]:
         "order_id": bid.row.id,
         "bid_usd_per_hour": shown(bid.usd_per_hour),
         "price_per_day": float(bid.day.value),
-        "currency": bid.coin.value,
+        "currency": bid.coin.ticker,
         "rank": rank,
         "next": "list_orders shows whether it runs.",
     }
@@ -114,7 +114,7 @@ async def _record(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> 
             reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
             least = reserved if being_ended(tx, desk, quote.account, bid.row.id) else bid.worst_usd
             bids.end(tx, change, min(reserved, least), bid.usd_per_hour)
-        _note(tx, desk, "bid_set", quote, bid, lowering.after(bid, desk.readings.api_now()))
+        _note(tx, desk, "bid_set", quote, bid, lowering.after(bid, desk.readings.api_now()))  # also for bidhistory.py
 
     await desk.state.write(write)
 
