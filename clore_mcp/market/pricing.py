@@ -114,6 +114,13 @@ def choose(
     return min(payable.values(), key=lambda offer: offer.usd_per_hour)
 
 
+def on_demand_usd_per_hour(listing: Listing, coin: Coin, fees: Fees, rates: Rates) -> Decimal | None:
+    """The on-demand price in USD per hour, fee in: in that coin, else in the cheapest one; None where there is none."""
+    offers = prices_of(listing, OrderType.ON_DEMAND, fees, rates)
+    payable = {coin: offer.usd_per_hour for coin, offer in offers.items() if isinstance(offer, Priced)}
+    return payable.get(coin, min(payable.values(), default=None))
+
+
 def per_gpu(listing: Listing, priced: Priced) -> Decimal:
     """The all-in price per hour of one of the server's GPUs."""
     return priced.usd_per_hour / listing.gpu_count

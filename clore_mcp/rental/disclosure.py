@@ -218,8 +218,16 @@ def would_not_win(to_win_usd: Decimal) -> str:
     return f"The bid would NOT win now: that takes {dollars(to_win_usd)} per hour. Until then it waits, at no cost."
 
 
+def not_below_on_demand(usd_per_hour: Decimal) -> str:
+    """What a person reads of a bid that is as high as the on-demand price or higher."""
+    return f"The bid is NOT below the on-demand price of {dollars(usd_per_hour)} per hour, where nobody can outbid you."
+
+
 def _spot_lines(terms: Terms) -> Iterable[str]:
     if terms.order_type is OrderType.SPOT:
+        dear = terms.candidates[0].dear_on_demand_usd
+        if dear is not None:
+            yield not_below_on_demand(dear)
         short = "" if terms.to_win_usd is None else f" {would_not_win(terms.to_win_usd)}"
         yield f"Spot: the hours run from the order on, also while it waits or is outbid; only winning bills.{short}"
 
@@ -259,8 +267,13 @@ def _fallback_lines(first: Candidate, *others: Candidate) -> Iterable[str]:
         paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
         yield (
             f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
-            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}"
+            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{_beside_on_demand(other)}"
         )
+
+
+def _beside_on_demand(other: Candidate) -> str:
+    dear = other.dear_on_demand_usd
+    return "" if dear is None else f", NOT below its on-demand price of {dollars(dear)}"
 
 
 def _gpus(candidate: Candidate) -> str:

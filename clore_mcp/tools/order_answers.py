@@ -46,6 +46,7 @@ class QuoteAnswer(Answer):
     worst_case_usd: float | None = None
     margin: str | None = None
     creation_fee_due: str | None = None
+    on_demand_usd_per_hour: float | None = None
     currency: str | None = None
     price_per_day: float | None = None
     allowed: bool
@@ -208,6 +209,9 @@ class BidAnswer(Answer):
     order_id: int | None = None
     approval_id: str | None = None
     bid_usd_per_hour: float | None = None
+    was_usd_per_hour: float | None = None
+    on_demand_usd_per_hour: float | None = None
+    to_win_usd_per_hour: float | None = None
     price_per_day: float | None = None
     currency: str | None = None
     rank: int | None = None

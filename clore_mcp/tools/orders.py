@@ -66,6 +66,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         worst_case_usd=shown_up(found.terms.worst_usd),
         margin=agreed.margin(found.terms),
         creation_fee_due=agreed.FEE_DUE if cost.creation_fee_usd else None,
+        on_demand_usd_per_hour=None if first.on_demand_usd_per_hour is None else shown_up(first.on_demand_usd_per_hour),
         currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),
         allowed=not found.refusals,
@@ -83,10 +84,17 @@ def _after_quote(services: Services, terms: Terms) -> str:
     then = "create_order with the same arguments asks the person and rents."
     if services.desk.mode == "limits":
         then = "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
-    if terms.to_win_usd is None:
-        return then
-    most = dollars(terms.to_win_usd)
-    return f"The bid would not win now: that takes {most} per hour. Until it wins it waits and costs nothing. {then}"
+    if terms.to_win_usd is not None:
+        most = dollars(terms.to_win_usd)
+        then = (
+            f"The bid would not win now: that takes {most} per hour. Until it wins it waits and costs nothing. {then}"
+        )
+    dear = terms.candidates[0].dear_on_demand_usd
+    if dear is not None:
+        then = (
+            f"The bid is not below the on-demand price of {dollars(dear)} per hour: on-demand can't be outbid. {then}"
+        )
+    return then
 
 
 async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
