@@ -93,7 +93,7 @@ def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_s
         cpu=clean(row.cpu or "", TEXT_LIMIT),
         cpu_threads=_threads(row.cpu_cores_threads),
         board=clean(row.board or "", TEXT_LIMIT),
-        country=_country(row.country),
+        country=country_code(row.country),
         reliability=_within(row.reliability, 0, 1),
         rating=_within(row.rating, 0, 5),
         rating_count=min(max(0, row.rating_count or 0), 10**9),
@@ -180,6 +180,6 @@ def _threads(text: str | None) -> int | None:
     return int(found[1]) if found and int(found[1]) else None
 
 
-def _country(text: str | None) -> str | None:
+def country_code(text: str | None) -> str | None:
     code = (text or "").strip().upper()
     return code if _COUNTRY.fullmatch(code) else None

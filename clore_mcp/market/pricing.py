@@ -114,18 +114,25 @@ def choose(
     return min(payable.values(), key=lambda offer: offer.usd_per_hour)
 
 
+def on_demand_usd_per_hour(listing: Listing, coin: Coin, fees: Fees, rates: Rates) -> Decimal | None:
+    """The on-demand price in USD per hour, fee in: in that coin, else in the cheapest one; None where there is none."""
+    offers = prices_of(listing, OrderType.ON_DEMAND, fees, rates)
+    payable = {coin: offer.usd_per_hour for coin, offer in offers.items() if isinstance(offer, Priced)}
+    return payable.get(coin, min(payable.values(), default=None))
+
+
 def per_gpu(listing: Listing, priced: Priced) -> Decimal:
     """The all-in price per hour of one of the server's GPUs."""
     return priced.usd_per_hour / listing.gpu_count
 
 
-def cost(priced: Priced, order_type: OrderType, hours: Decimal, fees: Fees) -> Cost:
-    """What `hours` at this price come to. The creation fee always counts, although Clore waives it for ten minutes."""
+def cost(priced: Priced, hours: Decimal, creation_usd: Decimal) -> Cost:
+    """What `hours` at this price cost. The creation fee always counts, although Clore waives it for ten minutes."""
     rent = priced.day.value * priced.usd_per_coin * hours / HOURS_PER_DAY
     return Cost(
         rent_usd=up_to_micro(rent),
         fee_usd=up_to_micro(rent * priced.fee),
-        creation_fee_usd=up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin)),
+        creation_fee_usd=up_to_micro(creation_usd),
     )
 
 

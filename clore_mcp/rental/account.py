@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.money import ZERO, Coin, shown
+from clore_mcp.rental import spending
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.caps import Caps
@@ -22,7 +24,8 @@ from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.questions import SHOWN
 from clore_mcp.rental.readings import BROWSING_AGE
 from clore_mcp.rental.watch.watching import envelope_of
-from clore_mcp.state import freezing, ledger, watches
+from clore_mcp.state import ends, freezing, ledger, orders, watches
+from clore_mcp.state.database import Tx
 from clore_mcp.state.envelopes import Envelope
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.quotes import Quote
@@ -49,7 +52,6 @@ async def account_state(
     ]
     running = [row for row in evidence.current.rows if not row.expired]
     rates = evidence.snapshot.rates
-    runway = _runway_hours(evidence, running)
     happened = await desk.state.read(
         lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_COUNTED)
     )
@@ -61,21 +63,56 @@ async def account_state(
         *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
     ]
     told = [*doubtful, *unrecorded, *happened]
-    hourly = {row.id: usd_per_hour(row, evidence.fees, rates) for row in running}
+    unwon = await overview.books.waiting(running)
+    hourly = {row.id: usd_per_hour(row, evidence.fees, rates) for row in running if row.id not in unwon}
+    burn = sum((usd for usd in hourly.values() if usd is not None), ZERO)
     unpriced = [order_id for order_id, usd in hourly.items() if usd is None]
+    spent = await desk.state.read(lambda tx: _spent(tx, account, evidence, hourly, now))
     return {
-        "wallets": await overview.balances(),
-        "burn_usd_per_hour": shown(sum((usd for usd in hourly.values() if usd is not None), ZERO)),
+        "wallets": _with_runway(await overview.balances(), evidence, [row for row in running if row.id in hourly]),
+        "burn_usd_per_hour": shown(burn),
         "cost_not_known": unpriced[:_COSTS_SHOWN],
-        "runway_hours": None if runway is None else round(float(runway), 1),
+        "spent_usd": {"last_24_hours": shown(spent.day), "last_30_days": shown(spent.month)},
+        **({"all_end_at": iso(spent.then[0]), "spent_then_usd": shown(spent.then[1])} if spent.then else {}),
         "fees": _fees(evidence.fees),
-        "limits": _limits(desk.caps, used),
+        "limits": _limits(desk.caps, used, Taken(burn, spent.day, len(running))),
         "pending_approvals": waiting[:SHOWN],
         "events": [_event(entry) for entry in told[:_EVENTS_SHOWN]],
         "more": _more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, desk.program),
         **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
         "watchdog": "alive" if await desk.enforced_by() else "absent",
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was spent in the last 24 hours and 30 days, in USD; and when all that bills ends, with its cost by then."""
+
+    day: Decimal
+    month: Decimal
+    then: tuple[int, Decimal] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What of the limits is no reservation any more: billed an hour now, spent in a day, running."""
+
+    usd_per_hour: Decimal
+    usd_per_day: Decimal
+    active_orders: int
+
+
+def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decimal | None], now: float) -> Spent:
+    api_now = evidence.api_now
+    rows = {row.id: row for row in (*evidence.completed.rows, *evidence.current.rows)}
+    lately = [row for row in rows.values() if (row.ended_at or api_now) > api_now - spending.MONTH]
+    found = spending.costs(tx, account, lately, evidence.fees, evidence.snapshot.rates, api_now=api_now)
+    day, month = (
+        spending.spent_since(found, orders.receipts_since(tx, account, now - seconds), api_now - seconds)
+        for seconds in (spending.DAY, spending.MONTH)
+    )
+    agreed = {end.order_id: end for end in ends.active(tx, account)}
+    return Spent(day, month, spending.then(hourly, agreed, found, api_now))
 
 
 def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | None:
@@ -91,29 +128,41 @@ def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | N
     return " ".join(told) or None
 
 
-def _runway_hours(evidence: Evidence, running: list[OrderRow]) -> Decimal | None:
-    """Until the first wallet that pays for something is empty."""
-    burn: dict[Coin, Decimal] = {}
-    for row in running:
+def _with_runway(
+    wallets: list[dict[str, Any]], evidence: Evidence, billing: Iterable[OrderRow]
+) -> list[dict[str, Any]]:
+    """The wallets, each with the hours until what bills now has emptied it."""
+    burn: dict[str, Decimal] = {}
+    for row in billing:
         coin = Coin.parse(row.currency or "")
         if coin is not None and row.price is not None:
             fee = evidence.fees.fraction(order_type_of(row), coin)
-            burn[coin] = burn.get(coin, ZERO) + row.price / 24 * (1 + fee)
-    balances = evidence.wallets.balances
-    lasts = [balances[coin] / hourly for coin, hourly in burn.items() if hourly and coin in balances]
-    return min(lasts, default=None)
+            burn[coin.ticker] = burn.get(coin.ticker, ZERO) + row.price / 24 * (1 + fee)
+    balances = {coin.ticker: balance for coin, balance in evidence.wallets.balances.items()}
+    lasts = {
+        name: round(float(max(ZERO, balances[name]) / hourly), 1)
+        for name, hourly in burn.items()
+        if hourly and name in balances
+    }
+    return [{**wallet, "runway_hours": lasts.get(wallet["currency"])} for wallet in wallets]
 
 
-def _limits(caps: Caps, taken: Used) -> dict[str, Any]:
+def _limits(caps: Caps, used: Used, taken: Taken) -> dict[str, Any]:
+    """Each cap with what is spent, and what is reserved on top: both together are what it counts as used."""
     rows = {
-        "usd_per_hour": (caps.usd_per_hour, taken.usd_per_hour),
-        "usd_per_order": (caps.usd_per_order, ZERO),
-        "usd_per_day": (caps.usd_per_day, taken.usd_per_day),
-        "active_orders": (Decimal(caps.active_orders), Decimal(taken.active_orders)),
+        "usd_per_hour": (caps.usd_per_hour, used.usd_per_hour, taken.usd_per_hour),
+        "usd_per_order": (caps.usd_per_order, ZERO, ZERO),
+        "usd_per_day": (caps.usd_per_day, used.usd_per_day, taken.usd_per_day),
+        "active_orders": (Decimal(caps.active_orders), Decimal(used.active_orders), Decimal(taken.active_orders)),
     }
     return {
-        name: {"cap": shown(cap), "used": shown(use), "left": shown(max(ZERO, cap - use))}
-        for name, (cap, use) in rows.items()
+        name: {
+            "cap": shown(cap),
+            "spent": shown(min(use, spent)),
+            "reserved": shown(use - min(use, spent)),
+            "left": shown(max(ZERO, cap - use)),
+        }
+        for name, (cap, use, spent) in rows.items()
     }
 
 

@@ -202,7 +202,7 @@ class Adopting:
             terms = replace(terms, enforced_by=await desk.enforced_by())
         except (CloreError, StateUnavailable):
             terms = replace(terms, enforced_by=None)
-        outcome = outcomes.created(lease, candidate, terms, attempts)
+        outcome = outcomes.created(lease, candidate, terms, attempts, quote.decided_by)
         return {**outcome, "next": f"{_UNRECORDED.format(error.message)} {outcome['next']}"}
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
@@ -232,7 +232,8 @@ class Adopting:
         else:
             # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.
             terms = replace(terms, enforced_by=enforcer(tx, self._desk, lease.account))
-            outcome = outcomes.created(lease, candidate, terms, attempts)
+            by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
+            outcome = outcomes.created(lease, candidate, terms, attempts, by)
             if not _says_price(row):
                 outcome["next"] = f"{_PRICE_UNKNOWN} {outcome['next']}"
         quotes.settle(tx, quote.id, outcome)

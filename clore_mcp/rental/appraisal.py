@@ -139,7 +139,7 @@ class Appraiser:
         kept = (first[0], *(one for one, no in others if not no))
         return Appraisal(
             terms=dataclasses.replace(terms, candidates=kept),
-            cost=cost_of(first[0], terms.order_type, terms.hours, evidence.fees),
+            cost=cost_of(first[0], terms.hours),
             unfit=(*misfits, *over),
             refusals=tuple(first[1]),
             wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, owed),

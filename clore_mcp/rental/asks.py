@@ -209,15 +209,27 @@ class SetSpotPrice(Ask):
 
     order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     bid_usd_per_hour: Annotated[
-        float,
+        float | None,
         Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included."),
         AfterValidator(_affordable),
-    ]
+    ] = None
+    to_win: Annotated[bool, Field(description="Instead of a bid: the lowest that wins now.")] = False
+    max_usd_per_hour: Annotated[
+        float | None, Field(gt=0, allow_inf_nan=False, description="Goes with to_win."), AfterValidator(_affordable)
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_bid(self) -> SetSpotPrice:
+        if self.to_win and (self.bid_usd_per_hour is not None or self.max_usd_per_hour is None):
+            raise ValueError("to_win goes with max_usd_per_hour and without bid_usd_per_hour")
+        if not self.to_win and (self.bid_usd_per_hour is None or self.max_usd_per_hour is not None):
+            raise ValueError("give bid_usd_per_hour alone, or to_win with max_usd_per_hour")
+        return self
 
     @property
     def exact_bid(self) -> Decimal:
-        """The bid as the number that was written."""
-        return Decimal(str(self.bid_usd_per_hour))
+        """The bid, or the most that a winning bid may be, as the number that was written."""
+        return Decimal(str(self.max_usd_per_hour if self.to_win else self.bid_usd_per_hour))
 
 
 class ExtendOrder(Ask):

@@ -15,7 +15,8 @@ from typing import Final, Protocol
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
-from clore_mcp.money import ZERO, Coin, dollars, plain
+from clore_mcp.money import Coin, dollars, plain
+from clore_mcp.rental.agreed import asked_usd, shown_parts
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.images import image_notes
 from clore_mcp.rental.oversight.hosts import DAYS
@@ -29,7 +30,6 @@ _IMAGE_SHOWN: Final = 256  # whole: an image must not hide behind a long and hon
 _QUOTE_MARKS: Final = str.maketrans(  # all that look like the closing one
     dict.fromkeys('"“”„‟″‶＂ʺ˝˶❝❞❠〝〞〟״ײ〃ˮ⹂᳓🙶🙷🙸', "'")
 )
-_USD_SHOWN: Final = Decimal("0.0001")
 _PRODUCT: Final = re.compile(
     r"[0-9]{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?[0-9]{2,5}[A-Z]{0,2}(-[0-9]{3})?"
     r"( (Ti|SUPER|Laptop|Ada|NVL|XT|XTX|D|[0-9]{1,3}GB))*\Z"
@@ -55,7 +55,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
     """The question before a rental."""
     first = terms.candidates[0]
     lines = [
-        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms, cost)} in all?",
+        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms)} in all?",
         _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
         *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
         _price_line(first, terms, cost),
@@ -183,26 +183,17 @@ def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
     kind = "bid" if terms.order_type == "spot" else "listed"
     native = f"{plain(first.listed_per_day)} {first.coin.ticker} per day {kind}"
     room = "" if first.coin is Coin.USD else f", 3 % of it room for the {first.coin.ticker} rate"
-    rent, fee, creation = map(dollars, _parts(cost))
+    rent, fee, creation = map(dollars, shown_parts(cost))
     fees = " (fees assumed at the highest documented: Clore did not say)" if terms.fees_assumed else ""
     return (
-        f"Price: {rent} rent + {fee} fee + {creation} creation fee ({native}){fees};"
+        f"Price: {rent} rent + {fee} fee + {creation} creation fee after ten minutes ({native}){fees};"
         f" at most {dollars(first.ceiling_usd_per_hour)} per hour with fees{room}"
     )
 
 
-def _parts(cost: Cost) -> tuple[Decimal, ...]:
-    """The parts as they are shown, so that they add up to the total that is shown."""
-    return tuple(
-        part.quantize(_USD_SHOWN, ROUND_CEILING) for part in (cost.rent_usd, cost.fee_usd, cost.creation_fee_usd)
-    )
-
-
-def _total(terms: Terms, cost: Cost) -> str:
-    """What it comes to; where the yes may buy a dearer fallback, the most that any of the servers may."""
-    first = sum(_parts(cost), ZERO)
-    most = [one.ceiling_usd_per_hour * terms.hours + one.creation_fee_usd for one in terms.candidates]
-    return f"at most {dollars(max(most))}" if max(most[1:], default=ZERO) > first else dollars(first)
+def _total(terms: Terms) -> str:
+    usd, at_most = asked_usd(terms)
+    return f"at most {dollars(usd)}" if at_most else dollars(usd)
 
 
 def _end_line(terms: Terms) -> str:
@@ -228,8 +219,16 @@ def would_not_win(to_win_usd: Decimal) -> str:
     return f"The bid would NOT win now: that takes {dollars(to_win_usd)} per hour. Until then it waits, at no cost."
 
 
+def not_below_on_demand(usd_per_hour: Decimal) -> str:
+    """What a person reads of a bid that is as high as the on-demand price or higher."""
+    return f"The bid is NOT below the on-demand price of {dollars(usd_per_hour)} per hour, where nobody can outbid you."
+
+
 def _spot_lines(terms: Terms) -> Iterable[str]:
     if terms.order_type is OrderType.SPOT:
+        dear = terms.candidates[0].dear_on_demand_usd
+        if dear is not None:
+            yield not_below_on_demand(dear)
         short = "" if terms.to_win_usd is None else f" {would_not_win(terms.to_win_usd)}"
         yield f"Spot: the hours run from the order on, also while it waits or is outbid; only winning bills.{short}"
 
@@ -270,8 +269,13 @@ def _fallback_lines(first: Candidate, *others: Candidate) -> Iterable[str]:
         paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
         yield (
             f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
-            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}"
+            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{_beside_on_demand(other)}"
         )
+
+
+def _beside_on_demand(other: Candidate) -> str:
+    dear = other.dear_on_demand_usd
+    return "" if dear is None else f", NOT below its on-demand price of {dollars(dear)}"
 
 
 def _gpus(candidate: Candidate) -> str:

@@ -17,6 +17,8 @@ from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
 from clore_mcp.rental.limits import Shown
+from clore_mcp.rental.spot import bidhistory
+from clore_mcp.rental.spot.bidhistory import BidHistory
 from clore_mcp.state.orders import Lease
 from clore_mcp.text import clean
 
@@ -34,6 +36,7 @@ class Bill:
     creation_fee_usd: Decimal
     never_won: bool = False  # a spot order for which Clore has billed nothing
     priced: bool = True  # False: nobody says what its coin is worth or what it has cost, so the parts are not known
+    unsure: bool = False  # what a spot order has cost rests on when it had its server, which Clore does not tell
 
     @property
     def total_usd(self) -> Decimal:
@@ -86,29 +89,46 @@ def names_coin(row: OrderRow) -> bool:
     return bool((row.currency or "").strip())
 
 
-def bill(row: OrderRow, fees: Fees, rates: Rates, *, api_now: float, lease: Lease | None = None) -> Bill:
+def bill(
+    row: OrderRow,
+    fees: Fees,
+    rates: Rates,
+    *,
+    api_now: float,
+    lease: Lease | None = None,
+    history: BidHistory | None = None,
+) -> Bill:
     """What an order has cost so far, or in all once it has ended. An order made here keeps the rate it was approved at
-    where the market has none."""
+    where the market has none. `history` is what is known of a spot order's bids; without it, what its row tells."""
     coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else None)
     rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
     seconds = _seconds(row, api_now, lease)
-    spent = spent_of(row, lease, api_now)
+    if row.spot and history is None:
+        history = bidhistory.of_row(row, began_of(row, lease, api_now))
+    until = row.ended_at or api_now
+    unsaid = row.spend is None and history is not None
+    spent = history.most_spent(until) if unsaid and history is not None else spent_of(row, lease, api_now)
     if coin is None or rate is None or spent is None:
         return Bill(seconds / 3600, ZERO, ZERO, ZERO, priced=False)
+    fewest, most = history.winning_seconds(spent, until) if history is not None else (seconds, seconds)
     kind = order_type_of(row)
     fraction = lease.fee_fraction if lease else fees.fraction(kind, coin)
     rent = up_to_micro(spent * rate)
     creation = _creation_usd(row, fees, coin, rate)
     unwon = never_won(row)
-    charged = seconds > CREATION_FEE_AFTER_SECONDS and not unwon
+    charged = most > CREATION_FEE_AFTER_SECONDS and not unwon
     fee, once = up_to_micro(rent * fraction), up_to_micro(creation) if charged else ZERO
-    return Bill(seconds / 3600, rent, fee, once, never_won=unwon)
+    unsure = unsaid or fewest <= CREATION_FEE_AFTER_SECONDS < most
+    return Bill(seconds / 3600, rent, fee, once, never_won=unwon, unsure=unsure)
 
 
 def _seconds(row: OrderRow, api_now: float, lease: Lease | None) -> Decimal:
-    """How long it has run: one made here since its lease began, which its create bounds."""
-    began = lease.started_api_at if lease else row.created_at or int(api_now)
-    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(began))
+    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(began_of(row, lease, api_now)))
+
+
+def began_of(row: OrderRow, lease: Lease | None, api_now: float) -> int:
+    """When it began, by Clore's clock: one made here with its lease, which its create bounds."""
+    return lease.started_api_at if lease else row.created_at or int(api_now)
 
 
 def spent_of(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | None:

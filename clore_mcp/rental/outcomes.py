@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.money import dollars, plain, shown, shown_up
+from clore_mcp.rental.agreed import approved, creation_fee
 from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
 from clore_mcp.rental.desk import iso
 from clore_mcp.rental.envelopes import Bounds
@@ -33,8 +34,11 @@ _NO: Final = "The person said no."
 UNSEEN: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
 
 
-def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts) -> dict[str, Any]:
-    """An order runs."""
+def created(
+    lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts, by: str | None = None
+) -> dict[str, Any]:
+    """An order runs; `by` says who agreed to it."""
+    fee, fee_due = creation_fee(lease, terms.order_type)
     hourly = lease.price_native * candidate.usd_per_coin / 24 * (1 + candidate.fee_fraction)
     first = f"Call wait_for_order({lease.order_id}) until it is ready."
     if terms.to_win_usd is not None and lease.server_id == terms.candidates[0].server_id:
@@ -52,7 +56,9 @@ def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts
         "reserved_usd": shown_up(candidate.worst_usd),
         "ends_at": iso(lease.ends_api_at),
         "enforced_by": terms.enforced_by or "nobody",
-        "next": f"{first} {ending(terms.on_end, terms.enforced_by)}",
+        "approved": approved(terms, by),
+        **fee,
+        "next": " ".join(filter(None, (first, fee_due, ending(terms.on_end, terms.enforced_by)))),
     }
 
 

@@ -10,25 +10,29 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 
-from clore_mcp.clore import OrderRow, SpotBook
-from clore_mcp.clore.fresh import Fresh
-from clore_mcp.errors import CloreError, Failure, NotFound
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market.gpus import of_server
+from clore_mcp.market.listing import country_code
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import ZERO, Coin, shown
 from clore_mcp.rental import access
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.ends.closing import Closing
-from clore_mcp.rental.exposure import bill, order_type_of, usd_per_hour, why_unpriced
+from clore_mcp.rental.ends.remaining import watches_waiting
+from clore_mcp.rental.exposure import began_of, bill, order_type_of, usd_per_hour, why_unpriced
+from clore_mcp.rental.oversight import overseeing
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.settling import Settling
+from clore_mcp.rental.spot import bidhistory
+from clore_mcp.rental.spot.bidhistory import BidHistory
 from clore_mcp.rental.sshkeys import SshKey
 from clore_mcp.state import ends, intents, orders
+from clore_mcp.state.database import Tx
 from clore_mcp.state.ends import End
 from clore_mcp.state.orders import Lease
 from clore_mcp.text import clean
 
-_BOOK_AGE: Final = 30.0
 _PROBE_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 3.0
 _SOON_SECONDS: Final = 1800
@@ -54,7 +58,7 @@ class Overview:
         self._desk = desk
         self._closing = closing
         self._settling = settling
-        self._books: dict[tuple[int, Decimal | None], Fresh[SpotBook]] = {}
+        self.books = closing.books
 
     async def orders(
         self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE, urgent: bool = False
@@ -79,9 +83,12 @@ class Overview:
             if include_ended or not row.expired
         ]
         unsettled = await self.unsettled(account)
+        spent = [Decimal(str(view["spent_usd"])) for view in views if "spent_usd" in view]
         return {
             "orders": views,
-            "total_usd_per_hour": shown(self._burn(current, priced)),
+            "total_usd_per_hour": shown(self._burn(current, priced, views)),
+            "total_spent_usd": shown(sum(spent, ZERO)),
+            "watches_waiting": await watches_waiting(self._desk),
             "unsettled": unsettled[:_UNSETTLED_SHOWN],
             "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if acts else None),
         }
@@ -124,8 +131,11 @@ class Overview:
             for one in found
         ]
 
-    def _burn(self, current: Orders, priced: Priced) -> Decimal:
-        hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in current.rows if not row.expired)
+    def _burn(self, current: Orders, priced: Priced, views: Sequence[Mapping[str, Any]]) -> Decimal:
+        """What bills now: an order that is queued or outbid does not."""
+        waiting = {view["order_id"] for view in views if view["status"] in ("queued", "outbid")}
+        billing = [row for row in current.rows if not row.expired and row.id not in waiting]
+        hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in billing)
         return sum((usd for usd in hourly if usd is not None), ZERO)
 
     async def _leases(self, account: str, listed: Iterable[int]) -> Mapping[int, Lease]:
@@ -142,18 +152,24 @@ class Overview:
 
     async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: Priced) -> dict[str, Any]:
         cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
-        cost = bill(row, priced.fees, priced.rates, api_now=priced.api_now, lease=lease)
-        hourly = usd_per_hour(row, priced.fees, priced.rates)
+        history = await self._history(row, lease, priced.api_now) if row.spot else None
+        cost = bill(row, priced.fees, priced.rates, api_now=priced.api_now, lease=lease, history=history)
+        hourly, status = usd_per_hour(row, priced.fees, priced.rates), await self.books.status(row)
         view: dict[str, Any] = {
             "order_id": row.id,
             "server_id": row.server_id,
-            "status": await self._status(row),
+            "currency": coin.ticker
+            if (coin := Coin.parse(row.currency or ""))
+            else clean(row.currency or "", 20) or None,
+            "country": country_code(row.country),
+            "status": status,
             "order_type": order_type_of(row).value,
             "gpu": cards.model,
             "gpu_count": cards.count,
             "image": clean(row.image or "", 120),
             "usd_per_hour": None if hourly is None else shown(hourly),
-            "spent_usd": shown(cost.total_usd) if cost.priced and row.spend is not None else None,
+            "spent_usd": shown(cost.total_usd) if cost.priced and _says_spent(row, status, end, history) else None,
+            "estimated": cost.unsure or None,
             "started_at": None if row.created_at is None else iso(row.created_at),
             "ends_at": iso(end.ends_api_at) if end and not row.expired else None,
             "made_here": lease is not None,
@@ -174,34 +190,23 @@ class Overview:
             view["warning"] = " ".join(text for text in (unspent, view.get("warning")) if text)
         return {name: value for name, value in view.items() if value is not None}
 
+    async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory:
+        """What is known of a spot order's bids. Where Clore does not tell what it has cost, it counts as winning since
+        it was first seen so."""
+        account, began = await self._desk.readings.account(), began_of(row, lease, api_now)
+
+        def work(tx: Tx) -> BidHistory:
+            won_from = overseeing.first_won(tx, account).get(row.id)
+            return bidhistory.read(tx, account, row, began, won_from=won_from)
+
+        return await self._desk.state.read(work)
+
     async def key(self) -> SshKey | None:
         """The key for the SSH line, read off the loop; without it the line still stands, without its path."""
         try:
             return await anyio.to_thread.run_sync(self._desk.ssh_key)
         except Failure:
             return None
-
-    async def _status(self, row: OrderRow) -> str:
-        if row.expired:
-            return "ended"
-        if row.spot and not await self._wins(row):
-            return "outbid" if row.spend else "queued"
-        return "running" if row.deployed else "deploying"
-
-    async def _wins(self, row: OrderRow) -> bool:
-        """Whether our spot bid runs, by the server's book; where that can't be read, by whether it is deployed."""
-        if row.server_id is None:
-            return row.deployed
-        server_id = row.server_id
-        held = self._books.setdefault(  # a book from before the present bid says nothing of it
-            (server_id, row.price), Fresh(lambda: self._desk.readings.spot_book(server_id), self._desk.clock)
-        )
-        try:
-            book = await held.get(_BOOK_AGE)
-        except CloreError:
-            return row.deployed
-        mine = [offer for offer in book.offers if offer.mine]
-        return any(offer.active for offer in mine) if mine else row.deployed
 
     async def balances(self) -> list[dict[str, Any]]:
         """The wallets with their worth in USD."""
@@ -214,12 +219,19 @@ class Overview:
             worth = row.balance * rate if row.balance is not None and rate is not None else None
             told.append(
                 {
-                    "currency": clean(row.name, 40),
+                    "currency": coin.ticker if coin else clean(row.name, 40),
                     "balance": None if row.balance is None else float(row.balance),
                     "usd": None if worth is None else shown(worth),
                 }
             )
         return told
+
+
+def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory | None) -> bool:
+    """Whether it is known what an order has cost: Clore says so, or a bid was watched here, or has not won yet."""
+    if row.spend is not None or history is None:
+        return row.spend is not None
+    return history.won_from is not None or (end is not None and status == "queued")
 
 
 def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from clore_mcp import money
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, price_of
+from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, on_demand_usd_per_hour, price_of
 from clore_mcp.market.rates import Fees, OrderType, Rates
 from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, plain, up_to_micro
 from clore_mcp.rental.asks import CreateOrder
@@ -53,6 +53,13 @@ class Candidate:
     max_rental_hours: Decimal
     failed_here: int = 0
     cuda: str = ""
+    on_demand_usd_per_hour: Decimal | None = None  # of a spot order's server
+
+    @property
+    def dear_on_demand_usd(self) -> Decimal | None:
+        """The on-demand price in USD per hour where a spot bid is not below it; else None."""
+        usd = self.on_demand_usd_per_hour
+        return usd if usd is not None and self.ceiling_usd_per_hour >= usd else None
 
     @property
     def unended_usd(self) -> Decimal:
@@ -66,8 +73,10 @@ class Candidate:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Candidate:
         """The candidate that `as_json` wrote."""
-        exact = {field.name for field in fields(cls) if field.type == "Decimal"}
-        values: dict[str, Any] = {name: Decimal(value) if name in exact else value for name, value in row.items()}
+        exact = {field.name for field in fields(cls) if field.type in ("Decimal", "Decimal | None")}
+        values: dict[str, Any] = {
+            name: Decimal(value) if name in exact and value is not None else value for name, value in row.items()
+        }
         values["coin"] = Coin(values["coin"])
         return cls(**values)
 
@@ -190,6 +199,7 @@ def candidate_of(
         worst_usd=worst_usd(ceiling_usd, hours, creation, priced.coin),
         max_rental_hours=unended,
         cuda=listing.cuda,
+        on_demand_usd_per_hour=None if spot_bid is None else on_demand_usd_per_hour(listing, priced.coin, fees, rates),
     )
 
 
@@ -239,11 +249,11 @@ def reservation_margin(coin: Coin) -> Decimal:
     return Decimal(1) if coin is Coin.USD else _OTHER_COIN_MARGIN
 
 
-def cost_of(candidate: Candidate, order_type: OrderType, hours: Decimal, fees: Fees) -> Cost:
-    """What the hours come to at the price as it is now."""
+def cost_of(candidate: Candidate, hours: Decimal) -> Cost:
+    """What the hours cost at the price as it is now."""
     day = DayPrice(candidate.listed_per_day, candidate.coin)
     priced = Priced(day, candidate.usd_per_coin, candidate.fee_fraction, candidate.usd_per_hour)
-    return cost(priced, order_type, hours, fees)
+    return cost(priced, hours, candidate.creation_fee_usd)
 
 
 def bid_within(

@@ -191,6 +191,16 @@ def ended_since(tx: Tx, account: str, since: float) -> bool:
     return row is not None
 
 
+def receipts_since(tx: Tx, account: str, since: float) -> dict[int, Decimal]:
+    """What orders made here have cost in USD by their receipts, if they count as gone since then (our clock)."""
+    rows = tx.all(
+        "SELECT order_id, json_extract(receipt, '$.total_usd') AS usd FROM orders"
+        " WHERE account = ? AND ended_at >= ? AND receipt IS NOT NULL",
+        account, since,
+    )  # fmt: skip
+    return {row["order_id"]: Decimal(str(row["usd"] or 0)) for row in rows}
+
+
 def reopen(tx: Tx, account: str, order_id: int) -> bool:
     """Take back that an order was counted as gone, once."""
     changed = tx.run(

@@ -16,13 +16,22 @@ class Wallet(Answer):
     currency: str
     balance: float | None = None
     usd: float | None = None
+    runway_hours: float | None = None
+
+
+class SpentLately(Answer):
+    """What was spent in two windows that end now."""
+
+    last_24_hours: float
+    last_30_days: float
 
 
 class Limit(Answer):
     """One of the operator's caps."""
 
     cap: float
-    used: float
+    spent: float
+    reserved: float
     left: float
 
 
@@ -58,7 +67,9 @@ class AccountAnswer(Answer):
     wallets: list[Wallet]
     burn_usd_per_hour: float
     cost_not_known: list[int] = []
-    runway_hours: float | None = None
+    spent_usd: SpentLately
+    all_end_at: str | None = None
+    spent_then_usd: float | None = None
     fees: Fee
     limits: dict[str, Limit]
     pending_approvals: list[Waiting]
@@ -69,9 +80,9 @@ class AccountAnswer(Answer):
 
 
 async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
-    """Show the account: balances, cost per hour and how long it lasts, limits and what is left. Also waiting approvals
-    and events: orders that ended, watches that rented, trouble. Use it before a long or dear rental; each order's cost:
-    list_orders."""
+    """Show the account: balances and how many hours they last, cost per hour, what was spent and when all ends, limits.
+    Also waiting approvals and events: orders that ended, watches that rented, trouble. Use it before a long or dear
+    rental; for each order's cost, list_orders."""
     from clore_mcp.rental.account import account_state
 
     services = services_of(ctx)

@@ -21,6 +21,7 @@ class Refusal(Answer):
 
 
 # What another tool's schema spells out: refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
+# The names in `approved` speak for themselves.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
@@ -43,6 +44,9 @@ class QuoteAnswer(Answer):
     creation_fee_usd: float | None = None
     total_usd: float | None = None
     worst_case_usd: float | None = None
+    margin: str | None = None
+    creation_fee_due: str | None = None
+    on_demand_usd_per_hour: float | None = None
     currency: str | None = None
     price_per_day: float | None = None
     image: str | None = None
@@ -66,6 +70,17 @@ class Receipt(Answer):
     estimated: bool
 
 
+class Approved(Answer):
+    """What the person was asked and agreed to."""
+
+    total_usd: float
+    worst_case_usd: float
+    margin: str
+    image: str
+    fallbacks: list[int] = []
+    by: str | None = None
+
+
 class CreateAnswer(Answer):
     """What became of a create."""
 
@@ -79,6 +94,9 @@ class CreateAnswer(Answer):
     reserved_usd: float | None = None
     ends_at: str | None = None
     enforced_by: str | None = None
+    approved: Annotated[Approved | None, OBJECT_ELSEWHERE] = None
+    creation_fee_usd: float | None = None
+    free_cancel_until: str | None = None
     receipt: Annotated[Receipt | None, OBJECT_ELSEWHERE] = None
     jupyter_url: str | None = None
     repeated: bool = False
@@ -119,6 +137,8 @@ class Order(Answer):
 
     order_id: int
     server_id: int | None = None
+    currency: str | None = None
+    country: str | None = None
     status: Literal["deploying", "running", "queued", "outbid", "ended"]
     order_type: str
     gpu: str
@@ -126,6 +146,7 @@ class Order(Answer):
     image: str
     usd_per_hour: float | None = None
     spent_usd: float | None = None
+    estimated: bool = False
     started_at: str | None = None
     ends_at: str | None = None
     made_here: bool
@@ -148,6 +169,8 @@ class OrdersAnswer(Answer):
 
     orders: list[Order]
     total_usd_per_hour: float
+    total_spent_usd: float
+    watches_waiting: int | None = None
     unsettled: list[Unsettled] = []
     next_cursor: str | None = None
     next: str | None = None
@@ -165,6 +188,7 @@ class Running(Answer):
     """An order that still costs money."""
 
     order_id: int
+    status: str | None = None
     usd_per_hour: float | None = None
 
 
@@ -176,6 +200,7 @@ class CancelAnswer(Answer):
     approval_id: str | None = None
     receipt: Receipt | None = None
     still_running: list[Running] | None = None
+    watches_waiting: int | None = None
     repeated: bool = False
     next: str
 
@@ -187,6 +212,9 @@ class BidAnswer(Answer):
     order_id: int | None = None
     approval_id: str | None = None
     bid_usd_per_hour: float | None = None
+    was_usd_per_hour: float | None = None
+    on_demand_usd_per_hour: float | None = None
+    to_win_usd_per_hour: float | None = None
     price_per_day: float | None = None
     currency: str | None = None
     rank: int | None = None

@@ -38,6 +38,8 @@ ENDED_TOO = Field(description="Also those that are over.")
 async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     """Price a rental and check it against limits and wallet, without asking anyone or holding anything. Arguments as
     for create_order, which quotes and asks by itself: use this to compare, or to explain a refusal."""
+    from clore_mcp.rental import agreed
+
     services = services_of(ctx)
     await services.keep_leases()
     found = await services.appraiser.appraise(ask)
@@ -63,7 +65,10 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
         total_usd=round(float(cost.total_usd), 6),
         worst_case_usd=shown_up(found.terms.worst_usd),
-        currency=first.coin.value,
+        margin=agreed.margin(found.terms),
+        creation_fee_due=agreed.FEE_DUE if cost.creation_fee_usd else None,
+        on_demand_usd_per_hour=None if first.on_demand_usd_per_hour is None else shown_up(first.on_demand_usd_per_hour),
+        currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),
         image=ask.image,
         image_notes=image_notes(
@@ -84,10 +89,17 @@ def _after_quote(services: Services, terms: Terms) -> str:
     then = "create_order with the same arguments asks the person and rents."
     if services.desk.mode == "limits":
         then = "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
-    if terms.to_win_usd is None:
-        return then
-    most = dollars(terms.to_win_usd)
-    return f"The bid would not win now: that takes {most} per hour. Until it wins it waits and costs nothing. {then}"
+    if terms.to_win_usd is not None:
+        most = dollars(terms.to_win_usd)
+        then = (
+            f"The bid would not win now: that takes {most} per hour. Until it wins it waits and costs nothing. {then}"
+        )
+    dear = terms.candidates[0].dear_on_demand_usd
+    if dear is not None:
+        then = (
+            f"The bid is not below the on-demand price of {dollars(dear)} per hour: on-demand can't be outbid. {then}"
+        )
+    return then
 
 
 async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:

@@ -93,7 +93,7 @@ def test_a_spot_price_has_the_spot_fee() -> None:
 def test_an_order_costs_rent_fee_and_creation_fee() -> None:
     offer = price_of(DayPrice(D(24), Coin.USD), OrderType.ON_DEMAND, FEES, MARKET)
     assert isinstance(offer, Priced)
-    bill = cost(offer, OrderType.ON_DEMAND, D("2.5"), FEES)
+    bill = cost(offer, D("2.5"), D("0.1"))
     assert (bill.rent_usd, bill.fee_usd, bill.creation_fee_usd) == (D("2.5"), D("0.125"), D("0.1"))
     assert bill.total_usd == D("2.725")
 
@@ -108,7 +108,7 @@ def test_a_cost_is_never_less_than_the_bill_and_at_most_three_micros_more(
     fees = Fees.highest_documented()
     offer = price_of(DayPrice(day, coin), order_type, fees, MARKET)
     if isinstance(offer, Priced):
-        bill = cost(offer, order_type, hours, fees)
+        bill = cost(offer, hours, D("0.1"))
         exact = offer.usd_per_hour * hours + D("0.1")
         assert exact - D("1e-15") <= bill.total_usd <= exact + D("0.000003")
         assert bill.total_usd == bill.rent_usd + bill.fee_usd + bill.creation_fee_usd

@@ -242,6 +242,7 @@ def test_hours_and_bids_are_the_numbers_that_were_written(number: float) -> None
     assert ask(hours=0.1).exact_hours == Decimal("0.1")
     assert ask(order_type="spot", bid_usd_per_hour=number).exact_bid == Decimal(str(number))
     assert SetSpotPrice(order_id=1, bid_usd_per_hour=number).exact_bid == Decimal(str(number))
+    assert SetSpotPrice(order_id=1, to_win=True, max_usd_per_hour=number).exact_bid == Decimal(str(number))
 
 
 @given(st.text(max_size=300))

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice
 from clore_mcp.rental.disclosure import (
     ExtensionShown,
@@ -36,7 +35,7 @@ def question(wish: Any, *places: Any, enforced_by: str | None = HOST, key: KeySh
         candidate(wish, place, table, enforced=enforced_by is not None, bid=bid) for place in places or (listing(),)
     ]
     whole = terms(wish, *found, enforced_by=enforced_by, **more)
-    cost = cost_of(found[0], OrderType(wish.order_type), wish.exact_hours, table)
+    cost = cost_of(found[0], wish.exact_hours)
     return rent_question("q2345678", wish, whole, cost, key)
 
 
@@ -53,7 +52,7 @@ def test_a_person_reads_the_whole_of_what_their_yes_costs_and_starts() -> None:
     assert question(wish, listing(), *others, key=KeyShown("SHA256:zzz", configured=False)) == (
         "Rent 2x RTX 4090 for 2.5 hours, at most $1.19 in all?\n"
         'Server 1: 2x RTX 4090, DE, reliability 0.99, CPU "Made-up CPU 16-Core @ 2.10GHz"\n'
-        "Price: $1.00 rent + $0.05 fee + $0.10 creation fee (9.6 USD per day listed);"
+        "Price: $1.00 rent + $0.05 fee + $0.10 creation fee after ten minutes (9.6 USD per day listed);"
         " at most $0.42 per hour with fees\n"
         f"End: cancelled after 2.5 hours by {HOST}. Worst case then: $1.32; if nobody cancels: $80.06 over 168 hours\n"
         'Runs: image "ghcr.io/owner/trainer:v1", ports 22/tcp, 8080/http, 6006/tcp\n'

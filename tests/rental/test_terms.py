@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.market.rates import Fees
 from clore_mcp.money import Coin, DayPrice
 from clore_mcp.rental.terms import Terms, Unfit, bid_within, cost_of
 from tests.rental.wishes import RATES, ask, candidate, fees, fit, listing, terms
@@ -34,7 +34,7 @@ def test_the_worst_case_is_never_under_the_cost_whatever_the_coin_the_hours_and_
 ) -> None:
     wish, table = ask(hours=hours, on_end=on_end), fees(fee)
     one = candidate(wish, listing(coin, in_coin(usd_per_day, coin)), table, enforced=enforced)
-    cost = cost_of(one, OrderType.ON_DEMAND, wish.exact_hours, table)
+    cost = cost_of(one, wish.exact_hours)
     assert one.worst_usd >= cost.total_usd - Decimal("0.000002")  # cost rounds each of its parts up, so two at most
     assert one.worst_hours >= wish.exact_hours
     assert one.ceiling_usd_per_hour >= one.usd_per_hour

@@ -76,7 +76,8 @@ async def test_an_order_counts_once_while_its_reply_is_on_the_way(market: Runnin
         making = asyncio.create_task(first.call("create_order", **wishes[0]))
         while not any(order["visible"] for order in await asyncio.to_thread(orders, market)):
             assert not making.done()
-        used = (await second.call("get_account"))["limits"]["active_orders"]["used"]
+        active = (await second.call("get_account"))["limits"]["active_orders"]
+        used = active["spent"] + active["reserved"]
         other = await second.call("create_order", **wishes[1])
         assert (await making)["status"] == "created"
     assert (used, other["status"]) == (1, "created"), "two are allowed, and this is the second"

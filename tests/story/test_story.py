@@ -55,7 +55,7 @@ async def test_a_server_is_found_rented_used_and_returned(market: Running, tmp_p
 
         account = await us.call("get_account")
         assert account["burn_usd_per_hour"] == made["usd_per_hour"] and account["watchdog"] == "alive"
-        assert account["limits"]["active_orders"]["used"] == 1
+        assert account["limits"]["active_orders"]["spent"] == 1
 
         recorded = rows(tmp_path, "ledger")
         quoted = json.loads(next(row["data"] for row in recorded if row["step"] == "quoted"))

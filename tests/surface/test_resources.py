@@ -232,6 +232,7 @@ async def test_over_stdio_the_surface_is_the_same(sandbox: Running, key: str, tm
     async with Client(process, mode=mode) as client:
         assert len((await client.list_prompts()).prompts) == 5
         assert len((await client.list_resources()).resources) == len(STATIC)
-        assert json.loads(await read(client, "clore://orders")) == {"orders": [], "total_usd_per_hour": 0}
+        nothing = {"orders": [], "total_usd_per_hour": 0, "total_spent_usd": 0, "watches_waiting": 0}
+        assert json.loads(await read(client, "clore://orders")) == nothing
         told = await client.get_prompt("connect", {"order_id": "12"})
         assert "It is this order: 12" in getattr(told.messages[0].content, "text", "")

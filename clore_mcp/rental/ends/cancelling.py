@@ -139,12 +139,13 @@ class Cancelling:
         return await self._already_ended(row.id, None if final is None else final.as_dict(), unbilled)
 
     async def _already_ended(self, order_id: int, receipt: dict[str, Any] | None, unbilled: str = "") -> dict[str, Any]:
+        left = await self._closing.remaining()
         return {
             "status": "already_ended",
             "order_id": order_id,
             **({"receipt": receipt} if receipt else {}),
-            **await self._closing.still_running(),
-            "next": f"It had ended before; nothing more to do.{unbilled}",
+            **left.as_dict(),
+            "next": f"It had ended before.{unbilled} {left}",
         }
 
     async def _reopen(self, lease: Lease) -> None:

@@ -11,7 +11,6 @@ read, the receipt or the proof is missing, never the end.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -23,13 +22,17 @@ import anyio
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, OrderNotActive, StateUnavailable
 from clore_mcp.market.rates import Fees, Rates
-from clore_mcp.money import Coin, shown
+from clore_mcp.money import Coin
 from clore_mcp.rental import elsewhere
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.ends import cancels
 from clore_mcp.rental.ends.cancels import Sent
-from clore_mcp.rental.exposure import Bill, above, bill, never_won, usd_per_hour
+from clore_mcp.rental.ends.remaining import Remaining, remaining
+from clore_mcp.rental.exposure import Bill, above, began_of, bill, never_won
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
+from clore_mcp.rental.spot import bidhistory
+from clore_mcp.rental.spot.bidhistory import BidHistory
+from clore_mcp.rental.spot.books import Books
 from clore_mcp.state import bids, intents, ledger, orders
 from clore_mcp.state.database import Tx
 from clore_mcp.state.orders import Lease
@@ -68,13 +71,16 @@ class Closing:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self.books = Books(desk)
 
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> dict[str, Any]:
         """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`."""
         account = await account_for(self._desk, order_id)
         sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
-        return {**outcome, **await self.still_running()}
+        left = await self.remaining()
+        told = f" {left}" if outcome["status"] == "cancelled" else ""
+        return {**outcome, **left.as_dict(), "next": f"{outcome['next']}{told}"}
 
     async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
         """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
@@ -199,7 +205,7 @@ class Closing:
             "status": "cancelled",
             "order_id": row.id,
             **receipt,
-            "next": f"{_stopped(row)} Nothing more to do.{'' if receipt else _COST_UNKNOWN}",
+            "next": f"{_stopped(row)}{'' if receipt else _COST_UNKNOWN}",
         }
 
     def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
@@ -231,22 +237,10 @@ class Closing:
             " clore.ai.",
         }
 
-    async def still_running(self) -> dict[str, Any]:
-        """What else costs money now, for an answer; nothing when Clore can't be asked, no price where none is known."""
-        readings = self._desk.readings
-        seen = None
-        with anyio.move_on_after(_PRICING_SECONDS), contextlib.suppress(CloreError):
-            seen = await readings.orders()
-        if seen is None:
-            return {}
+    async def remaining(self) -> Remaining:
+        """What else costs money now, or may soon."""
         fees, rates = await self.prices()
-        hourly = {row.id: usd_per_hour(row, fees, rates) for row in seen.rows if not row.expired}
-        return {
-            "still_running": [
-                {"order_id": order_id, **({} if usd is None else {"usd_per_hour": shown(usd)})}
-                for order_id, usd in hourly.items()
-            ]
-        }
+        return await remaining(self._desk, self.books, fees, rates, _PRICING_SECONDS)
 
     async def prices(self) -> tuple[Fees, Rates]:
         """The renter's fees and the market's rates, asked for at once: neither waits for the other."""
@@ -269,10 +263,19 @@ class Closing:
 
     async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
         """What an order has cost; None where it is not ours and nobody knows what its coin is worth."""
-        readings = self._desk.readings
+        api_now = self._desk.readings.api_now()
+        history = await self._history(row, lease, api_now) if row.spot else None
         fees, rates = await self.prices()
-        found = bill(row, fees, rates, api_now=readings.api_now(), lease=lease)
+        found = bill(row, fees, rates, api_now=api_now, lease=lease, history=history)
         return found if found.priced else None
+
+    async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory | None:
+        """What is known of a spot order's bids. Where Clore does not tell what it has cost, it counts as winning from
+        its beginning on: a receipt is also what the limits count."""
+        if lease is None:
+            return None
+        account, began = lease.account, began_of(row, lease, api_now)
+        return await self._try_read(lambda tx: bidhistory.read(tx, account, row, began, won_from=began))
 
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
         try:

@@ -135,5 +135,11 @@ class Overseer:
         )
 
 
+def first_won(tx: Tx, account: str) -> dict[int, float]:
+    """When each order was first seen with its server, by Clore's clock, as far as that was recorded."""
+    memory, _ = findings.memory_from(value_of(tx, _name(account)))
+    return {int(about): held["ran"].since for about, held in memory.items() if about.isdigit() and "ran" in held}
+
+
 def _name(account: str) -> str:
     return f"overseen {account}"

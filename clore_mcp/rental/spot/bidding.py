@@ -107,14 +107,12 @@ class Bidding:
         if isinstance(bid, dict):
             return await settle_quote(self._desk, quote, bid)
         approved = Decimal(quote.terms["bid_per_day"])
-        if bid.day.value > approved:  # the rate moved: never above what was approved
+        if ask.to_win and bid.unchanged:  # the rival has gone: it wins already
+            return await settle_quote(self._desk, quote, await bidsending.answer(self._desk, "unchanged", bid))
+        if bid.day.value > approved and not ask.to_win:  # the rate moved: never above what was approved
             bid = bid.at(approved)
-        if bid.raises and unasked:
-            why = "The bid has changed meanwhile, so this would raise it. Call again."
-            return await settle_quote(self._desk, quote, outcomes.bid_refused(ask.order_id, "bid_changed", why))
-        if bid.raises and bid.due_usd > Decimal(quote.terms["worst_usd"]):
-            why = f"It could cost {dollars(bid.worst_usd)} now, more than was approved. Call again."
-            return await settle_quote(self._desk, quote, outcomes.bid_refused(ask.order_id, "worst_case_grew", why))
+        if (moved := _moved(quote, ask, bid, unasked=unasked)) is not None:
+            return await settle_quote(self._desk, quote, moved)
         if bid.lowers and (stopped := await self._known_refusal(quote, bid)) is not None:
             return await settle_quote(self._desk, quote, stopped)
         try:
@@ -179,6 +177,20 @@ class Bidding:
             return Claimed(tuple(refusals), change)
 
         return await desk.state.write(write)
+
+
+def _moved(quote: Quote, ask: SetSpotPrice, bid: Bid, *, unasked: bool) -> dict[str, Any] | None:
+    """Why a bid is not what was agreed to any more; None where it is."""
+    if bid.day.value > Decimal(quote.terms["bid_per_day"]):
+        why = f"Winning takes {dollars(bid.usd_per_hour)} per hour by now, more than was approved. Call again."
+        return outcomes.bid_refused(ask.order_id, "outbid_meanwhile", why)
+    if bid.raises and unasked:
+        why = "The bid has changed meanwhile, so this would raise it. Call again."
+        return outcomes.bid_refused(ask.order_id, "bid_changed", why)
+    if bid.raises and bid.due_usd > Decimal(quote.terms["worst_usd"]):
+        why = f"It could cost {dollars(bid.worst_usd)} now, more than was approved. Call again."
+        return outcomes.bid_refused(ask.order_id, "worst_case_grew", why)
+    return None
 
 
 def _unsure(evidence: Evidence) -> _Undecided | None:

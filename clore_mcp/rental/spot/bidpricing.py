@@ -7,8 +7,9 @@ from typing import Any
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, NotFound
+from clore_mcp.market.pricing import on_demand_usd_per_hour
 from clore_mcp.market.rates import OrderType
-from clore_mcp.money import ZERO, Coin
+from clore_mcp.money import ZERO, Coin, DayPrice, dollars, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.desk import Desk
@@ -40,6 +41,11 @@ async def price(
     day = bid_within(ask.exact_bid, coin, rate, fee, minimum)
     if day is None:
         return bids.too_low(ask.order_id, bids.usd_to_ask(minimum or ZERO, coin, rate, fee))
+    if ask.to_win:
+        found = await _winning_bid(desk, ask, row, coin, rate, fee)
+        if isinstance(found, dict):
+            return found
+        day = found
     usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
     end = await desk.state.read(lambda tx: ends.of(tx, account, ask.order_id))
     enforced_by = await desk.enforced_by() if end is not None and end.on_end == "cancel" else None
@@ -51,7 +57,29 @@ async def price(
     due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation
     left = ZERO if end is None else Decimal(str(end.ends_api_at - readings.api_now())) / 3600
     hours = min(left, worst_hours) if left > 0 else worst_hours
-    return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, end, enforced_by, minimum)
+    on_demand = on_demand_usd_per_hour(listing, coin, fees, snapshot.rates) if listing else None
+    return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, end, enforced_by, minimum, on_demand)
+
+
+async def _winning_bid(
+    desk: Desk, ask: SetSpotPrice, row: OrderRow, coin: Coin, rate: Decimal, fee: Decimal
+) -> DayPrice | dict[str, Any]:
+    """The lowest bid that wins now, the present one where no rival beats it; the refusal where nobody can say or it is
+    above the most that was named."""
+    view = await desk.readings.spot_view_if_known(row.server_id or 0)
+    winning = view.winning.get(coin) if view is not None else None
+    if view is None or winning is None:
+        why = "The bids of its server can't be read now, so nobody knows which one wins. Call again, or name a bid."
+        return outcomes.bid_refused(ask.order_id, "book_unreadable", why)
+    present = None if row.price is None else DayPrice(row.price, coin)
+    runs = any(offer.mine and offer.active for offer in view.offers)
+    if present is not None and (runs or not view.beaten(present)):
+        return present
+    if winning.usd_per_hour(rate) * (1 + fee) <= ask.exact_bid:
+        return winning
+    needed = bids.usd_to_ask(winning.value, coin, rate, fee)
+    why = f"Winning takes {dollars(needed)} per hour now, more than max_usd_per_hour."
+    return {**outcomes.bid_refused(ask.order_id, "above_max", why), "to_win_usd_per_hour": shown_up(needed)}
 
 
 async def to_win_usd(desk: Desk, bid: Bid) -> Decimal | None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from clore_mcp.money import dollars, plain
 from clore_mcp.rental.desk import iso
-from clore_mcp.rental.disclosure import NOT_MADE_HERE, hardware, would_not_win
+from clore_mcp.rental.disclosure import NOT_MADE_HERE, hardware, not_below_on_demand, would_not_win
 from clore_mcp.rental.ends.cancelling import what
 from clore_mcp.rental.spot.bids import Bid
 from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS
@@ -17,7 +17,8 @@ from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS
 class RaiseShown:
     """What a person reads of a raise: `was` the present bid, `day` the new one in its coin, `what` the hardware as the
     host names it, `ends` when it ends, None for an order made elsewhere to which nobody gave an end, `to_win_usd` what
-    an hour would cost with a bid that wins, None where this one does or nobody can say."""
+    an hour would cost with a bid that wins, None where this one does or nobody can say; `dear_on_demand_usd` the
+    on-demand price where the bid is not below it."""
 
     order_id: int
     server_id: int | None
@@ -31,6 +32,7 @@ class RaiseShown:
     enforced_by: str | None
     worst_usd: Decimal
     to_win_usd: Decimal | None = None
+    dear_on_demand_usd: Decimal | None = None
 
 
 def bid_question(quote_id: str, bid: RaiseShown) -> str:
@@ -43,6 +45,7 @@ def bid_question(quote_id: str, bid: RaiseShown) -> str:
             f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
             *([] if bid.made_here else [NOT_MADE_HERE]),
             *([] if bid.to_win_usd is None else [would_not_win(bid.to_win_usd)]),
+            *([] if bid.dear_on_demand_usd is None else [not_below_on_demand(bid.dear_on_demand_usd)]),
             f"{_bid_end(bid)} In all it could cost {dollars(bid.worst_usd)} at most.",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
@@ -65,6 +68,7 @@ def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
         enforced_by=bid.enforced_by,
         worst_usd=bid.worst_usd,
         to_win_usd=to_win_usd,
+        dear_on_demand_usd=bid.dear_on_demand_usd,
     )
 
 

@@ -43,12 +43,19 @@ class Bid:
     end: End | None
     enforced_by: str | None
     minimum: Decimal | None = None  # of the host, per day, as far as it is listed
+    on_demand_usd: Decimal | None = None  # per hour, fee in, as far as the server has such a price
 
     @property
     def draw(self) -> Draw:
         """What it takes from the wallet until its end."""
         per_hour = self.day.value / 24 * (1 + self.fee)
         return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
+
+    @property
+    def dear_on_demand_usd(self) -> Decimal | None:
+        """The on-demand price in USD per hour where this bid is not below it; None where it is, or nobody knows."""
+        usd = self.on_demand_usd
+        return usd if usd is not None and self.usd_per_hour >= usd else None
 
     @property
     def raises(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import anyio
 
 from clore_mcp.errors import CloreError, Failure, Refused, Spent
-from clore_mcp.money import dollars, shown
+from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.claiming import Abandoned
 from clore_mcp.rental.desk import Desk
@@ -58,8 +58,10 @@ async def answer(desk: Desk, status: str, bid: Bid) -> dict[str, Any]:
         "status": status,
         "order_id": bid.row.id,
         "bid_usd_per_hour": shown(bid.usd_per_hour),
+        "was_usd_per_hour": None if bid.row.price is None else shown(bid.usd(bid.row.price)),
+        "on_demand_usd_per_hour": None if bid.on_demand_usd is None else shown_up(bid.on_demand_usd),
         "price_per_day": float(bid.day.value),
-        "currency": bid.coin.value,
+        "currency": bid.coin.ticker,
         "rank": rank,
         "next": "list_orders shows whether it runs.",
     }
@@ -70,7 +72,10 @@ async def answer(desk: Desk, status: str, bid: Bid) -> dict[str, Any]:
             "It is the highest bid, not shown as winning yet; none wins while the server is rented on demand."
         )
     elif rank is not None:
-        least = "" if winning is None else f" {dollars(bid.usd_to_ask(winning.value))} per hour would win now."
+        least = ""
+        if winning is not None:
+            needed = bid.usd_to_ask(winning.value)
+            least, told["to_win_usd_per_hour"] = f" {dollars(needed)} per hour would win now.", shown_up(needed)
         told["next"] = f"It does not win: it waits and costs nothing, and its hours run.{least}"
     return {name: value for name, value in told.items() if value is not None}
 
@@ -114,7 +119,7 @@ async def _record(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> 
             reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
             least = reserved if being_ended(tx, desk, quote.account, bid.row.id) else bid.worst_usd
             bids.end(tx, change, min(reserved, least), bid.usd_per_hour)
-        _note(tx, desk, "bid_set", quote, bid, lowering.after(bid, desk.readings.api_now()))
+        _note(tx, desk, "bid_set", quote, bid, lowering.after(bid, desk.readings.api_now()))  # also for bidhistory.py
 
     await desk.state.write(write)
 

@@ -76,7 +76,7 @@ async def read(desk: Desk, account: str, bid: Bid) -> Known:
 def after(bid: Bid, api_now: float) -> dict[str, Any]:
     """What the record says of a bid that Clore has set."""
     window = {"lower_after_seconds": LOWERING_SECONDS} if bid.lowers else {}
-    return {"api_at": api_now, **window}
+    return {"api_at": api_now, "was_per_day": str(bid.row.price), **window}
 
 
 def told_by(error: Refused, bid: Bid, api_now: float) -> dict[str, Any]:
