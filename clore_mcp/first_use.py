@@ -24,6 +24,8 @@ class FirstUse:
         self._settings = settings
         self._starts_watchdog = starts_watchdog
         self._services: Services | None = None
+        self.unaskable: set[str] = set()  # clients that answered a question with an error: by name, for this run
+        self.asked: dict[str, tuple[float, float, int]] = {}  # per quote: first and last asked, how often unanswered
 
     def services(self) -> Services:
         """The services, the same ones each time. Called on the event loop alone, so they are wired once."""

@@ -39,11 +39,18 @@ class Coin(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> Coin | None:
-        """The coin meant by `text` (Clore's name or a ticker, any case), or None."""
-        wanted = text.strip().lower()
-        return next(
-            (coin for coin in cls if wanted in (coin.value.lower(), coin.ticker.lower(), coin.name.lower())), None
-        )
+        """The coin meant by `text` (Clore's name or a ticker, any case, hyphens or not), or None."""
+        wanted = _letters(text)
+        return next((coin for coin in cls if wanted in (_letters(coin.value), coin.ticker.lower())), None)
+
+    @classmethod
+    def _missing_(cls, value: object) -> Coin | None:
+        """`Coin("BTC")` is a coin as `Coin("bitcoin")` is."""
+        return cls.parse(value) if isinstance(value, str) else None
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split()).replace("-", "").replace("_", "").lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from clore_mcp import __version__, completions, prompts, resources
 from clore_mcp.first_use import FirstUse
 from clore_mcp.settings import TOOLSETS, Approval, Settings
 from clore_mcp.tools import account, market, orders, watches
+from clore_mcp.tools.asking import readable_answers
 from clore_mcp.updates import Updates
 
 INSTRUCTIONS: Final = """Rent GPUs on the Clore.ai marketplace for a person, whose money it is.
@@ -82,7 +83,7 @@ def create_server(
         cache_hints=hints,
         subscriptions=updates.bus,
         log_level="WARNING",
-        middleware=[partial(prompts.refuse_unknown, names={prompt.name for prompt in offered})],
+        middleware=[partial(prompts.refuse_unknown, names={prompt.name for prompt in offered}), readable_answers],
     )
     for prompt in offered:
         server.add_prompt(prompt)

@@ -155,7 +155,7 @@ class Appraiser:
         others = [coin for coin in evidence.snapshot.server(server_id).allowed_coins if coin is not first.coin]
         found = [
             await self._candidate(
-                ask.model_copy(update={"currency": coin.value}), server_id, evidence, enforced=enforced
+                ask.model_copy(update={"currency": coin.ticker}), server_id, evidence, enforced=enforced
             )
             for coin in others
         ]

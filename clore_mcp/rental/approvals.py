@@ -227,6 +227,16 @@ class Approvals:
 
         return await self._state.write(write)
 
+    async def leave(self, quote: Quote, *, by: str, why: str) -> None:
+        """Close a question that the person neither agreed to nor declined: the same call asks anew, by another id."""
+        now = self._clock()
+
+        def write(tx: Tx) -> None:
+            quotes.drop(tx, quote.id)
+            ledger.write(tx, _entry(quote, now, "unanswered", {"by": by, "why": why}))
+
+        await self._state.write(write)
+
     async def approve_within(self, quote: Quote, bounds: Bounds, *, by: str) -> Envelope | None:
         """Record a person's yes to one rental within bounds, this quote's or another's for the same wish; None when the
         quote no longer waits."""

@@ -11,9 +11,19 @@ from decimal import Decimal
 from math import ceil
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from clore_mcp.money import LONGEST_RENTAL_HOURS
+from clore_mcp.errors import ArgumentInvalid
+from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
 from clore_mcp.rental.containers import Command, Env, Image, Ports, with_ssh
 from clore_mcp.rental.images import DEFAULT, JUPYTER_PORT, brings_jupyter
 from clore_mcp.rental.sshkeys import public_key_line
@@ -50,6 +60,30 @@ def _affordable(usd: float | None) -> float | None:
     return usd
 
 
+def _ticker(told: Any) -> Any:
+    """The one name of a coin, whatever people or Clore call it."""
+    coin = Coin.parse(told) if isinstance(told, str) else None
+    return coin.ticker if coin else told
+
+
+def known_countries(words: list[str] | None) -> list[str] | None:
+    """The words, each of which names a country or a region."""
+    from clore_mcp.market import regions  # here: whoever only lists the tools needs no country
+
+    wrong = []
+    for word in words or ():
+        try:
+            regions.codes([word], "")
+        except ArgumentInvalid as error:
+            wrong.append(error.message.removeprefix(": "))
+    if wrong:
+        raise ValueError(" ".join((*wrong, "Give ISO codes (DE), names or regions (europe)")))
+    return words
+
+
+Currency = Annotated[Literal["BTC", "CLORE", "USD"], BeforeValidator(_ticker)]
+
+
 class Ask(BaseModel):
     """Arguments of one spending tool; `verb` is the tool's name."""
 
@@ -76,10 +110,7 @@ class CreateOrder(Ask):
         Field(gt=0, allow_inf_nan=False, description="Spot only: the most to pay, fee included."),
         AfterValidator(_affordable),
     ] = None
-    currency: Annotated[
-        Literal["bitcoin", "CLORE-Blockchain", "USD-Blockchain"] | None,
-        Field(description="Default: cheapest that host and wallet allow."),
-    ] = None
+    currency: Annotated[Currency | None, Field(description="Default: cheapest that host and wallet allow.")] = None
     fallback_server_ids: Annotated[
         list[Annotated[int, Field(gt=0), AfterValidator(possible_id)]] | None,
         Field(max_length=_MOST_SERVERS - 1, description="Tried in turn if the first is gone."),
@@ -103,29 +134,36 @@ class CreateOrder(Ask):
         except ValueError as error:
             raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> CreateOrder:
-        if self.bid_usd_per_hour is not None and self.order_type != "spot":
-            raise ValueError("bid_usd_per_hour goes with order_type 'spot' only")
-        self._require_port_for_jupyter()
-        if len(set(self.server_ids)) != len(self.server_ids):
-            raise ValueError("fallback_server_ids repeats a server")
-        return self
+    @field_validator("bid_usd_per_hour")
+    @classmethod
+    def _bid_is_for_spot(cls, bid: float | None, info: ValidationInfo) -> float | None:
+        if bid is not None and info.data.get("order_type", "spot") != "spot":
+            raise ValueError("goes with order_type 'spot' only")
+        return bid
 
-    def _require_port_for_jupyter(self) -> None:
-        ports = self.ports or {}
+    @field_validator("fallback_server_ids")
+    @classmethod
+    def _servers_differ(cls, others: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        every = [info.data.get("server_id"), *(others or ())]
+        if len(set(every)) != len(every):
+            raise ValueError("repeats a server; name each once, and not server_id again")
+        return others
+
+    @field_validator("jupyter")
+    @classmethod
+    def _jupyter_has_a_port(cls, jupyter: bool, info: ValidationInfo) -> bool:
+        ports = info.data.get("ports") or {}
         other = next((port for port, kind in ports.items() if kind == "http" and port != JUPYTER_PORT), None)
-        if not self.jupyter:
-            return
+        if not jupyter:
+            return jupyter
         if other is None and ports.get(JUPYTER_PORT) == "tcp":
+            raise ValueError('needs 8888 as http, and ports names it as tcp; write {"8888":"http"} or leave it out')
+        if other is not None and brings_jupyter(info.data.get("image", DEFAULT)):
             raise ValueError(
-                'ports names 8888 as tcp, which jupyter needs as http; write {"8888":"http"} or leave it out'
+                f"takes the one http port, which is 8888 in this image, and ports names {other} as http; make {other}"
+                " tcp, or leave jupyter out"
             )
-        if other is not None and brings_jupyter(self.image):
-            raise ValueError(
-                f"jupyter takes the one http port, which is 8888 in this image, and ports names {other} as http; make"
-                f" {other} tcp, or leave jupyter out"
-            )
+        return jupyter
 
     @property
     def server_ids(self) -> list[int]:
@@ -172,7 +210,9 @@ class CreateWatch(Ask):
     min_gpus: Annotated[int | None, Field(ge=1)] = None
     max_gpus: Annotated[int | None, Field(ge=1)] = None
     min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Each GPU.")] = None
-    countries: Annotated[list[str] | None, Field(max_length=60, description="As in search_servers.")] = None
+    countries: Annotated[
+        list[str] | None, Field(max_length=60, description="As in search_servers."), AfterValidator(known_countries)
+    ] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
     ports: Ports = None
     env: Env = None
@@ -274,7 +314,7 @@ def _number_of(told: Any) -> Any:
 
 def _comment(told: Any) -> str | None:
     """Whatever was given as a comment, as one line that Clore takes: a comment never stops a cancel."""
-    if told is None or told is False:
+    if told in (None, False, [], {}):
         return None
     text = told if isinstance(told, str) else json.dumps(told, default=str)
     return clean(text, _ISSUE_MAX) or None

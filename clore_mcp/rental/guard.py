@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 
-from clore_mcp.errors import CloreError, NotFound, StateUnavailable
+from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
 from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
@@ -27,6 +27,7 @@ from clore_mcp.rental.notebooks import with_jupyter
 from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.questions import NoRoom, subject_of
 from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.rental.reply import Reply, Said
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state import orders
@@ -192,36 +193,58 @@ class Guard:
             and held.yes is not Yes.NEVER
         )
 
-    async def conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
-        """What comes of the call. `answer` is the person's, or None where nobody was asked through the client."""
-        outcome = await self._conclude(held, ask, answer=answer, caller=caller)
+    async def conclude(
+        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: Reply | None = None
+    ) -> dict[str, Any]:
+        """What comes of the call. `answer` is the person's, or None where they gave none through the client; `reply` is
+        what the client did with the question. Raises ArgumentInvalid for a malformed answer to an open question."""
+        outcome = await self._conclude(held, ask, answer=answer, caller=caller, reply=reply)
         if isinstance(ask, CreateOrder) and ask.jupyter:
             outcome = with_jupyter(outcome, self._desk.readings.latest, self._desk.program)
         word = _VERB_WORDS.get(ask.verb, {}).get(outcome["status"])
         about = {"order_id": ask.order_id} if isinstance(ask, CancelOrder | ExtendOrder | SetSpotPrice) else {}
         return {**about, **outcome, "status": word} if word else {**about, **outcome}
 
-    async def _conclude(self, held: Held, ask: Ask, *, answer: bool | None, caller: str) -> dict[str, Any]:
+    async def _conclude(
+        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: Reply | None
+    ) -> dict[str, Any]:
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
         try:
             await self._desk.state.require_unbroken()
             quote = await self._approvals.get(held.quote.id)
+            waits = quote.state in ("pending", "expired") and quote.replaced_by is None
+            if reply is not None and reply.is_open and waits:
+                await self._leave(quote, reply, caller)
+                return _unanswered(quote, ask, reply, caller)
             known = await self._known(quote, ask)
             if known is not None:
                 return known
             if answer is False:
                 if await self._approvals.decide(quote, yes=False, by=caller):
-                    return outcomes.no_yes(ask)
+                    return _unanswered(quote, ask, reply, caller) if reply else outcomes.no_yes(ask)
                 return await self._follow(quote, ask)  # too late: another process has its yes already
         except (NotFound, StateUnavailable):
             if not isinstance(ask, CancelOrder):
                 raise
+            if reply is not None and reply.is_open:
+                self._unkept.pop((caller, ask), None)
+                return _unanswered(held.quote, ask, reply, caller)
             return await self._conclude_unkept(held, held.quote, ask, answer=answer, caller=caller)
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
             return outcomes.ask_outside(ask, quote.id, self._desk.program)
         return await self._carry_out(quote, ask, by)
+
+    async def _leave(self, quote: Quote, reply: Reply, caller: str) -> None:
+        """A question without an answer. After a cancel it is over, so that no answer to it can come later and count;
+        after a malformed answer it waits on, for the person has not seen it or has not answered."""
+        if reply.said is Said.MALFORMED:
+            raise ArgumentInvalid(
+                f"{reply.told(quote, caller)} Nothing was done and nothing was spent.",
+                hint=f"Call again and the same question is asked. {reply.cure}",
+            )
+        await self._approvals.leave(quote, by=caller, why=reply.said.value)
 
     async def _conclude_unkept(
         self, held: Held, quote: Quote, ask: CancelOrder, *, answer: bool | None, caller: str
@@ -307,3 +330,9 @@ class Guard:
                 return over
             await anyio.sleep(_FOLLOW_PAUSE_SECONDS)
         return self._verbs[ask.verb].unfinished(quote)
+
+
+def _unanswered(quote: Quote, ask: Ask, reply: Reply, caller: str) -> dict[str, Any]:
+    """No yes, in the words of the tool, with what the client answered and whether asking again can help."""
+    outcome = outcomes.no_yes(ask, reply.told(quote, caller))
+    return {**outcome, "next": f"{outcome['next']} {reply.cure}"}

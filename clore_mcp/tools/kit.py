@@ -7,6 +7,7 @@ quite public, so `tests/tools/test_kit.py` pins what is used of them.
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections.abc import Callable, Collection
@@ -14,19 +15,20 @@ from typing import Any, Literal
 
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from clore_mcp.errors import Failure
 from clore_mcp.text import clean
+from clore_mcp.tools.arguments import read
 
 log = logging.getLogger(__name__)
 
 ANSWER_TITLE = "Approve"  # the form that asks a person: a fault in it is the client's, not an argument's
 Kind = Literal["reads", "spends", "destroys"]
-_REFUSED_SHOWN = 3
+_REFUSED_SHOWN = 30  # more than any tool has arguments; a caller that invents hundreds is not told of each
 _PLAIN = (str, int, bool)
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -48,6 +50,17 @@ class Answer(BaseModel):
         return wire, compact(wire)
 
 
+class Metadata(FuncMetadata):
+    """What the SDK knows of a tool's function. The tool's own schema reads the arguments (arguments.py): the SDK would
+    turn text that looks like JSON into something else."""
+
+    parameters: dict[str, Any]
+
+    def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
+        """See `arguments.read`."""
+        return read(data, self.parameters)
+
+
 class CloreTool(Tool):
     """A tool that answers in both channels at once, and whose every failure is JSON with a code and a cure."""
 
@@ -58,7 +71,7 @@ class CloreTool(Tool):
         except MCPError:
             raise
         except ToolError as error:
-            return failure_result(self.name, error)
+            return failure_result(self.name, error, self.parameters["properties"])
         if isinstance(result, InputRequiredResult) or not isinstance(result, Answer):
             return result
         wire, text = result.both()
@@ -95,13 +108,19 @@ def tool(
         metadata.arg_model = _flat(name, model, function.__name__)
         schema = {**schema["$defs"][model.__name__], "$defs": schema["$defs"]}
     else:
-        metadata.arg_model.model_config["extra"] = "forbid"
+        metadata.arg_model.model_config |= {"extra": "forbid", "allow_inf_nan": False}
         metadata.arg_model.model_rebuild(force=True)
     made.parameters = portable(schema)
     made.parameters["additionalProperties"] = False
     for argument in terse:
         made.parameters["properties"][argument].pop("description", None)
-    metadata.output_schema = _lean(portable(metadata.output_schema or {}))
+    made.fn_metadata = Metadata(
+        arg_model=metadata.arg_model,
+        output_schema=_lean(portable(metadata.output_schema or {})),
+        output_model=metadata.output_model,
+        wrap_output=metadata.wrap_output,
+        parameters=made.parameters,
+    )
     return made
 
 
@@ -110,7 +129,7 @@ def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
 
     extra = model.model_config.get("extra", "forbid")
 
-    class Flat(model, ArgModelBase, extra=extra, title=title):  # type: ignore[valid-type, misc]
+    class Flat(model, ArgModelBase, extra=extra, title=title, allow_inf_nan=False):  # type: ignore[valid-type, misc]
         def model_dump_one_level(self) -> dict[str, Any]:
             return {name: self}
 
@@ -118,7 +137,8 @@ def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
 
 
 def portable(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that every client takes: no $ref, no titles, no null alternatives, no defaults that say nothing."""
+    """A schema that every client takes: no $ref, no titles, no null alternatives, no defaults that say nothing, no
+    exclusive bounds."""
     definitions = schema.get("$defs", {})
 
     def walk(node: Any) -> Any:
@@ -136,6 +156,7 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
             kept["properties"] = {name: walk(value) for name, value in node["properties"].items()}
         if kept.get("default", 0) is None:
             del kept["default"]
+        _include_bounds(kept)
         choices = [choice for choice in kept.get("anyOf", []) if choice != {"type": "null"}]
         if "anyOf" in kept and len(choices) == 1:
             del kept["anyOf"]
@@ -148,6 +169,13 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def _include_bounds(schema: dict[str, Any]) -> None:
+    """Some models' APIs refuse exclusive bounds: what must be above 0 is at least 0 here; the types refuse 0."""
+    for bound, step in (("minimum", 1), ("maximum", -1)):
+        if (limit := schema.pop(f"exclusive{bound.title()}", None)) is not None:
+            schema[bound] = limit + step if schema.get("type") == "integer" else limit
+
+
 def _lean(schema: Any, *, inner: bool = False) -> Any:
     """A result's schema: what a left out field means, and which fields a row inside always has, no reader is told."""
     if isinstance(schema, list):
@@ -158,8 +186,9 @@ def _lean(schema: Any, *, inner: bool = False) -> Any:
     return {name: _lean(value, inner=True) for name, value in schema.items() if name not in needless}
 
 
-def failure_result(name: str, error: ToolError) -> CallToolResult:
-    """A failure as the model reads it: `{"error", "message", "hint", "retry_after_seconds"?}`."""
+def failure_result(name: str, error: ToolError, known: Collection[str] = ()) -> CallToolResult:
+    """A failure as the model reads it: `{"error", "message", "hint", "retry_after_seconds"?}`. `known` are the tool's
+    arguments, of which a misspelled one may mean one."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Failure | ValidationError):
         cause = cause.__cause__
@@ -170,7 +199,7 @@ def failure_result(name: str, error: ToolError) -> CallToolResult:
     elif isinstance(cause, ValidationError) and cause.title != ANSWER_TITLE:
         told = {
             "error": "invalid_argument",
-            "message": f"{name} was not called: {_problems(cause)}.",
+            "message": f"{name} was not called: {_problems(cause, known)}.",
             "hint": "Correct the named arguments; the tool's schema lists them all.",
         }
     elif isinstance(cause, ValidationError) or "elicitation" in str(error):
@@ -189,13 +218,17 @@ def failure_result(name: str, error: ToolError) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=compact(told))], is_error=True)
 
 
-def _problems(error: ValidationError) -> str:
+def _problems(error: ValidationError, known: Collection[str]) -> str:
+    """Every problem of a call at once: whoever mends one at a time calls again for each."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     told = []
     for problem in found[:_REFUSED_SHOWN]:
         where = ".".join(clean(str(part), 40) for part in problem["loc"]) or "arguments"
         what = clean(problem["msg"].removeprefix("Value error, "), 160)
-        told.append(f"{where}: {'no such argument' if problem['type'] == 'extra_forbidden' else what}")
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(where, known, n=1)
+            what = "no such argument" + (f" (did you mean {near[0]}?)" if near else "")
+        told.append(f"{where}: {what}")
     more = f" (and {len(found) - _REFUSED_SHOWN} more)" if len(found) > _REFUSED_SHOWN else ""
     return "; ".join(told) + more
 

@@ -8,7 +8,6 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from pydantic import AfterValidator, Field
 
-from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_order
@@ -109,11 +108,19 @@ async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
     return CreateAnswer.model_validate(outcome)
 
 
+def _page(cursor: str | None) -> str | None:
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
+        raise ValueError("is not a cursor; give next_cursor of the last page, or leave it out")
+    return cursor
+
+
 async def list_orders(
     ctx: Context[FirstUse],
     include_ended: Annotated[bool, ENDED_TOO] = False,
     limit: Annotated[int, Field(ge=1, le=_MOST_LISTED)] = 20,
-    cursor: Annotated[str | None, Field(max_length=20, description="next_cursor of the previous page.")] = None,
+    cursor: Annotated[
+        str | None, Field(max_length=20, description="next_cursor of the previous page."), AfterValidator(_page)
+    ] = None,
 ) -> OrdersAnswer:
     """List the account's orders: state, cost, end, SSH command. Use it whenever it matters what runs or bills now, and
     after anything unclear: `unsettled` names create_order calls whose outcome is not known. While one deploys,
@@ -122,8 +129,6 @@ async def list_orders(
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
     await services.look_over(wallets=False)
-    if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
-        raise ArgumentInvalid("cursor is none of ours.", hint="Give next_cursor of the last page, or leave it out.")
     start = int(cursor or 0)
     rows = told["orders"]
     return OrdersAnswer.model_validate(

@@ -81,6 +81,7 @@ async def test_schemas_are_strict_and_portable(market: Running, tmp_path: Path) 
             assert schema["type"] == "object" and not {"anyOf", "oneOf", "allOf"} & schema.keys()
             for node in nodes(schema):
                 assert "$ref" not in node and "$defs" not in node
+                assert "exclusiveMinimum" not in node and "exclusiveMaximum" not in node
                 assert all(isinstance(value, str) for value in node.get("enum", []))
                 assert isinstance(node.get("const", ""), str)
 
