@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from clore_mcp.cli import person
+from clore_mcp.cli import orders, person
 from clore_mcp.cli.approvals import command_prefix
+from clore_mcp.cli.checks_at_clore import for_a_person
 from clore_mcp.cli.opening import ENDING_QUEUE_SECONDS, Opened, opened, require_spending, settings_of
-from clore_mcp.cli.orders import settle_line
-from clore_mcp.cli.screen import loud, receipt, say, span
+from clore_mcp.cli.screen import loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
 from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.ends.stopping import Ended, Frozen
@@ -93,18 +93,41 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
         unsettled = bool(step.intents)
         for intent in step.intents:
             if intent.state == "uncertain":
-                loud(settle_line(intent.server_id, intent.id, prefix))
+                loud(orders.settle_line(intent.server_id, intent.id, prefix))
             else:
                 say(f"A rental of server {intent.server_id} was on its way: waiting for what becomes of it.")
-    if not tried:
-        say("No order made here is running.")
+    listed = await _tell_the_rest(parts, prefix, ended=tried - unproven, none_tried=not tried)
     left = await parts.services.stopping.out_of_reach(tried)
     for lease in left:
         loud(
             f"Order {lease.order_id} was made here and is NOT ENDED: it stands under another account, and this key does"
             " not list it. Run this with the key that made it, or end it on clore.ai."
         )
-    return not unproven and not unsettled and not left
+    return listed and not unproven and not unsettled and not left
+
+
+async def _tell_the_rest(parts: Opened, prefix: str, *, ended: set[int], none_tried: bool) -> bool:
+    """Name what runs though it was not made here; whether Clore's list could be had at all."""
+    try:
+        seen = await orders.look(parts.services)
+    except Failure as failure:
+        much = "Nothing was ended" if not ended else "Whether anything else runs is not known"
+        loud(
+            f"{much}: the orders can't be read. {failure.message} {for_a_person(failure)} Then run `{prefix} stop`"
+            " again, or look on clore.ai."
+        )
+        return False
+    if none_tried:
+        say("No order made here is running.")
+    for view in seen.views:
+        if not view["made_here"] and view["status"] != "ended":
+            cost = f", {usd(view['usd_per_hour'])} per hour" if "usd_per_hour" in view else ""
+            say(
+                f"Order {view['order_id']} ({orders.what(view)}, {view['status']}{cost}) was not made here and is not"
+                f" ended. `{prefix} cancel {view['order_id']}` ends it.",
+                hang=2,
+            )
+    return True
 
 
 def _tell_ended(step: Ended, prefix: str) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Final
 
 from clore_mcp.cli.approvals import command_prefix
+from clore_mcp.cli.checks_at_clore import for_a_person
 from clore_mcp.cli.opening import require_spending, settings_with_api
 from clore_mcp.cli.screen import doubtful, loud, say
 from clore_mcp.detaching import place_of, shorten_log, starter
@@ -306,7 +307,11 @@ class _Watch:
                 " where the old one is, and restart; what runs is on clore.ai.",
             )
         elif found.blind is not None and not found.overdue:
-            yield "blind", f"Clore's list of orders can't be read, so nobody knows what is due: {found.blind.message}"
+            yield (
+                "blind",
+                f"Clore's list of orders can't be read, so nobody knows what is due: {found.blind.message}"
+                f" {for_a_person(found.blind)}",
+            )
 
     def _tell(self) -> None:
         """Say what is new, and from time to time what is not."""

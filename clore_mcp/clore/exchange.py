@@ -1,29 +1,27 @@
 """One request to Clore and its reply: the turn, the connection, the instant of leaving, the deadline, what broke.
 
-The only module that imports the HTTP library. The key is added to a request as it leaves and is kept nowhere that
-prints. Failures are raised outside of the handler that caught the transport's own exception, because that one holds the
-request and with it the key.
+Only this module and network.py import the HTTP library. The key is added to a request as it leaves and is kept nowhere
+that prints. Failures are raised outside of the handler that caught the transport's own exception, because that one
+holds the request and with it the key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import ipaddress
 import json
-import os
 import random
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import httpx2 as httpx
 
 from clore_mcp import __version__
+from clore_mcp.clore.network import Way, network_is_named, way_to
 from clore_mcp.clore.pacing import Pacer, Turn
 from clore_mcp.clore.replies import Endpoint, unclear
 from clore_mcp.clore.schedule import Lane
@@ -113,8 +111,6 @@ class Exchange:
         self._pacer = pacer
         self._timing = timing
         self._trusts_network = trusts_network
-        # The simulated marketplace is not behind a proxy.
-        self._trust_env = trusts_network and not _is_loopback(api_url)
         self._transport = transport
         self._rand = rand
         self._clock = clock
@@ -134,6 +130,7 @@ class Exchange:
             await pools.writes.aclose()
 
     async def retrying(self, call: Call[Answer], again_on: tuple[type[CloreError], ...], attempts: int) -> Answer:
+        await self._open(call)  # a way that can't be used is not tried again at once: nothing mends it meanwhile
         give_up_at = self._clock() + self._timing.retry_within_seconds
         for made in range(1, attempts):
             try:
@@ -147,9 +144,7 @@ class Exchange:
     async def attempt(self, call: Call[Answer]) -> Answer:
         """One turn, one request, one reply."""
         endpoint = call.endpoint
-        if self._key is None and call.needs_key:
-            raise NoApiKey(f"No API key is set, so Clore was not asked to {endpoint.verb}.")
-        pools = await self._open()
+        pools = await self._open(call)
         patience_seconds = None if call.urgent else self._timing.patience_seconds
         turn_for = self._pacer.turn(call.lane, urgent=call.urgent, patience_seconds=patience_seconds)
         async with turn_for as turn:
@@ -185,8 +180,8 @@ class Exchange:
                     return Reply(response.status_code, response.headers, body)
         except (TimeoutError, OSError, httpx.HTTPError, httpx.InvalidURL) as error:
             failure = departure.stopped_by or _failure(error, departure, call.endpoint)
-            if isinstance(failure, NotSent) and not self._trusts_network and _network_is_named():
-                failure.hint = f"{failure.hint} {_UNTRUSTED}".strip()
+            if isinstance(failure, NotSent):
+                failure.hint = f"{failure.hint} {self._proxy_word}".strip()
         raise failure
 
     def _within(self, seconds: float) -> Callable[[], bool]:
@@ -194,7 +189,17 @@ class Exchange:
         until, wall_until = self._clock() + seconds, time.time() + seconds
         return lambda: self._clock() < until and time.time() < wall_until
 
-    async def _open(self) -> _Pools:
+    @property
+    def _proxy_word(self) -> str:
+        """What to say of a proxy when no connection was made."""
+        if not self._trusts_network:
+            return _UNTRUSTED if network_is_named() else ""
+        name = self._pools.proxy_from if self._pools else ""
+        return f"Requests go through a proxy ({name}): check it too." if name else ""
+
+    async def _open(self, call: Call[Any]) -> _Pools:
+        if self._key is None and call.needs_key:
+            raise NoApiKey(f"No API key is set, so Clore was not asked to {call.endpoint.verb}.")
         async with self._opening:
             if self._pools is None:
                 self._pools = await self._build_pools()
@@ -203,30 +208,31 @@ class Exchange:
     async def _build_pools(self) -> _Pools:
         """Two pools over one TLS context: a write always gets a fresh connection, since one that the far end has just
         closed would break under it and leave an order in doubt."""
-        tls = self._api_url.startswith("https:") and self._transport is None
-        # Reading the certificates takes 40 to 150 ms; without TLS a context that trusts nobody does.
-        trusted = partial(httpx.create_ssl_context, trust_env=self._trusts_network)
-        context = await asyncio.to_thread(trusted) if tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        way = Way(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        if self._transport is None:  # reading the certificates takes 40 to 150 ms
+            way = await asyncio.to_thread(way_to, self._api_url, trusts_network=self._trusts_network)
         timeout = httpx.Timeout(None, connect=self._timing.connect_seconds)  # the rest is under the attempt's deadline
 
         def pool(kept: int) -> httpx.AsyncClient:
             return httpx.AsyncClient(
                 headers={"user-agent": USER_AGENT, "accept": "application/json"},
-                verify=context,
+                verify=way.trusted,
                 timeout=timeout,
                 limits=httpx.Limits(max_keepalive_connections=kept, keepalive_expiry=_KEEP_ALIVE_SECONDS),
                 follow_redirects=False,
                 transport=self._transport,
-                trust_env=self._trust_env,
+                proxy=way.proxy,
+                trust_env=False,  # network.py has looked at it
             )
 
-        return _Pools(reads=pool(4), writes=pool(0))
+        return _Pools(reads=pool(4), writes=pool(0), proxy_from=way.proxy_from)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pools:
     reads: httpx.AsyncClient
     writes: httpx.AsyncClient
+    proxy_from: str
 
 
 class _Key(httpx.Auth):
@@ -324,22 +330,3 @@ def _not_sent(error: Exception, endpoint: Endpoint) -> NotSent:
         hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
     message = f"No connection to Clore could be made to {endpoint.verb}{why and f': {why}'}; nothing was sent."
     return NotSent(message, why=why, hint=hint)
-
-
-def _network_is_named() -> bool:
-    """Whether the environment, or the system's own settings, name a proxy or certificates."""
-    from urllib.request import getproxies  # here: it is asked only after a failure, and takes long to import
-
-    certificates = (os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
-    return any(certificates) or any(value for name, value in getproxies().items() if name != "no")
-
-
-def _is_loopback(api_url: str) -> bool:
-    try:
-        host = httpx.URL(api_url).host
-    except httpx.InvalidURL:
-        return False
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
