@@ -31,7 +31,7 @@ def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[Cand
     offers = _offers(fitting)
     if unknown.said is None:
         named = _priced(popular, offers)
-        return (f"gpu: '{unknown.query}' names no GPU model. Leave gpu out for all; the commonest: {named}.",)
+        return (f"gpu: '{unknown.query}' names no GPU model. The commonest: {named}.",)
     what = f"gpu: '{unknown.said}' is no GPU that is known or listed now."
     if unknown.nearest:
         return (f"{what} Nearest names: {_priced(unknown.nearest, offers)}.",)

@@ -6,7 +6,7 @@ These models are the tools' schemas as well as what the guard prices and digests
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import ceil
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -50,6 +50,13 @@ def _affordable(usd: float | None) -> float | None:
     return usd
 
 
+def _one_key(line: str | None) -> str | None:
+    try:
+        return None if line is None else public_key_line(line)
+    except ValueError as error:
+        raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
+
+
 class Ask(BaseModel):
     """Arguments of one spending tool; `verb` is the tool's name."""
 
@@ -87,32 +94,19 @@ class CreateOrder(Ask):
     ports: Ports = None
     env: Env = None
     ssh_public_key: Annotated[
-        str | None, Field(max_length=3072, description="Only if the person gave one; default: theirs.")
+        str | None,
+        Field(max_length=3072, description="Only if the person gave one; default: theirs."),
+        AfterValidator(_one_key),
     ] = None
     command: Command = None
     jupyter: Annotated[bool, Field(description="Jupyter on the http port, its token made here.")] = False
     on_end: Annotated[Literal["cancel", "notify"], Field(description="When the hours are over.")] = "cancel"
 
-    @field_validator("ssh_public_key")
-    @classmethod
-    def _key_is_one(cls, line: str | None) -> str | None:
-        try:
-            return None if line is None else public_key_line(line)
-        except ValueError as error:
-            raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
-
     @model_validator(mode="after")
     def _fits_together(self) -> CreateOrder:
         if self.bid_usd_per_hour is not None and self.order_type != "spot":
             raise ValueError("bid_usd_per_hour goes with order_type 'spot' only")
-        if (
-            self.jupyter
-            and (self.ports or {}).get(_JUPYTER_PORT) == "tcp"
-            and "http" not in (self.ports or {}).values()
-        ):
-            raise ValueError(
-                'ports names 8888 as tcp, which jupyter needs as http; write {"8888":"http"} or leave it out'
-            )
+        _jupyter_has_a_port(self.ports, jupyter=self.jupyter)
         if len(set(self.server_ids)) != len(self.server_ids):
             raise ValueError("fallback_server_ids repeats a server")
         return self
@@ -125,10 +119,7 @@ class CreateOrder(Ask):
     @property
     def wire_ports(self) -> dict[str, str]:
         """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
-        ports = with_ssh(self.ports)
-        if self.jupyter and "http" not in ports.values():
-            ports[_JUPYTER_PORT] = "http"
-        return ports
+        return _with_jupyter(self.ports, jupyter=self.jupyter)
 
     @property
     def exact_hours(self) -> Decimal:
@@ -141,11 +132,22 @@ class CreateOrder(Ask):
         return None if self.bid_usd_per_hour is None else Decimal(str(self.bid_usd_per_hour))
 
 
+def _jupyter_has_a_port(ports: Mapping[str, str] | None, *, jupyter: bool) -> None:
+    if jupyter and (ports or {}).get(_JUPYTER_PORT) == "tcp" and "http" not in (ports or {}).values():
+        raise ValueError('ports names 8888 as tcp, which jupyter needs as http; write {"8888":"http"} or leave it out')
+
+
+def _with_jupyter(named: Mapping[str, str] | None, *, jupyter: bool) -> dict[str, str]:
+    ports = with_ssh(named)
+    if jupyter and "http" not in ports.values():
+        ports[_JUPYTER_PORT] = "http"
+    return ports
+
+
 class CreateWatch(Ask):
-    """A standing wish to rent below a price."""
+    """A standing wish to rent below a price, or to be told of one."""
 
     verb: ClassVar[str] = "create_watch"
-    jupyter: ClassVar[bool] = False
 
     gpu: Annotated[str, Field(min_length=1, max_length=80, description="As people write it: 4090, A100 80GB.")]
     max_usd_per_hour: Annotated[
@@ -158,20 +160,36 @@ class CreateWatch(Ask):
     expires_hours: Annotated[
         float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
     ]
+    notify: Annotated[bool, Field(description="Only tell the person, once; rents nothing, asks nothing.")] = False
     max_orders: Annotated[int, Field(ge=1, le=16, description="In all.")] = 1
     min_gpus: Annotated[int | None, Field(ge=1)] = None
     max_gpus: Annotated[int | None, Field(ge=1)] = None
     min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Each GPU.")] = None
+    min_ram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_disk_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_cpu_threads: Annotated[int | None, Field(ge=1)] = None
+    min_download_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_upload_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     countries: Annotated[list[str] | None, Field(max_length=60, description="As in search_servers.")] = None
+    exclude_countries: Annotated[list[str] | None, Field(max_length=60)] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
+    min_rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
+    min_cuda: Annotated[str | None, Field(max_length=12)] = None
     ports: Ports = None
     env: Env = None
+    ssh_public_key: Annotated[str | None, Field(max_length=3072), AfterValidator(_one_key)] = None
     command: Command = None
+    jupyter: bool = False
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> CreateWatch:
+        _jupyter_has_a_port(self.ports, jupyter=self.jupyter)
+        return self
 
     @property
     def wire_ports(self) -> dict[str, str]:
         """The ports as Clore is asked for them."""
-        return with_ssh(self.ports)
+        return _with_jupyter(self.ports, jupyter=self.jupyter)
 
     @property
     def exact_hours(self) -> Decimal:
@@ -188,7 +206,7 @@ class CreateWatch(Ask):
         first, *others = server_ids[:_MOST_SERVERS]
         return CreateOrder(
             server_id=first, fallback_server_ids=others or None, image=self.image, hours=self.hours, ports=self.ports,
-            env=self.env, command=self.command,
+            env=self.env, command=self.command, ssh_public_key=self.ssh_public_key, jupyter=self.jupyter,
         )  # fmt: skip
 
 
