@@ -16,6 +16,7 @@ from clore_mcp.market.query import Query
 from clore_mcp.market.rates import Fees
 from clore_mcp.market.search import search
 from clore_mcp.market.wish import Match, Unknown, resolve
+from clore_mcp.sandbox.hardware import GPUS
 from tests.market.rows import price, snapshot, wire
 
 PRESENT = (
@@ -191,6 +192,13 @@ def test_known_cards_are_named_as_listings_are_and_found_by_their_names() -> Non
         assert canonical(model, card.vram_gb[0]) == model
         assert model in meant(model).models, model
         assert card.speed > 0 and all(card.vram_gb)
+
+
+def test_what_completion_offers_is_found_again() -> None:
+    listed = {canonical(one.name, size) for one in GPUS for size in one.vram}
+    for model in listed:
+        found = resolve(model, listed)
+        assert isinstance(found, Match) and model in found.models, model
 
 
 @pytest.mark.parametrize(
