@@ -23,7 +23,7 @@ _IMAGE: Final = "cloreai/jupyter:ubuntu24.04-v2"
 # A made-up public key that has no private half.
 _KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNsb3JlLW1jcCBkZW1vLCBhIGtleSBvZiBub2JvZHkh demo"
 MOST_LIST_BYTES: Final = 25_000
-MOST_SEARCH_BYTES: Final = 4_500
+MOST_SEARCH_BYTES: Final = 4_300
 MOST_STORY_BYTES: Final = 7_500
 
 

@@ -27,6 +27,7 @@ _NOT_STATED: Final[dict[str, object]] = {"country": None, "cuda_version": ()}
 _FREE_OF_PRICE: Final = Decimal("-Infinity")  # what has no price is not too dear; that it has none is another filter
 
 _OF_OFFERS: Final[dict[str, Callable[[Listing, Priced | Unpriced], object]]] = {
+    "gpu_and_vram": lambda listing, _: (listing.gpu, listing.vram_gb),
     "taken": lambda listing, _: listing.rented or listing.partial,
     "coin_refused": lambda _, priced: priced is Unpriced.NOT_ACCEPTED,
     "unpriced": lambda _, priced: not isinstance(priced, Priced) and priced is not Unpriced.NOT_ACCEPTED,

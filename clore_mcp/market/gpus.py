@@ -1,17 +1,16 @@
 """GPU names: what hosts report and what people type, read by the same rules into one canonical spelling.
 
-A name is a handful of tokens ("rtx", "4070", "ti") and perhaps a memory size. A query means every model that has all
-of its tokens, unless the model has a token that makes it another card: a "4070" is no 4070 Ti, a "3080" no laptop's.
-Form factors (SXM, PCIe) are dropped on both sides, for hosts report them unevenly.
+A name is a handful of tokens ("rtx", "4070", "ti") and perhaps a memory size. What people ask for in these words is
+read by wish.py. A form factor (SXM, PCIe, NVL) is part of the name of the cards that are made in several.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,9 +20,7 @@ NAME_LIMIT: Final = 60
 MIXED: Final = "Mixed GPUs"
 UNKNOWN: Final = "Unknown GPU"
 _MAX_COUNT: Final = 999
-_NEAREST: Final = 5
 _READINGS: Final = 4
-_CUTOFF: Final = 0.4  # difflib ratio; below it a "nearest" name is noise
 
 
 def _words(text: str) -> frozenset[str]:
@@ -31,11 +28,20 @@ def _words(text: str) -> frozenset[str]:
 
 
 _NOISE: Final = _words(
-    "nvidia geforce amd gpu gpus card cards corporation generation edition with design oem pcie hbm hbm2 hbm2e hbm3 "
-    "hbm3e sxm sxm2 sxm3 sxm4 sxm5 sxm6 fhhl r tm gb gib vram memory a an any some workstation works edit"
+    "nvidia geforce amd gpu gpus card cards corporation generation edition with design oem hbm hbm2 hbm2e hbm3 hbm3e "
+    "r tm gb gib vram memory a an any some all each the of workstation works edit ws wk"
 )
-_OTHER_CARD: Final = _words("ti super laptop d v2 pro maxq server xt xtx gre sff")  # these make it another card
-_SYNONYMS: Final = {"mobile": "laptop", "notebook": "laptop", "s": "super", "m": "laptop", "ati": "radeon"}
+_SYNONYMS: Final = {
+    "mobile": "laptop", "notebook": "laptop", "s": "super", "m": "laptop", "ati": "radeon", "q": "quadro",
+    "bw": "blackwell",
+}  # fmt: skip
+_FORMS: Final = {
+    "sxm": "sxm", "sxm2": "sxm", "sxm3": "sxm", "sxm4": "sxm", "sxm5": "sxm", "sxm6": "sxm", "hgx": "sxm", "dgx": "sxm",
+    "pcie": "pcie", "fhhl": "pcie", "nvl": "nvl",
+}  # fmt: skip
+_IN_SEVERAL_FORMS: Final = _words("p100 v100 a100 a800 h100 h800 h200 h20")
+_SXM_IF_HBM: Final = _words("h100 h800")  # drivers call the SXM card "H100 80GB HBM3" and the others by their form
+_SXM_UNLESS_SAID: Final = ("h200",)  # the driver's name of the SXM card
 _SPELLING: Final = {
     "ti": "Ti",
     "laptop": "Laptop",
@@ -47,15 +53,24 @@ _SPELLING: Final = {
     "ada": "Ada",
     "v2": "v2",
     "vii": "VII",
+    "pcie": "PCIe",
 }
-_CAPITALS: Final = _words("rtx gtx gt rx cmp titan super pro nvl xt xtx gre sff d v x z")
+_CAPITALS: Final = _words("rtx gtx gt rx cmp titan super pro sxm nvl xt xtx gre sff d v x z")
 _SIZED: Final = {"a100": (40, 80), "v100": (16, 32), "1060": (3, 6)}  # cards whose memory is part of the name
 _WITH_SUPER: Final = _words("1650 1660 2060 2070 2080 4070 4080")  # any other "…s" is a plural
+# The same number on cards of three generations, which differ in memory: by number, then GB of each.
+LINES: Final = {
+    "4000": {8: "Quadro RTX 4000", 20: "RTX 4000 Ada", 24: "RTX PRO 4000 Blackwell"},
+    "4500": {24: "RTX 4500 Ada", 32: "RTX PRO 4500 Blackwell"},
+    "5000": {16: "Quadro RTX 5000", 32: "RTX 5000 Ada", 48: "RTX PRO 5000 Blackwell"},
+    "6000": {24: "Quadro RTX 6000", 48: "RTX 6000 Ada", 96: "RTX PRO 6000 Blackwell"},
+}
+# Letters of other scripts that look like ours, where they stand in one word with a letter or digit of ours.
+_LOOKALIKES: Final = str.maketrans("авекмнорстхіαβεηικμνορτχ", "abekmhopctxiabehikmvoptx")
 
 _MARKS: Final = re.compile(r"\((r|tm|c)\)|[®™©]")
 _WIRE_COUNT: Final = re.compile(r"^\s*(\d{1,3})\s*x\s+", re.IGNORECASE)
-_LEADING_COUNT: Final = re.compile(r"\s*(\d{1,2})\s*[x×*]\s*(?=\w)", re.IGNORECASE)
-_TRAILING_COUNT: Final = re.compile(r"(?<=[\w\s])[x×*]\s*(\d{1,2})\s*$", re.IGNORECASE)
+_MIXED_SCRIPT: Final = re.compile(r"\w*[a-z0-9]\w*")
 _MINING: Final = re.compile(r"\bp(10[246]) ?(100|090|90)\b")
 _MAX_Q: Final = re.compile(r"\bmax[- ]?q\b")
 # Drivers that lose the blanks: "a100sxm440gb", "h10080gbhbm3". A size right after the model only where that is clear.
@@ -65,9 +80,9 @@ _JOINED: Final = re.compile(
 _BETWEEN: Final = re.compile(r"[^a-z0-9]+")
 _SIZE_APART: Final = re.compile(r"\b(\d{1,3}) (?:gb|gib|g)\b")
 _SIZE: Final = re.compile(r"(\d{1,3})g(?:i?b)?")
-_FAMILY: Final = re.compile(r"(nvidia|geforce|radeon|quadro|tesla|titan|rtx|gtx|cmp|gt|rx)(?=.*\d|xp|v$)(\w+)")
-_NUMBER: Final = re.compile(r"(\d{3,4})(ti)?(super|s)?(laptop|mobile|xtx|xt|d|m)?")
-_DATA_CENTRE_PLURAL: Final = re.compile(r"([abhpv]\d{2,4})s")
+_FAMILY: Final = re.compile(r"(nvidia|geforce|radeon|quadro|tesla|titan|rtx|gtx|cmp|pro|gt|rx)(?=.*\d|xp|v$)(\w+)")
+_NUMBER: Final = re.compile(r"(\d{3,4})(ti)?(super|s)?(laptop|mobile|xtx|xt|ada|d|m)?")
+_DATA_CENTRE_PLURAL: Final = re.compile(r"([abhptv]\d{1,4})s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,30 +96,11 @@ class Gpus:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """The present models that a query means, and what else it asked for in passing."""
+class Name:
+    """A name as it was read: the words that tell models apart, and the GB of memory where it names them."""
 
-    models: frozenset[str]
-    min_count: int | None = None
-    vram_gb: int | None = None  # to be checked against the server where the name does not settle it
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """A query that no present model answers, with the nearest real names."""
-
-    query: str
-    nearest: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
     tokens: tuple[str, ...]
     memory: int | None
-
-    @property
-    def compact(self) -> str:
-        return "".join(self.tokens)
 
 
 def canonical(text: str, vram_gb: float | None = None) -> str:
@@ -122,12 +118,16 @@ def canonical(text: str, vram_gb: float | None = None) -> str:
 
 
 def _spell(text: str, vram_gb: float | None) -> str:
-    name = _read(_WIRE_COUNT.sub("", clean(text, 2 * NAME_LIMIT), count=1))
+    name = read(_WIRE_COUNT.sub("", clean(text, 2 * NAME_LIMIT), count=1))
     if "mixed" in name.tokens:
         return MIXED
     if name.tokens in ((), ("unknown",)):
         return UNKNOWN
-    spelled = " ".join(_spelled(token) for token in name.tokens if not _begins_another(token, name.tokens))
+    line = LINES.get(name.tokens[-1]) if len(name.tokens) == 2 and name.tokens[0] == "rtx" else None
+    if line and vram_gb is not None:
+        return line[min(line, key=lambda size: abs(size - vram_gb))]
+    tokens = (*name.tokens, "sxm") if name.tokens == _SXM_UNLESS_SAID else name.tokens
+    spelled = " ".join(_spelled(token) for token in tokens if not _begins_another(token, tokens))
     memory = _named_memory(name, vram_gb)
     return clean(f"{spelled} {memory}GB" if memory else spelled, NAME_LIMIT)
 
@@ -148,41 +148,53 @@ def of_server(text: str | None, array: Sequence[str] | None, vram_gb: float | No
     return Gpus(next(iter(names)), count, disputed=disputed)
 
 
-def resolve(query: str, present: Iterable[str]) -> Match | Unknown:
-    """Which of the models now on the market a person means by `query`."""
-    wanted, count = _split_count(clean(query, NAME_LIMIT))
-    name = _read(wanted)
-    models = {model: _read(model) for model in present}
-    matching = frozenset(model for model, have in models.items() if _means(name, have))
-    if not matching:
-        return Unknown(clean(query, NAME_LIMIT), _nearest(name, models))
-    settled = all(models[model].memory == name.memory for model in matching)
-    return Match(matching, count, None if settled else name.memory)
-
-
-def _split_count(text: str) -> tuple[str, int | None]:
-    for pattern in (_LEADING_COUNT, _TRAILING_COUNT):
-        if (found := pattern.search(text)) and (pattern is _TRAILING_COUNT or found.start() == 0):
-            rest = text[: found.start()] + text[found.end() :]
-            if rest.strip() and int(found[1]):
-                return rest, int(found[1])
-    return text, None
+def latin(text: str) -> str:
+    """The text in small letters and digits of ours where it is written in others that mean or look the same."""
+    if text.isascii():
+        return text.lower()
+    same = unicodedata.normalize("NFKC", text).lower()
+    digits = "".join(str(unicodedata.decimal(char)) if char.isdecimal() else char for char in same)
+    return _MIXED_SCRIPT.sub(lambda word: word[0].translate(_LOOKALIKES), digits)
 
 
 @functools.lru_cache(maxsize=1024)  # the models of a market, read again for each query
-def _read(text: str) -> _Name:
-    line = _MAX_Q.sub("maxq", _MARKS.sub(" ", text.lower()))
+def read(text: str) -> Name:
+    """The name that a text holds; words that tell no models apart are dropped."""
+    line = _MAX_Q.sub("maxq", _MARKS.sub(" ", latin(text)))
     line = _SIZE_APART.sub(r"\1gb", _BETWEEN.sub(" ", line))
     line = _JOINED.sub(lambda found: " ".join(part for part in found.groups() if part), line)
     line = _MINING.sub(lambda found: f"p{found[1]} p{found[1]}_{found[2].zfill(3)}", line)  # "P106" finds both P106
+    words = line.split()
     tokens: list[str] = []
     memory: int | None = None
-    for word in line.split():
+    for word in words:
         if size := _SIZE.fullmatch(word):
             memory = int(size[1])
             continue
-        tokens.extend(token for token in _split_word(word) if token not in tokens and token not in _NOISE)
-    return _Name(tuple(tokens), memory)
+        if word not in _FORMS:
+            tokens.extend(token for token in _split_word(word) if token not in tokens and token not in _NOISE)
+    return Name((*_of_line(tokens), *_form(words, tokens)), memory)
+
+
+def _form(words: Sequence[str], tokens: Sequence[str]) -> tuple[str, ...]:
+    """The form factor, where the card is made in several."""
+    if not _IN_SEVERAL_FORMS.intersection(tokens):
+        return ()
+    said = [_FORMS[word] for word in words if word in _FORMS]
+    if not said and _SXM_IF_HBM.intersection(tokens) and any(word.startswith("hbm") for word in words):
+        return ("sxm",)
+    return ("nvl",) if "nvl" in said else tuple(said[:1])  # an NVL card is a PCIe card too
+
+
+def _of_line(tokens: list[str]) -> list[str]:
+    """Short words that mean something else on the cards of one line: the "S" of a PRO 6000 is a server's."""
+    if "blackwell" in tokens and "pro" not in tokens and LINES.keys() & tokens:
+        tokens = ["rtx", "pro", *tokens[tokens[:1] == ["rtx"] :]]
+    if "pro" in tokens and LINES.keys() & tokens:
+        named = ["server" if word in ("super", "se") else word for word in tokens if word != "blackwell"]
+        number = next(at for at, token in enumerate(named) if token in LINES)
+        return list(dict.fromkeys([*named[: number + 1], "blackwell", *named[number + 1 :]]))
+    return tokens
 
 
 def _split_word(word: str) -> list[str]:
@@ -213,28 +225,8 @@ def _spelled(token: str) -> str:
     return token.upper() if token in _CAPITALS or any(map(str.isdigit, token)) else token.capitalize()
 
 
-def _named_memory(name: _Name, vram_gb: float | None) -> int | None:
+def _named_memory(name: Name, vram_gb: float | None) -> int | None:
     sizes = next((_SIZED[token] for token in name.tokens if token in _SIZED), None)
     if sizes is None or name.memory is not None or vram_gb is None:
         return name.memory if sizes else None
     return min(sizes, key=lambda size: abs(size - vram_gb))
-
-
-def _means(wanted: _Name, have: _Name) -> bool:
-    if not set(wanted.tokens) <= set(have.tokens):
-        return False
-    if wanted.memory and have.memory and wanted.memory != have.memory:
-        return False
-    is_model = any(char.isdigit() for token in wanted.tokens for char in token)
-    return not is_model or not (set(have.tokens) - set(wanted.tokens)) & _OTHER_CARD
-
-
-def _nearest(wanted: _Name, models: dict[str, _Name]) -> tuple[str, ...]:
-    numbers = {token for token in wanted.tokens if any(map(str.isdigit, token))}
-    scored = []
-    for model, have in models.items():
-        likeness = difflib.SequenceMatcher(None, wanted.compact, have.compact).ratio()
-        same_number = bool(numbers & set(have.tokens))
-        if same_number or likeness >= _CUTOFF:
-            scored.append((not same_number, -likeness, model))
-    return tuple(model for _, _, model in sorted(scored)[:_NEAREST])

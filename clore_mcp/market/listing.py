@@ -32,9 +32,6 @@ _VERSION: Final = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.([0-9]{1,4}))
 _THREADS: Final = re.compile(r"[0-9]{1,5}/([0-9]{1,5})")
 _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 
-SPOT_ABOVE_ON_DEMAND: Final = "The spot minimum is above the on-demand price."
-COUNT_DISPUTED: Final = "The host reports two different GPU counts; the smaller one is shown."
-
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -70,14 +67,13 @@ class Listing:
     on_demand: Mapping[Coin, Decimal]
     spot: Mapping[Coin, Decimal]
     allowed_coins: frozenset[Coin]
-    warnings: tuple[str, ...]
+    gpus_disputed: bool  # two different counts are stated; the smaller one is `gpu_count`
 
 
 def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_server) -> Listing:
     """The listing that a row describes; `read_gpus` lets a caller share the work on names that repeat."""
     vram_gb = _within(row.vram_gb, 0.1, 1024)
     cards = read_gpus(row.gpu, tuple(row.gpu_array or ()), vram_gb)
-    on_demand, spot = _prices(row.on_demand), _prices(row.spot)
     cuda = clean(row.cuda or "", 12)
     partial = _is_partial(row)
     return Listing(
@@ -108,10 +104,10 @@ def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_s
         rented=bool(row.rented),
         partial=partial,
         partial_gpus_free=min(max(0, row.partial_gpus_free or 0), 999) if partial else None,
-        on_demand=on_demand,
-        spot=spot,
+        on_demand=_prices(row.on_demand),
+        spot=_prices(row.spot),
         allowed_coins=_coins(row.allowed_coins),
-        warnings=_warnings(cards, on_demand, spot),
+        gpus_disputed=cards.disputed,
     )
 
 
@@ -143,11 +139,6 @@ def _prices(wire: Mapping[str, Decimal | None] | None) -> dict[Coin, Decimal]:
         for name, price in (wire or {}).items()
         if name in _COINS and price is not None and low <= price <= high
     }
-
-
-def _warnings(cards: gpus.Gpus, on_demand: Mapping[Coin, Decimal], spot: Mapping[Coin, Decimal]) -> tuple[str, ...]:
-    found = [SPOT_ABOVE_ON_DEMAND] if any(spot[coin] > on_demand[coin] for coin in spot.keys() & on_demand) else []
-    return (*found, COUNT_DISPUTED) if cards.disputed else tuple(found)
 
 
 def _is_partial(row: ServerRow) -> bool:

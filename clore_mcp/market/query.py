@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market import regions
-from clore_mcp.market.gpus import Match
 from clore_mcp.market.listing import version
 from clore_mcp.market.rates import OrderType
+from clore_mcp.market.wish import Match
 from clore_mcp.money import Coin
 from clore_mcp.text import clean
 
@@ -98,18 +98,37 @@ def filters_of(query: Query, match: Match | None) -> list[Filter]:
 def _hardware(query: Query, match: Match | None) -> Iterator[Filter]:
     if match is not None:
         yield Filter("gpu", "gpu", match.models.__contains__)
-        if match.vram_gb is not None:
-            yield Filter(GPU_VRAM, "vram_gb", partial(operator.eq, match.vram_gb))
-    least_gpus = match.min_count if query.min_gpus is None and match else query.min_gpus
+        if match.sizes:
+            yield Filter(GPU_VRAM, "gpu_and_vram", partial(_of_size, match.sizes))
+    least_gpus, most_gpus = gpu_counts(query, match)
     if least_gpus is not None:
         yield Filter("min_gpus", "gpu_count", partial(operator.le, least_gpus))
-    if query.max_gpus is not None:
-        yield Filter("max_gpus", "gpu_count", partial(operator.ge, query.max_gpus))
+    if most_gpus is not None:
+        yield Filter("max_gpus", "gpu_count", partial(operator.ge, most_gpus))
     for argument, field in AT_LEAST.items():
         if (least := getattr(query, argument)) is not None:
             yield Filter(argument, field, partial(operator.le, least))
     if query.min_cuda is not None:
         yield Filter("min_cuda", "cuda_version", partial(operator.le, _cuda(query.min_cuda)))
+
+
+def gpu_counts(query: Query, match: Match | None) -> tuple[int | None, int | None]:
+    """The least and the most GPUs. A number named with the GPU ("8 H100s") counts where the argument is not given;
+    ArgumentInvalid where it is and says otherwise."""
+    least, most, named = query.min_gpus, query.max_gpus, match.count if match else None
+    if named is None:
+        return least, most
+    if not (least or named) <= named <= (most or named):
+        raise ArgumentInvalid(
+            f"gpu: it names {named} GPUs, which min_gpus or max_gpus rules out.",
+            hint="Name the model only, and give min_gpus and max_gpus.",
+        )
+    return (named if least is None else least), (named if most is None else most)
+
+
+def _of_size(sizes: Mapping[str, frozenset[int]], have: tuple[str, int | None]) -> bool:
+    model, vram_gb = have
+    return model not in sizes or vram_gb in sizes[model]
 
 
 def _cuda(text: str) -> tuple[int, int, int]:

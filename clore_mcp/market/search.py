@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -22,18 +22,21 @@ from typing import Final, NamedTuple
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market import suggest
 from clore_mcp.market.columns import Candidate, Columns, Key
-from clore_mcp.market.gpus import Match, Unknown, resolve
-from clore_mcp.market.listing import SPOT_ABOVE_ON_DEMAND, Listing
+from clore_mcp.market.concerns import concerns
+from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, Unpriced, Wallet, per_gpu
-from clore_mcp.market.query import MAX_LIMIT, Filter, Query, filters_of
+from clore_mcp.market.query import MAX_LIMIT, Filter, Query, filters_of, gpu_counts
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.snapshot import Snapshot, held_coins
-from clore_mcp.market.summary import Quartiles, typical
+from clore_mcp.market.summary import Quartiles, typical, usual_prices
+from clore_mcp.market.wish import Match, Unknown, resolve
 from clore_mcp.money import Coin
+from clore_mcp.text import clean
 
 _NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _FEW: Final = 3
 _POPULAR: Final = 5
+_GPU_SHOWN: Final = 60
 _CURSOR_LIMIT: Final = 400  # characters; ours are shorter
 
 
@@ -45,7 +48,7 @@ class Found:
     priced: Priced
     usd_per_gpu_hour: Decimal
     spot_min_usd_per_hour: Decimal | None
-    warnings: tuple[str, ...]
+    concerns: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ class Result:
     suggestions: tuple[str, ...]
     typical_usd_per_gpu_hour: Quartiles | None
     snapshot_age_seconds: float
-    gpu_models: tuple[str, ...] = ()
+    gpu_models: tuple[str, ...] = ()  # listed now or not
+    gpu_counts: tuple[int | None, int | None] = (None, None)  # least and most
     unknown_gpu: Unknown | None = None
     stale_because: str | None = None
     page: object = None  # equal for the same matches of one snapshot
@@ -109,6 +113,7 @@ def search(snapshot: Snapshot, query: Query, fees: Fees, wallet: Wallet | None, 
         typical_usd_per_gpu_hour=sifted.typical,
         snapshot_age_seconds=snapshot.age_seconds(now),
         gpu_models=tuple(sorted(match.models)) if isinstance(match, Match) else (),
+        gpu_counts=gpu_counts(query, match if isinstance(match, Match) else None),
         unknown_gpu=match if isinstance(match, Unknown) else None,
         stale_because=snapshot.stale_because,
         page=page,
@@ -133,19 +138,40 @@ def _sift(snapshot: Snapshot, query: Query, fees: Fees, wallet: Wallet | None) -
     filters = filters_of(query, match if isinstance(match, Match) else None)
     columns = snapshot.columns(query.order_type, fees, wallet=wallet, preferred=query.preferred, only=query.currency)
     digest = hashlib.sha256(repr(query).encode(errors="replace")).hexdigest()[:16]
+    passed, near = _split(columns, filters)
     if isinstance(match, Unknown):
         popular = sorted(snapshot.by_model, key=lambda model: (-len(snapshot.by_model[model]), model))[:_POPULAR]
-        return _Sifted(columns, (), _NOTHING, suggest.for_unknown(match, popular), None, match, digest)
-    passed, near = _split(columns, filters)
+        told = suggest.for_unknown(match, popular, columns.candidates(passed))
+        return _Sifted(columns, (), _NOTHING, told, None, match, digest)
     order = columns.ordered(passed, query.sort_by)
     same_gpu = next((columns.passing(one) for one in filters if one.name == "gpu"), columns.every)
     suggestions: tuple[str, ...] = ()
     if len(order) < _FEW:
         removed = {name: list(columns.candidates(servers)) for name, servers in near.items()}
-        suggestions = suggest.for_few(removed, len(order), _free(columns.candidates(same_gpu)))
+        stand_ins = _stand_ins(snapshot, query, match, columns, removed.get("gpu", ())) if not len(order) else ()
+        if stand_ins:
+            removed.pop("gpu", None)
+        told = () if _unlisted(snapshot, match) else suggest.for_few(removed, len(order), _free(columns, same_gpu))
+        suggestions = (*told[: suggest.MOST - len(stand_ins)], *stand_ins)
     excluded = MappingProxyType({name: servers.bit_count() for name, servers in near.items() if servers})
     usual = typical(columns.candidates(same_gpu)) if match else None
     return _Sifted(columns, order, excluded, suggestions, usual, match, digest)
+
+
+def _unlisted(snapshot: Snapshot, match: Match | None) -> bool:
+    return match is not None and match.models.isdisjoint(snapshot.by_model)
+
+
+def _stand_ins(
+    snapshot: Snapshot, query: Query, match: Match | None, columns: Columns, others: Sequence[Candidate]
+) -> tuple[str, ...]:
+    """What to say where no server with the GPU matches: that none is listed, if so, and which models come nearest."""
+    if match is None:
+        return ()
+    told = suggest.stand_ins(match.models, others, _free(columns, columns.every))
+    if _unlisted(snapshot, match):
+        return (f"'{clean(query.gpu or '', _GPU_SHOWN)}' is known, but none is listed now.", *told)
+    return told
 
 
 def _match(snapshot: Snapshot, query: Query) -> Match | Unknown | None:
@@ -168,24 +194,31 @@ def _split(columns: Columns, filters: Sequence[Filter]) -> tuple[int, dict[str, 
 def _found(
     snapshot: Snapshot, columns: Columns, order_type: OrderType, fees: Fees, page: Sequence[int]
 ) -> Iterator[Found]:
-    spot = snapshot.prices(OrderType.SPOT, fees)
-    on_demand = snapshot.prices(OrderType.ON_DEMAND, fees) if order_type is OrderType.SPOT else None
+    """The servers of a page. Both kinds of price are judged as they are shown: the one that was searched by may be paid
+    in another coin than the cheapest."""
+    for_bid = order_type is OrderType.SPOT
+    spot, on_demand = snapshot.prices(OrderType.SPOT, fees), snapshot.prices(OrderType.ON_DEMAND, fees)
+    usual = usual_by_model(snapshot, fees)
     for at in page:
         listing, priced = columns.at(at)
-        warnings = listing.warnings
-        if on_demand is not None and SPOT_ABOVE_ON_DEMAND not in warnings:
-            usual = _usd_per_hour(on_demand[at])
-            if usual is not None and priced.usd_per_hour > usual:
-                warnings = (SPOT_ABOVE_ON_DEMAND, *warnings)
-        yield Found(listing, priced, per_gpu(listing, priced), _usd_per_hour(spot[at]), warnings)
+        bid, fixed = map(usd_per_hour, (priced, on_demand[at]) if for_bid else (spot[at], priced))
+        against = concerns(listing, fixed, bid, usual.get(listing.gpu), for_bid=for_bid)
+        yield Found(listing, priced, per_gpu(listing, priced), bid, against)
 
 
-def _usd_per_hour(priced: Priced | Unpriced) -> Decimal | None:
+def usual_by_model(snapshot: Snapshot, fees: Fees) -> Mapping[str, Quartiles]:
+    """`usual_prices`, worked out once for a snapshot."""
+    fractions = tuple(fees.fraction(OrderType.ON_DEMAND, coin) for coin in Coin)
+    return snapshot.kept(("usual prices", fractions), lambda: usual_prices(snapshot, fees))
+
+
+def usd_per_hour(priced: Priced | Unpriced) -> Decimal | None:
+    """The price, where there is one."""
     return priced.usd_per_hour if isinstance(priced, Priced) else None
 
 
-def _free(servers: Iterable[Candidate]) -> list[Candidate]:
-    return [server for server in servers if not server[0].rented and not server[0].partial]
+def _free(columns: Columns, servers: int) -> list[Candidate]:
+    return [one for one in columns.candidates(servers) if not one[0].rented and not one[0].partial]
 
 
 def _write_cursor(digest: str, key: Key) -> str:

@@ -8,28 +8,69 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
+from clore_mcp.market.cards import nearest
 from clore_mcp.market.columns import Candidate
-from clore_mcp.market.gpus import Unknown
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, Unpriced
 from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED
+from clore_mcp.market.wish import Unknown
 from clore_mcp.money import plain
 
-_MOST: Final = 4  # sentences; more is a lecture
+MOST: Final = 4  # sentences; more is a lecture
 _ENOUGH: Final = 5  # a suggested value aims at this many more servers
 _NAMED: Final = 3  # countries, models or reasons named in one sentence
 _WHOLE: Final = 100  # from here on decimals only clutter
 _CENT: Final = Decimal("0.01")
-_LAST: Final = frozenset({"gpu", UNPRICED})  # other GPUs and unpayable servers are rarely what was meant
+_LAST: Final = frozenset({"gpu", UNPRICED})  # other GPUs (see stand_ins) and unpayable servers are rarely meant
 
 
-def for_unknown(unknown: Unknown, popular: Sequence[str]) -> tuple[str, ...]:
-    """What to say about a GPU that nobody offers now."""
+def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[Candidate]) -> tuple[str, ...]:
+    """What to say about words that mean no GPU; `fitting` are the servers that pass the filters beside it."""
+    if not popular:
+        return ("The marketplace snapshot is empty.",)
+    offers = _offers(fitting)
+    if unknown.said is None:
+        named = _priced(popular, offers)
+        return (f"gpu: '{unknown.query}' names no GPU model. The commonest: {named}.",)
+    what = f"gpu: '{unknown.said}' is no GPU that is known or listed now."
     if unknown.nearest:
-        return (f"No server with '{unknown.query}' is listed now. Nearest names: {', '.join(unknown.nearest)}.",)
-    if popular:
-        return (f"No server with '{unknown.query}' is listed now. The commonest: {', '.join(popular)}.",)
-    return ("The marketplace snapshot is empty.",)
+        return (f"{what} Nearest names: {_priced(unknown.nearest, offers)}.",)
+    return (f"{what} The commonest: {_priced(popular, offers)}.",)
+
+
+def stand_ins(wanted: Iterable[str], fitting: Sequence[Candidate], free: Sequence[Candidate]) -> tuple[str, ...]:
+    """The free models nearest to the wanted ones by memory and class, with what a server costs: of those that pass the
+    other filters, else of all."""
+    wanted = frozenset(wanted)
+    for servers, which in ((fitting, "pass the other filters"), (free, "are free, whatever the other filters")):
+        offers = {model: offer for model, offer in _offers(servers).items() if model not in wanted}
+        if models := nearest(wanted, offers)[:_NAMED]:
+            return (f"Nearest by memory and class that {which}: {_priced(models, offers)}.",)
+    return ()
+
+
+_Offer = tuple[int | None, Decimal]
+
+
+def _offers(servers: Iterable[Candidate]) -> dict[str, _Offer]:
+    """Of each model the memory and the price of the cheapest server."""
+    found: dict[str, _Offer] = {}
+    for server, priced in servers:
+        if isinstance(priced, Priced) and (server.gpu not in found or priced.usd_per_hour < found[server.gpu][1]):
+            found[server.gpu] = (server.vram_gb, priced.usd_per_hour)
+    return found
+
+
+def _priced(models: Iterable[str], offers: Mapping[str, _Offer]) -> str:
+    return ", ".join(f"{model} ({_offer(offers.get(model))})" for model in models)
+
+
+def _offer(offer: _Offer | None) -> str:
+    if offer is None:
+        return "none fits"
+    vram_gb, usd = offer
+    memory = "" if vram_gb is None else f"{vram_gb} GB, "
+    return f"{memory}from {plain(usd.quantize(_CENT / 100, ROUND_CEILING))} USD per hour"
 
 
 def for_few(near: Mapping[str, Sequence[Candidate]], total: int, same_gpu: Sequence[Candidate]) -> tuple[str, ...]:
@@ -42,7 +83,7 @@ def for_few(near: Mapping[str, Sequence[Candidate]], total: int, same_gpu: Seque
     ]
     if not found and not total:
         found = [_several_filters(same_gpu)]
-    return tuple(found[:_MOST])
+    return tuple(found[:MOST])
 
 
 def _dearer(name: str, servers: Sequence[Candidate], total: int) -> str:

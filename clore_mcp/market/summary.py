@@ -53,6 +53,15 @@ def gpu_models_summary(
     return tuple(sorted(summaries, key=lambda found: (-found.gpus_free, -found.gpus, found.model)))
 
 
+def usual_prices(snapshot: Snapshot, fees: Fees) -> dict[str, Quartiles]:
+    """What one GPU of each model usually costs an hour, on demand."""
+    by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {}
+    for listing, priced in zip(snapshot.listings, snapshot.prices(OrderType.ON_DEMAND, fees), strict=True):
+        by_model.setdefault(listing.gpu, []).append((listing, priced))
+    found = {model: typical(servers) for model, servers in by_model.items()}
+    return {model: usual for model, usual in found.items() if usual is not None}
+
+
 def quartiles(values: Iterable[Decimal]) -> Quartiles | None:
     """The quartiles of `values`, or None where there are none."""
     ordered = sorted(values)

@@ -6,7 +6,7 @@ These models are the tools' schemas as well as what the guard prices and digests
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import ceil
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -84,6 +84,35 @@ def known_countries(words: list[str] | None) -> list[str] | None:
 Currency = Annotated[Literal["BTC", "CLORE", "USD"], BeforeValidator(_ticker)]
 
 
+def _one_key(line: str | None) -> str | None:
+    try:
+        return None if line is None else public_key_line(line)
+    except ValueError as error:
+        raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
+
+
+def _jupyter_has_a_port(jupyter: bool, info: ValidationInfo) -> bool:
+    ports = info.data.get("ports") or {}
+    other = next((port for port, kind in ports.items() if kind == "http" and port != JUPYTER_PORT), None)
+    if not jupyter:
+        return jupyter
+    if other is None and ports.get(JUPYTER_PORT) == "tcp":
+        raise ValueError('needs 8888 as http, and ports names it as tcp; write {"8888":"http"} or leave it out')
+    if other is not None and brings_jupyter(info.data.get("image", DEFAULT)):
+        raise ValueError(
+            f"takes the one http port, which is 8888 in this image, and ports names {other} as http; make {other} tcp,"
+            " or leave jupyter out"
+        )
+    return jupyter
+
+
+def _with_jupyter(named: Mapping[str, str] | None, *, jupyter: bool) -> dict[str, str]:
+    ports = with_ssh(named)
+    if jupyter and "http" not in ports.values():
+        ports[JUPYTER_PORT] = "http"
+    return ports
+
+
 class Ask(BaseModel):
     """Arguments of one spending tool; `verb` is the tool's name."""
 
@@ -118,21 +147,17 @@ class CreateOrder(Ask):
     ports: Ports = None
     env: Env = None
     ssh_public_key: Annotated[
-        str | None, Field(max_length=3072, description="Only if the person gave one; default: theirs.")
+        str | None,
+        Field(max_length=3072, description="Only if the person gave one; default: theirs."),
+        AfterValidator(_one_key),
     ] = None
     command: Command = None
     jupyter: Annotated[
-        bool, Field(description="Jupyter on the one http port; `clore-mcp connect` shows the person its token.")
+        bool,
+        Field(description="Jupyter on the one http port; `clore-mcp connect` shows the person its token."),
+        AfterValidator(_jupyter_has_a_port),
     ] = False
     on_end: Annotated[Literal["cancel", "notify"], Field(description="When the hours are over.")] = "cancel"
-
-    @field_validator("ssh_public_key")
-    @classmethod
-    def _key_is_one(cls, line: str | None) -> str | None:
-        try:
-            return None if line is None else public_key_line(line)
-        except ValueError as error:
-            raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
 
     @field_validator("bid_usd_per_hour")
     @classmethod
@@ -149,22 +174,6 @@ class CreateOrder(Ask):
             raise ValueError("repeats a server; name each once, and not server_id again")
         return others
 
-    @field_validator("jupyter")
-    @classmethod
-    def _jupyter_has_a_port(cls, jupyter: bool, info: ValidationInfo) -> bool:
-        ports = info.data.get("ports") or {}
-        other = next((port for port, kind in ports.items() if kind == "http" and port != JUPYTER_PORT), None)
-        if not jupyter:
-            return jupyter
-        if other is None and ports.get(JUPYTER_PORT) == "tcp":
-            raise ValueError('needs 8888 as http, and ports names it as tcp; write {"8888":"http"} or leave it out')
-        if other is not None and brings_jupyter(info.data.get("image", DEFAULT)):
-            raise ValueError(
-                f"takes the one http port, which is 8888 in this image, and ports names {other} as http; make {other}"
-                " tcp, or leave jupyter out"
-            )
-        return jupyter
-
     @property
     def server_ids(self) -> list[int]:
         """The wanted server and its fallbacks, in order."""
@@ -173,10 +182,7 @@ class CreateOrder(Ask):
     @property
     def wire_ports(self) -> dict[str, str]:
         """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
-        ports = with_ssh(self.ports)
-        if self.jupyter and "http" not in ports.values():
-            ports[JUPYTER_PORT] = "http"
-        return ports
+        return _with_jupyter(self.ports, jupyter=self.jupyter)
 
     @property
     def exact_hours(self) -> Decimal:
@@ -190,10 +196,9 @@ class CreateOrder(Ask):
 
 
 class CreateWatch(Ask):
-    """A standing wish to rent below a price."""
+    """A standing wish to rent below a price, or to be told of one."""
 
     verb: ClassVar[str] = "create_watch"
-    jupyter: ClassVar[bool] = False
 
     gpu: Annotated[str, Field(min_length=1, max_length=80, description="As people write it: 4090, A100 80GB.")]
     max_usd_per_hour: Annotated[
@@ -206,22 +211,33 @@ class CreateWatch(Ask):
     expires_hours: Annotated[
         float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
     ]
+    notify: Annotated[bool, Field(description="Only tell the person, once; rents nothing, asks nothing.")] = False
     max_orders: Annotated[int, Field(ge=1, le=16, description="In all.")] = 1
     min_gpus: Annotated[int | None, Field(ge=1)] = None
     max_gpus: Annotated[int | None, Field(ge=1)] = None
     min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Each GPU.")] = None
+    min_ram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_disk_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_cpu_threads: Annotated[int | None, Field(ge=1)] = None
+    min_download_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_upload_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     countries: Annotated[
         list[str] | None, Field(max_length=60, description="As in search_servers."), AfterValidator(known_countries)
     ] = None
+    exclude_countries: Annotated[list[str] | None, Field(max_length=60), AfterValidator(known_countries)] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
+    min_rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
+    min_cuda: Annotated[str | None, Field(max_length=12)] = None
     ports: Ports = None
     env: Env = None
+    ssh_public_key: Annotated[str | None, Field(max_length=3072), AfterValidator(_one_key)] = None
     command: Command = None
+    jupyter: Annotated[bool, AfterValidator(_jupyter_has_a_port)] = False
 
     @property
     def wire_ports(self) -> dict[str, str]:
         """The ports as Clore is asked for them."""
-        return with_ssh(self.ports)
+        return _with_jupyter(self.ports, jupyter=self.jupyter)
 
     @property
     def exact_hours(self) -> Decimal:
@@ -238,7 +254,7 @@ class CreateWatch(Ask):
         first, *others = server_ids[:_MOST_SERVERS]
         return CreateOrder(
             server_id=first, fallback_server_ids=others or None, image=self.image, hours=self.hours, ports=self.ports,
-            env=self.env, command=self.command,
+            env=self.env, command=self.command, ssh_public_key=self.ssh_public_key, jupyter=self.jupyter,
         )  # fmt: skip
 
 

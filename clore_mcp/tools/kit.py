@@ -30,6 +30,7 @@ ANSWER_TITLE = "Approve"  # the form that asks a person: a fault in it is the cl
 Kind = Literal["reads", "spends", "destroys"]
 _REFUSED_SHOWN = 30  # more than any tool has arguments; a caller that invents hundreds is not told of each
 _PLAIN = (str, int, bool)
+_BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "maxItems")
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -83,7 +84,7 @@ def tool(
 ) -> Tool:
     """A tool made of a function: its docstring is the description, its argument model or parameters the schema.
 
-    `terse` names arguments that another tool, at which the description points, explains.
+    `terse` names arguments that another tool, at which the description points, explains and bounds.
     """
     made = CloreTool.from_function(
         function,
@@ -113,7 +114,8 @@ def tool(
     made.parameters = portable(schema)
     made.parameters["additionalProperties"] = False
     for argument in terse:
-        made.parameters["properties"][argument].pop("description", None)
+        for said_there in ("description", *_BOUNDS):  # the bounds hold all the same
+            made.parameters["properties"][argument].pop(said_there, None)
     made.fn_metadata = Metadata(
         arg_model=metadata.arg_model,
         output_schema=_lean(portable(metadata.output_schema or {})),

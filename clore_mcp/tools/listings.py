@@ -5,15 +5,17 @@ Apart from those models, because this needs the whole market, which nobody waits
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, choose, prices_of
 from clore_mcp.market.query import Query, SortBy
-from clore_mcp.market.rates import Fees, OrderType, Rates
-from clore_mcp.market.search import Found, find
+from clore_mcp.market.rates import OrderType
+from clore_mcp.market.search import Found, find, usd_per_hour, usual_by_model
 from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.money import Coin, shown, shown_up
@@ -22,7 +24,8 @@ from clore_mcp.text import clean
 from clore_mcp.tools.kit import compact
 from clore_mcp.tools.market import Page, SearchAnswer, ServerRow
 
-_CPU_SHOWN: Final = 32
+_CPU_SHOWN: Final = 24
+_CPU_NOISE: Final = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b", re.IGNORECASE)
 _OFFERS_SHOWN: Final = 10
 
 
@@ -60,20 +63,26 @@ async def in_full(services: Services, server_id: int) -> dict[str, Any]:
     priced = choose(listing, kind, fees, rates, wallet=balances, preferred=services.desk.preferred)
     every = [one for one in prices_of(listing, kind, fees, rates).values() if isinstance(one, Priced)]
     view = await readings.spot_view_if_known(server_id)
+    bid = view.min_usd_per_hour if view else usd_per_hour(choose(listing, OrderType.SPOT, fees, rates))
+    usual = usual_by_model(snapshot, fees).get(listing.gpu)
     return {
         **_facts(listing, priced if isinstance(priced, Priced) else None),
         "prices": [
-            {"currency": one.coin, "price_per_day": float(one.day.value), "usd_per_hour": shown(one.usd_per_hour)}
+            {
+                "currency": one.coin.ticker,
+                "coin_per_day": float(one.day.value),
+                "usd_per_hour": shown_up(one.usd_per_hour),
+            }
             for one in every
         ],
-        "spot": _spot(view) if view else _listed_spot(listing, fees, snapshot.rates),
+        "spot": _spot(view) if view else None if bid is None else {"min_usd_per_hour": shown_up(bid)},
+        "concerns": list(concerns(listing, usd_per_hour(priced), bid, usual)) or None,
         "gpu_mix": dict(listing.gpu_mix) if len(listing.gpu_mix) > 1 else None,
         "cpu_threads": listing.cpu_threads,
         "board": listing.board or None,
         "disk_model": listing.disk_model or None,
         "disk_mb_per_second": listing.disk_mb_per_second,
         "pcie": _pcie(listing),
-        "rating_count": listing.rating_count,
         "failed_here": None if balances is None else (await services.hosts.marked()).get(server_id),
         "snapshot_age_seconds": round(snapshot.age_seconds(services.desk.clock()), 1),
     }
@@ -112,7 +121,7 @@ def _row(found: Found, failed_here: int | None) -> ServerRow:
         **_facts(found.listing, found.priced),
         spot_min_usd_per_hour=None if spot is None else shown_up(spot),
         failed_here=failed_here,
-        warnings=list(found.warnings) or None,
+        concerns=list(found.concerns) or None,
     )
 
 
@@ -122,16 +131,16 @@ def _facts(listing: Listing, priced: Priced | None) -> dict[str, Any]:
         "gpu": listing.gpu,
         "gpu_count": listing.gpu_count,
         "vram_gb": listing.vram_gb,
-        "usd_per_hour": shown(priced.usd_per_hour) if priced else None,
-        "usd_per_gpu_hour": shown(priced.usd_per_hour / max(1, listing.gpu_count)) if priced else None,
-        "price_per_day": float(priced.day.value) if priced else None,
-        "currency": priced.coin.value if priced else None,
+        "usd_per_hour": shown_up(priced.usd_per_hour) if priced else None,
+        "usd_per_gpu_hour": shown_up(priced.usd_per_hour / max(1, listing.gpu_count)) if priced else None,
+        "currency": priced.coin.ticker if priced else None,
         "country": listing.country,
         "reliability": _short(listing.reliability, 3),
         "rating": _short(listing.rating, 2) if listing.rating_count else None,
+        "rating_count": listing.rating_count or None,
         "ram_gb": _short(listing.ram_gb, 0),
         "disk_gb": _short(listing.disk_gb, 0),
-        "cpu": clean(listing.cpu, _CPU_SHOWN) or None,
+        "cpu": clean(_CPU_NOISE.sub("", listing.cpu), _CPU_SHOWN) or None,
         "download_mbps": _short(listing.download_mbps, 0),
         "upload_mbps": _short(listing.upload_mbps, 0),
         "cuda": listing.cuda or None,
@@ -152,12 +161,6 @@ def _pcie(listing: Listing) -> str | None:
     if listing.pcie_revision is None or listing.pcie_width is None:
         return None
     return f"{listing.pcie_revision:g}.0 x{listing.pcie_width:g}"
-
-
-def _listed_spot(listing: Listing, fees: Fees, rates: Rates) -> dict[str, Any] | None:
-    """The minimum that the listing itself states, without the bids."""
-    priced = choose(listing, OrderType.SPOT, fees, rates)
-    return {"min_usd_per_hour": shown_up(priced.usd_per_hour)} if isinstance(priced, Priced) else None
 
 
 def _spot(view: SpotView) -> dict[str, Any]:

@@ -70,12 +70,12 @@ class ServerRow(Answer):
     vram_gb: int | None = None
     usd_per_hour: float | None = None
     usd_per_gpu_hour: float | None = None
-    price_per_day: float | None = None
     currency: str | None = None
     spot_min_usd_per_hour: float | None = None
     country: str | None = None
     reliability: float | None = None
     rating: float | None = None
+    rating_count: int | None = None
     ram_gb: float | None = None
     disk_gb: float | None = None
     cpu: str | None = None
@@ -86,7 +86,7 @@ class ServerRow(Answer):
     rented: bool
     partly_rented: bool = False
     failed_here: int | None = None
-    warnings: list[str] | None = None
+    concerns: Annotated[list[str] | None, Field(description="What speaks against it: tell the person.")] = None
 
 
 class Page(NamedTuple):
@@ -132,7 +132,7 @@ class CoinPrice(Answer):
     """The price in one coin that the host accepts."""
 
     currency: str
-    price_per_day: float
+    coin_per_day: float
     usd_per_hour: float
 
 
@@ -164,7 +164,6 @@ class ServerAnswer(ServerRow):
     disk_model: str | None = None
     disk_mb_per_second: float | None = None
     pcie: str | None = None
-    rating_count: int | None = None
     snapshot_age_seconds: float
 
 

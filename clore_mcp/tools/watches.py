@@ -15,7 +15,11 @@ from clore_mcp.tools.kit import Answer, tool
 from clore_mcp.tools.order_answers import ROWS_ELSEWHERE, Refusal
 from clore_mcp.tools.orders import ENDED_TOO
 
-_AS_CREATE_ORDER = ("image", "ports", "env", "command")
+_AS_ELSEWHERE = (
+    "gpu", "min_gpus", "max_gpus", "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps",
+    "min_upload_mbps", "countries", "exclude_countries", "min_reliability", "min_rating", "min_cuda", "image", "ports",
+    "env", "command", "ssh_public_key", "jupyter",
+)  # fmt: skip
 
 
 class WatchCreated(Answer):
@@ -64,8 +68,8 @@ class WatchCancelled(Answer):
 
 async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
     """Rent later, when a price falls, after one yes for all of it: the cheapest server that fits, within ceiling and
-    limits. Use it instead of searching again and again; for what is cheap enough now, create_order. Filters are those
-    of search_servers; image, ports, env, command those of create_order."""
+    limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed now or not) and
+    filters are those of search_servers; what it runs is as in create_order."""
     return WatchCreated.model_validate(outcome)
 
 
@@ -95,7 +99,7 @@ def tools(*, read_only: bool) -> list[Tool]:
     if read_only:
         return [looks]
     return [
-        tool(create_watch, title="Rent when a price falls", kind="spends", idempotent=True, terse=_AS_CREATE_ORDER),
+        tool(create_watch, title="Rent when a price falls", kind="spends", idempotent=True, terse=_AS_ELSEWHERE),
         looks,
         tool(cancel_watch, title="Cancel a watch", kind="destroys", idempotent=True),
     ]

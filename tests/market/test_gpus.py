@@ -4,13 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.market.gpus import MIXED, UNKNOWN, Gpus, Match, Unknown, canonical, of_server, resolve
+from clore_mcp.market.gpus import MIXED, UNKNOWN, Gpus, canonical, of_server
+from clore_mcp.market.wish import Match, Unknown, resolve
 
 PRESENT = (
     "RTX 4090", "RTX 4090 D", "RTX 4070", "RTX 4070 Ti", "RTX 4070 SUPER", "RTX 4070 Ti SUPER", "RTX 3080",
-    "RTX 3080 Ti", "RTX 3080 Laptop", "RTX 3090", "A100 40GB", "A100 80GB", "H100", "H100 NVL", "L40S", "RTX A6000",
+    "RTX 3080 Ti", "RTX 3080 Laptop", "RTX 3090", "A100 SXM 40GB", "A100 SXM 80GB", "A100 PCIe 80GB", "H100 SXM",
+    "H100 PCIe", "H100 NVL", "H100", "L40S", "RTX A6000", "Radeon RX 7900 XTX",
     "RTX 6000 Ada", "Quadro RTX 6000", "GTX 1660 SUPER", "GTX 1060 3GB", "GTX 1060 6GB", "P106-100", "P106-090",
-    "Tesla P40", "Tesla V100 16GB", "TITAN Xp", "TITAN RTX", "CMP 50HX", "RTX PRO 6000 Blackwell", MIXED,
+    "Tesla P40", "Tesla V100 SXM 16GB", "TITAN Xp", "TITAN RTX", "CMP 50HX", "RTX PRO 6000 Blackwell", MIXED,
 )  # fmt: skip
 
 
@@ -28,31 +30,38 @@ PRESENT = (
         ("Quadro P620", 2, "Quadro P620"),
         ("2x Tesla P40", 24, "Tesla P40"),
         ("6x Mixed GPUs", 8, MIXED),
-        ("NVIDIA A100-SXM4-80GB", 79.1, "A100 80GB"),
-        ("NVIDIA A100-PCIE-40GB", 39.6, "A100 40GB"),
-        ("NVIDIA A100 80GB PCIe", None, "A100 80GB"),
+        ("NVIDIA A100-SXM4-80GB", 79.1, "A100 SXM 80GB"),
+        ("NVIDIA A100-PCIE-40GB", 39.6, "A100 PCIe 40GB"),
+        ("NVIDIA A100 80GB PCIe", None, "A100 PCIe 80GB"),
         ("A100", 79.1, "A100 80GB"),
         ("A100", 39.5, "A100 40GB"),
         ("A100", None, "A100"),
-        ("Tesla V100-SXM2-32GB", 31.7, "Tesla V100 32GB"),
-        ("NVIDIA H100 80GB HBM3", 79.6, "H100"),
-        ("NVIDIA A100SXM440GB", 39.5, "A100 40GB"),
-        ("NVIDIA A100SXM480GB", None, "A100 80GB"),
-        ("NVIDIA A100PCIE40GB", None, "A100 40GB"),
-        ("NVIDIA A10080GBPCIe", None, "A100 80GB"),
-        ("NVIDIA A10040GBPCIe", 39.5, "A100 40GB"),
-        ("NVIDIA H10080GBHBM3", 79.6, "H100"),
-        ("NVIDIA H100PCIe", 79.6, "H100"),
+        ("Tesla V100-SXM2-32GB", 31.7, "Tesla V100 SXM 32GB"),
+        ("NVIDIA H100 80GB HBM3", 79.6, "H100 SXM"),
+        ("NVIDIA A100SXM440GB", 39.5, "A100 SXM 40GB"),
+        ("NVIDIA A100SXM480GB", None, "A100 SXM 80GB"),
+        ("NVIDIA A100PCIE40GB", None, "A100 PCIe 40GB"),
+        ("NVIDIA A10080GBPCIe", None, "A100 PCIe 80GB"),
+        ("NVIDIA A10040GBPCIe", 39.5, "A100 PCIe 40GB"),
+        ("NVIDIA H10080GBHBM3", 79.6, "H100 SXM"),
+        ("NVIDIA H100PCIe", 79.6, "H100 PCIe"),
         ("NVIDIA H100NVL", 93.6, "H100 NVL"),
-        ("Tesla P100PCIE16GB", 16, "Tesla P100"),
-        ("Tesla V100FHHL16GB", 16, "Tesla V100 16GB"),
+        ("Tesla P100PCIE16GB", 16, "Tesla P100 PCIe"),
+        ("Tesla V100FHHL16GB", 16, "Tesla V100 PCIe 16GB"),
         ("NVIDIA A40PCIE48GB", 45, "A40"),
+        ("NVIDIA H200", 141, "H200 SXM"),
+        ("NVIDIA H200 NVL", 141, "H200 NVL"),
+        ("NVIDIA H100", 79.6, "H100"),
+        ("NVIDIA RTX 6000", 23.6, "Quadro RTX 6000"),
+        ("NVIDIA RTX 6000", None, "RTX 6000"),
+        ("RTX_6000Ada", 48, "RTX 6000 Ada"),
+        ("RTX_PRO_6000_WS", 96, "RTX PRO 6000 Blackwell"),
         ("NVIDIA A10", 22, "A10"),
         ("NVIDIA A1000", 8, "A1000"),
         ("NVIDIA RTX A4000", 16, "RTX A4000"),
         ("AMD Radeon Pro VII", 16, "Radeon PRO VII"),
-        ("Tesla V100SXM216GB", 15.8, "Tesla V100 16GB"),
-        ("Tesla V100SXM232GB", None, "Tesla V100 32GB"),
+        ("Tesla V100SXM216GB", 15.8, "Tesla V100 SXM 16GB"),
+        ("Tesla V100SXM232GB", None, "Tesla V100 SXM 32GB"),
         ("NVIDIA RTX PRO 6000 Blackwell Workstation", 95.6, "RTX PRO 6000 Blackwell"),
         ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 95.6, "RTX PRO 6000 Blackwell"),
         ("NVIDIA RTX PRO 6000 Blackwell MaxQ Works", 95.6, "RTX PRO 6000 Blackwell Max-Q"),
@@ -99,16 +108,15 @@ def test_a_reported_name_has_one_spelling(reported: str, vram_gb: float | None, 
         ("3080 Ti", {"RTX 3080 Ti"}),
         ("3080 laptop", {"RTX 3080 Laptop"}),
         ("3080 mobile", {"RTX 3080 Laptop"}),
-        ("a100", {"A100 40GB", "A100 80GB"}),
-        ("A100 80GB", {"A100 80GB"}),
-        ("a100-80gb", {"A100 80GB"}),
-        ("A100 80 GB SXM", {"A100 80GB"}),
-        ("A100s", {"A100 40GB", "A100 80GB"}),
-        ("h100", {"H100", "H100 NVL"}),
+        ("a100", {"A100 SXM 40GB", "A100 SXM 80GB", "A100 PCIe 80GB"}),
+        ("A100 80GB", {"A100 SXM 80GB", "A100 PCIe 80GB"}),
+        ("a100-80gb", {"A100 SXM 80GB", "A100 PCIe 80GB"}),
+        ("A100 80 GB SXM", {"A100 SXM 80GB"}),
+        ("A100s", {"A100 SXM 40GB", "A100 SXM 80GB", "A100 PCIe 80GB"}),
+        ("h100", {"H100", "H100 SXM", "H100 PCIe", "H100 NVL"}),
         ("h100 nvl", {"H100 NVL"}),
         ("L40S", {"L40S"}),
         ("a6000", {"RTX A6000"}),
-        ("rtx 6000", {"RTX 6000 Ada", "Quadro RTX 6000"}),
         ("rtx pro 6000", {"RTX PRO 6000 Blackwell"}),
         ("1660 super", {"GTX 1660 SUPER"}),
         ("1060", {"GTX 1060 3GB", "GTX 1060 6GB"}),
@@ -116,17 +124,16 @@ def test_a_reported_name_has_one_spelling(reported: str, vram_gb: float | None, 
         ("p106", {"P106-100", "P106-090"}),
         ("p106-100", {"P106-100"}),
         ("P40", {"Tesla P40"}),
-        ("v100", {"Tesla V100 16GB"}),
+        ("v100", {"Tesla V100 SXM 16GB"}),
         ("titan", {"TITAN Xp", "TITAN RTX"}),
         ("50hx", {"CMP 50HX"}),
         ("mixed", {MIXED}),
-        ("nvidia", set(PRESENT)),
     ],
 )  # fmt: skip
 def test_a_query_means_these_models(query: str, models: set[str]) -> None:
     match = resolve(query, PRESENT)
     assert isinstance(match, Match)
-    assert match.models == models
+    assert match.models & set(PRESENT) == models
 
 
 LIVE = (
@@ -160,28 +167,7 @@ LIVE = (
 def test_names_as_the_market_spells_them_are_found(query: str, found: tuple[str, ...]) -> None:
     match = resolve(query, [canonical(one) for one in LIVE])
     assert isinstance(match, Match), match
-    assert match.models == {canonical(one) for one in found}
-
-
-@pytest.mark.parametrize("query", ["2x 4090", "2x4090", "2 × RTX 4090", "4090 x2", "RTX4090x2"])
-def test_a_number_of_gpus_in_the_query_is_the_least_wanted(query: str) -> None:
-    assert resolve(query, PRESENT) == Match(frozenset({"RTX 4090"}), min_count=2)
-
-
-def test_memory_that_the_name_does_not_settle_is_left_to_check() -> None:
-    assert resolve("rtx 3080 12gb", PRESENT) == Match(frozenset({"RTX 3080"}), vram_gb=12)
-    assert resolve("A100 80GB", PRESENT) == Match(frozenset({"A100 80GB"}))
-
-
-@pytest.mark.parametrize(
-    ("query", "nearest"),
-    [("gtx 3090", "RTX 3090"), ("rtx 4080", "RTX 3080"), ("A1000", "A100 40GB"), ("tian xp", "TITAN Xp")],
-)
-def test_an_unknown_name_brings_the_nearest_real_ones(query: str, nearest: str) -> None:
-    found = resolve(query, PRESENT)
-    assert isinstance(found, Unknown)
-    assert nearest in found.nearest
-    assert set(found.nearest) <= set(PRESENT)
+    assert match.models & set(map(canonical, LIVE)) == {canonical(one) for one in found}
 
 
 def test_a_hostile_query_is_quoted_clean_and_short() -> None:

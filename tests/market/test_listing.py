@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.clore.models import ServerRow
-from clore_mcp.market.listing import COUNT_DISPUTED, SPOT_ABOVE_ON_DEMAND, nominal_gb, read_listing, version
+from clore_mcp.market.listing import nominal_gb, read_listing, version
 from clore_mcp.money import Coin
 from tests.market.rows import BTC, CLORE, USD, row, rows, wire
 
@@ -18,7 +18,7 @@ def test_a_row_becomes_a_listing() -> None:
     assert (listing.cpu, listing.cpu_threads, listing.country) == ("Made-up CPU 16-Core @ 2.10GHz", 32, "DE")
     assert (listing.reliability, listing.rating, listing.rating_count) == (0.99, 4.5, 12)
     assert (listing.cuda, listing.cuda_version, listing.max_rental_hours) == ("12.4", (12, 4, 0), 168)
-    assert (listing.rented, listing.partial, listing.warnings) == (False, False, ())
+    assert (listing.rented, listing.partial, listing.gpus_disputed) == (False, False, False)
     assert listing.on_demand == {Coin.USD: Decimal(12)}
     assert listing.allowed_coins == {Coin.USD}
 
@@ -85,8 +85,8 @@ def test_a_partly_rented_host_is_flagged(partial: Any, flagged: bool) -> None:
 
 
 def test_oddities_are_told() -> None:
-    odd = read_listing(row(price={"on_demand": {USD: 1}, "spot": {USD: 2}}, gpu_array=[["RTX 4090"] * 8]))
-    assert odd.warnings == (SPOT_ABOVE_ON_DEMAND, COUNT_DISPUTED)
+    odd = read_listing(row(gpu_array=[["RTX 4090"] * 8]))
+    assert odd.gpus_disputed
     assert odd.gpu_count == 2
 
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from clore_mcp.errors import Failure
 from clore_mcp.market.search import Found
-from clore_mcp.money import dollars
+from clore_mcp.money import dollars, shown_up
 from clore_mcp.rental.appraisal import Appraisal, Appraiser
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.asks import CreateOrder, CreateWatch
@@ -114,13 +114,22 @@ class Hunting:
             found = await fitting(self._desk, ask, max_age_seconds=self._age, models=watch.models)
             seen = found.servers[0].priced.usd_per_hour if found.servers else None
             picked = await self._free(watch, found.servers, ask.exact_usd_per_hour, current)
-            if picked:
+            if picked and ask.notify:
+                await self._desk.state.write(lambda tx: self._tell(tx, watch, found.servers, picked[0]))
+            elif picked:
                 held = await self._rent(watch, ask.order(picked), ask.exact_usd_per_hour)
         except ValidationError:  # an earlier version took it: it must not stop the other watches
             held = _NOT_TAKEN
         except Failure as failure:
             held = HeldUp(failure.message, event=True)
         await self._desk.state.write(lambda tx: self._record(tx, watch, seen, held))
+
+    def _tell(self, tx: Tx, watch: Watch, servers: Sequence[Found], server_id: int) -> None:
+        """Say, once, that a server is cheap enough; that is all such a watch does."""
+        usd = next(one.priced.usd_per_hour for one in servers if one.listing.server_id == server_id)
+        if watches.end(tx, watch.id, "fired"):
+            self._desk.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
+                            usd_per_hour=shown_up(usd))  # fmt: skip
 
     async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
         """The cheapest under the ceiling whose hosts did not fail here lately, and that nothing of ours runs on, or may

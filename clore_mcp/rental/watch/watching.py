@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD
-from clore_mcp.money import ZERO, Coin, dollars, shown
+from clore_mcp.money import ZERO, Coin, dollars, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.asks import CreateWatch
@@ -24,7 +24,7 @@ from clore_mcp.rental.readings import BROWSING_AGE
 from clore_mcp.rental.sshkeys import fingerprint
 from clore_mcp.rental.terms import worst_hours, worst_usd
 from clore_mcp.rental.watch.fitting import fitting
-from clore_mcp.rental.watch.watch_question import WatchShown, watch_question
+from clore_mcp.rental.watch.watch_question import WatchShown, notice, watch_question
 from clore_mcp.state import quotes, watches
 from clore_mcp.state.database import Tx
 from clore_mcp.state.quotes import Quote
@@ -58,25 +58,24 @@ class Watching:
         if ask.min_gpus is not None and ask.max_gpus is not None and ask.min_gpus > ask.max_gpus:
             raise ArgumentInvalid("max_gpus is less than min_gpus.")
         found = await fitting(desk, ask, max_age_seconds=BROWSING_AGE)
-        if not found.models:
-            raise ArgumentInvalid("gpu: a watch is for a GPU model.", hint="Name one, such as RTX 4090.")
         who = await desk.watched_by()
-        worst = _worst(ask)
-        refusals = self._never(ask, worst)
+        worst = ZERO if ask.notify else _worst(ask)
+        refusals = [] if ask.notify else self._never(ask, worst)
         if who is None:
             refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, _nobody(desk.program)))
         if who is None or refusals:
             return outcomes.refused(refusals)
         ends_at = desk.clock() + ask.expires_hours * 3600
         cheapest = found.servers[0].priced.usd_per_hour if found.servers else None
-        key = await anyio.to_thread.run_sync(desk.ssh_key)
+        key = await self._key(ask)
         told = WatchShown(
             models=found.models,
+            gpu_counts=found.gpu_counts,
             cheapest_usd=cheapest,
             worst_usd=worst,
             ends=iso(ends_at),
             who=who,
-            key=KeyShown(key.fingerprint, configured=True),
+            key=key,
         )
         return Proposal(
             terms={
@@ -87,9 +86,15 @@ class Watching:
                 "ends_at": ends_at,
                 "seen_usd": None if cheapest is None else str(cheapest),
             },
-            question=lambda quote_id: watch_question(quote_id, ask, told),
-            yes=Yes.ALWAYS,
+            question=lambda quote_id: (notice if ask.notify else watch_question)(quote_id, ask, told),
+            yes=Yes.NEVER if ask.notify else Yes.ALWAYS,  # what only tells spends nothing
         )
+
+    async def _key(self, ask: CreateWatch) -> KeyShown:
+        """Whose key the orders would let in."""
+        own = (await anyio.to_thread.run_sync(self._desk.ssh_key)).fingerprint
+        given = fingerprint(ask.ssh_public_key) if ask.ssh_public_key else own
+        return KeyShown(given, configured=given == own)
 
     async def carry_out(self, quote: Quote, ask: CreateWatch, *, from_state: str, by: str) -> dict[str, Any]:
         """Use the yes and keep the watch, in one transaction."""
@@ -108,7 +113,7 @@ class Watching:
                       approved_by=by, **watch.ask)  # fmt: skip
             return outcome
 
-        if fingerprint((await anyio.to_thread.run_sync(desk.ssh_key)).line) != quote.terms["ssh_key"]:
+        if (await self._key(ask)).fingerprint != quote.terms["ssh_key"]:
             return outcomes.failed("The SSH key is no longer the one in the question; nothing was kept. Call again.")
         outcome = await desk.state.write(write)
         await anyio.to_thread.run_sync(desk.wake_watchdog)
@@ -160,6 +165,8 @@ def envelope_of(watch: Watch) -> str:
     orders = "1 order" if count == 1 else f"up to {count} orders"
     models = clean(" or ".join(sorted(watch.models)), _MODELS_SHOWN)
     most, worst = dollars(Decimal(str(ask["max_usd_per_hour"]))), dollars(watch.worst_usd * count)
+    if ask.get("notify"):
+        return f"tells of {models} at {most} per hour or less, rents nothing, until {iso(watch.expires_at)}"
     return (
         f"{orders} of {models}, {ask['hours']:g} hours each, at most {most} per hour, worst case {worst} in all,"
         f" until {iso(watch.expires_at)}"
@@ -167,15 +174,17 @@ def envelope_of(watch: Watch) -> str:
 
 
 def _waits(watch: Watch, who: str | None, note: str = "") -> dict[str, Any]:
+    does = "tells, and rents nothing," if watch.ask.get("notify") else "rents unasked"
+    heard = " It tells by an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.ask.get("notify") else ""
     told = (
-        f"It rents unasked as soon as a server that fits is cheap enough. Looks once a minute: {who or 'nobody now'}."
+        f"It {does} as soon as a server that fits is cheap enough.{heard} Looks once a minute: {who or 'nobody now'}."
         f" list_watches shows what it has seen; cancel_watch({watch.id}) ends it."
     )
     return {
         "status": "waiting",
         "watch_id": watch.id,
         "envelope": envelope_of(watch),
-        "best_seen_usd_per_hour": None if watch.best_usd is None else shown(watch.best_usd),
+        "best_seen_usd_per_hour": None if watch.best_usd is None else shown_up(watch.best_usd),
         "next": f"{note} {told}".strip(),
     }
 

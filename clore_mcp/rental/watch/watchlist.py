@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
-from clore_mcp.money import shown
+from clore_mcp.money import shown_up
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import watches
@@ -63,14 +64,14 @@ def _after(tx: Tx, watch: Watch, said: str) -> str:
 
 
 def _view(tx: Tx, watch: Watch, is_now: str) -> dict[str, Any]:
-    seen, ceiling = watch.seen_usd, float(watch.ask["max_usd_per_hour"])
-    above = None if seen is None or float(seen) <= ceiling else round(float(seen) - ceiling, 4)
+    seen, ceiling = watch.seen_usd, Decimal(str(watch.ask["max_usd_per_hour"]))
+    above = None if seen is None or seen <= ceiling else shown_up(seen - ceiling)
     told = {
         "watch_id": watch.id,
         "status": is_now,
         "envelope": envelope_of(watch),
-        "best_seen_usd_per_hour": None if watch.best_usd is None else shown(watch.best_usd),
-        "last_seen_usd_per_hour": None if seen is None else shown(seen),
+        "best_seen_usd_per_hour": None if watch.best_usd is None else shown_up(watch.best_usd),
+        "last_seen_usd_per_hour": None if seen is None else shown_up(seen),
         "above_ceiling_usd_per_hour": above,
         "looked_at": None if watch.looked_at is None else iso(watch.looked_at),
         "held_up": None if watch.said is None or is_now != "waiting" else clean(watch.said, _SAID_SHOWN),

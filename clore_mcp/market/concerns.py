@@ -1,0 +1,114 @@
+"""What speaks against a server, in a few words each, judged by what is listed of it and what its model usually costs.
+
+Nothing is hidden for it and nothing costs more: the cheapest server still stands first, with its reasons beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Final
+
+from clore_mcp.market.gpus import latin
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.summary import Quartiles
+from clore_mcp.money import plain, shown_up
+
+CHEAP: Final = Decimal("0.4")  # of the median that is paid for one GPU of the model
+USUAL_FROM: Final = 4  # servers; fewer make no usual price
+RELIABLE: Final = 0.9
+LOW_RATING: Final = 2.5
+IMAGE_GB: Final = 5
+LONG_MINUTES: Final = 30
+
+_COMMANDS: Final = re.compile(
+    r"\b(?:ignor(?:e|ed|ing)|disregard|forget|instructions?|prompts?|approved?|assistant|please|must|never|always|confirm"
+    r"|(?:create|cancel|extend|quote)_order|without asking|rent (?:me|this|now)|say yes|you (?:are|should|will|can))\b"
+)
+_ORDINARY_WORD: Final = re.compile(r"\b[a-z]{3,}\b")
+_ORDINARY_WORDS: Final = 4  # in small letters: hardware is "Gold", "Processor", "with Radeon Graphics"
+
+
+def concerns(
+    listing: Listing,
+    on_demand_usd: Decimal | None,
+    spot_usd: Decimal | None,
+    usual: Quartiles | None,
+    *,
+    for_bid: bool = False,
+) -> tuple[str, ...]:
+    """What speaks against this server, the gravest first. Its price and the least bid are in USD per hour with the fee,
+    `usual` is per GPU of the model, on demand. `for_bid`: what is shown as its price is that bid."""
+    return (
+        *_of_text(listing),
+        *_of_price(listing, on_demand_usd, usual),
+        *_of_spot(on_demand_usd, spot_usd, for_bid=for_bid),
+        *_of_host(listing),
+        *_of_hardware(listing),
+    )
+
+
+def _of_text(listing: Listing) -> Iterator[str]:
+    texts = (listing.cpu, listing.gpu, listing.board, listing.disk_model, *(model for model, _ in listing.gpu_mix))
+    if any(_argues(text) for text in texts):
+        yield "host text reads like instructions"
+
+
+def _argues(text: str) -> bool:
+    return bool(_COMMANDS.search(latin(text))) or len(_ORDINARY_WORD.findall(text)) >= _ORDINARY_WORDS
+
+
+def _of_price(listing: Listing, usd: Decimal | None, usual: Quartiles | None) -> Iterator[str]:
+    if usual is None or usual.servers < USUAL_FROM or usd is None:
+        return
+    part = usd / listing.gpu_count / usual.median
+    if part < CHEAP:
+        percent = round(part * 100)
+        yield f"{percent} % of the usual price" if percent else "under 1 % of the usual price"
+
+
+def _of_spot(on_demand_usd: Decimal | None, spot_usd: Decimal | None, *, for_bid: bool) -> Iterator[str]:
+    """By the figures as they are shown, so that it agrees with them."""
+    if on_demand_usd is None or spot_usd is None:
+        return
+    fixed, least = shown_up(on_demand_usd), shown_up(spot_usd)
+    if for_bid and least >= fixed:
+        yield f"on-demand costs {plain(Decimal(str(fixed)))}"
+    elif least > fixed:
+        yield "spot minimum above on-demand"
+
+
+def _of_host(listing: Listing) -> Iterator[str]:
+    if listing.reliability is None:
+        yield "reliability unknown"
+    elif listing.reliability < RELIABLE:
+        yield f"reliability {round(listing.reliability, 2):g}"
+    if not listing.rating_count or listing.rating is None:
+        yield "unrated"
+    elif listing.rating < LOW_RATING:
+        yield f"rating {round(listing.rating, 1):g} of 5"
+
+
+def _of_hardware(listing: Listing) -> Iterator[str]:
+    ram, vram = listing.ram_gb, listing.vram_gb
+    if ram is not None and vram is not None and round(ram) < vram:
+        yield f"{round(ram)} GB RAM for {_article(vram)} {vram} GB GPU"
+    if listing.download_mbps is not None and (said := _download(listing.download_mbps)):
+        yield said
+    if listing.gpus_disputed:
+        yield "two GPU counts stated, the smaller counts"
+
+
+def _article(number: int) -> str:
+    return "an" if number in (8, 11, 18) or 80 <= number < 90 else "a"
+
+
+def _download(mbps: float) -> str | None:
+    if mbps < 1:
+        return f"under 1 Mbps: a {IMAGE_GB} GB image takes a day"
+    minutes = IMAGE_GB * 8_000 / mbps / 60
+    if minutes < LONG_MINUTES:
+        return None
+    hours = "an hour" if minutes < 75 else f"{minutes / 60:.2g} hours"
+    return f"{mbps:.0f} Mbps: a {IMAGE_GB} GB image takes {f'{minutes:.0f} minutes' if minutes < 55 else hours}"
