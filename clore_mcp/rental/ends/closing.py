@@ -74,6 +74,8 @@ class Closing:
         account = await account_for(self._desk, order_id)
         sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
+        if not sent[0].whole:
+            outcome["next"] += " Clore did not take the comment, so it was left out."
         return {**outcome, **await self.still_running()}
 
     async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
