@@ -80,7 +80,8 @@ class Closing:
         [outcome] = await self.prove(sent)
         left = await self.remaining()
         told = f" {left}" if outcome["status"] == "cancelled" else ""
-        return {**outcome, **left.as_dict(), "next": f"{outcome['next']}{told}"}
+        dropped = "" if sent[0].whole else " Clore did not take the comment, so it was left out."
+        return {**outcome, **left.as_dict(), "next": f"{outcome['next']}{dropped}{told}"}
 
     async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
         """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
