@@ -330,9 +330,12 @@ def _number_of(told: Any) -> Any:
     return told.strip().removeprefix("#") if isinstance(told, str) else told
 
 
+_NO_COMMENT: Final[tuple[object, ...]] = (None, False, [], {})
+
+
 def _comment(told: Any) -> str | None:
     """Whatever was given as a comment, as one line that Clore takes: a comment never stops a cancel."""
-    if told in (None, False, [], {}):
+    if told in _NO_COMMENT:
         return None
     return clean(_as_text(told), _ISSUE_MAX) or None
 
@@ -367,7 +370,7 @@ class CancelOrder(Ask):
     def _tell_what_is_missing(cls, told: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         ask = handler(told)
         given = told.get("issue") if isinstance(told, Mapping) else None
-        if given is None or given is False:
+        if given in _NO_COMMENT:
             return ask
         text = _as_text(given)
         if ask.issue is None and text.strip():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.tools.asking import services_of
 from clore_mcp.tools.kit import Answer, tool
+from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE
 
 
 class Wallet(Answer):
@@ -67,11 +70,11 @@ class AccountAnswer(Answer):
     wallets: list[Wallet]
     burn_usd_per_hour: float
     cost_not_known: list[int] = []
-    spent_usd: SpentLately
+    spent_usd: Annotated[SpentLately, OBJECT_ELSEWHERE]  # names that speak for themselves, as those below
     all_end_at: str | None = None
     spent_then_usd: float | None = None
-    fees: Fee
-    limits: dict[str, Limit]
+    fees: Annotated[Fee, OBJECT_ELSEWHERE]
+    limits: Annotated[dict[str, Limit], OBJECT_ELSEWHERE]
     pending_approvals: list[Waiting]
     events: list[Event]
     more: str | None = None

@@ -104,14 +104,15 @@ class CreateAnswer(Answer):
 
 
 class ExtendAnswer(Answer):
-    """What became of an extension; `created` when the end was moved."""
+    """What became of an extension."""
 
-    status: Literal["created", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
+    status: Literal["extended", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
     order_id: int | None = None
     server_id: int | None = None
     approval_id: str | None = None
     reason: str | None = None
     latest_ends_at: str | None = None
+    most_hours: float | None = None
     refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
     attempts: Annotated[list[Attempt], ROWS_ELSEWHERE]
     usd_per_hour: float | None = None

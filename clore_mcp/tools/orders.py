@@ -156,10 +156,11 @@ async def wait_for_order(
 
 async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:
     """Move the end of an order. Use it when the person wants more or less time; to end it now, cancel_order. More time
-    asks the person; an order made elsewhere gets its first end. `created` means moved, to `ends_at`; a repeat
+    asks the person; an order made elsewhere gets its first end. `extended` means moved, to `ends_at`; a repeat
     within ten minutes moves nothing
     more."""
-    return ExtendAnswer.model_validate(outcome)
+    moved = {"status": "extended"} if outcome["status"] == "created" else {}
+    return ExtendAnswer.model_validate({**outcome, **moved})
 
 
 async def cancel_order(ask: CancelOrder, outcome: Permitted) -> CancelAnswer:

@@ -120,7 +120,7 @@ async def test_a_lease_is_extended_once_with_a_yes_and_shortened_without(
         assert (await us.call("list_orders"))["orders"][0]["ends_at"] == made["ends_at"]
 
         moved = await us.call("extend_order", order_id=order_id, hours=2)
-        assert moved["status"] == "created" and moved["previous_ends_at"] == made["ends_at"]
+        assert moved["status"] == "extended" and moved["previous_ends_at"] == made["ends_at"]
         later = datetime.fromisoformat(moved["ends_at"]) - datetime.fromisoformat(made["ends_at"])
         assert later == timedelta(hours=2) and moved["reserved_usd"] > made["reserved_usd"]
         assert person.asked[2].startswith(f"Extend order {order_id} by 2 hours, to {moved['ends_at']}")
@@ -129,7 +129,7 @@ async def test_a_lease_is_extended_once_with_a_yes_and_shortened_without(
         assert again["repeated"] and again["ends_at"] == moved["ends_at"] and len(person.asked) == 3
 
         sooner = await us.call("extend_order", order_id=order_id, hours=-1.5)
-        assert sooner["status"] == "created" and sooner["reserved_usd"] < moved["reserved_usd"]
+        assert sooner["status"] == "extended" and sooner["reserved_usd"] < moved["reserved_usd"]
         assert len(person.asked) == 3, "what spends less asks nobody"
         beyond = await us.call("extend_order", order_id=order_id, hours=3000)
         assert beyond["status"] == "refused" and beyond["reason"] == "max_rental_hours" and beyond["latest_ends_at"]

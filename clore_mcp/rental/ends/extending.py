@@ -6,14 +6,14 @@ anywhere, all of it has happened or none. The move is bound to the end that was 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
 import anyio.to_thread
 
 from clore_mcp.errors import ArgumentInvalid, NotFound
-from clore_mcp.money import ZERO, dollars
+from clore_mcp.money import dollars
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import ExtendOrder
@@ -33,8 +33,9 @@ from clore_mcp.rental.ends.extensions import (
     told_of,
     weigh,
 )
-from clore_mcp.rental.judging import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
-from clore_mcp.rental.limits import Refusal, Used, Wanted, check
+from clore_mcp.rental.ends.room import Room, most_seconds
+from clore_mcp.rental.judging import Evidence, owed_now, used_now, watchdog_refusal
+from clore_mcp.rental.limits import Refusal, Used, Wanted
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.state import ends, intents, ledger, orders, quotes
 from clore_mcp.state.database import Tx
@@ -42,6 +43,7 @@ from clore_mcp.state.ends import End
 from clore_mcp.state.quotes import Quote
 
 SAME_CALL_SECONDS: Final = 600.0  # so long the same call is the same extension
+_BILLED_LATE_SECONDS: Final = 120  # what is named fits still when it is called for, though Clore's bill has caught up
 _REPEATED: Final = (
     "This call has moved the end already, and it was not moved again. To move it further, name other hours, or call"
     " again in ten minutes."
@@ -66,6 +68,7 @@ class Judged:
     extension: Extension
     refusals: list[Refusal]
     limits: str = ""
+    most_seconds: int | None = None  # that fit, where the move does not
 
 
 class Extending:
@@ -107,7 +110,7 @@ class Extending:
             return refused(ask.order_id, stays.reason, stays.why, stays.latest)
         extension = judged.extension
         if judged.refusals:
-            return over_limit(ask.order_id, judged.refusals, extension)
+            return over_limit(ask.order_id, judged.refusals, extension, judged.most_seconds)
         told, move = told_of(extension, judged.limits), extension.move
         return Proposal(
             terms={
@@ -166,7 +169,7 @@ class Extending:
         if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
             return None
         if judged.refusals:
-            outcome, step = over_limit(move.order_id, judged.refusals, extension), "refused"
+            outcome, step = over_limit(move.order_id, judged.refusals, extension, judged.most_seconds), "refused"
         else:
             ends.move(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
             outcome, step = moved(extension), "extended" if move.lengthens else "shortened"
@@ -190,32 +193,38 @@ class Extending:
             raise _Stays("max_rental_hours", beyond(move, latest, api_now), latest=latest)
         _require_ahead(move, api_now)
         on_end = move.before.on_end if move.before else "cancel"
-        extension = weigh(
-            row,
-            move,
-            held := intents.reservation_of_order(tx, account, move.order_id),
-            evidence,
-            api_now=api_now,
-            asked_seconds_ago=desk.clock() - asked_at,
-            enforced_by=enforced_by if on_end == "cancel" else None,
-        )
+        held = intents.reservation_of_order(tx, account, move.order_id)
+
+        def priced(ends_api_at: int) -> Extension | None:
+            return weigh(
+                row,
+                replace(move, ends_api_at=ends_api_at),
+                held,
+                evidence,
+                api_now=api_now,
+                asked_seconds_ago=desk.clock() - asked_at,
+                enforced_by=enforced_by if on_end == "cancel" else None,
+            )
+
+        extension = priced(move.ends_api_at)
         if extension is None:
             raise _Stays("unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
         if not move.lengthens:
             return Judged(extension, [])
         used = used_now(tx, account, evidence, desk.clock(), desk.caps)
-        before_hourly = held.usd_per_hour if held else extension.usd_per_hour
-        wanted = Wanted(
-            usd_per_hour=extension.dearest_usd_per_hour - before_hourly,
-            usd_per_order=extension.worst_usd,
-            usd_per_day=extension.worst_usd - (held.worst_usd if held else ZERO),
-            active_orders=0,
-        )
-        refusals = check(desk.caps, used, wanted, desk.sources)
-        short = wallet_refusal(extension.draw, evidence, owed_now(tx, account, evidence))
+        room = Room(desk.caps, desk.sources, used, owed_now(tx, account, evidence), evidence, held)
+        refusals = room.refusals(extension)
         unwatched = watchdog_refusal(tx, desk, account, relied_on=extension.enforced_by is not None)
-        refusals += [one for one in (short, unwatched) if one is not None]
-        return Judged(extension, refusals, _limits_used(desk.caps, used, wanted))
+        if unwatched is not None:
+            return Judged(extension, [*refusals, unwatched])
+        begins = move.before.ends_api_at if move.before else int(api_now)
+
+        def fits(seconds: int) -> bool:
+            other = priced(begins + seconds)
+            return other is not None and not room.refusals(other)
+
+        most = max(0, most_seconds(fits, latest - begins) - _BILLED_LATE_SECONDS) if refusals else None
+        return Judged(extension, refusals, _limits_used(desk.caps, used, room.wanted(extension)), most)
 
     def _require_clock(self) -> None:
         """Raises _Stays while nobody knows what time it is at Clore: a new end would be counted from a wrong one."""

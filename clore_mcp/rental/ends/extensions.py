@@ -208,15 +208,21 @@ def moved(extension: Extension) -> dict[str, Any]:
     }
 
 
-def over_limit(order_id: int, refusals: list[Refusal], extension: Extension) -> dict[str, Any]:
-    """A limit said no: the order ends when it would have."""
+def over_limit(
+    order_id: int, refusals: list[Refusal], extension: Extension, most_seconds: int | None = None
+) -> dict[str, Any]:
+    """A limit said no: the order ends when it would have. `most_seconds` more fit, None where nobody knows."""
     names = "; ".join(str(refusal) for refusal in refusals)
-    fewer = " Fewer hours may fit." if extension.enforced_by else ""
+    most = None if most_seconds is None else Decimal(most_seconds * 100 // 3600) / 100  # down: what is named fits
+    fewer = "" if most is None else f" At most {plain(most)} hours more fit." if most else " No extension fits."
+    if not most and extension.enforced_by is None:
+        fewer += " It counts as if nobody ended it, whatever the hours."
     return {
         "status": "refused",
         "order_id": order_id,
         "refusals": [refusal.as_dict() for refusal in refusals],
         "attempts": [],
+        **({} if most is None else {"most_hours": float(most)}),
         "next": f"Over the limit: {names}. Its end stays as it was.{fewer}",
     }
 

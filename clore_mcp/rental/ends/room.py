@@ -1,0 +1,53 @@
+"""How far an end may be moved before a limit or the wallet stands against it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from clore_mcp.money import ZERO
+from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.ends.extensions import Extension
+from clore_mcp.rental.judging import Evidence, Owed, wallet_refusal
+from clore_mcp.rental.limits import Refusal, Used, Wanted, check
+from clore_mcp.state.intents import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an extension is held against; `held` is what is reserved for the order already."""
+
+    caps: Caps
+    sources: Mapping[str, str]
+    used: Used
+    owed: Owed
+    evidence: Evidence
+    held: Reservation | None
+
+    def wanted(self, extension: Extension) -> Wanted:
+        """What the extension adds to what is used."""
+        before_hourly = self.held.usd_per_hour if self.held else extension.usd_per_hour
+        return Wanted(
+            usd_per_hour=extension.dearest_usd_per_hour - before_hourly,
+            usd_per_order=extension.worst_usd,
+            usd_per_day=extension.worst_usd - (self.held.worst_usd if self.held else ZERO),
+            active_orders=0,
+        )
+
+    def refusals(self, extension: Extension) -> list[Refusal]:
+        """Every limit that it would break, and the wallet where that does not cover it."""
+        short = wallet_refusal(extension.draw, self.evidence, self.owed)
+        found = check(self.caps, self.used, self.wanted(extension), self.sources)
+        return found if short is None else [*found, short]
+
+
+def most_seconds(fits: Callable[[int], bool], longest: int) -> int:
+    """The most whole seconds up to `longest` that fit, where all fewer ones fit too; 0 where none do."""
+    fitting, beyond = 0, max(0, longest) + 1
+    while beyond - fitting > 1:
+        middle = (fitting + beyond) // 2
+        if fits(middle):
+            fitting = middle
+        else:
+            beyond = middle
+    return fitting

@@ -1,0 +1,68 @@
+"""An extension that is refused for a limit or the wallet names the most hours that fit, and these do fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clore_mcp.rental.ends.room import most_seconds
+from clore_mcp.services import Services
+from tests.guard.conftest import Processes
+from tests.guard.extensions import hourly, longer, ours, unmoved, worst
+from tests.guard.spots import WIDE, limits_of, rich
+from tests.guard.world import USD, World, call, check_invariants
+
+pytestmark = pytest.mark.anyio
+
+
+@given(st.integers(-5, 10**7), st.integers(0, 10**7))
+def test_the_most_that_fits_fits_and_one_second_more_does_not(longest: int, fitting: int) -> None:
+    found = most_seconds(lambda seconds: seconds <= fitting, longest)
+    assert found == max(0, min(longest, fitting))
+
+
+async def fits(services: Services, order_id: int, hours: float, limit: str) -> None:
+    """The refusal names that many hours; they are moved, and a quarter of an hour more is not."""
+    services.desk.readings.changed()
+    no = await call(services, longer(order_id, 20), answer=False)
+    assert (no["status"], limits_of(no)) == ("refused", [limit])
+    most = no["most_hours"]
+    assert most == pytest.approx(hours, abs=0.25) and f"At most {most:g} hours more fit." in no["next"]
+    too_many = await call(services, longer(order_id, round(most + 0.25, 2)), answer=False)
+    assert limits_of(too_many) == [limit]
+    less = round(most - 0.25, 2)  # a minute passes here in a second, and the bill with it
+    assert (await call(services, longer(order_id, less)))["status"] == "created"
+
+
+@pytest.mark.parametrize("limit", ["usd_per_order", "usd_per_day"])
+async def test_a_limit_names_the_hours_that_it_leaves(world: World, process: Processes, limit: str) -> None:
+    rich(world)
+    order_id = await ours(world, await process(env=WIDE))
+    cap = round(worst(world, order_id) + 2 * hourly(world, order_id), 4)
+    await fits(await process(env={**WIDE, f"CLORE_MAX_{limit.upper()}": str(cap)}), order_id, 2.0, limit)
+    check_invariants(world)
+
+
+async def test_the_wallet_names_the_hours_that_it_pays_for_and_the_top_up_in_the_coin(
+    world: World, process: Processes
+) -> None:
+    services = await process(env=WIDE)
+    rich(world)
+    order_id = await ours(world, services)  # for two hours
+    world.post("/wallets", {"balances": {USD: 5 * hourly(world, order_id)}})
+    services.desk.readings.changed()
+    no = await call(services, longer(order_id, 20), answer=False)
+    assert "by topping up " in no["next"] and " USD on clore.ai" in no["next"]
+    await fits(services, order_id, 3.0, "wallet")
+
+
+async def test_where_nothing_fits_it_says_so(world: World, process: Processes) -> None:
+    services = await process(env=WIDE)
+    order_id = await ours(world, services)
+    before = unmoved(world, order_id)
+    world.post("/wallets", {"balances": {USD: hourly(world, order_id)}})
+    services.desk.readings.changed()
+    no = await call(services, longer(order_id, 1), answer=False)
+    assert no["most_hours"] == 0 and "No extension fits." in no["next"]
+    assert unmoved(world, order_id) == before
