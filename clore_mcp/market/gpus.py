@@ -177,9 +177,9 @@ def read(text: str) -> Name:
 
 
 def _form(words: Sequence[str], tokens: Sequence[str]) -> tuple[str, ...]:
-    """The form factor, where the card is made in several."""
+    """The form factor, where it tells cards apart."""
     if not _IN_SEVERAL_FORMS.intersection(tokens):
-        return ()
+        return ("nvl",) if "nvl" in words else ()  # an NVL card is another card in any case
     said = [_FORMS[word] for word in words if word in _FORMS]
     if not said and _SXM_IF_HBM.intersection(tokens) and any(word.startswith("hbm") for word in words):
         return ("sxm",)

@@ -110,7 +110,7 @@ def _wishes(text: str, shown: str) -> Iterator[_Wish]:
         rest, count = _split_count(part)
         said, brand = clean(part, NAME_LIMIT), next((brand for word, brand in _BRANDS.items() if word in rest), None)
         name = read(rest)
-        if not name.tokens and not brand and found:
+        if not set(name.tokens) - _FORMS and not brand and found:
             before = found[-1].name
             again = read(" ".join((*(token for token in before.tokens if token not in _FORMS), rest)))
             if again.memory is not None or _FORMS & set(again.tokens):
