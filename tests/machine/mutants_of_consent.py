@@ -39,8 +39,8 @@ from tests.machine.patching import put
 def a_no_counts_as_a_yes() -> None:
     conclude = Guard.conclude
 
-    async def deaf(self: Guard, held: Any, ask: Any, *, answer: bool | None, caller: str) -> Any:
-        return await conclude(self, held, ask, answer=True if answer is False else answer, caller=caller)
+    async def deaf(self: Guard, held: Any, ask: Any, *, answer: bool | None, **more: Any) -> Any:
+        return await conclude(self, held, ask, answer=True if answer is False else answer, **more)
 
     put(Guard, "conclude", deaf)
 

@@ -39,7 +39,7 @@ class Assistant:
         self.client = client
         self.progress: list[str] = []
 
-    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+    async def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
         async def heard(progress: float, total: float | None, message: str | None) -> None:
             self.progress.append(message or "")
 
