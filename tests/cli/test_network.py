@@ -84,7 +84,8 @@ def test_the_commands_say_it_and_none_ends_in_a_traceback(desk: Desk, away: dict
     bad, said = BAD[kind]
     order_id = desk.rent()
     for words in (
-        ["doctor"], ["orders"], ["cancel", str(order_id), "--yes"], ["cancel", "--all", "--yes"], ["watchdog", "--once"],
+        ["doctor"], ["orders"], ["cancel", str(order_id), "--yes"], ["cancel", "--all", "--yes"],
+        ["watchdog", "--once"],
     ):  # fmt: skip
         done = desk.run(*words, **away, **bad)
         assert done.code == 1, (words, done)

@@ -1,4 +1,4 @@
-"""A proxy or certificates of the environment that can't be used: named by the variable, nothing sent, no secret shown."""
+"""A proxy or certificates of the environment that can't be used: named, nothing sent, no secret shown."""
 
 from __future__ import annotations
 
