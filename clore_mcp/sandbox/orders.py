@@ -72,6 +72,7 @@ class Order:
     ports: dict[str, str]
     visible_at: float
     deploy_after: float
+    ssh: str = "ssh_answers"  # or one of faults.SSH_FAULTS: how its port 22 behaves
     http_pub: str = ""
     public_ports: dict[str, int] = field(default_factory=dict)
     creation_fee_after: float = 600.0
