@@ -19,7 +19,7 @@ from clore_mcp.server import create_server
 from tests.conftest import environment, settings_for
 
 STORED = Path(__file__).parent / "schemas"
-MOST_LIST_BYTES = 24_000
+MOST_LIST_BYTES = 25_000
 MOST_SEARCH_BYTES = 4_500
 SPENDING = {"create_order", "create_watch", "extend_order", "set_spot_price"}
 DESTROYING = {"cancel_order", "cancel_watch"}
