@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from typing import Final
+from urllib.parse import urlsplit
 
 from anyio.to_thread import run_sync
 
@@ -39,6 +40,7 @@ from clore_mcp.rental.oversight.notifying import Notifier
 from clore_mcp.rental.oversight.overseeing import Overseer
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.proposal import Verb
+from clore_mcp.rental.readiness import Readiness
 from clore_mcp.rental.readings import BROWSING_AGE, Readings
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.spot.bidding import Bidding
@@ -76,6 +78,7 @@ class Services:
     approvals: Approvals
     guard: Guard
     overview: Overview
+    readiness: Readiness
     closing: Closing
     settling: Settling
     keeper: Keeper
@@ -135,6 +138,12 @@ class Services:
         await self.desk.client.aclose()
         await self.pacer.aclose()
         await asyncio.to_thread(self.desk.state.close)
+
+
+def _address(api_url: str) -> tuple[str, int]:
+    """Host and port of the Clore API."""
+    parts = urlsplit(api_url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def state_of(settings: Settings) -> Database:
@@ -223,6 +232,7 @@ def build(
         "cancel_order": Cancelling(desk, closing),
     }
     poll_seconds = POLL_SECONDS * slower
+    overview = Overview(desk, closing, settling)
     hunting = Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds)
     return Services(
         settings=settings,
@@ -233,7 +243,8 @@ def build(
         appraiser=appraiser,
         approvals=approvals,
         guard=Guard(desk, approvals, commitments, settling, verbs),
-        overview=Overview(desk, closing, settling),
+        overview=overview,
+        readiness=Readiness(desk, overview, _address(settings.api_url)),
         closing=closing,
         settling=settling,
         keeper=Keeper(desk, closing, settling, (overseer, hunting), poll_seconds),

@@ -92,7 +92,7 @@ async def _wait(guide: Guide, order_id: int) -> None:
     guide.heading(4, "Wait for SSH")
     guide.screen.say("The container is pulled and started. Clore bills that too, so the assistant stays.")
     began = time.monotonic()
-    order = await guide.call("wait_for_order", {"order_id": order_id, "timeout_seconds": 60})
+    order = await guide.call("wait_for_order", {"order_id": order_id, "timeout_seconds": 50})
     command = order.get("ssh", {}).get("command", "")
     guide.check(order.get("ready") is True, f"the order is not ready ({order.get('status')})")
     guide.check(command.startswith("ssh "), "there is no SSH line")

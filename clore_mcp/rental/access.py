@@ -1,4 +1,4 @@
-"""How a person reaches an order: the SSH line, the URL, an ssh-config block, and whether sshd answers yet.
+"""How a person reaches an order: the SSH line, the URL, an ssh-config block, and whether an SSH server greets yet.
 
 Hosts are strangers, and what they report ends up in somebody's terminal. A line is therefore built only from a host
 that is a host name and a port that is a port; anything else gives a warning in our words and no line.
@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -29,6 +30,17 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")  # a last label that resolvers take for part of an address
 _SSH_PORT: Final = re.compile(r"22:([1-9][0-9]{0,4})")
 _GREETING_MAX: Final = 4_096  # bytes read for the banner; RFC 4253 lets a server say something else before it
+
+
+class ReadyReason(StrEnum):
+    """Why an order can or can't be used over SSH now."""
+
+    IMAGE_LOADING = "image_loading"
+    NAME_NOT_FOUND = "name_not_found"
+    CONNECTION_REFUSED = "connection_refused"
+    TIMED_OUT = "timed_out"
+    NO_SSH_BANNER = "no_ssh_banner"
+    READY = "ready"
 
 
 class Reported(Protocol):
@@ -104,17 +116,50 @@ def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def answers(host: str, port: int, timeout_seconds: float) -> bool:
-    """Whether an SSH server greets at that address within the time. Anything that goes wrong is a no."""
+async def probe(host: str, port: int, timeout_seconds: float) -> ReadyReason:
+    """Connect from this machine and return READY where an SSH server greets, else what went wrong. The time is for the
+    name, for the connection and for the greeting each."""
     if host_name(host) is None or not 1 <= port <= 65_535:
-        return False
+        return ReadyReason.NAME_NOT_FOUND
+    try:
+        with anyio.fail_after(timeout_seconds):
+            await anyio.getaddrinfo(host, port)
+    except (OSError, UnicodeError):  # TimeoutError is an OSError
+        return ReadyReason.NAME_NOT_FOUND
+    try:
+        with anyio.fail_after(timeout_seconds):
+            stream = await anyio.connect_tcp(host, port)
+    except OSError as error:
+        return ReadyReason.CONNECTION_REFUSED if _refused(error) else ReadyReason.TIMED_OUT
+    with anyio.move_on_after(timeout_seconds):
+        async with stream:
+            return await _greeting(stream)
+    return ReadyReason.NO_SSH_BANNER
+
+
+async def connects(host: str, port: int, timeout_seconds: float) -> bool:
+    """Whether that port takes a connection from this machine within the time, past any proxy. Nothing is sent."""
     with anyio.move_on_after(timeout_seconds):
         try:
-            async with await anyio.connect_tcp(host, port) as stream:
-                return await _greets(stream)
-        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with await anyio.connect_tcp(host, port):
+                return True
+        except (OSError, UnicodeError):
             return False
     return False
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether an address of the host refused the connection. Where a name has several, their errors are in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_refused(each) for each in error.exceptions)
+    return error is not None and (isinstance(error, ConnectionRefusedError) or _refused(error.__cause__))
+
+
+async def _greeting(stream: ByteReceiveStream) -> ReadyReason:
+    try:
+        return ReadyReason.READY if await _greets(stream) else ReadyReason.NO_SSH_BANNER
+    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        return ReadyReason.NO_SSH_BANNER
 
 
 async def _greets(stream: ByteReceiveStream) -> bool:

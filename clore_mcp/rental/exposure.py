@@ -62,6 +62,18 @@ def order_type_of(row: OrderRow) -> OrderType:
     return OrderType.SPOT if row.spot else OrderType.ON_DEMAND
 
 
+def free_cancel_until(row: OrderRow, fees: Fees, rates: Rates, lease: Lease | None, *, api_now: float) -> int | None:
+    """Until when (Clore's clock) a cancel saves the creation fee. None once that is past, where an order has no such
+    fee, and where nobody knows when it began. A spot order counts from its create: its server may have come later."""
+    began = lease.started_api_at if lease else row.created_at
+    coin = Coin.parse(row.currency or "")
+    rate = rates.usd_per(coin) if coin else None
+    free = coin is not None and rate is not None and not _creation_usd(row, fees, coin, rate)
+    if began is None or row.expired or free or api_now >= began + CREATION_FEE_AFTER_SECONDS:
+        return None
+    return began + CREATION_FEE_AFTER_SECONDS
+
+
 def never_won(row: OrderRow) -> bool:
     """Whether a spot order has had its server for nothing that Clore bills: its `spend` is told, and zero."""
     return bool(row.spot) and row.spend is not None and not row.spend

@@ -40,7 +40,7 @@ def created(
     """An order runs; `by` says who agreed to it."""
     fee, fee_due = creation_fee(lease, terms.order_type)
     hourly = lease.price_native * candidate.usd_per_coin / 24 * (1 + candidate.fee_fraction)
-    first = f"Call wait_for_order({lease.order_id}) until it is ready."
+    first = f"Call wait_for_order({lease.order_id}) and follow its `next`."
     if terms.to_win_usd is not None and lease.server_id == terms.candidates[0].server_id:
         first = (
             f"Another bid stood higher ({dollars(terms.to_win_usd)} per hour would have won): until this one wins it"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-import anyio
 import anyio.to_thread
 
 from clore_mcp.clore import OrderRow
@@ -20,7 +19,7 @@ from clore_mcp.rental import access
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.ends.remaining import watches_waiting
-from clore_mcp.rental.exposure import began_of, bill, order_type_of, usd_per_hour, why_unpriced
+from clore_mcp.rental.exposure import began_of, bill, free_cancel_until, order_type_of, usd_per_hour, why_unpriced
 from clore_mcp.rental.oversight import overseeing
 from clore_mcp.rental.readings import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.settling import Settling
@@ -33,13 +32,10 @@ from clore_mcp.state.ends import End
 from clore_mcp.state.orders import Lease
 from clore_mcp.text import clean
 
-_PROBE_SECONDS: Final = 3.0
-_POLL_SECONDS: Final = 3.0
+_BOOK_AGE: Final = 30.0
 _SOON_SECONDS: Final = 1800
 _ENDS_TOLD: Final = 3
 _UNSETTLED_SHOWN: Final = 10
-
-Progress = Callable[[float, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,8 @@ class Overview:
         }
 
     async def one(self, order_id: int) -> dict[str, Any]:
-        """One order. Raises NotFound."""
+        """One order, with the time now, its minutes since the start and until when a cancel saves the creation fee.
+        Raises NotFound."""
         desk = self._desk
         await desk.readings.account()
         row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
@@ -103,25 +100,10 @@ class Overview:
         account = await desk.readings.account()  # the list may have told that it is another one
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
-        leases, agreed = await self._leases(account, [order_id]), await self._agreed(account)
-        return await self._view(row, leases.get(order_id), agreed.get(order_id), await self._priced())
-
-    async def wait(self, order_id: int, timeout_seconds: float, progress: Progress) -> dict[str, Any]:
-        """Look until the container is up and port 22 answers, or the time is over; then the order as it is."""
-        desk = self._desk
-        began = desk.monotonic()
-        while True:
-            view = await self.one(order_id)
-            up = view["status"] == "running"
-            answers = (
-                up and "ssh" in view and await access.answers(view["ssh"]["host"], view["ssh"]["port"], _PROBE_SECONDS)
-            )
-            passed = desk.monotonic() - began
-            if answers or view["status"] == "ended" or passed + _POLL_SECONDS > timeout_seconds:
-                return {**view, "ready": bool(answers), "next": _after_wait(view, desk.program, ready=bool(answers))}
-            await progress(passed, _stage(view))
-            await anyio.sleep(_POLL_SECONDS)
-            desk.readings.changed_orders()
+        lease, agreed = (await self._leases(account, [order_id])).get(order_id), await self._agreed(account)
+        priced = await self._priced()
+        view = await self._view(row, lease, agreed.get(order_id), priced)
+        return view | _times(row, lease, priced, up=view["status"] in ("deploying", "running"))
 
     async def unsettled(self, account: str) -> list[dict[str, Any]]:
         """Creates whose outcome nobody knows."""
@@ -234,6 +216,16 @@ def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory
     return history.won_from is not None or (end is not None and status == "queued")
 
 
+def _times(row: OrderRow, lease: Lease | None, priced: Priced, *, up: bool) -> dict[str, Any]:
+    """What a row's times mean now, by Clore's clock; `up`: the order has its server."""
+    told: dict[str, Any] = {"now": iso(priced.api_now)}
+    began = lease.started_api_at if lease else row.created_at
+    if began is not None and not row.expired:
+        told["minutes_since_start"] = max(0, int(priced.api_now - began) // 60)
+    free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=priced.api_now) if up else None
+    return told if free is None else told | {"free_cancel_until": iso(free)}
+
+
 def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
     """What a list that is not the whole truth means for whoever reads it."""
     if not unsettled:
@@ -257,27 +249,3 @@ def _about_ends(views: Sequence[Mapping[str, Any]], agreed: Mapping[int, End], a
         elif end is not None and 0 < end.ends_api_at - api_now < _SOON_SECONDS:
             told.append(f"Order {view['order_id']} is about to end; extend_order moves that.")
     return " ".join(told[:_ENDS_TOLD]) or None
-
-
-def _stage(view: Mapping[str, Any]) -> str:
-    if view["status"] in ("queued", "outbid"):
-        return f"The bid does not win ({view['status']}); nothing is billed."
-    if view["status"] == "deploying":
-        return "The container is being deployed; this takes 2 to 5 minutes."
-    return "The container is up; waiting for SSH to answer."
-
-
-def _after_wait(view: Mapping[str, Any], program: str, *, ready: bool) -> str:
-    if ready:
-        return (
-            f"Give the person the SSH command; `{program} connect {view['order_id']}` in their own terminal shows"
-            " secrets. Call cancel_order when they are done."
-        )
-    if view["status"] == "ended":
-        return "The order has ended."
-    if view["status"] in ("queued", "outbid"):
-        return f"{_stage(view)} Raise it with set_spot_price (get_server shows the bid that wins), or cancel_order."
-    return (
-        f"Not ready yet, and still billing: order {view['order_id']} is {view['status']}. Call wait_for_order again;"
-        " after 15 minutes without progress ask the person whether to cancel it and take another server."
-    )

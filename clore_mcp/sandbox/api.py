@@ -21,6 +21,7 @@ class Twist:
 
     visible_after: float | None = None
     never_deploys: bool = False
+    ssh: str = "ssh_answers"  # or one of faults.SSH_FAULTS
     cancel_ignored: bool = False
     deposits: str = "own"  # or "no", "other": which addresses the wallets show
     price_factor: float = 1.0
@@ -108,6 +109,7 @@ class Api:
             order.visible_at = now + call.twist.visible_after
         if call.twist.never_deploys:
             order.deploy_after = float("inf")
+        order.ssh = call.twist.ssh
         if ask.ampersand:
             raise bare(1, 500)
         return json_reply({"code": 0})

@@ -27,6 +27,10 @@ EFFECT = {
     "price_moved": True,  # the listing's price changes by `factor` just before the create is processed
     "late_visible": True,  # this order shows in my_orders only after `seconds` of market time
     "never_deploys": True,  # this order's container stays at 0
+    "ssh_refused": True,  # this order's SSH port refuses connections for ever
+    "ssh_times_out": True,  # this order's SSH port answers nothing at all
+    "ssh_no_banner": True,  # this order's SSH port takes connections and stays silent
+    "ssh_name_unknown": True,  # this order's host has a name that no lookup finds
     "cancel_ignored": True,  # code 0, and the order stays
     "no_deposits": True,  # wallets without deposit addresses
     "other_deposits": True,  # wallets with addresses that are nobody's
@@ -37,7 +41,9 @@ EFFECT = {
 }
 """Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
 
+SSH_FAULTS = {"ssh_refused", "ssh_times_out", "ssh_no_banner", "ssh_name_unknown"}
 _CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
+_CREATES |= SSH_FAULTS
 _WALLETS = {"no_deposits", "other_deposits"}
 _SECONDS = {
     "hang_before": 30.0,

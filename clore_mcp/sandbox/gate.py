@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from .api import Api, Call, Twist
 from .clock import Clock
-from .faults import Fault, Faults
+from .faults import SSH_FAULTS, Fault, Faults
 from .journal import Entry, Journal
 from .limiter import Limiter
 from .options import Live
@@ -141,6 +141,7 @@ def _twist(fault: Fault) -> Twist:
     return Twist(
         visible_after=fault.seconds if fault.kind == "late_visible" else None,
         never_deploys=fault.kind == "never_deploys",
+        ssh=fault.kind if fault.kind in SSH_FAULTS else "ssh_answers",
         cancel_ignored=fault.kind == "cancel_ignored",
         deposits=fault.kind.removesuffix("_deposits") if fault.kind.endswith("_deposits") else "own",
         price_factor=fault.factor if fault.kind == "price_moved" else 1.0,

@@ -10,6 +10,7 @@ from .orders import Order
 from .views import has_endpoints
 
 BANNER = b"SSH-2.0-sandbox\r\n"
+_FILLING = 8  # connections: more than the kernel keeps for a program that accepts none; it drops the next one
 _TURNS = 3  # of the loop: the accepted socket gets its transport, the transport its protocol, the protocol its task
 
 
@@ -24,9 +25,11 @@ async def last_guests(listening: Iterable[socket.socket]) -> None:
 
 
 class _Door:
-    """One order's port. Reserved it refuses connections; opened it greets like an SSH server."""
+    """One order's port. Reserved it refuses connections; opened it greets like an SSH server, or as a fault says."""
 
-    def __init__(self) -> None:
+    def __init__(self, ssh: str = "ssh_answers") -> None:
+        self._ssh = ssh
+        self._fillers: list[socket.socket] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         # Bound without listen(): the kernel refuses connections, and nobody else can take the number meanwhile.
         self._socket.bind(("127.0.0.1", 0))
@@ -35,11 +38,26 @@ class _Door:
         self._guests: set[asyncio.StreamWriter] = set()
 
     async def open(self) -> None:
-        if self._server is None:
+        if self._ssh == "ssh_times_out":
+            self._fill()
+        elif self._ssh != "ssh_refused" and self._server is None:
             self._server = await asyncio.start_server(self._greet, sock=self._socket, start_serving=False)
             await self._server.start_serving()  # apart: whoever is cancelled in between still has the server to close
 
+    def _fill(self) -> None:
+        """Leave no place in the queue of connections: one that comes now is neither taken nor refused. (Windows refuses
+        it.)"""
+        if self._fillers:
+            return
+        self._socket.listen(1)
+        for _ in range(_FILLING):
+            self._fillers.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+            self._fillers[-1].setblocking(False)
+            self._fillers[-1].connect_ex(("127.0.0.1", self.port))
+
     async def close(self) -> None:
+        for filler in self._fillers:
+            filler.close()
         await last_guests([self._socket])
         if self._server is not None:
             self._server.close()
@@ -50,7 +68,8 @@ class _Door:
     async def _greet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._guests.add(writer)
         try:
-            writer.write(BANNER)
+            if self._ssh != "ssh_no_banner":
+                writer.write(BANNER)
             while await reader.read(4096):  # it listens to whatever a client says and never answers
                 pass
         except OSError:
@@ -77,7 +96,7 @@ class Listeners:
             if "22" in order.ports and "22" not in order.public_ports and has_endpoints(order, now, options):
                 if order.id in self._doors:  # lost and won back between two looks: a new container, a new port
                     self._replaced.append(self._doors.pop(order.id))
-                self._doors[order.id] = _Door()
+                self._doors[order.id] = _Door(order.ssh)
                 order.public_ports["22"] = self._doors[order.id].port
 
     async def sync(self, orders: Iterable[Order], now: float) -> None:

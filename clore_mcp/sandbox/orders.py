@@ -73,6 +73,7 @@ class Order:
     ports: dict[str, str]
     visible_at: float
     deploy_after: float
+    ssh: str = "ssh_answers"  # or one of faults.SSH_FAULTS: how its port 22 behaves
     http_pub: str = ""
     inside: Inside = field(default_factory=Inside)
     public_ports: dict[str, int] = field(default_factory=dict)

@@ -72,8 +72,9 @@ def _endpoints(order: Order, server: Server, now: float, options: Options) -> di
         return {"pub_cluster": ["n1.x.invalid; rm -rf ~"], "tcp_ports": ["22:99999", "22:-oProxyCommand=x"]}
     country = country_of(server)
     http = next((port for port, kind in order.ports.items() if kind == "http"), None)
+    found = options.ssh_listener and order.ssh != "ssh_name_unknown"
     shown: dict[str, Any] = {
-        "pub_cluster": [options.ssh_host if options.ssh_listener else f"n1.{country}.sandbox.invalid"],
+        "pub_cluster": [options.ssh_host if found else f"n1.{country}.sandbox.invalid"],
         "tcp_ports": [f"{inner}:{public_port(order, inner)}" for inner, kind in order.ports.items() if kind == "tcp"],
     }
     if http is not None:

@@ -178,10 +178,18 @@ class OrdersAnswer(Answer):
 
 
 class WaitAnswer(Order):
-    """The order as it is now."""
+    """The order as it is now. `failed_alike`: orders on other servers that failed in the same way lately."""
 
     ssh: Annotated[Ssh | None, OBJECT_ELSEWHERE] = None
     ready: bool
+    ready_reason: (
+        Literal["image_loading", "name_not_found", "connection_refused", "timed_out", "no_ssh_banner", "ready"] | None
+    ) = None
+    minutes_since_start: int | None = None
+    free_cancel_until: str | None = None
+    this_machine_reaches: str | None = None  # one of advice.Reaches
+    failed_alike: list[int] = []
+    now: str
     next: str
 
 

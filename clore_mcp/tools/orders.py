@@ -12,6 +12,7 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_order
 from clore_mcp.rental.images import image_notes
+from clore_mcp.rental.readiness import LONGEST_SECONDS
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
@@ -143,15 +144,17 @@ async def list_orders(
 async def wait_for_order(
     ctx: Context[FirstUse],
     order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_order)],
-    timeout_seconds: Annotated[float, Field(gt=0, le=300, description="Then it answers, ready or not.")] = 45,
+    timeout_seconds: Annotated[
+        float, Field(gt=0, le=LONGEST_SECONDS, description="Then it answers, ready or not.")
+    ] = 45,
 ) -> WaitAnswer:
     """Wait until an order's container is up and SSH answers, then show the SSH command. Deploying takes 2 to 5 minutes
-    and is billed. Not ready yet: follow `next`; stop when it is ended, queued or outbid."""
+    and is billed. If not ready, `ready_reason` says why: follow `next`. Stop when it is ended, queued or outbid."""
 
     async def progress(seconds: float, message: str) -> None:
         await ctx.report_progress(seconds, timeout_seconds, message)
 
-    return WaitAnswer.model_validate(await services_of(ctx).overview.wait(order_id, timeout_seconds, progress))
+    return WaitAnswer.model_validate(await services_of(ctx).readiness.wait(order_id, timeout_seconds, progress))
 
 
 async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:

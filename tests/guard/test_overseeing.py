@@ -67,7 +67,7 @@ async def test_an_order_that_never_deploys_is_told_after_a_quarter_of_an_hour(wo
     await look(services)
     assert len(told(world, "never_deployed")) == 1
     [shown] = [one for one in (await account(services))["events"] if one["what"] == "never deployed"]
-    assert shown["order_id"] == made["order_id"] and "cancel_order, then rent another server" in shown["note"]
+    assert shown["order_id"] == made["order_id"] and "ask whether to end it (cancel_order)" in shown["note"]
 
 
 async def test_an_order_that_is_up_is_never_told(world: World, services: Services) -> None:

@@ -25,10 +25,11 @@ from clore_mcp.rental.access import (
     BAD_PORT,
     BAD_URL,
     Access,
+    ReadyReason,
     Ssh,
     access_of,
-    answers,
     host_name,
+    probe,
     quoted_path,
     ssh_config,
     ssh_of,
@@ -259,8 +260,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-async def answers_when(chunks: Sequence[bytes], timeout_seconds: float = 5, *, hold: bool = False) -> bool:
-    """What `answers` finds at a server that sends these chunks, and then closes or stays silent."""
+async def found_when(chunks: Sequence[bytes], timeout_seconds: float = 5, *, hold: bool = False) -> ReadyReason:
+    """What `probe` finds at a server that sends these chunks, and then closes or stays silent."""
 
     async def greet(stream: anyio.abc.SocketStream) -> None:
         async with stream:
@@ -273,7 +274,7 @@ async def answers_when(chunks: Sequence[bytes], timeout_seconds: float = 5, *, h
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, greet)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        found = await answers("127.0.0.1", port, timeout_seconds)
+        found = await probe("127.0.0.1", port, timeout_seconds)
         tasks.cancel_scope.cancel()
     return found
 
@@ -285,7 +286,7 @@ async def answers_when(chunks: Sequence[bytes], timeout_seconds: float = 5, *, h
     ids=["at once", "in pieces", "after a line"],
 )
 async def test_a_server_that_greets_as_ssh_answers(chunks: list[bytes]) -> None:
-    assert await answers_when(chunks, hold=True)
+    assert await found_when(chunks, hold=True) is ReadyReason.READY
 
 
 @pytest.mark.anyio
@@ -295,27 +296,27 @@ async def test_a_server_that_greets_as_ssh_answers(chunks: list[bytes]) -> None:
     ids=["", "http", "long", "noise"],
 )
 async def test_a_server_that_says_something_else_does_not(chunks: list[bytes]) -> None:
-    assert not await answers_when(chunks)
+    assert await found_when(chunks) is ReadyReason.NO_SSH_BANNER
 
 
 @pytest.mark.anyio
 async def test_a_silent_server_does_not_within_the_time() -> None:
-    assert not await answers_when([], 0.05, hold=True)
+    assert await found_when([], 0.05, hold=True) is ReadyReason.NO_SSH_BANNER
 
 
 @pytest.mark.anyio
 async def test_a_port_where_nobody_listens_does_not() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        assert not await answers("127.0.0.1", taken.getsockname()[1], 5)
+        assert await probe("127.0.0.1", taken.getsockname()[1], 5) is ReadyReason.CONNECTION_REFUSED
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("host", "port"), [("a b", 22), ("-oProxyCommand=id", 22), ("127.0.0.1", 0), (HOST, 65_536)])
 async def test_what_is_no_address_is_not_even_tried(host: str, port: int) -> None:
-    assert not await answers(host, port, 5)
+    assert await probe(host, port, 5) is ReadyReason.NAME_NOT_FOUND
 
 
 @pytest.mark.anyio
 async def test_a_name_that_does_not_resolve_does_not_answer() -> None:
-    assert not await answers("no-such-host.invalid", 22, 10)
+    assert await probe("no-such-host.invalid", 22, 10) is ReadyReason.NAME_NOT_FOUND

@@ -38,7 +38,7 @@ eras = pytest.mark.parametrize("era", WIRE_ERAS)
 class Caller(Protocol):
     """A connected client."""
 
-    async def call(self, tool: str, **arguments: Any) -> Json: ...
+    async def call(self, tool: str, /, **arguments: Any) -> Json: ...
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ async def test_what_a_person_approved_is_rented_at_night_and_ended(market: Runni
     async with assistant(market, tmp_path, mode, Person()) as us:
         (listed,) = (await us.call("list_watches", include_ended=True))["watches"]
         assert listed["watch_id"] == made["watch_id"]
-        ready = await us.call("wait_for_order", order_id=order["id"], timeout_seconds=60)
+        ready = await us.call("wait_for_order", order_id=order["id"], timeout_seconds=50)
         assert ready["ready"] and ready["ssh"]["command"].startswith("ssh "), ready
         (running,) = (await us.call("list_orders"))["orders"]
         assert running["made_here"] and running["ends_at"]

@@ -12,7 +12,7 @@ from clore_mcp.text import clean
 _WORTH: Final = 80  # characters of a figure
 NOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "never_deployed": "Not up after {minutes} minutes, and billing: cancel_order, then rent another server.",
+        "never_deployed": "Not up after {minutes} minutes, and billing: ask whether to end it (cancel_order).",
         "outbid": "Another renter has its server; nothing is billed. set_spot_price raises it, cancel_order ends it.",
         "host_offline": "Clore shows its host as offline, and it may still bill: cancel_order unless it comes back.",
         "wallet_short": "{coin} lasts {hours_left} h, less than what runs: top up on clore.ai, or cancel_order.",
