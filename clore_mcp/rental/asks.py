@@ -214,7 +214,7 @@ class CreateWatch(Ask):
         float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
     ]
     notify: Annotated[bool, Field(description="Only tell the person, once; rents nothing, asks nothing.")] = False
-    max_orders: Annotated[int, Field(ge=1, le=16, description="In all.")] = 1
+    max_orders: Annotated[int, Field(ge=1, le=16)] = 1
     min_gpus: Annotated[int | None, Field(ge=1)] = None
     max_gpus: Annotated[int | None, Field(ge=1)] = None
     min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Each GPU.")] = None

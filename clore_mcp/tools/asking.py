@@ -204,7 +204,9 @@ async def permit(
         outcome = {**outcome, "next": f"{came.told(held.quote, caller)} {outcome.get('next', '')}".strip()}
     await anyio.lowlevel.checkpoint()  # raises when the caller has gone: then nobody was told
     await guard.told(held, outcome)
-    return outcome
+    from clore_mcp.rental.desk import iso  # here: whoever only lists the tools needs no more than its types
+
+    return {**outcome, "now": iso(services_of(ctx).desk.readings.api_now())}
 
 
 def _reply(reply: ElicitationResult[Any]) -> Reply | None:

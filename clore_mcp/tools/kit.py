@@ -30,7 +30,7 @@ ANSWER_TITLE = "Approve"  # the form that asks a person: a fault in it is the cl
 Kind = Literal["reads", "spends", "destroys"]
 _REFUSED_SHOWN = 30  # more than any tool has arguments; a caller that invents hundreds is not told of each
 _PLAIN = (str, int, bool)
-_BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "maxItems")
+_BOUNDS = ("minimum", "maximum")
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -140,7 +140,7 @@ def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
 
 def portable(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema that every client takes: no $ref, no titles, no null alternatives, no defaults that say nothing, no
-    exclusive bounds."""
+    exclusive bounds. How long a text or list may be only an error says: no caller comes near it by honest means."""
     definitions = schema.get("$defs", {})
 
     def walk(node: Any) -> Any:
@@ -152,11 +152,11 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
             return walk(
                 {**definitions[node["$ref"].rsplit("/", 1)[1]], **{k: v for k, v in node.items() if k != "$ref"}}
             )
-        kept = {key: value for key, value in node.items() if key not in ("title", "$defs")}
+        kept = {key: value for key, value in node.items() if key not in ("title", "$defs", "maxLength", "maxItems")}
         if "properties" in node:  # a field may be called "title"; only keywords are dropped
             kept.pop("description", None)  # the docstring of a class, for readers of the code
             kept["properties"] = {name: walk(value) for name, value in node["properties"].items()}
-        if kept.get("default", 0) is None:
+        if kept.get("default", 0) is None or kept.get("default", 0) is False:
             del kept["default"]
         _include_bounds(kept)
         choices = [choice for choice in kept.get("anyOf", []) if choice != {"type": "null"}]

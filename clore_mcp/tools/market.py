@@ -44,7 +44,7 @@ class SearchServers(BaseModel):
         AfterValidator(known_countries),
     ] = None
     exclude_countries: Annotated[
-        list[str] | None, Field(max_length=60, description="As countries."), AfterValidator(known_countries)
+        list[str] | None, Field(max_length=60), AfterValidator(known_countries)
     ] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1)] = None
     min_rating: Annotated[float | None, Field(ge=0, le=5)] = None

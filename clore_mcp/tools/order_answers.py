@@ -21,7 +21,7 @@ class Refusal(Answer):
 
 
 # What another tool's schema spells out: refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
-# The names in `approved` speak for themselves.
+# The names in `approved` and `unsettled` speak for themselves.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
@@ -100,6 +100,7 @@ class CreateAnswer(Answer):
     receipt: Annotated[Receipt | None, OBJECT_ELSEWHERE] = None
     jupyter_url: str | None = None
     repeated: bool = False
+    now: str | None = None
     next: str
 
 
@@ -121,6 +122,7 @@ class ExtendAnswer(Answer):
     ends_at: str | None = None
     enforced_by: str | None = None
     repeated: bool = False
+    now: str | None = None
     next: str
 
 
@@ -172,7 +174,8 @@ class OrdersAnswer(Answer):
     total_usd_per_hour: float
     total_spent_usd: float
     watches_waiting: int | None = None
-    unsettled: list[Unsettled] = []
+    unsettled: Annotated[list[Unsettled], ROWS_ELSEWHERE] = []
+    now: str
     next_cursor: str | None = None
     next: str | None = None
 
@@ -211,6 +214,7 @@ class CancelAnswer(Answer):
     still_running: list[Running] | None = None
     watches_waiting: int | None = None
     repeated: bool = False
+    now: str | None = None
     next: str
 
 
@@ -232,4 +236,5 @@ class BidAnswer(Answer):
     retry_after_seconds: float | None = None
     refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
     repeated: bool = False
+    now: str | None = None
     next: str
