@@ -168,6 +168,10 @@ class CloreClient:
     ) -> None:
         await self.aclose()
 
+    async def open(self) -> None:
+        """Make ready to connect. Raises NotSent where the environment's proxy or certificates can't be used."""
+        await self._exchange.open()
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._exchange.aclose()
@@ -234,8 +238,7 @@ class CloreClient:
             await self._write(_CANCEL_ORDER, lambda reply: _fields(reply, _CANCEL_ORDER), body, urgent=True)
 
         if not issue:
-            await send({"id": order_id})
-            return
+            return await send({"id": order_id})
         try:
             await send({"id": order_id, "issue": issue[:ISSUE_LENGTH]})
         except (IssueTooLong, InvalidInput, ParametersMissing):  # of what was sent, only the comment is in doubt
@@ -288,8 +291,7 @@ class CloreClient:
     ) -> Answer:
         """For writes that change nothing when done twice; "too fast" came before Clore looked at the request."""
         call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
-        timing = self._timing
-        attempts = timing.refused_cancel_attempts if urgent else timing.refused_write_attempts
+        attempts = self._timing.refused_cancel_attempts if urgent else self._timing.refused_write_attempts
         async with self._writing():
             return await self._exchange.retrying(call, (RateLimited,), attempts)
 

@@ -29,7 +29,10 @@ sys.addaudithook(hear)
 """
 BAD: Final = {
     "socks": ({"ALL_PROXY": f"socks5://ann:{SECRET}@127.0.0.1:1"}, "ALL_PROXY names a SOCKS proxy"),
-    "malformed": ({"https_proxy": f"http://ann:12{SECRET}#@127.0.0.1:1"}, "https_proxy does not hold a proxy's address"),
+    "malformed": (
+        {"https_proxy": f"http://ann:12{SECRET}#@127.0.0.1:1"},
+        "https_proxy does not hold a proxy's address",
+    ),
     "no file": ({"SSL_CERT_FILE": "/nowhere/at/all.pem"}, "SSL_CERT_FILE names something that does not exist"),
     "no folder": ({"SSL_CERT_DIR": "/nowhere/at/all"}, "SSL_CERT_DIR names a folder that can't be read"),
 }
@@ -76,21 +79,22 @@ def test_the_tools_say_it_and_nothing_is_sent(desk: Desk, away: dict[str, str], 
     assert heard(away) == []
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["malformed", "no file"])
 def test_the_commands_say_it_and_none_ends_in_a_traceback(desk: Desk, away: dict[str, str], kind: str) -> None:
     bad, said = BAD[kind]
     order_id = desk.rent()
     for words in (
-        ["doctor"], ["orders"], ["cancel", str(order_id), "--yes"], ["cancel", "--all", "--yes"], ["watchdog", "--once"],
+        ["doctor"], ["orders"], ["cancel", str(order_id), "--yes"], ["cancel", "--all", "--yes"],
+        ["watchdog", "--once"],
     ):  # fmt: skip
         done = desk.run(*words, **away, **bad)
+        assert "Ask the operator" not in done.out + done.err, "the operator sits here"
         assert done.code == 1, (words, done)
         assert said in done.out + done.err, (words, done)
         assert SECRET not in done.out + done.err
         assert "defect" not in done.out + done.err
-    doctor = desk.run("doctor", **away, **bad)
-    assert f"Start here: API: https://api.clore.ai/v1 can't be reached: {said}" in doctor.out
-    assert "Ask the operator" not in doctor.out, "the operator sits here"
+        if words == ["doctor"]:
+            assert f"Start here: API: https://api.clore.ai/v1 can't be reached: {said}" in done.out
     assert heard(away) == []
 
 

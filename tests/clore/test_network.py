@@ -1,4 +1,4 @@
-"""A proxy or certificates of the environment that can't be used: named by the variable, nothing sent, no secret shown."""
+"""A proxy or certificates of the environment that can't be used: the variable is named, nothing is sent or shown."""
 
 from __future__ import annotations
 
@@ -145,7 +145,9 @@ async def test_what_a_request_does_not_use_stops_none(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("listed", ["api.clore.ai:8080", "lore.ai", "clore.ai.example", "10.0.0.0/8", "", "xapi.clore.ai"])
+@pytest.mark.parametrize(
+    "listed", ["api.clore.ai:8080", "lore.ai", "clore.ai.example", "10.0.0.0/8", "", "xapi.clore.ai"]
+)
 async def test_a_name_that_is_another_hosts_excepts_none(monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:1080")
     monkeypatch.setenv("NO_PROXY", listed)
