@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -318,6 +319,66 @@ class TestTheKey:
         path = person.file("key.txt", spoilt)
         assert KEY not in person.refusal(CLORE_API_KEY=spoilt)
         assert KEY not in person.refusal(CLORE_API_KEY_FILE=str(path))
+
+
+UNFILLED = [
+    "your-key", "YOUR_API_KEY", "your-clore-api-key", "<your-key>", "<key>", "my key", "paste-your-key-here",
+    "changeme",     "$CLORE_API_KEY", "${CLORE_API_KEY}", "${env:CLORE_API_KEY}", "${input:clore-key}", "$(cat key)",
+    "{{CLORE_API_KEY}}", "{{ $env.KEY }}", "{key}", "%CLORE_API_KEY%", "[key]",
+    "xxxxxxxx", "...", "****", "undefined", "null", "TODO",
+    "CLORE_API_KEY=your-key", "Bearer ${KEY}",
+]  # fmt: skip
+
+
+class TestAKeyAsPeoplePasteIt:
+    """README's own `your-key`, a template that nobody filled in, quotes, a name before it: none is sent as it is."""
+
+    @pytest.mark.parametrize("quote", ["{}", '"{}"', "'{}'"])
+    @pytest.mark.parametrize("text", UNFILLED)
+    def test_a_stand_in_is_refused_by_name_with_its_cure(self, person: Person, text: str, quote: str) -> None:
+        given = quote.format(text)
+        path = person.file("key.txt", f"\n{given}\r\n")
+        for where, env in (
+            ("CLORE_API_KEY", {"CLORE_API_KEY": given}),
+            ("CLORE_API_KEY_FILE", {"CLORE_API_KEY_FILE": str(path)}),
+        ):
+            said = person.refusal(**env)
+            assert said.startswith(f"{where} holds a placeholder that nobody filled in")
+            assert "Make one on clore.ai under API" in said
+        config = person.clore_ai_config(json.dumps({"api_key": given}))
+        assert person.refusal().startswith(f"{config} holds a placeholder")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            f'"{KEY}"', f"'{KEY}'", f"`{KEY}`", f" \u201c{KEY}\u201d ", f"CLORE_API_KEY={KEY}",
+            f'export CLORE_API_KEY="{KEY}"',
+            f"api_key: {KEY}", f"CLORE_API_KEY = '{KEY}'", f"\ufeff{KEY}", f"\r\n{KEY}\r\n",
+        ],
+    )  # fmt: skip
+    def test_what_stands_around_it_is_no_part_of_it(self, person: Person, given: str) -> None:
+        assert person.settings(CLORE_API_KEY=given).api_key == KEY
+        path = person.file("key.txt", f"\r\n# from clore.ai\r\n\r\n{given}\r\n\r\n")
+        assert person.settings(CLORE_API_KEY_FILE=str(path)).api_key == KEY
+
+    @pytest.mark.parametrize(
+        "content", [f"A={KEY}", f"{KEY}\n{KEY}x", f"CLORE_API_KEY={KEY}\nOTHER=1", f'"{KEY}', f"{KEY}'", "# none"]
+    )
+    def test_what_may_be_something_else_is_refused_and_not_shown(self, person: Person, content: str) -> None:
+        path = person.file("key.txt", content)
+        said = person.refusal(CLORE_API_KEY_FILE=str(path))
+        assert said.startswith("CLORE_API_KEY_FILE") and "accepted:" in said
+        assert KEY not in said
+
+    def test_a_file_of_a_windows_shell_is_refused_by_its_coding(self, person: Person) -> None:
+        path = person.file("key.txt", KEY.encode("utf-16"))
+        assert "not UTF-8" in person.refusal(CLORE_API_KEY_FILE=str(path))
+
+    @pytest.mark.parametrize(
+        "key", [f"{KEY}==", "aGVsbG8gd29ybGQ=", "key-7f3a.Zq_x", "x7", "nullable-8", "abc.$def", "p%4!z%"]
+    )
+    def test_what_only_looks_a_little_like_that_is_a_key(self, person: Person, key: str) -> None:
+        assert person.settings(CLORE_API_KEY=key).api_key == key
 
 
 class TestTheOwnersLimits:

@@ -12,7 +12,7 @@ from typing import Any
 from clore_mcp.cli import orders, person
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.opening import ENDING_QUEUE_SECONDS, Opened, opened, require_spending
-from clore_mcp.cli.screen import loud, receipt, say, usd
+from clore_mcp.cli.screen import loud, receipt, say, to_the_operator, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
 from clore_mcp.rental.ends.closing import account_for
 from clore_mcp.services import Services
@@ -140,7 +140,7 @@ def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
     try:
         outcome = parts.run(parts.services.closing.cancel(order_id, issue=None, caller=by, why="asked for"))
     except Failure as failure:
-        loud(f"Order {order_id} is STILL BILLING as far as is known: {failure.message} {failure.hint}")
+        loud(f"Order {order_id} is STILL BILLING as far as is known: {failure.message} {to_the_operator(failure.hint)}")
         return False
     if outcome["status"] == "cancelled":
         cost = receipt(outcome["receipt"]) if "receipt" in outcome else "What it cost is not known."

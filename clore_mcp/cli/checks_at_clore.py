@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from clore_mcp.cli.checks import Finding, fault, note, warn
-from clore_mcp.cli.screen import doubtful, span
+from clore_mcp.cli.screen import doubtful, span, to_the_operator
 from clore_mcp.detaching import LOG_NAME
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent
 from clore_mcp.money import Coin, plain
@@ -61,8 +61,7 @@ def for_a_person(failure: Failure) -> str:
     """A failure's own hint, unless it sends people here."""
     if "clore-mcp doctor" in failure.hint:
         return "Check the network and any proxy; then CLORE_API_URL, if you set it."
-    hint = failure.hint.removeprefix("Ask the operator to ")
-    return hint[:1].upper() + hint[1:]
+    return to_the_operator(failure.hint)
 
 
 def clock(ahead: float | None, *, simulated: bool) -> Finding:

@@ -64,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _trouble(failure.message)
         return 2
     except Failure as failure:
-        _trouble(f"{failure.message} {_HINTS.get(type(failure), failure.hint)}".rstrip())
+        from clore_mcp.cli.screen import to_the_operator
+
+        _trouble(f"{failure.message} {_HINTS.get(type(failure)) or to_the_operator(failure.hint)}".rstrip())
         return 1
     except BrokenPipeError:  # `clore-mcp ledger | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it ends

@@ -76,6 +76,12 @@ def receipt(parts: dict[str, float]) -> str:
     return f"{parts['hours']:.2f} hours: {rent} rent + {fee} fee + {creation} creation fee = {total}, fees estimated"
 
 
+def to_the_operator(hint: str) -> str:
+    """A hint that asks a model to pass it on, as it is said to the operator."""
+    own = hint.removeprefix("Ask the operator to ")
+    return own[:1].upper() + own[1:]
+
+
 def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:
     columns = shutil.get_terminal_size().columns - 1
     width = max(20, min(columns, _WIDEST_TEXT))

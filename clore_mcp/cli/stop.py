@@ -67,6 +67,8 @@ def _tell_frozen(done: Frozen, prefix: str) -> None:
 
 def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str) -> int:
     require_spending(parts.services.settings)
+    if not parts.run(_can_send(parts, prefix)):
+        return 1
     asking = not arguments.yes and person.at_terminal()
     if asking:
         parts.run(parts.services.stopping.take_up())
@@ -78,6 +80,26 @@ def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str)
             loud("Left running and BILLING; spending stays frozen.")
             return 1
     return 0 if parts.run(_told(parts, by, prefix)) else 1
+
+
+async def _can_send(parts: Opened, prefix: str) -> bool:
+    """Whether a cancel can leave at all; where not, say so, and what runs."""
+    try:
+        await parts.services.desk.client.open()
+    except Failure as failure:
+        running = await parts.services.stopping.running()
+        _tell_nothing_ended(failure, prefix)
+        for lease in running:
+            loud(f"Order {lease.order_id} is STILL BILLING as far as is known.")
+        return False
+    return True
+
+
+def _tell_nothing_ended(failure: Failure, prefix: str) -> None:
+    loud(
+        f"Nothing was ended. {failure.message} {for_a_person(failure)} Then run `{prefix} stop` again, or look on"
+        " clore.ai."
+    )
 
 
 async def _told(parts: Opened, by: str, prefix: str) -> bool:
@@ -111,11 +133,10 @@ async def _tell_the_rest(parts: Opened, prefix: str, *, ended: set[int], none_tr
     try:
         seen = await orders.look(parts.services)
     except Failure as failure:
-        much = "Nothing was ended" if not ended else "Whether anything else runs is not known"
-        loud(
-            f"{much}: the orders can't be read. {failure.message} {for_a_person(failure)} Then run `{prefix} stop`"
-            " again, or look on clore.ai."
-        )
+        if ended:
+            loud(f"What else runs is not known. {failure.message} {for_a_person(failure)}")
+        else:
+            _tell_nothing_ended(failure, prefix)
         return False
     if none_tried:
         say("No order made here is running.")

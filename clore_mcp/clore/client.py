@@ -168,6 +168,10 @@ class CloreClient:
     ) -> None:
         await self.aclose()
 
+    async def open(self) -> None:
+        """Make ready to connect. Raises NotSent where the environment's proxy or certificates can't be used."""
+        await self._exchange.open()
+
     async def aclose(self) -> None:
         """Close the connections."""
         await self._exchange.aclose()
@@ -290,8 +294,7 @@ class CloreClient:
     ) -> Answer:
         """For writes that change nothing when done twice; "too fast" came before Clore looked at the request."""
         call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
-        timing = self._timing
-        attempts = timing.refused_cancel_attempts if urgent else timing.refused_write_attempts
+        attempts = self._timing.refused_cancel_attempts if urgent else self._timing.refused_write_attempts
         async with self._writing():
             return await self._exchange.retrying(call, (RateLimited,), attempts)
 

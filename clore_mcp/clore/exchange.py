@@ -130,7 +130,8 @@ class Exchange:
             await pools.writes.aclose()
 
     async def retrying(self, call: Call[Answer], again_on: tuple[type[CloreError], ...], attempts: int) -> Answer:
-        await self._open(call)  # a way that can't be used is not tried again at once: nothing mends it meanwhile
+        self._require_key(call)
+        await self.open()  # a way that can't be used is not tried again at once: nothing mends it meanwhile
         give_up_at = self._clock() + self._timing.retry_within_seconds
         for made in range(1, attempts):
             try:
@@ -144,7 +145,8 @@ class Exchange:
     async def attempt(self, call: Call[Answer]) -> Answer:
         """One turn, one request, one reply."""
         endpoint = call.endpoint
-        pools = await self._open(call)
+        self._require_key(call)
+        pools = await self.open()
         patience_seconds = None if call.urgent else self._timing.patience_seconds
         turn_for = self._pacer.turn(call.lane, urgent=call.urgent, patience_seconds=patience_seconds)
         async with turn_for as turn:
@@ -197,9 +199,12 @@ class Exchange:
         name = self._pools.proxy_from if self._pools else ""
         return f"Requests go through a proxy ({name}): check it too." if name else ""
 
-    async def _open(self, call: Call[Any]) -> _Pools:
+    def _require_key(self, call: Call[Any]) -> None:
         if self._key is None and call.needs_key:
             raise NoApiKey(f"No API key is set, so Clore was not asked to {call.endpoint.verb}.")
+
+    async def open(self) -> _Pools:
+        """Make ready to connect; raises NotSent where the environment names a network that can't be used."""
         async with self._opening:
             if self._pools is None:
                 self._pools = await self._build_pools()

@@ -7,11 +7,25 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import Final
 
 from clore_mcp.errors import SettingsInvalid
 from clore_mcp.settings.environment import PLACEHOLDER, Environment
 from clore_mcp.settings.files import exists, read_text
 from clore_mcp.settings.values import ACCEPTED
+
+# What templates and launchers leave where nobody filled the key in: $NAME, $(…), %NAME%, <…>, […], {…}, {{…}}, ${…}.
+_TEMPLATE: Final = re.compile(r"\$\w+|\$\(.*|%\w+%|<.*>|\[.*\]|\{.*\}|.*(\$\{|\{\{|<your).*", re.IGNORECASE)
+# And what instructions say in its place, without the signs between the words: your-key, YOUR_API_KEY, changeme.
+_STAND_IN: Final = re.compile(
+    r"(insert|paste|put|enter|add|replacewith)?(the|your|my)?(own|real)?(clore)?(ai)?(api)?(key|token)(goes)?(here)?"
+    r"|(change|replace|fill)(me|this)|placeholder|todo|redacted|none|null|undefined|secret|x+|"
+)
+_NAMED: Final = re.compile(
+    r"(?:export\s+|set\s+|\$env:)?(?:clore_?(?:ai_?)?)?(?:api_?)?key\s*[=:]\s*(?P<key>\S.*)", re.IGNORECASE
+)
+_OTHER_NAME: Final = re.compile(r"[A-Za-z_]\w*=[^=].*")  # a key may end in =, but has none within
+_MAKE_ONE: Final = "Make one on clore.ai under API."
 
 
 def read_api_key(reader: Environment, url: str) -> tuple[str | None, str | None]:
@@ -45,9 +59,13 @@ def _key_file(reader: Environment) -> str | None:
         return None
     path, content = found
     _note_if_readable_by_others(reader, path)
-    if not content.strip():
-        raise reader.secret(name, "names an empty file")
-    return _checked_key(content.strip(), name)
+    lines = [line.strip() for line in content.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise reader.secret(name, "names a file without a key")
+    if len(lines) > 1:
+        raise reader.secret(name, "names a file with more lines than the key's")
+    return _checked_key(lines[0], name)
 
 
 def _key_of_clore_ai(path: Path) -> str | None:
@@ -66,11 +84,22 @@ def _key_of_clore_ai(path: Path) -> str | None:
     return _checked_key(key.strip(), str(path)) if key and key.strip() else None
 
 
-def _checked_key(key: str, where: str) -> str:
-    if not re.fullmatch(r"[!-~]{1,512}", key) or "${" in key:
-        reason = PLACEHOLDER if "${" in key else "is not an API key"
-        raise SettingsInvalid(f"{where} {reason}; accepted: {ACCEPTED['CLORE_API_KEY']}.")
+def _checked_key(text: str, where: str) -> str:
+    """The key as it is sent. The name before it, as in a `.env` file, and quotes around it are not part of it."""
+    text = _unquoted(text.strip("\ufeff \t\r\n"))
+    named = _NAMED.fullmatch(text)
+    key = _unquoted(named["key"].strip() if named else text)
+    words = re.sub(r"[\W_]+", "", key).lower()
+    if _TEMPLATE.fullmatch(key) or (key.isascii() and _STAND_IN.fullmatch(words)):
+        raise SettingsInvalid(f"{where} {PLACEHOLDER}; accepted: {ACCEPTED['CLORE_API_KEY']}. {_MAKE_ONE}")
+    if not re.fullmatch(r"[!-~]{1,512}", key) or key[0] in "\"'`" or key[-1] in "\"'`" or _OTHER_NAME.fullmatch(key):
+        raise SettingsInvalid(f"{where} is not an API key; accepted: {ACCEPTED['CLORE_API_KEY']}.")
     return key
+
+
+def _unquoted(text: str) -> str:
+    pair = text[:1] + text[-1:]
+    return text[1:-1].strip() if len(text) > 1 and pair in ('""', "''", "``", "\u201c\u201d", "\u2018\u2019") else text
 
 
 def _note_if_readable_by_others(reader: Environment, path: Path) -> None:

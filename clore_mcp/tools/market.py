@@ -43,9 +43,7 @@ class SearchServers(BaseModel):
         Field(max_length=60, description='ISO-2 or "europe" (without RU, BY), "north-america", "asia", …'),
         AfterValidator(known_countries),
     ] = None
-    exclude_countries: Annotated[
-        list[str] | None, Field(max_length=60), AfterValidator(known_countries)
-    ] = None
+    exclude_countries: Annotated[list[str] | None, Field(max_length=60), AfterValidator(known_countries)] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1)] = None
     min_rating: Annotated[float | None, Field(ge=0, le=5)] = None
     min_cuda: Annotated[str | None, Field(max_length=12, description='"12.4"'), AfterValidator(_cuda)] = None

@@ -79,7 +79,7 @@ def test_the_tools_say_it_and_nothing_is_sent(desk: Desk, away: dict[str, str], 
     assert heard(away) == []
 
 
-@every_kind
+@pytest.mark.parametrize("kind", ["malformed", "no file"])
 def test_the_commands_say_it_and_none_ends_in_a_traceback(desk: Desk, away: dict[str, str], kind: str) -> None:
     bad, said = BAD[kind]
     order_id = desk.rent()
@@ -88,13 +88,13 @@ def test_the_commands_say_it_and_none_ends_in_a_traceback(desk: Desk, away: dict
         ["watchdog", "--once"],
     ):  # fmt: skip
         done = desk.run(*words, **away, **bad)
+        assert "Ask the operator" not in done.out + done.err, "the operator sits here"
         assert done.code == 1, (words, done)
         assert said in done.out + done.err, (words, done)
         assert SECRET not in done.out + done.err
         assert "defect" not in done.out + done.err
-    doctor = desk.run("doctor", **away, **bad)
-    assert f"Start here: API: https://api.clore.ai/v1 can't be reached: {said}" in doctor.out
-    assert "Ask the operator" not in doctor.out, "the operator sits here"
+        if words == ["doctor"]:
+            assert f"Start here: API: https://api.clore.ai/v1 can't be reached: {said}" in done.out
     assert heard(away) == []
 
 

@@ -7,6 +7,8 @@ import json
 import pytest
 
 from tests.cli.conftest import Desk
+from tests.cli.test_orders import _elsewhere
+from tests.cli.watchdogs import active
 
 
 def test_stop_ends_everything_freezes_and_only_a_terminal_lifts_it(desk: Desk) -> None:
@@ -71,3 +73,29 @@ def test_what_cannot_be_ended_is_said_loudly(desk: Desk) -> None:
     assert done.code == 1
     assert f"Order {order_id} is STILL BILLING" in done.err
     assert desk.run("stop").code == 0
+
+
+def test_what_runs_though_made_elsewhere_is_named_and_left_running(desk: Desk) -> None:
+    ours = desk.rent()
+    theirs = [_elsewhere(desk, desk.ask(place=place).server_id) for place in (2, 3)]
+    stopped = desk.run("stop")
+    assert stopped.code == 0, stopped
+    assert f"Order {ours} ended." in stopped.out
+    for order_id in theirs:
+        line = next(one for one in stopped.out.splitlines() if one.startswith(f"Order {order_id} "))
+        assert "was not made here and is not ended" in line
+        assert f"`clore-mcp cancel {order_id}` ends it" in line
+        assert active(desk, order_id)
+    assert desk.run("cancel", str(theirs[0]), "--yes").code == 0
+    again = desk.run("stop")
+    assert again.code == 0
+    assert "No order made here is running." in again.out
+    assert str(theirs[0]) not in again.out and f"`clore-mcp cancel {theirs[1]}` ends it" in again.out
+
+
+def test_where_clore_cannot_be_asked_it_says_that_nothing_was_ended(desk: Desk) -> None:
+    done = desk.run("stop", CLORE_API_URL="http://127.0.0.1:9/v1")
+    assert done.code == 1
+    assert "Spending is frozen" in done.out
+    assert "Nothing was ended" in done.err
+    assert "No order made here is running" not in done.out

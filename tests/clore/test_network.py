@@ -1,4 +1,4 @@
-"""A proxy or certificates of the environment that can't be used: named, nothing sent, no secret shown."""
+"""A proxy or certificates of the environment that can't be used: the variable is named, nothing is sent or shown."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Assistant:
         self.asked.append(params.message)
         return ElicitResult(action="accept", content={"approve": self.yes})
 
-    async def call(self, tool: str, **arguments: Any) -> dict[str, Any]:
+    async def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
         result = await self.client.call_tool(tool, arguments)
         assert isinstance(result, CallToolResult)
         (block,) = result.content

@@ -53,7 +53,7 @@ class Wire:
             assert welcome["result"]["protocolVersion"] == self._era
             self._write({"method": "notifications/initialized"})
 
-    async def call(self, tool: str, **arguments: Any) -> Json:
+    async def call(self, tool: str, /, **arguments: Any) -> Json:
         """What a model would read, after as many rounds as there are questions; else `rpc_error` or `unanswered`."""
         wish: Json = {"name": tool, "arguments": arguments}
         reply = await self.request("tools/call", wish)

@@ -51,6 +51,7 @@ class Cancelling:
 
     async def propose(self, ask: CancelOrder, account: str) -> Proposal | dict[str, Any]:
         """The question, where someone can be asked; the receipt, where the order has ended already."""
+        await self._desk.client.open()  # where no cancel can leave at all, nobody is asked about one
         history = await self._history(account, ask.order_id)
         row, looked = await self._look(ask.order_id)
         if row is not None and row.expired:

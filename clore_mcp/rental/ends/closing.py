@@ -74,7 +74,10 @@ class Closing:
         self.books = Books(desk)
 
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> dict[str, Any]:
-        """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`."""
+        """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`.
+
+        Raises NotSent where no cancel can leave at all, because of the environment's proxy or certificates."""
+        await self._desk.client.open()
         account = await account_for(self._desk, order_id)
         sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
