@@ -13,7 +13,7 @@ from clore_mcp.sandbox.images import contents
 from clore_mcp.sandbox.options import Options
 from tests.rental.wishes import IMAGE, ask, candidate, fees, listing, terms
 
-WATCH = {"gpu": "4090", "max_usd_per_hour": 1, "hours": 1, "expires_hours": 24}
+WATCH: dict[str, Any] = {"gpu": "4090", "max_usd_per_hour": 1, "hours": 1, "expires_hours": 24}
 
 
 @pytest.mark.parametrize("name", SHORT_NAMES)
