@@ -83,6 +83,15 @@ def known_countries(words: list[str] | None) -> list[str] | None:
     return words
 
 
+def known_cuda(text: str | None) -> str | None:
+    """The text, which is a CUDA version."""
+    from clore_mcp.market.listing import version  # here: whoever only lists the tools needs no market
+
+    if text is not None and version(text) is None:
+        raise ValueError("is not a CUDA version; give one like 12.4")
+    return text
+
+
 Currency = Annotated[Literal["BTC", "CLORE", "USD"], BeforeValidator(_ticker)]
 
 
@@ -229,7 +238,7 @@ class CreateWatch(Ask):
     exclude_countries: Annotated[list[str] | None, Field(max_length=60), AfterValidator(known_countries)] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
     min_rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
-    min_cuda: Annotated[str | None, Field(max_length=12)] = None
+    min_cuda: Annotated[str | None, Field(max_length=12), AfterValidator(known_cuda)] = None
     ports: Ports = None
     env: Env = None
     ssh_public_key: Annotated[str | None, Field(max_length=3072), AfterValidator(_one_key)] = None

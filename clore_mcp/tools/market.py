@@ -9,19 +9,11 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
 
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental.asks import Currency, known_countries, possible_id
+from clore_mcp.rental.asks import Currency, known_countries, known_cuda, possible_id
 from clore_mcp.tools.asking import services_of
 from clore_mcp.tools.kit import Answer, compact, tool
 
 _MOST_FOUND = 50
-
-
-def _cuda(text: str | None) -> str | None:
-    from clore_mcp.market.listing import version  # here: whoever only lists the tools needs no market
-
-    if text is not None and version(text) is None:
-        raise ValueError("is not a CUDA version; give one like 12.4")
-    return text
 
 
 class SearchServers(BaseModel):
@@ -43,10 +35,12 @@ class SearchServers(BaseModel):
         Field(max_length=60, description='ISO-2 or "europe" (without RU, BY), "north-america", "asia", …'),
         AfterValidator(known_countries),
     ] = None
-    exclude_countries: Annotated[list[str] | None, Field(max_length=60), AfterValidator(known_countries)] = None
+    exclude_countries: Annotated[
+        list[str] | None, Field(max_length=60, description="As countries."), AfterValidator(known_countries)
+    ] = None
     min_reliability: Annotated[float | None, Field(ge=0, le=1)] = None
     min_rating: Annotated[float | None, Field(ge=0, le=5)] = None
-    min_cuda: Annotated[str | None, Field(max_length=12, description='"12.4"'), AfterValidator(_cuda)] = None
+    min_cuda: Annotated[str | None, Field(max_length=12, description='"12.4"'), AfterValidator(known_cuda)] = None
     min_rental_hours: Annotated[float | None, Field(ge=0, description="Can be kept at least so long.")] = None
     max_usd_per_hour: Annotated[float | None, Field(gt=0, description="Whole server, fee included.")] = None
     order_type: Annotated[
