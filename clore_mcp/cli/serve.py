@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from clore_mcp.cli.parent import watched_parent
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Settings
 from clore_mcp.state.filelock import open_own
@@ -54,6 +55,7 @@ def _announce(state_dir: Path, url: str) -> None:
 
 def serve(settings: Settings, *, sandbox: bool) -> int:
     """Run until the client goes away or a signal comes."""
+    parent_lives = watched_parent()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(levelname)s %(message)s")
     if sys.stdin.isatty():
         print("This is an MCP server: a client starts it and speaks JSON to it. Ctrl-C ends it; to see it work,"
@@ -65,7 +67,7 @@ def serve(settings: Settings, *, sandbox: bool) -> int:
     if sandbox:
         settings, world = sandbox_inside(settings)
     with world:
-        anyio.run(_serve, settings)
+        anyio.run(_serve, settings, parent_lives)
     return 0
 
 
@@ -80,13 +82,15 @@ def _without_rich() -> Iterator[None]:
         del modules["rich.console"]
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, parent_lives: Callable[[], bool]) -> None:
+    from clore_mcp.cli.pipes import serve_pipes
     from clore_mcp.server import create_server
 
     signalled = False
 
     def leave() -> None:
-        # After a signal the SDK's reader thread waits for a line that may never come; all of ours is closed by now.
+        # After a signal, or without a client, the SDK's reader thread waits for a line that may never come; all of ours
+        # is closed by now.
         if signalled:
             sys.stderr.flush()
             os._exit(0)
@@ -106,7 +110,13 @@ async def _serve(settings: Settings) -> None:
                 return
 
     async with anyio.create_task_group() as group:
+
+        def client_has_gone() -> None:
+            nonlocal signalled
+            signalled = True
+            group.cancel_scope.cancel()
+
         if sys.platform != "win32":  # there asyncio takes no signal handlers, and clients end the server by EOF
             group.start_soon(end_on_signal, group.cancel_scope)
-        await server.run_stdio_async()
+        await serve_pipes(server, parent_lives, client_has_gone)
         group.cancel_scope.cancel()

@@ -1,0 +1,149 @@
+"""The server's stdin and stdout: lines that are no message are answered, and a client that has gone is noticed.
+
+The SDK drops a line that is not JSON without a word, and one behind a byte-order mark with it. It waits for the end of
+stdin, which does not come while some other process holds the pipe open.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextvars import Context
+from types import TracebackType
+from typing import Any, Final, Self
+
+import anyio
+import mcp_types as types
+from mcp.server.stdio import stdio_server
+from mcp.shared.message import SessionMessage
+from pydantic import ValidationError
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 1.0  # how often the parent is looked at
+_ANSWERS_WITHIN_SECONDS: Final = 5.0  # a client that lives says something in that time
+_PING: Final = "clore-mcp-are-you-there"
+_MARK: Final = "\ufeff"  # the byte-order mark
+
+
+async def serve_pipes(server: Any, parent_lives: Callable[[], bool], client_has_gone: Callable[[], None]) -> None:
+    """Serve one client on stdin and stdout, to the end of stdin; call `client_has_gone` where that does not come."""
+    lowlevel = server._lowlevel_server  # as `run_stdio_async` does it, with our look at each line between
+    async with stdio_server() as (read, write):
+        lines = Lines(read, write)
+        async with anyio.create_task_group() as group:
+            group.start_soon(_until_gone, lines, parent_lives, client_has_gone)
+            await lowlevel.run(lines, write, lowlevel.create_initialization_options())
+            group.cancel_scope.cancel()
+
+
+async def _until_gone(lines: Lines, parent_lives: Callable[[], bool], client_has_gone: Callable[[], None]) -> None:
+    """Notice that the process that started this one has ended, and that the client says nothing any more.
+
+    A launcher may end before its client does: what comes on stdin after that shows it, and a client of the 2025 era is
+    asked. The 2026-07-28 era knows no ping.
+    """
+    while parent_lives():  # noqa: ASYNC110 - nothing tells of it
+        await anyio.sleep(_LOOK_SECONDS)
+    if await lines.hears_the_client(_ANSWERS_WITHIN_SECONDS):
+        return
+    log.warning("The process that started this server has ended and no client answers, so the server ends.")
+    client_has_gone()
+
+
+class Lines:
+    """What the client says, as the SDK reads it; what is no message is answered here."""
+
+    def __init__(self, read: Any, write: Any) -> None:
+        self._read = read
+        self._write = write
+        self._takes_pings = False
+        self._heard = anyio.Event()
+
+    @property
+    def last_context(self) -> Context | None:
+        """The context in which the last item was sent."""
+        context: Context | None = self._read.last_context
+        return context
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def close(self) -> None:
+        """Read no more."""
+        self._read.close()
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        await self._read.aclose()
+
+    async def receive(self) -> SessionMessage:
+        """The next message. Raises EndOfStream at the end of stdin."""
+        while True:
+            item = await self._read.receive()
+            self._heard.set()
+            found = await self._message(item) if isinstance(item, Exception) else item
+            if not isinstance(found, SessionMessage) or getattr(found.message, "id", None) == _PING:
+                continue
+            if getattr(found.message, "method", "") == "initialize":
+                self._takes_pings = True
+            return found
+
+    async def hears_the_client(self, seconds: float) -> bool:
+        """Whether the client says anything in that time; it is asked where it can be."""
+        self._heard = anyio.Event()
+        if self._takes_pings:
+            await self._say(types.JSONRPCRequest(jsonrpc="2.0", id=_PING, method="ping"))
+        with anyio.move_on_after(seconds):
+            await self._heard.wait()
+        return self._heard.is_set()
+
+    async def _message(self, error: Exception) -> SessionMessage | None:
+        """The message behind a byte-order mark; else an answer to what is none, and nothing."""
+        wrong = error.errors(include_url=False, include_context=False) if isinstance(error, ValidationError) else []
+        line = wrong[0]["input"] if wrong and wrong[0]["type"] == "json_invalid" else None
+        if isinstance(line, str) and line.startswith(_MARK):
+            try:
+                return SessionMessage(types.jsonrpc_message_adapter.validate_json(line.lstrip(_MARK), by_name=False))
+            except ValidationError as inner:
+                return await self._message(inner)
+        if isinstance(line, str) and not line.strip():
+            return None  # some clients end a message with an empty line
+        if line is not None or not wrong:
+            log.warning("A line on stdin is not JSON and was passed over: %s", _shape(line))
+            await self._refuse(None, types.PARSE_ERROR, "Parse error: the line is not JSON")
+            return None
+        whole = next((one["input"] for one in wrong if isinstance(one["input"], dict)), {})
+        number = whole.get("id")
+        log.warning("A line on stdin is JSON but no JSON-RPC message, and was passed over.")
+        known = number if isinstance(number, str | int) and not isinstance(number, bool) else None
+        await self._refuse(known, types.INVALID_REQUEST, "Invalid request: the line is no JSON-RPC 2.0 message")
+        return None
+
+    async def _refuse(self, number: str | int | None, code: int, message: str) -> None:
+        await self._say(types.JSONRPCError(jsonrpc="2.0", id=number, error=types.ErrorData(code=code, message=message)))
+
+    async def _say(self, message: types.JSONRPCMessage) -> None:
+        try:
+            await self._write.send(SessionMessage(message))
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):  # nobody reads any more
+            return
+
+
+def _shape(line: object) -> str:
+    """A line for a log: its length alone, for it may hold anything."""
+    return f"{len(line)} characters" if isinstance(line, str) else "unreadable"
