@@ -23,7 +23,7 @@ _PATH = "a path (~ is the home folder)"
 ACCEPTED: Final[Mapping[str, str]] = MappingProxyType(
     {
         "CLORE_API_KEY": "the key as clore.ai shows it: letters, digits and signs without spaces",
-        "CLORE_API_KEY_FILE": f"{_PATH} of a UTF-8 text file that holds the key and nothing else",
+        "CLORE_API_KEY_FILE": f"{_PATH} of a UTF-8 text file with one line, the key",
         "CLORE_API_URL": "https://HOST/PATH, or http:// for a loopback host, without user name, query or fragment",
         "CLORE_STATE_DIR": f"{_PATH} of a folder",
         "CLORE_READ_ONLY": "1, true, yes, on, 0, false, no or off",
