@@ -109,7 +109,10 @@ class Oracle(Memory):
         """No key and no env value is kept, anywhere; what is made here stands in its own table alone."""
         require(not self.leaked, SECRETS, f"{self.leaked}")
         for path in [path for path in (self.folder / "state").rglob("*") if path.is_file()]:
-            kept = path.read_bytes()
+            try:
+                kept = path.read_bytes()
+            except FileNotFoundError:  # of a process that needed it for a moment only
+                continue
             for secret in SECRETS_OF_ALL:
                 require(secret.encode() not in kept, SECRETS, f"{secret} in {path.name}")
         path = self.folder / "state" / FILE_NAME

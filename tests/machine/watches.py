@@ -7,11 +7,12 @@ from typing import Final
 
 from hypothesis import strategies as st
 
+from tests.machine.assistants import Assistants
 from tests.machine.clients import OUTSIDER, ROLES
 from tests.machine.drawing import answers, halts, lengths, numbers, roles, step, which_server
 from tests.machine.halts import Halt
 from tests.machine.market import MODELS, Json
-from tests.machine.playing import Playing
+from tests.machine.surroundings import Surroundings
 
 _A_LOOK: Final = 60  # seconds
 
@@ -36,7 +37,7 @@ def watch_wishes_of(**fixed: st.SearchStrategy[object]) -> st.SearchStrategy[Jso
 watch_wishes = watch_wishes_of()
 
 
-class Watches(Playing):
+class Watches(Assistants, Surroundings):
     """Yeses for later, the prices that they wait for, and whoever looks at them."""
 
     @step(1, who=roles, wish=watch_wishes, answer=answers, halt=halts)
@@ -90,9 +91,13 @@ class Watches(Playing):
 
         self._step("call off", work, who=who, which=which, terminal=terminal, halt=halt)
 
-    @step(2, who=roles, wish=watch_wishes, which=which_server, times=low, halt=halts)
-    def wait_and_rent(self, who: int, wish: Json, which: int, times: str, halt: Halt | None) -> None:
-        """The price falls under what was approved, and who looks may be killed around the rental."""
+    @step(3, who=roles, wish=watch_wishes, which=which_server, times=low, halt=halts, calm=st.booleans())
+    def wait_and_rent(self, who: int, wish: Json, which: int, times: str, halt: Halt | None, calm: bool) -> None:
+        """The price falls under what was approved, and who looks may be killed around the rental. `calm`: nothing that
+        was broken before is in the way."""
+        if calm:
+            self.mend()
+            self.lift()
         self.watch(who, wish, "yes", None)
         self.offer(-1, which, times)
         self.look({who}, halt)
