@@ -58,8 +58,8 @@ class Assistants(Playing):
                 return False
             who = self.stage.free(wanted)
             order_id = found[which % len(found)]
-            role = ROLES[who]
-            if order_id not in self.stage.market.elsewhere and not (role.asks and role.mode == "ask"):
+            can_ask = self.stage.client(who).can_ask and answer != "error"
+            if order_id not in self.stage.market.elsewhere and not can_ask:
                 self.stage.consents.cancels.add(order_id)  # nobody can be asked: the meter of our own is stopped
             return self.stage.act(who, "cancel_order", {"order_id": order_id}, answer, halt)
 

@@ -47,6 +47,7 @@ class Client:
         self.busy_since = time.monotonic()
         self.call: dict[str, Any] = {}
         self.question = ""  # what its person reads
+        self.can_ask = role.asks and role.mode == "ask"  # until it answers a question with an error
         self.process, self.pipe = forked(main, birth)
 
     @property
@@ -76,6 +77,7 @@ class Client:
     def answer(self, answer: str) -> None:
         """What its person says at last."""
         self.state = "busy"
+        self.can_ask = self.can_ask and answer != "error"
         self.say(do="answer", answer=answer)
 
     def leave(self) -> None:

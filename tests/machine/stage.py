@@ -105,6 +105,7 @@ class Stage:
         match event["event"]:
             case "asked":
                 client.question = event["text"]
+                client.can_ask = client.can_ask and event["answer"] != "error"
                 if event["answer"] == "yes":
                     self.consents.yes(event["text"], event["at"], ASKED_LASTS)
             case "done":
