@@ -15,7 +15,7 @@ from typing import Final
 
 from anyio.to_thread import run_sync
 
-from clore_mcp.clore import CloreClient, Gaps, Rows, ServerRow, read_marketplace
+from clore_mcp.clore import CloreClient, Gaps, Rows, ServerRow, Timing, read_marketplace
 from clore_mcp.clore.sharedpacer import SharedPacer
 from clore_mcp.errors import Failure
 from clore_mcp.market.snapshot import Market
@@ -149,9 +149,11 @@ def build(
     *,
     owner: str = "",
     wake_watchdog: Callable[[], bool] | None = None,
+    queue_seconds: float | None = None,
 ) -> Services:
     """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience. `owner` begins
-    the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs."""
+    the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs. A request
+    that is not urgent and would wait longer than `queue_seconds` for its turn is refused at once."""
     key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
     pacer = SharedPacer(
         open_pace(settings.state_dir),
@@ -165,6 +167,7 @@ def build(
         api_url=settings.api_url,
         api_key=settings.api_key,
         trusts_network=settings.trusts_network,
+        timing=Timing(patience_seconds=queue_seconds),
         after_write=lambda: run_sync(copies.change),
     )
     marketplace = Shared(

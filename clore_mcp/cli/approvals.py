@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Sequence
 from typing import Final
 
 from clore_mcp.cli.opening import settings_of
@@ -14,7 +12,6 @@ from clore_mcp.cli.screen import say, span, usd
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
-from clore_mcp.rental.questions import SHOWN
 from clore_mcp.rental.terms import Terms
 from clore_mcp.rental.watch.watching import envelope_of
 from clore_mcp.state import watches
@@ -23,7 +20,6 @@ from clore_mcp.state.quotes import Quote
 from clore_mcp.text import clean
 
 LINE_SHOWN: Final = 2_000  # characters; the texts in a question are clamped well below that
-_CALLERS_SHOWN: Final = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them: what waits first, the callers in turn; the rest is counted."""
+    """List them all: what waits first, the callers in turn. How many may wait is capped in questions.py."""
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
@@ -41,19 +37,15 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         state.close()
     waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
-    for quote in waiting[:SHOWN]:
+    for quote in waiting:
         _show(quote, time.time())
-    _say_more(waiting[SHOWN:])
-    for envelope in wider[:SHOWN]:
+    for envelope in wider:
         say(f"{envelope.id}  {Bounds.from_json(envelope.bounds)}", hang=10)
         left = span(envelope.expires_at - time.time())
         say(f"approved and not used yet, lapses in {left}; to take it back: decline {envelope.id}", indent=10)
-    for watch in standing[:SHOWN]:
+    for watch in standing:
         say(f"{watch.id}  watch: {envelope_of(watch)}", hang=10)
         say(f"approved, rents by itself; to take it back: decline {watch.id}", indent=10)
-    unshown = max(0, len(wider) - SHOWN) + max(0, len(standing) - SHOWN)
-    if unshown:
-        say(f"and {unshown} more that are approved; they show as others are used or lapse")
     pending = [quote.id for quote in waiting if quote.state == "pending"]
     if pending:
         prefix = command_prefix(arguments)
@@ -61,16 +53,6 @@ def run(arguments: argparse.Namespace) -> int:
     elif not (waiting or wider or standing):
         say("Nothing waits for your yes.")
     return 0
-
-
-def _say_more(unshown: Sequence[Quote]) -> None:
-    """How many more wait, and of which clients."""
-    if not unshown:
-        return
-    callers = Counter(clean(quote.caller, 30) for quote in unshown).most_common()
-    named = ", ".join(f"{count} of {caller}" for caller, count in callers[:_CALLERS_SHOWN])
-    others = f", and {len(callers) - _CALLERS_SHOWN} more clients" if len(callers) > _CALLERS_SHOWN else ""
-    say(f"and {len(unshown)} more ({named}{others}); they show as these are decided or lapse", hang=4)
 
 
 def command_prefix(arguments: argparse.Namespace) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from clore_mcp.cli import orders, person
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.opening import Opened, opened, require_spending
+from clore_mcp.cli.opening import ENDING_QUEUE_SECONDS, Opened, opened, require_spending
 from clore_mcp.cli.screen import loud, receipt, say, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
 from clore_mcp.rental.ends.closing import account_for
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     prefix = command_prefix(arguments)
     if not arguments.yes and not person.at_terminal():
         raise Failure("cancel asks first, and nobody is at a terminal; nothing was cancelled.", hint="--yes answers.")
-    with opened(arguments) as parts:
+    with opened(arguments, queue_seconds=ENDING_QUEUE_SECONDS) as parts:
         require_spending(parts.services.settings)
         seen = _look(parts, everything=arguments.all)
         chosen = _all(parts, seen) if arguments.all else [_one(parts, seen, arguments.order_id, prefix)]
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _look(parts: Opened, *, everything: bool) -> orders.Seen | None:
     """The orders, or None where they can't be had: that stops no cancel."""
     try:
-        return parts.run(orders.look(parts.services, include_ended=not everything))
+        return parts.run(orders.look(parts.services, include_ended=not everything, urgent=True))
     except (NoApiKey, InvalidApiKey):
         raise
     except (CloreError, StateUnavailable) as failure:

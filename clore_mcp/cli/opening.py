@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _NOBODY: Final = "http://127.0.0.1:9/v1"  # the discard port: for commands that read the sandbox's state alone
 _LISTENS_WITHIN: Final = 2.0
+# For a command that ends orders: what it reads beside them waits for no pause that Clore asks for, nor a long queue.
+ENDING_QUEUE_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +39,20 @@ class Opened:
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace) -> Iterator[Opened]:
-    """The parts wired for a command that talks to Clore, closed at the end."""
+def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None) -> Iterator[Opened]:
+    """The parts wired for a command that talks to Clore, closed at the end. `queue_seconds` as of `build`."""
     wanted = settings_with_api(arguments)
-    with opened_with(wanted) as parts:
+    with opened_with(wanted, queue_seconds=queue_seconds) as parts:
         yield parts
 
 
 @contextmanager
-def opened_with(wanted: Settings) -> Iterator[Opened]:
+def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iterator[Opened]:
     """The parts wired for these settings, closed at the end."""
     from clore_mcp.services import build
 
     with asyncio.Runner() as runner:
-        services = build(wanted)
+        services = build(wanted, queue_seconds=queue_seconds)
         services.desk.readings.changed()  # whoever types a command wants what is so now, not what another process read
         try:
             yield Opened(services, runner)

@@ -53,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def look(services: Services, *, include_ended: bool = False) -> Seen:
-    """The orders now, settled and reconciled as far as looking can."""
+async def look(services: Services, *, include_ended: bool = False, urgent: bool = False) -> Seen:
+    """The orders now, settled and reconciled as far as looking can. `urgent` as of `Overview.orders`."""
     desk = services.desk
-    found = await services.overview.orders(include_ended=include_ended)
+    found = await services.overview.orders(include_ended=include_ended, urgent=urgent)
     account = await desk.readings.account()
     leases = await desk.state.read(lambda tx: orders.active(tx, account))
     return Seen(

@@ -9,11 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
+from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Settings
+from clore_mcp.state.filelock import open_own
 
 if TYPE_CHECKING:
     from clore_mcp.sandbox import Running
@@ -34,9 +37,19 @@ def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager
         Options(interval=SANDBOX_GAP_SECONDS * 0.5, create_interval=SANDBOX_GAP_SECONDS * 4, speed=SANDBOX_SPEED)
     )
     inside = settings.with_sandbox(running.url, SANDBOX_KEY, gap_seconds=SANDBOX_GAP_SECONDS)
-    inside.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (inside.state_dir / SANDBOX_URL_FILE).write_text(running.url, encoding="utf-8")
+    try:
+        _announce(inside.state_dir, running.url)
+    except OSError as error:
+        running.stop()
+        raise StateUnavailable(f"The state in {inside.state_dir} can't be used: {error}.") from error
     return inside, running
+
+
+def _announce(state_dir: Path, url: str) -> None:
+    """Leave the URL where the commands of the simulated marketplace look. Raises OSError, also where a link is."""
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(open_own(state_dir / SANDBOX_URL_FILE, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
+        file.write(url)
 
 
 def serve(settings: Settings, *, sandbox: bool) -> int:

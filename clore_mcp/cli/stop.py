@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from clore_mcp.cli import person
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.opening import Opened, opened, require_spending, settings_of
+from clore_mcp.cli.opening import ENDING_QUEUE_SECONDS, Opened, opened, require_spending, settings_of
 from clore_mcp.cli.orders import settle_line
 from clore_mcp.cli.screen import loud, receipt, say, span
 from clore_mcp.errors import Failure
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     done = _in_state(arguments, lambda tx: stopping.freeze(tx, by=by, now=now))
     _tell_frozen(done, prefix)
     try:
-        with opened(arguments) as parts:
+        with opened(arguments, queue_seconds=ENDING_QUEUE_SECONDS) as parts:
             return _end_all(arguments, parts, by, prefix)
     except Failure as failure:
         raise Failure(

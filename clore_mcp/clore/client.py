@@ -226,20 +226,22 @@ class CloreClient:
                 Call(_CREATE_ORDER, read, seconds, json=request.body(), lane=Lane.CREATE, before_send=before_send)
             )
 
-    async def cancel_order(self, order_id: int, issue: str | None = None) -> None:
+    async def cancel_order(self, order_id: int, issue: str | None = None) -> bool:
         """End an order of either type, at the next free slot. A longer `issue` is cut, and where Clore does not take
-        it the cancel goes without it: the meter matters more."""
+        it the cancel goes without it, for the meter matters more. Returns whether it went as it was given."""
 
         async def send(body: Mapping[str, Any]) -> None:
             await self._write(_CANCEL_ORDER, lambda reply: _fields(reply, _CANCEL_ORDER), body, urgent=True)
 
         if not issue:
             await send({"id": order_id})
-            return
+            return True
         try:
             await send({"id": order_id, "issue": issue[:ISSUE_LENGTH]})
         except (IssueTooLong, InvalidInput, ParametersMissing):  # of what was sent, only the comment is in doubt
             await send({"id": order_id})
+            return False
+        return len(issue) <= ISSUE_LENGTH
 
     async def cancel_orders(self, order_ids: Sequence[int]) -> list[int]:
         """End up to 64 orders of any type at once, at the next free slot; returns those that Clore could not end."""

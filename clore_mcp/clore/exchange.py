@@ -62,7 +62,7 @@ class Timing:
     read_seconds: float = 20.0
     write_seconds: float = 20.0
     create_seconds: float = 30.0
-    patience_seconds: float | None = None  # for a turn; None leaves it to the pacer
+    patience_seconds: float | None = None  # for a turn of what is not urgent; None leaves it to the pacer
     attempts: int = 4
     refused_write_attempts: int = 3
     refused_cancel_attempts: int = 8  # each waits some seconds for its turn: as long as people wait, the order bills
@@ -150,7 +150,8 @@ class Exchange:
         if self._key is None and call.needs_key:
             raise NoApiKey(f"No API key is set, so Clore was not asked to {endpoint.verb}.")
         pools = await self._open()
-        turn_for = self._pacer.turn(call.lane, urgent=call.urgent, patience_seconds=self._timing.patience_seconds)
+        patience_seconds = None if call.urgent else self._timing.patience_seconds
+        turn_for = self._pacer.turn(call.lane, urgent=call.urgent, patience_seconds=patience_seconds)
         async with turn_for as turn:
             reply = await self._exchange(pools.writes if endpoint.writes else pools.reads, call, turn)
             try:

@@ -71,7 +71,7 @@ class Appraiser:
         account = await self._desk.readings.account()
 
         def read(tx: Tx) -> tuple[Owed, Mapping[int, int]]:
-            return owed_now(tx, account, evidence), hosts.failed(tx, account, self._desk.clock())
+            return owed_now(tx, account, evidence), hosts.failed(tx, account, self._desk.clock(), ask.server_ids)
 
         owed, failed = await self._desk.state.read(read)
         unsettled = await self._unsettled(account, ask.server_ids)

@@ -6,12 +6,22 @@ These models are the tools' schemas as well as what the guard prices and digests
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import ceil
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from clore_mcp.money import LONGEST_RENTAL_HOURS
 from clore_mcp.rental.containers import Command, Env, Image, Ports, with_ssh
@@ -254,8 +264,11 @@ def _comment(told: Any) -> str | None:
     """Whatever was given as a comment, as one line that Clore takes: a comment never stops a cancel."""
     if told is None or told is False:
         return None
-    text = told if isinstance(told, str) else json.dumps(told, default=str)
-    return clean(text, _ISSUE_MAX) or None
+    return clean(_as_text(told), _ISSUE_MAX) or None
+
+
+def _as_text(told: Any) -> str:
+    return told if isinstance(told, str) else json.dumps(told, default=str)
 
 
 class CancelOrder(Ask):
@@ -272,3 +285,23 @@ class CancelOrder(Ask):
         Field(max_length=_ISSUE_MAX, description="What was wrong with the host, for Clore; omit if nothing."),
         BeforeValidator(_comment),
     ] = None
+    _comment_change: str = PrivateAttr("")
+
+    @property
+    def comment_change(self) -> str:
+        """A sentence on what of the given comment is missing; empty where nothing is."""
+        return self._comment_change
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tell_what_is_missing(cls, told: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        ask = handler(told)
+        given = told.get("issue") if isinstance(told, Mapping) else None
+        if given is None or given is False:
+            return ask
+        text = _as_text(given)
+        if ask.issue is None and text.strip():
+            ask._comment_change = "The comment has no character that can be shown, so it was left out."
+        elif ask.issue is not None and ask.issue != clean(text, len(text)):
+            ask._comment_change = f"The comment was cut to {_ISSUE_MAX:,} characters."
+        return ask

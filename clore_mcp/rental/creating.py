@@ -114,7 +114,10 @@ class Creating:
         if fingerprint(key) != quote.terms.get("ssh_key"):
             return await self._end(quote, Stopped(outcome=_OTHER_KEY), attempts)
         await anyio.to_thread.run_sync(self._desk.wake_watchdog)  # before the send: killed after it, we end nothing
-        failed = await self._desk.state.read(lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock()))
+        servers = [candidate.server_id for candidate in terms.candidates]
+        failed = await self._desk.state.read(
+            lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock(), servers)
+        )
         for candidate in terms.candidates:
             if candidate.server_id in failed and candidate.server_id != ask.server_id:  # since the question
                 attempts.append({"server_id": candidate.server_id, "outcome": "failed_here"})

@@ -56,18 +56,23 @@ class Overview:
         self._settling = settling
         self._books: dict[tuple[int, Decimal | None], Fresh[SpotBook]] = {}
 
-    async def orders(self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE) -> dict[str, Any]:
-        """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown."""
-        desk = self._desk
-        await desk.readings.account()
-        current = await desk.readings.orders(max_age_seconds)
-        account = await desk.readings.account()  # the list may have told that it is another one
-        completed = await desk.readings.completed(BROWSING_AGE) if include_ended else None
+    async def orders(
+        self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE, urgent: bool = False
+    ) -> dict[str, Any]:
+        """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown. Urgent,
+        where one is about to be ended: the lists are asked for first, and prices may be missing."""
+        readings, acts = self._desk.readings, self._desk.acts
+        await readings.account()
+        current = await (readings.look(completed=False) if urgent else readings.orders(max_age_seconds))
+        account = await readings.account()  # the list may have told that it is another one
+        completed = None
+        if include_ended:
+            completed = await (readings.look(completed=True) if urgent else readings.completed(BROWSING_AGE))
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, completed)
         rows = {row.id: row for row in [*(completed.rows if completed else []), *current.rows]}
         leases, agreed = await self._leases(account, rows), await self._agreed(account)
-        priced = await self._priced()
+        priced = await self._priced(urgent=urgent)
         views = [
             await self._view(row, leases.get(row.id), agreed.get(row.id), priced)
             for row in sorted(rows.values(), key=lambda row: (bool(row.expired), -row.id))
@@ -78,7 +83,7 @@ class Overview:
             "orders": views,
             "total_usd_per_hour": shown(self._burn(current, priced)),
             "unsettled": unsettled[:_UNSETTLED_SHOWN],
-            "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if desk.acts else None),
+            "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if acts else None),
         }
 
     async def one(self, order_id: int) -> dict[str, Any]:
@@ -129,8 +134,10 @@ class Overview:
     async def _agreed(self, account: str) -> Mapping[int, End]:
         return await self._desk.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})
 
-    async def _priced(self) -> Priced:
+    async def _priced(self, *, urgent: bool = False) -> Priced:
         readings = self._desk.readings
+        if urgent:
+            return Priced(*await self._closing.prices(), readings.api_now())
         return Priced(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
 
     async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: Priced) -> dict[str, Any]:

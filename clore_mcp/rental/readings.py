@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
+import anyio
 from pydantic import TypeAdapter
 
 from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
 BROWSING_AGE: Final = 60.0
 _FEES_AGE: Final = 600.0
+_KNOWN_KEY_SECONDS: Final = 5.0  # a key that is known tells its account alone, where the wallets wait for longer
 _LOOKS_AT_A_JUMP: Final = 4  # one that is wrong, and three that agree
 
 
@@ -104,24 +106,30 @@ class Readings:
         # Whose listings got which rates last: what is worked out of a snapshot is kept with it.
         self._rated_last: tuple[tuple[Listing, ...], dict[Coin, Decimal], Snapshot | None] = ((), {}, None)
         self._no_balances_at = -math.inf
+        self._no_addresses_at = -math.inf
         self._wallets = Fresh(self._fetch_wallets, clock)
         self._fees = Fresh(self._fetch_fees, clock)
         self._current = self._shared(copies, "my_orders", completed=False)
         self._completed = self._shared(copies, "my_orders_completed", completed=True)
 
     async def account(self) -> str:
-        """Which account this is, by its deposit addresses; by its key where Clore does not tell them. Rows belong to
-        it. Raises CloreError."""
+        """Which account this is, by its deposit addresses; by its key where Clore does not tell them soon. Rows belong
+        to it. Raises CloreError."""
         if self._account is None:
+            known = await self.identity.of_key()
+            if known is not None and 0 <= self._clock() - self._no_addresses_at < _KNOWN_KEY_SECONDS:
+                return known
             try:
-                account, certain = await self._identify()
+                with anyio.fail_after(None if known is None else _KNOWN_KEY_SECONDS):
+                    account, certain = await self._identify()
             except (NoApiKey, InvalidApiKey):
                 raise
-            except CloreError as error:
-                known = await self.identity.of_key()
+            except (CloreError, TimeoutError) as error:
                 if known is None:
                     raise
-                log.warning("the account is known by its key alone: %s", error.message)
+                if isinstance(error, TimeoutError):  # no end waits for them again and again
+                    self._no_addresses_at = self._clock()
+                log.warning("the account is known by its key alone: %s", getattr(error, "message", "no reply yet"))
                 return known
             if not certain:  # asked again as soon as the state can be used
                 return account

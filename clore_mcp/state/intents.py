@@ -7,6 +7,7 @@ uncertain → adopted | failed        failed → adopted (a late match, for 24 h
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -147,12 +148,16 @@ def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Inten
     return [_intent(row) for row in rows]
 
 
-def refused(tx: Tx, account: str, reason: str, *, since: float, limit: int) -> list[tuple[int, float]]:
-    """Server and time of the newest creates that were refused since then, those of them with that reason."""
+def refused(
+    tx: Tx, account: str, reason: str, *, since: float, limit: int, servers: Sequence[int] | None = None
+) -> list[tuple[int, float]]:
+    """Server and time of the newest creates that were refused since then, those of them with that reason; of these
+    servers alone where some are given."""
+    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
     rows = tx.all(
         "SELECT server_id, created_at, reason FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
-        " ORDER BY created_at DESC LIMIT ?",
-        account, since, limit,
+        f"{on} ORDER BY created_at DESC LIMIT ?",
+        account, since, *(servers or ()), limit,
     )  # fmt: skip
     return [(row["server_id"], row["created_at"]) for row in rows if row["reason"] == reason]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -123,16 +123,19 @@ def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
     return {order_id: lease for order_id, lease in found if lease is not None}
 
 
-def ended_early(tx: Tx, account: str, *, since: float, by_seconds: int, limit: int) -> list[Gone]:
+def ended_early(
+    tx: Tx, account: str, *, since: float, by_seconds: int, limit: int, servers: Sequence[int] | None = None
+) -> list[Gone]:
     """The orders on demand that count as gone since then and that Clore listed as ended more than so long before their
-    end, of the newest `limit` that are gone."""
+    end, of the newest `limit` that are gone; of these servers alone where some are given."""
+    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
     rows = tx.all(
         "SELECT server_id, order_id, ended_at FROM"
         " (SELECT server_id, order_id, ended_at, order_type, missed_at, receipt, started_api_at, ends_api_at"
-        " FROM orders WHERE account = ? AND ended_at >= ? ORDER BY ended_at DESC LIMIT ?)"
+        f" FROM orders WHERE account = ? AND ended_at >= ?{on} ORDER BY ended_at DESC LIMIT ?)"
         " WHERE order_type = 'on-demand' AND missed_at IS NULL AND receipt IS NOT NULL"
         " AND started_api_at + COALESCE(json_extract(receipt, '$.hours'), 0) * 3600 < ends_api_at - ?",
-        account, since, limit, by_seconds,
+        account, since, *(servers or ()), limit, by_seconds,
     )  # fmt: skip
     return [Gone(row["server_id"], row["order_id"], row["ended_at"]) for row in rows]
 

@@ -61,7 +61,7 @@ def odd_ones(desk: Desk) -> dict[str, int]:
 
 
 async def _free(services: Services) -> list[int]:
-    listings = (await services.desk.readings.snapshot()).by_id.values()
+    listings = (await services.desk.readings.fresh_snapshot(0)).by_id.values()  # what was rented just now is taken
     return [one.server_id for one in listings if not one.rented and one.gpu_count == 1][-40:-20]
 
 

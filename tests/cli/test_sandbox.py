@@ -10,6 +10,7 @@ import sys
 import httpx2 as httpx
 import pytest
 
+from clore_mcp.cli.serve import SANDBOX_URL_FILE
 from tests.cli.conftest import Desk
 
 
@@ -35,3 +36,24 @@ def test_what_can_not_be_is_said(desk: Desk) -> None:
     assert (done.code, f"Port {port} can't be used" in done.err) == (1, True)
     assert desk.run("sandbox", "--port", "70000").code == 2
     assert desk.run("sandbox", "--fault", "nonsense").code == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+@pytest.mark.parametrize("leads", ["nowhere", "elsewhere"])
+def test_the_url_of_the_market_inside_a_server_is_not_written_through_a_link(desk: Desk, leads: str) -> None:
+    target = desk.folder / "target"
+    if leads == "elsewhere":
+        target.write_text("somebody's file", encoding="utf-8")
+    link = desk.state / "sandbox" / SANDBOX_URL_FILE
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    done = desk.run("--sandbox")
+    assert (target.read_text(encoding="utf-8") if target.exists() else None) == (
+        "somebody's file" if leads == "elsewhere" else None
+    )
+    assert (done.code, done.out) == (1, "")
+    assert "it is a link; remove it" in " ".join(done.err.split())
+    assert str(link) in "".join(done.err.split())
+    link.unlink()
+    assert desk.run("--sandbox").code == 0
+    assert link.read_text(encoding="utf-8").startswith("http://127.0.0.1:")

@@ -8,6 +8,7 @@ import pytest
 
 from clore_mcp.rental.oversight import hosts
 from clore_mcp.services import Services
+from clore_mcp.state.database import Tx
 from clore_mcp.tools.listings import found, in_full
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import look
@@ -19,7 +20,16 @@ DAY = 86_400.0
 
 async def marked(services: Services) -> dict[int, int]:
     account = await services.desk.readings.account()
-    return await services.desk.state.read(lambda tx: hosts.failed(tx, account, services.desk.clock()))
+
+    def read(tx: Tx) -> dict[int, int]:
+        now = services.desk.clock()
+        found = hosts.failed(tx, account, now)
+        for servers in (list(found), [*found, 1], [1, 2]):
+            alone = hosts.failed(tx, account, now, servers)
+            assert alone == {one: found[one] for one in servers if one in found}, "asked for some, the same is said"
+        return found
+
+    return await services.desk.state.read(read)
 
 
 async def failing(world: World, services: Services, server_id: int) -> None:

@@ -30,6 +30,12 @@ async def look(services: Services) -> Json:
     return await services.overview.orders(include_ended=True, max_age_seconds=0)
 
 
+async def alone(services: Services) -> None:
+    """From now on this process makes the rounds that the test asks for, and no other: one between two lines of a test
+    would look before what it looks for is there, and then not again for ten polls."""
+    await services.keeper.stop()
+
+
 async def gone(world: World, services: Services, order_id: int, seems: str, local: LocalTime) -> None:
     """The order counts as gone because of what Clore says of it."""
     seem(world, order_id, seems)
@@ -69,6 +75,7 @@ async def test_the_keeper_alone_notices_and_ends_what_is_due_in_the_same_round(
 ) -> None:
     services = await process()
     order_id = (await rent(services, world.free()[0]))["order_id"]
+    await alone(services)
     await gone(world, services, order_id, seems, local)
     world.advance(HOURS_3)
     local.pass_by(15)
@@ -92,7 +99,7 @@ async def test_long_after_its_end_an_order_is_still_looked_for_now_and_then(
     services = await process()
     order_id = (await rent(services, world.free()[0]))["order_id"]
     await gone(world, services, order_id, "expired", local)
-    await services.keeper.stop()
+    await alone(services)
     await services.keeper.poll()
     assert services.keeper.last.left, "a watchdog stays for some rounds"
     local.pass_by(12 * 3_600)
@@ -119,6 +126,7 @@ async def test_a_cancel_that_was_proven_and_is_listed_again_is_told_and_sent_aga
 ) -> None:
     services = await process()
     order_id = (await rent(services, world.free()[0]))["order_id"]
+    await alone(services)
     world.fault("cancel_ignored")
     seem(world, order_id, "expired")
     told = await services.closing.cancel(order_id, issue=None, caller="ann", why="asked for")
@@ -179,6 +187,7 @@ async def test_an_end_given_to_an_order_made_elsewhere_comes_back_with_it(
     order_id = world.rent_elsewhere(world.free()[0])
     assert (await call(services, longer(order_id, 2)))["status"] == "created"
     [reserved] = world.reserved()
+    await alone(services)
     seem(world, order_id, "expired")
     await look(services)
     assert not world.reserved()

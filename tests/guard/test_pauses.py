@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -67,6 +68,37 @@ async def test_a_pause_that_a_fresh_process_finds_holds_no_cancel(
         told = await other.closing.cancel(order_id, issue=None, caller="a person", why="asked for")
         assert time.monotonic() - began < 60
         assert told["status"] == "cancelled"
+    finally:
+        await other.aclose()
+
+
+async def _end(services: Services, order_id: int, *, asked: bool) -> None:
+    if not asked:
+        await services.keeper.poll()
+        return
+    await services.keep_leases()
+    assert (await cancel(services, order_id))["status"] in ("cancelled", "unverified")
+
+
+@pytest.mark.parametrize("way", ["its lease is over", "asked for through a client"])
+async def test_a_short_pause_that_a_fresh_process_finds_holds_no_end_until_it_is_over(
+    world: World, process: Processes, way: str
+) -> None:
+    """A pause that is shorter than the patience of a read is waited out by reads, and by no end."""
+    services = await process(env=REAL)
+    order_id = (await rent(services, world.free()[0]))["order_id"]
+    if way == "its lease is over":
+        world.advance(13 * 3_600)
+        await services.desk.readings.look(completed=False)
+        await services.keeper.stop()
+    other = world.services(SHORT, **REAL)
+    try:
+        world.fault("too_fast", "wallets", seconds=50)
+        began = time.monotonic()
+        ending = asyncio.create_task(_end(other, order_id, asked=way != "its lease is over"))
+        await asyncio.to_thread(world.await_state, lambda: not world.active())
+        assert time.monotonic() - began < 30
+        await ending
     finally:
         await other.aclose()
 

@@ -187,29 +187,6 @@ async def test_an_order_that_turns_out_to_be_ours_takes_over_what_was_reserved_f
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-@pytest.mark.parametrize("made_here", [True, False])
-@pytest.mark.parametrize("place", ["bid claimed", "bid sent"])
-async def test_a_raise_killed_anywhere_leaves_its_worst_case_reserved(
-    world: World, process: Processes, children: list[Child], place: str, made_here: bool
-) -> None:
-    rich(world)
-    services = await process(env=WIDE)
-    order_id, bid = await spot(world, services) if made_here else spot_elsewhere(world, world.free()[0])
-    hours = 2 if made_here else LONGEST
-    child = Child(world, raised(order_id, bid), stop=place, env=WIDE)
-    children.append(child)
-    child.await_place()
-    child.kill()
-    assert len(world.sent("set_spot_price")) == (place == "bid sent")
-    assert worst(world) >= bid * 1.499 * hours
-    again = await process(env=WIDE)
-    outcome = await call(again, raised(order_id, bid, 1.45))
-    assert outcome["status"] == "updated"
-    assert worst(world) >= bid * 1.499 * hours, "the first may be at Clore, or on its way there"
-    check_invariants(world)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("meanwhile", ["spending is stopped", "its time passes"])
 async def test_a_raise_that_was_frozen_before_it_left_is_not_sent(
     world: World, process: Processes, children: list[Child], meanwhile: str

@@ -18,7 +18,7 @@ from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.asks import CancelOrder
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.ends.closing import NEVER_WON, Closing
-from clore_mcp.rental.exposure import never_won, usd_per_hour
+from clore_mcp.rental.exposure import bill, never_won, usd_per_hour
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.state import ledger, orders, quotes
 from clore_mcp.state.database import Tx
@@ -54,10 +54,10 @@ class Cancelling:
         history = await self._history(account, ask.order_id)
         row, looked = await self._look(ask.order_id)
         if row is not None and row.expired:
-            return await self._ended(row, history.lease)
+            return await self._ended(ask, row, history.lease)
         if row is None and looked:
             if history.lease is not None and history.lease.ended_at is not None:
-                return await self._already_ended(ask.order_id, history.lease.receipt)
+                return await self._already_ended(ask, history.lease.receipt)
             if history.made_here is False:
                 raise NotFound(f"This account has no order {ask.order_id}.", hint="list_orders shows the orders.")
         if row is not None and history.lease is not None and history.lease.ended_at is not None:
@@ -90,6 +90,7 @@ class Cancelling:
         if not taken:
             return outcomes.in_progress(quote.id)
         outcome = await self._closing.cancel(ask.order_id, issue=ask.issue, caller=quote.caller, why=f"asked for; {by}")
+        outcome["next"] = f"{outcome['next']} {ask.comment_change}".rstrip()
         try:
             return await settle_quote(desk, quote, outcome)
         except StateUnavailable:
@@ -126,24 +127,28 @@ class Cancelling:
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None
-        told = usd_per_hour(row, await self._closing.fees(), await self._closing.rates())
-        spent = await self._closing.bill(row, lease)
-        return told if told is not None else hourly, None if spent is None else spent.total_usd
+        fees, rates = await self._closing.prices()
+        told = usd_per_hour(row, fees, rates)
+        spent = bill(row, fees, rates, api_now=self._desk.readings.api_now(), lease=lease)
+        return told if told is not None else hourly, spent.total_usd if spent.priced else None
 
-    async def _ended(self, row: OrderRow, lease: Lease | None) -> dict[str, Any]:
+    async def _ended(self, ask: CancelOrder, row: OrderRow, lease: Lease | None) -> dict[str, Any]:
         final = await self._closing.bill(row, lease)
         if lease is not None and lease.ended_at is None and final is not None:
             await self._closing.close(lease, final, "ended")
         unbilled = f" {NEVER_WON}" if never_won(row) else ""
-        return await self._already_ended(row.id, None if final is None else final.as_dict(), unbilled)
+        return await self._already_ended(ask, None if final is None else final.as_dict(), unbilled)
 
-    async def _already_ended(self, order_id: int, receipt: dict[str, Any] | None, unbilled: str = "") -> dict[str, Any]:
+    async def _already_ended(
+        self, ask: CancelOrder, receipt: dict[str, Any] | None, unbilled: str = ""
+    ) -> dict[str, Any]:
+        unsent = " The comment was not sent." if ask.issue or ask.comment_change else ""
         return {
             "status": "already_ended",
-            "order_id": order_id,
+            "order_id": ask.order_id,
             **({"receipt": receipt} if receipt else {}),
             **await self._closing.still_running(),
-            "next": f"It had ended before; nothing more to do.{unbilled}",
+            "next": f"It had ended before; nothing more to do.{unbilled}{unsent}",
         }
 
     async def _reopen(self, lease: Lease) -> None:

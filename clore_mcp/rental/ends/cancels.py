@@ -40,13 +40,14 @@ class Over:
 
 @dataclass(slots=True)
 class Sent:
-    """A cancel that left, and the failure that it met, if any. It may leave again."""
+    """A cancel that left, the failure that it met, if any, and whether Clore took its comment. It may leave again."""
 
     account: str
     order_id: int
     issue: str | None
     caller: str
     trouble: Failure | None = None
+    whole: bool = True
 
     @property
     def said(self) -> str:
@@ -148,7 +149,7 @@ def _in_other_hands(tx: Tx, desk: Desk, one: Sent, over: Over, api_now: int) -> 
 
 async def _send_one(desk: Desk, one: Sent) -> None:
     try:
-        await desk.client.cancel_order(one.order_id, one.issue)
+        one.whole = await desk.client.cancel_order(one.order_id, one.issue)
     except Failure as error:  # a refusal too: it is also Clore's answer for an order that has ended
         one.trouble = error
     except Exception as error:  # whatever breaks here must not stop the other cancels

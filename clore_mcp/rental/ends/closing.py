@@ -10,6 +10,7 @@ read, the receipt or the proof is missing, never the end.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
@@ -73,6 +74,8 @@ class Closing:
         account = await account_for(self._desk, order_id)
         sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
+        if not sent[0].whole:
+            outcome["next"] += " Clore did not take the comment, so it was left out."
         return {**outcome, **await self.still_running()}
 
     async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
@@ -238,7 +241,7 @@ class Closing:
             seen = await readings.orders()
         if seen is None:
             return {}
-        fees, rates = await self.fees(), await self.rates()
+        fees, rates = await self.prices()
         hourly = {row.id: usd_per_hour(row, fees, rates) for row in seen.rows if not row.expired}
         return {
             "still_running": [
@@ -247,15 +250,18 @@ class Closing:
             ]
         }
 
-    async def fees(self) -> Fees:
-        """The renter's fees; the highest documented ones where Clore does not answer soon."""
+    async def prices(self) -> tuple[Fees, Rates]:
+        """The renter's fees and the market's rates, asked for at once: neither waits for the other."""
+        return await asyncio.gather(self._fees(), self._rates())
+
+    async def _fees(self) -> Fees:
+        """The highest documented ones where Clore does not answer soon."""
         with anyio.move_on_after(_PRICING_SECONDS):
             return await self._desk.readings.fees()
         return Fees.highest_documented()
 
-    async def rates(self) -> Rates:
-        """The market's rates now, or however old where Clore does not answer; none but USD's own where no market was
-        ever read."""
+    async def _rates(self) -> Rates:
+        """Those now, or however old where Clore does not answer; none but USD's own where no market was ever read."""
         with anyio.move_on_after(_PRICING_SECONDS):
             try:
                 return (await self._desk.readings.snapshot()).rates
@@ -266,7 +272,8 @@ class Closing:
     async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
         """What an order has cost; None where it is not ours and nobody knows what its coin is worth."""
         readings = self._desk.readings
-        found = bill(row, await self.fees(), await self.rates(), api_now=readings.api_now(), lease=lease)
+        fees, rates = await self.prices()
+        found = bill(row, fees, rates, api_now=readings.api_now(), lease=lease)
         return found if found.priced else None
 
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:

@@ -8,7 +8,7 @@ that a person ends on clore.ai looks like one that its host ended; hence two fai
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -29,19 +29,20 @@ _KEPT_SECONDS: Final = 30.0  # for searches, which need no newer count
 _NONE: Final[Mapping[int, int]] = MappingProxyType({})
 
 
-def failed(tx: Tx, account: str, now: float) -> dict[int, int]:
-    """How often each server failed in the last days, those that did so often enough to be marked."""
+def failed(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> dict[int, int]:
+    """How often each server failed in the last days, those that did so often enough to be marked; of these servers
+    alone where some are given, which costs far less."""
     times: dict[int, list[float]] = {}
-    for server_id, at in sorted(_failures(tx, account, now - DAYS * _DAY_SECONDS)):
+    for server_id, at in sorted(_failures(tx, account, now - DAYS * _DAY_SECONDS, servers)):
         counted = times.setdefault(server_id, [])
         if not counted or at - counted[-1] >= _APART_SECONDS:
             counted.append(at)
     return {server_id: len(counted) for server_id, counted in times.items() if len(counted) >= FAILURES}
 
 
-def failed_twice(tx: Tx, account: str, now: float) -> frozenset[int]:
-    """The servers that are marked: nobody is led to one of them unasked."""
-    return frozenset(failed(tx, account, now))
+def failed_twice(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> frozenset[int]:
+    """The servers that are marked: nobody is led to one of them unasked. `servers` as of `failed`."""
+    return frozenset(failed(tx, account, now, servers))
 
 
 class Hosts:
@@ -66,27 +67,29 @@ class Hosts:
         return await desk.state.read(lambda tx: failed(tx, account, desk.clock()))
 
 
-def _failures(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]:
+def _failures(tx: Tx, account: str, since: float, servers: Sequence[int] | None = None) -> Iterator[tuple[int, float]]:
     """Each failed rental or refusal once: which server, and when. Of each kind no more than the newest are counted."""
     first: dict[tuple[int, int | None], float] = {}
+    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
     for step in _FAILED:
         for row in tx.all(
-            "SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ? ORDER BY at DESC"
-            " LIMIT ?",
-            account, step, since, _MOST,
+            f"SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ?{on}"
+            " ORDER BY at DESC LIMIT ?",
+            account, step, since, *(servers or ()), _MOST,
         ):  # fmt: skip
             key = row["server_id"], row["order_id"]
             first[key] = min(row["at"], first.get(key, row["at"]))
     yield from ((server_id, at) for (server_id, _), at in first.items() if server_id is not None)
-    yield from intents.refused(tx, account, "server-offline", since=since, limit=_MOST)
-    yield from _ended_early(tx, account, since)
+    yield from intents.refused(tx, account, "server-offline", since=since, limit=_MOST, servers=servers)
+    yield from _ended_early(tx, account, since, servers)
 
 
-def _ended_early(tx: Tx, account: str, since: float) -> Iterator[tuple[int, float]]:
+def _ended_early(tx: Tx, account: str, since: float, servers: Sequence[int] | None) -> Iterator[tuple[int, float]]:
     """Orders on demand that Clore lists as ended well before their end, which a cancel of ours brings forward; that had
     not failed in another way already, while no wallet was short."""
     short = [one.at for one in ledger.of_steps(tx, account, ("wallet_short",), since=since - _DAY_SECONDS, limit=_MOST)]
-    for gone in orders.ended_early(tx, account, since=since, by_seconds=_EARLY_SECONDS, limit=_MOST):
+    found = orders.ended_early(tx, account, since=since, by_seconds=_EARLY_SECONDS, limit=_MOST, servers=servers)
+    for gone in found:
         unpaid = any(gone.ended_at - _DAY_SECONDS <= at <= gone.ended_at for at in short)
         if not unpaid and ledger.last_of_order(tx, account, gone.order_id, _FAILED) is None:
             yield gone.server_id, gone.ended_at

@@ -25,6 +25,7 @@ async def price(
     """The bid, or the refusal where it is under the host's minimum or in a coin without a rate. `row` is the order as
     Clore lists it, `asked_at` when the question was put. Raises NotFound and ArgumentInvalid."""
     readings = desk.readings
+    api_now = readings.api_now()  # of the row: what it has cost, and what is left to run, belong to one moment
     if row is None or row.expired:
         raise NotFound(f"No order {ask.order_id} is running.", hint="list_orders shows what runs.")
     if not row.spot:
@@ -44,12 +45,12 @@ async def price(
     end = await desk.state.read(lambda tx: ends.of(tx, account, ask.order_id))
     enforced_by = await desk.enforced_by() if end is not None and end.on_end == "cancel" else None
     enforced_end = end.ends_api_at if end is not None and enforced_by else None
-    worst_hours = hours_left(enforced_end, readings.api_now(), desk.clock() - asked_at)
-    spent = (spent_of(row, None, readings.api_now()) or ZERO) * rate * (1 + fee)
+    worst_hours = hours_left(enforced_end, api_now, desk.clock() - asked_at)
+    spent = (spent_of(row, None, api_now) or ZERO) * rate * (1 + fee)
     creation = fees.creation_usd(OrderType.SPOT, coin, rate)
     worst_usd = spent + (usd_per_hour * worst_hours + creation) * reservation_margin(coin)
     due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation
-    left = ZERO if end is None else Decimal(str(end.ends_api_at - readings.api_now())) / 3600
+    left = ZERO if end is None else Decimal(str(end.ends_api_at - api_now)) / 3600
     hours = min(left, worst_hours) if left > 0 else worst_hours
     return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, end, enforced_by, minimum)
 
