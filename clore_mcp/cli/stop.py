@@ -18,7 +18,7 @@ from clore_mcp.cli.orders import settle_line
 from clore_mcp.cli.screen import loud, receipt, say, span
 from clore_mcp.errors import Failure
 from clore_mcp.rental.ends import stopping
-from clore_mcp.rental.ends.stopping import Ended, Frozen
+from clore_mcp.rental.ends.stopping import Ended, Frozen, Lifted
 from clore_mcp.services import state_of
 from clore_mcp.state import freezing
 from clore_mcp.state.database import Tx
@@ -90,6 +90,12 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
             if not step.proven:
                 unproven.add(step.order_id)
             continue
+        if isinstance(step, Lifted):
+            loud(
+                f"Spending was allowed again meanwhile, so nothing more is ended. `{prefix} orders` lists what runs;"
+                f" run `{prefix} stop` again to end it."
+            )
+            return False
         unsettled = bool(step.intents)
         for intent in step.intents:
             if intent.state == "uncertain":

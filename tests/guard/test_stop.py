@@ -12,7 +12,7 @@ import pytest
 from clore_mcp.errors import SpendingFrozen
 from clore_mcp.rental.asks import SetSpotPrice
 from clore_mcp.rental.ends import stopping
-from clore_mcp.rental.ends.stopping import Ended, Frozen, OnItsWay
+from clore_mcp.rental.ends.stopping import Ended, Frozen, Lifted, OnItsWay
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.services import Services
 from clore_mcp.state import freezing
@@ -26,7 +26,7 @@ async def freeze(services: Services) -> Frozen:
     return await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
 
 
-async def end_all(services: Services, seconds: float = 20.0) -> list[Ended | OnItsWay]:
+async def end_all(services: Services, seconds: float = 20.0) -> list[Ended | OnItsWay | Lifted]:
     return [step async for step in services.stopping.end_all(by="ann", patience_seconds=seconds)]
 
 
@@ -68,6 +68,24 @@ async def test_the_brake_sends_every_cancel_before_it_proves_one(
     assert gone == {3}, "the first look for a proof comes after the last cancel"
     assert all(step.proven for step in steps if isinstance(step, Ended))
     assert not world.active()
+
+
+async def test_a_stop_that_goes_on_after_the_lift_ends_nothing_that_was_made_since(
+    world: World, process: Processes
+) -> None:
+    """A stop that was suspended, or that waits for what is on its way, outlives the freeze that it belongs to."""
+    stopper, renting = await process(), await process()
+    before, since = world.free()[:2]
+    await rent(renting, before)
+    await freeze(stopper)
+    steps = stopper.stopping.end_all(by="ann", patience_seconds=20.0)
+    first = await anext(steps)
+    assert isinstance(first, Ended) and first.proven
+    await stopper.desk.state.write(lambda tx: stopping.lift(tx, by="ann", now=time.time()))
+    await rent(renting, since)
+    assert [step async for step in steps] == [Lifted()]
+    assert [order["server_id"] for order in world.active()] == [since]
+    check_invariants(world)
 
 
 async def test_a_yes_that_was_given_before_is_not_used_after(world: World, services: Services) -> None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Final
 
 from tests.machine.consents import STALE
+from tests.machine.market import FEES, tags_of
 from tests.machine.memory import Memory
 from tests.machine.names import CAPS, PAID, RESERVED, UNCOVERED, require
 from tests.machine.oracle import DAY, Order, Truth, usd
@@ -46,11 +47,30 @@ def reserved(memory: Memory, truth: Truth, order: Order) -> None:
 def within_bounds(memory: Memory, truth: Truth, order: Order) -> None:
     """What a wider yes has allowed in all is enough for the worst case of the order made under it."""
     fits = truth.fitting(order)
-    if order.id in memory.judged or not fits or not all(one.wide for one in fits):
+    if order.id in memory.judged or not fits or any(one.most_usd is None for one in fits):
+        return
+    if all(one.watch for one in fits) and truth.dear(order):  # dearer than was asked for: it has to end
         return
     worst = _worst_usd(memory, truth, order, truth.asked(order))
     most = max(one.most_usd or Decimal(0) for one in fits)
     require(worst <= most, UNCOVERED, f"{order} may cost {worst} USD: {fits}")
+
+
+def within_ceilings(memory: Memory, now: float) -> None:
+    """What is asked for on behalf of a watch costs no more than was approved, while the watch stands."""
+    market = memory.market
+    for number in market.creates.keys() - memory.priced:
+        entry = market.creates[number]
+        body, at = entry["body"], entry["at"]
+        given = [one for tag in tags_of(body) for one in memory.consents.of(tag) if one.watch]
+        if given:
+            coin = body["currency"]
+            rate = market.lowest_rate(coin, at - STALE, now)
+            usd = Decimal(str(body["required_price"])) * (1 + FEES[body["type"]]) / 24 * rate
+            fits = [one.usd_per_hour.get(body["renting_server"]) for one in given if one.stood(at)]
+            within = any(most is not None and usd <= most + _MICRO for most in fits)
+            require(within, UNCOVERED, f"{usd} USD per hour asked for at {at}: {entry}, {given}")
+    memory.priced |= market.creates.keys()
 
 
 def within_caps(memory: Memory, truth: Truth, ours: Sequence[Order]) -> None:

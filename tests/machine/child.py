@@ -27,6 +27,7 @@ from clore_mcp import server as server_module
 from clore_mcp import services as services_module
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
+from clore_mcp.clore.sharedpacer import SharedPacer
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental import adopting, creating, guard, settling
 from clore_mcp.rental.desk import Patience
@@ -38,13 +39,14 @@ from clore_mcp.settings import Settings
 from clore_mcp.state import database, pulse
 from tests.machine.clock import SharedClock
 from tests.machine.halts import Halts, install
-from tests.machine.market import SECRETS_OF_ALL
+from tests.machine.market import SECRETS_OF_ALL, WATCH_VALUE
 from tests.machine.mutants import MUTANTS
 from tests.machine.patching import put
 
 PATIENCE = Patience(answer=0.4, look=0.2, look_after_refusal=0.05, proof=0.15)
 _QUICK = (0.01, 0.03, 0.06)
 _STOP_PATIENCE = 0.3
+_CHORES_SECONDS = 10.0
 _TIMING = Timing(backoff_base_seconds=0.01, backoff_cap_seconds=0.03)
 
 
@@ -127,7 +129,11 @@ class Process:
                 if self._later is not None and not self._later.done():
                     self._later.set_result(wanted["answer"])
             case "poll":
-                self.tell(event="done", told=await self._poll())
+                self._halts.arm(wanted["halt"])
+                self._halts.anchor("call")
+                told = await self._poll()
+                self._halts.arm(None)
+                self.tell(event="done", told=told)
             case "end_all":
                 self._halts.arm(wanted["halt"])
                 self._halts.anchor("call")
@@ -138,9 +144,13 @@ class Process:
                 self._over.set()
 
     async def _poll(self) -> dict[str, Any]:
+        """One round, and what it begins for watches: as long as that takes while nothing holds it up."""
+        services = self._uses[-1].services()
         try:
-            await self._uses[-1].services().keep_leases()
-            await self._uses[-1].services().keeper.poll()
+            await services.keep_leases()
+            await services.keeper.poll()
+            with anyio.move_on_after(_CHORES_SECONDS):
+                await services.keeper.finish()
         except Exception as error:
             return {"error": type(error).__name__}
         return {"polled": True}
@@ -205,13 +215,15 @@ def _briefly(told: dict[str, Any]) -> str:
 def _leaks(told: Any) -> bool:
     """Whether a secret stands in what an assistant or a person gets to see."""
     text = json.dumps(told, default=str)
-    return any(secret in text for secret in SECRETS_OF_ALL)
+    return any(secret in text for secret in (*SECRETS_OF_ALL, WATCH_VALUE))
 
 
 def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     """Short pauses, the shared clock, and a keeper that looks when the machine says so and not by itself."""
     clock = SharedClock(birth.clock)
     put(services_module, "time", SimpleNamespace(time=clock.now, monotonic=clock.monotonic))
+    # A pause that Clore asks for is over when that time has passed for everybody.
+    put(services_module, "SharedPacer", functools.partial(SharedPacer, clock_ns=lambda: int(clock.monotonic() * 1e9)))
     put(services_module, "CloreClient", functools.partial(CloreClient, timing=_TIMING))
     put(settling, "_PAUSES", (*_QUICK, 0.1))
     put(cancels, "_LOOK_PAUSES", _QUICK)

@@ -63,10 +63,10 @@ class Client:
         self.state, self.call = "busy", call
         self.say(do="call", **call)
 
-    def poll(self) -> None:
-        """Have it look after its leases, as it would each minute."""
-        self.state, self.call = "busy", {"tool": "poll"}
-        self.say(do="poll")
+    def poll(self, halt: Halt | None = None) -> None:
+        """Have it look after its leases and the watches, as it would each minute."""
+        self.state, self.call = "busy", {"tool": "poll", "halt": halt}
+        self.say(do="poll", halt=halt)
 
     def end_all(self, halt: Halt | None) -> None:
         """Have it end everything that was made here, as `clore-mcp stop` does once spending is frozen."""

@@ -25,6 +25,13 @@ _CANCEL: Final = re.compile(r"\ACancel order (\d+) ")
 _BID: Final = re.compile(r"\ARaise the bid of spot order (\d+) to \S+ per hour, fees included \(([\d.]+) ")
 _EXTEND: Final = re.compile(r"\AExtend order (\d+) by ([\d.]+) hours?, to ")
 _END: Final = re.compile(r"\AEnd order (\d+) in [\d.]+ hours?, at (\S+)\? ")
+_WATCH: Final = re.compile(
+    r"\ARent later without asking again: (?:one server|up to (?P<count>\d+) servers) of (?P<gpus>.+) for"
+    r" (?P<hours>[\d.]+) hours?(?: each)?, whenever one costs \$(?P<most>[\d.]+) per hour or less\?$",
+    re.M,
+)
+_WATCH_WORST: Final = re.compile(r"; worst case \$([\d.]+)(?: each, \$[\d.]+ in all)?\. Limits apply\.$", re.M)
+_WATCH_UNTIL: Final = re.compile(r"^Until: (\S+) \(", re.M)
 _BOUNDS: Final = re.compile(
     r"\Aone rental of any of servers (?P<servers>[\d, ]+), paid in (?P<coins>\w+(?: or \w+)*),"
     r" at most \$(?P<hourly>[\d.]+) per hour, (?P<hours>[\d.]+) hours, \$(?P<sum>[\d.]+) in all at worst\Z"
@@ -33,13 +40,15 @@ _ROOM: Final = Decimal("1.03")  # where the coin isn't USD, as the question says
 ASKED_LASTS: Final = 600.0
 OUTSIDE_LASTS: Final = 1_800.0
 _MOMENT: Final = 0.1
+_SLIP: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Consent:
     """One yes for one order, or one call that the limits alone decide about. Ceilings are None for the latter.
 
-    Under a wider yes any server may come first, and `hours` are the fewest that were asked for under it.
+    Under a wider yes any server may come first, and `hours` are the fewest that were asked for under it. A watch's yes
+    is for `most_orders`, each on any server that fits.
     """
 
     key: str
@@ -54,11 +63,17 @@ class Consent:
     ends_enforced: bool
     since: float
     until: float
-    most_usd: Decimal | None = None  # of a wider yes: in all, at worst
+    most_usd: Decimal | None = None  # of a wider yes and of a watch's: of one order, in all, at worst
+    most_orders: int = 1
+    watch: bool = False
 
     @property
     def wide(self) -> bool:
-        return self.most_usd is not None
+        return self.most_usd is not None and not self.watch
+
+    def stood(self, at: float) -> bool:
+        """Whether an order that was asked for then may rest on it."""
+        return self.since - _SLIP <= at <= self.until + STALE
 
     def takes(self, coin: str, server_id: int) -> bool:
         """Whether an order on this server may be paid in that coin."""
@@ -75,6 +90,7 @@ class Consents:
     more_hours: dict[int, Decimal] = field(default_factory=dict)  # by which an order's end may have been moved on
     ends: dict[int, float] = field(default_factory=dict)  # of an order that was not yet known to be ours
     declined: set[str] = field(default_factory=set)
+    models: Mapping[int, str] = field(default_factory=dict)  # each server's GPU
 
     def yes(self, text: str, now: float, lasts: float) -> None:
         """A person has read this and said yes."""
@@ -88,6 +104,8 @@ class Consents:
         elif found := _BID.match(text):
             order_id = int(found[1])
             self.bids[order_id] = max(self.bids.get(order_id, Decimal(0)), Decimal(found[2]))
+        elif _WATCH.match(text):
+            self._keep(read_watch(text, now, self.models))
         else:
             consent = read_rent(text, now, lasts)
             self._keep(consent)
@@ -162,6 +180,40 @@ class Consents:
             until=float("inf"),  # a frozen call may go on whenever it wakes: its limits are judged then
         )
 
+    def limits_watch(self, number: int, wish: Mapping[str, Any], tag: int, now: float) -> None:
+        """A call for a watch in that mode: what it asks for is what it may have."""
+        key = f"call {number}"
+        most = Decimal(str(wish["max_usd_per_hour"]))
+        self.orders[key] = Consent(
+            key=key,
+            tag=tag,
+            first=0,
+            usd_per_hour={one: most for one, model in self.models.items() if model.endswith(wish["gpu"])},
+            native_per_day=None,
+            coins=frozenset(),
+            hours=Decimal(str(wish["hours"])),
+            most_hours=Decimal(str(wish["hours"])),
+            spot=False,
+            ends_enforced=True,
+            since=now,
+            until=float("inf"),  # until the call is over: only then it is known when its watch ends
+            most_orders=wish["max_orders"],
+            watch=True,
+        )
+
+    def watch_begun(self, number: int, hours: float, now: float) -> None:
+        """That call is over: if it has made a watch, it ends by then."""
+        one = self.orders[f"call {number}"]
+        self.orders[one.key] = replace(one, until=now + hours * 3600)
+
+    def call_off(self, quote: str, tag: int, now: float, *, moving: bool) -> None:
+        """A watch was taken back: the one of that question, or the one that the limits allowed for that wish."""
+        until = now if moving else now - STALE + _MOMENT
+        for one in self.of(tag):
+            by_limits = one.watch and one.key.startswith("call") and one.until != float("inf")
+            if one.key == quote or by_limits:
+                self.orders[one.key] = replace(one, until=min(one.until, until))
+
     def of(self, tag: int) -> list[Consent]:
         return [one for one in self.orders.values() if one.tag == tag]
 
@@ -194,6 +246,31 @@ def read_rent(text: str, now: float, lasts: float) -> Consent:
         ends_enforced="\nEnd: cancelled after" in text,
         since=now,
         until=now + lasts,
+    )
+
+
+def read_watch(text: str, now: float, models: Mapping[int, str]) -> Consent:
+    """What a question about a watch asks for."""
+    quote, asked, worst, until, tag = (
+        _one(pattern, text) for pattern in (_QUOTE, _WATCH, _WATCH_WORST, _WATCH_UNTIL, _TAG)
+    )
+    most, hours, named = Decimal(asked["most"]), Decimal(asked["hours"]), asked["gpus"].split(" or ")
+    return Consent(
+        key=quote[1],
+        tag=int(tag[1]),
+        first=0,
+        usd_per_hour={server: most for server, model in models.items() if model in named},
+        native_per_day=None,
+        coins=frozenset(),
+        hours=hours,
+        most_hours=hours,
+        spot=False,
+        ends_enforced="\nRents, and cancels after" in text,
+        since=now,
+        until=datetime.fromisoformat(until[1]).timestamp(),
+        most_usd=Decimal(worst[1]),
+        most_orders=int(asked["count"] or 1),
+        watch=True,
     )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.machine.clients import OUTSIDER
 from tests.machine.drawing import Focus, wishes_of
 from tests.machine.market import USD
+from tests.machine.watches import watch_wishes_of
 
 Some = st.SearchStrategy[Any]
 
@@ -26,6 +27,8 @@ _brief: Final = wishes_of(coin=_dollars, kind=_demand, others=_alone, hours=st.j
 _long: Final = wishes_of(coin=_dollars, kind=_demand, others=_alone, hours=st.just(5), server=st.sampled_from([4, 5]))
 _chain: Final = wishes_of(coin=_dollars, kind=_demand, others=st.just([1, 2]), hours=st.just(0.5))
 _spot: Final = wishes_of(coin=_dollars, kind=st.just("spot"), others=_alone, hours=st.just(2))
+_one_order: Final = watch_wishes_of(max_orders=st.just(1), hours=st.just(0.5))
+_cheap: Final = watch_wishes_of(max_orders=st.just(1), gpu=st.just("4090"), max_usd_per_hour=st.just(0.3))
 _three: Final[Some] = st.just(
     [
         {
@@ -151,4 +154,14 @@ FOCI: Final[dict[str, Focus]] = {
         },
     ),
     "a_quote_keeps_the_values_of_env": _rent,
+    "a_watch_pays_more_than_was_approved": _focus(
+        {"wait_and_rent": 1},
+        wait_and_rent={"who": _asked, "wish": _one_order, "times": st.just("1.3"), "halt": _never},
+    ),
+    "a_watch_does_not_count_its_orders": _focus(
+        {"wait_and_rent": 1, "look": 1},
+        wait_and_rent={"who": _asked, "wish": _cheap, "times": st.just("0.5"), "halt": _never},
+        look={"halt": _never},
+    ),
+    "a_watch_rents_on_after_its_cancel": _focus({"fall_too_late": 1}, fall_too_late={"who": _asked}),
 }

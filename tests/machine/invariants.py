@@ -11,7 +11,7 @@ from typing import Final
 
 from clore_mcp.state.database import FILE_NAME
 from tests.machine import amounts
-from tests.machine.market import SECRETS_OF_ALL
+from tests.machine.market import SECRETS_OF_ALL, WATCH_VALUE, tags_of
 from tests.machine.memory import Memory
 from tests.machine.names import (
     CANCELLED,
@@ -43,6 +43,7 @@ class Oracle(Memory):
         self._covered(truth, ours, settled=settled)
         self._sent_once()
         self._frozen()
+        amounts.within_ceilings(self, truth.now)
         for order in ours:
             amounts.reserved(self, truth, order)
             amounts.within_bounds(self, truth, order)
@@ -55,7 +56,10 @@ class Oracle(Memory):
         self.keep(truth, ours)
 
     def _covered(self, truth: Truth, ours: Sequence[Order], *, settled: bool) -> None:
-        fits = {order.id: [one.key for one in truth.fitting(order)] for order in ours}
+        fits = {
+            order.id: [f"{one.key}/{number}" for one in truth.fitting(order) for number in range(one.most_orders)]
+            for order in ours
+        }
         for order in ours:
             require(bool(fits[order.id]), UNCOVERED, f"{order} at {truth.asked(order)}")
             if settled and order.open:
@@ -63,17 +67,19 @@ class Oracle(Memory):
         require(pairs(ours, fits) == len(ours), TWICE, f"{fits}")
 
     def _sent_once(self) -> None:
-        """Under a wider yes a server may be asked for again after a refusal."""
+        """Under a wider yes, and for a watch, a server may be asked for again after a refusal."""
         sent: dict[tuple[int, int], int] = {}
         for entry in self.market.creates.values():
             server_id = entry["body"].get("renting_server")
-            tag = next((int(port) for port in entry["body"].get("ports") or {} if int(port) >= 20_000), 0)
-            refused = entry["code"] == 5 or (entry["error"] and any(one.wide for one in self.consents.of(tag)))
+            tag = next(iter(tags_of(entry["body"])), 0)
+            again = any(one.wide or one.watch for one in self.consents.of(tag))
+            refused = entry["code"] == 5 or (entry["error"] and again)
             if server_id and not refused:
                 sent[tag, server_id] = sent.get((tag, server_id), 0) + 1
         for (tag, server_id), times in sent.items():
             given = [one for one in self.consents.of(tag) if server_id in one.usd_per_hour]
-            require(times <= len(given), SENT if given else UNCOVERED, f"{times} for {server_id} by {given}")
+            most = sum(one.most_orders for one in given)
+            require(times <= most, SENT if given else UNCOVERED, f"{times} for {server_id} by {given}")
 
     def _frozen(self) -> None:
         """Nothing leaves that could cost more: no create, no higher bid."""
@@ -103,7 +109,10 @@ class Oracle(Memory):
         """No key and no env value is kept, anywhere; what is made here stands in its own table alone."""
         require(not self.leaked, SECRETS, f"{self.leaked}")
         for path in [path for path in (self.folder / "state").rglob("*") if path.is_file()]:
-            kept = path.read_bytes()
+            try:
+                kept = path.read_bytes()
+            except FileNotFoundError:  # of a process that needed it for a moment only
+                continue
             for secret in SECRETS_OF_ALL:
                 require(secret.encode() not in kept, SECRETS, f"{secret} in {path.name}")
         path = self.folder / "state" / FILE_NAME
@@ -111,10 +120,13 @@ class Oracle(Memory):
             return
         with closing(sqlite3.connect(path, timeout=60)) as db:
             made = [row[0] for row in db.execute("SELECT value FROM secrets")]
+            over = db.execute("SELECT id FROM watches WHERE state <> 'waiting' AND env IS NOT NULL").fetchall()
+            require(not over, SECRETS, f"the values of watches that are over: {over}")
             tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             for table in tables:
                 text = json.dumps(db.execute(f"SELECT * FROM {table}").fetchall(), default=str)
                 found = table != "secrets" and any(secret in text for secret in made)
+                found = found or (table != "watches" and WATCH_VALUE in text)
                 require(not found, SECRETS, f"a token stands in {table}")
 
     def _settled(self, truth: Truth, ours: Sequence[Order]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.machine.assistants import Assistants
 from tests.machine.clients import OUTSIDER, ROLES
 from tests.machine.drawing import (
     STEPS,
@@ -27,10 +26,10 @@ from tests.machine.drawing import (
 )
 from tests.machine.halts import Halt
 from tests.machine.market import CLORE, USD, Json
-from tests.machine.surroundings import Surroundings
+from tests.machine.watches import Watches
 
 
-class Machine(Assistants, Surroundings):
+class Machine(Watches):
     """All of them, and the meetings that chance alone would seldom make."""
 
     @step(3, who=roles, wish=wishes, skip=skips, kill=st.booleans(), seconds=st.sampled_from([400, 5]))

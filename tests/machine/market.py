@@ -16,6 +16,7 @@ from tests.machine.clock import SharedClock
 
 Json = dict[str, Any]
 ENV_VALUE: Final = "hf_env_value_that_nobody_may_keep"
+WATCH_VALUE: Final = "hf_env_value_that_a_watch_keeps_while_it_waits"
 SECRETS_OF_ALL: Final = (SANDBOX_KEY, ENV_VALUE)
 """What stands in no row, no question and no result."""
 USD, CLORE, BTC = "USD-Blockchain", "CLORE-Blockchain", "bitcoin"
@@ -23,12 +24,19 @@ COINS: Final = (USD, CLORE, BTC)
 TICKERS: Final = {"USD": USD, "CLORE": CLORE, "BTC": BTC}
 FEES: Final = {"on-demand": Decimal("0.05"), "spot": Decimal("0.0125")}
 CREATION_USD: Final = Decimal("0.1")
+FIRST_TAG: Final = 20_000
+MODELS: Final = ("4090", "3090")
 _PLACES: Final = {USD: 2, CLORE: 2, BTC: 8}
 _RATES: Final = {USD: Decimal(1), CLORE: Decimal("0.00125"), BTC: Decimal(64_000)}
 _USD_BLOCK: Final = {USD: "on_demand_usd", CLORE: "on_demand_clore", BTC: "on_demand_btc"}
 _DAY_PRICES: Final = ("2.4", "3.6", "4.8", "7.2", "9.6", "14.4")  # USD
 _MRL_HOURS: Final = (24, 12, 48, 24, 12, 24)
 _BALANCES: Final = {USD: 400.0, CLORE: 300_000.0, BTC: 0.01}
+
+
+def tags_of(row: Json) -> list[int]:
+    """The marks of a wish among the ports of a create's body, or of an order."""
+    return [int(port) for port in row.get("ports") or {} if int(port) >= FIRST_TAG]
 
 
 class Market:
@@ -56,6 +64,10 @@ class Market:
         found = httpx.get(f"{self.url}/marketplace", headers={"user-agent": "machine"}, timeout=60, verify=False).json()
         self.servers: list[int] = sorted(row["id"] for row in found["servers"])
         self.mrl_hours = dict(zip(self.servers, _MRL_HOURS, strict=True))
+        self.models = {one: f"RTX {MODELS[place // 3]}" for place, one in enumerate(self.servers)}
+        for server_id, model in self.models.items():
+            gpu = f"NVIDIA GeForce {model}"
+            self.post(f"/servers/{server_id}", {"specs": {"gpu": f"1x {gpu}"}, "gpu_array": [gpu]})
         for server_id, day in zip(self.servers, _DAY_PRICES, strict=True):
             self._list(server_id, Decimal(day))
         self.post("/wallets", {"balances": _BALANCES})
@@ -105,6 +117,16 @@ class Market:
 
     def move_price(self, server_id: int, factor: float) -> None:
         self.post(f"/servers/{server_id}", {"price_factor": factor})
+
+    def offer(self, server_id: int, usd_per_hour: Decimal | None) -> None:
+        """A server becomes free at that price, fee included; None when somebody else rents it from now on."""
+        ours = any(one["server_id"] == server_id and one["ended_at"] is None for one in self.orders())
+        change: Json = {} if ours else {"rented": usd_per_hour is None}
+        if usd_per_hour is not None:
+            day = usd_per_hour * 24 / (1 + FEES["on-demand"])
+            on_demand = {coin: float(round(day / self.rates[coin], _PLACES[coin])) for coin in COINS}
+            change["price"] = {"on_demand": on_demand, "usd": self._in_usd(on_demand)}
+        self.post(f"/servers/{server_id}", change)
 
     def move_rate(self, coin: str, factor: Decimal) -> None:
         """What a coin is worth, in every listing."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from clore_mcp.state.database import FILE_NAME
-from tests.machine.consents import STALE, Consent, Consents
-from tests.machine.market import CREATION_USD, FEES, Json, Market
+from tests.machine.consents import Consent, Consents
+from tests.machine.market import CREATION_USD, FEES, Json, Market, tags_of
 
 DAY: Final = 86_400
 _POLLS: Final = 120  # seconds after a lease's end until whoever ends leases has looked
@@ -76,7 +76,7 @@ class Order:
 
 
 def read_order(row: Json, market: Market) -> Order:
-    tags = [int(port) for port in row["ports"] if int(port) >= 20_000]
+    tags = tags_of(row)
     return Order(
         id=row["id"],
         server_id=row["server_id"],
@@ -113,8 +113,9 @@ class Rows:
             try:
                 orders = db.execute("SELECT order_id, intent_id, ended_at FROM orders").fetchall()
                 intents = db.execute(
-                    "SELECT i.id, i.quote_id, i.server_id, i.state, q.caller FROM intents i, quotes q"
-                    " WHERE i.quote_id = q.id"
+                    "SELECT i.id, COALESCE(w.quote_id, i.quote_id) AS quote_id, i.server_id, i.state,"
+                    " COALESCE(asked.caller, q.caller) AS caller FROM intents i JOIN quotes q ON q.id = i.quote_id"
+                    " LEFT JOIN watches w ON w.id = q.watch_id LEFT JOIN quotes asked ON asked.id = w.quote_id"
                 ).fetchall()
                 held = db.execute("SELECT * FROM reservations").fetchall()
             except sqlite3.OperationalError:  # being made just now
@@ -150,7 +151,7 @@ class Truth:
             if order.server_id in one.usd_per_hour
             and one.spot == order.spot
             and one.takes(order.coin, order.server_id)
-            and one.since - _SLIP <= self.asked(order) <= one.until + STALE
+            and one.stood(self.asked(order))
         ]
 
     def dear(self, order: Order) -> bool:

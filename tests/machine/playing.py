@@ -34,6 +34,7 @@ class Playing(RuleBasedStateMachine):
                 self._step("settle", self._settle)
         finally:
             self.report.orders += len(self.stage.made_here())
+            self.report.of_watches += len(self.stage.made_by_watches())
             self.stage.close()
 
     def _step(self, name: str, work: Callable[[], bool | None], *, wait: bool = True, **about: Any) -> None:

@@ -13,6 +13,7 @@ class Report:
 
     steps: int = 0
     orders: int = 0  # made by assistants, in all worlds
+    of_watches: int = 0  # of these, made by watches
     broken: Broken | None = None
     error: BaseException | None = None
     trace: list[str] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sqlite3
 import tempfile
@@ -18,14 +19,13 @@ from tests.machine.clients import ROLES, Client
 from tests.machine.consents import ASKED_LASTS
 from tests.machine.halts import Halt
 from tests.machine.invariants import Oracle
-from tests.machine.market import ENV_VALUE, Json, Market, environment
+from tests.machine.market import ENV_VALUE, FIRST_TAG, WATCH_VALUE, Json, Market, environment, tags_of
 from tests.machine.names import Broken
 from tests.machine.oracle import Caps
 from tests.machine.terminal import Terminal
 
 IMAGES: Final = ("cloreai/jupyter:ubuntu24.04-v2", "pytorch/pytorch:latest")
 _REST_SECONDS: Final = 1.5
-_FIRST_TAG: Final = 20_000
 _AGAIN_AFTER: Final = 0.1  # a process between two steps may look wrong for an instant
 _SETTLE_ROUNDS: Final = 6
 _MEMORY: Final = Path("/dev/shm")  # every write is synchronous: in memory that costs nothing
@@ -45,11 +45,13 @@ class Stage:
         self.caps = Caps()
         self.oracle = Oracle(self.market, self.folder, self.caps, lambda: self.rest(0))
         self.consents = self.oracle.consents
+        self.consents.models = self.market.models
         self.people: list[Client | None] = [None] * len(ROLES)
         self.told: list[str] = []
         self.terminal = Terminal(self.oracle, self.folder)
         self._tags: dict[str, int] = {}
         self.wishes: list[tuple[int, Json]] = []  # who made which call
+        self.watch_tags: set[int] = set()
         self._calls = 0
 
     def close(self) -> None:
@@ -62,6 +64,10 @@ class Stage:
     def made_here(self) -> list[int]:
         """The orders that were made in this world by its assistants."""
         return [row["id"] for row in self.market.orders() if row["id"] not in self.market.elsewhere]
+
+    def made_by_watches(self) -> list[int]:
+        """Those of them that a watch has made."""
+        return [row["id"] for row in self.market.orders() if self.watch_tags.intersection(tags_of(row))]
 
     @property
     def clients(self) -> list[Client]:
@@ -102,6 +108,7 @@ class Stage:
                 if event["answer"] == "yes":
                     self.consents.yes(event["text"], event["at"], ASKED_LASTS)
             case "done":
+                self._watch_told(client, event)
                 self.told[-1] += f" · {client.name}: {event['told']}"
                 if "declined" in event["told"] and client.question:
                     self.consents.no(client.question)
@@ -109,13 +116,29 @@ class Stage:
             case what:
                 self.told[-1] += f" · {client.name}: {what} {event.get('place', '')}"
 
+    def _watch_told(self, client: Client, event: dict[str, Any]) -> None:
+        """What a call about a watch has come to: when that of the limits ends, and that one was taken back."""
+        call = client.call
+        if "number" in call:
+            self.consents.watch_begun(call["number"], call["arguments"]["expires_hours"], event["at"])
+        if "watch" in call and event["told"][0] in ("cancelled", "expired", "fired"):
+            self._called_off(call["watch"], event["at"], but=client)
+
+    def _called_off(self, watch: Json, now: float, *, but: Client | None = None) -> None:
+        moving = any(one is not but and one.state in ("busy", "stopped") for one in self.clients)
+        self.consents.call_off(watch["quote_id"], tags_of(watch["ask"])[0], now, moving=moving)
+
     # What assistants and people do
+
+    def _tag(self, name: str, arguments: Json) -> int:
+        """The port that marks this wish of this caller."""
+        tag = self._tags.setdefault(_key(name, arguments), FIRST_TAG + len(self._tags))
+        self.oracle.callers[tag] = name
+        return tag
 
     def wish(self, number: int, arguments: Json) -> Json:
         """The arguments of a create, with the port that marks this wish of this caller."""
-        name = ROLES[number].name
-        tag = self._tags.setdefault(_key(name, arguments), _FIRST_TAG + len(self._tags))
-        self.oracle.callers[tag] = name
+        tag = self._tag(ROLES[number].name, arguments)
         self.consents.asked_within(tag, Decimal(str(arguments["hours"])))
         env = {"HF_TOKEN": ENV_VALUE}
         return {**arguments, "ports": {str(tag): "tcp"}, "env": env, "jupyter": arguments["image"] == IMAGES[0]}
@@ -143,6 +166,51 @@ class Stage:
                 self._calls += 1
                 self.consents.limits_decide(self._calls, wish, tag, self.market.clock.now())
         client.begin(tool="create_order", arguments=wish, answer=answer, halt=halt, copies=copies)
+        return True
+
+    def watch(self, number: int, arguments: Json, answer: str, halt: Halt | None) -> bool:
+        """Have a process ask for a watch, if it is free to."""
+        number = self.free(number)
+        client = self.client(number)
+        if client.state != "idle":
+            return False
+        tag = self._tag(client.role.name, arguments)
+        self.watch_tags.add(tag)
+        wish = {**arguments, "ports": {str(tag): "tcp"}, "env": {"HF_TOKEN": WATCH_VALUE}, "image": IMAGES[1]}
+        about = {}
+        if client.role.mode == "limits":
+            self._calls += 1
+            about["number"] = self._calls
+            self.consents.limits_watch(self._calls, wish, tag, self.market.clock.now())
+        client.begin(tool="create_watch", arguments=wish, answer=answer, halt=halt, copies=1)
+        client.call.update(about)
+        return True
+
+    def watches(self) -> list[Json]:
+        """The watches that wait: their ids, what they ask for and the questions that they were in."""
+        path = self.folder / "state" / FILE_NAME
+        with contextlib.suppress(sqlite3.OperationalError):
+            if path.exists():
+                with contextlib.closing(sqlite3.connect(path)) as db:
+                    rows = db.execute("SELECT id, quote_id, ask FROM watches WHERE state = 'waiting' ORDER BY rowid")
+                    return [{"id": row[0], "quote_id": row[1], "ask": json.loads(row[2])} for row in rows]
+        return []
+
+    def call_off(self, number: int, watch: Json, halt: Halt | None) -> bool:
+        """Have a process take a watch back, if it is free to."""
+        client = self.client(self.free(number))
+        if client.state != "idle":
+            return False
+        arguments = {"watch_id": watch["id"]}
+        client.begin(tool="cancel_watch", arguments=arguments, answer="no", halt=halt, copies=1)
+        client.call["watch"] = watch
+        return True
+
+    def decline(self, watch: Json) -> bool:
+        """The person takes a watch back in a terminal."""
+        if not self.terminal.decline(watch["id"]):
+            return False
+        self._called_off(watch, self.market.clock.now())
         return True
 
     def act(self, number: int, tool: str, arguments: Json, answer: str, halt: Halt | None) -> bool:

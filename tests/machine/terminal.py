@@ -13,6 +13,7 @@ from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.envelopes import around
 from clore_mcp.rental.terms import Terms
+from clore_mcp.state import watches
 from clore_mcp.state.database import Database, Tx
 from clore_mcp.state.quotes import Quote
 from tests.machine.consents import OUTSIDE_LASTS, quote_of
@@ -72,6 +73,10 @@ class Terminal:
             return False
         self._oracle.consents.yes_within(quote.question, str(bounds), now, OUTSIDE_LASTS)
         return True
+
+    def decline(self, watch_id: str) -> bool:
+        """Take a watch back."""
+        return bool(self._write(lambda tx: watches.end(tx, watch_id, "cancelled")))
 
     def freeze(self, *, moving: bool, open_questions: list[str]) -> bool:
         """Freeze all spending. `moving`: some call is under way; the open questions are void from now on."""

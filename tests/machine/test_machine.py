@@ -27,4 +27,5 @@ def test_no_interleaving_spends_what_nobody_allowed(seed: int) -> None:
     report = run(seed, STEPS)
     assert report.error is None, f"seed {seed}, after {report.steps} steps: {report.error!r}\n{report}"
     assert report.steps >= STEPS
+    assert report.of_watches >= STEPS // 250, "a watch that rents nothing shows nothing"
     assert report.orders >= STEPS // 50, "a machine in which nothing is rented shows nothing"

@@ -66,6 +66,11 @@ class OnItsWay:
     intents: tuple[Intent, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """Spending was allowed again meanwhile: what runs now may have been made since, so nothing more is ended."""
+
+
 def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     """Stop all spending of this state from this transaction on."""
     new = freezing.freeze(tx, by, now)
@@ -138,9 +143,12 @@ class Stopping:
             except Failure as failure:
                 log.warning("whether an order that had ended runs again is not known: %s", failure.message)
 
-    async def end_all(self, *, by: str, patience_seconds: float = _SETTLE_SECONDS) -> AsyncIterator[Ended | OnItsWay]:
+    async def end_all(
+        self, *, by: str, patience_seconds: float = _SETTLE_SECONDS
+    ) -> AsyncIterator[Ended | OnItsWay | Lifted]:
         """Cancel all at once, then what runs again though it had ended, and what is still on its way once it shows;
-        tell of each as it is known. The last word is `OnItsWay` when some create is not settled after all."""
+        tell of each as it is known. The last word is `OnItsWay` when some create is not settled after all, and `Lifted`
+        when the freeze is over before the work is: this process may have been suspended for hours."""
         desk, tried = self._desk, set[int]()
         give_up_at = desk.monotonic() + patience_seconds
         told: tuple[Intent, ...] = ()
@@ -149,6 +157,9 @@ class Stopping:
                 if looked:
                     await self.take_up()
                 found = [lease for lease in await self.running() if lease.order_id not in tried]
+                if await desk.state.read(freezing.frozen) is None:  # after the list: else it may hold what came since
+                    yield Lifted()
+                    return
                 tried.update(lease.order_id for lease in found)
                 for ended in await self._end(found, by):
                     yield ended
