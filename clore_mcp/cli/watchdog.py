@@ -32,6 +32,7 @@ from clore_mcp.state.ledger import EVERY_ACCOUNT
 from clore_mcp.state.place import Place
 
 _TICK_SECONDS: Final = 1.0  # how soon a lost state, a signal or a free turn is noticed
+_LOST_TICKS: Final = 5  # a cancel that is on its way still leaves
 _IDLE_ROUNDS: Final = 3  # a yes given just now may take 90 s to become a reservation: so long a started one stays
 _REFUSED_SECONDS: Final = 86_400.0  # a started one whose key was replaced can do nothing, and nobody ends it by hand
 _ALARM_AGAIN_SECONDS: Final = 3_600.0
@@ -119,7 +120,8 @@ async def _turn(services: Services, place: Place, *, detached: bool) -> int | No
         await asyncio.sleep(_TICK_SECONDS)
         if not services.desk.state.exists:
             return _gone(services.settings)
-    return None
+    # A place that stands free in a folder which was just deleted is none to work in.
+    return None if services.desk.state.exists else _gone(services.settings)
 
 
 async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:
@@ -129,7 +131,10 @@ async def _rounds(services: Services, place: Place, prefix: str, *, detached: bo
     try:
         while True:
             shorten_log(services.settings.state_dir)
-            pause_until = time.monotonic() + await watch.round()
+            pause_seconds = await _round(watch, services, place)
+            if pause_seconds is None:
+                return _gone(services.settings)
+            pause_until = time.monotonic() + pause_seconds
             code = await _hold(watch, services, place, detached=detached)
             if code is not None:
                 return code
@@ -149,6 +154,22 @@ async def _rounds(services: Services, place: Place, prefix: str, *, detached: bo
         pulse.cancel()
         if place.stands and services.desk.state.exists:
             await watch.rest()
+
+
+async def _round(watch: _Watch, services: Services, place: Place) -> float | None:
+    """One round; seconds until the next. None where the state went meanwhile: a round that waits for Clore is broken
+    off soon, for it could last minutes in a folder that it would make anew."""
+    work = asyncio.ensure_future(watch.round())
+    lost_for = 0
+    try:
+        while not work.done() and lost_for < _LOST_TICKS:
+            await asyncio.wait([work], timeout=_TICK_SECONDS)
+            lost_for += _is_lost(services, place)
+        return await work if work.done() else None
+    finally:
+        if not work.done():
+            work.cancel()
+            await asyncio.wait([work])
 
 
 def _is_lost(services: Services, place: Place) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -78,6 +79,21 @@ def test_it_ends_with_its_state(desk: Desk, kennel: Kennel) -> None:
     assert watchdog.wait(PATIENCE) == 1
     assert "was deleted" in kennel.said(watchdog)
     assert waiting.wait(PATIENCE) == 1
+
+
+def test_it_ends_with_its_state_though_clore_is_silent(desk: Desk, kennel: Kennel) -> None:
+    desk.rent()
+    watchdog = kennel.start()
+    kennel.hears(watchdog, "Ending orders")
+    until(lambda: desk.rows(ALIVE), "a heartbeat")
+    before = requests(desk, "my_orders")
+    desk.control("/faults", {"kind": "hang_before", "endpoint": "my_orders", "times": 1000})
+    until(lambda: requests(desk, "my_orders") > before, "a round that waits for Clore")
+    delete_state(desk.state)
+    began = time.monotonic()
+    assert watchdog.wait(PATIENCE) == 1
+    assert time.monotonic() - began < 15, "no longer than it takes to notice"
+    assert "was deleted" in kennel.said(watchdog)
 
 
 def test_a_service_begins_the_state_and_stays_though_nothing_is_there(desk: Desk, kennel: Kennel) -> None:
