@@ -121,7 +121,8 @@ async def _turn(services: Services, place: Place, *, detached: bool) -> int | No
         await asyncio.sleep(_TICK_SECONDS)
         if not services.desk.state.exists:
             return _gone(services.settings)
-    return None
+    # A place that stands free in a folder which was just deleted is none to work in.
+    return None if services.desk.state.exists else _gone(services.settings)
 
 
 async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:

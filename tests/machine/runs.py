@@ -24,7 +24,7 @@ def run(
         machine = type("Seeded", (base,), {"report": report, "mutant": mutant})
         seed(number)(machine)
         number += 1_000_003
-        worlds = 2 + (steps - report.steps) // a_world
+        worlds = 1 + (steps - report.steps) // a_world
         rules = settings(
             max_examples=worlds,
             stateful_step_count=a_world,

@@ -91,7 +91,7 @@ class Watches(Assistants, Surroundings):
 
         self._step("call off", work, who=who, which=which, terminal=terminal, halt=halt)
 
-    @step(3, who=roles, wish=watch_wishes, which=which_server, times=low, halt=halts, calm=st.booleans())
+    @step(4, who=roles, wish=watch_wishes, which=which_server, times=low, halt=halts, calm=st.booleans())
     def wait_and_rent(self, who: int, wish: Json, which: int, times: str, halt: Halt | None, calm: bool) -> None:
         """The price falls under what was approved, and who looks may be killed around the rental. `calm`: nothing that
         was broken before is in the way."""
