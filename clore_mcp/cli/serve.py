@@ -17,7 +17,6 @@ import anyio
 from clore_mcp.cli.parent import watched_parent
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Settings
-from clore_mcp.state.filelock import open_own
 
 if TYPE_CHECKING:
     from clore_mcp.sandbox import Running
@@ -48,6 +47,8 @@ def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager
 
 def _announce(state_dir: Path, url: str) -> None:
     """Leave the URL where the commands of the simulated marketplace look. Raises OSError, also where a link is."""
+    from clore_mcp.state.filelock import open_own  # here: a server that has no sandbox inside needs none
+
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(open_own(state_dir / SANDBOX_URL_FILE, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
         file.write(url)

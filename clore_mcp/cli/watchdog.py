@@ -93,6 +93,7 @@ async def _once(wanted: Settings, prefix: str) -> int:
 async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
     services = build(wanted, owner=WATCHDOG)
     state, place = services.desk.state, place_of(wanted)
+    state.may_begin = not detached
     try:
         if not detached:  # a service begins the state: its heartbeat counts before the first order
             await state.write(lambda tx: None)

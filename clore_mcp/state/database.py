@@ -122,6 +122,7 @@ class Database:
         self._durable = durable
         self._mark = mark
         self._when_restored = when_restored
+        self.may_begin = True  # False for whoever only looks after a state: one that is gone is not begun anew
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # the device and inode of the file that is open
         self._loss: StateUnavailable | None = None  # seen by whoever came first, not yet told to a caller that spends
@@ -195,11 +196,13 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.may_begin:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             link = link_in(self.folder)
             if link is not None:
                 raise sqlite3.OperationalError(f"{link} is a link; remove it")
-            self._create_private_file()
+            if self.may_begin:
+                self._create_private_file()
             self._connection = self._connect_with_patience()
             self._file = self._on_disk()
         return self._connection
@@ -247,8 +250,9 @@ class Database:
 
     def _connect_with_patience(self) -> sqlite3.Connection:
         for attempt in range(_OPEN_TRIES):
+            where = f"{self.path.absolute().as_uri()}?mode={'rwc' if self.may_begin else 'rw'}"
             connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                where, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
             )
             connection.row_factory = sqlite3.Row
             try:

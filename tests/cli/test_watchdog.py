@@ -9,7 +9,10 @@ import time
 
 import pytest
 
+from clore_mcp.cli import watchdog as watchdog_command
 from clore_mcp.detaching import LOG_NAME, starter
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.state.database import Database
 from tests.cli.conftest import PATIENCE, Desk
 from tests.cli.watchdogs import Kennel, Server, active, lives, requests, until
 from tests.conftest import delete_state, settings_for, watchdogs_started
@@ -94,6 +97,16 @@ def test_it_ends_with_its_state_though_clore_is_silent(desk: Desk, kennel: Kenne
     assert watchdog.wait(PATIENCE) == 1
     assert time.monotonic() - began < 15, "no longer than it takes to notice"
     assert "was deleted" in kennel.said(watchdog)
+
+
+@pytest.mark.anyio
+async def test_a_started_one_begins_no_state_where_one_was_just_deleted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Database, "exists", True)  # as it was when it looked
+    with pytest.raises(StateUnavailable):
+        await watchdog_command._stay(settings_for(desk.env, desk.folder), "clore-mcp", detached=True)
+    assert not desk.state.exists()
 
 
 def test_a_service_begins_the_state_and_stays_though_nothing_is_there(desk: Desk, kennel: Kennel) -> None:

@@ -64,6 +64,7 @@ class Inspector:
         assert not answers, "the Inspector passes no question on"
         chosen = ["--tool-name", tool, "--tool-args-json", json.dumps(arguments), "--protocol-era", next(self._eras)]
         done = self.run("tools/call", *chosen)
+        assert done.stdout, (done.returncode, done.stderr)
         result = json.loads(done.stdout)["result"]
         assert done.returncode == (5 if result.get("isError") else 0), done.stderr
         told: Json = json.loads(result["content"][0]["text"])

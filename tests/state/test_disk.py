@@ -26,9 +26,9 @@ def test_a_row_that_was_acknowledged_is_on_the_disk_itself(tmp_path: Path) -> No
 def test_a_disk_that_processes_cannot_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
 
-    def over_a_network(path: Path, **more: Any) -> sqlite3.Connection:
+    def over_a_network(where: str, **more: Any) -> sqlite3.Connection:
         """Locks, but no shared memory."""
-        made: sqlite3.Connection = connect(f"file:{path}?vfs=unix-dotfile", uri=True, **more)
+        made: sqlite3.Connection = connect(f"{where}&vfs=unix-dotfile", **more)
         return made
 
     monkeypatch.setattr(database, "_OPEN_TRIES", 2)
