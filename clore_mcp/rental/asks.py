@@ -39,6 +39,7 @@ _ISSUE_MAX: Final = 2_048  # characters of a comment that Clore takes
 _WATCH_HOURS_MAX: Final = 24 * 30
 
 MAX_HOURS: Final = LONGEST_RENTAL_HOURS
+LONGEST_WAIT_SECONDS: Final = 50  # clients cut calls at 60
 
 
 def possible_id(number: int) -> int:

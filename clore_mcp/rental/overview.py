@@ -86,7 +86,6 @@ class Overview:
             "total_spent_usd": shown(sum(spent, ZERO)),
             "watches_waiting": await watches_waiting(self._desk),
             "unsettled": unsettled[:_UNSETTLED_SHOWN],
-            "now": iso(priced.api_now),
             "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if acts else None),
         }
 

@@ -13,6 +13,7 @@ from clore_mcp.errors import NotSent, QueueFull, RateLimited, StateUnavailable, 
 from clore_mcp.rental import access, advice, reachability
 from clore_mcp.rental.access import ReadyReason
 from clore_mcp.rental.advice import Reaches, Situation
+from clore_mcp.rental.asks import LONGEST_WAIT_SECONDS
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.reachability import Attempt
@@ -20,7 +21,6 @@ from clore_mcp.state.database import Tx, keep_value, value_of
 
 log = logging.getLogger(__name__)
 
-LONGEST_SECONDS: Final = 50  # clients cut calls at 60
 _PROBE_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 3.0
 _UNREACHED: Final = set(ReadyReason) - {ReadyReason.READY, ReadyReason.IMAGE_LOADING}
@@ -55,7 +55,7 @@ class Readiness:
         CloreError where Clore did not answer once."""
         began, look = self._desk.monotonic(), None
         ends_at = anyio.current_time() + timeout_seconds
-        with anyio.move_on_after(LONGEST_SECONDS) as scope:
+        with anyio.move_on_after(LONGEST_WAIT_SECONDS) as scope:
             while True:
                 look = await self._look(order_id, look)
                 scope.deadline = ends_at  # the first look is whole, however short the time
@@ -66,7 +66,7 @@ class Readiness:
                 await anyio.sleep(_POLL_SECONDS)
                 self._desk.readings.changed_orders()
         if look is None:
-            raise TimedOut(f"Clore did not answer within {LONGEST_SECONDS:g} seconds. The order bills on.")
+            raise TimedOut(f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order bills on.")
         return await self._answer(order_id, look)
 
     async def _look(self, order_id: int, before: Look | None) -> Look:

@@ -7,7 +7,6 @@ quite public, so `tests/tools/test_kit.py` pins what is used of them.
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 from collections.abc import Callable, Collection
@@ -228,6 +227,8 @@ def _problems(error: ValidationError, known: Collection[str]) -> str:
         where = ".".join(clean(str(part), 40) for part in problem["loc"]) or "arguments"
         what = clean(problem["msg"].removeprefix("Value error, "), 160)
         if problem["type"] == "extra_forbidden":
+            import difflib  # here: only an error needs it
+
             near = difflib.get_close_matches(where, known, n=1)
             what = "no such argument" + (f" (did you mean {near[0]}?)" if near else "")
         told.append(f"{where}: {what}")

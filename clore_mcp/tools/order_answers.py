@@ -175,7 +175,7 @@ class OrdersAnswer(Answer):
     total_spent_usd: float
     watches_waiting: int | None = None
     unsettled: Annotated[list[Unsettled], ROWS_ELSEWHERE] = []
-    now: str
+    now: str | None = None
     next_cursor: str | None = None
     next: str | None = None
 

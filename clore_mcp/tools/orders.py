@@ -10,9 +10,15 @@ from pydantic import AfterValidator, Field
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
-from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice, possible_order
+from clore_mcp.rental.asks import (
+    LONGEST_WAIT_SECONDS,
+    CancelOrder,
+    CreateOrder,
+    ExtendOrder,
+    SetSpotPrice,
+    possible_order,
+)
 from clore_mcp.rental.images import image_notes
-from clore_mcp.rental.readiness import LONGEST_SECONDS
 from clore_mcp.tools.asking import Permitted, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
@@ -126,6 +132,8 @@ async def list_orders(
     """List the account's orders: state, cost, end, SSH command. Use it whenever it matters what runs or bills now, and
     after anything unclear: `unsettled` names create_order calls whose outcome is not known. While one deploys,
     wait_for_order; balances and limits, get_account."""
+    from clore_mcp.rental.desk import iso  # here: whoever only lists the tools needs no more than their types
+
     services = services_of(ctx)
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
@@ -136,6 +144,7 @@ async def list_orders(
         {
             **told,
             "orders": rows[start : start + limit],
+            "now": iso(services.desk.readings.api_now()),
             "next_cursor": str(start + limit) if len(rows) > start + limit else None,
         }
     )
@@ -145,7 +154,7 @@ async def wait_for_order(
     ctx: Context[FirstUse],
     order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_order)],
     timeout_seconds: Annotated[
-        float, Field(gt=0, le=LONGEST_SECONDS, description="Then it answers, ready or not.")
+        float, Field(gt=0, le=LONGEST_WAIT_SECONDS, description="Then it answers, ready or not.")
     ] = 45,
 ) -> WaitAnswer:
     """Wait until an order's container is up and SSH answers, then show the SSH command. Deploying takes 2 to 5 minutes

@@ -16,7 +16,9 @@ from tests.story.wire import WIRE_ERAS, accept, wired
 pytestmark = pytest.mark.anyio
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
-OURS = {f"clore_mcp.rental.{name}" for name in ("asks", "caps", "containers", "sshkeys")}  # schemas and settings
+OURS = {
+    f"clore_mcp.rental.{name}" for name in ("asks", "caps", "containers", "images", "reply", "sshkeys")
+}  # schemas and settings
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}
 BELOW = ("services", "market", "rental", "clore", "state", "sandbox", "tools.listings", "cli.opening")
 NETWORK = ("socket.connect", "socket.getaddrinfo", "sqlite3.connect")

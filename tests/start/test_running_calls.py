@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from clore_mcp.rental.readiness import LONGEST_SECONDS
+from clore_mcp.rental.asks import LONGEST_WAIT_SECONDS
 from clore_mcp.sandbox import Running
 from tests.conftest import environment
 from tests.story.people import IMAGE
@@ -50,7 +50,9 @@ async def waits_for_an_order(market: Running, wire: Wire) -> asyncio.Task[Any]:
     wire.answer = lambda _: {"result": {"action": "accept", "content": {"approve": True}}}
     made = await wire.call("create_order", server_id=await cheapest(wire), image=IMAGE, hours=1)
     before = len(await sent(market))
-    call = asyncio.create_task(wire.call("wait_for_order", order_id=made["order_id"], timeout_seconds=LONGEST_SECONDS))
+    call = asyncio.create_task(
+        wire.call("wait_for_order", order_id=made["order_id"], timeout_seconds=LONGEST_WAIT_SECONDS)
+    )
     await until(market, lambda sent: "my_orders" in sent[before:])
     return call
 

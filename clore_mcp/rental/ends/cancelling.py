@@ -150,7 +150,7 @@ class Cancelling:
             "order_id": ask.order_id,
             **({"receipt": receipt} if receipt else {}),
             **left.as_dict(),
-            "next": f"It had ended before.{unbilled}{unsent} {left}",
+            "next": f"It had ended before.{unbilled} {left}{unsent}",
         }
 
     async def _reopen(self, lease: Lease) -> None:

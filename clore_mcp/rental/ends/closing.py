@@ -84,7 +84,7 @@ class Closing:
         left = await self.remaining()
         told = f" {left}" if outcome["status"] == "cancelled" else ""
         dropped = "" if sent[0].whole else " Clore did not take the comment, so it was left out."
-        return {**outcome, **left.as_dict(), "next": f"{outcome['next']}{dropped}{told}"}
+        return {**outcome, **left.as_dict(), "next": f"{outcome['next']}{told}{dropped}"}
 
     async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
         """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
