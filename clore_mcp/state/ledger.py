@@ -90,8 +90,8 @@ def of_steps(tx: Tx, account: str, steps: Iterable[str], *, since: float, limit:
 def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
     """Steps of certain kinds of one order, newest first."""
     rows = tx.all(
-        f"SELECT * FROM ledger WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)})"
-        " ORDER BY seq DESC",
+        "SELECT * FROM ledger INDEXED BY ledger_of_orders"
+        f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)}) ORDER BY seq DESC",
         account, order_id, since, *steps,
     )  # fmt: skip
     return [_entry(row) for row in rows]

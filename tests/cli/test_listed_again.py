@@ -37,7 +37,8 @@ def test_stop_ends_an_order_that_had_counted_as_gone(desk: Desk) -> None:
 def test_stop_at_a_terminal_asks_about_it_first(desk: Desk) -> None:
     order_id = flicker(desk)
     with desk.at_terminal("stop") as terminal:
-        terminal.expect(f"Made here and running: {order_id}")
+        terminal.expect("End them now? [y/N]")
+        assert f"Made here and running: {order_id}" in terminal.seen
         terminal.type("y")
         assert terminal.end().code == 0
     assert not active(desk, order_id)
