@@ -149,9 +149,9 @@ async def _walks() -> tuple[Walk, Walk]:
             return create, cancel
 
 
-async def _yes(_context: ClientRequestContext, asked: ElicitRequestParams) -> ElicitResult:
-    assert isinstance(asked, ElicitRequestFormParams)
-    return ElicitResult(action="accept", content=dict.fromkeys(asked.requested_schema["properties"], True))
+async def _yes(context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
+    assert isinstance(params, ElicitRequestFormParams)
+    return ElicitResult(action="accept", content=dict.fromkeys(params.requested_schema["properties"], True))
 
 
 async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
