@@ -70,10 +70,10 @@ Built and checked. To publish it, in this order:
 git commit -am "Release {version}"
 git tag -a v{version} -m "clore-mcp {version}"
 git push --follow-tags
-python -m twine upload dist/clore_mcp-{version}.tar.gz dist/clore_mcp-{version}-py3-none-any.whl
 mcp-publisher login github && mcp-publisher publish
 docker build -t clore-mcp:{version} .
 
+The tag makes .github/workflows/release.yml upload to PyPI, once a person lets it pass.
 The bundle, dist/clore-mcp-{version}.mcpb, goes to the release page. To give up instead: git checkout -- ."""
 
 

@@ -53,8 +53,8 @@ def blocks() -> list[Block]:
 
 
 def prose(page: str) -> str:
-    """What is read rather than copied: without blocks, comments and tags."""
-    return re.sub(r"^(```|~~~).*?^\1$|<!--.*?-->|<[^>]*>", "", page, flags=re.DOTALL | re.MULTILINE)
+    """What is read rather than copied: without blocks, comments, tags and where links lead."""
+    return re.sub(r"^(```|~~~).*?^\1$|<!--.*?-->|<[^>]*>|^\[[^\]]+\]: \S+$", "", page, flags=re.DOTALL | re.MULTILINE)
 
 
 def lines_for_terminals() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,16 @@ async def test_the_stand_in_refuses_what_comes_too_early(rule: Rule, let_in: int
         replies = await asyncio.gather(*(http.get(f"{gate.url}/wallets") for _ in range(3)))
     assert len(gate.admitted) == let_in and len(gate.refused) == 3 - let_in
     assert sorted(reply.json()["code"] for reply in replies) == [0] * let_in + [5] * (3 - let_in)
+
+
+def test_the_size_of_the_house_and_the_walk_of_a_create_are_measured() -> None:
+    ran = subprocess.run([sys.executable, "-m", "benchmarks.house"], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    told = dict(line.strip("| ").split(" | ") for line in ran.stdout.splitlines()[2:])
+    assert set(told) == {line.strip("| ").split(" | ")[0] for line in stored_house()}
+    assert all(int(number) > 10 for number in re.findall(r"(\d+) ", told["one `create_order`"]))
+
+
+def stored_house() -> list[str]:
+    document = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    return document.split("<!-- house -->\n")[1].split("<!-- /house -->")[0].splitlines()[2:]

@@ -36,10 +36,11 @@ from clore_mcp.server import create_server
 from clore_mcp.settings import ACCEPTED, DEFAULT_API_URL, DEFAULT_GAP_SECONDS, TOOLSETS, Approval, Watchdog
 from clore_mcp.state import intents
 from tests.conftest import settings_for
-from tests.readme import named_commands
+from tests.readme import named_commands, prose
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+HOSTED = "https://github.com/clore-mcp/clore-mcp/blob/main/"  # PyPI shows the README alone
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -190,13 +191,24 @@ def test_the_safety_page_has_the_real_limits() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"", text(path)):
+    for target in re.findall(r"\]\(([^)]+)\)|src=\"([^\"]+)\"|^\[[^\]]+\]: (\S+)", text(path), re.MULTILINE):
         where, _, part = "".join(target).partition("#")
-        if where.startswith("https://"):
+        if where.startswith(HOSTED):
+            page = ROOT / where.removeprefix(HOSTED)
+        elif where.startswith("https://"):
             continue
-        page = path.parent / where if where else path
+        else:
+            page = path.parent / where if where else path
         assert page.exists(), target
         assert not part or part in anchors(page), target
+
+
+def test_the_readme_has_no_link_and_no_label_that_leads_nowhere_on_the_packages_page() -> None:
+    told = text(README)
+    assert not re.findall(r"\]\((?!https://|#)[^)]+\)|src=\"(?!https://)", told)
+    labels = {name.lower() for name in re.findall(r"^\[(.+)\]: ", told, re.MULTILINE)}
+    used = {(label or name).lower() for name, label in re.findall(r"\[([^\]]+)\]\[([^\]]*)\]", prose(told))}
+    assert used == labels
 
 
 def anchors(page: Path) -> set[str]:
@@ -307,4 +319,5 @@ def test_contributing_has_every_room_and_names_what_exists() -> None:
 
 
 def test_the_readme_leads_to_every_page() -> None:
-    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(re.findall(r"\(docs/([\w.-]+)\)", text(README)))
+    linked = set(re.findall(rf"^\[.+\]: {HOSTED}docs/(.+)$", text(README), re.MULTILINE))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= linked

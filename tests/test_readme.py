@@ -50,7 +50,7 @@ def test_it_can_be_read_in_three_minutes() -> None:
 def test_what_it_is_and_the_two_commands_and_the_picture_come_first() -> None:
     first = text().split("\n## ")[0]
     assert len(blocks()[0].text.splitlines()) == 2 and blocks()[0].text in first
-    assert 'src="docs/demo.svg"' in first and len(prose(text()).split("\n## ")[0].split()) < 100
+    assert "/main/docs/demo.svg" in first and len(prose(text()).split("\n## ")[0].split()) < 100
 
 
 def test_every_block_is_of_a_kind_that_a_test_runs() -> None:

@@ -172,7 +172,7 @@ def test_a_release_is_built_checked_and_not_published(committed: Path, capsys: p
     for following in (
         f'git commit -am "Release {NEXT}"',
         f"git tag -a v{NEXT}",
-        f"twine upload dist/clore_mcp-{NEXT}.tar.gz",
+        "upload to PyPI",
         "mcp-publisher publish",
     ):
         assert following in told
@@ -208,7 +208,7 @@ def test_artefacts_that_are_wrong_are_said_and_nothing_further_is_done(
     shown = capsys.readouterr()
     assert "the wheel lacks clore_mcp/_prompts/connect.md; " in shown.err
     assert "the wheel has clore_mcp/LICENSE" in shown.err
-    assert "twine" not in shown.out
+    assert "PyPI" not in shown.out
 
 
 @pytest.mark.parametrize("words", [[], [NEXT, "--check"]])
