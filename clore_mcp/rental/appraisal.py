@@ -46,6 +46,13 @@ class Appraisal:
     refusals: tuple[Refusal, ...] = ()
     wallet_covers_hours: Decimal | None = None
 
+    @property
+    def most_hours(self) -> Decimal | None:
+        """For how long at most one of the servers could be rented, where the hours are why none of them fits."""
+        if self.terms is not None:
+            return None
+        return max((one.most_hours for one in self.unfit if one.most_hours is not None), default=None)
+
 
 class Appraiser:
     """Prices wishes and gathers the evidence to judge them."""

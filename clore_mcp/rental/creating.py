@@ -81,7 +81,7 @@ class Creating:
         found = await self._appraiser.appraise(ask)
         attempts = [{"server_id": one.server_id, "outcome": one.reason} for one in found.unfit]
         if found.terms is None or found.cost is None:
-            return outcomes.unavailable(attempts, " ".join(one.message for one in found.unfit))
+            return outcomes.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours)
         if found.refusals:
             return outcomes.refused(found.refusals, attempts, ends=found.terms.ends)
         first = found.terms.candidates[0].server_id

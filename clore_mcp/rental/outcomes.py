@@ -179,11 +179,13 @@ def frozen() -> dict[str, Any]:
     return {"status": "refused", "attempts": [], "next": f"{FROZEN} Nothing was spent."}
 
 
-def unavailable(attempts: Attempts, why: str) -> dict[str, Any]:
-    """None of the servers could be rented; definitely nothing was."""
+def unavailable(attempts: Attempts, why: str, most_hours: Decimal | None = None) -> dict[str, Any]:
+    """None of the servers could be rented; definitely nothing was. Up to `most_hours` one of them could be."""
     first = attempts[0]["outcome"] if attempts else ""
     cure = _CURES.get(first, "Search again and name another server, or give fallback_server_ids.")
-    return {"status": "refused", "attempts": list(attempts), "next": f"{why} Nothing was spent. {cure}".strip()}
+    most = {} if most_hours is None else {"most_hours": float(most_hours)}
+    told = f"{why} Nothing was spent. {cure}".strip()
+    return {"status": "refused", **most, "attempts": list(attempts), "next": told}
 
 
 def bid_refused(order_id: int, reason: str, why: str) -> dict[str, Any]:

@@ -142,11 +142,13 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Why one server can't be part of a quote: a short reason code and a sentence."""
+    """Why one server can't be part of a quote: a short reason code and a sentence. `most_hours` is set where fewer
+    hours would fit."""
 
     server_id: int
     reason: str
     message: str
+    most_hours: Decimal | None = None
 
 
 def candidate_of(
@@ -164,7 +166,8 @@ def candidate_of(
     order_type = OrderType(ask.order_type)
     longest = longest_hours(listing)
     if ask.exact_hours > longest:
-        return _unfit(listing, "max_rental_hours", f"is rented for at most {longest.normalize():f} hours at a time")
+        what = f"is rented for at most {longest.normalize():f} hours at a time"
+        return replace(_unfit(listing, "max_rental_hours", what), most_hours=longest)
     if listing.rented:
         return _unfit(listing, "already_rented", "is rented now")
     priced = (

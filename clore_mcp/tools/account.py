@@ -10,7 +10,7 @@ from mcp.server.mcpserver.tools import Tool
 from clore_mcp.first_use import FirstUse
 from clore_mcp.tools.asking import services_of
 from clore_mcp.tools.kit import Answer, tool
-from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE
+from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
 
 
 class Wallet(Answer):
@@ -75,8 +75,8 @@ class AccountAnswer(Answer):
     spent_then_usd: float | None = None
     fees: Annotated[Fee, OBJECT_ELSEWHERE]
     limits: Annotated[dict[str, Limit], OBJECT_ELSEWHERE]
-    pending_approvals: list[Waiting]
-    events: list[Event]
+    pending_approvals: Annotated[list[Waiting], ROWS_ELSEWHERE]
+    events: Annotated[list[Event], ROWS_ELSEWHERE]
     more: str | None = None
     watchdog: str
     frozen: str | None = None

@@ -55,6 +55,7 @@ class QuoteAnswer(Answer):
     refusals: Annotated[list[Refusal], ROWS_ELSEWHERE]
     attempts: Annotated[list[Attempt], ROWS_ELSEWHERE] = []
     wallet_covers_hours: float | None = None
+    most_hours: float | None = None
     enforced_by: str | None = None
     next: str
 
@@ -89,6 +90,7 @@ class CreateAnswer(Answer):
     server_id: int | None = None
     approval_id: str | None = None
     refusals: list[Refusal] = []
+    most_hours: float | None = None
     attempts: list[Attempt]
     usd_per_hour: float | None = None
     reserved_usd: float | None = None

@@ -59,7 +59,8 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
             allowed=False,
             refusals=[],
             attempts=attempts,
-            next=f"{why} Search again.",
+            most_hours=None if found.most_hours is None else float(found.most_hours),
+            next=f"{why} Search again." if found.most_hours is None else f"{why} Take fewer hours, or search again.",
         )
     cost, cover = found.cost, found.wallet_covers_hours
     return QuoteAnswer(
@@ -129,8 +130,8 @@ async def list_orders(
         str | None, Field(max_length=20, description="next_cursor of the previous page."), AfterValidator(_page)
     ] = None,
 ) -> OrdersAnswer:
-    """List the account's orders: state, cost, end, SSH command. Use it whenever it matters what runs or bills now, and
-    after anything unclear: `unsettled` names create_order calls whose outcome is not known. While one deploys,
+    """List the account's orders: state, cost, end, SSH command. Use it to see what runs or bills now, and after
+    anything unclear: `unsettled` names create_order calls whose outcome is not known. While one deploys,
     wait_for_order; balances and limits, get_account."""
     from clore_mcp.rental.desk import iso  # here: whoever only lists the tools needs no more than their types
 
@@ -168,9 +169,7 @@ async def wait_for_order(
 
 async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:
     """Move the end of an order. Use it when the person wants more or less time; to end it now, cancel_order. More time
-    asks the person; an order made elsewhere gets its first end. `extended` means moved, to `ends_at`; a repeat
-    within ten minutes moves nothing
-    more."""
+    asks the person; an order made elsewhere gets its first end. A repeat within ten minutes moves nothing more."""
     moved = {"status": "extended"} if outcome["status"] == "created" else {}
     return ExtendAnswer.model_validate({**outcome, **moved})
 

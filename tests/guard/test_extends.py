@@ -228,11 +228,11 @@ async def test_an_end_beyond_the_hosts_longest_rental_is_refused_with_the_latest
     outcome = await call(services, longer(order_id, 4.5), answer=False)
     assert (outcome["status"], outcome["reason"]) == ("refused", "max_rental_hours")
     assert at(outcome["latest_ends_at"]) == row["ct"] + 6 * 3600
-    assert "at most 4 hours more can be had" in outcome["next"]
+    assert outcome["most_hours"] == 4 and "at most 4 hours more can be had" in outcome["next"]
     assert unmoved(world, order_id) == before
     assert (await call(services, longer(order_id, 4)))["status"] == "created"
     none_left = await call(services, longer(order_id, 0.5), answer=False)
-    assert "no hour more can be had" in none_left["next"]
+    assert none_left["most_hours"] == 0 and "no hour more can be had" in none_left["next"]
     check_invariants(world)
 
 

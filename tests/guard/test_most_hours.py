@@ -11,7 +11,7 @@ from clore_mcp.services import Services
 from tests.guard.conftest import Processes
 from tests.guard.extensions import hourly, longer, ours, unmoved, worst
 from tests.guard.spots import WIDE, limits_of, rich
-from tests.guard.world import USD, World, call, check_invariants
+from tests.guard.world import USD, World, call, check_invariants, rent, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -66,3 +66,38 @@ async def test_where_nothing_fits_it_says_so(world: World, process: Processes) -
     no = await call(services, longer(order_id, 1), answer=False)
     assert no["most_hours"] == 0 and "No extension fits." in no["next"]
     assert unmoved(world, order_id) == before
+
+
+async def test_beyond_the_hosts_longest_rental_a_limit_may_leave_still_fewer_hours(
+    world: World, process: Processes
+) -> None:
+    rich(world)
+    server_id = world.free()[0]
+    world.post(f"/servers/{server_id}", {"mrl": 12})
+    order_id = int((await rent(await process(env=WIDE), server_id))["order_id"])
+    cap = round(worst(world, order_id) + 2 * hourly(world, order_id), 4)
+    services = await process(env={**WIDE, "CLORE_MAX_USD_PER_ORDER": str(cap)})
+    no = await call(services, longer(order_id, 20), answer=False)
+    assert (no["status"], no["reason"]) == ("refused", "max_rental_hours") and no["latest_ends_at"]
+    most = no["most_hours"]
+    assert most == pytest.approx(2.0, abs=0.25) and f"allow at most {most:g} hours more" in no["next"]
+    assert (await call(services, longer(order_id, round(most - 0.25, 2))))["status"] == "created"
+    check_invariants(world)
+
+
+@pytest.mark.parametrize("others", [[], [9]], ids=["alone", "with a fallback of 9 hours"])
+async def test_a_rental_longer_than_its_hosts_allow_names_the_most_hours_of_any(
+    world: World, services: Services, others: list[int]
+) -> None:
+    rich(world)
+    ids = world.free()[: 1 + len(others)]
+    for server_id, mrl in zip(ids, [6, *others], strict=True):
+        world.post(f"/servers/{server_id}", {"mrl": mrl})
+    asked = wish(ids[0], hours=30, fallback_server_ids=ids[1:] or None)
+    no = await call(services, asked)
+    assert no["status"] == "refused" and no["most_hours"] == max([6, *others])
+    assert "fewer hours" in no["next"] and not world.sent()
+    quoted = await services.appraiser.appraise(asked)
+    assert quoted.most_hours == no["most_hours"]
+    fits = await call(services, wish(ids[-1], hours=no["most_hours"]))
+    assert fits["status"] == "created", fits

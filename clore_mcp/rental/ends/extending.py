@@ -53,11 +53,14 @@ _REPEATED: Final = (
 class _Stays(Exception):
     """Why the end is not moved. `final`: the quote is settled with that; else nothing was used and it may go on."""
 
-    def __init__(self, reason: str, why: str, *, latest: int | None = None, final: bool = True) -> None:
+    def __init__(
+        self, reason: str, why: str, *, latest: int | None = None, most: int | None = None, final: bool = True
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.why = why
         self.latest = latest
+        self.most_seconds = most
         self.final = final
 
 
@@ -107,7 +110,7 @@ class Extending:
 
             judged = await desk.state.read(read)
         except _Stays as stays:
-            return refused(ask.order_id, stays.reason, stays.why, stays.latest)
+            return refused(ask.order_id, stays.reason, stays.why, stays.latest, stays.most_seconds)
         extension = judged.extension
         if judged.refusals:
             return over_limit(ask.order_id, judged.refusals, extension, judged.most_seconds)
@@ -134,7 +137,7 @@ class Extending:
         try:
             outcome = await desk.state.write(write)
         except _Stays as stays:
-            outcome = refused(ask.order_id, stays.reason, stays.why, stays.latest)
+            outcome = refused(ask.order_id, stays.reason, stays.why, stays.latest, stays.most_seconds)
             return await settle_quote(desk, quote, outcome) if stays.final else outcome
         await anyio.to_thread.run_sync(desk.wake_watchdog)
         return outcome or outcomes.in_progress(quote.id)
@@ -189,11 +192,12 @@ class Extending:
         if row is None:
             raise _Stays("not_listed", f"Clore does not list order {move.order_id} now; call again in a minute.")
         latest = latest_end(row, evidence, api_now)
-        if move.lengthens and move.ends_api_at > latest:
-            raise _Stays("max_rental_hours", beyond(move, latest, api_now), latest=latest)
-        _require_ahead(move, api_now)
+        too_long = move.lengthens and move.ends_api_at > latest
+        if not too_long:
+            _require_ahead(move, api_now)
         on_end = move.before.on_end if move.before else "cancel"
         held = intents.reservation_of_order(tx, account, move.order_id)
+        begins = move.before.ends_api_at if move.before else int(api_now)
 
         def priced(ends_api_at: int) -> Extension | None:
             return weigh(
@@ -207,24 +211,28 @@ class Extending:
             )
 
         extension = priced(move.ends_api_at)
-        if extension is None:
+        if extension is None and not too_long:
             raise _Stays("unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
-        if not move.lengthens:
+        if extension is not None and not move.lengthens:
             return Judged(extension, [])
         used = used_now(tx, account, evidence, desk.clock(), desk.caps)
         room = Room(desk.caps, desk.sources, used, owed_now(tx, account, evidence), evidence, held)
+
+        def most() -> int:
+            longest = max(0, latest - begins)
+            found = most_seconds(lambda seconds: room.has(priced(begins + seconds)), longest)
+            return found if found == longest else max(0, found - _BILLED_LATE_SECONDS)
+
+        relied_on = extension is not None and extension.enforced_by is not None
+        unwatched = watchdog_refusal(tx, desk, account, relied_on=relied_on)
+        if extension is None or too_long:
+            fit = None if extension is None or unwatched is not None else most()
+            raise _Stays("max_rental_hours", beyond(move, latest, api_now, fit), latest=latest, most=fit)
         refusals = room.refusals(extension)
-        unwatched = watchdog_refusal(tx, desk, account, relied_on=extension.enforced_by is not None)
         if unwatched is not None:
             return Judged(extension, [*refusals, unwatched])
-        begins = move.before.ends_api_at if move.before else int(api_now)
-
-        def fits(seconds: int) -> bool:
-            other = priced(begins + seconds)
-            return other is not None and not room.refusals(other)
-
-        most = max(0, most_seconds(fits, latest - begins) - _BILLED_LATE_SECONDS) if refusals else None
-        return Judged(extension, refusals, _limits_used(desk.caps, used, room.wanted(extension)), most)
+        limits = _limits_used(desk.caps, used, room.wanted(extension))
+        return Judged(extension, refusals, limits, most() if refusals else None)
 
     def _require_clock(self) -> None:
         """Raises _Stays while nobody knows what time it is at Clore: a new end would be counted from a wrong one."""

@@ -7,7 +7,7 @@ where somebody enforces that, else as long as it runs when nobody ends it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
@@ -28,7 +28,6 @@ from clore_mcp.state.intents import Reservation
 SOONEST_SECONDS: Final = (
     600  # an end nearer than that is no shortening: it is a cancel, which asks whoever can be asked
 )
-_HOURS_SHOWN: Final = Decimal("0.0001")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +212,7 @@ def over_limit(
 ) -> dict[str, Any]:
     """A limit said no: the order ends when it would have. `most_seconds` more fit, None where nobody knows."""
     names = "; ".join(str(refusal) for refusal in refusals)
-    most = None if most_seconds is None else Decimal(most_seconds * 100 // 3600) / 100  # down: what is named fits
+    most = None if most_seconds is None else _hours_that_fit(most_seconds)
     fewer = "" if most is None else f" At most {plain(most)} hours more fit." if most else " No extension fits."
     if not most and extension.enforced_by is None:
         fewer += " It counts as if nobody ended it, whatever the hours."
@@ -227,25 +226,37 @@ def over_limit(
     }
 
 
-def refused(order_id: int, reason: str, why: str, latest_api_at: int | None = None) -> dict[str, Any]:
-    """The end stays as it was."""
+def refused(
+    order_id: int, reason: str, why: str, latest_api_at: int | None = None, most_seconds: int | None = None
+) -> dict[str, Any]:
+    """The end stays as it was. `most_seconds` more fit, None where nobody knows."""
     latest = {} if latest_api_at is None else {"latest_ends_at": iso(latest_api_at)}
+    most = {} if most_seconds is None else {"most_hours": float(_hours_that_fit(most_seconds))}
     return {
         "status": "refused",
         "order_id": order_id,
         "reason": reason,
         "attempts": [],
         **latest,
+        **most,
         "next": f"{why} Its end stays as it was.",
     }
 
 
-def beyond(move: Move, latest_api_at: int, api_now: float) -> str:
-    """Why an end beyond the host's longest rental is refused, and what would not be."""
-    begins = move.before.ends_api_at if move.before else api_now
-    left = _hours(latest_api_at - begins).quantize(_HOURS_SHOWN, ROUND_FLOOR)
-    fits = f"at most {plain(left)} hours more can be had" if left > 0 else "no hour more can be had"
+def beyond(move: Move, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:
+    """Why an end beyond the host's longest rental is refused, and what would not be. `most_seconds` more also pass the
+    limits and the wallet; None where nobody knows."""
+    left = max(0, latest_api_at - int(move.before.ends_api_at if move.before else api_now))
+    most = left if most_seconds is None else min(left, most_seconds)
+    hours = _hours_that_fit(most)
+    fits = f"at most {plain(hours)} hours more" if hours > 0 else "no hour more"
+    why = f", so {fits} can be had" if most == left else f". The limits and the wallet allow {fits}"
     return (
-        f"Its host's longest rental is over at {iso(latest_api_at)}, so {fits}; to go on after that, rent another"
-        " server with create_order."
+        f"Its host's longest rental is over at {iso(latest_api_at)}{why}. To go on after that, rent another server with"
+        " create_order."
     )
+
+
+def _hours_that_fit(seconds: int) -> Decimal:
+    """Hours with two places, rounded down: what is named fits."""
+    return Decimal(seconds * 100 // 3600) / 100

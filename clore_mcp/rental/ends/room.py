@@ -40,6 +40,10 @@ class Room:
         found = check(self.caps, self.used, self.wanted(extension), self.sources)
         return found if short is None else [*found, short]
 
+    def has(self, extension: Extension | None) -> bool:
+        """Whether it is priced and nothing stands against it."""
+        return extension is not None and not self.refusals(extension)
+
 
 def most_seconds(fits: Callable[[int], bool], longest: int) -> int:
     """The most whole seconds up to `longest` that fit, where all fewer ones fit too; 0 where none do."""
