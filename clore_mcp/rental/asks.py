@@ -240,6 +240,7 @@ class CreateWatch(Ask):
     min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
     min_rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
     min_cuda: Annotated[str | None, Field(max_length=12), AfterValidator(known_cuda)] = None
+    currency: Currency | None = None
     ports: Ports = None
     env: Env = None
     ssh_public_key: Annotated[str | None, Field(max_length=3072), AfterValidator(_one_key)] = None
@@ -265,8 +266,9 @@ class CreateWatch(Ask):
         """The order that this watch makes of servers that fit: the first, or the next when it is gone."""
         first, *others = server_ids[:_MOST_SERVERS]
         return CreateOrder(
-            server_id=first, fallback_server_ids=others or None, image=self.image, hours=self.hours, ports=self.ports,
-            env=self.env, command=self.command, ssh_public_key=self.ssh_public_key, jupyter=self.jupyter,
+            server_id=first, fallback_server_ids=others or None, image=self.image, hours=self.hours,
+            currency=self.currency, ports=self.ports, env=self.env, command=self.command,
+            ssh_public_key=self.ssh_public_key, jupyter=self.jupyter,
         )  # fmt: skip
 
 

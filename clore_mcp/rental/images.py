@@ -133,6 +133,16 @@ def cuda_of(image: str) -> Cuda | None:
     return (int(found[1]), int(found[2] or 0)) if found else None
 
 
+def least_cuda(image: str, at_least: str | None = None) -> str | None:
+    """The CUDA version that a host must take to run an image, `at_least` included; None where any may do."""
+    from clore_mcp.market.listing import version  # the tools' schemas are listed without the market
+
+    needed, named = cuda_of(image), version(at_least) if at_least else None
+    if needed is None or (named is not None and named[:2] >= needed):
+        return at_least
+    return shown_cuda(needed)
+
+
 def shown_cuda(cuda: Cuda) -> str:
     """'12.8'."""
     return f"{cuda[0]}.{cuda[1]}"

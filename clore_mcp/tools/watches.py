@@ -17,8 +17,8 @@ from clore_mcp.tools.orders import ENDED_TOO
 
 _AS_ELSEWHERE = (
     "gpu", "min_gpus", "max_gpus", "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps",
-    "min_upload_mbps", "countries", "exclude_countries", "min_reliability", "min_rating", "min_cuda", "image", "ports",
-    "env", "command", "ssh_public_key", "jupyter",
+    "min_upload_mbps", "countries", "exclude_countries", "min_reliability", "min_rating", "min_cuda", "currency",
+    "image", "ports", "env", "command", "ssh_public_key", "jupyter",
 )  # fmt: skip
 
 
@@ -68,8 +68,8 @@ class WatchCancelled(Answer):
 
 async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
     """Rent later, when a price falls, after one yes for all of it: the cheapest server that fits, within ceiling and
-    limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed now or not) and
-    filters are those of search_servers; what it runs is as in create_order."""
+    limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed now or not),
+    filters and what to run: as in search_servers and create_order."""
     return WatchCreated.model_validate(outcome)
 
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import shown_up
-from clore_mcp.rental.asks import CreateWatch
+from clore_mcp.rental.asks import CreateOrder, CreateWatch
 from clore_mcp.rental.disclosure import KeyShown
 from clore_mcp.rental.watch import watchlist
 from clore_mcp.rental.watch.watch_question import WatchShown, watch_question
 from clore_mcp.services import Services
+from clore_mcp.tools.market import SearchServers
 from tests.guard.test_watches import listed, rounds
 from tests.guard.watching import stock, watch, watched
 from tests.guard.world import World, call, check_invariants
@@ -139,7 +140,12 @@ async def test_each_filter_keeps_a_server_from_being_rented(
         ({"min_vram_gb": 24}, "24 GB or more on each"),
         ({"min_reliability": 0.9}, "reliability 0.9 or more"),
         ({"min_rating": 4}, "rating 4 or more"),
-        ({"min_cuda": "12.4"}, 'CUDA "12.4" or newer'),
+        ({"min_cuda": "12.4"}, 'CUDA "12.4" or newer, in'),
+        ({"image": "cuda"}, 'CUDA "12.8" or newer, which the image needs, in'),
+        ({"image": "cuda", "min_cuda": "12.4"}, 'CUDA "12.8" or newer, which the image needs, in'),
+        ({"image": "cuda", "min_cuda": "12.9"}, 'CUDA "12.9" or newer, in'),
+        ({"currency": "USD"}, "paid in USD, "),
+        ({"currency": "CLORE-Blockchain"}, "paid in CLORE, "),
         ({"countries": ["DE", "FR"]}, 'in "DE", "FR"'),
         ({"exclude_countries": ["RU"]}, 'not in "RU"'),
         ({"jupyter": True}, ", Jupyter"),
@@ -147,6 +153,43 @@ async def test_each_filter_keeps_a_server_from_being_rented(
 )
 def test_every_filter_is_in_the_question(filters: dict[str, Any], words: str) -> None:
     assert words in watch_question("q1", watch(**filters), SHOWN)
+
+
+def test_a_watch_has_every_filter_of_a_search_and_every_option_of_a_create_that_applies() -> None:
+    searched, created = set(SearchServers.model_fields), set(CreateOrder.model_fields)
+    taken = set(CreateWatch.model_fields)
+    # A watch rents on demand, cancels at the end, and picks servers, fallbacks and their order by itself.
+    of_a_page = {"sort_by", "limit", "cursor"}
+    assert searched - taken == {"order_type", "include_rented", "min_rental_hours"} | of_a_page
+    assert created - taken == {"server_id", "fallback_server_ids", "order_type", "bid_usd_per_hour", "on_end"}
+
+
+@pytest.mark.parametrize("filters", [{"image": "cuda"}, {"image": "cuda", "min_cuda": "12.0"}], ids=["alone", "with"])
+async def test_a_watch_rents_no_host_whose_driver_is_too_old_for_its_image(
+    world: World, services: Services, filters: dict[str, Any]
+) -> None:
+    stock(world, SERVER, 0.10, cuda="12.4")
+    await watched(services, watch(**filters))
+    await rounds(services, world)
+    assert not world.active(), "an order on it would bill, and never start"
+    (waits,) = await listed(services)
+    assert waits["status"] == "waiting" and waits.get("best_seen_usd_per_hour") is None
+    stock(world, SERVER + 1, 0.20, cuda="12.8")
+    await rounds(services, world)
+    assert [order["server_id"] for order in world.active()] == [SERVER + 1]
+    check_invariants(world)
+
+
+async def test_a_watch_pays_in_the_coin_that_was_named_and_in_no_other(world: World, services: Services) -> None:
+    stock(world, SERVER, 0.10)  # takes USD alone
+    await watched(services, watch(currency="CLORE"))
+    await rounds(services, world)
+    assert not world.active()
+    await watched(services, watch(currency="USD"))
+    await rounds(services, world)
+    (order,) = world.active()
+    assert (order["server_id"], order["currency"]) == (SERVER, "USD-Blockchain")
+    check_invariants(world)
 
 
 def test_every_argument_of_a_watch_is_in_its_question_or_said_to_be_anything() -> None:
@@ -157,7 +200,7 @@ def test_every_argument_of_a_watch_is_in_its_question_or_said_to_be_anything() -
     filters = CreateWatch.model_fields.keys() - shown_elsewhere
     assert filters == {
         "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps", "min_upload_mbps",
-        "countries", "exclude_countries", "min_reliability", "min_rating", "min_cuda",
+        "countries", "exclude_countries", "min_reliability", "min_rating", "min_cuda", "currency",
     }, "a new filter needs its words in the question and a case above"  # fmt: skip
 
 

@@ -25,9 +25,18 @@ def per_day(usd_per_hour: float) -> float:
     return math.floor(usd_per_hour * 24 / FEE * 1e6) / 1e6
 
 
-def stock(world: World, server_id: int, usd_per_hour: float, *, gpu: str = GPU, country: str = COUNTRY) -> int:
+def stock(
+    world: World,
+    server_id: int,
+    usd_per_hour: float,
+    *,
+    gpu: str = GPU,
+    country: str = COUNTRY,
+    cuda: str | None = None,
+) -> int:
     """One more server, of that price with the fee."""
-    return _stock(world, world.get(f"/servers/{world.free()[0]}")["row"], server_id, usd_per_hour, gpu, country)
+    row = world.get(f"/servers/{world.free()[0]}")["row"]
+    return _stock(world, row if cuda is None else {**row, "cuda_version": cuda}, server_id, usd_per_hour, gpu, country)
 
 
 def stock_many(world: World, servers: Sequence[tuple[int, str]]) -> None:

@@ -9,8 +9,10 @@ from typing import Final
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market.query import MAX_LIMIT, Query
 from clore_mcp.market.search import Found, find
+from clore_mcp.money import Coin
 from clore_mcp.rental.asks import CreateWatch
 from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.images import least_cuda
 from clore_mcp.text import clean
 
 _MOST_MODELS: Final = 8  # each is named in the question
@@ -18,7 +20,7 @@ _HINT: Final = "Name a GPU, such as RTX 4090 or H100 SXM. It need not be listed 
 # Filters that are called alike in a search and in a watch.
 _SAME: Final = (
     "min_gpus", "max_gpus", "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps",
-    "min_upload_mbps", "min_reliability", "min_rating", "min_cuda",
+    "min_upload_mbps", "min_reliability", "min_rating",
 )  # fmt: skip
 
 
@@ -46,7 +48,9 @@ async def fitting(
         **{name: getattr(ask, name) for name in _SAME},
         countries=tuple(ask.countries or ()),
         exclude_countries=tuple(ask.exclude_countries or ()),
+        min_cuda=least_cuda(ask.image, ask.min_cuda),
         min_rental_hours=ask.hours,
+        currency=Coin(ask.currency) if ask.currency else None,
         preferred=desk.preferred,
         limit=MAX_LIMIT,
     )

@@ -10,6 +10,7 @@ from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD
 from clore_mcp.money import dollars, plain
 from clore_mcp.rental.asks import CreateWatch
 from clore_mcp.rental.disclosure import KeyShown, hours_text, quoted, run_lines
+from clore_mcp.rental.images import least_cuda
 
 _PLACES_SHOWN = 12
 _AT_LEAST = {
@@ -84,8 +85,10 @@ def _filters(ask: CreateWatch, least: int | None, most: int | None) -> Iterator[
     for name, words in _AT_LEAST.items():
         if value := getattr(ask, name):
             yield words.format(plain(Decimal(str(value))))
-    if ask.min_cuda:
-        yield f"CUDA {quoted(ask.min_cuda, 12)} or newer"
+    if cuda := least_cuda(ask.image, ask.min_cuda):
+        yield f"CUDA {quoted(cuda, 12)} or newer{'' if cuda == ask.min_cuda else ', which the image needs'}"
+    if ask.currency:
+        yield f"paid in {ask.currency}"
     yield f"in {_places(ask.countries)}" if ask.countries else "in any country"
     if ask.exclude_countries:
         yield f"not in {_places(ask.exclude_countries)}"

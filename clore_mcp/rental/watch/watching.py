@@ -135,7 +135,8 @@ class Watching:
 def _worst(ask: CreateWatch) -> Decimal:
     """What one order may cost at worst: a watch rents only while someone lives who ends what it rents."""
     hours = worst_hours(ask.exact_hours, ask.exact_hours * 2 + 1, ends=True)
-    return worst_usd(ask.exact_usd_per_hour, hours, HIGHEST_CREATION_FEE_USD, _DEAREST)
+    coin = Coin(ask.currency) if ask.currency else _DEAREST
+    return worst_usd(ask.exact_usd_per_hour, hours, HIGHEST_CREATION_FEE_USD, coin)
 
 
 def _kept(quote: Quote, ask: CreateWatch, by: str, now: float) -> Watch:
