@@ -7,10 +7,13 @@ to a model turns into a float (`shown`). Rounding is always against us: what we 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
+
+from clore_mcp.text import clean
 
 LONGEST_RENTAL_HOURS: Final = 3_000  # Clore's own bound (docs/clore-api.md, section 2)
 SECONDS_PER_DAY: Final = 86_400
@@ -47,6 +50,26 @@ class Coin(StrEnum):
     def _missing_(cls, value: object) -> Coin | None:
         """`Coin("BTC")` is a coin as `Coin("bitcoin")` is."""
         return cls.parse(value) if isinstance(value, str) else None
+
+
+_TICKERS: Final = {coin.value: coin.ticker for coin in Coin}
+_COIN_SHOWN: Final = 24  # characters of a coin that nobody knows; Clore's longest name has 16
+
+
+def coin_name(told: str | None) -> str:
+    """The one name that people and models read of a coin, whatever Clore calls it: BTC, CLORE or USD. A coin that is
+    not known keeps Clore's name, cleaned; '' where none is told."""
+    coin = Coin.parse(told or "")
+    return coin.ticker if coin else clean(told or "", _COIN_SHOWN)
+
+
+def with_coin_names(told: Any) -> Any:
+    """A record to be shown, with the one name wherever a value is Clore's own name of a coin."""
+    if isinstance(told, Mapping):
+        return {name: with_coin_names(value) for name, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [with_coin_names(value) for value in told]
+    return _TICKERS.get(told, told) if isinstance(told, str) else told
 
 
 def _letters(text: str) -> str:

@@ -9,7 +9,7 @@ from clore_mcp.cli.checks import Finding, fault, note, warn
 from clore_mcp.cli.screen import doubtful, span, to_the_operator
 from clore_mcp.detaching import LOG_NAME
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent
-from clore_mcp.money import Coin, plain
+from clore_mcp.money import coin_name, plain
 from clore_mcp.services import Services
 from clore_mcp.settings import Approval, Watchdog
 from clore_mcp.state import intents, orders, quotes, watches
@@ -82,15 +82,10 @@ def clock(ahead: float | None, *, simulated: bool) -> Finding:
 async def wallets(services: Services) -> Finding:
     """Whether there is anything to pay with."""
     rows = (await services.desk.readings.wallets()).rows
-    told = [f"{_coin(row.name)} {'?' if row.balance is None else plain(round(row.balance, 8))}" for row in rows]
+    told = [f"{coin_name(row.name)} {'?' if row.balance is None else plain(round(row.balance, 8))}" for row in rows]
     if not any(row.balance for row in rows):
         return fault("wallets", "all are empty.", "Top one up on clore.ai.")
     return Finding("wallets", ", ".join(told[:_WALLETS_SHOWN]))
-
-
-def _coin(name: str) -> str:
-    coin = Coin.parse(name)
-    return coin.ticker if coin else clean(name, 24)
 
 
 async def unsettled(services: Services, account: str) -> Finding:

@@ -11,7 +11,7 @@ from clore_mcp.cli.opening import opened, require_spending
 from clore_mcp.cli.screen import loud, receipt, say, usd
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid
-from clore_mcp.money import plain
+from clore_mcp.money import coin_name, plain
 from clore_mcp.rental.readings import Orders
 from clore_mcp.services import Services
 from clore_mcp.state import intents, orders
@@ -111,7 +111,7 @@ def _disclose(intent: Intent, quote: Quote, row: OrderRow | None) -> None:
     if row is None:
         say("You say that no order was made. What is reserved for it becomes free; check clore.ai first.")
         return
-    price = "?" if row.price is None else f"{plain(row.price)} {clean(row.currency or '', 20)} per day"
+    price = "?" if row.price is None else f"{plain(row.price)} {coin_name(row.currency)} per day"
     state = "has ended" if row.expired else "is running"
     say(f"You say that order {row.id} is it: {clean(row.image or '?', 120)}, {price}; it {state}.")
     if not row.expired:

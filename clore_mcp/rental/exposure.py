@@ -15,12 +15,11 @@ from typing import Any, Final
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
-from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
+from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, coin_name, up_to_micro
 from clore_mcp.rental.limits import Shown
 from clore_mcp.rental.spot import bidhistory
 from clore_mcp.rental.spot.bidhistory import BidHistory
 from clore_mcp.state.orders import Lease
-from clore_mcp.text import clean
 
 CREATION_FEE_AFTER_SECONDS: Final = 600
 _FLOAT_NOISE: Final = Decimal("1e-9")
@@ -216,7 +215,7 @@ def why_unpriced(row: OrderRow) -> str:
     """Why nobody says what an order costs."""
     if row.price is None:
         return "Clore names no price for it that makes sense"
-    coin = clean(row.currency or "", 20)
+    coin = coin_name(row.currency)
     return f"it is paid in {coin}, which has no rate in USD here" if coin else "Clore names no coin for it"
 
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.money import dollars, plain, shown, shown_up
+from clore_mcp.money import coin_name, dollars, plain, shown, shown_up
 from clore_mcp.rental.agreed import approved, creation_fee
 from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
 from clore_mcp.rental.desk import iso
@@ -16,7 +16,6 @@ from clore_mcp.rental.limits import Refusal, cure
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
-from clore_mcp.text import clean
 
 _CURES: Final = {  # by the reason of the wanted server; otherwise another server is the cure
     "bid_under_minimum": "Raise bid_usd_per_hour if the person agrees.",
@@ -26,7 +25,6 @@ _CURES: Final = {  # by the reason of the wanted server; otherwise another serve
     "you_already_have_spot_order": "",
 }
 
-_COIN_SHOWN: Final = 24  # Clore's longest name of a coin has 16
 
 Attempts = Sequence[dict[str, Any]]
 FROZEN: Final = "The person has stopped all spending; only they can lift that, in their own terminal."
@@ -247,8 +245,8 @@ def above_ceiling(row: OrderRow, candidate: Candidate) -> str:
     """Why an order is not wanted: Clore made it dearer than approved."""
     price = "?" if row.price is None else plain(row.price)
     return (
-        f"Clore made the order at {price} {clean(row.currency or '?', _COIN_SHOWN)} per day, above the approved"
-        f" {plain(candidate.ceiling_per_day)} {candidate.coin.value}; search again for the price as it is now."
+        f"Clore made the order at {price} {coin_name(row.currency) or '?'} per day, above the approved"
+        f" {plain(candidate.ceiling_per_day)} {candidate.coin.ticker}; search again for the price as it is now."
     )
 
 

@@ -14,7 +14,7 @@ from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market.gpus import of_server
 from clore_mcp.market.listing import country_code
 from clore_mcp.market.rates import Fees, Rates
-from clore_mcp.money import ZERO, Coin, shown
+from clore_mcp.money import ZERO, Coin, coin_name, shown
 from clore_mcp.rental import access
 from clore_mcp.rental.desk import Desk, iso
 from clore_mcp.rental.ends.closing import Closing
@@ -140,9 +140,7 @@ class Overview:
         view: dict[str, Any] = {
             "order_id": row.id,
             "server_id": row.server_id,
-            "currency": coin.ticker
-            if (coin := Coin.parse(row.currency or ""))
-            else clean(row.currency or "", 20) or None,
+            "currency": coin_name(row.currency) or None,
             "country": country_code(row.country),
             "status": status,
             "order_type": order_type_of(row).value,
@@ -201,7 +199,7 @@ class Overview:
             worth = row.balance * rate if row.balance is not None and rate is not None else None
             told.append(
                 {
-                    "currency": coin.ticker if coin else clean(row.name, 40),
+                    "currency": coin_name(row.name),
                     "balance": None if row.balance is None else float(row.balance),
                     "usd": None if worth is None else shown(worth),
                 }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from clore_mcp.money import with_coin_names
 from clore_mcp.state.database import Row, Tx, fits
 
 _SILENT_SECONDS: Final = 86_400.0
@@ -15,7 +16,8 @@ EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One step: who asked, what it was about, what came of it. Never a secret, never an env value."""
+    """One step: who asked, what it was about, what came of it. Never a secret, never an env value. It is kept to be
+    shown, so coins have the names that people read."""
 
     at: float
     account: str
@@ -27,6 +29,9 @@ class Entry:
     server_id: int | None = None
     data: dict[str, Any] | None = None
     seq: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", with_coin_names(self.data))
 
 
 @dataclass(frozen=True, slots=True)
