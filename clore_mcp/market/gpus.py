@@ -81,7 +81,7 @@ _BETWEEN: Final = re.compile(r"[^a-z0-9]+")
 _SIZE_APART: Final = re.compile(r"\b(\d{1,3}) (?:gb|gib|g)\b")
 _SIZE: Final = re.compile(r"(\d{1,3})g(?:i?b)?")
 _FAMILY: Final = re.compile(r"(nvidia|geforce|radeon|quadro|tesla|titan|rtx|gtx|cmp|pro|gt|rx)(?=.*\d|xp|v$)(\w+)")
-_NUMBER: Final = re.compile(r"(\d{3,4})(ti)?(super|s)?(laptop|mobile|xtx|xt|ada|d|m)?")
+_NUMBER: Final = re.compile(r"(\d{3,4})(ti)?(super|s)?(laptop|mobile|xtx|xt|ada|d|m|rtx|gtx)?")
 _DATA_CENTRE_PLURAL: Final = re.compile(r"([abhptv]\d{1,4})s")
 
 

@@ -99,7 +99,8 @@ def _missed_least(name: str, servers: Sequence[Candidate], total: int) -> str:
     if not values:
         return f"{name}: {_count(len(servers))} that would match do not state it."
     wanted = values[min(len(values), _ENOUGH) - 1]
-    value = math.floor(wanted) if wanted >= _WHOLE else math.floor(wanted * 1000) / 1000  # never above what is there
+    whole = wanted >= _WHOLE or float(wanted).is_integer()
+    value = math.floor(wanted) if whole else math.floor(wanted * 1000) / 1000  # never above what is there
     count = total + sum(have >= value for have in values)
     return f"{name} {value} would match {count}."
 

@@ -53,7 +53,7 @@ def showable(text: str | None) -> str | None:
 
 
 def _image(text: str) -> str:
-    text = docker_name(text)
+    text = docker_name(text.strip())
     if len(text) > _IMAGE_MAX or not _IMAGE.fullmatch(text):
         raise ValueError(
             "is not a Docker image name such as cloreai/jupyter:ubuntu24.04-v2 or ghcr.io/owner/name@sha256:…;"

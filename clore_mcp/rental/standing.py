@@ -42,5 +42,5 @@ def held_by_you(row: OrderRow, server_id: int) -> dict[str, Any]:
     return outcomes.unavailable(
         [{"server_id": server_id, "outcome": "held_by_you"}],
         f"Order {row.id} of this account already runs on server {server_id}: extend_order moves its end, and"
-        " cancel_order ends it now. For a second machine name another server_id.",
+        " cancel_order ends it now.",
     )

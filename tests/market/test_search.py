@@ -125,6 +125,11 @@ def test_suggestions_say_what_relaxing_one_filter_would_give() -> None:
     )
 
 
+def test_a_number_of_gpus_is_suggested_as_a_whole_number() -> None:
+    result = ask(snapshot(wire(1), wire(2)), min_gpus=5)
+    assert [one for one in result.suggestions if one.startswith("min_gpus")] == ["min_gpus 2 would match 2."]
+
+
 def test_when_no_single_filter_is_to_blame_it_says_so() -> None:
     market = snapshot(wire(1, net={"cc": "US"}, specs={"ram": 8}))
     result = ask(market, countries=("de",), min_ram_gb=60)

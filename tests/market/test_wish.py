@@ -88,6 +88,8 @@ def meant(query: str) -> Match:
         ("AMD Radeon RX 7900 XTX", {"Radeon RX 7900 XTX"}, None),
         ("AMD 7900 XTX", {"Radeon RX 7900 XTX"}, None),
         ("NVIDIA 4090", {"RTX 4090"}, None),
+        ("4090RTX", {"RTX 4090"}, None),
+        ("1080TiGTX", {"GTX 1080 Ti"}, None),
         ("RTX 4090 PCIe", {"RTX 4090"}, None),
         ("a100-80gb:4", {"A100 SXM 80GB", "A100 PCIe 80GB"}, 4),
         ("80 GB A100", {"A100 SXM 80GB", "A100 PCIe 80GB"}, None),

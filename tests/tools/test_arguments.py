@@ -179,6 +179,7 @@ async def test_no_cell_of_the_table_is_a_defect_of_ours(market: Running, tmp_pat
         ("create_order", "ports", '{"8888":"HTTP"}', {"8888": "http"}),
         *(("create_order", "command", given, given) for given in
           ('["python","x.py"]', '{"a": 1}', "null", "true", "12", '"quoted"', "1e400", "[" * 100_0)),
+        *(("create_order", "image", given, "cloreai/torch:2.0.1") for given in ("pytorch", " PyTorch\n")),
         ("create_order", "bid_usd_per_hour", "0.5", 0.5),
         ("create_order", "hours", "2", 2.0),
         ("create_order", "server_id", "#7", 7),
