@@ -33,7 +33,7 @@ async def test_what_was_sent_is_in_the_ledger(world: World, services: Services, 
     price = "spotprice" if order_type == "spot" else "required_price"
     [sent] = data(world, "sending")
     assert float(sent.pop(f"{price}_per_day")) == request["body"][price]
-    assert sent == {"image": IMAGE, "order_type": order_type, "currency": USD}
+    assert sent == {"image": IMAGE, "order_type": order_type, "currency": "USD"}
     check_invariants(world)
 
 
