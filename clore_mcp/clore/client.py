@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import anyio
 
 from clore_mcp.clore.exchange import Answer, BeforeSend, Call, Exchange, Reply, Timing
-from clore_mcp.clore.market_reply import read_market
 from clore_mcp.clore.models import (
     OrderRow,
     PohBalance,
@@ -334,8 +333,7 @@ def _rows(model: type[Row], reply: Reply, endpoint: Endpoint, name: str) -> Rows
 
 def _market(reply: Reply) -> Rows[ServerRow]:
     require_size(reply.body, _MARKETPLACE)
-    quick = read_market(reply.body, _MARKETPLACE.most_rows) if 200 <= reply.status < 300 else None
-    return quick or _rows(ServerRow, reply, _MARKETPLACE, "servers")
+    return _rows(ServerRow, reply, _MARKETPLACE, "servers")
 
 
 def _orders(reply: Reply) -> OrdersReply:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market import regions
-from clore_mcp.market.listing import version
+from clore_mcp.market.listing import Listing, version
+from clore_mcp.market.pricing import Priced, Unpriced
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.wish import Match
 from clore_mcp.money import Coin
 from clore_mcp.text import clean
 
 MAX_LIMIT: Final = 50
+
+Candidate = tuple[Listing, Priced | Unpriced]
 
 
 class SortBy(StrEnum):
@@ -80,14 +82,10 @@ AT_LEAST: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a server must pass: `passes` holds for its value in a column of columns.py, with no other filter's help.
-
-    Where it can be, `passes` is a function of the interpreter itself: it runs over every server of the market.
-    """
+    """What a server must pass, with no other filter's help."""
 
     name: str
-    column: str
-    passes: Callable[[Any], bool]
+    passes: Callable[[Listing, Priced | Unpriced], bool]
 
 
 def filters_of(query: Query, match: Match | None) -> list[Filter]:
@@ -97,19 +95,31 @@ def filters_of(query: Query, match: Match | None) -> list[Filter]:
 
 def _hardware(query: Query, match: Match | None) -> Iterator[Filter]:
     if match is not None:
-        yield Filter("gpu", "gpu", match.models.__contains__)
-        if match.sizes:
-            yield Filter(GPU_VRAM, "gpu_and_vram", partial(_of_size, match.sizes))
+        models, sizes = match.models, match.sizes
+        yield Filter("gpu", lambda listing, _: listing.gpu in models)
+        if sizes:
+            yield Filter(GPU_VRAM, lambda listing, _: listing.gpu not in sizes or listing.vram_gb in sizes[listing.gpu])
     least_gpus, most_gpus = gpu_counts(query, match)
     if least_gpus is not None:
-        yield Filter("min_gpus", "gpu_count", partial(operator.le, least_gpus))
+        yield _at_least("min_gpus", "gpu_count", least_gpus)
     if most_gpus is not None:
-        yield Filter("max_gpus", "gpu_count", partial(operator.ge, most_gpus))
+        yield Filter("max_gpus", lambda listing, _: listing.gpu_count <= most_gpus)
     for argument, field in AT_LEAST.items():
         if (least := getattr(query, argument)) is not None:
-            yield Filter(argument, field, partial(operator.le, least))
+            yield _at_least(argument, field, least)
     if query.min_cuda is not None:
-        yield Filter("min_cuda", "cuda_version", partial(operator.le, _cuda(query.min_cuda)))
+        yield _at_least("min_cuda", "cuda_version", _cuda(query.min_cuda))
+
+
+def _at_least(argument: str, field: str, least: object) -> Filter:
+    """A server that does not state the field does not pass."""
+    read = operator.attrgetter(field)
+
+    def passes(listing: Listing, _: Priced | Unpriced) -> bool:
+        value = read(listing)
+        return value is not None and bool(value >= least)
+
+    return Filter(argument, passes)
 
 
 def gpu_counts(query: Query, match: Match | None) -> tuple[int | None, int | None]:
@@ -126,11 +136,6 @@ def gpu_counts(query: Query, match: Match | None) -> tuple[int | None, int | Non
     return (named if least is None else least), (named if most is None else most)
 
 
-def _of_size(sizes: Mapping[str, frozenset[int]], have: tuple[str, int | None]) -> bool:
-    model, vram_gb = have
-    return model not in sizes or vram_gb in sizes[model]
-
-
 def _cuda(text: str) -> tuple[int, int, int]:
     least = version(text)
     if least is None:
@@ -142,17 +147,19 @@ def _cuda(text: str) -> tuple[int, int, int]:
 
 def _place(query: Query) -> Iterator[Filter]:
     if query.countries:
-        yield Filter("countries", "country", regions.codes(query.countries, "countries").__contains__)
+        wanted = regions.codes(query.countries, "countries")
+        yield Filter("countries", lambda listing, _: listing.country in wanted)
     if query.exclude_countries:
         unwanted = regions.codes(query.exclude_countries, "exclude_countries") | {None}
-        yield Filter("exclude_countries", "country", lambda country: country not in unwanted)
+        yield Filter("exclude_countries", lambda listing, _: listing.country not in unwanted)
 
 
 def _offer(query: Query) -> Iterator[Filter]:
     if not query.include_rented:
-        yield Filter(RENTED, "taken", operator.not_)
+        yield Filter(RENTED, lambda listing, _: not (listing.rented or listing.partial))
     if query.currency is not None:
-        yield Filter("currency", "coin_refused", operator.not_)
-    yield Filter(UNPRICED, "unpriced", operator.not_)
-    if query.max_usd_per_hour is not None:
-        yield Filter("max_usd_per_hour", "usd_per_hour", partial(operator.ge, query.max_usd_per_hour))
+        yield Filter("currency", lambda _, priced: priced is not Unpriced.NOT_ACCEPTED)
+    yield Filter(UNPRICED, lambda _, priced: isinstance(priced, Priced) or priced is Unpriced.NOT_ACCEPTED)
+    if (most := query.max_usd_per_hour) is not None:
+        # what has no price is not too dear: that it has none is another filter
+        yield Filter("max_usd_per_hour", lambda _, paid: not isinstance(paid, Priced) or paid.usd_per_hour <= most)

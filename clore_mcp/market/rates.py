@@ -58,8 +58,8 @@ def coin_rates(prices: Mapping[str, Decimal | None] | None) -> dict[Coin, Decima
     return {coin: rate for coin, rate in known if rate is not None and _within(rate, _RATE_RANGE)}
 
 
-def market_rates(rows: Iterable[ServerRow], extra: Mapping[Coin, Decimal] | None = None) -> Rates:
-    """Each coin's median over the rows, else its rate in `extra`, else none. One USD is one USD."""
+def market_rates(rows: Iterable[ServerRow]) -> Rates:
+    """Each coin's median over the rows, where there are enough. One USD is one USD."""
     samples: dict[Coin, list[Decimal]] = {Coin.BTC: [], Coin.CLORE: []}
     for row in rows:
         prices = row.on_demand or {}
@@ -70,8 +70,6 @@ def market_rates(rows: Iterable[ServerRow], extra: Mapping[Coin, Decimal] | None
     for coin, found in samples.items():
         if len(found) >= _MIN_SAMPLE:
             usd[coin], sources[coin] = median(found), "market median"
-        elif extra and coin in extra and _within(extra[coin], _RATE_RANGE):
-            usd[coin], sources[coin] = extra[coin], "spot market"
     return Rates(MappingProxyType(usd), MappingProxyType(sources))
 
 

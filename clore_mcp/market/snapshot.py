@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from clore_mcp.clore.collecting import no_garbage
 from clore_mcp.clore.models import Rows, ServerRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market import gpus
-from clore_mcp.market.columns import Columns
 from clore_mcp.market.listing import Listing, read_listing
 from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose
 from clore_mcp.market.rates import Fees, OrderType, Rates, market_rates
@@ -24,9 +22,6 @@ from clore_mcp.state.shared import Reading
 DEFAULT_MAX_AGE_SECONDS: Final = 60.0
 STALE_LIMIT_SECONDS: Final = 900.0  # older prices mislead more than an error does
 _PRICE_LISTS: Final = 16  # kept per snapshot; one is a list as long as the market
-_ANSWERS: Final = 64  # kept per snapshot; one to a search holds up to four bytes a server
-
-Made = TypeVar("Made")
 
 PriceList = tuple[Priced | Unpriced, ...]
 
@@ -42,8 +37,7 @@ class Snapshot:
     by_id: Mapping[int, Listing]
     by_model: Mapping[str, tuple[Listing, ...]]
     stale_because: str | None = None
-    _price_lists: dict[object, Columns] = field(default_factory=dict, repr=False, compare=False)
-    _kept: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
+    _price_lists: dict[object, PriceList] = field(default_factory=dict, repr=False, compare=False)
 
     def age_seconds(self, now: float) -> float:
         """How old the data is; never negative, whatever the clock did."""
@@ -73,19 +67,7 @@ class Snapshot:
         only: Coin | None = None,
     ) -> PriceList:
         """Each listing's price, in the order of `listings`; worked out once for the same question."""
-        return self.columns(order_type, fees, wallet=wallet, preferred=preferred, only=only).prices
-
-    def columns(
-        self,
-        order_type: OrderType,
-        fees: Fees,
-        *,
-        wallet: Wallet | None = None,
-        preferred: Coin | None = None,
-        only: Coin | None = None,
-    ) -> Columns:
-        """The listings with these prices, ready to be searched."""
-        held = held_coins(wallet)
+        held = None if wallet is None else frozenset(coin for coin in Coin if (wallet.get(coin) or ZERO) > 0)
         key = (order_type, tuple(fees.fraction(order_type, coin) for coin in Coin), held, preferred, only)
         if (known := self._price_lists.get(key)) is not None:
             return known
@@ -96,60 +78,26 @@ class Snapshot:
         if len(self._price_lists) >= _PRICE_LISTS:
             oldest, *_ = self._price_lists
             self._price_lists.pop(oldest, None)  # another thread may have been first
-        return self._price_lists.setdefault(key, Columns(self.listings, priced))
-
-    def knows(self, question: object) -> bool:
-        """Whether `kept` has the answer at hand."""
-        return question in self._kept
-
-    def kept(self, question: object, make: Callable[[], Made]) -> Made:
-        """What `make` makes of this market and `question` alone (never None), made once while few others are asked."""
-        made: Made | None = self._kept.get(question)
-        if made is None:
-            made = make()
-            if len(self._kept) >= _ANSWERS:
-                oldest, *_ = self._kept
-                self._kept.pop(oldest, None)
-            self._kept[question] = made
-        return made
+        return self._price_lists.setdefault(key, priced)
 
 
-def held_coins(wallet: Wallet | None) -> frozenset[Coin] | None:
-    """The coins that the wallet holds any of; None where it is not known."""
-    return None if wallet is None else frozenset(coin for coin in Coin if (wallet.get(coin) or ZERO) > 0)
-
-
-def build_snapshot(
-    rows: Iterable[ServerRow],
-    dropped: int = 0,
-    *,
-    fetched_at: float,
-    extra_rates: Mapping[Coin, Decimal] | None = None,
-) -> Snapshot:
+def build_snapshot(rows: Sequence[ServerRow], dropped: int = 0, *, fetched_at: float) -> Snapshot:
     """The market that `rows` describe. The first row of an id counts; a repeated one is dropped and counted."""
     read_gpus = functools.cache(gpus.of_server)  # a few hundred names make up a market of thousands
-    by_id: dict[int, Listing] = {}
-    models: dict[str, list[Listing]] = {}
-
-    def first_of_each() -> Iterator[ServerRow]:
-        nonlocal dropped
-        for row in rows:
-            if row.id in by_id:
-                dropped += 1
-                continue
-            listing = by_id[row.id] = read_listing(row, read_gpus)
-            models.setdefault(listing.gpu, []).append(listing)
-            yield row
-
-    with no_garbage():
-        rates = market_rates(first_of_each(), extra_rates)  # in one go, so that no row has to be held
+    first: dict[int, ServerRow] = {}
+    for row in rows:
+        first.setdefault(row.id, row)
+    by_id = {row.id: read_listing(row, read_gpus) for row in first.values()}
+    by_model: dict[str, list[Listing]] = {}
+    for listing in by_id.values():
+        by_model.setdefault(listing.gpu, []).append(listing)
     return Snapshot(
         listings=tuple(by_id.values()),
         fetched_at=fetched_at,
-        dropped=dropped,
-        rates=rates,
+        dropped=dropped + len(rows) - len(first),
+        rates=market_rates(first.values()),
         by_id=MappingProxyType(by_id),
-        by_model=MappingProxyType({model: tuple(found) for model, found in models.items()}),
+        by_model=MappingProxyType({model: tuple(found) for model, found in by_model.items()}),
     )
 
 
@@ -159,33 +107,19 @@ def with_rates(snapshot: Snapshot, known: Mapping[Coin, Decimal]) -> Snapshot:
     usd = {**known, **own.usd}
     sources = {**dict.fromkeys(known, "spot market"), **own.sources}
     rates = Rates(MappingProxyType(usd), MappingProxyType(sources))
-    return replace(snapshot, rates=rates, _price_lists={}, _kept={})
+    return replace(snapshot, rates=rates, _price_lists={})
 
 
-# No older than so many seconds. `Market` empties the list of rows.
+# No older than so many seconds.
 Fetch = Callable[[float], Awaitable[Reading[Rows[ServerRow]]]]
-
-
-def _used_up(rows: list[ServerRow]) -> Iterator[ServerRow]:
-    """The rows in their order, each let go when the next one is wanted: to free thousands at once takes long."""
-    rows.reverse()
-    while rows:
-        yield rows.pop()
 
 
 class Market:
     """Hands out the snapshot and renews it when it is too old: one fetch at a time, shared by all who wait."""
 
-    def __init__(
-        self,
-        fetch: Fetch,
-        clock: Callable[[], float],
-        *,
-        extra_rates: Callable[[], Mapping[Coin, Decimal] | None] = lambda: None,
-    ) -> None:
+    def __init__(self, fetch: Fetch, clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._extra_rates = extra_rates
         self._held: Snapshot | None = None
         self._renewal: asyncio.Task[Snapshot] | None = None
 
@@ -219,13 +153,7 @@ class Market:
 
     async def _renew(self, max_age_seconds: float) -> Snapshot:
         got = await self._fetch(max_age_seconds)
-        return await asyncio.to_thread(
-            build_snapshot,
-            _used_up(got.value.rows),
-            got.value.dropped,
-            fetched_at=got.at,
-            extra_rates=self._extra_rates(),
-        )
+        return await asyncio.to_thread(build_snapshot, got.value.rows, got.value.dropped, fetched_at=got.at)
 
     def _renewed(self, task: asyncio.Task[Snapshot]) -> None:
         if self._renewal is task:

@@ -9,10 +9,9 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from clore_mcp.market.cards import nearest
-from clore_mcp.market.columns import Candidate
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, Unpriced
-from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED
+from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED, Candidate
 from clore_mcp.market.wish import Unknown
 from clore_mcp.money import plain
 

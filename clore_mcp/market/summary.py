@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import quantiles
@@ -53,11 +53,12 @@ def gpu_models_summary(
     return tuple(sorted(summaries, key=lambda found: (-found.gpus_free, -found.gpus, found.model)))
 
 
-def usual_prices(snapshot: Snapshot, fees: Fees) -> dict[str, Quartiles]:
-    """What one GPU of each model usually costs an hour, on demand."""
-    by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {}
+def usual_prices(snapshot: Snapshot, fees: Fees, models: Collection[str]) -> dict[str, Quartiles]:
+    """What one GPU of each of these models usually costs an hour, on demand."""
+    by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {model: [] for model in models}
     for listing, priced in zip(snapshot.listings, snapshot.prices(OrderType.ON_DEMAND, fees), strict=True):
-        by_model.setdefault(listing.gpu, []).append((listing, priced))
+        if listing.gpu in by_model:
+            by_model[listing.gpu].append((listing, priced))
     found = {model: typical(servers) for model, servers in by_model.items()}
     return {model: usual for model, usual in found.items() if usual is not None}
 

@@ -38,16 +38,11 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    def wire(self, *, without: frozenset[str] = frozenset()) -> dict[str, Any]:
+    def wire(self) -> dict[str, Any]:
         """The result as it is sent."""
-        told = self.model_dump(mode="json", exclude=set(without), exclude_none=True, exclude_defaults=True)
+        told = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         wire: dict[str, Any] = _whole(told)
         return wire
-
-    def both(self) -> tuple[dict[str, Any], str]:
-        """The result as it is sent in each of the two channels."""
-        wire = self.wire()
-        return wire, compact(wire)
 
 
 class Metadata(FuncMetadata):
@@ -74,8 +69,8 @@ class CloreTool(Tool):
             return failure_result(self.name, error, self.parameters["properties"])
         if isinstance(result, InputRequiredResult) or not isinstance(result, Answer):
             return result
-        wire, text = result.both()
-        return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=wire)
+        wire = result.wire()
+        return CallToolResult(content=[TextContent(type="text", text=compact(wire))], structured_content=wire)
 
 
 def tool(

@@ -6,7 +6,7 @@ Apart from those models, because this needs the whole market, which nobody waits
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
@@ -15,14 +15,13 @@ from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, choose, prices_of
 from clore_mcp.market.query import Query, SortBy
 from clore_mcp.market.rates import OrderType
-from clore_mcp.market.search import Found, find, usd_per_hour, usual_by_model
+from clore_mcp.market.search import Found, find, usd_per_hour
 from clore_mcp.market.spotbook import SpotView
-from clore_mcp.market.summary import Quartiles
+from clore_mcp.market.summary import Quartiles, usual_prices
 from clore_mcp.money import Coin, shown, shown_up
 from clore_mcp.services import Services
 from clore_mcp.text import clean
-from clore_mcp.tools.kit import compact
-from clore_mcp.tools.market import Page, SearchAnswer, ServerRow
+from clore_mcp.tools.market import SearchAnswer, ServerRow
 
 _CPU_SHOWN: Final = 24
 _CPU_NOISE: Final = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b", re.IGNORECASE)
@@ -37,10 +36,8 @@ async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
     balances = await readings.balances_if_known()
     result = await find(snapshot, _query(wish, services.desk.preferred), fees, balances, services.desk.clock())
     failed = await services.hosts.marked() if balances is not None else {}  # else it would ask Clore once more
-    marks = tuple((one.listing.server_id, failed.get(one.listing.server_id)) for one in result.matches if failed)
-    page = snapshot.kept((Page, result.page, marks), lambda: _page(result.matches, failed))
-    answer = SearchAnswer(
-        servers=page.rows,
+    return SearchAnswer(
+        servers=[_row(one, failed.get(one.listing.server_id)) for one in result.matches],
         total_matches=result.total_matches,
         next_cursor=result.next_cursor,
         snapshot_age_seconds=round(result.snapshot_age_seconds, 1),
@@ -50,7 +47,6 @@ async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
         stale=result.stale_because,
         fees_assumed=fees.assumed,
     )
-    return answer.with_page(page)
 
 
 async def in_full(services: Services, server_id: int) -> dict[str, Any]:
@@ -64,7 +60,7 @@ async def in_full(services: Services, server_id: int) -> dict[str, Any]:
     every = [one for one in prices_of(listing, kind, fees, rates).values() if isinstance(one, Priced)]
     view = await readings.spot_view_if_known(server_id)
     bid = view.min_usd_per_hour if view else usd_per_hour(choose(listing, OrderType.SPOT, fees, rates))
-    usual = usual_by_model(snapshot, fees).get(listing.gpu)
+    usual = usual_prices(snapshot, fees, {listing.gpu}).get(listing.gpu)
     return {
         **_facts(listing, priced if isinstance(priced, Priced) else None),
         "prices": [
@@ -107,12 +103,6 @@ def _quartiles(found: Quartiles | None) -> dict[str, float] | None:
     if found is None:
         return None
     return {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
-
-
-def _page(matches: Sequence[Found], failed: Mapping[int, int]) -> Page:
-    rows = [_row(one, failed.get(one.listing.server_id)) for one in matches]
-    wire = [row.wire() for row in rows]
-    return Page(rows, wire, compact(wire))
 
 
 def _row(found: Found, failed_here: int | None) -> ServerRow:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from pydantic import AfterValidator, BaseModel, Field, PrivateAttr
+from pydantic import AfterValidator, BaseModel, Field
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.asks import Currency, known_countries, known_cuda, possible_id
 from clore_mcp.tools.asking import services_of
-from clore_mcp.tools.kit import Answer, compact, tool
+from clore_mcp.tools.kit import Answer, tool
 
 _MOST_FOUND = 50
 
@@ -81,14 +81,6 @@ class ServerRow(Answer):
     concerns: Annotated[list[str] | None, Field(description="What speaks against it: tell the person.")] = None
 
 
-class Page(NamedTuple):
-    """The servers of an answer, and how they are sent in the two channels."""
-
-    rows: list[ServerRow]
-    wire: list[dict[str, Any]]
-    text: str
-
-
 class SearchAnswer(Answer):
     """What search_servers found."""
 
@@ -105,19 +97,6 @@ class SearchAnswer(Answer):
     fees_assumed: Annotated[bool, Field(description="Clore did not say its fees: the highest documented count.")] = (
         False
     )
-    _page: Page | None = PrivateAttr(None)
-
-    def with_page(self, page: Page) -> SearchAnswer:
-        """The same answer, with its servers as they were written before."""
-        self._page = page
-        return self
-
-    def both(self) -> tuple[dict[str, Any], str]:
-        """See `Answer.both`; what was written of the servers before is not written again."""
-        if self._page is None:
-            return super().both()
-        rest = self.wire(without=frozenset({"servers"}))
-        return {"servers": self._page.wire, **rest}, f'{{"servers":{self._page.text},{compact(rest)[1:]}'
 
 
 class CoinPrice(Answer):

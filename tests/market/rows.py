@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.clore.models import Rows, ServerRow, read_rows
-from clore_mcp.market.snapshot import Snapshot, build_snapshot
+from clore_mcp.market.snapshot import Snapshot, build_snapshot, with_rates
 from clore_mcp.money import Coin
 
 BTC, CLORE, USD = (coin.value for coin in Coin)
@@ -62,4 +62,4 @@ def price(usd_per_day: float, spot_usd_per_day: float | None = None) -> dict[str
 
 def snapshot(*values: object, fetched_at: float = 1000.0) -> Snapshot:
     got = rows(values)
-    return build_snapshot(got.rows, got.dropped, fetched_at=fetched_at, extra_rates=RATES)
+    return with_rates(build_snapshot(got.rows, got.dropped, fetched_at=fetched_at), RATES)

@@ -13,7 +13,7 @@ from clore_mcp.market.gpus import UNKNOWN
 from clore_mcp.market.query import Query
 from clore_mcp.market.rates import Fees, market_rates
 from clore_mcp.market.search import search
-from clore_mcp.market.snapshot import Snapshot, build_snapshot
+from clore_mcp.market.snapshot import Snapshot, build_snapshot, with_rates
 from clore_mcp.market.wish import Match, resolve
 from clore_mcp.money import Coin
 from tests.market.rows import RATES, row
@@ -29,7 +29,7 @@ def load(name: str) -> Any:
 @pytest.fixture(scope="module")
 def market() -> Snapshot:
     got = read_rows(ServerRow, load("marketplace_2024_sample.json")["servers"])
-    return build_snapshot(got.rows, got.dropped, fetched_at=0, extra_rates=RATES)
+    return with_rates(build_snapshot(got.rows, got.dropped, fetched_at=0), RATES)
 
 
 def test_nothing_is_lost(market: Snapshot) -> None:

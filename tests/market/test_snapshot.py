@@ -144,9 +144,7 @@ async def test_rows_fetched_elsewhere_bring_their_age() -> None:
     async def fetch(max_age_seconds: float) -> Reading[Rows[ServerRow]]:
         return asked_at(970.0, Rows([row(1)]))
 
-    got = await Market(fetch, lambda: 1000.0, extra_rates=lambda: {Coin.BTC: Decimal(50_000)}).snapshot()
-    assert got.age_seconds(1000.0) == 30
-    assert got.rates.usd_per(Coin.BTC) == 50_000
+    assert (await Market(fetch, lambda: 1000.0).snapshot()).age_seconds(1000.0) == 30
 
 
 async def test_who_wants_it_younger_does_not_take_what_another_waits_for() -> None:
@@ -212,17 +210,6 @@ async def test_a_fetch_that_is_over_but_too_old_is_not_waited_for_again() -> Non
     await over
     market._renewal = over  # as in the instant before its callback has run
     assert (await asyncio.wait_for(market.snapshot(10), 20)).fetched_at == 1000.0
-
-
-async def test_rows_are_let_go_as_they_are_read() -> None:
-    fetched = Rows([row(number) for number in range(5)])
-
-    async def fetch(max_age_seconds: float) -> Reading[Rows[ServerRow]]:
-        return asked_at(1000.0, fetched)
-
-    got = await Market(fetch, lambda: 1000.0).snapshot()
-    assert [listing.server_id for listing in got.listings] == list(range(5))
-    assert fetched.rows == []
 
 
 async def test_a_server_takes_little_memory() -> None:
