@@ -22,7 +22,7 @@ from clore_mcp.sandbox import Options, start_in_thread
 from clore_mcp.state.database import FILE_NAME
 
 _SIZES: Final = (0, 10_000, 100_000)
-_QUICK_SIZES: Final = (0, 10_000)
+_QUICK_SIZES: Final = (0, 1_000)
 _ROUNDS: Final = 15
 _QUOTES: Final = 10  # in a round, each another one
 _FLAT: Final = Goal(1.1)
@@ -48,7 +48,7 @@ class Aged:
 async def run(bench: Bench) -> list[Row]:
     """A new server for each state in turn, some rounds of it, each state on a market of its own."""
     sizes = _QUICK_SIZES if bench.quick else _SIZES
-    return await asyncio.to_thread(_measure, bench, sizes, 2 if bench.quick else _ROUNDS)
+    return await asyncio.to_thread(_measure, bench, sizes, 1 if bench.quick else _ROUNDS)
 
 
 def _measure(bench: Bench, sizes: Sequence[int], rounds: int) -> list[Row]:

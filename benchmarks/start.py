@@ -16,7 +16,7 @@ from benchmarks.table import Goal, Row
 from benchmarks.wire import Line
 
 _ROUNDS: Final = 15
-_QUICK_ROUNDS: Final = 2
+_QUICK_ROUNDS: Final = 1
 _GOAL: Final = Goal(1.15)
 _NOTHING: Final = (sys.executable, "-c", "pass")
 _BARE: Final = "`mcp`, one empty tool"

@@ -12,7 +12,7 @@ import pytest
 
 from clore_mcp.sandbox import Running, start_in_thread
 from tests.cli.conftest import Terminal
-from tests.clients.environments import NotHere, ready, usual_folder
+from tests.clients.environments import installed, ready, usual_folder
 from tests.conftest import FAST, environment
 
 
@@ -25,17 +25,19 @@ def market() -> Iterator[Running]:
 
 @pytest.fixture
 def home_of(request: pytest.FixtureRequest) -> Callable[[str], Path]:
-    """The environment of that name; without registries the test is skipped, but never in CI."""
+    """The environment of that name. CI makes it where it is missing; elsewhere the test is skipped until somebody has
+    made it with the one command that the skip says."""
 
     def home(name: str) -> Path:
         if sys.platform == "win32":
             pytest.skip("the pinned packages are for POSIX systems")
-        try:
-            return ready(Path(request.config.getoption("--clients-dir") or usual_folder()), name)
-        except NotHere as trouble:
-            if "CI" in os.environ:
-                raise
-            pytest.skip(f"the clients can't be installed here: {trouble}")
+        folder = Path(request.config.getoption("--clients-dir") or usual_folder())
+        if "CI" in os.environ:
+            return ready(folder, name)
+        home = installed(folder, name)
+        if home is None:
+            pytest.skip(f"install the clients once: python -m tests.clients.environments {folder}")
+        return home
 
     return home
 

@@ -1,6 +1,6 @@
 """Where the clients live: an environment for each set of pins, made once and kept in the user's cache (not on Windows).
 
-`python -m tests.clients.environments [FOLDER]` makes them all, so that `.ci/run` has them while other tests still run.
+`python -m tests.clients.environments [FOLDER]` makes them all: a contributor once, `.ci/run` while others run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ class NotHere(Exception):
 def usual_folder() -> Path:
     """Where they are unless somebody says otherwise."""
     return platformdirs.user_cache_path("clore-mcp-clients", appauthor=False)
+
+
+def installed(folder: Path, name: str) -> Path | None:
+    """The environment of that name below `folder`, where it has been made already."""
+    home = folder / f"{name}-{_digest(name)}"
+    return home if (home / _DONE).exists() else None
 
 
 @functools.cache

@@ -80,19 +80,9 @@ def step(weight: int = 2, **arguments: st.SearchStrategy[Any]) -> Callable[[Step
     return keep
 
 
-@dataclass(frozen=True, slots=True)
-class Focus:
-    """Only these steps, so often each; and what some of their arguments are drawn from instead."""
-
-    weights: Mapping[str, int]
-    arguments: Mapping[str, Mapping[str, st.SearchStrategy[Any]]]
-
-
-def drawn(focus: Focus | None = None) -> st.SearchStrategy[tuple[str, Json]]:
+def drawn() -> st.SearchStrategy[tuple[str, Json]]:
     """Any step with its arguments."""
-    weights = focus.weights if focus else {name: kind.weight for name, kind in STEPS.items()}
-    narrowed = focus.arguments if focus else {}
     # "mend" first: it is what hypothesis tries first, fifty times over, and where nothing is broken it is no step.
-    names = sorted((name for name, weight in weights.items() for _ in range(weight)), key=lambda name: name != "mend")
-    given = {name: st.fixed_dictionaries({**STEPS[name].arguments, **narrowed.get(name, {})}) for name in weights}
+    names = sorted((name for name, kind in STEPS.items() for _ in range(kind.weight)), key=lambda name: name != "mend")
+    given = {name: st.fixed_dictionaries({**kind.arguments}) for name, kind in STEPS.items()}
     return st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), given[name]))

@@ -110,9 +110,14 @@ class Oracle(Memory):
         require(not self.leaked, SECRETS, f"{self.leaked}")
         for path in [path for path in (self.folder / "state").rglob("*") if path.is_file()]:
             try:
+                found = path.stat()
+                written = found.st_ino, found.st_mtime_ns, found.st_size
+                if self.searched.get(path) == written and not settled:
+                    continue  # it is as it was when nothing stood in it
                 kept = path.read_bytes()
             except FileNotFoundError:  # of a process that needed it for a moment only
                 continue
+            self.searched[path] = written
             for secret in SECRETS_OF_ALL:
                 require(secret.encode() not in kept, SECRETS, f"{secret} in {path.name}")
         path = self.folder / "state" / FILE_NAME
@@ -125,9 +130,9 @@ class Oracle(Memory):
             tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             for table in tables:
                 text = json.dumps(db.execute(f"SELECT * FROM {table}").fetchall(), default=str)
-                found = table != "secrets" and any(secret in text for secret in made)
-                found = found or (table != "watches" and WATCH_VALUE in text)
-                require(not found, SECRETS, f"a token stands in {table}")
+                stands = table != "secrets" and any(secret in text for secret in made)
+                stands = stands or (table != "watches" and WATCH_VALUE in text)
+                require(not stands, SECRETS, f"a token stands in {table}")
 
     def _settled(self, truth: Truth, ours: Sequence[Order]) -> None:
         for order in ours:

@@ -12,7 +12,6 @@ from hypothesis.stateful import rule
 from tests.machine.clients import OUTSIDER, ROLES
 from tests.machine.drawing import (
     STEPS,
-    Focus,
     drawn,
     halts,
     lengths,
@@ -99,13 +98,10 @@ class Machine(Watches):
         self.cancel(who, -1, "yes", None)
 
 
-def driven(focus: Focus | None) -> type[Machine]:
+class Driven(Machine):
     """The machine with its one rule: any step."""
 
-    class Driven(Machine):
-        @rule(drawn=drawn(focus))
-        def step(self, drawn: tuple[str, Json]) -> None:
-            name, arguments = drawn
-            STEPS[name].do(self, **arguments)
-
-    return Driven
+    @rule(drawn=drawn())
+    def step(self, drawn: tuple[str, Json]) -> None:
+        name, arguments = drawn
+        STEPS[name].do(self, **arguments)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import struct
 import time
 from decimal import Decimal
+from http.client import HTTPConnection, RemoteDisconnected
 from pathlib import Path
 from typing import Any, Final
-
-import httpx2 as httpx
 
 from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
 from tests.machine.clock import SharedClock
@@ -30,6 +30,7 @@ _PLACES: Final = {USD: 2, CLORE: 2, BTC: 8}
 _RATES: Final = {USD: Decimal(1), CLORE: Decimal("0.00125"), BTC: Decimal(64_000)}
 _USD_BLOCK: Final = {USD: "on_demand_usd", CLORE: "on_demand_clore", BTC: "on_demand_btc"}
 _DAY_PRICES: Final = ("2.4", "3.6", "4.8", "7.2", "9.6", "14.4")  # USD
+_HEADERS: Final = {"user-agent": "machine", "content-type": "application/json"}
 _MRL_HOURS: Final = (24, 12, 48, 24, 12, 24)
 _BALANCES: Final = {USD: 400.0, CLORE: 300_000.0, BTC: 0.01}
 
@@ -48,7 +49,7 @@ class Market:
         )
         self._running = start_in_thread(options)
         self.url = self._running.url
-        self._http = httpx.Client(base_url=self._running.control_url, timeout=60, verify=False, trust_env=False)
+        self._http = HTTPConnection("127.0.0.1", self._running.port, timeout=60)
         self.clock_path = folder / "clock"
         self.clock_path.write_bytes(struct.pack("d", 0.0))
         self.clock = SharedClock(str(self.clock_path))
@@ -61,7 +62,7 @@ class Market:
         self._broken = False  # a fault was ordered or a switch turned
         self.creates: dict[int, Json] = {}  # every request for an order, by its number
         self.bids: dict[int, Json] = {}  # every request for another bid
-        found = httpx.get(f"{self.url}/marketplace", headers={"user-agent": "machine"}, timeout=60, verify=False).json()
+        found = self._ask("GET", "/v1/marketplace")
         self.servers: list[int] = sorted(row["id"] for row in found["servers"])
         self.mrl_hours = dict(zip(self.servers, _MRL_HOURS, strict=True))
         self.models = {one: f"RTX {MODELS[place // 3]}" for place, one in enumerate(self.servers)}
@@ -77,13 +78,23 @@ class Market:
         self._running.stop()
 
     def post(self, path: str, body: Any) -> Json:
-        reply = self._http.post(path, json=body)
-        assert reply.status_code in (200, 409), reply.text
-        answer: Json = reply.json()
-        return answer
+        return self._ask("POST", f"/_sandbox{path}", body)
 
     def get(self, path: str) -> Json:
-        answer: Json = self._http.get(path).json()
+        return self._ask("GET", f"/_sandbox{path}")
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Json:
+        told = None if body is None else json.dumps(body)
+        try:
+            self._http.request(method, path, told, _HEADERS)
+            reply = self._http.getresponse()
+        except (RemoteDisconnected, BrokenPipeError, ConnectionResetError):  # it has waited longer than the server does
+            self._http.close()
+            self._http.request(method, path, told, _HEADERS)
+            reply = self._http.getresponse()
+        text = reply.read()
+        assert reply.status in (200, 409), text
+        answer: Json = json.loads(text)
         return answer
 
     # What moves
@@ -102,7 +113,7 @@ class Market:
         """No more faults, and the switches as they were; False when nothing was broken."""
         if not self._broken:
             return False
-        self._http.delete("/faults")
+        self._ask("DELETE", "/_sandbox/faults")
         self.options(
             required_price="equal", rate_limit="off", unknown_order="error", ct="seconds", ct_off=0.0, repeat_rows=False
         )

@@ -40,6 +40,7 @@ class Memory:
     judged: set[int] = field(default_factory=set)
     freezes: list[Freeze] = field(default_factory=list)
     leaked: list[str] = field(default_factory=list)  # where a secret was told
+    searched: dict[Path, tuple[int, int, int]] = field(default_factory=dict)  # files without a secret, as written then
     priced: set[int] = field(default_factory=set)  # the requests for an order whose price was judged
     raises: set[int] = field(default_factory=set)  # the requests for another bid that were judged
     unwanted: set[int] = field(default_factory=set)  # not adopted yet when spending was frozen: to be ended at once

@@ -18,13 +18,12 @@ class Playing(RuleBasedStateMachine):
     """Random interleavings on one world after the other."""
 
     report: Report
-    mutant: str | None
 
     def __init__(self) -> None:
         super().__init__()
         if self.report.error:  # hypothesis runs a failure again; it happened, once is enough
             raise self.report.broken or RuntimeError("as before")
-        self.stage = Stage(self.mutant)
+        self.stage = Stage()
 
     def teardown(self) -> None:
         if not hasattr(self, "stage"):

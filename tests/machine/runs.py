@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.machine.drawing import Focus
-from tests.machine.machine import driven
+from tests.machine.machine import Driven
 from tests.machine.report import Report
 
 STEPS_A_WORLD: Final = 50
 
 
-def run(
-    number: int, steps: int, mutant: str | None = None, focus: Focus | None = None, *, a_world: int = STEPS_A_WORLD
-) -> Report:
+def run(number: int, steps: int) -> Report:
     """At least so many steps from one seed; the first broken invariant ends it."""
     report = Report()
-    base = driven(focus)
     while report.steps < steps and not report.error:
-        machine = type("Seeded", (base,), {"report": report, "mutant": mutant})
+        machine = type("Seeded", (Driven,), {"report": report})
         seed(number)(machine)
         number += 1_000_003
-        worlds = 1 + (steps - report.steps) // a_world
+        left = steps - report.steps
+        worlds = max(1, round(left / STEPS_A_WORLD))
         rules = settings(
-            max_examples=worlds,
-            stateful_step_count=a_world,
+            max_examples=1 + worlds,  # what hypothesis tries first is no step at all
+            stateful_step_count=max(10, math.ceil(left / worlds)),
             phases=[Phase.generate],
             database=None,
             deadline=None,

@@ -26,6 +26,7 @@ from tests.machine.terminal import Terminal
 
 IMAGES: Final = ("cloreai/jupyter:ubuntu24.04-v2", "pytorch/pytorch:latest")
 _REST_SECONDS: Final = 1.5
+_BEFORE_TIME_PASSES_SECONDS: Final = 5.0
 _AGAIN_AFTER: Final = 0.1  # a process between two steps may look wrong for an instant
 _SETTLE_ROUNDS: Final = 6
 _MEMORY: Final = Path("/dev/shm")  # every write is synchronous: in memory that costs nothing
@@ -38,8 +39,7 @@ def _key(name: str, arguments: Json) -> str:
 class Stage:
     """Everything that a step of the machine acts on."""
 
-    def __init__(self, mutant: str | None = None) -> None:
-        self._mutant = mutant
+    def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="clore-machine-", dir=_MEMORY if _MEMORY.is_dir() else None))
         self.market = Market(self.folder)
         self.caps = Caps()
@@ -53,6 +53,7 @@ class Stage:
         self.wishes: list[tuple[int, Json]] = []  # who made which call
         self.watch_tags: set[int] = set()
         self._calls = 0
+        self._looks = 0
 
     def close(self) -> None:
         for client in self.clients:
@@ -83,7 +84,7 @@ class Stage:
             held.close()
         if held is None or held.state == "gone":
             env = environment(self.market, self.folder, role.mode, self.caps.environment())
-            birth = Birth(role, env, str(self.folder), str(self.market.clock_path), self._mutant)
+            birth = Birth(role, env, str(self.folder), str(self.market.clock_path))
             held = self.people[number] = clients.start(role, birth)
         return held
 
@@ -249,13 +250,16 @@ class Stage:
     # Time, and what is judged
 
     def advance(self, seconds: float) -> None:
-        """Time passes. Processes that run would have looked after their leases each minute: at every end, at least."""
+        """Time passes. Processes that run would have looked after their leases each minute: one at every end, at least,
+        and then another one. What is under way gets its time first: hours between a check and the bytes that it lets
+        go are for those that are stopped there."""
+        self.rest(_BEFORE_TIME_PASSES_SECONDS)
         until = self.market.clock.now() + seconds
         while True:
             now = self.market.clock.now()
             ends = [end + 30 for end in self._ends() if now < end + 30 < until]
             self.market.advance(max(0.0, min([until, *ends]) - now))
-            self.poll()
+            self.poll(1 if ends else 2)
             if not ends:
                 return
 
@@ -266,12 +270,15 @@ class Stage:
                     return [row[0] for row in db.execute("SELECT ends_api_at FROM orders WHERE ended_at IS NULL")]
         return []
 
-    def poll(self) -> None:
-        """Whoever is free looks after the leases: one first, then the others find it done."""
-        for client in self.clients:
-            if client.state == "idle":
-                client.poll()
-                self.rest()
+    def poll(self, most: int) -> None:
+        """Up to so many of those that are free look after the leases, in turns: after one the others find it done."""
+        for _ in range(most):
+            free = [one for one in self.clients if one.state == "idle"]
+            if not free:
+                return
+            self._looks += 1
+            free[self._looks % len(free)].poll()
+            self.rest()
 
     def check(self, *, settled: bool = False) -> None:
         """Hold everything against the invariants; what looks wrong while something moves is looked at once more."""

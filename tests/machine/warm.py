@@ -6,16 +6,18 @@ Only the fork server imports this: it puts the tools that it has built in the pl
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 from pathlib import Path
+from typing import Any
 
 from mcp import Client
+from mcp.client.session import ClientSession
 
 import clore_mcp.server as server_module
 import tests.guard.child as _guard_child  # noqa: F401 - what each process runs
-import tests.machine.child as _child  # noqa: F401 - as above
 from clore_mcp.settings import Settings
-from tests.machine.patching import put
+from tests.machine.child import put
 
 
 def warm() -> None:
@@ -26,12 +28,17 @@ def warm() -> None:
     tools = server_module.chosen_tools(settings)
     put(server_module, "chosen_tools", lambda _: tools)
     asyncio.run(_probe(settings))
+    gc.collect()
+    gc.freeze()  # a collection would touch, and so copy, all that is shared
 
 
 async def _probe(settings: Settings) -> None:
     for era in ("auto", "legacy"):
         async with Client(server_module.create_server(settings), mode=era) as client:
-            await client.list_tools()
+            schemas = {tool.name: tool.output_schema for tool in (await client.list_tools()).tools}
+            made = {name: client.session._output_schema_validator(name, one) for name, one in schemas.items() if one}
+    compiled: Any = lambda self, name, schema: made[name]  # noqa: E731 - each session would compile the same schemas
+    put(ClientSession, "_output_schema_validator", compiled)
 
 
 warm()

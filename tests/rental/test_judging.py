@@ -14,7 +14,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.clore.models import Wallet
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.judging import Draw, Evidence, owed_now, used_now, wallet_refusal
+from clore_mcp.rental.judging import Draw, Evidence, Owed, free_balance, owed_now, used_now, wallet_refusal
 from clore_mcp.rental.readings import Orders, Wallets
 from clore_mcp.state import intents, orders, quotes
 from clore_mcp.state.database import Database
@@ -78,7 +78,7 @@ def test_an_order_counts_once_before_anybody_has_adopted_it_and_with_the_larger_
 @pytest.mark.parametrize(
     "other",
     [
-        {"id": 1},  # listed before the send
+        {"order_id": 1},  # listed before the send
         {"si": 6},
         {"image": "y"},
         {"spot": True},
@@ -88,7 +88,7 @@ def test_an_order_counts_once_before_anybody_has_adopted_it_and_with_the_larger_
 )
 def test_an_order_that_the_create_can_not_have_made_counts_beside_it(state: Database, other: dict[str, Any]) -> None:
     sent(state)
-    hourly, daily, active = used(state, shows(row(**{"order_id": other.pop("id", 2), **other})))
+    hourly, daily, active = used(state, shows(row(**{"order_id": 2, **other})))
     assert hourly > 1 and daily > 10 and active == 2
 
 
@@ -150,3 +150,16 @@ def test_an_order_drains_the_wallet_once_before_anybody_has_adopted_it(state: Da
     assert short(state, shows(usd="11.99"), "10") is not None, "its reservation, while Clore does not show it"
     sent(state, intent_id="i2")
     assert short(state, shows(row(), usd="14.09"), "10") is not None, "one order is not that of two creates"
+
+
+def test_what_is_not_listed_yet_is_taken_at_the_rate_of_the_coin_and_its_own_draw_not_twice() -> None:
+    made = replace(reservation("i1"), coin=Coin.CLORE, usd_per_hour=Decimal(1), order_id=7)
+    owed = Owed({}, (made,))
+    draw = Draw(Coin.CLORE, Decimal("0.01"), Decimal(50), Decimal(2))
+    assert owed.unlisted(draw, frozenset()) == 200
+    assert owed.unlisted(draw, frozenset({7})) == 0
+    balances = {Coin.CLORE: Decimal(1_000)}
+    wallets = Wallets([Wallet(name=coin.value, balance=held, deposit=None) for coin, held in balances.items()], 0.0)
+    seen = replace(evidence(), current=Orders([], 0, None, 0.0, None), wallets=wallets, api_now=NOW)
+    assert free_balance(draw, seen, owed) == 800
+    assert free_balance(replace(draw, order_id=7), seen, owed) == 1_000

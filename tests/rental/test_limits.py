@@ -111,6 +111,12 @@ def test_a_refusal_reads_with_what_is_left_rounded_down(refusal: Refusal, text: 
     assert refusal.as_dict()["left"] >= 0
 
 
+def test_a_refusal_tells_a_model_each_amount_by_its_name() -> None:
+    refusal = Refusal("usd_per_day", Decimal(9), Decimal("2.5"), Decimal(7), "the operator: raise it")
+    told = {"limit": "usd_per_day", "cap": 9, "used": 2.5, "needed": 7, "left": 6.5, "change": "the operator: raise it"}
+    assert refusal.as_dict() == told
+
+
 def refused_by(limit: str, change: str = "the operator, with X", cap: int = 1) -> Refusal:
     return Refusal(limit, Decimal(cap), ZERO, Decimal(2), change)
 

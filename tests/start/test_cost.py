@@ -29,7 +29,7 @@ def nothing() -> str:
 server.run()
 """
 AT_MOST = 1.25  # it was 1.05 in a quiet hour and 1.31 when everything was imported at the start
-ROUNDS = 10
+ROUNDS = 6  # it ends at the first that is good enough
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell what an ended process used")
@@ -38,7 +38,7 @@ def test_a_start_costs_little_more_than_that_of_an_empty_server(tmp_path: Path) 
     for _ in range(ROUNDS):
         bare.append(cpu_seconds(tmp_path, "-c", BARE))
         ours.append(cpu_seconds(tmp_path, "-m", "clore_mcp"))
-        if len(ours) > 2 and min(ours) <= AT_MOST * min(bare):
+        if len(ours) > 1 and min(ours) <= AT_MOST * min(bare):
             return
     pytest.fail(f"{min(ours):.2f} s of CPU time to list the tools; an empty server takes {min(bare):.2f} s")
 
