@@ -51,9 +51,7 @@ class Catalogue:
 
 def catalogue(options: Options) -> Catalogue:
     """What `generate` makes, made once for a process that opens many markets: it takes longer than all else they do."""
-    shape = Options(
-        seed=options.seed, servers=options.servers, btc_usd=options.btc_usd, clore_usd=options.clore_usd
-    )
+    shape = Options(seed=options.seed, servers=options.servers, btc_usd=options.btc_usd, clore_usd=options.clore_usd)
     return _catalogue(shape)
 
 
