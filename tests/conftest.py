@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from clore_mcp.detaching import LOG_NAME
 from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
 from clore_mcp.settings import Settings
+from tests import preforked
 
 # A property fails for what it finds, never for how long a busy machine takes; CI tries the same examples each time.
 settings.register_profile(
@@ -94,6 +95,7 @@ def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     while left := processes_that_know(tmp_path_factory.getbasetemp()):
         assert time.monotonic() < give_up_at, left
         time.sleep(0.1)
+    assert preforked.end() == []
 
 
 @pytest.fixture(autouse=True)

@@ -127,8 +127,9 @@ class Control:
         server.online = wanted.pop("online", server.online)
         server.listed = wanted.pop("listed", server.listed)
         world.move_price(server.id, float(wanted.pop("price_factor", 1.0)))
+        row = world.own_row(server)
         for key, value in wanted.items():
-            _merge(server.row, key, value)
+            _merge(row, key, value)
         world.resolve(server.id, now)
         await self._engine.tick()
         return self._server(server)

@@ -1,11 +1,13 @@
 """The market as it stands: who rents what. Knows nothing of HTTP; every method takes the moment it happens at."""
 
+import copy
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from .billing import Meter
-from .catalogue import Row, generate
+from .catalogue import Row, catalogue, encode
 from .hostile import hostile_rows
 from .images import inside
 from .intake import Ask, is_positive
@@ -34,10 +36,11 @@ class World:
         self._open: dict[int, Order] = {}
         self._next_order = 2_090_000 + self._rng.randrange(1_000)
         self._next_offer = 700_000
-        self._encoded: dict[int, bytes] = {}
+        made = catalogue(options)
+        self._encoded = dict(made.encoded)
         self._listing: bytes | None = None
         self.meter = Meter(live, self._after_end)
-        self._populate(generate(options))
+        self._populate(made.rows)
 
     # Time
 
@@ -53,6 +56,11 @@ class World:
             rows = [self._encode(s) for s in self.servers.values() if s.listed]
             self._listing = b",".join(rows + [json.dumps(row).encode() for row in self.stray_rows])
         return self._listing
+
+    def own_row(self, server: Server) -> Row:
+        """The server's row to be changed: a copy, as other markets of the seed show the same one."""
+        server.row = copy.deepcopy(server.row)
+        return server.row
 
     def touch(self, server_id: int) -> None:
         """The server's row changed; the next listing shows it."""
@@ -86,8 +94,9 @@ class World:
         """Every price of a server changes by a factor; orders that run keep theirs."""
         server = self.servers.get(server_id)
         prices = server.row.get("price") if server is not None else None
-        if not isinstance(prices, dict) or factor == 1.0:
+        if server is None or not isinstance(prices, dict) or factor == 1.0:
             return
+        prices = self.own_row(server)["price"]
         for block in ("on_demand", "spot", "usd"):
             coins: dict[str, Any] = prices.get(block) or {}
             for name, value in coins.items():
@@ -284,10 +293,10 @@ class World:
         if server.id not in self._encoded:
             rented = server.row.get("rented")
             row = {**server.row, "rented": self.is_rented(server)} if isinstance(rented, bool) else server.row
-            self._encoded[server.id] = json.dumps(row, separators=(",", ":")).encode()
+            self._encoded[server.id] = encode(row)
         return self._encoded[server.id]
 
-    def _populate(self, rows: list[Row]) -> None:
+    def _populate(self, rows: Sequence[Row]) -> None:
         rates = self._live.options.rates()
         for row in rows:
             server = Server(row["id"], row, elsewhere=row["rented"])

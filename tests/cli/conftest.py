@@ -22,6 +22,7 @@ from clore_mcp.sandbox import Options, Running, start_in_thread
 from clore_mcp.services import Services, build
 from clore_mcp.state.database import Database, Tx
 from tests.conftest import delete_state, environment, settings_for, watchdogs_started
+from tests.preforked import python
 
 if TYPE_CHECKING:
     from tests.cli.watchdogs import Kennel
@@ -78,7 +79,7 @@ class Desk:
     def run(self, *words: str, stdin: str = "", **more: str) -> Done:
         """A command without a terminal."""
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "clore_mcp", *words],
+            [python(), "-W", "error", "-m", "clore_mcp", *words],
             env=self.env | more, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
@@ -86,7 +87,7 @@ class Desk:
 
     def at_terminal(self, *words: str, **more: str) -> Terminal:
         """A command at a terminal of 80 columns."""
-        return Terminal([sys.executable, "-W", "error", "-m", "clore_mcp", *words], self.env | more)
+        return Terminal([python(), "-W", "error", "-m", "clore_mcp", *words], self.env | more)
 
     def ledger(self) -> str:
         return self.run("ledger", "--json").out

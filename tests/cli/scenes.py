@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import httpx2 as httpx
 
 from clore_mcp.sandbox import Options, start_in_thread
 from tests.cli.conftest import KEYS, PATIENCE, Desk
-from tests.cli.watchdogs import Kennel, Server, lives, until
+from tests.cli.watchdogs import REAL, Kennel, Server, lives, until
 from tests.conftest import delete_state, environment, watchdogs_started
 
 SPEED: Final = 12.0
@@ -63,7 +64,7 @@ class Stage:
     excused: float = 0.0
 
     def server(self, **env: str) -> Server:
-        made = Server(self.desk, **env)
+        made = Server(self.desk, REAL, **env)
         self.servers.append(made)
         return made
 
@@ -302,7 +303,7 @@ def _stage(folder: Path) -> Iterator[Stage]:
             WRONG_BY=str(site / "wrong_by"),
         )  # fmt: skip
         desk = Desk(running, folder, KEYS[0], {**usual, **env})
-        stage = Stage(desk, Kennel(desk))
+        stage = Stage(desk, Kennel(desk, sys.executable))
         try:
             yield stage
         finally:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
 from clore_mcp.rental.asks import CreateOrder, CreateWatch
 from clore_mcp.services import Services
 from tests.cli.conftest import IMAGE, Desk, Done
+from tests.preforked import python
 
 TYPE_YES = "anything else to leave it:"
 
@@ -122,7 +121,7 @@ def test_read_only_approves_nothing(desk: Desk) -> None:
 async def test_a_yes_at_a_terminal_lets_the_same_call_rent(desk: Desk) -> None:
     ask = await _off_loop_ask(desk)
     arguments = {"server_id": ask.server_id, "image": ask.image, "hours": 1.5}
-    server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=desk.env)
+    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=desk.env)
     async with Client(stdio_client(server), read_timeout_seconds=60) as client:
         held = (await client.call_tool("create_order", arguments)).structured_content or {}
         assert held["status"] == "approval_required"
@@ -142,7 +141,7 @@ async def test_a_yes_at_a_terminal_lets_the_same_call_rent(desk: Desk) -> None:
 async def test_a_no_outside_the_chat_is_no_yes(desk: Desk) -> None:
     ask = await _off_loop_ask(desk)
     arguments = {"server_id": ask.server_id, "image": ask.image, "hours": 1.5}
-    server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=desk.env)
+    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=desk.env)
     async with Client(stdio_client(server), read_timeout_seconds=60) as client:
         held = (await client.call_tool("create_order", arguments)).structured_content or {}
         assert _decline(desk, held["approval_id"]).code == 0

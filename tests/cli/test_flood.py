@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from clore_mcp.state.intents import Intent, Reservation
 from clore_mcp.state.ledger import Entry
 from clore_mcp.state.watches import Watch
 from tests.cli.conftest import IMAGE, Desk
+from tests.preforked import python
 
 CALLS = 200
 MOST_BYTES = 8_000
@@ -28,7 +28,7 @@ MOST_BYTES = 8_000
 @asynccontextmanager
 async def _caller(desk: Desk, name: str) -> AsyncIterator[Client]:
     """A client of that name that can't be asked, with a real server over stdio."""
-    server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=desk.env)
+    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=desk.env)
     about = Implementation(name=name, version="1")
     async with Client(stdio_client(server), client_info=about, read_timeout_seconds=60) as client:
         yield client

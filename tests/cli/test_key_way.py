@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from mcp import Client, StdioServerParameters, stdio_client
 from clore_mcp.clore.exchange import Exchange
 from clore_mcp.settings import Settings
 from tests.cli.tls import certificate
+from tests.preforked import python
 
 # In a process of its own the real host is this machine's closed port: no test leaves it.
 NO_INTERNET = """
@@ -104,7 +104,7 @@ def test_the_doctor_names_what_it_does_not_use_and_a_stranger_hears_nothing(
     cert = certificate(tmp_path)
     with stranger() as (address, heard):
         env = at_home | {"HTTPS_PROXY": address, "SSL_CERT_FILE": str(cert)}
-        command = [sys.executable, "-W", "error", "-m", "clore_mcp", "doctor", "--json"]
+        command = [python(), "-W", "error", "-m", "clore_mcp", "doctor", "--json"]
         done = subprocess.run(command, env=env, capture_output=True, text=True, encoding="utf-8", timeout=120)
         assert heard == []
     found = {(one["name"], one["kind"]): f"{one['said']} {one['cure']}" for one in json.loads(done.stdout)["checks"]}
@@ -123,7 +123,7 @@ async def test_a_server_that_is_cut_off_says_so_of_a_proxy_only_where_one_is_nam
 ) -> None:
     with stranger() as (address, heard):
         env = at_home | ({"https_proxy": address} if named else {})
-        server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=env)
+        server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=env)
         async with Client(stdio_client(server), read_timeout_seconds=120) as client:
             told = await client.call_tool("list_orders", {})
         assert heard == []

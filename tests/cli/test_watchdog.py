@@ -14,7 +14,7 @@ from clore_mcp.detaching import LOG_NAME, starter
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.state.database import Database
 from tests.cli.conftest import PATIENCE, Desk
-from tests.cli.watchdogs import Kennel, Server, active, lives, requests, until
+from tests.cli.watchdogs import REAL, Kennel, Server, active, lives, requests, until
 from tests.conftest import delete_state, settings_for, watchdogs_started
 
 ALIVE = "SELECT owner FROM heartbeats"
@@ -162,7 +162,7 @@ def test_a_cancel_that_does_nothing_is_shouted_about_and_tried_again(desk: Desk,
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.kill(pid, 0) ends a process there")
 def test_an_order_ends_though_its_server_was_killed(desk: Desk) -> None:
-    server = Server(desk)
+    server = Server(desk, REAL)
     try:
         server.call("list_orders")
         assert not (desk.state / LOG_NAME).exists(), "looking starts none"

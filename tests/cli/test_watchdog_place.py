@@ -15,7 +15,7 @@ import pytest
 from clore_mcp.detaching import LOG_NAME, place_of
 from clore_mcp.state.database import FILE_NAME
 from tests.cli.conftest import PATIENCE, Desk
-from tests.cli.watchdogs import Kennel, Server, active, lives, requests, until
+from tests.cli.watchdogs import REAL, Kennel, Server, active, lives, requests, until
 from tests.conftest import settings_for, watchdogs_started
 
 HOURS_2 = 7_200
@@ -153,6 +153,7 @@ def test_one_that_cannot_read_the_leases_gives_its_place_away_until_it_can(desk:
 def test_a_frozen_watchdog_is_not_named(desk: Desk, kennel: Kennel, own: str) -> None:
     another = desk.ask(1).model_dump(exclude_defaults=True, mode="json")
     desk.rent()
+    kennel.python = sys.executable  # the one that is frozen
     watchdog = at_work(desk, kennel)
     server = Server(desk, CLORE_WATCHDOG=own, **({"CLORE_APPROVAL": "ask"} if own == "off" else {}))
     try:
@@ -190,7 +191,7 @@ def below(root: int) -> list[int]:
 
 @posix
 def test_it_outlives_a_client_that_ends_the_whole_tree(desk: Desk, kennel: Kennel) -> None:
-    server = Server(desk)
+    server = Server(desk, REAL)
     order_id = int(server.rent()["order_id"])
     until(lambda: beats(desk), "its watchdog beats")
     (pid,) = watchdogs_started(desk.state)

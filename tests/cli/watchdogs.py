@@ -14,6 +14,7 @@ from typing import Any
 import httpx2 as httpx
 
 from clore_mcp.sandbox.journal import digest
+from tests import preforked
 from tests.cli.conftest import PATIENCE, Desk
 
 
@@ -24,16 +25,20 @@ def until(happened: Callable[[], Any], what: str, patience: float = PATIENCE) ->
         time.sleep(0.1)
 
 
-class Kennel:
-    """Watchdogs of one desk, each with a file for what it says."""
+REAL = (sys.executable, "-m", "clore_mcp")  # started as a client starts it
 
-    def __init__(self, desk: Desk) -> None:
+
+class Kennel:
+    """Watchdogs of one desk, each with a file for what it says. `python` is what runs them."""
+
+    def __init__(self, desk: Desk, python: str | None = None) -> None:
         self.desk = desk
+        self.python = python or preforked.python()
         self.all: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
         said = self.desk.folder / f"said-{len(self.all)}"
-        command = [sys.executable, "-W", "error", "-m", "clore_mcp", "watchdog", *words]
+        command = [self.python, "-W", "error", "-m", "clore_mcp", "watchdog", *words]
         with said.open("wb") as out:
             process = subprocess.Popen(command, env=self.desk.env | env, stdout=out, stderr=out)
         self.all.append((process, said))
@@ -67,10 +72,10 @@ def active(desk: Desk, order_id: int) -> bool:
 class Server:
     """The real server on pipes, where limits alone decide."""
 
-    def __init__(self, desk: Desk, command: Sequence[str] = (sys.executable, "-m", "clore_mcp"), **env: str) -> None:
+    def __init__(self, desk: Desk, command: Sequence[str] = (), **env: str) -> None:
         self.desk = desk
         self.process = subprocess.Popen(
-            command,
+            command or (preforked.python(), "-m", "clore_mcp"),
             env=desk.env | {"CLORE_APPROVAL": "limits"} | env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -26,7 +26,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
     options = Options(servers=160, rate_limit="off", speed=60.0, ssh_listener=False)
-    with caplog.at_level(logging.DEBUG), start_in_thread(options) as running:
+    with caplog.at_level(logging.DEBUG, logger="clore_mcp"), start_in_thread(options) as running:
         made = World(running, tmp_path)
         try:
             yield made

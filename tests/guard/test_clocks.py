@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from clore_mcp.rental.desk import lease_end_is_enforced
+from clore_mcp.services import Services
+from clore_mcp.state import ledger
 from tests.guard.conftest import Processes
 from tests.guard.extensions import end_of, longer, look, worst
-from tests.guard.world import SHORT, World, call, rent
+from tests.guard.spots import raised, spot
+from tests.guard.world import SHORT, World, call, rent, wish
 
 pytestmark = pytest.mark.anyio
 HOUR = 3_600
@@ -104,3 +111,38 @@ async def test_nothing_is_extended_while_clores_clock_is_in_doubt(world: World, 
     services.desk.readings.changed()
     assert (await call(services, longer(order_id)))["status"] == "created"
     assert end_of(world, order_id) == (due or 0) + HOUR
+
+
+async def test_evidence_from_the_future_decides_nothing(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id, bid = await spot(world, services)
+    sent = len(world.sent())
+    gather = services.appraiser.evidence
+
+    async def ahead(max_age_seconds: float = 10.0) -> Any:
+        found = await gather(max_age_seconds)
+        return replace(found, wallets=replace(found.wallets, at=found.wallets.at + HOUR))
+
+    monkeypatch.setattr(services.appraiser, "evidence", ahead)
+    assert (await call(services, wish(world.free()[0])))["status"] == "failed"
+    assert len(world.sent()) == sent
+    outcome = await call(services, raised(order_id, bid))
+    assert (outcome["status"], outcome["reason"]) == ("refused", "too_slow")
+    assert not world.sent("set_spot_price")
+
+
+async def test_a_heartbeat_from_the_future_is_no_sign_of_life(world: World) -> None:
+    services = world.services()
+    account = await services.desk.readings.account()
+
+    async def enforced(ahead: float) -> bool:
+        at = services.desk.clock() + ahead
+        await services.desk.state.write(lambda tx: ledger.beat(tx, account, services.desk.owner, "its host", at))
+        in_a_claim = await services.desk.state.read(lambda tx: lease_end_is_enforced(tx, services.desk, account))
+        assert (await services.desk.enforced_by() is not None) is in_a_claim
+        return in_a_claim
+
+    assert await enforced(0)
+    assert not await enforced(HOUR), "the clock went back, and nobody knows how old it is"
+    await services.aclose()

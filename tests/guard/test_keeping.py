@@ -307,3 +307,27 @@ async def test_a_question_that_waits_is_something_left_though_clore_is_asked_not
     await services.keeper.poll()
     assert not services.keeper.last.left
     assert len(world.sent("my_orders")) == asked
+
+
+async def test_read_only_adopts_an_order_above_its_ceiling_and_leaves_the_cancel_to_who_may_act(
+    world: World, process: Processes
+) -> None:
+    first = world.services()
+    await first.keep_leases()
+    world.options(required_price="ignored", visible_after=50_000)
+    world.fault("price_moved", factor=1.5)
+    ask = wish(world.free()[0])
+    assert (await call(first, ask))["status"] == "uncertain"
+    await first.aclose()
+    world.advance(50_000)
+    reader = world.services(CLORE_READ_ONLY="1")
+    await reader.overview.orders(max_age_seconds=0)
+    assert [row["state"] for row in world.intents()] == ["adopted"]
+    assert not world.sent("cancel_order")
+    [quote] = world.rows("SELECT outcome FROM quotes")
+    assert "It still bills" in quote["outcome"]
+    assert "cancelled at once" not in quote["outcome"]
+    await reader.aclose()
+    await process()  # its lease was over from the start
+    await asyncio.to_thread(world.await_state, lambda: not world.active())
+    check_invariants(world)

@@ -13,6 +13,8 @@ from tests.guard.conftest import Processes
 from tests.guard.world import USD, World, call, cancel, check_invariants, rent, wish
 
 pytestmark = pytest.mark.anyio
+WIDE = {"CLORE_MAX_USD_PER_ORDER": "99999", "CLORE_MAX_USD_PER_DAY": "99999", "CLORE_MAX_USD_PER_HOUR": "999"}
+UNWATCHED = {"CLORE_WATCHDOG": "off", **WIDE}
 
 CAPS = [
     ("CLORE_MAX_USD_PER_ORDER", "0.05", "usd_per_order"),
@@ -205,3 +207,58 @@ async def test_the_ledger_of_one_rental(world: World, services: Services) -> Non
         ("cancelled", "clore-mcp", order_id, None),
     ]
     check_invariants(world)
+
+
+async def test_a_spot_order_that_nobody_ends_counts_far_beyond_its_hosts_limit(
+    world: World, process: Processes
+) -> None:
+    services = await process(env=UNWATCHED)
+    server_id = world.free()[0]
+    world.post(f"/servers/{server_id}", {"mrl": 3})
+    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
+    outcome = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)
+    world.advance(24 * 3600)
+    [order] = world.active()
+    assert order["total"] <= outcome["reserved_usd"]
+
+
+async def test_a_spot_order_that_nobody_ends_is_above_the_usual_cap_and_the_answer_says_why(
+    world: World, services: Services
+) -> None:
+    server_id = world.free()[0]
+    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
+    outcome = await call(services, wish(server_id, order_type="spot", bid_usd_per_hour=bid, on_end="notify"))
+    assert outcome["status"] == "refused"
+    assert "as if nobody ended it" in outcome["next"] and "on_end cancel" in outcome["next"]
+    assert not world.rows("SELECT * FROM quotes"), "nobody was asked"
+
+
+async def test_the_top_up_that_is_named_is_enough_where_other_orders_drain_more_than_there_is(
+    world: World, process: Processes
+) -> None:
+    services = await process(env=WIDE)
+    first, second, third = world.free()[:3]
+    world.rent_elsewhere(first)
+    world.rent_elsewhere(second)
+    world.advance(5)
+    world.post("/wallets", {"balances": {USD: 1.0}})
+    services.desk.readings.changed()
+    outcome = await call(services, wish(third, hours=20))
+    [refusal] = outcome["refusals"]
+    assert refusal["change"] in outcome["next"], "what the model reads first names the cure"
+    assert "operator" not in outcome["next"], "no cap stands against it"
+    top_up = float(refusal["change"].split("topping up ")[1].split()[0])
+    world.post("/wallets", {"balances": {USD: 1.0 + top_up + 0.01}})  # and a cent for the minutes since
+    services.desk.readings.changed()
+    assert (await call(services, wish(third, hours=20)))["status"] == "created"
+
+
+async def test_the_hours_that_a_wallet_covers_leave_room_for_the_creation_fee(world: World, services: Services) -> None:
+    server_id = world.free()[0]
+    hourly = world.price(server_id) / 24 * 1.05
+    for balance, hours in ((hourly * 2 + 0.1, 2.0), (0.05, 0.0)):
+        world.post("/wallets", {"balances": {USD: balance}})
+        services.desk.readings.changed()
+        found = await services.appraiser.appraise(wish(server_id, hours=2))
+        assert found.wallet_covers_hours is not None
+        assert float(found.wallet_covers_hours) == pytest.approx(hours, abs=1e-6)

@@ -16,7 +16,7 @@ from clore_mcp.services import Services
 from clore_mcp.state import orders
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, limits_of, raised, rewrite, rich, spot, spot_elsewhere
-from tests.guard.world import World, call, cancel, check_invariants, rent
+from tests.guard.world import SHORT, USD, World, call, cancel, check_invariants, rent
 
 pytestmark = pytest.mark.anyio
 
@@ -274,3 +274,67 @@ async def test_a_lowering_frees_what_it_saves_and_never_reserves_more(world: Wor
     assert (await call(services, raised(order_id, bid, 0.9), answer=None))["status"] == "updated"
     assert worst(world) <= after
     check_invariants(world)
+
+
+async def test_a_raise_that_the_wallet_does_not_cover_is_refused_before_the_question(
+    world: World, services: Services
+) -> None:
+    order_id, bid = await spot(world, services, hours=20)
+    world.post("/wallets", {"balances": {USD: bid * 20}})
+    services.desk.readings.changed()  # as ten seconds would do
+    outcome = await call(services, raised(order_id, bid, 3))
+    assert outcome["status"] == "refused"
+    assert limits_of(outcome) == ["wallet"]
+    assert not world.sent("set_spot_price")
+    assert (await call(services, raised(order_id, bid, 1.01), answer=False))["status"] == "refused"
+    world.post("/wallets", {"balances": {USD: bid * 31}})
+    services.desk.readings.changed()
+    assert (await call(services, raised(order_id, bid)))["status"] == "updated", "what it costs now is not added"
+
+
+async def test_a_wallet_that_empties_between_the_question_and_the_raise_stops_it(
+    world: World, services: Services
+) -> None:
+    order_id, bid = await spot(world, services, hours=20)
+    before = world.reserved()
+    ask = raised(order_id, bid)
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    world.post("/wallets", {"balances": {USD: bid}})
+    services.desk.readings.changed()
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
+    assert limits_of(outcome) == ["wallet"]
+    assert not world.sent("set_spot_price")
+    assert world.reserved() == before
+
+
+async def test_limits_mode_raises_no_bid_without_a_live_keeper(world: World, process: Processes) -> None:
+    first = world.services()
+    await first.keep_leases()
+    order_id, bid = await spot(world, first)
+    await first.aclose()
+    roomy = {"CLORE_APPROVAL": "limits", "CLORE_MAX_USD_PER_ORDER": "9999", "CLORE_MAX_USD_PER_DAY": "9999"}
+    world.post("/wallets", {"balances": {USD: 9999}})
+    alone = world.services(SHORT, CLORE_WATCHDOG="off", **roomy)
+    assert limits_of(await call(alone, raised(order_id, bid), answer=None)) == ["watchdog"]
+    assert not world.sent("set_spot_price")
+    await alone.aclose()
+    kept = await process(env=roomy)
+    assert (await call(kept, raised(order_id, bid), answer=None))["status"] == "updated"
+
+
+async def test_a_raise_counted_to_the_end_of_a_lease_that_nobody_ends_any_more_is_not_sent(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id, bid = await spot(world, services)
+    ask = raised(order_id, bid)
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    gather = services.appraiser.evidence
+
+    async def and_lose_the_keeper(max_age_seconds: float = 10.0) -> Any:
+        world.lose_the_keepers()
+        return await gather(max_age_seconds)
+
+    monkeypatch.setattr(services.appraiser, "evidence", and_lose_the_keeper)
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
+    assert limits_of(outcome) == ["watchdog"]
+    assert not world.sent("set_spot_price")

@@ -19,7 +19,7 @@ from clore_mcp.state import intents
 from tests.guard.children import Child
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, limits_of, raised, rich, spot, spot_elsewhere
-from tests.guard.world import SHORT, World, call, check_invariants, patient
+from tests.guard.world import SHORT, World, call, check_invariants, patient, wish
 
 pytestmark = pytest.mark.anyio
 LONGEST = 3000
@@ -208,3 +208,33 @@ async def test_a_raise_that_was_frozen_before_it_left_is_not_sent(
     assert not world.sent("set_spot_price")
     assert world.reserved() == [before | {"bidding": None}]
     check_invariants(world)
+
+
+async def test_a_raise_that_was_approved_long_ago_is_not_settled_by_another_process_while_it_is_sent(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await process(env={"CLORE_APPROVAL": "outside"})
+    server_id = world.free()[0]
+    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
+
+    async def approve(ask: Any) -> str:
+        quote_id: str = (await call(first, ask, can_ask=False))["approval_id"]
+        await first.approvals.decide(await first.approvals.get(quote_id), yes=True, by="a person at a terminal")
+        return quote_id
+
+    rented = wish(server_id, order_type="spot", bid_usd_per_hour=bid)
+    await approve(rented)
+    order_id = (await call(first, rented, can_ask=False))["order_id"]
+    ask = raised(order_id, bid)
+    quote_id = await approve(ask)
+    world.change("UPDATE quotes SET decided_at = decided_at - 600 WHERE id = ?", quote_id)
+    send = first.desk.client.set_spot_price
+
+    async def slowly(*told: Any, **more: Any) -> Any:
+        other = await process()
+        await other.overview.orders(max_age_seconds=0)
+        return await send(*told, **more)
+
+    monkeypatch.setattr(first.desk.client, "set_spot_price", slowly)
+    assert (await call(first, ask, can_ask=False))["status"] == "updated"
+    assert "orphaned" not in world.steps()

@@ -56,6 +56,7 @@ async def test_the_brake_sends_every_cancel_before_it_proves_one(
     services = await process(patient(proof=5.0))
     for server_id in world.free()[:3]:
         await rent(services, server_id)
+    await services.keeper.stop()  # its rounds look too, whenever they are due: also between two cancels
     await freeze(services)
     gone, look = set[int](), services.desk.readings.look
 

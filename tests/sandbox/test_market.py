@@ -31,6 +31,16 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others() -> None:
     assert first == again != other
 
 
+def test_what_changes_in_one_market_stays_as_it_was_in_another_of_the_same_seed(start: Start) -> None:
+    one, other = start(servers=60), start(servers=60)
+    before = other.servers()
+    server_id = one.free()["id"]
+    one.post(f"/servers/{server_id}", {"specs": {"cpu": "another"}, "mrl": 3})
+    one.post(f"/servers/{server_id}", {"price_factor": 2.0})
+    assert other.servers() == before == start(servers=60).servers()
+    assert [old["id"] for old, new in zip(before, one.servers(), strict=True) if old != new] == [server_id]
+
+
 def test_the_default_market_has_2600_servers_sorted_by_falling_id(rows: list[dict[str, Any]]) -> None:
     ids = [row["id"] for row in rows]
     assert len(set(ids)) == len(ids) == 2600

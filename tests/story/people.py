@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from mcp.types import ElicitRequestParams, ElicitResult
 
 from clore_mcp.sandbox import Running
 from tests.conftest import environment
+from tests.preforked import python
 
 ERAS = [pytest.param("legacy", id="2025-11-25"), pytest.param("auto", id="2026-07-28")]
 IMAGE = "cloreai/jupyter:ubuntu24.04-v2"
@@ -54,8 +54,6 @@ class Assistant:
 async def assistant(
     market: Running, folder: Path, mode: str, person: Person | None = None, **env: str
 ) -> AsyncIterator[Assistant]:
-    server = StdioServerParameters(
-        command=sys.executable, args=["-m", "clore_mcp"], env=environment(market, folder, **env)
-    )
+    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=environment(market, folder, **env))
     async with Client(server, mode=mode, elicitation_callback=person) as client:
         yield Assistant(client)

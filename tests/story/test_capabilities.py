@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from clore_mcp.sandbox import Running
 from tests.cli.conftest import Terminal
 from tests.conftest import environment
+from tests.preforked import python
 from tests.story.people import IMAGE, Person, assistant
 from tests.story.records import creates, nothing_was_spent, orders, rows, states
 from tests.story.wire import MODERN, WIRE_ERAS, Answer, Json, accept, wired
@@ -62,7 +62,7 @@ async def a_wish(caller: Caller, place: int = 0) -> Json:
 
 def approve(market: Running, folder: Path, approval_id: str) -> None:
     """What a person does in a terminal of their own."""
-    command = [sys.executable, "-m", "clore_mcp", "approve", approval_id]
+    command = [python(), "-m", "clore_mcp", "approve", approval_id]
     with Terminal(command, environment(market, folder)) as terminal:
         terminal.expect("anything else to leave it:")
         terminal.type("yes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from clore_mcp.state import ledger
 from clore_mcp.state.database import Database
 from clore_mcp.state.ledger import Entry
 from tests.conftest import environment
+from tests.preforked import python
 from tests.story.people import ERAS, IMAGE, Assistant, Person
 
 pytestmark = pytest.mark.anyio
@@ -91,9 +91,7 @@ def market() -> Any:
 @asynccontextmanager
 async def connected(market: Running, folder: Path, mode: str, **env: str) -> AsyncIterator[tuple[Assistant, Ear]]:
     ear = Ear()
-    server = StdioServerParameters(
-        command=sys.executable, args=["-m", "clore_mcp"], env=environment(market, folder, **env)
-    )
+    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=environment(market, folder, **env))
     person = Person(True)
     async with Client(server, mode=mode, elicitation_callback=person, message_handler=ear) as client:
         ear.client = client

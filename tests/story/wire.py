@@ -10,17 +10,17 @@ import asyncio
 import itertools
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+
+from tests.preforked import python
 
 Json = dict[str, Any]
 Answer = Callable[[Json], Json | None]  # a question's params to {"result": …} or {"error": …}; None: no answer, ever
 
 MODERN = "2026-07-28"
 WIRE_ERAS = ("2025-11-25", MODERN)
-PROGRAM = (sys.executable, "-m", "clore_mcp")
 PATIENCE_SECONDS = 60.0
 _LONGEST_LINE = 1 << 20
 
@@ -153,12 +153,12 @@ def told(reply: Json) -> Json:
 
 @asynccontextmanager
 async def wired(
-    env: Mapping[str, str], era: str, capabilities: Json, answer: Answer, program: Sequence[str] = PROGRAM
+    env: Mapping[str, str], era: str, capabilities: Json, answer: Answer, program: Sequence[str] = ()
 ) -> AsyncIterator[Wire]:
     """A server process and its connection; at the end its input is closed and it must leave by itself."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *program, stdin=pipe, stdout=pipe, env=dict(env), limit=_LONGEST_LINE
+        *(program or (python(), "-m", "clore_mcp")), stdin=pipe, stdout=pipe, env=dict(env), limit=_LONGEST_LINE
     )
     wire = Wire(process, era, capabilities, answer)
     reading = asyncio.create_task(wire.read())

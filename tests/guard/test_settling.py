@@ -11,10 +11,11 @@ import pytest
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.clore.exchange import Timing
-from clore_mcp.errors import NotJson, Spent
+from clore_mcp.errors import NotFound, NotJson, Spent
 from clore_mcp.rental.desk import Patience
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
+from tests.guard.spots import rewrite
 from tests.guard.world import World, call, check_invariants, patient, wish
 
 pytestmark = pytest.mark.anyio
@@ -106,3 +107,70 @@ async def test_a_code_0_that_comes_after_another_process_said_failed_takes_that_
 
 def test_a_create_is_given_up_on_before_anybody_else_may_settle_it() -> None:
     assert Timing().create_seconds < Patience().window
+
+
+async def test_an_order_in_a_coin_that_nobody_knows_is_cancelled_at_once(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(services, monkeypatch, lambda row: row.model_copy(update={"currency": "USDT"}))
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome["status"] == "refused"
+    assert "USDT" in outcome["next"]
+    assert [order["end_reason"] for order in world.orders()] == ["cancelled"]
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+async def test_a_price_that_clore_tells_later_is_waited_for_before_the_order_is_taken(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
+    untold = iter([True, True])
+    rewrite(
+        services,
+        monkeypatch,
+        lambda row: row.model_copy(update={"price": None}) if next(untold, False) else row,
+    )
+    world.options(required_price="ignored")
+    world.fault("price_moved", factor=factor)
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome["status"] == ("created" if factor == 1.0 else "refused")
+    assert len(world.active()) == (factor == 1.0)
+    assert "price_unknown" not in world.steps()
+    check_invariants(world)
+
+
+async def test_an_order_whose_price_stays_unknown_is_taken_and_said(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(services, monkeypatch, lambda row: row.model_copy(update={"price": None}))
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome["status"] == "created"
+    assert "does not tell this order's price" in outcome["next"]
+    assert world.steps()[-2:] == ["created", "price_unknown"]
+    check_invariants(world)
+
+
+async def test_a_server_with_an_unsettled_create_is_quoted_as_not_allowed_also_as_a_fallback(
+    world: World, services: Services
+) -> None:
+    server_id, other = world.free()[:2]
+    world.fault("late_visible", seconds=50_000)
+    assert (await call(services, wish(server_id)))["status"] == "uncertain"
+    alone = await services.appraiser.appraise(wish(server_id, hours=3))
+    assert alone.terms is None
+    assert [(one.server_id, one.reason) for one in alone.unfit] == [(server_id, "unsettled")]
+    assert "clore-mcp settle" in alone.unfit[0].message
+    behind = await services.appraiser.appraise(wish(other, fallback_server_ids=[server_id]))
+    assert behind.terms is not None
+    assert [one.server_id for one in behind.terms.candidates] == [other]
+    assert [(one.server_id, one.reason) for one in behind.unfit] == [(server_id, "unsettled")]
+    before = len(world.sent())
+    outcome = await call(services, wish(server_id, hours=3, fallback_server_ids=[other]))
+    assert outcome["status"] == "refused", "never on to a fallback: the first may be running"
+    assert len(world.sent()) == before
+
+
+async def test_what_a_person_is_told_to_type_about_an_intent_reaches_this_state(services: Services) -> None:
+    object.__setattr__(services.desk, "program", "clore-mcp --sandbox")
+    with pytest.raises(NotFound) as caught:
+        await services.settling.unsettled("i-nothing")
+    assert "`clore-mcp --sandbox orders`" in caught.value.hint

@@ -1,4 +1,4 @@
-"""What moves between the question and the send, and what the wallet and the list of orders can't answer for."""
+"""What has changed since the question: a listing, and a list of orders that cannot be read or priced any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from clore_mcp.clore import OrderRow, OrdersReply
 from clore_mcp.services import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import USD, Json, World, call, check_invariants, let_time_pass, rent, wish
+from tests.guard.world import Json, World, call, check_invariants, let_time_pass, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -61,61 +61,6 @@ async def test_a_server_that_became_another_is_passed_over_for_the_fallback(worl
     assert outcome["attempts"][0]["outcome"].startswith("listing_changed: 1x GT 710 now, ")
     assert len(world.sent()) == 1
     check_invariants(world)
-
-
-async def test_a_spot_order_that_nobody_ends_counts_far_beyond_its_hosts_limit(
-    world: World, process: Processes
-) -> None:
-    services = await process(env=UNWATCHED)
-    server_id = world.free()[0]
-    world.post(f"/servers/{server_id}", {"mrl": 3})
-    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
-    outcome = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)
-    world.advance(24 * 3600)
-    [order] = world.active()
-    assert order["total"] <= outcome["reserved_usd"]
-
-
-async def test_a_spot_order_that_nobody_ends_is_above_the_usual_cap_and_the_answer_says_why(
-    world: World, services: Services
-) -> None:
-    server_id = world.free()[0]
-    bid = round(world.price(server_id, "spot") * 2 / 24, 4)
-    outcome = await call(services, wish(server_id, order_type="spot", bid_usd_per_hour=bid, on_end="notify"))
-    assert outcome["status"] == "refused"
-    assert "as if nobody ended it" in outcome["next"] and "on_end cancel" in outcome["next"]
-    assert not world.rows("SELECT * FROM quotes"), "nobody was asked"
-
-
-async def test_the_top_up_that_is_named_is_enough_where_other_orders_drain_more_than_there_is(
-    world: World, process: Processes
-) -> None:
-    services = await process(env=WIDE)
-    first, second, third = world.free()[:3]
-    world.rent_elsewhere(first)
-    world.rent_elsewhere(second)
-    world.advance(5)
-    world.post("/wallets", {"balances": {USD: 1.0}})
-    services.desk.readings.changed()
-    outcome = await call(services, wish(third, hours=20))
-    [refusal] = outcome["refusals"]
-    assert refusal["change"] in outcome["next"], "what the model reads first names the cure"
-    assert "operator" not in outcome["next"], "no cap stands against it"
-    top_up = float(refusal["change"].split("topping up ")[1].split()[0])
-    world.post("/wallets", {"balances": {USD: 1.0 + top_up + 0.01}})  # and a cent for the minutes since
-    services.desk.readings.changed()
-    assert (await call(services, wish(third, hours=20)))["status"] == "created"
-
-
-async def test_the_hours_that_a_wallet_covers_leave_room_for_the_creation_fee(world: World, services: Services) -> None:
-    server_id = world.free()[0]
-    hourly = world.price(server_id) / 24 * 1.05
-    for balance, hours in ((hourly * 2 + 0.1, 2.0), (0.05, 0.0)):
-        world.post("/wallets", {"balances": {USD: balance}})
-        services.desk.readings.changed()
-        found = await services.appraiser.appraise(wish(server_id, hours=2))
-        assert found.wallet_covers_hours is not None
-        assert float(found.wallet_covers_hours) == pytest.approx(hours, abs=1e-6)
 
 
 def altered(monkeypatch: pytest.MonkeyPatch, services: Services, change: Callable[[OrdersReply], OrdersReply]) -> None:
