@@ -68,8 +68,8 @@ class WatchCancelled(Answer):
 
 async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
     """Rent later, when a price falls, after one yes for all of it: the cheapest server that fits, within ceiling and
-    limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed now or not) and
-    filters are those of search_servers; what it runs is as in create_order."""
+    limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed or not) and
+    filters are as in search_servers, the rest as in create_order."""
     return WatchCreated.model_validate(outcome)
 
 
