@@ -325,9 +325,9 @@ class Guard:
         )
         if outcome is None:
             return verb.unfinished(quote)
-        waits = quote.replaces is not None and (await self._approvals.get(quote.id)).state == "approved"
-        if outcome["status"] == "in_progress" and not waits:  # another process took the yes first
-            return await self._follow(quote, ask)
+        if outcome["status"] == "in_progress":  # another process took the yes first, or a cancel is not proven yet
+            waits = quote.replaces is not None and (await self._approvals.get(quote.id)).state == "approved"
+            return outcome if waits else await self._follow(quote, ask)
         return outcome
 
     async def _follow(self, quote: Quote, ask: Ask) -> dict[str, Any]:

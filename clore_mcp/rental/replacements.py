@@ -48,8 +48,8 @@ class Replacements:
             return None
         order_id = ask.replaces_order_id
         made = await self.desk.state.read(lambda tx: quotes.latest(tx, digest))
-        if made is not None and made.replaces is not None and made.outcome is not None:
-            return outcomes.repeated(made.outcome)
+        if made is not None and made.state in ("settled", "declined"):
+            return made
         offer = await self._offer(ask, order_id, account, caller)
         if isinstance(offer, str):
             return refused(offer)

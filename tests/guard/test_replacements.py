@@ -90,6 +90,7 @@ async def test_once_the_replacement_has_ended_the_call_rents_no_third(world: Wor
     assert (await cancel(services, made["order_id"]))["status"] == "cancelled"
     again = await replaced(services, lost)
     assert again["repeated"] is True and not running(world), again
+    assert f"Order {made['order_id']} has ended" in again["next"], again
     assert len(world.sent()) == 2
 
 
