@@ -42,6 +42,7 @@ from clore_mcp.rental.overview import Overview
 from clore_mcp.rental.proposal import Verb
 from clore_mcp.rental.readiness import Readiness
 from clore_mcp.rental.readings import BROWSING_AGE, Readings
+from clore_mcp.rental.replacements import Replacements
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.spot.bidding import Bidding
 from clore_mcp.rental.sshkeys import public_key
@@ -223,7 +224,10 @@ def build(
     settling = Settling(desk, Adopting(desk, closing), commitments)
     approvals = Approvals(desk.state, time.time, desk.program)
     overseer = Overseer(desk)
-    creating = Creating(desk, appraiser, settling, closing)
+    overview = Overview(desk, closing, settling)
+    readiness = Readiness(desk, overview, _address(settings.api_url))
+    replacements = Replacements(desk, appraiser, approvals, closing, readiness)
+    creating = Creating(desk, appraiser, settling, closing, replacements)
     verbs: dict[str, Verb] = {
         "create_order": creating,
         "extend_order": Extending(desk, appraiser, closing),
@@ -232,7 +236,6 @@ def build(
         "cancel_order": Cancelling(desk, closing),
     }
     poll_seconds = POLL_SECONDS * slower
-    overview = Overview(desk, closing, settling)
     hunting = Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds)
     return Services(
         settings=settings,
@@ -242,9 +245,9 @@ def build(
         marketplace=marketplace,
         appraiser=appraiser,
         approvals=approvals,
-        guard=Guard(desk, approvals, commitments, settling, verbs),
+        guard=Guard(desk, approvals, commitments, settling, verbs, replacements),
         overview=overview,
-        readiness=Readiness(desk, overview, _address(settings.api_url)),
+        readiness=readiness,
         closing=closing,
         settling=settling,
         keeper=Keeper(desk, closing, settling, (overseer, hunting), poll_seconds),

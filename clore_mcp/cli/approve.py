@@ -83,7 +83,7 @@ def _bounds(quote: Quote, arguments: argparse.Namespace) -> Bounds | None:
         return None
     if quote.verb != CreateOrder.verb:
         raise Failure("Only a rental can be approved more widely than asked; nothing was approved.")
-    terms = Terms.from_json(quote.terms)
+    terms = Terms.from_json(quote.terms).alone()  # a wider yes is to one rental
     bounds = around(terms, also=arguments.any_of, max_usd_per_hour=limits[0], max_hours=limits[1], max_usd=limits[2])
     if not bounds.cover(terms):
         raise Failure(

@@ -153,7 +153,7 @@ class Adopting:
                 tx, step, by or quote.caller, intent.account,
                 quote_id=quote.id, intent_id=intent.id, order_id=row.id, server_id=intent.server_id,
                 price_per_day=str(row.price), coin=row.currency, ends_api_at=held.ends_api_at,
-                reserved_usd=str(candidate.worst_usd),
+                reserved_usd=str(terms.reserved_usd(candidate)),
             )  # fmt: skip
             if why is None and not _says_price(row):
                 desk.note(tx, "price_unknown", by or quote.caller, intent.account, quote_id=quote.id,

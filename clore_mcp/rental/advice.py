@@ -33,7 +33,8 @@ _MAY_BE_HERE: Final = {
 @dataclass(frozen=True, slots=True)
 class Situation:
     """An order as the last look found it. `minutes` is None where nobody knows when it began; `failed` are orders on
-    other servers that were not reached in the last hours, `alike` those of them that failed in the same way."""
+    other servers that were not reached in the last hours, `alike` those of them that failed in the same way;
+    `next_server` the one that the same yes would rent in its place."""
 
     order_id: int
     status: str
@@ -47,6 +48,7 @@ class Situation:
     reaches: Reaches | None = None
     clore_answers: bool = True
     program: str = "clore-mcp"
+    next_server: int | None = None
 
     @property
     def age(self) -> int:
@@ -57,6 +59,21 @@ class Situation:
     def since(self) -> str:
         """How long it has taken, as the beginning of a sentence."""
         return "It bills" if self.minutes is None else f"Minute {self.minutes}, and it bills"
+
+
+def not_dead(found: Situation) -> str | None:
+    """What speaks against taking the host for dead, with its cure; None where nothing does."""
+    if found.status == "ended":
+        return f"Order {found.order_id} has ended. To rent again, call create_order: the person is asked."
+    if found.reason is ReadyReason.READY:
+        return f"Order {found.order_id} answers over SSH. If the person does not want it, cancel it with cancel_order."
+    if found.reason not in _WHY or found.age < STARTING_MINUTES:
+        return f"Order {found.order_id} may still be starting. Call wait_for_order({found.order_id}) and follow it."
+    if found.failed:
+        return f"{_orders(found.failed)} could not be reached either. {NO_MORE}"
+    if found.reaches not in ("hosts", "clore"):
+        return f"{_cause(found, found.reason)} Ask the person to try the SSH command on another network first."
+    return None
 
 
 def stage(found: Situation) -> str:
@@ -152,6 +169,12 @@ def _try_it(found: Situation) -> str:
 def _if_that_fails(found: Situation) -> str:
     if found.age < STARTING_MINUTES:
         return "If it fails for them too, call wait_for_order again."
+    if found.next_server is not None and not_dead(found) is None:
+        return (
+            f"If it fails for them too, call create_order again with its same arguments and replaces_order_id"
+            f" {found.order_id}: that cancels this order and rents server {found.next_server} under the yes that they"
+            f" gave. What this one has cost is lost. Or end it with cancel_order. {_free(found)}"
+        ).rstrip()
     if found.age < OVERDUE_MINUTES:
         ask = "If it fails for them too, ask whether to go on with wait_for_order or to end it with cancel_order."
         return f"{ask} {_free(found)}".rstrip()

@@ -27,9 +27,9 @@ def shown_parts(cost: Cost) -> tuple[Decimal, ...]:
 
 def asked_usd(terms: Terms) -> tuple[Decimal, bool]:
     """The total that the question names, in USD. True where the yes may buy a dearer fallback: then it is the most that
-    any of the servers may cost."""
+    any of the servers may cost, after one that was lost."""
     first = sum(shown_parts(cost_of(terms.candidates[0], terms.hours)), ZERO)
-    most = [one.ceiling_usd_per_hour * terms.hours + one.creation_fee_usd for one in terms.candidates]
+    most = terms.bills(lambda one: one.ceiling_usd_per_hour * terms.hours + one.creation_fee_usd)
     dearer = max(most[1:], default=ZERO) > first
     return (max(most), True) if dearer else (first, False)
 
@@ -61,6 +61,8 @@ def margin(terms: Terms) -> str:
         covers.append(f"a price of up to {dollars(worst.ceiling_usd_per_hour)} per hour")
     if (factor := reservation_margin(worst.coin)) > 1:
         covers.append(f"{plain((factor - 1) * 100)} % for a moving {worst.coin.ticker} rate")
+    if terms.worst_usd > worst.worst_usd:
+        covers.append(f"up to {dollars(terms.lost_usd)} for a server that can't be reached and is replaced")
     if room <= 0 or not covers:
         return "The worst case is the total."
     return f"The worst case is {dollars(room)} above the total. It covers {', '.join(covers)}."

@@ -111,7 +111,8 @@ class Appraiser:
             fees_assumed=any(evidence.fees.assumes(order_type, one.coin) for one in candidates),
             to_win_usd=await self._to_win_usd(ask, candidates[0]),
         )
-        return await self._judged(terms, evidence, misfits)
+        # What a watch may rent was asked about in other words.
+        return await self._judged(terms, evidence, misfits, replaceable=at_most is None)
 
     async def _unsettled(self, account: str, server_ids: Sequence[int]) -> dict[int, Unfit]:
         """The servers with a create on its way or uncertain: a second one could be a second bill."""
@@ -132,7 +133,9 @@ class Appraiser:
             for held in await self._desk.state.read(read)
         }
 
-    async def _judged(self, terms: Terms, evidence: Evidence, misfits: tuple[Unfit, ...]) -> Appraisal:
+    async def _judged(
+        self, terms: Terms, evidence: Evidence, misfits: tuple[Unfit, ...], *, replaceable: bool
+    ) -> Appraisal:
         desk = self._desk
         account = await desk.readings.account()
 
@@ -143,14 +146,27 @@ class Appraiser:
         refusals, owed = await desk.state.read(read)
         first, *others = zip(terms.candidates, refusals, strict=True)
         over = [Unfit(one.server_id, "over_limit", "; ".join(map(str, no))) for one, no in others if no]
-        kept = (first[0], *(one for one, no in others if not no))
+        terms = dataclasses.replace(terms, candidates=(first[0], *(one for one, no in others if not no)))
+        if replaceable and not first[1]:
+            terms = await self._replaceable(terms, evidence, account)
         return Appraisal(
-            terms=dataclasses.replace(terms, candidates=kept),
+            terms=terms,
             cost=cost_of(first[0], terms.hours),
             unfit=(*misfits, *over),
             refusals=tuple(first[1]),
             wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, owed),
         )
+
+    async def _replaceable(self, terms: Terms, evidence: Evidence, account: str) -> Terms:
+        """The same terms; where the limits have room for a lost server and the next one, the yes may cover both."""
+        if terms.order_type is OrderType.SPOT or len(terms.candidates) == 1:
+            return terms
+        desk, wider = self._desk, dataclasses.replace(terms, replaceable=True)
+
+        def fits(tx: Tx) -> bool:
+            return not any(stands_against(tx, desk, account, evidence, one, wider) for one in wider.candidates)
+
+        return wider if await desk.state.read(fits) else terms
 
     async def _payable(
         self, ask: CreateOrder, server_id: int, evidence: Evidence, owed: Owed, *, enforced: bool

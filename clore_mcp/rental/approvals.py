@@ -12,6 +12,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
@@ -32,6 +33,7 @@ YES_SECONDS: Final = 1_800.0
 _ASKABLE_SHARE: Final = 0.8  # a quote in its last fifth would expire under the reader's eyes: a new one is made
 _DECLINES: Final = 3
 _COOL_SECONDS: Final = 600.0
+_OF_ONE_RENTAL: Final = ("server_id", "fallback_server_ids", "hours", "bid_usd_per_hour")
 _ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"
 
 
@@ -60,12 +62,12 @@ class Approvals:
 
     async def digest(self, account: str, caller: str, ask: Ask) -> str:
         """The name of this call by this caller on this account, keyed by the state's own secret."""
-        return await self._name(account, caller, ask.verb, ask.model_dump(mode="json"))
+        return await self._name(account, caller, ask.verb, _arguments(ask))
 
     async def wish(self, account: str, caller: str, ask: CreateOrder, ssh_key: str) -> str:
         """The name of what this call wants, whatever the server, the hours and the bid: an envelope is for that.
         `ssh_key` is the fingerprint that is let in, for where the call names none it is the operator's to change."""
-        rest = ask.model_dump(mode="json", exclude={"server_id", "fallback_server_ids", "hours", "bid_usd_per_hour"})
+        rest = {name: value for name, value in _arguments(ask).items() if name not in _OF_ONE_RENTAL}
         return await self._name(account, caller, ask.verb, rest, ssh_key)
 
     async def _name(self, *parts: Any) -> str:
@@ -134,7 +136,7 @@ class Approvals:
             verb=verb,
             caller=caller,
             question=ask(quote_id),
-            terms=dict(terms),
+            terms={**terms, "replaceable": False} if envelope else dict(terms),  # a wider yes is to one rental
             state="approved" if envelope else "pending",
             created_at=now,
             expires_at=min(now + QUOTE_SECONDS, envelope.expires_at) if envelope else now + QUOTE_SECONDS,
@@ -190,6 +192,45 @@ class Approvals:
             return await self._state.write(add)
         except Duplicate:
             return None
+
+    async def hold_replacement(
+        self, first: Quote, *, digest: str, terms: Terms, order_id: int, lost_usd: Decimal
+    ) -> Quote | None:
+        """A quote for what takes the place of an order, with the yes that this order was made under; the one of another
+        process where that was first. None where that yes was shared before."""
+        now = self._clock()
+        servers = ", ".join(str(one.server_id) for one in terms.candidates)
+        quote = Quote(
+            id=new_id("q"),
+            account=first.account,
+            digest=digest,
+            verb=first.verb,
+            caller=first.caller,
+            question=f"In place of order {order_id}, which can't be reached: {servers}, within quote {first.id}.",
+            terms={
+                **terms.as_json(),
+                **{name: first.terms.get(name) for name in ("ssh_key", "yes", "protocol")},
+                "replaces_order_id": order_id,
+                "lost_usd": str(lost_usd),
+            },
+            state="approved",
+            created_at=now,
+            expires_at=now + QUOTE_SECONDS,
+            decided_at=now,
+            decided_by=f"{first.decided_by}, quote {first.id}",
+            replaces=first.id,
+        )
+
+        def add(tx: Tx) -> Quote | None:
+            quotes.expire(tx, now)
+            before = quotes.replacement_of(tx, first.id)
+            if before is not None:
+                return before if before.digest == digest and before.state != "expired" else None
+            quotes.add(tx, quote)
+            ledger.write(tx, _entry(quote, now, "quoted", quote.terms))
+            return quote
+
+        return await self._state.write(add)
 
     async def get(self, quote_id: str) -> Quote:
         """The quote with that id, expired if its time is over. Raises NotFound."""
@@ -282,6 +323,14 @@ class Approvals:
         now = self._clock()
         times = await self._state.read(lambda tx: quotes.declines_since(tx, account, now - 2 * _COOL_SECONDS))
         return cooling_until(times, now)
+
+
+def _arguments(ask: Ask) -> dict[str, Any]:
+    """The arguments as they name a call: without a `replaces_order_id` they are those of the call before it."""
+    named = ask.model_dump(mode="json")
+    if named.get("replaces_order_id") is None:
+        named.pop("replaces_order_id", None)
+    return named
 
 
 def _finds_out(quote: Quote) -> bool:

@@ -166,10 +166,15 @@ class CreateOrder(Ask):
     command: Command = None
     jupyter: Annotated[
         bool,
-        Field(description="Jupyter on the one http port; `clore-mcp connect` shows the person its token."),
+        Field(description="On the one http port; `clore-mcp connect` shows the person its token."),
         AfterValidator(_jupyter_has_a_port),
     ] = False
     on_end: Annotated[Literal["cancel", "notify"], Field(description="When the hours are over.")] = "cancel"
+    replaces_order_id: Annotated[
+        int | None,
+        Field(gt=0, description="As wait_for_order says: cancels it, rents the next fallback."),
+        AfterValidator(lambda number: None if number is None else possible_id(number)),
+    ] = None
 
     @field_validator("bid_usd_per_hour")
     @classmethod
@@ -367,7 +372,7 @@ class CancelOrder(Ask):
     ]
     issue: Annotated[
         str | None,
-        Field(max_length=_ISSUE_MAX, description="What was wrong with the host, for Clore; omit if nothing."),
+        Field(max_length=_ISSUE_MAX, description="What was wrong with the host, for Clore."),
         BeforeValidator(_comment),
     ] = None
     _comment_change: str = PrivateAttr("")

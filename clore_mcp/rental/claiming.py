@@ -16,7 +16,7 @@ from clore_mcp.errors import Failure
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice, plain
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcomes, replacement
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.desk import Desk, lease_end_is_enforced
 from clore_mcp.rental.disclosure import hardware
@@ -121,9 +121,9 @@ class Departure:
             return Stopped(outcome=_UNREADABLE, final=self.used)
         if freezing.frozen(tx) is not None:
             return Stopped(outcome=outcomes.frozen(), final=self.used)
-        gone = None if self.used else self._wider_yes_is_gone(tx, now)
-        if gone is not None:
-            return Stopped(outcome=gone)
+        no_yes = self._yes_does_not_serve(tx, evidence, now)
+        if no_yes is not None:
+            return no_yes
         if not self._has_yes(tx, now):
             return Stopped(outcome=_taken(quotes.get(tx, quote.id)), final=False)
         stop = None if self.intent else self._objection(tx, evidence)
@@ -151,6 +151,17 @@ class Departure:
         if errand.quote.envelope_id is not None:
             envelopes.take(tx, errand.quote.envelope_id, errand.quote.id, now)
         return True
+
+    def _yes_does_not_serve(self, tx: Tx, evidence: Evidence, now: float) -> Stopped | None:
+        """What to answer where a yes that was given for more than this quote does not serve it now."""
+        quote = self._errand.quote
+        gone = None if self.used else self._wider_yes_is_gone(tx, now)
+        if gone is not None:
+            return Stopped(outcome=gone)
+        kept = replacement.standing_in_the_way(tx, quote, evidence, self._desk.program) if quote.replaces else None
+        if kept is None:
+            return None
+        return Stopped(outcome=kept, final=self.used or kept["status"] != "in_progress")
 
     def _wider_yes_is_gone(self, tx: Tx, now: float) -> dict[str, Any] | None:
         """What to answer where another quote has used the envelope that this one was to use, or its watch has made all
@@ -203,7 +214,7 @@ class Departure:
             intent_id=intent.id,
             account=intent.account,
             coin=intent.coin,
-            worst_usd=candidate.worst_usd,
+            worst_usd=errand.terms.reserved_usd(candidate),
             usd_per_hour=candidate.ceiling_usd_per_hour,
             created_at=now,
         )
@@ -211,7 +222,7 @@ class Departure:
         orders.keep_secrets(tx, intent.id, errand.secrets)
         self._desk.note(
             tx, "reserved", errand.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
-            server_id=intent.server_id, approved_by=errand.by, worst_usd=str(candidate.worst_usd),
+            server_id=intent.server_id, approved_by=errand.by, worst_usd=str(reservation.worst_usd),
         )  # fmt: skip
         return intent
 

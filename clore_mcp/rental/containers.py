@@ -112,7 +112,7 @@ Ports = Annotated[
 ]
 Env = Annotated[
     dict[str, str] | None,
-    Field(description="Environment of the container; no & in values."),
+    Field(description="Container environment; no & in values."),
     AfterValidator(_env),
 ]
 Command = Annotated[

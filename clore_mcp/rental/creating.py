@@ -40,8 +40,9 @@ from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.refusals import moves_on, word
 from clore_mcp.rental.rented import Rented
+from clore_mcp.rental.replacements import Replacements
 from clore_mcp.rental.settling import Settling
-from clore_mcp.rental.sshkeys import fingerprint, secret_token, validate
+from clore_mcp.rental.sshkeys import fingerprint, key_line, secret_token, validate
 from clore_mcp.rental.standing import held_by_you, running_on, standing
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state import envelopes, intents
@@ -56,12 +57,15 @@ log = logging.getLogger(__name__)
 class Creating:
     """Carries out approved rentals."""
 
-    def __init__(self, desk: Desk, appraiser: Appraiser, settling: Settling, closing: Closing) -> None:
+    def __init__(
+        self, desk: Desk, appraiser: Appraiser, settling: Settling, closing: Closing, replacements: Replacements
+    ) -> None:
         self._desk = desk
         self._closing = closing
         self._appraiser = appraiser
         self._settling = settling
         self._rented = Rented(desk, settling)
+        self._replacements = replacements
 
     async def already(self, ask: CreateOrder, account: str, digest: str) -> dict[str, Any] | None:
         """The order that this very call has made, while it runs; a create of it whose outcome is unknown."""
@@ -97,7 +101,7 @@ class Creating:
 
     def unfinished(self, quote: Quote) -> dict[str, Any]:
         """The order is being made."""
-        return outcomes.in_progress(quote.id)
+        return outcomes.being_replaced(quote) if quote.replaces else outcomes.in_progress(quote.id)
 
     async def _key_shown(self, ask: CreateOrder) -> KeyShown:
         own = await anyio.to_thread.run_sync(self._desk.ssh_key)
@@ -110,10 +114,14 @@ class Creating:
         """Rent one of the quote's servers. `from_state` is where the yes stands; `by` who gave it."""
         terms = Terms.from_json(quote.terms)
         attempts: list[dict[str, Any]] = []
-        key = await self._ssh_line(ask)  # what can fail without Clore fails before the yes is used
+        # What can fail without Clore fails before the yes is used.
+        key = await key_line(ask.ssh_public_key, self._desk.ssh_key)
         if fingerprint(key) != quote.terms.get("ssh_key"):
-            return await self._end(quote, Stopped(outcome=_OTHER_KEY), attempts)
+            return await self._end(quote, Stopped(outcome=_OTHER_KEY, final=not quote.replaces), attempts)
         await anyio.to_thread.run_sync(self._desk.wake_watchdog)  # before the send: killed after it, we end nothing
+        kept = await self._replacements.clear(quote, by) if quote.replaces else None
+        if kept is not None:
+            return kept
         servers = [candidate.server_id for candidate in terms.candidates]
         failed = await self._desk.state.read(
             lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock(), servers)
@@ -298,11 +306,6 @@ class Creating:
                       server_id=intent.server_id, reason=reason)  # fmt: skip
 
         await desk.state.write(write)
-
-    async def _ssh_line(self, ask: CreateOrder) -> str:
-        if ask.ssh_public_key:
-            return validate(ask.ssh_public_key)
-        return (await anyio.to_thread.run_sync(self._desk.ssh_key)).line
 
 
 _OTHER_KEY: Final = outcomes.failed(

@@ -20,7 +20,7 @@ from clore_mcp.rental.agreed import asked_usd, shown_parts
 from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.images import image_notes
 from clore_mcp.rental.oversight.hosts import DAYS
-from clore_mcp.rental.terms import Candidate, Terms
+from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms
 from clore_mcp.text import clean
 
 _HOURS_SHOWN: Final = Decimal("0.0001")
@@ -63,6 +63,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
         *_spot_lines(terms),
         *run_lines(ask, key, [(one.server_id, one.cuda) for one in terms.candidates]),
         *_fallback_lines(*terms.candidates),
+        *_replacement_lines(terms),
         f"Quote {quote_id}. Nothing is spent without a yes.",
     ]
     return "\n".join(lines)
@@ -198,7 +199,8 @@ def _total(terms: Terms) -> str:
 
 def _end_line(terms: Terms) -> str:
     longest = max(terms.candidates, key=lambda one: one.unended_usd)
-    unended = f"{dollars(longest.unended_usd)} over {hours_text(longest.max_rental_hours)}"
+    most = max(terms.bills(lambda one: one.unended_usd))
+    unended = f"{dollars(most)} over {hours_text(longest.max_rental_hours)}"
     if terms.order_type is OrderType.SPOT:
         unended += ", and nothing bounds it sooner"
     if terms.on_end == "notify":
@@ -270,6 +272,15 @@ def _fallback_lines(first: Candidate, *others: Candidate) -> Iterable[str]:
         yield (
             f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
             f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{_beside_on_demand(other)}"
+        )
+
+
+def _replacement_lines(terms: Terms) -> Iterable[str]:
+    if terms.lost_usd:
+        yield (
+            f"If a server can't be reached by SSH within {REPLACED_WITHIN_MINUTES} minutes, it may be cancelled and the"
+            " next of these rented instead, once, for the same hours; what it has cost until then, at most"
+            f" {dollars(terms.lost_usd)}, is lost."
         )
 
 

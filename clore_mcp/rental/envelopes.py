@@ -31,7 +31,7 @@ class Bounds:
         return (
             terms.hours <= self.max_hours
             and terms.usd_per_hour <= self.max_usd_per_hour
-            and terms.worst_usd <= self.max_usd
+            and terms.alone().worst_usd <= self.max_usd
             and {one.server_id for one in terms.candidates} <= self.server_ids
             and {one.coin for one in terms.candidates} <= self.coins
         )

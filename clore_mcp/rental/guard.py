@@ -27,6 +27,7 @@ from clore_mcp.rental.notebooks import with_jupyter
 from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.questions import NoRoom, subject_of
 from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.rental.replacements import Replacements
 from clore_mcp.rental.reply import Reply, Said
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import Terms
@@ -61,12 +62,14 @@ class Guard:
         commitments: Commitments,
         settling: Settling,
         verbs: Mapping[str, Verb],
+        replacements: Replacements,
     ) -> None:
         self._desk = desk
         self._approvals = approvals
         self._commitments = commitments
         self._settling = settling
         self._verbs = verbs
+        self._replacements = replacements
         self._unkept: dict[tuple[str, CancelOrder], Quote] = {}  # questions while the state can't be used
 
     async def hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool, protocol: str = "") -> Held:
@@ -93,12 +96,20 @@ class Guard:
         if quote is not None:
             waits = quote.state == "pending" and Held(quote).yes.is_needed and not replay
             return await self._cooled(ask, account) or Held(quote) if waits else Held(quote)
-        verb = self._verbs[ask.verb]
-        standing = await verb.already(ask, account, digest)
+        standing = await self._verbs[ask.verb].already(ask, account, digest)
         if standing is not None:  # what another process is still making, or has just made, is followed
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=standing)
-        proposal = await verb.propose(ask, account)
+        return await self._propose(ask, account, digest, caller=caller, asking=asking, replay=replay, protocol=protocol)
+
+    async def _propose(
+        self, ask: Ask, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
+    ) -> Held:
+        """A new quote, which waits for its yes unless one covers it."""
+        verb = self._verbs[ask.verb]
+        proposal = await self._replacements.hold(ask, account, caller, digest) or await verb.propose(ask, account)
+        if isinstance(proposal, Quote):
+            return Held(proposal)
         if isinstance(proposal, dict):
             # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
@@ -108,8 +119,7 @@ class Guard:
             wish = await self._approvals.wish(account, caller, ask, proposal.terms["ssh_key"])
             envelope = await self._approvals.covering(account, wish, Terms.from_json(proposal.terms))
         asked = proposal.yes.is_needed and envelope is None
-        cooled = await self._cooled(ask, account) if asked else None
-        if cooled is not None:
+        if asked and (cooled := await self._cooled(ask, account)) is not None:
             return cooled
         subject = subject_of(ask) if envelope is None and self._is_question(proposal.yes, asking=asking) else None
         try:
@@ -201,6 +211,7 @@ class Guard:
         outcome = await self._conclude(held, ask, answer=answer, caller=caller, reply=reply)
         if isinstance(ask, CreateOrder) and ask.jupyter:
             outcome = with_jupyter(outcome, self._desk.readings.latest, self._desk.program)
+        outcome = await self._replacements.told(ask, outcome)
         word = _VERB_WORDS.get(ask.verb, {}).get(outcome["status"])
         about = {"order_id": ask.order_id} if isinstance(ask, CancelOrder | ExtendOrder | SetSpotPrice) else {}
         return {**about, **outcome, "status": word} if word else {**about, **outcome}
@@ -314,8 +325,9 @@ class Guard:
         )
         if outcome is None:
             return verb.unfinished(quote)
-        if outcome["status"] == "in_progress":  # another process took the yes first
-            return await self._follow(quote, ask)
+        if outcome["status"] == "in_progress":  # another process took the yes first, or a cancel is not proven yet
+            waits = quote.replaces is not None and (await self._approvals.get(quote.id)).state == "approved"
+            return outcome if waits else await self._follow(quote, ask)
         return outcome
 
     async def _follow(self, quote: Quote, ask: Ask) -> dict[str, Any]:

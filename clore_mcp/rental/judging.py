@@ -49,13 +49,28 @@ class Evidence:
 
 
 def stands_against(
-    tx: Tx, desk: Desk, account: str, evidence: Evidence, candidate: Candidate, terms: Terms
+    tx: Tx,
+    desk: Desk,
+    account: str,
+    evidence: Evidence,
+    candidate: Candidate,
+    terms: Terms,
+    *,
+    instead_of: int | None = None,
 ) -> list[Refusal]:
-    """Every limit that one candidate would break, read in the caller's transaction."""
+    """Every limit that one candidate would break, read in the caller's transaction. `instead_of` is an order made here
+    that ends before."""
     used = used_now(tx, account, evidence, desk.clock(), desk.caps)
-    wanted = Wanted(
-        usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=candidate.worst_usd, usd_per_day=candidate.worst_usd
-    )
+    held = None if instead_of is None else intents.reservation_of_order(tx, account, instead_of)
+    if held is not None:
+        used = replace(
+            used,
+            usd_per_hour=used.usd_per_hour - held.usd_per_hour,
+            usd_per_day=used.usd_per_day - held.worst_usd,
+            active_orders=used.active_orders - 1,
+        )
+    worst = terms.reserved_usd(candidate)
+    wanted = Wanted(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst)
     refusals = check(desk.caps, used, wanted, desk.sources)
     most = evidence.current.limit
     if most is not None and used.active_orders >= most:
@@ -63,7 +78,8 @@ def stands_against(
         refusals.append(
             Refusal("active_orders", cap, taken, Decimal(1), "the person, by ending one: Clore's own limit")
         )
-    short = wallet_refusal(draw_of(candidate, terms.hours), evidence, owed_now(tx, account, evidence))
+    draw = replace(draw_of(candidate, terms.hours), order_id=instead_of)
+    short = wallet_refusal(draw, evidence, owed_now(tx, account, evidence))
     if short is not None:
         refusals.append(short)
     unwatched = watchdog_refusal(tx, desk, account)

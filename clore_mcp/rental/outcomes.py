@@ -16,6 +16,7 @@ from clore_mcp.rental.limits import Refusal, cure
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.state.intents import Intent
 from clore_mcp.state.orders import Lease
+from clore_mcp.state.quotes import Quote
 
 _CURES: Final = {  # by the reason of the wanted server; otherwise another server is the cure
     "bid_under_minimum": "Raise bid_usd_per_hour if the person agrees.",
@@ -51,7 +52,7 @@ def created(
         "server_id": lease.server_id,
         "attempts": list(attempts),
         "usd_per_hour": shown(hourly),
-        "reserved_usd": shown_up(candidate.worst_usd),
+        "reserved_usd": shown_up(terms.reserved_usd(candidate)),
         "ends_at": iso(lease.ends_api_at),
         "enforced_by": terms.enforced_by or "nobody",
         "approved": approved(terms, by),
@@ -68,6 +69,18 @@ def in_progress(quote_id: str) -> dict[str, Any]:
         "attempts": [],
         "next": "The order is being made and is not confirmed yet. Call again with exactly the same arguments to get"
         " the outcome; it is never ordered twice.",
+    }
+
+
+def being_replaced(quote: Quote) -> dict[str, Any]:
+    """The order of this call gives way to another one now."""
+    order_id = quote.terms["replaces_order_id"]
+    return {
+        "status": "in_progress",
+        "approval_id": quote.id,
+        "attempts": [],
+        "next": f"Order {order_id} of this call is being cancelled. Until it is proven gone it may bill, and nothing"
+        f" else is rented. Call create_order with exactly the same arguments and replaces_order_id {order_id}.",
     }
 
 

@@ -20,11 +20,13 @@ _NEVER_USUAL: Final = {ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT}  # not
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What the last look at an order's SSH found. `at` is this machine's clock."""
+    """What the last look at an order's SSH found. `at` is this machine's clock; `online`: this machine reached another
+    order's SSH or Clore itself just then."""
 
     server_id: int | None
     reason: ReadyReason
     at: float
+    online: bool = False
 
 
 Memory = Mapping[int, Attempt]
@@ -57,8 +59,8 @@ def memory_from(text: str | None) -> dict[int, Attempt]:
     """What `memory_as` wrote; nothing where there is none or another version wrote it."""
     try:
         return {
-            int(about): Attempt(server_id, ReadyReason(reason), float(at))
-            for about, (server_id, reason, at) in json.loads(text or "{}").items()
+            int(about): Attempt(server_id, ReadyReason(reason), float(at), *map(bool, online))
+            for about, (server_id, reason, at, *online) in json.loads(text or "{}").items()
         }
     except (ValueError, TypeError, AttributeError):
         return {}
@@ -66,5 +68,5 @@ def memory_from(text: str | None) -> dict[int, Attempt]:
 
 def memory_as(memory: Memory) -> str:
     """The text that `memory_from` reads."""
-    rows = {about: [one.server_id, one.reason.value, one.at] for about, one in memory.items()}
+    rows = {about: [one.server_id, one.reason.value, one.at, one.online] for about, one in memory.items()}
     return json.dumps(rows, separators=(",", ":"))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from clore_mcp.errors import NotSent, QueueFull, RateLimited, StateUnavailable, TimedOut, Unclear
-from clore_mcp.rental import access, advice, reachability
+from clore_mcp.rental import access, advice, reachability, replacement
 from clore_mcp.rental.access import ReadyReason
 from clore_mcp.rental.advice import Reaches, Situation
 from clore_mcp.rental.asks import LONGEST_WAIT_SECONDS
@@ -50,7 +50,7 @@ class Readiness:
         self._overview = overview
         self._api = api
 
-    async def wait(self, order_id: int, timeout_seconds: float, progress: Progress) -> dict[str, Any]:
+    async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> dict[str, Any]:
         """Return the order as it is once its SSH answers, once it has ended, or when the time is over. Raises NotFound,
         CloreError where Clore did not answer once."""
         began, look = self._desk.monotonic(), None
@@ -67,7 +67,14 @@ class Readiness:
                 self._desk.readings.changed_orders()
         if look is None:
             raise TimedOut(f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order bills on.")
-        return await self._answer(order_id, look)
+        return await self._answer(order_id, look, caller)
+
+    async def again(self, order_id: int) -> tuple[Attempt | None, Situation]:
+        """How the order was when it was last waited for, and how it is now. Raises NotFound, CloreError."""
+        look = await self._look(order_id, None)
+        name = await self._name()
+        memory = await self._desk.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
+        return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
 
     async def _look(self, order_id: int, before: Look | None) -> Look:
         """Where Clore fails for a moment, the order is taken to be as it was before."""
@@ -80,8 +87,10 @@ class Readiness:
             view, answers = dict(before.view), False
         return Look(view, await _reason(view), answers)
 
-    async def _answer(self, order_id: int, look: Look) -> dict[str, Any]:
+    async def _answer(self, order_id: int, look: Look, caller: str) -> dict[str, Any]:
         found = await self._with_others(self._situation(order_id, look), look)
+        if found.reaches is not None and self._desk.acts:
+            found = replace(found, next_server=await self._next_server(order_id, caller))
         told = {
             **look.view,
             "ready": look.reason is ReadyReason.READY,
@@ -91,6 +100,15 @@ class Readiness:
             "next": advice.next_step(found),
         }
         return {name: value for name, value in told.items() if value is not None}
+
+    async def _next_server(self, order_id: int, caller: str) -> int | None:
+        """The server that the same yes would rent in place of this order."""
+        account, api_now = await self._desk.readings.account(), self._desk.readings.api_now()
+        offer = await self._desk.state.read(lambda tx: replacement.offered(tx, account, order_id, caller, api_now))
+        return None if isinstance(offer, str) else offer.terms.candidates[0].server_id
+
+    async def _name(self) -> str:
+        return f"reached {await self._desk.readings.account()}"
 
     def _situation(self, order_id: int, look: Look) -> Situation:
         view = look.view
@@ -111,23 +129,21 @@ class Readiness:
         if found.reason is None:
             return found
         server_id = look.view.get("server_id")
-        account = await self._desk.readings.account()
-        name, now = f"reached {account}", self._desk.clock()
+        name, now = await self._name(), self._desk.clock()
         memory = await self._desk.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
-        if reachability.is_settled(found.reason, found.age):
-            await self._remember(name, memory, found.order_id, Attempt(server_id, found.reason, now))
         others = reachability.others(memory, found.order_id, server_id, now)
         failed = tuple(sorted(about for about, one in others.items() if one.reason is not ReadyReason.READY))
-        return replace(
-            found,
-            failed=failed,
-            alike=tuple(about for about in failed if others[about].reason is found.reason),
-            reaches=await self._reaches(found, len(failed) < len(others)) if found.reason in _UNREACHED else None,
-        )
+        reaches = await self._reaches(found, len(failed) < len(others)) if found.reason in _UNREACHED else None
+        if reachability.is_settled(found.reason, found.age):
+            attempt = Attempt(server_id, found.reason, now, online=reaches in ("hosts", "clore"))
+            await self._remember(name, memory, found.order_id, attempt)
+        alike = tuple(about for about in failed if others[about].reason is found.reason)
+        return replace(found, failed=failed, alike=alike, reaches=reaches)
 
     async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: Attempt) -> None:
         """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
-        if not self._desk.acts or (order_id in memory and memory[order_id].reason is attempt.reason):
+        before = memory.get(order_id)
+        if not self._desk.acts or (before and replace(before, at=attempt.at) == attempt):
             return
 
         def write(tx: Tx) -> None:

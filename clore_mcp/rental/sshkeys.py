@@ -13,10 +13,12 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import anyio.to_thread
 
 from clore_mcp.errors import ArgumentInvalid, StateUnavailable
 
@@ -120,6 +122,11 @@ def fingerprint(line: str) -> str:
     """SHA256:… of a valid public key line, as ssh-keygen -l shows it."""
     digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+async def key_line(given: str | None, own: Callable[[], SshKey]) -> str:
+    """The line of the key to let in: the one that a call names, else the operator's own, read off the loop."""
+    return validate(given) if given else (await anyio.to_thread.run_sync(own)).line
 
 
 def secret_token() -> str:

@@ -14,7 +14,13 @@ from clore_mcp.state.database import Tx
 
 def standing(tx: Tx, account: str, digest: str, program: str, *, but_of: str | None = None) -> dict[str, Any] | None:
     """The order that this very call has made, while it runs, or a create of it whose outcome is unknown; those of the
-    quote `but_of`, which is being carried out, aside. None where there is neither."""
+    quote `but_of`, which is being carried out, aside; and so with what replaces that order. None where there is
+    nothing."""
+    heir = quotes.replacement_of_call(tx, digest)
+    if heir is not None and heir.id != but_of:
+        made = standing(tx, account, heir.digest, program, but_of=but_of)
+        if made is not None or heir.state in ("approved", "committing"):
+            return made or outcomes.being_replaced(heir)
     lease = orders.of_digest(tx, account, digest)
     if lease is None:
         unknown = intents.unsettled_of_call(tx, digest, but_of=but_of)

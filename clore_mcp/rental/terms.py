@@ -6,9 +6,10 @@ the coin per day (3 % above the listing where the coin isn't USD, because its ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from decimal import Decimal
+from itertools import combinations
 from typing import Any, Final
 
 from clore_mcp import money
@@ -22,6 +23,7 @@ POLL_SECONDS: Final = 60.0
 _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
 _END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
+REPLACED_WITHIN_MINUTES: Final = 30  # of its start, an order whose host can't be reached may give way to the next one
 # For hosts that name no longest rental, and for spot, which no host's limit ends (docs/clore-api.md, section 2).
 LONGEST_RENTAL_HOURS: Final = Decimal(money.LONGEST_RENTAL_HOURS)
 
@@ -66,6 +68,12 @@ class Candidate:
         """What it may cost if nobody ends it."""
         return worst_usd(self.ceiling_usd_per_hour, self.max_rental_hours, self.creation_fee_usd, self.coin)
 
+    @property
+    def lost_usd(self) -> Decimal:
+        """The most that it may have cost when it gives way to the next server: two polls beyond the time for that."""
+        until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + _END_SLACK_HOURS
+        return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
+
     def as_json(self) -> dict[str, Any]:
         """For the quote's row: exact decimals as text."""
         return {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(self).items()}
@@ -86,6 +94,7 @@ class Terms:
     """What a person is asked to approve: these servers in this order, so long, at these ceilings.
 
     `to_win_usd` per hour is what a bid on the first takes to win, None where this one does or nobody can say.
+    `replaceable`: an order whose host can't be reached may, once, give way to a server further down.
     """
 
     candidates: tuple[Candidate, ...]
@@ -96,6 +105,7 @@ class Terms:
     enforced_by: str | None
     fees_assumed: bool
     to_win_usd: Decimal | None = None
+    replaceable: bool = False
 
     @property
     def ends(self) -> bool:
@@ -104,8 +114,36 @@ class Terms:
 
     @property
     def worst_usd(self) -> Decimal:
-        """The most that any of the candidates could cost."""
-        return max(candidate.worst_usd for candidate in self.candidates)
+        """The most that the yes could cost: any of the candidates, or a lost one and one after it."""
+        return max(self.bills(lambda one: one.worst_usd))
+
+    def alone(self) -> Terms:
+        """The same for a yes to one rental, which nothing replaces."""
+        return replace(self, replaceable=False)
+
+    def bills(self, usd: Callable[[Candidate], Decimal]) -> list[Decimal]:
+        """What each way through the servers comes to, where a server costs `usd`: each alone, the first one first, then
+        each with one before it that was lost."""
+        alone = [usd(one) for one in self.candidates]
+        pairs = combinations(self.candidates, 2) if self.replaceable else ()
+        return [*alone, *(lost.lost_usd + usd(one) for lost, one in pairs)]
+
+    def reserved_usd(self, candidate: Candidate) -> Decimal:
+        """What an order on that server may cost, with the one that may replace it."""
+        later = self.after(candidate.server_id)
+        if not (self.replaceable and later):
+            return candidate.worst_usd
+        return max(candidate.worst_usd, candidate.lost_usd + max(one.worst_usd for one in later))
+
+    @property
+    def lost_usd(self) -> Decimal:
+        """The most that may be lost on a server that gives way to the next; zero where none does."""
+        return max((one.lost_usd for one in self.candidates[:-1]), default=ZERO) if self.replaceable else ZERO
+
+    def after(self, server_id: int) -> tuple[Candidate, ...]:
+        """The servers that come after that one."""
+        place = next(at for at, one in enumerate(self.candidates) if one.server_id == server_id)
+        return self.candidates[place + 1 :]
 
     @property
     def usd_per_hour(self) -> Decimal:
@@ -123,6 +161,7 @@ class Terms:
             "enforced_by": self.enforced_by,
             "fees_assumed": self.fees_assumed,
             "to_win_usd": None if self.to_win_usd is None else str(self.to_win_usd),
+            "replaceable": self.replaceable,
         }
 
     @classmethod
@@ -137,6 +176,7 @@ class Terms:
             enforced_by=row["enforced_by"],
             fees_assumed=row["fees_assumed"],
             to_win_usd=None if row.get("to_win_usd") is None else Decimal(row["to_win_usd"]),
+            replaceable=row.get("replaceable", False),
         )
 
 

@@ -20,8 +20,8 @@ _DELETED_AT_ONCE: Final = 20
 @dataclass(frozen=True, slots=True)
 class Quote:
     """One priced intent and what became of it. `wish` names everything of a rental but server, hours and bid;
-    `envelope_id` is the wider yes that it would use, `watch_id` the watch that it rents for. Times are unix seconds of
-    this machine."""
+    `envelope_id` is the wider yes that it would use, `watch_id` the watch that it rents for, `replaces` the quote whose
+    yes it shares because the order made under that one could not be reached. Times are unix seconds of this machine."""
 
     id: str
     account: str
@@ -41,6 +41,7 @@ class Quote:
     wish: str = ""
     envelope_id: str | None = None
     watch_id: str | None = None
+    replaces: str | None = None
 
     @property
     def subject(self) -> str | None:
@@ -67,7 +68,7 @@ def _quote(row: Row) -> Quote:
 
 
 def add(tx: Tx, quote: Quote) -> None:
-    """Hold a new quote. Raises Duplicate while one with its digest is live."""
+    """Hold a new quote. Raises Duplicate while one with its digest is live, and where its yes was shared before."""
     tx.insert(
         "quotes",
         id=quote.id,
@@ -85,6 +86,7 @@ def add(tx: Tx, quote: Quote) -> None:
         wish=quote.wish,
         envelope_id=quote.envelope_id,
         watch_id=quote.watch_id,
+        replaces=quote.replaces,
     )
 
 
@@ -97,6 +99,22 @@ def get(tx: Tx, quote_id: str) -> Quote | None:
 def latest(tx: Tx, digest: str) -> Quote | None:
     """The newest quote with that digest, whatever its state: newest as they came, for the clock may have gone back."""
     row = tx.one("SELECT * FROM quotes WHERE digest = ? ORDER BY rowid DESC LIMIT 1", digest)
+    return None if row is None else _quote(row)
+
+
+def replacement_of(tx: Tx, quote_id: str) -> Quote | None:
+    """The quote that shares the yes of that one, whatever its state: there is never a second."""
+    row = tx.one("SELECT * FROM quotes WHERE replaces = ?", quote_id)
+    return None if row is None else _quote(row)
+
+
+def replacement_of_call(tx: Tx, digest: str) -> Quote | None:
+    """The newest quote that shares the yes of one with that digest."""
+    row = tx.one(
+        "SELECT * FROM quotes WHERE replaces IN (SELECT id FROM quotes WHERE digest = ?)"
+        " ORDER BY created_at DESC LIMIT 1",
+        digest,
+    )
     return None if row is None else _quote(row)
 
 
@@ -192,8 +210,12 @@ def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: floa
 
 
 def widen(tx: Tx, quote_id: str, envelope_id: str) -> None:
-    """Make an approved quote one of the uses of a wider yes: either it or another, never both."""
-    tx.run("UPDATE quotes SET envelope_id = ? WHERE id = ?", envelope_id, quote_id)
+    """Make an approved quote one of the uses of a wider yes: either it or another, never both, and nothing replaces
+    what it makes."""
+    tx.run(
+        "UPDATE quotes SET envelope_id = ?, terms = json_set(terms, '$.replaceable', json('false')) WHERE id = ?",
+        envelope_id, quote_id,
+    )  # fmt: skip
 
 
 def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now: float) -> bool:

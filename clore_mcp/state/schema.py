@@ -245,4 +245,9 @@ MIGRATIONS: Final = (
     CREATE INDEX watches_newest ON watches (account, created_at);
     CREATE INDEX watches_of_quotes ON watches (quote_id);
     """,
+    """
+    -- The quote whose yes this one shares, because the order made under it could not be reached: once for a yes.
+    ALTER TABLE quotes ADD COLUMN replaces TEXT REFERENCES quotes (id);
+    CREATE UNIQUE INDEX one_replacement ON quotes (replaces) WHERE replaces IS NOT NULL;
+    """,
 )

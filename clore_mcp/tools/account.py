@@ -83,9 +83,9 @@ class AccountAnswer(Answer):
 
 
 async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
-    """Show the account: balances and how many hours they last, cost per hour, what was spent and when all ends, limits.
-    Also waiting approvals and events: orders that ended, watches that rented, trouble. Use it before a long or dear
-    rental; for each order's cost, list_orders."""
+    """Show the account: balances and the hours they last, cost per hour, what was spent and when all ends, limits.
+    Also waiting approvals and events (what ended, what watches rented, trouble). Use it before a long or dear rental;
+    for each order's cost, list_orders."""
     from clore_mcp.rental.account import account_state
 
     services = services_of(ctx)

@@ -82,6 +82,13 @@ class Approved(Answer):
     by: str | None = None
 
 
+class Replaced(Answer):
+    """The order that gave way, and what it has cost."""
+
+    order_id: int
+    receipt: Receipt | None = None
+
+
 class CreateAnswer(Answer):
     """What became of a create."""
 
@@ -100,6 +107,7 @@ class CreateAnswer(Answer):
     creation_fee_usd: float | None = None
     free_cancel_until: str | None = None
     receipt: Annotated[Receipt | None, OBJECT_ELSEWHERE] = None
+    replaced: Annotated[Replaced | None, OBJECT_ELSEWHERE] = None
     jupyter_url: str | None = None
     repeated: bool = False
     now: str | None = None

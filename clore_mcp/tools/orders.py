@@ -19,7 +19,7 @@ from clore_mcp.rental.asks import (
     possible_order,
 )
 from clore_mcp.rental.images import image_notes
-from clore_mcp.tools.asking import Permitted, services_of
+from clore_mcp.tools.asking import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
     Attempt,
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from clore_mcp.services import Services
 
 _MOST_LISTED = 50
-ENDED_TOO = Field(description="Also those that are over.")
+ENDED_TOO = Field(description="Also ended ones.")
 
 
 async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
-    """Price a rental and check it against limits and wallet, without asking anyone or holding anything. Arguments as
-    for create_order, which quotes and asks by itself: use this to compare, or to explain a refusal."""
+    """Price a rental and check it against limits and wallet, asking no one, holding nothing. Arguments as
+    for create_order, which quotes by itself: use this to compare or explain a refusal."""
     from clore_mcp.rental import agreed
 
     services = services_of(ctx)
@@ -110,9 +110,8 @@ def _after_quote(services: Services, terms: Terms) -> str:
 
 
 async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
-    """Rent a server: this spends money. It prices the rental, asks the person with the full cost, rents once and
-    confirms. Call it when the person has chosen; never as a test, nor to extend an order (extend_order). The same call
-    again never orders twice."""
+    """Rent a server: this spends money. It asks the person with the full cost, rents once and confirms. Call it when
+    the person has chosen; never as a test or to extend (extend_order). The same call again never orders twice."""
     return CreateAnswer.model_validate(outcome)
 
 
@@ -131,7 +130,7 @@ async def list_orders(
     ] = None,
 ) -> OrdersAnswer:
     """List the account's orders: state, cost, end, SSH command. Use it to see what runs or bills now, and after
-    anything unclear: `unsettled` names create_order calls whose outcome is not known. While one deploys,
+    anything unclear: `unsettled` names create_order calls of unknown outcome. While one deploys,
     wait_for_order; balances and limits, get_account."""
     from clore_mcp.rental.desk import iso  # here: whoever only lists the tools needs no more than their types
 
@@ -164,7 +163,8 @@ async def wait_for_order(
     async def progress(seconds: float, message: str) -> None:
         await ctx.report_progress(seconds, timeout_seconds, message)
 
-    return WaitAnswer.model_validate(await services_of(ctx).readiness.wait(order_id, timeout_seconds, progress))
+    readiness = services_of(ctx).readiness
+    return WaitAnswer.model_validate(await readiness.wait(order_id, timeout_seconds, progress, caller_of(ctx)))
 
 
 async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:

@@ -72,7 +72,7 @@ async def test_a_host_that_failed_twice_is_marked_and_only_taken_by_name(
     shown: dict[int, int] = {}
     page = await found(fresh, {"limit": 50, "include_rented": True})
     while True:
-        shown |= {row["server_id"]: row["failed_here"] for row in page.both()[0]["servers"] if "failed_here" in row}
+        shown |= {row["server_id"]: row["failed_here"] for row in page.wire()["servers"] if "failed_here" in row}
         if page.next_cursor is None:
             break
         page = await found(fresh, {"limit": 50, "include_rented": True, "cursor": page.next_cursor})

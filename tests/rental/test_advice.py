@@ -8,7 +8,7 @@ import re
 import pytest
 
 from clore_mcp.rental.access import ReadyReason
-from clore_mcp.rental.advice import NO_MORE, Situation, next_step, stage
+from clore_mcp.rental.advice import NO_MORE, Situation, next_step, not_dead, stage
 from clore_mcp.rental.reachability import Attempt, is_settled, memory_as, memory_from, others, remembered
 
 COMMAND = "ssh -p 1972 root@n1.us.clorecloud.net"
@@ -94,3 +94,24 @@ def test_attempts_are_remembered_for_hours_and_of_other_servers_alone() -> None:
 )
 def test_a_memory_of_another_version_is_none(text: str | None) -> None:
     assert memory_from(text) == {}
+
+
+@pytest.mark.parametrize("reason", ReadyReason)
+def test_the_next_server_is_named_where_the_host_alone_can_be_at_fault_and_after_the_person_has_tried(
+    reason: ReadyReason,
+) -> None:
+    for minutes, reaches, failed in itertools.product(
+        (0, 4, 5, 14, 15, 29), ("hosts", "clore", "proxy_only", "nothing"), ((), (3,))
+    ):
+        found = situation(reason, minutes=minutes, reaches=reaches, failed=failed, next_server=77)
+        dead = reason in UNREACHED and minutes >= 5 and reaches in ("hosts", "clore") and not failed
+        assert (not_dead(found) is None) is dead
+        told = next_step(found)
+        assert ("replaces_order_id 5" in told and "server 77" in told) is dead, told
+        assert len(told) < 900
+        if dead:
+            assert told.index(COMMAND) < told.index("replaces_order_id") < told.index("cancel_order")
+
+
+def test_a_memory_without_that_mark_is_one_of_a_machine_that_may_have_been_offline() -> None:
+    assert memory_from('{"1": [10, "timed_out", 5.0]}') == {1: Attempt(10, ReadyReason.TIMED_OUT, 5.0, online=False)}

@@ -39,11 +39,11 @@ def asked(
     return terms(wish, *found, enforced_by=enforced_by)
 
 
-@given(PLACES, st.floats(0.1, 160), st.sampled_from(["cancel", "notify"]), st.sampled_from([HOST, None]))
+@given(PLACES, st.floats(0.1, 160), st.sampled_from(["cancel", "notify"]), st.sampled_from([HOST, None]), st.booleans())
 def test_the_total_that_was_agreed_to_is_the_one_in_the_question_and_the_worst_case_is_never_below_it(
-    places: list[tuple[Coin, Decimal]], hours: float, on_end: str, enforced_by: str | None
+    places: list[tuple[Coin, Decimal]], hours: float, on_end: str, enforced_by: str | None, replaceable: bool
 ) -> None:
-    whole = asked(places, hours, on_end, enforced_by)
+    whole = replace(asked(places, hours, on_end, enforced_by), replaceable=replaceable)
     told = agreed.approved(whole, "a person")
     usd, at_most = agreed.asked_usd(whole)
     wish = ask(hours=hours, on_end=on_end)
@@ -94,3 +94,31 @@ def test_a_creation_fee_names_the_time_until_which_a_cancel_is_free() -> None:
     waits, said = agreed.creation_fee(made, OrderType.SPOT)
     assert waits == {"creation_fee_usd": 0.1} and "10 minutes after it first wins" in said
     assert agreed.creation_fee(replace(made, creation_fee_usd=Decimal(0)), OrderType.ON_DEMAND) == ({}, "")
+
+
+@given(PLACES, st.floats(0.1, 160), st.sampled_from(["cancel", "notify"]), st.sampled_from([HOST, None]))
+def test_what_is_reserved_covers_a_lost_server_and_any_that_may_follow_it(
+    places: list[tuple[Coin, Decimal]], hours: float, on_end: str, enforced_by: str | None
+) -> None:
+    whole = replace(asked(places, hours, on_end, enforced_by), replaceable=True)
+    assert Terms.from_json(whole.as_json()) == whole
+    for one in whole.candidates:
+        reserved, later = whole.reserved_usd(one), whole.after(one.server_id)
+        assert whole.alone().reserved_usd(one) == one.worst_usd <= reserved <= whole.worst_usd
+        assert all(one.lost_usd + next_.worst_usd <= reserved for next_ in later)
+        assert one.lost_usd <= one.worst_usd
+        if later:
+            assert one.lost_usd <= whole.lost_usd, "no more than the question names"
+    assert (whole.lost_usd > 0) == (len(whole.candidates) > 1)
+    assert whole.alone().lost_usd == 0
+
+
+def test_the_margin_and_the_question_name_what_may_be_lost() -> None:
+    whole = replace(asked([(Coin.USD, Decimal("9.6")), (Coin.USD, Decimal("9.6"))], 2), replaceable=True)
+    lost = dollars(whole.lost_usd)
+    assert f"up to {lost} for a server that can't be reached and is replaced" in agreed.margin(whole)
+    lines = rent_question("q", ask(hours=2), whole, cost_of(whole.candidates[0], whole.hours), KEY).splitlines()
+    (line,) = (one for one in lines if "can't be reached" in one)
+    assert f"at most {lost}, is lost" in line
+    lines = rent_question("q", ask(hours=2), whole.alone(), cost_of(whole.candidates[0], whole.hours), KEY).splitlines()
+    assert not any("can't be reached" in one for one in lines)

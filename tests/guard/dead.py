@@ -1,0 +1,93 @@
+"""Orders whose host can't be reached, and the call that moves them to the next server of their yes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.sandbox import Options, start_in_thread
+from clore_mcp.services import Services
+from tests.guard.spots import rich
+from tests.guard.world import Json, World, call, let_time_pass, wish
+
+OPTIONS: Final = Options(servers=160, rate_limit="off", speed=1.0, visible_after=0.0)
+
+
+def ssh_market(folder: Path) -> Iterator[World]:
+    """A market whose orders have real SSH ports, and whose time passes as ours does."""
+    folder.mkdir(exist_ok=True)
+    with start_in_thread(OPTIONS) as market:
+        made = World(market, folder)
+        yield made
+        made.close()
+
+
+@dataclass(frozen=True)
+class Dead:
+    """An order that was waited for in vain: the call that made it, and its id."""
+
+    ask: CreateOrder
+    order_id: int
+
+    @property
+    def replacing(self) -> CreateOrder:
+        """The same call, to move the order."""
+        return self.ask.model_copy(update={"replaces_order_id": self.order_id})
+
+    @property
+    def fallbacks(self) -> list[int]:
+        return self.ask.server_ids[1:]
+
+
+async def waited(services: Services, order_id: int, caller: str = "tester") -> Json:
+    """What wait_for_order answers at once."""
+
+    async def silent(seconds: float, message: str) -> None:
+        pass
+
+    let_time_pass(services)
+    return await services.readiness.wait(order_id, 0.1, silent, caller)
+
+
+async def rented(
+    world: World,
+    services: Services,
+    *,
+    ssh: str = "ssh_refused",
+    minutes: float = 7,
+    fallbacks: int = 2,
+    at: int = 0,
+    **more: Any,
+) -> Dead:
+    """An order with fallbacks that is that old; `at` is its place among the free servers."""
+    if ssh:
+        world.fault(ssh)
+    rich(world)
+    first, *others = world.free()[at : at + 1 + fallbacks]
+    ask = wish(first, fallback_server_ids=others or None, **more)
+    made = await call(services, ask)
+    assert made["status"] == "created", made
+    world.advance(minutes * 60)
+    let_time_pass(services)
+    return Dead(ask, made["order_id"])
+
+
+async def dead(world: World, services: Services, **more: Any) -> Dead:
+    """The same, and wait_for_order has found that it can't be reached."""
+    found = await rented(world, services, **more)
+    told = await waited(services, found.order_id)
+    assert told["ready"] is False, told
+    return found
+
+
+def running(world: World) -> list[int]:
+    """The servers on which this account runs something."""
+    return [order["server_id"] for order in world.active()]
+
+
+def forget(world: World) -> None:
+    """No order was waited for yet."""
+    world.change("DELETE FROM meta WHERE name LIKE 'reached %'")
