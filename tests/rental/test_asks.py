@@ -46,12 +46,12 @@ def refusal(kind: Any = CreateOrder, **changes: Any) -> str:
     ],
 )
 def test_an_image_may_be_any_docker_name(image: str) -> None:
-    assert ask(image=image).image == image
+    assert ask(image=image).image == ask(image=f" {image} ").image == image
 
 
 @pytest.mark.parametrize(
     "image",
-    ["", " ubuntu", "ubuntu ", "Debian", "owner/Name:tag", "a//b", "a:b:c", "a/", "/a", "a:", "a@sha256:abc", "a:b c",
+    ["", "Debian", "owner/Name:tag", "a//b", "a:b:c", "a/", "/a", "a:", "a@sha256:abc", "a:b c",
      "a\nb", "a\u202eb", "ubuntu;rm", "a$(id)", "-a", "https://ghcr.io/a/b", "a" * 256, "a:" + "t" * 129],
 )  # fmt: skip
 def test_anything_else_is_no_image(image: str) -> None:
