@@ -92,6 +92,19 @@ def of_steps(tx: Tx, account: str, steps: Iterable[str], *, since: float, limit:
     )  # fmt: skip
 
 
+def at_servers(
+    tx: Tx, account: str, step: str, *, since: float, limit: int, servers: Sequence[int] | None
+) -> list[tuple[int | None, int | None, float]]:
+    """Server, order and time of the newest steps of one kind since then; of these servers alone, if given."""
+    on = "" if servers is None else f" AND server_id IN ({_marks(servers)})"
+    rows = tx.all(
+        f"SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ?{on}"
+        " ORDER BY at DESC LIMIT ?",
+        account, step, since, *(servers or ()), limit,
+    )  # fmt: skip
+    return [(row["server_id"], row["order_id"], row["at"]) for row in rows]
+
+
 def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
     """Steps of certain kinds of one order, newest first."""
     rows = tx.all(
@@ -139,7 +152,7 @@ def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
     return [_entry(row) for row in tx.all("SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)]
 
 
-def _marks(values: Sequence[str]) -> str:
+def _marks(values: Sequence[str] | Sequence[int]) -> str:
     return ", ".join("?" for _ in values)
 
 

@@ -69,16 +69,10 @@ class Hosts:
 
 def _failures(tx: Tx, account: str, since: float, servers: Sequence[int] | None = None) -> Iterator[tuple[int, float]]:
     """Each failed rental or refusal once: which server, and when. Of each kind no more than the newest are counted."""
-    first: dict[tuple[int, int | None], float] = {}
-    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
+    first: dict[tuple[int | None, int | None], float] = {}
     for step in _FAILED:
-        for row in tx.all(
-            f"SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ?{on}"
-            " ORDER BY at DESC LIMIT ?",
-            account, step, since, *(servers or ()), _MOST,
-        ):  # fmt: skip
-            key = row["server_id"], row["order_id"]
-            first[key] = min(row["at"], first.get(key, row["at"]))
+        for server_id, order_id, at in ledger.at_servers(tx, account, step, since=since, limit=_MOST, servers=servers):
+            first[server_id, order_id] = min(at, first.get((server_id, order_id), at))
     yield from ((server_id, at) for (server_id, _), at in first.items() if server_id is not None)
     yield from intents.refused(tx, account, "server-offline", since=since, limit=_MOST, servers=servers)
     yield from _ended_early(tx, account, since, servers)
