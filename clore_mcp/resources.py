@@ -25,7 +25,7 @@ from clore_mcp.money import shown
 from clore_mcp.rental.images import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
 from clore_mcp.tools.account import AccountAnswer
-from clore_mcp.tools.order_answers import Order, OrdersAnswer
+from clore_mcp.tools.order_answers import OrdersAnswer, ShownOrder
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary
@@ -114,7 +114,7 @@ async def read_orders(services: Services) -> dict[str, Any]:
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
     """One order, as it stands in list_orders. Raises NotFound."""
     await services.keep_leases()
-    return Order.model_validate(await services.overview.one(order_id)).wire()
+    return ShownOrder.model_validate(await services.overview.one(order_id)).wire()
 
 
 async def read_ssh_config(services: Services, order_id: int) -> str:

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if all(proven) and not unclear else 1
 
 
-def _look(parts: Opened, *, everything: bool) -> orders.Seen | None:
+def _look(parts: Opened, *, everything: bool) -> orders.OrdersSeen | None:
     """The orders, or None where they can't be had: that stops no cancel."""
     try:
         return parts.run(orders.look(parts.services, include_ended=not everything, urgent=True))
@@ -88,20 +88,20 @@ def _unseen(order_id: int, *, made_here: bool | None) -> dict[str, Any]:
     return {"order_id": order_id, "status": "not shown", "made_here": made_here}
 
 
-def _all(parts: Opened, seen: orders.Seen | None) -> list[dict[str, Any]]:
+def _all(parts: Opened, seen: orders.OrdersSeen | None) -> list[dict[str, Any]]:
     if seen is not None:
         return _made_here(seen)
     return [_unseen(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
 
 
-def _made_here(seen: orders.Seen) -> list[dict[str, Any]]:
+def _made_here(seen: orders.OrdersSeen) -> list[dict[str, Any]]:
     elsewhere = sum(not view["made_here"] for view in seen.views)
     if elsewhere:
         say(f"{elsewhere} not made here: left alone. To end one, name it.")
     return [view for view in seen.views if view["made_here"]]
 
 
-def _one(parts: Opened, seen: orders.Seen | None, order_id: int, prefix: str) -> dict[str, Any]:
+def _one(parts: Opened, seen: orders.OrdersSeen | None, order_id: int, prefix: str) -> dict[str, Any]:
     found = next((view for view in seen.views if view["order_id"] == order_id), None) if seen else None
     if found is not None:
         return found

@@ -23,7 +23,7 @@ from clore_mcp.text import clean
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One fact. `fault`: it stops renting or lets money run; `warn`: better mended; each with its cure. `note`: neither
     good nor bad, or not looked at."""
 
@@ -33,27 +33,27 @@ class Finding:
     cure: str = ""
 
 
-def fault(name: str, said: str, cure: str) -> Finding:
+def fault(name: str, said: str, cure: str) -> CheckResult:
     """Something to mend before anything can be rented, or before it costs more."""
-    return Finding(name, said, "fault", cure)
+    return CheckResult(name, said, "fault", cure)
 
 
-def warn(name: str, said: str, cure: str) -> Finding:
+def warn(name: str, said: str, cure: str) -> CheckResult:
     """Something to mend that stops nothing."""
-    return Finding(name, said, "warn", cure)
+    return CheckResult(name, said, "warn", cure)
 
 
-def note(name: str, said: str) -> Finding:
+def note(name: str, said: str) -> CheckResult:
     """Something to know."""
-    return Finding(name, said, "note")
+    return CheckResult(name, said, "note")
 
 
-def version() -> Finding:
+def version() -> CheckResult:
     """Which program this is, on what."""
-    return Finding("version", f"clore-mcp {__version__}, Python {platform.python_version()}, {platform.system()}")
+    return CheckResult("version", f"clore-mcp {__version__}, Python {platform.python_version()}, {platform.system()}")
 
 
-def settings(wanted: Settings) -> Iterator[Finding]:
+def settings(wanted: Settings) -> Iterator[CheckResult]:
     """What the operator set, and what the reading of it had to say."""
     modes = {
         Approval.ASK: "asked through the client",
@@ -66,14 +66,14 @@ def settings(wanted: Settings) -> Iterator[Finding]:
         f"pays in {wanted.currency.ticker} if possible" if wanted.currency else "",
         f"runs {Path(wanted.notify_command[0]).name} for each event" if wanted.notify_command else "",
     ]
-    yield Finding("settings", "; ".join(filter(None, extras)))
+    yield CheckResult("settings", "; ".join(filter(None, extras)))
     source = wanted.sources.get("approval", "default")
-    yield Finding("approval", f"{wanted.approval.value} ({source}): {modes[wanted.approval]}")
+    yield CheckResult("approval", f"{wanted.approval.value} ({source}): {modes[wanted.approval]}")
     for said in wanted.notes:
         yield note("note", said)
 
 
-def state(folder: Path) -> Finding:
+def state(folder: Path) -> CheckResult:
     """Whether the state can be kept; no record is begun."""
     choose = "Set CLORE_STATE_DIR to a folder that you can write to, or mend this one."
     try:
@@ -89,17 +89,17 @@ def state(folder: Path) -> Finding:
         if exposed:
             return fault("state", *exposed)
         if not database.exists:
-            return Finding("state", f"{folder}, nothing kept yet")
+            return CheckResult("state", f"{folder}, nothing kept yet")
         return _kept_state(database)
     except OSError as error:
         return fault("state", f"{folder} can't be looked into ({error.strerror}).", choose)
 
 
-def _future_state(folder: Path, choose: str) -> Finding:
+def _future_state(folder: Path, choose: str) -> CheckResult:
     nearest = next((parent for parent in folder.parents if parent.exists()), folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return fault("state", f"{folder} can't be made: {nearest} is not a folder that you can write to.", choose)
-    return Finding("state", f"{folder} is made at the first call to Clore")
+    return CheckResult("state", f"{folder} is made at the first call to Clore")
 
 
 def _exposed(folder: Path, file: Path) -> tuple[str, str] | None:
@@ -113,7 +113,7 @@ def _exposed(folder: Path, file: Path) -> tuple[str, str] | None:
     return None
 
 
-def _kept_state(database: Database) -> Finding:
+def _kept_state(database: Database) -> CheckResult:
     try:
         database.write_now(lambda tx: None)
     except StateUnavailable as failure:
@@ -122,10 +122,10 @@ def _kept_state(database: Database) -> Finding:
         return fault("state", failure.message, cure)
     finally:
         database.close()
-    return Finding("state", f"{database.folder}, private, opens, schema {len(MIGRATIONS)}")
+    return CheckResult("state", f"{database.folder}, private, opens, schema {len(MIGRATIONS)}")
 
 
-def freeze(folder: Path, program: str) -> Finding:
+def freeze(folder: Path, program: str) -> CheckResult:
     """Whether the person has stopped all spending; `program` is what they type to reach this state."""
     database = Database(folder)
     try:
@@ -133,34 +133,34 @@ def freeze(folder: Path, program: str) -> Finding:
     finally:
         database.close()
     if found is None:
-        return Finding("spending", "allowed, within the limits")
+        return CheckResult("spending", "allowed, within the limits")
     said = f"frozen {span(time.time() - found.at)} ago by {clean(found.by, 80)}: nothing can be rented."
     return fault("spending", said, f"`{program} stop --lift` allows it again.")
 
 
-def limits(wanted: Settings) -> Iterator[Finding]:
+def limits(wanted: Settings) -> Iterator[CheckResult]:
     """Each cap, and where it comes from; a cap at zero lets nothing be rented."""
     for name in Caps.__dataclass_fields__:
         cap, source = getattr(wanted.limits, name), wanted.sources.get(name, "default")
         amount = plain(cap) if name == "active_orders" else dollars(cap)
         if cap > 0:
-            yield Finding("limit", f"{name} {amount} ({source})")
+            yield CheckResult("limit", f"{name} {amount} ({source})")
         else:
             where = f"max_{name} in {source}" if source.endswith(LIMITS_FILE) else f"CLORE_MAX_{name.upper()}"
             yield fault("limit", f"{name} is 0 ({source}), so nothing can be rented.", f"Raise {where}.")
 
 
-def ssh_key(wanted: Settings, home: Path) -> Finding:
+def ssh_key(wanted: Settings, home: Path) -> CheckResult:
     """Which key orders get; none is made here."""
     from clore_mcp.rental.sshkeys import public_key
 
     made = wanted.state_dir / "ssh" / "id_ed25519"
     usual = any((home / ".ssh" / f"id_{kind}.pub").exists() for kind in ("ed25519", "ecdsa", "rsa"))
     if wanted.ssh_public_key is None and not usual and not made.exists():
-        return Finding("SSH key", f"none in ~/.ssh: a pair is made in {made.parent} with the first order")
+        return CheckResult("SSH key", f"none in ~/.ssh: a pair is made in {made.parent} with the first order")
     try:
         found = public_key(wanted.ssh_public_key, home, wanted.state_dir)
     except Failure as failure:
         return fault("SSH key", failure.message, failure.hint)
     private = found.private_path or "a private key that is not in ~/.ssh: name it with ssh -i"
-    return Finding("SSH key", f"{found.fingerprint} ({found.source}); opens with {private}")
+    return CheckResult("SSH key", f"{found.fingerprint} ({found.source}); opens with {private}")

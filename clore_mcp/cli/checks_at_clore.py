@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from clore_mcp.cli.checks import Finding, fault, note, warn
+from clore_mcp.cli.checks import CheckResult, fault, note, warn
 from clore_mcp.cli.screen import doubtful, span, to_the_operator
 from clore_mcp.detaching import LOG_NAME
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent
@@ -25,7 +25,7 @@ _MAKE_A_KEY: Final = "Make one on clore.ai under API and set CLORE_API_KEY; or t
 _NEW_KEY: Final = "Make a new one on clore.ai under API and set it where the old one is."
 
 
-async def api(services: Services) -> list[Finding]:
+async def api(services: Services) -> list[CheckResult]:
     """Whether Clore answers and takes the key, and whose clock is off; the market alone where there is no key. Where
     the key is from is told, never the key."""
     began, settings = time.monotonic(), services.settings
@@ -43,12 +43,12 @@ async def api(services: Services) -> list[Finding]:
         return [away, no_key if settings.api_key is None else note("key", f"set, from {source}; not tested")]
     ahead = None if current.api_at is None else current.api_at - current.at
     simulated = url.startswith("http:")  # the settings take plain http for loopback alone
-    taken = Finding("key", f"set, from {source} (never shown); Clore takes it")
+    taken = CheckResult("key", f"set, from {source} (never shown); Clore takes it")
     return [_reached(url, began), taken, clock(ahead, simulated=simulated)]
 
 
-def _reached(url: str, began: float) -> Finding:
-    return Finding("API", f"{url} answers in {time.monotonic() - began:.2f} s")
+def _reached(url: str, began: float) -> CheckResult:
+    return CheckResult("API", f"{url} answers in {time.monotonic() - began:.2f} s")
 
 
 def _unreached(url: str, failure: CloreError) -> str:
@@ -64,13 +64,13 @@ def for_a_person(failure: Failure) -> str:
     return to_the_operator(failure.hint)
 
 
-def clock(ahead: float | None, *, simulated: bool) -> Finding:
+def clock(ahead: float | None, *, simulated: bool) -> CheckResult:
     """Clore's clock against this machine's; `ahead` in seconds that Clore's is ahead. Leases run on Clore's."""
     if ahead is None:
         return note("clock", "not compared: Clore's reply had no date")
     apart = abs(ahead)
     if apart <= CLOCKS_AGREE_SECONDS:
-        return Finding("clock", "agrees with Clore's")
+        return CheckResult("clock", "agrees with Clore's")
     length = f"{apart:.0f} s" if apart < CLOCK_WRONG_SECONDS else span(apart)
     said = f"this computer's is {length} {'behind' if ahead > 0 else 'ahead of'} Clore's"
     if simulated:
@@ -79,20 +79,20 @@ def clock(ahead: float | None, *, simulated: bool) -> Finding:
     return judge("clock", f"{said}.", "Set it from the network (NTP): ends of orders are told in Clore's time.")
 
 
-async def wallets(services: Services) -> Finding:
+async def wallets(services: Services) -> CheckResult:
     """Whether there is anything to pay with."""
     rows = (await services.desk.readings.wallets()).rows
     told = [f"{coin_name(row.name)} {'?' if row.balance is None else plain(round(row.balance, 8))}" for row in rows]
     if not any(row.balance for row in rows):
         return fault("wallets", "all are empty.", "Top one up on clore.ai.")
-    return Finding("wallets", ", ".join(told[:_WALLETS_SHOWN]))
+    return CheckResult("wallets", ", ".join(told[:_WALLETS_SHOWN]))
 
 
-async def unsettled(services: Services, account: str) -> Finding:
+async def unsettled(services: Services, account: str) -> CheckResult:
     """Rentals that nobody knows the outcome of."""
     found = await services.desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
     if not found:
-        return Finding("unsettled", "none")
+        return CheckResult("unsettled", "none")
     uncertain = [intent for intent in found if intent.state == "uncertain"]
     if not uncertain:
         return note("unsettled", f"{len(found)} on the way, not confirmed yet: look again in a minute")
@@ -104,7 +104,7 @@ async def unsettled(services: Services, account: str) -> Finding:
     )
 
 
-async def doubtful_orders(services: Services) -> list[Finding]:
+async def doubtful_orders(services: Services) -> list[CheckResult]:
     """Orders made here of which nothing tells whether they are this account's; nothing where there are none."""
     try:
         found = await services.desk.readings.doubtful()
@@ -116,19 +116,19 @@ async def doubtful_orders(services: Services) -> list[Finding]:
     return [fault("account", said, f"Run {cure}")]
 
 
-async def approvals(services: Services) -> Finding:
+async def approvals(services: Services) -> CheckResult:
     """What waits for the person."""
     waiting = await services.desk.state.read(_pending)
     if waiting:
         return note("approvals", f"{waiting} waiting for you: `{services.desk.program} approvals` lists them")
-    return Finding("approvals", "none wait")
+    return CheckResult("approvals", "none wait")
 
 
 def _pending(tx: Tx) -> int:
     return sum(quote.state == "pending" and quote.in_time(time.time()) for quote in quotes.waiting(tx))
 
 
-async def watchdog(services: Services, account: str) -> Finding:
+async def watchdog(services: Services, account: str) -> CheckResult:
     """Whether someone ends leases and rents for watches, where there are any."""
     desk = services.desk
     alive = await desk.enforced_by()
@@ -139,7 +139,7 @@ async def watchdog(services: Services, account: str) -> Finding:
             f"End the process that {LOG_NAME} in the state folder or its service's journal names, then start it again.",
         )  # fmt: skip
     if alive is not None:
-        return Finding("watchdog", f"alive: {clean(alive, 120)}")
+        return CheckResult("watchdog", f"alive: {clean(alive, 120)}")
     now = desk.clock()
 
     def read(tx: Tx) -> tuple[list[Lease], list[Watch]]:
@@ -170,10 +170,10 @@ async def watchdog(services: Services, account: str) -> Finding:
     return fault("watchdog", f"absent, {' '.join(told)}", f"Run `{desk.program} watchdog`{otherwise}.")
 
 
-def without_watchdog(services: Services) -> Finding:
+def without_watchdog(services: Services) -> CheckResult:
     """What it means that nobody ends leases while there is none to end."""
     if services.settings.watchdog is Watchdog.AUTO:
-        return Finding("watchdog", "absent; nothing needs it now, and it starts with the first order")
+        return CheckResult("watchdog", "absent; nothing needs it now, and it starts with the first order")
     start = f"Run `{services.desk.program} watchdog` as a service, or unset CLORE_WATCHDOG."
     if services.settings.approval is Approval.LIMITS:
         return fault("watchdog", "absent, and without one CLORE_APPROVAL=limits rents nothing.", start)

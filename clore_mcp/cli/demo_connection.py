@@ -18,8 +18,8 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.types import Implementation
 
 from clore_mcp import __version__
-from clore_mcp.cli.demo_guide import Broken, Guide, Interrupted, Left, Stopped
-from clore_mcp.cli.demo_market import Market
+from clore_mcp.cli.demo_guide import Broken, Guide, Interrupted, Left, TourStopped
+from clore_mcp.cli.demo_market import DemoMarket
 from clore_mcp.cli.demo_screen import Screen
 from clore_mcp.cli.demo_tour import Tour
 
@@ -39,8 +39,8 @@ def give_tour(*, yes: bool) -> int:
             with log.open("w", encoding="utf-8") as errors:
                 anyio.run(_connected, screen, Path(folder), errors, yes)
         except KeyboardInterrupt:
-            stop: Stopped = Interrupted()
-        except Stopped as stopped:
+            stop: TourStopped = Interrupted()
+        except TourStopped as stopped:
             stop = stopped
         else:
             return 0
@@ -51,9 +51,9 @@ def give_tour(*, yes: bool) -> int:
 async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool) -> None:
     """Start the server, give the tour, end the server. Raises how it ended, if not at its last step."""
     guide = Guide(screen, yes=yes)
-    tour = Tour(guide, Market(_state_dir(folder)))
+    tour = Tour(guide, DemoMarket(_state_dir(folder)))
     tour.welcome()
-    stop: Stopped | None = None
+    stop: TourStopped | None = None
     try:
         async with Client(
             stdio_client(_server(folder), errlog=errors),
@@ -63,7 +63,7 @@ async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool) ->
         ) as client:
             try:
                 await tour.give(client)
-            except Stopped as stopped:  # raised again outside, where no task group wraps it
+            except TourStopped as stopped:  # raised again outside, where no task group wraps it
                 stop = stopped
     except (MCPError, OSError, ExceptionGroup) as error:
         stop = stop or Broken(f"{guide.step}: the connection to the server failed: {_innermost(error)}")
@@ -105,7 +105,7 @@ def _innermost(error: BaseException) -> BaseException:
     return error
 
 
-def _part(screen: Screen, stop: Stopped, log: Path) -> None:
+def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
     """Say why the tour ends here."""
     screen.idle()
     if isinstance(stop, Broken):

@@ -26,23 +26,23 @@ _LOOKS_EVERY_SECONDS: Final = 0.5
 _LOOKS_SECONDS: Final = 60.0
 
 
-class Stopped(Exception):
+class TourStopped(Exception):
     """The tour ends before its last step; `code` is the exit code."""
 
     code = 0
 
 
-class Left(Stopped):
+class Left(TourStopped):
     """The person left, or said no twice."""
 
 
-class Interrupted(Stopped):
+class Interrupted(TourStopped):
     """Ctrl-C at a question."""
 
     code = 130
 
 
-class Broken(Stopped):
+class Broken(TourStopped):
     """A step did not do what it shows."""
 
     code = 1

@@ -15,7 +15,7 @@ from clore_mcp.cli.serve import SANDBOX_URL_FILE
 _PATIENCE_SECONDS: Final = 10.0
 
 
-class Market:
+class DemoMarket:
     """The control path of the market inside `clore-mcp --sandbox`, which tells in `state_dir` where it listens."""
 
     def __init__(self, state_dir: Path) -> None:

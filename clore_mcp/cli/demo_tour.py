@@ -9,7 +9,7 @@ from mcp import Client
 from clore_mcp import __version__
 from clore_mcp.cli.demo_guide import STEPS, Guide
 from clore_mcp.cli.demo_lease import let_a_lease_end
-from clore_mcp.cli.demo_market import Market
+from clore_mcp.cli.demo_market import DemoMarket
 from clore_mcp.cli.demo_rental import rent_and_cancel
 from clore_mcp.cli.demo_watch import rent_when_cheaper
 from clore_mcp.cli.serve import SANDBOX_SPEED
@@ -18,7 +18,7 @@ from clore_mcp.cli.serve import SANDBOX_SPEED
 class Tour:
     """One tour, told by its guide."""
 
-    def __init__(self, guide: Guide, market: Market) -> None:
+    def __init__(self, guide: Guide, market: DemoMarket) -> None:
         self._guide = guide
         self._market = market
         self._began = time.monotonic()

@@ -8,7 +8,7 @@ from http.client import HTTPException
 from typing import Any, Final
 
 from clore_mcp.cli.demo_guide import FOURTH_PLACE, Broken, Guide, usd
-from clore_mcp.cli.demo_market import Market
+from clore_mcp.cli.demo_market import DemoMarket
 from clore_mcp.cli.demo_rental import FITTING, IMAGE, show_orders
 
 _HOURS: Final = 2
@@ -19,7 +19,7 @@ _UNDER: Final = 0.00003  # USD: questions round prices up, so this keeps them at
 
 
 async def rent_when_cheaper(
-    guide: Guide, market: Market, cheapest: Mapping[str, Any], falls: Mapping[str, Any]
+    guide: Guide, market: DemoMarket, cheapest: Mapping[str, Any], falls: Mapping[str, Any]
 ) -> None:
     """Steps 9 to 11: a watch below the price of the `cheapest`, a price that `falls` below it, the order, its end."""
     ceiling = math.floor(cheapest["usd_per_hour"] * _CEILING * 100) / 100
@@ -46,7 +46,7 @@ async def _watch(guide: Guide, ceiling: float, cheapest: Mapping[str, Any]) -> s
     return str(made["watch_id"])
 
 
-async def _fire(guide: Guide, market: Market, watch_id: str, ceiling: float, falls: Mapping[str, Any]) -> int:
+async def _fire(guide: Guide, market: DemoMarket, watch_id: str, ceiling: float, falls: Mapping[str, Any]) -> int:
     screen, server_id, before = guide.screen, falls["server_id"], falls["usd_per_hour"]
     guide.heading(10, "The price falls")
     to = ceiling * _FALLS_TO - _UNDER

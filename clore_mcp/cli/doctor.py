@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from clore_mcp.cli import checks, checks_at_clore
-from clore_mcp.cli.checks import Finding, fault, note
+from clore_mcp.cli.checks import CheckResult, fault, note
 from clore_mcp.cli.opening import Opened, opened_with, settings_of, settings_with_api
 from clore_mcp.cli.screen import say
 from clore_mcp.errors import CloreError, Failure, SettingsInvalid
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything in order; 0 if nothing stops renting or lets money run."""
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     for finding in _examine(arguments):
         found.append(finding)
         if not arguments.json and finding.kind in ("ok", "note"):
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _conclude(warnings: Sequence[Finding], faults: Sequence[Finding]) -> None:
+def _conclude(warnings: Sequence[CheckResult], faults: Sequence[CheckResult]) -> None:
     """What isn't right, each once, and where to start."""
     for finding in (*warnings, *reversed(faults[1:])):
         _print(finding)
@@ -63,7 +63,7 @@ def _conclude(warnings: Sequence[Finding], faults: Sequence[Finding]) -> None:
         say("All is well.")
 
 
-def _examine(arguments: argparse.Namespace) -> Iterator[Finding]:
+def _examine(arguments: argparse.Namespace) -> Iterator[CheckResult]:
     program = "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp"
     yield checks.version()
     try:
@@ -87,7 +87,7 @@ def _examine(arguments: argparse.Namespace) -> Iterator[Finding]:
         yield from _with_clore(parts, state_works=state.kind != "fault")
 
 
-def _with_clore(parts: Opened, *, state_works: bool) -> Iterator[Finding]:
+def _with_clore(parts: Opened, *, state_works: bool) -> Iterator[CheckResult]:
     services, run_ = parts.services, parts.run
     reached = run_(checks_at_clore.api(services))
     yield from reached
@@ -112,7 +112,7 @@ def _with_clore(parts: Opened, *, state_works: bool) -> Iterator[Finding]:
         yield run_(checks_at_clore.watchdog(services, account))
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: CheckResult) -> None:
     cure = f" {finding.cure}" if finding.cure else ""
     name = f"{_MARKS[finding.kind]}  {finding.name:<{_NAME_WIDTH}}"
     say(f"{name}{finding.said}{cure}", hang=len(name))

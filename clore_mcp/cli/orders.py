@@ -17,7 +17,7 @@ from clore_mcp.state import orders
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class OrdersSeen:
     """The orders at one moment. `told_only` are those whose end nobody was meant to enforce."""
 
     views: list[dict[str, Any]]
@@ -53,13 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def look(services: Services, *, include_ended: bool = False, urgent: bool = False) -> Seen:
+async def look(services: Services, *, include_ended: bool = False, urgent: bool = False) -> OrdersSeen:
     """The orders now, settled and reconciled as far as looking can. `urgent` as of `Overview.orders`."""
     desk = services.desk
     found = await services.overview.orders(include_ended=include_ended, urgent=urgent)
     account = await desk.readings.account()
     leases = await desk.state.read(lambda tx: orders.active(tx, account))
-    return Seen(
+    return OrdersSeen(
         views=found["orders"],
         unsettled=found["unsettled"],
         usd_per_hour=found["total_usd_per_hour"],
@@ -69,7 +69,7 @@ async def look(services: Services, *, include_ended: bool = False, urgent: bool 
     )
 
 
-def show(views: Sequence[dict[str, Any]], seen: Seen) -> None:
+def show(views: Sequence[dict[str, Any]], seen: OrdersSeen) -> None:
     """A table of orders, and under it the lines that lead into them."""
     table(
         ("order", "GPU", "status", "$/h", "spent", "ends in"),
@@ -95,7 +95,7 @@ def show(views: Sequence[dict[str, Any]], seen: Seen) -> None:
                 print(f"{view['order_id']}: {way}")
 
 
-def warn(seen: Seen, prefix: str) -> None:
+def warn(seen: OrdersSeen, prefix: str) -> None:
     """What may cost money without anybody knowing."""
     for one in seen.unsettled:
         if one["state"] == "uncertain":
@@ -120,7 +120,7 @@ def what(view: dict[str, Any]) -> str:
     return f"{view['gpu_count']}x {view['gpu']}"
 
 
-def _end(view: dict[str, Any], seen: Seen) -> str:
+def _end(view: dict[str, Any], seen: OrdersSeen) -> str:
     if view["status"] == "ended":
         return "-"
     if "ends_at" not in view:
@@ -131,7 +131,7 @@ def _end(view: dict[str, Any], seen: Seen) -> str:
     return f"{span(left)}, not cancelled" if view["order_id"] in seen.told_only else span(left)
 
 
-def _object(seen: Seen) -> dict[str, Any]:
+def _object(seen: OrdersSeen) -> dict[str, Any]:
     return {
         "orders": seen.views,
         "total_usd_per_hour": seen.usd_per_hour,

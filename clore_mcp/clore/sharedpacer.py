@@ -27,7 +27,7 @@ from clore_mcp.clore.schedule import LONG_AGO, SECOND_NS, Gaps, Lane, Marks, Wai
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.state import pace
 from clore_mcp.state.database import Database, Tx
-from clore_mcp.state.pace import Place
+from clore_mcp.state.pace import PacePlace
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class SharedPacer:
         )  # fmt: skip
 
     def _next(
-        self, tx: Tx, marks: Marks, places: Sequence[Place], requests: Sequence[_Request], now_ns: int
+        self, tx: Tx, marks: Marks, places: Sequence[PacePlace], requests: Sequence[_Request], now_ns: int
     ) -> _Verdict:
         stages = [place.stage for place in places]
         marks = replace(marks, in_flight=stages.count("flying"), at_the_gate="gate" in stages)
@@ -298,7 +298,7 @@ def _drop(request: _Request, tx: Tx, marks: Marks) -> Marks:
     return marks
 
 
-def _fell_silent(tx: Tx, marks: Marks, place: Place) -> Marks:
+def _fell_silent(tx: Tx, marks: Marks, place: PacePlace) -> Marks:
     """Its process was killed or stopped. What stood at the gate may have left, in the moment before it was recorded."""
     pace.drop(tx, place.id)
     if place.stage == "gate":

@@ -85,7 +85,7 @@ async def account_state(
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class SpentSummary:
     """What was spent in the last 24 hours and 30 days, in USD; and when all that bills ends, with its cost by then."""
 
     day: Decimal
@@ -102,7 +102,7 @@ class Taken:
     active_orders: int
 
 
-def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decimal | None], now: float) -> Spent:
+def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decimal | None], now: float) -> SpentSummary:
     api_now = evidence.api_now
     rows = {row.id: row for row in (*evidence.completed.rows, *evidence.current.rows)}
     lately = [row for row in rows.values() if (row.ended_at or api_now) > api_now - spending.MONTH]
@@ -112,7 +112,7 @@ def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decima
         for seconds in (spending.DAY, spending.MONTH)
     )
     agreed = {end.order_id: end for end in ends.active(tx, account)}
-    return Spent(day, month, spending.then(hourly, agreed, found, api_now))
+    return SpentSummary(day, month, spending.then(hourly, agreed, found, api_now))
 
 
 def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | None:

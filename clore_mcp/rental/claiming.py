@@ -64,7 +64,7 @@ class Halted(Exception):
         self.why = why
 
 
-class Departure:
+class Send:
     """The way of one candidate's create out of the door. `intent` is its row, once there is one."""
 
     def __init__(self, desk: Desk, errand: Errand) -> None:

@@ -28,7 +28,7 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import disclosure, outcomes
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.claiming import Departure, Halted, Stopped, listed_now
+from clore_mcp.rental.claiming import Halted, Send, Stopped, listed_now
 from clore_mcp.rental.desk import Desk, settle_quote
 from clore_mcp.rental.disclosure import KeyShown
 from clore_mcp.rental.ends.closing import Closing
@@ -132,7 +132,7 @@ class Creating:
                 continue
             made = {"jupyter_token": secret_token()} if ask.jupyter else {}
             errand = Errand(quote, ask, terms, candidate, from_state, by, made)
-            departure = Departure(self._desk, errand)
+            departure = Send(self._desk, errand)
             stopped = await self._try(errand, departure, key, attempts)
             if stopped.attempt is not None:
                 attempts.append(stopped.attempt)
@@ -165,7 +165,7 @@ class Creating:
         envelope = await self._desk.state.read(lambda tx: envelopes.get(tx, envelope_id))
         return Bounds.from_json(envelope.bounds) if envelope is not None and envelope.free(now) else None
 
-    async def _try(self, errand: Errand, departure: Departure, key: str, attempts: list[dict[str, Any]]) -> Stopped:
+    async def _try(self, errand: Errand, departure: Send, key: str, attempts: list[dict[str, Any]]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""
         for _ in range(_TRIES):
             try:
@@ -187,7 +187,7 @@ class Creating:
     async def _send(
         self,
         errand: Errand,
-        departure: Departure,
+        departure: Send,
         evidence: Evidence,
         request: CreateRequest,
         attempts: list[dict[str, Any]],
@@ -217,7 +217,7 @@ class Creating:
         return evidence
 
     async def _answered_badly(
-        self, errand: Errand, departure: Departure, error: Failure, attempts: list[dict[str, Any]]
+        self, errand: Errand, departure: Send, error: Failure, attempts: list[dict[str, Any]]
     ) -> Stopped:
         if departure.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
             return await self._not_sent(errand, departure, error)
@@ -229,7 +229,7 @@ class Creating:
     async def _left(
         self,
         errand: Errand,
-        departure: Departure,
+        departure: Send,
         attempts: list[dict[str, Any]],
         created: Created | None,
         said: str,
@@ -263,7 +263,7 @@ class Creating:
         return Stopped(outcome=outcomes.uncertain(intent, attempts, self._desk.program), final=False)
 
     async def _refused(
-        self, errand: Errand, departure: Departure, error: Refused, attempts: list[dict[str, Any]]
+        self, errand: Errand, departure: Send, error: Refused, attempts: list[dict[str, Any]]
     ) -> Stopped:
         intent, reason = _made(departure), word(error)
         if isinstance(error, AlreadyRented | SpotOrderHeld):
@@ -284,7 +284,7 @@ class Creating:
             return Stopped(attempt, outcomes.failed(said))
         return Stopped(attempt, outcomes.unavailable([attempt], said))
 
-    async def _not_sent(self, errand: Errand, departure: Departure, error: Failure) -> Stopped:
+    async def _not_sent(self, errand: Errand, departure: Send, error: Failure) -> Stopped:
         """Nothing left. A yes that was not used stays, so that the same call needs no second one."""
         await self._close(errand, departure.intent, "abandoned", word(error))
         attempt = {"server_id": errand.candidate.server_id, "outcome": "not_sent"}
@@ -316,7 +316,7 @@ _TOO_SLOW: Final = outcomes.failed(
 )
 
 
-def _made(departure: Departure) -> Intent:
+def _made(departure: Send) -> Intent:
     """The intent of a create that has left: only its own hook lets it leave."""
     if departure.intent is None:
         raise RuntimeError("a create left without its claim")

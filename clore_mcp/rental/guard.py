@@ -28,7 +28,7 @@ from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.questions import NoRoom, subject_of
 from clore_mcp.rental.readings import EXECUTION_AGE
 from clore_mcp.rental.replacements import Replacements
-from clore_mcp.rental.reply import Reply, Said
+from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.settling import Settling
 from clore_mcp.rental.terms import Terms
 from clore_mcp.state import orders
@@ -204,7 +204,7 @@ class Guard:
         )
 
     async def conclude(
-        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: Reply | None = None
+        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: QuestionReply | None = None
     ) -> dict[str, Any]:
         """What comes of the call. `answer` is the person's, or None where they gave none through the client; `reply` is
         what the client did with the question. Raises ArgumentInvalid for a malformed answer to an open question."""
@@ -217,7 +217,7 @@ class Guard:
         return {**about, **outcome, "status": word} if word else {**about, **outcome}
 
     async def _conclude(
-        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: Reply | None
+        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: QuestionReply | None
     ) -> dict[str, Any]:
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
@@ -247,7 +247,7 @@ class Guard:
             return outcomes.ask_outside(ask, quote.id, self._desk.program)
         return await self._carry_out(quote, ask, by)
 
-    async def _leave(self, quote: Quote, reply: Reply, caller: str) -> None:
+    async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """A question without an answer. After a cancel it is over, so that no answer to it can come later and count;
         after a malformed answer it waits on, for the person has not seen it or has not answered."""
         if reply.said is Said.MALFORMED:
@@ -344,7 +344,7 @@ class Guard:
         return self._verbs[ask.verb].unfinished(quote)
 
 
-def _unanswered(quote: Quote, ask: Ask, reply: Reply, caller: str) -> dict[str, Any]:
+def _unanswered(quote: Quote, ask: Ask, reply: QuestionReply, caller: str) -> dict[str, Any]:
     """No yes, in the words of the tool, with what the client answered and whether asking again can help."""
     outcome = outcomes.no_yes(ask, reply.told(quote, caller))
     return {**outcome, "next": f"{outcome['next']} {reply.cure}"}

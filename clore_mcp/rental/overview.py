@@ -39,7 +39,7 @@ _UNSETTLED_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Priced:
+class RowPrices:
     """What turns a row into USD."""
 
     fees: Fees
@@ -113,7 +113,7 @@ class Overview:
             for one in found
         ]
 
-    def _burn(self, current: Orders, priced: Priced, views: Sequence[Mapping[str, Any]]) -> Decimal:
+    def _burn(self, current: Orders, priced: RowPrices, views: Sequence[Mapping[str, Any]]) -> Decimal:
         """What bills now: an order that is queued or outbid does not."""
         waiting = {view["order_id"] for view in views if view["status"] in ("queued", "outbid")}
         billing = [row for row in current.rows if not row.expired and row.id not in waiting]
@@ -126,13 +126,13 @@ class Overview:
     async def _agreed(self, account: str) -> Mapping[int, End]:
         return await self._desk.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})
 
-    async def _priced(self, *, urgent: bool = False) -> Priced:
+    async def _priced(self, *, urgent: bool = False) -> RowPrices:
         readings = self._desk.readings
         if urgent:
-            return Priced(*await self._closing.prices(), readings.api_now())
-        return Priced(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
+            return RowPrices(*await self._closing.prices(), readings.api_now())
+        return RowPrices(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
 
-    async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: Priced) -> dict[str, Any]:
+    async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: RowPrices) -> dict[str, Any]:
         cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
         history = await self._history(row, lease, priced.api_now) if row.spot else None
         cost = bill(row, priced.fees, priced.rates, api_now=priced.api_now, lease=lease, history=history)
@@ -214,7 +214,7 @@ def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory
     return history.won_from is not None or (end is not None and status == "queued")
 
 
-def _times(row: OrderRow, lease: Lease | None, priced: Priced, *, up: bool) -> dict[str, Any]:
+def _times(row: OrderRow, lease: Lease | None, priced: RowPrices, *, up: bool) -> dict[str, Any]:
     """What a row's times mean now, by Clore's clock; `up`: the order has its server."""
     told: dict[str, Any] = {"now": iso(priced.api_now)}
     began = lease.started_api_at if lease else row.created_at

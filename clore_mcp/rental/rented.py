@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from clore_mcp.errors import CloreError
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.claiming import Departure, Stopped
+from clore_mcp.rental.claiming import Send, Stopped
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.errands import Errand
 from clore_mcp.rental.judging import Evidence
@@ -30,9 +30,7 @@ class Rented:
         self._desk = desk
         self._settling = settling
 
-    async def unsent(
-        self, errand: Errand, departure: Departure, evidence: Evidence, attempt: dict[str, Any]
-    ) -> Stopped:
+    async def unsent(self, errand: Errand, departure: Send, evidence: Evidence, attempt: dict[str, Any]) -> Stopped:
         """What comes of a candidate that the market rules out before anything is sent to it."""
         account, server_id = errand.quote.account, errand.candidate.server_id
         listing = evidence.snapshot.by_id.get(server_id)

@@ -25,7 +25,7 @@ _END_IT: Final = "To end it, use cancel_order; to rent another server, call crea
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ReplacementOffer:
     """An order that may give way, the quote that it was made under, and the terms for the servers that are left."""
 
     lease: Lease
@@ -34,7 +34,7 @@ class Offer:
     lost_usd: Decimal
 
 
-def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> Offer | str:
+def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> ReplacementOffer | str:
     """What may take the place of an order, as far as the record says; else what speaks against it, with its cure."""
     lease = orders.get(tx, account, order_id)
     made_by = intents.get(tx, lease.intent_id) if lease else None
@@ -56,7 +56,7 @@ def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) ->
         return f"No fallback is left after the server of order {order_id}. {_END_IT}"
     if freezing.frozen(tx) is not None:
         return outcomes.FROZEN
-    return Offer(lease, quote, replace(terms.alone(), candidates=left, to_win_usd=None), used.lost_usd)
+    return ReplacementOffer(lease, quote, replace(terms.alone(), candidates=left, to_win_usd=None), used.lost_usd)
 
 
 def refused(why: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from clore_mcp.rental.ends.closing import Closing
 from clore_mcp.rental.judging import stands_against
 from clore_mcp.rental.readiness import Readiness
 from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.rental.replacement import Offer, refused
+from clore_mcp.rental.replacement import ReplacementOffer, refused
 from clore_mcp.rental.sshkeys import fingerprint, key_line
 from clore_mcp.state import freezing, orders, quotes
 from clore_mcp.state.database import Tx
@@ -68,7 +68,7 @@ class Replacements:
         )
         return held or refused(f"The yes for order {order_id} was used for a replacement already.")
 
-    async def _offer(self, ask: CreateOrder, order_id: int, account: str, caller: str) -> Offer | str:
+    async def _offer(self, ask: CreateOrder, order_id: int, account: str, caller: str) -> ReplacementOffer | str:
         api_now = self.desk.readings.api_now()
         offer = await self.desk.state.read(lambda tx: replacement.offered(tx, account, order_id, caller, api_now))
         if isinstance(offer, str):
@@ -83,7 +83,7 @@ class Replacements:
             return f"The SSH key that orders are given is not the one that the question showed. {replacement.ANEW}"
         return offer
 
-    async def _not_rentable(self, offer: Offer, account: str) -> dict[str, Any] | None:
+    async def _not_rentable(self, offer: ReplacementOffer, account: str) -> dict[str, Any] | None:
         """Why none of the servers that are left could be rented now; None where one could."""
         evidence = await self.appraiser.evidence(EXECUTION_AGE)
         prices = [(one, listed_now(one, offer.terms, evidence)) for one in offer.terms.candidates]

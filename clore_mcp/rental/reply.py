@@ -49,7 +49,7 @@ UNSEEN: Final = "If they saw no question at all, the operator can set CLORE_APPR
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class QuestionReply:
     """What came back on one question, after how many seconds (None where nobody knows)."""
 
     said: Said

@@ -27,7 +27,7 @@ _MINUTE: Final = 60  # Clore may bill one more than an order has run
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class OrderCost:
     """What one order has cost in USD, and when it ran (Clore's clock). `dearest_usd_per_hour` is the most that an hour
     of it has cost, None where that is not known."""
 
@@ -52,7 +52,7 @@ class Cost:
 
 def costs(
     tx: Tx, account: str, rows: Iterable[OrderRow], fees: Fees, rates: Rates, *, api_now: float
-) -> dict[int, Cost]:
+) -> dict[int, OrderCost]:
     """What each order has cost, as far as that is known."""
     found = {}
     for row in rows:
@@ -62,7 +62,7 @@ def costs(
         billed = bill(row, fees, rates, api_now=api_now, lease=lease, history=history)
         if billed.priced:
             dearest = _dearest(row, history, fees, rates)
-            found[row.id] = Cost(billed, began, row.ended_at or api_now, dearest)
+            found[row.id] = OrderCost(billed, began, row.ended_at or api_now, dearest)
     return found
 
 
@@ -73,14 +73,14 @@ def _dearest(row: OrderRow, history: BidHistory | None, fees: Fees, rates: Rates
     return hourly * max(bid for _, bid in history.bids) / row.price
 
 
-def spent_since(found: Mapping[int, Cost], receipts: Mapping[int, Decimal], moment: float) -> Decimal:
+def spent_since(found: Mapping[int, OrderCost], receipts: Mapping[int, Decimal], moment: float) -> Decimal:
     """What was spent from that moment on; `receipts` are those of orders that have ended since, as recorded here."""
     unlisted = (usd for order_id, usd in receipts.items() if order_id not in found)
     return sum((cost.since(moment) for cost in found.values()), ZERO) + sum(unlisted, ZERO)
 
 
 def then(
-    billing: Mapping[int, Decimal | None], ends: Mapping[int, End], found: Mapping[int, Cost], api_now: float
+    billing: Mapping[int, Decimal | None], ends: Mapping[int, End], found: Mapping[int, OrderCost], api_now: float
 ) -> tuple[int, Decimal] | None:
     """When the last order that bills now ends, and what these orders have cost by then; None where one of them has no
     end that cancels it, or no known cost. `billing` says what each costs an hour."""

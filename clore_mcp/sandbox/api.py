@@ -9,9 +9,9 @@ from .intake import is_positive, order_id, parse_create, server_number
 from .listeners import Listeners
 from .options import Live
 from .orders import Account
-from .refusals import Refused, bare
+from .refusals import ApiRefusal, bare
 from .views import fees_view, market_view, order_rows, poh_view, wallets_view
-from .wire import Reply, json_reply
+from .wire import WireReply, json_reply
 from .world import World
 
 
@@ -28,7 +28,7 @@ class Twist:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiRequest:
     """A request that is allowed in."""
 
     account: Account | None
@@ -45,7 +45,7 @@ class Api:
         self._clock = clock
         self._world = world
         self._listeners = listeners
-        self.endpoints: dict[tuple[str, str], Callable[[Call], Reply]] = {
+        self.endpoints: dict[tuple[str, str], Callable[[ApiRequest], WireReply]] = {
             ("GET", "wallets"): self._wallets,
             ("GET", "marketplace"): self._marketplace,
             ("GET", "my_orders"): self._my_orders,
@@ -58,23 +58,23 @@ class Api:
             ("POST", "set_spot_price"): self._set_spot_price,
         }
 
-    def process(self, method: str, endpoint: str, call: Call) -> Reply:
+    def process(self, method: str, endpoint: str, call: ApiRequest) -> WireReply:
         """Carry a request out and answer it."""
         self._world.settle(self._clock.now())
         try:
             return self.endpoints[method, endpoint](call)
-        except Refused as refused:
+        except ApiRefusal as refused:
             return json_reply(refused.body, refused.status)
 
-    def _wallets(self, call: Call) -> Reply:
+    def _wallets(self, call: ApiRequest) -> WireReply:
         rows = wallets_view(_account(call), call.twist.deposits)
         return json_reply({"wallets": [*rows, *rows] if self._live.options.repeat_rows else rows, "code": 0})
 
-    def _marketplace(self, call: Call) -> Reply:
+    def _marketplace(self, call: ApiRequest) -> WireReply:
         tail = b"" if call.account is None else b'"my_servers":[],'
-        return Reply(200, b'{"servers":[' + self._world.listing() + b"]," + tail + b'"code":0}', code=0)
+        return WireReply(200, b'{"servers":[' + self._world.listing() + b"]," + tail + b'"code":0}', code=0)
 
-    def _my_orders(self, call: Call) -> Reply:
+    def _my_orders(self, call: ApiRequest) -> WireReply:
         now, options = self._clock.now(), self._live.options
         self._listeners.reserve(self._world.open_orders(), now)  # an order never shows a port that isn't its own
         completed = call.query.get("return_completed") == "true"
@@ -88,7 +88,7 @@ class Api:
         rows = [*rows, *rows] if options.repeat_rows else rows
         return json_reply({"orders": rows, "limit": options.order_limit, "code": 0})
 
-    def _spot_marketplace(self, call: Call) -> Reply:
+    def _spot_marketplace(self, call: ApiRequest) -> WireReply:
         market = server_number(call.query.get("market", ""), self._live.options)
         server = self._world.servers.get(market)
         if server is None or not server.listed:
@@ -97,7 +97,7 @@ class Api:
         view = market_view(self._world, server, _account(call).key, self._live.options)
         return json_reply({"market": view, "exists": True, "code": 0})
 
-    def _create_order(self, call: Call) -> Reply:
+    def _create_order(self, call: ApiRequest) -> WireReply:
         ask = parse_create(call.body, self._live.options)
         if call.twist.price_factor != 1.0:
             self._world.move_price(ask.server_id, call.twist.price_factor)
@@ -114,7 +114,7 @@ class Api:
             raise bare(1, 500)
         return json_reply({"code": 0})
 
-    def _cancel_order(self, call: Call) -> Reply:
+    def _cancel_order(self, call: ApiRequest) -> WireReply:
         options = self._live.options
         body = self._object(call)
         number = order_id(body.get("id"), options)
@@ -127,7 +127,7 @@ class Api:
             raise bare(2, options.bad_input_status)
         return json_reply({"error": self._world.no_order(_account(call).key, number), "code": 6})
 
-    def _cancel_orders(self, call: Call) -> Reply:
+    def _cancel_orders(self, call: ApiRequest) -> WireReply:
         options = self._live.options
         numbers = self._object(call).get("order_ids")
         if not isinstance(numbers, list) or len(numbers) > 64:
@@ -136,7 +136,7 @@ class Api:
         failed = [str(number) for number in ids if not self._cancel(call, number)]
         return json_reply({"failed_to_cancel": failed, "code": 0})
 
-    def _set_spot_price(self, call: Call) -> Reply:
+    def _set_spot_price(self, call: ApiRequest) -> WireReply:
         options = self._live.options
         body = self._object(call)
         wanted = body.get("desired_price")
@@ -146,19 +146,19 @@ class Api:
         self._world.set_bid(_account(call).key, number, float(wanted), self._clock.now())
         return json_reply({"code": 0})
 
-    def _cancel(self, call: Call, number: int) -> bool:
+    def _cancel(self, call: ApiRequest, number: int) -> bool:
         key = _account(call).key
         if call.twist.cancel_ignored:
             return True
         return self._world.cancel(key, number, self._clock.now())
 
-    def _object(self, call: Call) -> dict[str, Any]:
+    def _object(self, call: ApiRequest) -> dict[str, Any]:
         if not isinstance(call.body, dict):
             raise bare(2, self._live.options.bad_input_status)
         return call.body
 
 
-def _account(call: Call) -> Account:
+def _account(call: ApiRequest) -> Account:
     if call.account is None:
         raise bare(3, 401)
     return call.account

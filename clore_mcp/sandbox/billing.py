@@ -4,17 +4,17 @@ import math
 from collections.abc import Callable, Iterable
 
 from .options import Live
-from .orders import DAY, Order
+from .orders import DAY, SimulatedOrder
 
 
 class Meter:
     """Bills orders. `ended` is called after an order was ended here, so that the market can give its server on."""
 
-    def __init__(self, live: Live, ended: Callable[[Order, float], None]) -> None:
+    def __init__(self, live: Live, ended: Callable[[SimulatedOrder, float], None]) -> None:
         self._live = live
         self._ended = ended
 
-    def run_to(self, orders: Iterable[Order], now: float) -> None:
+    def run_to(self, orders: Iterable[SimulatedOrder], now: float) -> None:
         """Bill everything up to `now`, in the order in which it happens."""
         open_orders = [o for o in orders if o.ended_at is None]
         while open_orders:
@@ -25,20 +25,20 @@ class Meter:
                 return
             open_orders = [o for o in open_orders if o.ended_at is None]
 
-    def end(self, order: Order, at: float, reason: str) -> None:
+    def end(self, order: SimulatedOrder, at: float, reason: str) -> None:
         """Bill the last, unfinished minute and close the order."""
         if order.running:
             overrun = self._live.options.overrun_seconds
             self._bill(order, max(0, int(at) - order.billed_until) + overrun, final=True)
         self._close(order, at, reason)
 
-    def pause(self, order: Order, at: float) -> None:
+    def pause(self, order: SimulatedOrder, at: float) -> None:
         """The order loses its server and stays in the queue; nothing accrues there."""
         self._bill(order, max(0, int(at) - order.billed_until))
         if order.ended_at is None:
             order.close_stretch()
 
-    def reprice(self, order: Order, price: float, at: float) -> None:
+    def reprice(self, order: SimulatedOrder, price: float, at: float) -> None:
         """From now on the order costs `price` a day; what was billed keeps its price."""
         running = order.running
         if running:
@@ -50,7 +50,7 @@ class Meter:
         if running:
             order.begin_stretch(at)
 
-    def _to_milestone(self, orders: list[Order], until: float) -> bool:
+    def _to_milestone(self, orders: list[SimulatedOrder], until: float) -> bool:
         """Bill whole minutes to `until` and do what is due there; False when nothing was."""
         for order in orders:
             self._bill(order, order.whole_minutes(until))
@@ -62,7 +62,7 @@ class Meter:
                 self._take_creation_fee(order, until)
         return bool(due)
 
-    def _affordable(self, orders: list[Order], until: float) -> bool:
+    def _affordable(self, orders: list[SimulatedOrder], until: float) -> bool:
         if self._live.options.on_empty == "negative":
             return True
         needs: dict[int, float] = {}
@@ -71,7 +71,7 @@ class Meter:
             needs[id(order.wallet)] = needs.get(id(order.wallet), 0.0) + cost
         return all(needs[id(o.wallet)] <= (o.wallet.balance or 0.0) for o in orders)
 
-    def _one_minute(self, orders: list[Order], until: float) -> None:
+    def _one_minute(self, orders: list[SimulatedOrder], until: float) -> None:
         """Bill the next minute that falls due: the slow way, taken only where a wallet runs dry."""
         waiting = [o for o in orders if o.whole_minutes(until) > 0]
         if waiting:
@@ -80,7 +80,7 @@ class Meter:
         broke = min((o for o in orders if (o.wallet.balance or 0.0) < 0), key=lambda o: o.id)
         self._close(broke, until, "empty")
 
-    def _bill(self, order: Order, seconds: int, final: bool = False) -> None:
+    def _bill(self, order: SimulatedOrder, seconds: int, final: bool = False) -> None:
         """Bill so many seconds, or as many as the wallet covers; an order that can't be paid ends there."""
         balance = order.wallet.balance or 0.0
         short = order.cost_per_second * seconds > balance and self._live.options.on_empty == "end"
@@ -95,7 +95,7 @@ class Meter:
         if short and not final:
             self._close(order, float(order.billed_until), "empty")
 
-    def _take_creation_fee(self, order: Order, at: float) -> None:
+    def _take_creation_fee(self, order: SimulatedOrder, at: float) -> None:
         fee = order.creation_fee
         balance = order.wallet.balance or 0.0
         order.creation_due = None
@@ -107,6 +107,6 @@ class Meter:
             order.creation_paid = fee
             order.wallet.take(fee)
 
-    def _close(self, order: Order, at: float, reason: str) -> None:
+    def _close(self, order: SimulatedOrder, at: float, reason: str) -> None:
         order.ended_at, order.end_reason = at, reason
         self._ended(order, at)

@@ -13,8 +13,8 @@ from .engine import Engine
 from .intake import COINS, parse_create
 from .journal import digest
 from .options import changed
-from .orders import SEEMINGS, Order, Server
-from .refusals import Refused
+from .orders import SEEMINGS, Server, SimulatedOrder
+from .refusals import ApiRefusal
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -228,7 +228,7 @@ class Control:
             }
         )
 
-    def _order(self, order: Order, now: float) -> dict[str, Any]:
+    def _order(self, order: SimulatedOrder, now: float) -> dict[str, Any]:
         return {
             "id": order.id,
             "key": digest(order.key),
@@ -258,7 +258,7 @@ class Control:
                 return _shown({"error": "loopback only"}, 403)
             try:
                 return await handler(request)
-            except Refused as refused:
+            except ApiRefusal as refused:
                 return _shown(refused.body, 409)
             except (AttributeError, KeyError, TypeError, ValueError) as wrong:
                 return _shown({"error": f"{type(wrong).__name__}: {wrong}"}, 400)

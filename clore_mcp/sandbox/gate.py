@@ -10,15 +10,15 @@ from typing import Any
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
-from .api import Api, Call, Twist
+from .api import Api, ApiRequest, Twist
 from .clock import Clock
 from .faults import SSH_FAULTS, Fault, Faults
-from .journal import Entry, Journal
+from .journal import Journal, Recorded
 from .limiter import Limiter
 from .options import Live
 from .orders import Account
-from .refusals import Refused, already_rented, application_error
-from .wire import Reply, deliver, json_reply, keep_silent, proxy_error, read_body
+from .refusals import ApiRefusal, already_rented, application_error
+from .wire import WireReply, deliver, json_reply, keep_silent, proxy_error, read_body
 from .world import World
 
 _MALFORMED = object()  # a body that is no JSON: no endpoint accepts it
@@ -35,7 +35,7 @@ class _Visit:
     headers: Headers
     client: str
     receive: Receive
-    entry: Entry
+    entry: Recorded
     admitted: tuple[str, bool] | None = None
 
 
@@ -66,7 +66,7 @@ class Gate:
             if visit.admitted is not None:
                 self.limiter.complete(*visit.admitted, visit.entry.completed_ns)
 
-    def _date(self, reply: Reply) -> str | None:
+    def _date(self, reply: WireReply) -> str | None:
         options = self.live.options
         if options.date == "right":
             return self.clock.http_date(options.date_off + reply.date_off)
@@ -88,10 +88,10 @@ class Gate:
         client = scope.get("client")
         return _Visit(scope["method"], endpoint, query, body, headers, client[0] if client else "local", receive, entry)
 
-    def _turned_away(self, visit: _Visit) -> Reply | None:
+    def _turned_away(self, visit: _Visit) -> WireReply | None:
         agent = visit.headers.get("user-agent", "")
         if not agent or agent.lower().startswith("python-urllib"):
-            return Reply(403, b"error code: 1010", "text/plain; charset=UTF-8")
+            return WireReply(403, b"error code: 1010", "text/plain; charset=UTF-8")
         if self.faults.outage():
             return proxy_error()
         if (visit.method, visit.endpoint) not in self.api.endpoints:
@@ -101,7 +101,7 @@ class Gate:
             return json_reply({"code": 3}, 401)
         return self._limited(visit, f"key {key}" if key else f"ip {visit.client}")
 
-    def _limited(self, visit: _Visit, who: str) -> Reply | None:
+    def _limited(self, visit: _Visit, who: str) -> WireReply | None:
         create = visit.endpoint == "create_order"
         wait = self.limiter.admit(who, create, visit.entry.arrived_ns)
         if wait is None:
@@ -110,7 +110,7 @@ class Gate:
         headers = (("retry-after", str(max(1, -int(-wait // 1)))),) if self.live.options.retry_after else ()
         return replace(json_reply({"code": 5}, 429), headers=headers)
 
-    async def _carry_out(self, visit: _Visit) -> Reply:
+    async def _carry_out(self, visit: _Visit) -> WireReply:
         fault = self.faults.take(visit.endpoint)
         if fault is None:
             return self._process(visit, Twist())
@@ -123,16 +123,16 @@ class Gate:
         refusal = _refusal(fault)
         return _spoiled(fault, reply) if refusal is None else json_reply(refusal.body, refusal.status)
 
-    def _process(self, visit: _Visit, twist: Twist) -> Reply:
+    def _process(self, visit: _Visit, twist: Twist) -> WireReply:
         visit.entry.effect = True
         return self.api.process(
-            visit.method, visit.endpoint, Call(self._account(visit), visit.query, visit.body, twist)
+            visit.method, visit.endpoint, ApiRequest(self._account(visit), visit.query, visit.body, twist)
         )
 
     def _account(self, visit: _Visit) -> Account | None:
         return self.world.accounts.get(visit.headers.get("auth", ""))
 
-    def _note(self, entry: Entry, reply: Reply) -> None:
+    def _note(self, entry: Recorded, reply: WireReply) -> None:
         entry.code, entry.error = reply.code, reply.error
         entry.status = reply.status if reply.manner in ("whole", "truncated") else None
 
@@ -148,17 +148,17 @@ def _twist(fault: Fault) -> Twist:
     )
 
 
-def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
+def _spoiled(fault: Fault, reply: WireReply | None) -> WireReply:
     """What the client gets of a reply under a fault; `reply` is None when nothing was done."""
     if fault.kind == "bare_status":
-        return Reply(fault.status, b"")
+        return WireReply(fault.status, b"")
     whole = reply or json_reply({"code": 1}, 500)
     spoiled = {
         "code1_before": json_reply({"code": 1}, 500),
         "code1_after": json_reply({"code": 1}, 500),
         "http502": proxy_error(),
         "http502_after": proxy_error(),
-        "garbage": Reply(200, b"\x00\xff<<< {code: 0,, not json", "application/json"),
+        "garbage": WireReply(200, b"\x00\xff<<< {code: 0,, not json", "application/json"),
         "lost_reply": whole.broken("closed"),
         "truncate": whole.broken("truncated"),
         "reset": whole.broken("reset"),
@@ -171,19 +171,19 @@ def _spoiled(fault: Fault, reply: Reply | None) -> Reply:
     return spoiled.get(fault.kind, whole)
 
 
-def _too_fast(retry_after: str) -> Reply:
+def _too_fast(retry_after: str) -> WireReply:
     return replace(json_reply({"code": 5}, 429), headers=(("retry-after", retry_after),))
 
 
-def _flood(fault: Fault, endpoint: str) -> Reply:
+def _flood(fault: Fault, endpoint: str) -> WireReply:
     """A list of so many MB of rows without sense."""
     name = {"my_orders": b"orders", "marketplace": b"servers"}.get(endpoint, endpoint.encode())
     row = b"{}," if fault.kind == "flood_objects" else b'{"id":1},'
     rows = row * int(fault.factor * 1024**2 / len(row))
-    return Reply(200, b'{"' + name + b'":[' + rows[:-1] + b'],"code":0}', code=0)
+    return WireReply(200, b'{"' + name + b'":[' + rows[:-1] + b'],"code":0}', code=0)
 
 
-def _refusal(fault: Fault) -> Refused | None:
+def _refusal(fault: Fault) -> ApiRefusal | None:
     match fault.kind:
         case "refused":
             return application_error(fault.error, status=fault.status)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .intake import Ask
+from .intake import OrderWish
 from .options import Options
 
 Version = tuple[int, ...]
@@ -47,7 +47,7 @@ _CONTENTS = {
 }
 
 
-def inside(ask: Ask, row: Mapping[str, Any], options: Options) -> Inside:
+def inside(ask: OrderWish, row: Mapping[str, Any], options: Options) -> Inside:
     """What becomes of the container that `ask` wants on the server of that row."""
     found = contents(ask.image, options)
     host = _version(row.get("cuda_version"))

@@ -1,4 +1,4 @@
-"""What create_order accepts: a body becomes an `Ask`, or is invalid input. Keys nobody knows are let through."""
+"""What create_order accepts: a body becomes an `OrderWish`, or is invalid input. Keys nobody knows are let through."""
 
 import json
 import re
@@ -13,7 +13,7 @@ COINS = ("bitcoin", "CLORE-Blockchain", "USD-Blockchain")
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class OrderWish:
     """A well-formed wish for a server; whether it can be met is for the market to say."""
 
     server_id: int
@@ -28,12 +28,12 @@ class Ask:
     jupyter: bool = False  # a token was given for it
 
 
-def parse_create(body: object, options: Options) -> Ask:
+def parse_create(body: object, options: Options) -> OrderWish:
     """Read a create_order body; raises the code-2 refusal when it is malformed."""
     if not (isinstance(body, dict) and _well_formed(body)):
         raise bare(2, options.bad_input_status)
     env = body.get("env") or {}
-    return Ask(
+    return OrderWish(
         server_id=body["renting_server"],
         currency=body["currency"],
         image=body["image"],

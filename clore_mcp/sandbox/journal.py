@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(slots=True)
-class Entry:
+class Recorded:
     """One request. `status` stays None when the client got no reply; `effect` tells whether it was processed."""
 
     sequence: int
@@ -31,14 +31,14 @@ class Journal:
     """Requests in the order in which they arrived."""
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.entries: list[Recorded] = []
         self._next = 1
 
     def open(
         self, method: str, endpoint: str, query: dict[str, str], key: str | None, user_agent: str, body: Any
-    ) -> Entry:
+    ) -> Recorded:
         """Record an arrival; the caller fills in the outcome."""
-        entry = Entry(
+        entry = Recorded(
             sequence=self._next,
             wall=time.time(),
             arrived_ns=time.monotonic_ns(),

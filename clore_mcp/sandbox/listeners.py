@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 
 from .options import Live
-from .orders import Order
+from .orders import SimulatedOrder
 from .views import has_endpoints
 
 BANNER = b"SSH-2.0-sandbox\r\n"
@@ -87,7 +87,7 @@ class Listeners:
         self._doors: dict[int, _Door] = {}
         self._replaced: list[_Door] = []
 
-    def reserve(self, orders: Iterable[Order], now: float) -> None:
+    def reserve(self, orders: Iterable[SimulatedOrder], now: float) -> None:
         """Give each order that shows its endpoints a port of its own."""
         options = self._live.options
         if not options.ssh_listener:
@@ -99,7 +99,7 @@ class Listeners:
                 self._doors[order.id] = _Door(order.ssh)
                 order.public_ports["22"] = self._doors[order.id].port
 
-    async def sync(self, orders: Iterable[Order], now: float) -> None:
+    async def sync(self, orders: Iterable[SimulatedOrder], now: float) -> None:
         """Reserve, open where SSH is up by now, and close where the order is over or has lost its server."""
         orders = list(orders)
         self.reserve(orders, now)

@@ -8,7 +8,7 @@ from typing import Any
 from .images import Inside
 from .intake import COINS
 from .options import Options
-from .spot import Bid
+from .spot import SimulatedBid
 
 DAY = 86_400
 _FEES = {"bitcoin": 0.00005, "CLORE-Blockchain": 1, "USD-Blockchain": 0.5}
@@ -26,11 +26,11 @@ class Server:
     elsewhere: bool
     online: bool = True
     listed: bool = True
-    rivals: list[Bid] = field(default_factory=list)
+    rivals: list[SimulatedBid] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Wallet:
+class SimulatedWallet:
     """One coin of an account. A legacy wallet has neither address nor balance."""
 
     name: str
@@ -48,11 +48,11 @@ class Account:
     """What one API key owns."""
 
     key: str
-    wallets: dict[str, Wallet]
+    wallets: dict[str, SimulatedWallet]
 
 
 @dataclass(slots=True)
-class Order:
+class SimulatedOrder:
     """A rental. It is billed in stretches: from `stretch_from`, `stretch_s` seconds at `price` a day so far.
 
     `up_since` is when its container was started on the server it now has; a new price doesn't restart it.
@@ -69,7 +69,7 @@ class Order:
     mrl_s: float
     fee_rate: float
     creation_fee: float
-    wallet: Wallet
+    wallet: SimulatedWallet
     ports: dict[str, str]
     visible_at: float
     deploy_after: float
@@ -169,12 +169,14 @@ class Order:
         return (self.up_since or 0.0) + self.deploy_after if up else math.inf
 
 
-def wallets_of(key: str, options: Options) -> dict[str, Wallet]:
+def wallets_of(key: str, options: Options) -> dict[str, SimulatedWallet]:
     """Wallets with addresses that are stable for a key and plainly not real."""
     balances = dict(zip(COINS, (options.balance_btc, options.balance_clore, options.balance_usd), strict=True))
     wallets = {}
     for coin, balance in balances.items():
         address = "sandbox" + hashlib.sha256(f"{key} {coin}".encode()).hexdigest()[:27]
         legacy = options.legacy_wallet and coin == "bitcoin"
-        wallets[coin] = Wallet(coin, None if legacy else address, None if legacy else balance or 0, _FEES[coin])
+        wallets[coin] = SimulatedWallet(
+            coin, None if legacy else address, None if legacy else balance or 0, _FEES[coin]
+        )
     return wallets

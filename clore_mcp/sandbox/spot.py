@@ -9,7 +9,7 @@ from .catalogue import Row, coin_price
 
 
 @dataclass(slots=True)
-class Bid:
+class SimulatedBid:
     """One offer on a server. `order_id` is set when it belongs to an order of an account here."""
 
     offer_id: int
@@ -19,7 +19,7 @@ class Bid:
     order_id: int | None = None
 
 
-def ranked(bids: Iterable[Bid], rates: Mapping[str, float]) -> list[Bid]:
+def ranked(bids: Iterable[SimulatedBid], rates: Mapping[str, float]) -> list[SimulatedBid]:
     """Highest in USD first; of equals, the earlier one."""
     return sorted(bids, key=lambda b: (-b.bid * rates[b.currency], b.placed_at, b.offer_id))
 
@@ -39,7 +39,7 @@ def step_error(bid: float, wanted: float, max_step_percent: float, wait_seconds:
     return None
 
 
-def seeded_rivals(rng: random.Random, row: Row, rates: dict[str, float], first_id: int) -> list[Bid]:
+def seeded_rivals(rng: random.Random, row: Row, rates: dict[str, float], first_id: int) -> list[SimulatedBid]:
     """The offers that strangers already hold on a server: none on most."""
     if rng.random() >= 0.12:
         return []
@@ -49,5 +49,5 @@ def seeded_rivals(rng: random.Random, row: Row, rates: dict[str, float], first_i
         currency = rng.choice([coin for coin in row["allowed_coins"] if coin in minimum] or ["bitcoin"])
         usd = minimum.get(currency, 0.0) * rates[currency] * rng.uniform(1.0, 1.4)
         bid = max(coin_price(currency, usd, rates), minimum.get(currency, 0.0))
-        bids.append(Bid(first_id + place, bid, currency, float(place)))
+        bids.append(SimulatedBid(first_id + place, bid, currency, float(place)))
     return bids

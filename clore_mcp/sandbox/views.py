@@ -5,14 +5,14 @@ from typing import Any
 
 from .intake import COINS
 from .options import Options
-from .orders import Account, Order, Server, Wallet
+from .orders import Account, Server, SimulatedOrder, SimulatedWallet
 from .world import World
 
 _COPIED = ("rating", "reliability", "owner", "cuda_version", "gpu_array")
 
 
 def order_view(
-    order: Order, server: Server, now: float, options: Options, *, completed: bool = False
+    order: SimulatedOrder, server: Server, now: float, options: Options, *, completed: bool = False
 ) -> dict[str, Any]:
     """An order as my_orders lists it: endpoints appear with time and disappear with the end. `completed`: in the list
     of completed ones too."""
@@ -57,13 +57,15 @@ def _told(ct: int, options: Options) -> int | str | None:
     return at
 
 
-def order_rows(order: Order, server: Server, now: float, options: Options, *, completed: bool) -> list[dict[str, Any]]:
+def order_rows(
+    order: SimulatedOrder, server: Server, now: float, options: Options, *, completed: bool
+) -> list[dict[str, Any]]:
     """The rows that my_orders has of an order: its own, and its twin if it has one."""
     row = order_view(order, server, now, options, completed=completed)
     return [row] if order.twin is None else [row, row | order.twin]
 
 
-def _endpoints(order: Order, server: Server, now: float, options: Options) -> dict[str, Any]:
+def _endpoints(order: SimulatedOrder, server: Server, now: float, options: Options) -> dict[str, Any]:
     if order.ended_at is not None:
         return {"tcp_ports": []}
     if not has_endpoints(order, now, options):
@@ -82,12 +84,12 @@ def _endpoints(order: Order, server: Server, now: float, options: Options) -> di
     return shown
 
 
-def has_endpoints(order: Order, now: float, options: Options) -> bool:
+def has_endpoints(order: SimulatedOrder, now: float, options: Options) -> bool:
     """Whether host and ports are known by now."""
     return order.running and order.up_since is not None and now >= order.up_since + options.endpoints_after
 
 
-def public_port(order: Order, inner: str) -> int:
+def public_port(order: SimulatedOrder, inner: str) -> int:
     """The outside port of a container's port: the real listener's, or an invented one."""
     return order.public_ports.get(inner) or random.Random(f"{order.id} {inner}").randrange(1211, 2672)
 
@@ -103,7 +105,7 @@ def country_of(server: Server) -> str:
 def wallets_view(account: Account, deposits: str = "own") -> list[dict[str, Any]]:
     """The rows of GET /wallets, with the account's own addresses, with none ("no"), or with "other" ones."""
 
-    def shown(wallet: Wallet) -> str | None:
+    def shown(wallet: SimulatedWallet) -> str | None:
         if deposits == "own":
             return wallet.deposit
         return None if deposits == "no" else f"sandboxnobody{wallet.name}"

@@ -21,7 +21,7 @@ PROXY_PAGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class WireReply:
     """One answer and the manner in which it reaches the client."""
 
     status: int
@@ -34,20 +34,20 @@ class Reply:
     silence: float = 0.0
     date_off: float = 0.0  # seconds by which its Date is ahead
 
-    def broken(self, manner: Literal["closed", "reset", "truncated"], silence: float = 0.0) -> "Reply":
+    def broken(self, manner: Literal["closed", "reset", "truncated"], silence: float = 0.0) -> "WireReply":
         """The same answer, lost on its way."""
         return replace(self, manner=manner, silence=silence)
 
 
-def json_reply(body: dict[str, Any], status: int = 200) -> Reply:
+def json_reply(body: dict[str, Any], status: int = 200) -> WireReply:
     """An answer in the API's form."""
     text = json.dumps(body, separators=(",", ":")).encode()
-    return Reply(status, text, code=body.get("code"), error=body.get("error"))
+    return WireReply(status, text, code=body.get("code"), error=body.get("error"))
 
 
-def proxy_error() -> Reply:
+def proxy_error() -> WireReply:
     """What the proxy in front of the API says when nobody is behind it."""
-    return Reply(502, PROXY_PAGE, "text/html")
+    return WireReply(502, PROXY_PAGE, "text/html")
 
 
 class ExposedProtocol(H11Protocol):
@@ -87,7 +87,7 @@ async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) 
     return not done
 
 
-async def deliver(reply: Reply, date: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+async def deliver(reply: WireReply, date: str | None, scope: Scope, receive: Receive, send: Send) -> None:
     """Send the reply, or break it as its manner says."""
     transport: asyncio.Transport | None = scope.get(TRANSPORT)
     if reply.manner == "whole":
@@ -109,7 +109,7 @@ async def deliver(reply: Reply, date: str | None, scope: Scope, receive: Receive
     await _disconnected(receive)
 
 
-def _start(reply: Reply, date: str | None) -> dict[str, Any]:
+def _start(reply: WireReply, date: str | None) -> dict[str, Any]:
     headers = [
         ("content-type", reply.content_type),
         ("content-length", str(len(reply.body))),

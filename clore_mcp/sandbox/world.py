@@ -10,11 +10,11 @@ from .billing import Meter
 from .catalogue import Row, catalogue, encode
 from .hostile import hostile_rows
 from .images import inside
-from .intake import Ask, is_positive
+from .intake import OrderWish, is_positive
 from .options import Live
-from .orders import Account, Order, Server, wallets_of
+from .orders import Account, Server, SimulatedOrder, wallets_of
 from .refusals import already_rented, application_error, bare, currency_not_allowed, spot_order_held
-from .spot import Bid, ranked, seeded_rivals, step_error
+from .spot import SimulatedBid, ranked, seeded_rivals, step_error
 
 LONGEST_HOURS = 3_000
 """The longest rental, where a host's row names none."""
@@ -31,9 +31,9 @@ class World:
         self._rng = random.Random(f"{options.seed} people")
         self.servers: dict[int, Server] = {}
         self.stray_rows: list[Any] = []
-        self.orders: dict[int, Order] = {}
+        self.orders: dict[int, SimulatedOrder] = {}
         self.accounts = {key: Account(key, wallets_of(key, options)) for key in options.keys}
-        self._open: dict[int, Order] = {}
+        self._open: dict[int, SimulatedOrder] = {}
         self._next_order = 2_090_000 + self._rng.randrange(1_000)
         self._next_offer = 700_000
         made = catalogue(options)
@@ -106,20 +106,20 @@ class World:
 
     # Orders
 
-    def open_on(self, server_id: int) -> list[Order]:
+    def open_on(self, server_id: int) -> list[SimulatedOrder]:
         """The orders of any account on a server that have not ended."""
         return [o for o in self._open.values() if o.server_id == server_id]
 
-    def open_orders(self) -> list[Order]:
+    def open_orders(self) -> list[SimulatedOrder]:
         """The orders of all accounts that have not ended."""
         return list(self._open.values())
 
-    def orders_of(self, key: str, completed: bool) -> list[Order]:
+    def orders_of(self, key: str, completed: bool) -> list[SimulatedOrder]:
         """An account's orders, oldest first: those that have not ended, or all."""
         chosen = self.orders.values() if completed else self._open.values()
         return [o for o in chosen if o.key == key]
 
-    def create(self, account: Account, ask: Ask, now: float) -> Order:
+    def create(self, account: Account, ask: OrderWish, now: float) -> SimulatedOrder:
         """Make an order, or raise the refusal that the real market gives."""
         server = self.servers.get(ask.server_id)
         if server is None or not server.listed:
@@ -184,20 +184,20 @@ class World:
 
     # Spot
 
-    def bids(self, server: Server) -> list[Bid]:
+    def bids(self, server: Server) -> list[SimulatedBid]:
         """All offers on a server, the winner first."""
-        own = [Bid(o.id, o.price, o.currency, o.ct, o.id) for o in self.open_on(server.id) if o.spot]
+        own = [SimulatedBid(o.id, o.price, o.currency, o.ct, o.id) for o in self.open_on(server.id) if o.spot]
         return ranked([*server.rivals, *own], self._live.options.rates())
 
-    def winner(self, server: Server) -> Bid | None:
+    def winner(self, server: Server) -> SimulatedBid | None:
         """The offer that has the server; none while it is rented on demand."""
         bids = self.bids(server)
         return bids[0] if bids and not self.is_rented(server) else None
 
-    def add_rival(self, server: Server, bid: float, currency: str, now: float) -> Bid:
+    def add_rival(self, server: Server, bid: float, currency: str, now: float) -> SimulatedBid:
         """A stranger bids."""
         self._next_offer += 1
-        rival = Bid(self._next_offer, bid, currency, now)
+        rival = SimulatedBid(self._next_offer, bid, currency, now)
         server.rivals.append(rival)
         self.resolve(server.id, now)
         return rival
@@ -216,7 +216,7 @@ class World:
 
     # Inside
 
-    def _lose(self, order: Order, now: float) -> None:
+    def _lose(self, order: SimulatedOrder, now: float) -> None:
         if self._live.options.outbid == "vanishes":
             self.meter.end(order, now, "outbid")
         else:
@@ -224,14 +224,14 @@ class World:
             order.up_since = None
             order.public_ports.clear()
 
-    def _check_free(self, account: Account, server: Server, ask: Ask) -> None:
+    def _check_free(self, account: Account, server: Server, ask: OrderWish) -> None:
         mine = [order for order in self.open_on(server.id) if order.key == account.key]
         if ask.spot and any(order.spot for order in mine):
             raise spot_order_held()
         if mine or (not ask.spot and self.is_rented(server)):
             raise already_rented()
 
-    def _check_price(self, ask: Ask, price: float) -> None:
+    def _check_price(self, ask: OrderWish, price: float) -> None:
         if ask.spot:
             if ask.bid < price:
                 raise application_error("too_low_price", min_price=price)
@@ -244,7 +244,7 @@ class World:
         if mode == "equal" or price > ask.required_price:
             raise application_error(self._live.options.price_error)
 
-    def _check_account(self, account: Account, ask: Ask, price: float) -> None:
+    def _check_account(self, account: Account, ask: OrderWish, price: float) -> None:
         options = self._live.options
         if len(self.orders_of(account.key, completed=False)) >= options.order_limit:
             raise application_error(options.order_limit_error)
@@ -260,11 +260,11 @@ class World:
         discount = round(min(options.poh / 2_000_000, 1) * 50) / 100
         return (options.fee_spot if spot else options.fee_on_demand) / 100 * (1 - discount)
 
-    def _order(self, account: Account, server: Server, ask: Ask, price: float, now: float) -> Order:
+    def _order(self, account: Account, server: Server, ask: OrderWish, price: float, now: float) -> SimulatedOrder:
         options = self._live.options
         self._next_order += self._rng.randrange(1, 40)
         mrl = server.row.get("mrl")
-        return Order(
+        return SimulatedOrder(
             id=self._next_order,
             key=account.key,
             server_id=server.id,
@@ -285,7 +285,7 @@ class World:
             inside=inside(ask, server.row, options),
         )
 
-    def _after_end(self, order: Order, at: float) -> None:
+    def _after_end(self, order: SimulatedOrder, at: float) -> None:
         self._open.pop(order.id, None)
         self.resolve(order.server_id, at)
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from clore_mcp.state.filelock import Turn, try_turn
+from clore_mcp.state.filelock import LockTry, try_turn
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class Copies:
                 if path.name == _MARK or path.suffix == ".copy":
                     _remove(path)
 
-    def turn(self, what: str) -> Turn | None:
+    def turn(self, what: str) -> LockTry | None:
         """A try to be the one who fetches it; None where nobody can take turns."""
         try:
             self._make()

@@ -37,7 +37,7 @@ else:
         return True
 
 
-class Turn:
+class LockTry:
     """One try for the lock: `mine`, or another's `since` then (this machine's monotonic seconds; None if unknown)."""
 
     def __init__(self, descriptor: int | None, since: float | None = None) -> None:
@@ -71,16 +71,16 @@ def open_own(path: Path, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o600)
 
 
-def try_turn(path: Path, now: float) -> Turn:
+def try_turn(path: Path, now: float) -> LockTry:
     """Take the turn if it is free; never waits for it. Raises OSError where there can be no such file or lock."""
     descriptor = open_own(path, os.O_RDWR)
     try:
         if _lock(descriptor):
             os.lseek(descriptor, 0, os.SEEK_SET)
             os.write(descriptor, f"{now:{_DIGITS}.6f}".encode())
-            turn, descriptor = Turn(descriptor), -1
+            turn, descriptor = LockTry(descriptor), -1
             return turn
-        return Turn(None, _since(descriptor))
+        return LockTry(None, _since(descriptor))
     finally:
         if descriptor >= 0:
             os.close(descriptor)

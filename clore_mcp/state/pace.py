@@ -44,7 +44,7 @@ def open_pace(folder: Path) -> Database:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PacePlace:
     """One request that waits, stands at the gate or is in flight."""
 
     id: int
@@ -72,14 +72,14 @@ def keep_marks(tx: Tx, key: str, values: Mapping[str, int]) -> None:
     )
 
 
-def places(tx: Tx, key: str) -> list[Place]:
+def places(tx: Tx, key: str) -> list[PacePlace]:
     """Everyone on a key, in the order in which they came."""
     return [_place(row) for row in tx.all("SELECT * FROM turns WHERE key = ? ORDER BY id", key)]
 
 
-def _place(row: Row) -> Place:
-    values = {name: row[name] for name in Place.__dataclass_fields__}
-    return Place(**{**values, "urgent": bool(row["urgent"])})
+def _place(row: Row) -> PacePlace:
+    values = {name: row[name] for name in PacePlace.__dataclass_fields__}
+    return PacePlace(**{**values, "urgent": bool(row["urgent"])})
 
 
 def join(tx: Tx, key: str, owner: str, lane: str, *, urgent: bool, deadline_ns: int, round: int, now_ns: int) -> int:

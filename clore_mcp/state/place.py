@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.state.filelock import Turn, try_turn
+from clore_mcp.state.filelock import LockTry, try_turn
 
 
 def watchdog_place(folder: Path, key_name: str) -> Path:
@@ -19,7 +19,7 @@ class Place:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._turn: Turn | None = None
+        self._turn: LockTry | None = None
 
     def take(self) -> bool:
         """Hold it now; False when another process does. Raises StateUnavailable where there can be no such file."""

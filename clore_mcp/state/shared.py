@@ -14,7 +14,7 @@ from anyio.to_thread import run_sync
 
 from clore_mcp.errors import Failure
 from clore_mcp.state.copies import Copies, Copy, Instant
-from clore_mcp.state.filelock import Turn
+from clore_mcp.state.filelock import LockTry
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -128,7 +128,7 @@ class Shared(Generic[T]):
                     turn.end()
             await asyncio.sleep(_LOOK_AGAIN_SECONDS * (1 + random.random()))  # noqa: S311 - a pause, no secret
 
-    def _too_long(self, turn: Turn, began: float) -> bool:
+    def _too_long(self, turn: LockTry, began: float) -> bool:
         now = self._copies.now().monotonic
         waited = now - began
         held = waited if turn.since is None else now - turn.since

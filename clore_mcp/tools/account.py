@@ -13,7 +13,7 @@ from clore_mcp.tools.kit import Answer, tool
 from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
 
 
-class Wallet(Answer):
+class ShownWallet(Answer):
     """One wallet."""
 
     currency: str
@@ -38,7 +38,7 @@ class Limit(Answer):
     left: float
 
 
-class Waiting(Answer):
+class ShownQuestion(Answer):
     """A quote that waits for a person, or holds an unused yes."""
 
     approval_id: str
@@ -67,7 +67,7 @@ class Fee(Answer):
 class AccountAnswer(Answer):
     """The account: money, burn, limits, what waits."""
 
-    wallets: list[Wallet]
+    wallets: list[ShownWallet]
     burn_usd_per_hour: float
     cost_not_known: list[int] = []
     spent_usd: Annotated[SpentLately, OBJECT_ELSEWHERE]  # names that speak for themselves, as those below
@@ -75,7 +75,7 @@ class AccountAnswer(Answer):
     spent_then_usd: float | None = None
     fees: Annotated[Fee, OBJECT_ELSEWHERE]
     limits: Annotated[dict[str, Limit], OBJECT_ELSEWHERE]
-    pending_approvals: Annotated[list[Waiting], ROWS_ELSEWHERE]
+    pending_approvals: Annotated[list[ShownQuestion], ROWS_ELSEWHERE]
     events: Annotated[list[Event], ROWS_ELSEWHERE]
     more: str | None = None
     watchdog: str

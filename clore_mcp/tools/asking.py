@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.asks import Ask
-from clore_mcp.rental.reply import Reply, Said
+from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.text import clean
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ async def hold(ask: Ask, ctx: Context[FirstUse]) -> Held:
     )
 
 
-async def question(held: Annotated[Held, Resolve(hold)], ctx: Context[FirstUse]) -> Elicit[Approve] | Reply | None:
+async def question(
+    held: Annotated[Held, Resolve(hold)], ctx: Context[FirstUse]
+) -> Elicit[Approve] | QuestionReply | None:
     """Ask the person, where there is something to ask and a way to do it. The older era's question goes out here, so
     that an error to it is a reply; the newer era's answers are looked at before the SDK judges them."""
     quote = held.quote
@@ -107,17 +109,17 @@ async def question(held: Annotated[Held, Resolve(hold)], ctx: Context[FirstUse])
     if ctx.input_responses is not None:
         return _no_answer(ctx.input_responses) or Elicit(quote.question, Approve)
     if times >= _UNANSWERED_MOST and held.yes.is_needed:
-        return Reply(Said.ERROR, detail=f"it was given the question {times} times and brought no answer")
+        return QuestionReply(Said.ERROR, detail=f"it was given the question {times} times and brought no answer")
     asked[quote.id] = (now, now, 1) if not first else (first, now, times + (now - last > _SAME_MOMENT_SECONDS))
     return Elicit(quote.question, Approve)
 
 
-async def _asked(quote: Quote, ctx: Context[FirstUse]) -> Reply:
+async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:
     """The answer to a question that is sent now, in the older era."""
     began = time.monotonic()
 
-    def came(said: Said, detail: str = "") -> Reply:
-        return Reply(said, time.monotonic() - began, detail)
+    def came(said: Said, detail: str = "") -> QuestionReply:
+        return QuestionReply(said, time.monotonic() - began, detail)
 
     left = quote.expires_at - services_of(ctx).desk.clock()
     try:
@@ -142,20 +144,20 @@ def _said(result: ElicitationResult[Any]) -> Said:
     return Said.DECLINE if isinstance(result, DeclinedElicitation) else Said.CANCEL
 
 
-def _no_answer(answers: Mapping[str, Any]) -> Reply | None:
+def _no_answer(answers: Mapping[str, Any]) -> QuestionReply | None:
     """What is wrong with the newer era's answer; None where the SDK may read it."""
     for answer in answers.values():
         content = getattr(answer, "content", None)
         if not isinstance(answer, ElicitResult):
-            return Reply(Said.MALFORMED)
+            return QuestionReply(Said.MALFORMED)
         if answer.action == "cancel" and content and _UNREADABLE in content:
             detail = str(content[_UNREADABLE])
-            return Reply(Said.ERROR if detail else Said.MALFORMED, detail=detail)
+            return QuestionReply(Said.ERROR if detail else Said.MALFORMED, detail=detail)
         if answer.action == "accept":
             try:
                 Approve.model_validate(content)
             except ValidationError:
-                return Reply(Said.MALFORMED)
+                return QuestionReply(Said.MALFORMED)
     return None
 
 
@@ -209,14 +211,14 @@ async def permit(
     return {**outcome, "now": iso(services_of(ctx).desk.readings.api_now())}
 
 
-def _reply(reply: ElicitationResult[Any]) -> Reply | None:
+def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
     """What the client made of the question; None where nobody was asked."""
     if isinstance(reply, AcceptedElicitation):
-        if isinstance(reply.data, Reply):
+        if isinstance(reply.data, QuestionReply):
             return reply.data
         if not isinstance(reply.data, Approve):
             return None
-    return Reply(_said(reply))
+    return QuestionReply(_said(reply))
 
 
 Permitted = Annotated[dict[str, Any], Resolve(permit)]

@@ -21,7 +21,7 @@ from clore_mcp.market.summary import Quartiles, usual_prices
 from clore_mcp.money import Coin, shown, shown_up
 from clore_mcp.services import Services
 from clore_mcp.text import clean
-from clore_mcp.tools.market import SearchAnswer, ServerRow
+from clore_mcp.tools.market import SearchAnswer, ShownServer
 
 _CPU_SHOWN: Final = 24
 _CPU_NOISE: Final = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b", re.IGNORECASE)
@@ -105,9 +105,9 @@ def _quartiles(found: Quartiles | None) -> dict[str, float] | None:
     return {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
 
 
-def _row(found: Found, failed_here: int | None) -> ServerRow:
+def _row(found: Found, failed_here: int | None) -> ShownServer:
     spot = found.spot_min_usd_per_hour
-    return ServerRow(
+    return ShownServer(
         **_facts(found.listing, found.priced),
         spot_min_usd_per_hour=None if spot is None else shown_up(spot),
         failed_here=failed_here,

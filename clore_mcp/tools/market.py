@@ -53,7 +53,7 @@ class SearchServers(BaseModel):
     cursor: Annotated[str | None, Field(max_length=400, description="next_cursor of the previous page.")] = None
 
 
-class ServerRow(Answer):
+class ShownServer(Answer):
     """One server in a search."""
 
     server_id: int
@@ -84,7 +84,7 @@ class ServerRow(Answer):
 class SearchAnswer(Answer):
     """What search_servers found."""
 
-    servers: list[ServerRow]
+    servers: list[ShownServer]
     total_matches: int
     next_cursor: str | None = None
     snapshot_age_seconds: float
@@ -107,7 +107,7 @@ class CoinPrice(Answer):
     usd_per_hour: float
 
 
-class Offer(Answer):
+class ShownOffer(Answer):
     """One spot bid."""
 
     usd_per_hour: float
@@ -121,10 +121,10 @@ class Spot(Answer):
     min_usd_per_hour: float | None = None
     to_win_usd_per_hour: float | None = None
     our_rank: int | None = None
-    offers: list[Offer] = []
+    offers: list[ShownOffer] = []
 
 
-class ServerAnswer(ServerRow):
+class ServerAnswer(ShownServer):
     """One server in full."""
 
     prices: list[CoinPrice] = []

@@ -9,7 +9,7 @@ from pydantic import WithJsonSchema
 from clore_mcp.tools.kit import Answer
 
 
-class Refusal(Answer):
+class ShownRefusal(Answer):
     """One limit that says no."""
 
     limit: str
@@ -26,7 +26,7 @@ ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
 
-class Attempt(Answer):
+class ShownAttempt(Answer):
     """One server that was tried, or could not be."""
 
     server_id: int
@@ -52,8 +52,8 @@ class QuoteAnswer(Answer):
     image: str | None = None
     image_notes: list[str] = []
     allowed: bool
-    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE]
-    attempts: Annotated[list[Attempt], ROWS_ELSEWHERE] = []
+    refusals: Annotated[list[ShownRefusal], ROWS_ELSEWHERE]
+    attempts: Annotated[list[ShownAttempt], ROWS_ELSEWHERE] = []
     wallet_covers_hours: float | None = None
     most_hours: float | None = None
     enforced_by: str | None = None
@@ -96,9 +96,9 @@ class CreateAnswer(Answer):
     order_id: int | None = None
     server_id: int | None = None
     approval_id: str | None = None
-    refusals: list[Refusal] = []
+    refusals: list[ShownRefusal] = []
     most_hours: float | None = None
-    attempts: list[Attempt]
+    attempts: list[ShownAttempt]
     usd_per_hour: float | None = None
     reserved_usd: float | None = None
     ends_at: str | None = None
@@ -124,8 +124,8 @@ class ExtendAnswer(Answer):
     reason: str | None = None
     latest_ends_at: str | None = None
     most_hours: float | None = None
-    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
-    attempts: Annotated[list[Attempt], ROWS_ELSEWHERE]
+    refusals: Annotated[list[ShownRefusal], ROWS_ELSEWHERE] = []
+    attempts: Annotated[list[ShownAttempt], ROWS_ELSEWHERE]
     usd_per_hour: float | None = None
     reserved_usd: float | None = None
     previous_ends_at: str | None = None
@@ -136,7 +136,7 @@ class ExtendAnswer(Answer):
     next: str
 
 
-class Ssh(Answer):
+class ShownSsh(Answer):
     """How to get in."""
 
     host: str
@@ -145,7 +145,7 @@ class Ssh(Answer):
     command: str
 
 
-class Order(Answer):
+class ShownOrder(Answer):
     """One order."""
 
     order_id: int
@@ -163,7 +163,7 @@ class Order(Answer):
     started_at: str | None = None
     ends_at: str | None = None
     made_here: bool
-    ssh: Ssh | None = None
+    ssh: ShownSsh | None = None
     http_url: str | None = None
     warning: str | None = None
 
@@ -180,7 +180,7 @@ class Unsettled(Answer):
 class OrdersAnswer(Answer):
     """The orders of this account."""
 
-    orders: list[Order]
+    orders: list[ShownOrder]
     total_usd_per_hour: float
     total_spent_usd: float
     watches_waiting: int | None = None
@@ -190,10 +190,10 @@ class OrdersAnswer(Answer):
     next: str | None = None
 
 
-class WaitAnswer(Order):
+class WaitAnswer(ShownOrder):
     """The order as it is now. `failed_alike`: orders on other servers that failed in the same way lately."""
 
-    ssh: Annotated[Ssh | None, OBJECT_ELSEWHERE] = None
+    ssh: Annotated[ShownSsh | None, OBJECT_ELSEWHERE] = None
     ready: bool
     ready_reason: (
         Literal["image_loading", "name_not_found", "connection_refused", "timed_out", "no_ssh_banner", "ready"] | None
@@ -206,7 +206,7 @@ class WaitAnswer(Order):
     next: str
 
 
-class Running(Answer):
+class StillRunning(Answer):
     """An order that still costs money."""
 
     order_id: int
@@ -221,7 +221,7 @@ class CancelAnswer(Answer):
     order_id: int | None = None
     approval_id: str | None = None
     receipt: Receipt | None = None
-    still_running: list[Running] | None = None
+    still_running: list[StillRunning] | None = None
     watches_waiting: int | None = None
     repeated: bool = False
     now: str | None = None
@@ -244,7 +244,7 @@ class BidAnswer(Answer):
     reason: str | None = None
     lowest_usd_per_hour_now: float | None = None
     retry_after_seconds: float | None = None
-    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
+    refusals: Annotated[list[ShownRefusal], ROWS_ELSEWHERE] = []
     repeated: bool = False
     now: str | None = None
     next: str

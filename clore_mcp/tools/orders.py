@@ -22,14 +22,14 @@ from clore_mcp.rental.images import image_notes
 from clore_mcp.tools.asking import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
-    Attempt,
     BidAnswer,
     CancelAnswer,
     CreateAnswer,
     ExtendAnswer,
     OrdersAnswer,
     QuoteAnswer,
-    Refusal,
+    ShownAttempt,
+    ShownRefusal,
     WaitAnswer,
 )
 
@@ -50,7 +50,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     await services.keep_leases()
     found = await services.appraiser.appraise(ask)
     first = found.terms.candidates[0] if found.terms else None
-    attempts = [Attempt(server_id=one.server_id, outcome=one.reason) for one in found.unfit]
+    attempts = [ShownAttempt(server_id=one.server_id, outcome=one.reason) for one in found.unfit]
     if found.terms is None or found.cost is None or first is None:
         why = " ".join(one.message for one in found.unfit)
         return QuoteAnswer(
@@ -82,7 +82,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
             ask.image, jupyter=ask.jupyter, hosts=[(one.server_id, one.cuda) for one in found.terms.candidates]
         ),
         allowed=not found.refusals,
-        refusals=[Refusal(**refusal.as_dict()) for refusal in found.refusals],
+        refusals=[ShownRefusal(**refusal.as_dict()) for refusal in found.refusals],
         attempts=attempts,
         wallet_covers_hours=None if cover is None else round(float(cover), 2),
         enforced_by=found.terms.enforced_by or "nobody",

@@ -12,7 +12,7 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.asks import CreateWatch
 from clore_mcp.tools.asking import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import Answer, tool
-from clore_mcp.tools.order_answers import ROWS_ELSEWHERE, Refusal
+from clore_mcp.tools.order_answers import ROWS_ELSEWHERE, ShownRefusal
 from clore_mcp.tools.orders import ENDED_TOO
 
 _AS_ELSEWHERE = (
@@ -30,12 +30,12 @@ class WatchCreated(Answer):
     approval_id: str | None = None
     envelope: str | None = None
     best_seen_usd_per_hour: float | None = None
-    refusals: Annotated[list[Refusal], ROWS_ELSEWHERE] = []
+    refusals: Annotated[list[ShownRefusal], ROWS_ELSEWHERE] = []
     repeated: bool = False
     next: str
 
 
-class Watch(Answer):
+class ShownWatch(Answer):
     """One watch."""
 
     watch_id: str
@@ -52,7 +52,7 @@ class Watch(Answer):
 class WatchesAnswer(Answer):
     """The watches of this account."""
 
-    watches: list[Watch]
+    watches: list[ShownWatch]
     watched_by: str
     next: str | None = None
 

@@ -21,7 +21,7 @@ from mcp.types import CallToolResult, ElicitRequestFormParams
 from clore_mcp.cli import demo_guide
 from clore_mcp.cli.demo_guide import Broken, Guide
 from clore_mcp.cli.demo_lease import let_a_lease_end
-from clore_mcp.cli.demo_market import Market
+from clore_mcp.cli.demo_market import DemoMarket
 from clore_mcp.cli.demo_rental import rent_and_cancel
 from clore_mcp.cli.demo_screen import Screen
 from clore_mcp.cli.demo_watch import rent_when_cheaper
@@ -235,7 +235,7 @@ def tell(part: str, answers: Mapping[str, dict[str, Any]], asks: Collection[str]
     work: Mapping[str, Callable[[], Awaitable[Any]]] = {
         "rental": lambda: rent_and_cancel(guide),
         "lease": lambda: let_a_lease_end(guide, SERVER),
-        "watch": lambda: rent_when_cheaper(guide, cast("Market", prices), SERVER, SERVER),
+        "watch": lambda: rent_when_cheaper(guide, cast("DemoMarket", prices), SERVER, SERVER),
     }
     anyio.run(work[part])
 
@@ -309,12 +309,12 @@ def test_the_tour_moves_a_price_where_the_server_says_its_market_is(tmp_path: Pa
         (tmp_path / "sandbox" / "url").write_text(running.url, encoding="utf-8")
         state: Any = httpx.get(f"{running.url}/marketplace", headers={"auth": SANDBOX_KEY}).json()
         server = next(row for row in state["servers"] if row["price"]["on_demand"])
-        anyio.run(Market(tmp_path).move_price, server["id"], 0.5)
+        anyio.run(DemoMarket(tmp_path).move_price, server["id"], 0.5)
         now = httpx.get(f"{running.control_url}/servers/{server['id']}").json()["row"]["price"]["on_demand"]
         half = {coin: price / 2 for coin, price in server["price"]["on_demand"].items()}
         assert now == pytest.approx(half, abs=1e-8)  # the market's prices have so many places
         with pytest.raises(ValueError, match="answered 400"):
-            anyio.run(Market(tmp_path).move_price, 4, 0.5)
+            anyio.run(DemoMarket(tmp_path).move_price, 4, 0.5)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])

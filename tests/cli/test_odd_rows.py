@@ -14,7 +14,7 @@ import httpx2 as httpx
 import pytest
 
 from clore_mcp import resources
-from clore_mcp.cli.orders import Seen, look
+from clore_mcp.cli.orders import OrdersSeen, look
 from clore_mcp.rental.appraisal import Appraisal
 from clore_mcp.rental.asks import CancelOrder, CreateOrder
 from clore_mcp.services import Services
@@ -175,7 +175,7 @@ def _at_the_market(desk: Desk) -> list[dict[str, Any]]:
     return orders
 
 
-async def _looked(services: Services) -> Seen:
+async def _looked(services: Services) -> OrdersSeen:
     services.desk.readings.changed()
     return await look(services)
 

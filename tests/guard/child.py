@@ -22,7 +22,7 @@ from clore_mcp.clore.exchange import Timing
 from clore_mcp.money import DayPrice
 from clore_mcp.rental.appraisal import Appraiser
 from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
-from clore_mcp.rental.claiming import Departure
+from clore_mcp.rental.claiming import Send
 from clore_mcp.rental.desk import Patience
 from clore_mcp.rental.judging import Evidence
 from clore_mcp.services import Services, build
@@ -37,14 +37,14 @@ _HTTP_SECONDS = 1.0  # shorter than the window that such a test gives, as in rea
 
 def stop_at(place: str, freeze: Callable[[], None]) -> None:
     if place == "claimed":
-        claim = Departure._claim
+        claim = Send._claim
 
-        def then_stop(self: Departure, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Any:
+        def then_stop(self: Send, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Any:
             found = claim(self, tx, evidence, request, not_after)
             freeze()
             return found
 
-        Departure._claim = then_stop  # type: ignore[method-assign]
+        Send._claim = then_stop  # type: ignore[method-assign]
     elif place == "evidence":
         gather = Appraiser.evidence
         calls = iter(range(100))

@@ -6,7 +6,7 @@ import pytest
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.rental.asks import Ask
-from clore_mcp.rental.reply import Reply, Said
+from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.services import Services
 from tests.guard.world import World, call, check_invariants, wish
 
@@ -19,7 +19,7 @@ async def answered(services: Services, ask: Ask, said: Said) -> None:
     """One call whose question brings that, as the tools give it to the guard."""
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert services.guard.asks(held, can_ask=True), "it is asked"
-    reply = Reply(said, 1.0)
+    reply = QuestionReply(said, 1.0)
     try:
         outcome = await services.guard.conclude(
             held, ask, answer=False if reply.is_no else None, caller="tester", reply=reply

@@ -153,8 +153,8 @@ async def test_an_order_that_an_empty_wallet_ended_counts_against_no_host(world:
 
 
 def test_a_search_row_carries_the_mark_only_where_there_is_one() -> None:
-    from clore_mcp.tools.market import ServerRow
+    from clore_mcp.tools.market import ShownServer
 
     plain: Json = {"server_id": 1, "gpu": "RTX 4090", "gpu_count": 1, "rented": False}
-    assert "failed_here" not in ServerRow(**plain).wire()
-    assert ServerRow(**plain, failed_here=2).wire()["failed_here"] == 2
+    assert "failed_here" not in ShownServer(**plain).wire()
+    assert ShownServer(**plain, failed_here=2).wire()["failed_here"] == 2

@@ -12,9 +12,9 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees
 from clore_mcp.money import Coin
 from clore_mcp.rental.oversight.findings import (
-    Known,
+    AccountRecord,
+    AccountSeen,
     Memory,
-    Seen,
     judge,
     lasts_hours,
     memory_as,
@@ -24,7 +24,7 @@ from clore_mcp.rental.oversight.findings import (
 from clore_mcp.state.ends import End
 
 START = 1_800_000_000
-NOBODY = Known({}, {}, frozenset(), frozenset(), frozenset(), frozenset())
+NOBODY = AccountRecord({}, {}, frozenset(), frozenset(), frozenset(), frozenset())
 OURS = replace(NOBODY, ends={7: End("a", 7, START + 36_000, "cancel", made_here=True)})
 
 
@@ -33,11 +33,11 @@ def row(**more: Any) -> OrderRow:
     return OrderRow.model_validate(wire)
 
 
-def seen(at: float, *rows: OrderRow, **more: Any) -> Seen:
-    return Seen(rows, more.pop("wins", {}), more.pop("balances", None), Fees(), START + at, **more)
+def seen(at: float, *rows: OrderRow, **more: Any) -> AccountSeen:
+    return AccountSeen(rows, more.pop("wins", {}), more.pop("balances", None), Fees(), START + at, **more)
 
 
-def steps(looks: list[Seen], known: Known = OURS) -> list[list[str]]:
+def steps(looks: list[AccountSeen], known: AccountRecord = OURS) -> list[list[str]]:
     memory: Memory = {}
     found = []
     for one in looks:
@@ -69,7 +69,7 @@ def steps(looks: list[Seen], known: Known = OURS) -> list[list[str]]:
         pytest.param([seen(9_000, row(spot=True, mon_container=0), wins={7: False})], [0], id="a bid that waits"),
     ],
 )  # fmt: skip
-def test_a_container_that_is_not_up(looks: list[Seen], found: list[int]) -> None:
+def test_a_container_that_is_not_up(looks: list[AccountSeen], found: list[int]) -> None:
     assert [one.count("never_deployed") for one in steps(looks)] == found
 
 
@@ -116,7 +116,7 @@ def test_an_order_may_be_that_of_a_create_on_its_way() -> None:
 def test_a_wallet_is_judged_by_what_runs_from_it() -> None:
     hourly = Decimal("2.4") / 24 * Decimal("1.1")  # with the highest fee, as Clore does not say its own
 
-    def short(hours: float, known: Known = OURS, *rows: OrderRow) -> list[list[str]]:
+    def short(hours: float, known: AccountRecord = OURS, *rows: OrderRow) -> list[list[str]]:
         balances = {Coin.USD: hourly * Decimal(str(hours)), Coin.BTC: Decimal(0)}
         return steps([seen(0, *(rows or (row(),)), balances=balances)], known)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.rental.spot.lowering import LOWERING_SECONDS, STEP_TOLD_SECONDS, Known, known
+from clore_mcp.rental.spot.lowering import LOWERING_SECONDS, STEP_TOLD_SECONDS, LoweringRoom, known
 from clore_mcp.state.ledger import Entry
 
 BID = Decimal("2.50")
@@ -28,14 +28,14 @@ def told_step(step: str = "0.25", was: Decimal = BID, at: float = AT) -> Entry:
     return row("bid_refused", at, max_step_per_day=step, was_per_day=str(was))
 
 
-def after(seconds: float, *entries: Entry, set_by: float = 0.0) -> Known:
+def after(seconds: float, *entries: Entry, set_by: float = 0.0) -> LoweringRoom:
     """So long after `AT`; `set_by` is how far this machine's clock was set meanwhile."""
     return known(entries, BID, api_now=AT + seconds, now=AT + seconds + set_by)
 
 
 def test_nothing_is_known_of_an_order_that_was_never_lowered() -> None:
-    assert after(0) == Known()
-    assert after(0, row()) == Known(), "a raise"
+    assert after(0) == LoweringRoom()
+    assert after(0, row()) == LoweringRoom(), "a raise"
 
 
 def test_ten_minutes_are_waited_for_and_a_second_for_each_date() -> None:
@@ -82,4 +82,4 @@ def test_a_step_counts_for_the_very_bid_of_which_it_was_told() -> None:
     assert after(5, told_step(was=Decimal("2.5"))).lowest_per_day == Decimal("2.25"), "the same number"
     assert after(5, told_step("3")).lowest_per_day == 0
     assert after(STEP_TOLD_SECONDS + 1, told_step()).lowest_per_day is None
-    assert known([told_step()], None, api_now=AT, now=AT) == Known()
+    assert known([told_step()], None, api_now=AT, now=AT) == LoweringRoom()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
 from clore_mcp.rental.exposure import Bill
-from clore_mcp.rental.spending import DAY, MONTH, Cost, spent_since, then
+from clore_mcp.rental.spending import DAY, MONTH, OrderCost, spent_since, then
 from clore_mcp.state.ends import End
 
 NOW = 1_800_000_000.0
@@ -17,18 +17,18 @@ NUMBERS = st.decimals("0", "500", places=4)
 
 
 @st.composite
-def costs(draw: st.DrawFn) -> Cost:
+def costs(draw: st.DrawFn) -> OrderCost:
     """An order that cost its price all the time that it ran."""
     hourly = draw(st.decimals("0.01", "50", places=2))
     until = NOW - draw(st.integers(0, int(MONTH)))
     began = until - draw(st.integers(0, int(MONTH)))
     hours = Decimal(int(until - began)) / 3600
     creation = Decimal("0.1") if until - began > 600 else ZERO
-    return Cost(Bill(hours, hourly * hours, ZERO, creation), began, until, hourly)
+    return OrderCost(Bill(hours, hourly * hours, ZERO, creation), began, until, hourly)
 
 
 @given(st.lists(costs(), max_size=5))
-def test_a_longer_window_holds_at_least_as_much_and_never_more_than_all(found: list[Cost]) -> None:
+def test_a_longer_window_holds_at_least_as_much_and_never_more_than_all(found: list[OrderCost]) -> None:
     by_id = dict(enumerate(found, 1))
     day, month = (spent_since(by_id, {}, NOW - seconds) for seconds in (DAY, MONTH))
     everything = sum((one.bill.total_usd for one in found), ZERO)
@@ -37,7 +37,7 @@ def test_a_longer_window_holds_at_least_as_much_and_never_more_than_all(found: l
 
 
 @given(costs(), st.integers(0, 2 * int(MONTH)))
-def test_of_an_order_at_one_price_a_window_holds_its_hours_at_that_price(one: Cost, back: int) -> None:
+def test_of_an_order_at_one_price_a_window_holds_its_hours_at_that_price(one: OrderCost, back: int) -> None:
     moment = NOW - back
     inside = Decimal(int(max(0, one.until - max(one.began, moment)))) / 3600
     rent = (one.dearest_usd_per_hour or ZERO) * inside
@@ -47,7 +47,7 @@ def test_of_an_order_at_one_price_a_window_holds_its_hours_at_that_price(one: Co
 
 @given(st.lists(costs(), max_size=4), st.dictionaries(st.integers(1, 8), NUMBERS, max_size=6))
 def test_a_receipt_counts_once_and_only_where_clore_lists_the_order_no_more(
-    found: list[Cost], receipts: dict[int, Decimal]
+    found: list[OrderCost], receipts: dict[int, Decimal]
 ) -> None:
     by_id = dict(enumerate(found, 1))
     unlisted = sum((usd for order_id, usd in receipts.items() if order_id > len(found)), ZERO)
@@ -58,7 +58,7 @@ def test_a_receipt_counts_once_and_only_where_clore_lists_the_order_no_more(
 def test_all_ends_with_the_last_and_costs_what_it_has_cost_and_its_hours_until_then(
     orders: list[tuple[Decimal, int]],
 ) -> None:
-    found = {n: Cost(Bill(ZERO, Decimal(n), ZERO, ZERO), NOW, NOW, None) for n in range(1, len(orders) + 1)}
+    found = {n: OrderCost(Bill(ZERO, Decimal(n), ZERO, ZERO), NOW, NOW, None) for n in range(1, len(orders) + 1)}
     billing = {n: usd for n, (usd, _) in enumerate(orders, 1)}
     ends = {n: End("a", n, int(NOW) + hours * 3600, "cancel", made_here=True) for n, (_, hours) in enumerate(orders, 1)}
     told = then(billing, ends, found, NOW)

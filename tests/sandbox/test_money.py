@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clore_mcp.sandbox import SANDBOX_KEY, Options
-from clore_mcp.sandbox.intake import COINS, Ask
+from clore_mcp.sandbox.intake import COINS, OrderWish
 from clore_mcp.sandbox.options import Live
-from clore_mcp.sandbox.refusals import Refused
+from clore_mcp.sandbox.refusals import ApiRefusal
 from clore_mcp.sandbox.world import World
 
 from .conftest import USD, Market, Start
@@ -133,7 +133,7 @@ def test_what_left_the_wallets_is_what_the_orders_cost(steps: Any, on_empty: Any
         world.settle(now)
         try:
             _do(world, deed, place, coin, amount, now)
-        except Refused:
+        except ApiRefusal:
             continue
     world.settle(now + 7200)
     for coin, wallet in account.wallets.items():
@@ -152,7 +152,7 @@ def _do(world: World, deed: str, place: int, coin: str, amount: float, now: floa
     minimum = world.price(server, True, coin) or 1.0
     if deed in ("rent", "bid"):
         bid = minimum * (1 + amount % 1)
-        ask = Ask(server.id, coin, "image", deed == "bid", bid, None)
+        ask = OrderWish(server.id, coin, "image", deed == "bid", bid, None)
         world.create(world.accounts[SANDBOX_KEY], ask, now)
     elif deed == "cancel" and orders:
         world.cancel(SANDBOX_KEY, orders[0].id, now)

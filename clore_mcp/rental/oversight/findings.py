@@ -62,7 +62,7 @@ Memory = dict[str, dict[str, Stand]]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class AccountSeen:
     """What Clore shows. `wins` says of spot orders whether they run, where that could be read; no `balances`: they
     could not. Only a `whole` list says that an order is gone."""
 
@@ -75,7 +75,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class AccountRecord:
     """What this state knows of the account: orders made here, agreed ends, servers with a create on its way, orders
     that a create which seemed to fail may have made, orders whose bid is being changed."""
 
@@ -87,7 +87,7 @@ class Known:
     bidding: Set[int]
 
 
-def judge(seen: Seen, known: Known, before: Memory) -> tuple[Memory, list[Finding]]:
+def judge(seen: AccountSeen, known: AccountRecord, before: Memory) -> tuple[Memory, list[Finding]]:
     """What holds now, and what of it began to hold since `before`: told now, once."""
     after: Memory = {}
     new: list[Finding] = []
@@ -108,7 +108,7 @@ def judge(seen: Seen, known: Known, before: Memory) -> tuple[Memory, list[Findin
     return after | _absent(before, after, seen), new
 
 
-def standing(memory: Memory, seen: Seen, known: Known) -> list[Finding]:
+def standing(memory: Memory, seen: AccountSeen, known: AccountRecord) -> list[Finding]:
     """Everything that holds, told or not."""
     found = [
         _about(row, step, seen.api_now, known)
@@ -138,7 +138,7 @@ def _told(held: Mapping[str, Stand], api_now: float) -> dict[str, Stand]:
     }
 
 
-def _absent(before: Memory, after: Memory, seen: Seen) -> Memory:
+def _absent(before: Memory, after: Memory, seen: AccountSeen) -> Memory:
     """What is remembered of orders that the list does not show, for a day."""
     left = {}
     for name, was in before.items():
@@ -150,7 +150,9 @@ def _absent(before: Memory, after: Memory, seen: Seen) -> Memory:
     return left
 
 
-def _conditions(row: OrderRow, was: Mapping[str, Stand], seen: Seen, known: Known) -> dict[str, bool | None]:
+def _conditions(
+    row: OrderRow, was: Mapping[str, Stand], seen: AccountSeen, known: AccountRecord
+) -> dict[str, bool | None]:
     wins = seen.wins.get(row.id) if row.spot else True
     won = "wins" in was if wins is None else wins
     ran = "ran" in was or bool(row.spend) or (won and bool(row.spot))
@@ -167,7 +169,7 @@ def _conditions(row: OrderRow, was: Mapping[str, Stand], seen: Seen, known: Know
     }
 
 
-def _unleased(row: OrderRow, known: Known) -> bool | None:
+def _unleased(row: OrderRow, known: AccountRecord) -> bool | None:
     """Whether nobody here made it or gave it an end. While a create is on its way to its server, or to any where Clore
     does not tell its server, it may be that one's."""
     if row.id in known.ends or row.id in known.made_here:
@@ -189,7 +191,7 @@ def _undeployed(row: OrderRow, was: Mapping[str, Stand], *, up: bool, wins: bool
     return api_now - since >= DEPLOY_SECONDS
 
 
-def _dearer(row: OrderRow, known: Known) -> bool | None:
+def _dearer(row: OrderRow, known: AccountRecord) -> bool | None:
     """Whether a spot bid stands above what was approved; on-demand orders end for that at once (closing.py)."""
     lease = known.leases.get(row.id)
     if lease is None or not row.spot:
@@ -199,7 +201,7 @@ def _dearer(row: OrderRow, known: Known) -> bool | None:
     return above(row, Coin(lease.coin), lease.ceiling_native)
 
 
-def _about(row: OrderRow, step: str, api_now: float, known: Known) -> Finding:
+def _about(row: OrderRow, step: str, api_now: float, known: AccountRecord) -> Finding:
     coin = Coin.parse(row.currency or "")
     figures: dict[str, Any] = {}
     if row.price is not None and coin is not None:
@@ -212,7 +214,9 @@ def _about(row: OrderRow, step: str, api_now: float, known: Known) -> Finding:
     return Finding(step, row.id, row.server_id, figures)
 
 
-def _shortage(coin: Coin, rows: Iterable[OrderRow], seen: Seen, known: Known, *, stands: bool) -> dict[str, Any] | None:
+def _shortage(
+    coin: Coin, rows: Iterable[OrderRow], seen: AccountSeen, known: AccountRecord, *, stands: bool
+) -> dict[str, Any] | None:
     """The figures of a wallet that does not last until the end of what runs from it; {} when it lasts, None when
     nobody can tell. A bid counts as if it won: it may at any time."""
     paying = [row for row in rows if Coin.parse(row.currency or "") is coin and row.price is not None]
@@ -250,7 +254,7 @@ def _per_hour(row: OrderRow, coin: Coin, fees: Fees) -> Decimal:
     return (row.price or ZERO) / 24 * (1 + fees.fraction(order_type_of(row), coin))
 
 
-def _hours_left(row: OrderRow, seen: Seen, known: Known) -> Decimal:
+def _hours_left(row: OrderRow, seen: AccountSeen, known: AccountRecord) -> Decimal:
     end = known.ends.get(row.id)
     if end is None or end.on_end != "cancel":
         return UNENDED_HOURS

@@ -16,7 +16,7 @@ from clore_mcp.errors import CloreError
 from clore_mcp.rental.adopting import matches
 from clore_mcp.rental.desk import Desk
 from clore_mcp.rental.oversight import findings
-from clore_mcp.rental.oversight.findings import Finding, Known, Memory, Seen
+from clore_mcp.rental.oversight.findings import AccountRecord, AccountSeen, Finding, Memory
 from clore_mcp.rental.readings import BROWSING_AGE, Orders
 from clore_mcp.state import ends, intents, orders
 from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of
@@ -75,7 +75,7 @@ class Overseer:
         """What is wrong now and nobody has recorded, as events; nothing is written."""
         seen = await self._seen(current, await self._wins(account, current), wallets=True)
 
-        def read(tx: Tx) -> tuple[Known, Memory]:
+        def read(tx: Tx) -> tuple[AccountRecord, Memory]:
             return self._known(tx, account, current), findings.memory_from(value_of(tx, _name(account)))[0]
 
         known, recorded = await self._desk.state.read(read)
@@ -90,7 +90,7 @@ class Overseer:
             if (one.step, one.order_id) not in told
         ]  # fmt: skip
 
-    async def _seen(self, current: Orders, wins: Mapping[int, bool], *, wallets: bool) -> Seen:
+    async def _seen(self, current: Orders, wins: Mapping[int, bool], *, wallets: bool) -> AccountSeen:
         readings = self._desk.readings
         balances = None
         if wallets:
@@ -99,7 +99,7 @@ class Overseer:
         fees, whole = await readings.fees(), not current.unreadable
         # A row says how it was when the list was asked for, which is up to a minute ago.
         api_then = readings.api_now() - max(0.0, self._desk.clock() - current.at)
-        return Seen(current.rows, wins, balances, fees, api_then, whole)
+        return AccountSeen(current.rows, wins, balances, fees, api_then, whole)
 
     async def _wins(self, account: str, current: Orders) -> dict[int, bool]:
         """Whether each bid that has an end here runs, by its server's book; of one that can't be read, nothing."""
@@ -118,10 +118,10 @@ class Overseer:
                 found[row.id] = any(offer.active for offer in mine)
         return found
 
-    def _known(self, tx: Tx, account: str, current: Orders) -> Known:
+    def _known(self, tx: Tx, account: str, current: Orders) -> AccountRecord:
         made_here = orders.made_here(tx, account, [row.id for row in current.rows])
         failed = intents.in_state(tx, account, "failed", since=self._desk.clock() - intents.ADOPTABLE_SECONDS)
-        return Known(
+        return AccountRecord(
             leases={lease.order_id: lease for lease in orders.active(tx, account)},
             ends={end.order_id: end for end in ends.active(tx, account)},
             made_here=made_here,

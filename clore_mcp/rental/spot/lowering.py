@@ -30,7 +30,7 @@ _FLOAT_NOISE: Final = Decimal("1e-9")
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LoweringRoom:
     """`wait_seconds` until the bid may be lowered, 0 where nothing is known against it; `lowest_per_day` in the order's
     coin, None where nobody told the largest step."""
 
@@ -42,7 +42,7 @@ class Known:
         return self.lowest_per_day is None or bid.day.value >= self.lowest_per_day * (1 - _FLOAT_NOISE)
 
 
-def known(entries: Iterable[Entry], present_per_day: Decimal | None, *, api_now: float, now: float) -> Known:
+def known(entries: Iterable[Entry], present_per_day: Decimal | None, *, api_now: float, now: float) -> LoweringRoom:
     """What the rows of an order, newest first, say of its present bid. `now` is this machine's clock. Pure."""
     wait, lowest = None, None
     for entry in entries:
@@ -54,7 +54,7 @@ def known(entries: Iterable[Entry], present_per_day: Decimal | None, *, api_now:
             in_time = _left(STEP_TOLD_SECONDS, passed) > 0
             lowest = max(ZERO, present_per_day - Decimal(told["max_step_per_day"])) if in_time else None
     # One second more than is left: whoever waits so long must not meet a reply whose date is a part of one behind.
-    return Known(math.ceil(wait + _DATE_SECONDS) if wait else 0, lowest)
+    return LoweringRoom(math.ceil(wait + _DATE_SECONDS) if wait else 0, lowest)
 
 
 def _left(window: float, passed: Iterable[float]) -> float:
@@ -63,7 +63,7 @@ def _left(window: float, passed: Iterable[float]) -> float:
     return min(window, max(0.0, window - max(behind, default=window)))
 
 
-async def read(desk: Desk, account: str, bid: Bid) -> Known:
+async def read(desk: Desk, account: str, bid: Bid) -> LoweringRoom:
     """What this state knows of lowering that order's bid."""
     now = desk.clock()
 
