@@ -19,7 +19,7 @@ from benchmarks.searching import Cost, cost_of
 from benchmarks.table import Goal, Row
 from benchmarks.wire import Line
 from clore_mcp.sandbox import Options, start_in_thread
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
 
 _SIZES: Final = (0, 10_000, 100_000)
 _QUICK_SIZES: Final = (0, 1_000)

@@ -30,7 +30,7 @@ from benchmarks.table import store
 from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
 from clore_mcp.server import create_server
 from clore_mcp.settings import Settings
-from clore_mcp.state.database import Database
+from clore_mcp.store.database import Database
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "clore_mcp"

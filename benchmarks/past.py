@@ -15,8 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
-from clore_mcp.rental.asks import CreateWatch
-from clore_mcp.state.database import FILE_NAME, Database
+from clore_mcp.rental.requests import CreateWatch
+from clore_mcp.store.database import FILE_NAME, Database
 
 ROWS_A_DAY: Final = 300
 _OVER_SINCE_SECONDS: Final = 7_200.0

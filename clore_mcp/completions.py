@@ -24,12 +24,12 @@ from mcp.types import (
 
 from clore_mcp.errors import Failure
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental.images import KNOWN, SHORT_NAMES
+from clore_mcp.rental.create.images import KNOWN, SHORT_NAMES
 from clore_mcp.settings import Settings
 from clore_mcp.text import clean
 
 if TYPE_CHECKING:
-    from clore_mcp.services import Services
+    from clore_mcp.wiring import Services
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ async def images(_: Services, typed: str) -> list[str]:
 
 async def order_ids(services: Services, typed: str) -> list[str]:
     """Current orders, newest first."""
-    from clore_mcp.rental.readings import BROWSING_AGE
+    from clore_mcp.rental.account.reading import BROWSING_AGE
 
     rows = (await services.desk.readings.orders(BROWSING_AGE)).rows
     return matching((str(row.id) for row in sorted(rows, key=lambda row: -row.id) if not row.expired), typed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clore_mcp.settings import Settings
 
 if TYPE_CHECKING:
-    from clore_mcp.services import Services
+    from clore_mcp.wiring import Services
 
 _RESUME_AFTER_SECONDS: Final = 3.0
 
@@ -30,10 +30,10 @@ class FirstUse:
     def services(self) -> Services:
         """The services, the same ones each time. Called on the event loop alone, so they are wired once."""
         if self._services is None:
-            from clore_mcp.services import build
+            from clore_mcp.wiring import build
 
             if self._starts_watchdog:
-                from clore_mcp.detaching import starter
+                from clore_mcp.watchdog_process import starter
 
                 self._services = build(self._settings, wake_watchdog=starter(self._settings))
             else:

@@ -22,15 +22,15 @@ from mcp.server.mcpserver.resources import FunctionResource
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
-from clore_mcp.rental.images import KNOWN, SHORT_NAMES, KnownImage
+from clore_mcp.rental.create.images import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
 from clore_mcp.tools.account import AccountAnswer
 from clore_mcp.tools.order_answers import OrdersAnswer, ShownOrder
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary
-    from clore_mcp.services import Services
-    from clore_mcp.state import ledger
+    from clore_mcp.store import ledger
+    from clore_mcp.wiring import Services
 
 JSON: Final = "application/json"
 LEDGER_STEPS: Final = 100
@@ -119,8 +119,8 @@ async def read_order(services: Services, order_id: int) -> dict[str, Any]:
 
 async def read_ssh_config(services: Services, order_id: int) -> str:
     """The block for that order, or a comment that says why there is none. Raises NotFound."""
-    from clore_mcp.rental import access
-    from clore_mcp.rental.readings import EXECUTION_AGE
+    from clore_mcp.rental.account.reading import EXECUTION_AGE
+    from clore_mcp.rental.orders import access
 
     desk = services.desk
     order = await read_order(services, order_id)
@@ -140,7 +140,7 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
 
 async def read_account(services: Services) -> dict[str, Any]:
     """What get_account tells."""
-    from clore_mcp.rental.account import account_state
+    from clore_mcp.rental.account.summary import account_state
 
     await services.keep_leases()
     told = await account_state(
@@ -169,7 +169,7 @@ async def read_images(_: Services) -> dict[str, Any]:
 
 async def read_ledger(services: Services) -> dict[str, Any]:
     """The newest steps of this account, newest first."""
-    from clore_mcp.state import ledger
+    from clore_mcp.store import ledger
 
     desk = services.desk
     account = await desk.readings.account()
@@ -264,7 +264,7 @@ def _image(known: KnownImage, name: str | None) -> dict[str, Any]:
 
 
 def _step(entry: ledger.Entry) -> dict[str, Any]:
-    from clore_mcp.rental.desk import iso
+    from clore_mcp.rental.context import iso
 
     return _without_none(
         {

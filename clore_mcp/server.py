@@ -17,7 +17,7 @@ from clore_mcp import __version__, completions, prompts, resources
 from clore_mcp.first_use import FirstUse
 from clore_mcp.settings import TOOLSETS, Approval, Settings
 from clore_mcp.tools import account, market, orders, watches
-from clore_mcp.tools.asking import readable_answers
+from clore_mcp.tools.consent import readable_answers
 from clore_mcp.updates import Updates
 
 INSTRUCTIONS: Final = """Rent GPUs on the Clore.ai marketplace for a person, whose money it is.

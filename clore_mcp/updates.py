@@ -25,8 +25,8 @@ from clore_mcp.errors import Failure
 from clore_mcp.first_use import FirstUse
 
 if TYPE_CHECKING:
-    from clore_mcp.rental.oversight.changes import Changed, Changes
-    from clore_mcp.services import Services
+    from clore_mcp.rental.monitoring.changes import Changed, Changes
+    from clore_mcp.wiring import Services
 
 log = logging.getLogger(__name__)
 

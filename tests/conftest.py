@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from clore_mcp.detaching import LOG_NAME
 from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
 from clore_mcp.settings import Settings
+from clore_mcp.watchdog_process import LOG_NAME
 from tests import preforked
 
 # A property fails for what it finds, never for how long a busy machine takes; CI tries the same examples each time.

@@ -228,7 +228,7 @@ def _main(words: list[str]) -> int:
 def _warm(stand_in: str) -> None:
     """Import and build what each process would."""
     import clore_mcp
-    from clore_mcp import detaching, server
+    from clore_mcp import server, watchdog_process
     from clore_mcp.settings import Settings
 
     for module in pkgutil.walk_packages(clore_mcp.__path__, "clore_mcp."):
@@ -236,7 +236,7 @@ def _warm(stand_in: str) -> None:
             importlib.import_module(module.name)
     for name in ("jsonschema", "httpcore2", "anyio._backends._asyncio", "concurrent.futures.thread", "encodings.idna"):
         importlib.import_module(name)
-    detaching.sys = SimpleNamespace(executable=stand_in, platform=sys.platform)  # type: ignore[attr-defined, assignment]
+    watchdog_process.sys = SimpleNamespace(executable=stand_in, platform=sys.platform)  # type: ignore[attr-defined, assignment]
     chosen = server.chosen_tools
     built: dict[Any, Any] = {}
 

@@ -20,21 +20,21 @@ from mcp.types import Tool
 
 from clore_mcp.cli.main import COMMANDS, _parser
 from clore_mcp.cli.serve import SANDBOX_GAP_SECONDS, SANDBOX_SPEED
+from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import QUOTE_SECONDS, YES_SECONDS
-from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.claiming import _SENDS
-from clore_mcp.rental.desk import Patience
-from clore_mcp.rental.images import KNOWN, SHORT_NAMES, Basis
-from clore_mcp.rental.oversight.events import NOTES
-from clore_mcp.rental.oversight.findings import _KINDS
-from clore_mcp.rental.readings import EXECUTION_AGE
+from clore_mcp.rental.context import Patience
+from clore_mcp.rental.create.images import KNOWN, SHORT_NAMES, Basis
+from clore_mcp.rental.create.send import _SENDS
+from clore_mcp.rental.monitoring.events import NOTES
+from clore_mcp.rental.monitoring.findings import _KINDS
+from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.sandbox import SANDBOX_KEY, Options
 from clore_mcp.sandbox.control import Control
 from clore_mcp.sandbox.engine import Engine
 from clore_mcp.sandbox.faults import EFFECT
 from clore_mcp.server import create_server
 from clore_mcp.settings import ACCEPTED, DEFAULT_API_URL, DEFAULT_GAP_SECONDS, TOOLSETS, Approval, Watchdog
-from clore_mcp.state import intents
+from clore_mcp.store import intents
 from tests.conftest import settings_for
 from tests.readme import named_commands, prose
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp import __version__
-from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.settings import ACCEPTED
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from typing import Any
 from clore_mcp import settings
 from clore_mcp.clore import CloreClient
 from clore_mcp.errors import Failure
-from clore_mcp.services import build
+from clore_mcp.wiring import build
 
 Call = Callable[[], Awaitable[Any]]
 

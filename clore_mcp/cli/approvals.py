@@ -7,16 +7,16 @@ import asyncio
 import time
 from typing import Final
 
-from clore_mcp.cli.opening import settings_of
+from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.screen import say, span, usd
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
-from clore_mcp.rental.terms import Terms
-from clore_mcp.rental.watch.watching import envelope_of
-from clore_mcp.state import watches
-from clore_mcp.state.database import Database
-from clore_mcp.state.quotes import Quote
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.rental.watches.watch import envelope_of
+from clore_mcp.store import watches
+from clore_mcp.store.database import Database
+from clore_mcp.store.quotes import Quote
 from clore_mcp.text import clean
 
 LINE_SHOWN: Final = 2_000  # characters; the texts in a question are clamped well below that
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them all: what waits first, the callers in turn. How many may wait is capped in questions.py."""
+    """List them all: what waits first, the callers in turn. How many may wait is capped in question_queue.py."""
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:

@@ -11,17 +11,17 @@ from typing import Final
 
 from clore_mcp.cli import person
 from clore_mcp.cli.approvals import LINE_SHOWN, command_prefix
-from clore_mcp.cli.opening import opened, require_spending, settings_of
+from clore_mcp.cli.context import opened, require_spending, settings_of
 from clore_mcp.cli.screen import say, span
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.money import dollars, plain
 from clore_mcp.rental.approvals import YES_SECONDS, Approvals
-from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.disclosure import listing_line
 from clore_mcp.rental.envelopes import Bounds, around
-from clore_mcp.rental.terms import Terms
-from clore_mcp.state.database import Database
-from clore_mcp.state.quotes import Quote
+from clore_mcp.rental.questions import listing_line
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.store.database import Database
+from clore_mcp.store.quotes import Quote
 from clore_mcp.text import clean
 
 _SERVERS_MOST: Final = 20

@@ -11,13 +11,13 @@ from typing import Any
 
 from clore_mcp.cli import orders, person
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.opening import ENDING_QUEUE_SECONDS, Opened, opened, require_spending
+from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, opened, require_spending
 from clore_mcp.cli.screen import loud, receipt, say, to_the_operator, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
-from clore_mcp.rental.ends.closing import account_for
-from clore_mcp.services import Services
-from clore_mcp.state import orders as rows
-from clore_mcp.state.orders import Lease
+from clore_mcp.rental.orders.closure import account_for
+from clore_mcp.store import orders as rows
+from clore_mcp.store.orders import Lease
+from clore_mcp.wiring import Services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,11 +14,11 @@ from clore_mcp import __version__
 from clore_mcp.cli.screen import span
 from clore_mcp.errors import Failure, StateUnavailable
 from clore_mcp.money import dollars, plain
-from clore_mcp.rental.caps import Caps
+from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.settings import LIMITS_FILE, Approval, Settings
-from clore_mcp.state import freezing
-from clore_mcp.state.database import Database, link_in
-from clore_mcp.state.schema import MIGRATIONS
+from clore_mcp.store import brake
+from clore_mcp.store.database import Database, link_in
+from clore_mcp.store.schema import MIGRATIONS
 from clore_mcp.text import clean
 
 
@@ -129,7 +129,7 @@ def freeze(folder: Path, program: str) -> CheckResult:
     """Whether the person has stopped all spending; `program` is what they type to reach this state."""
     database = Database(folder)
     try:
-        found = database.read_now(freezing.frozen) if database.exists else None
+        found = database.read_now(brake.frozen) if database.exists else None
     finally:
         database.close()
     if found is None:
@@ -152,7 +152,7 @@ def limits(wanted: Settings) -> Iterator[CheckResult]:
 
 def ssh_key(wanted: Settings, home: Path) -> CheckResult:
     """Which key orders get; none is made here."""
-    from clore_mcp.rental.sshkeys import public_key
+    from clore_mcp.rental.create.ssh_keys import public_key
 
     made = wanted.state_dir / "ssh" / "id_ed25519"
     usual = any((home / ".ssh" / f"id_{kind}.pub").exists() for kind in ("ed25519", "ecdsa", "rsa"))

@@ -7,16 +7,16 @@ from typing import Final
 
 from clore_mcp.cli.checks import CheckResult, fault, note, warn
 from clore_mcp.cli.screen import doubtful, span, to_the_operator
-from clore_mcp.detaching import LOG_NAME
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent
 from clore_mcp.money import coin_name, plain
-from clore_mcp.services import Services
 from clore_mcp.settings import Approval, Watchdog
-from clore_mcp.state import intents, orders, quotes, watches
-from clore_mcp.state.database import Tx
-from clore_mcp.state.orders import Lease
-from clore_mcp.state.watches import Watch
+from clore_mcp.store import intents, orders, quotes, watches
+from clore_mcp.store.database import Tx
+from clore_mcp.store.orders import Lease
+from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean
+from clore_mcp.watchdog_process import LOG_NAME
+from clore_mcp.wiring import Services
 
 CLOCKS_AGREE_SECONDS: Final = 5.0
 CLOCK_WRONG_SECONDS: Final = 120.0  # a clock that the network sets is never that far off

@@ -7,15 +7,15 @@ import sys
 from dataclasses import dataclass, field
 
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.opening import opened
+from clore_mcp.cli.context import opened
 from clore_mcp.cli.screen import loud, say
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import Failure, NotFound
-from clore_mcp.rental.access import Access, access_of, ssh_config
-from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.services import Services
-from clore_mcp.state import orders
-from clore_mcp.state.orders import Lease
+from clore_mcp.rental.account.reading import EXECUTION_AGE
+from clore_mcp.rental.orders.access import Access, access_of, ssh_config
+from clore_mcp.store import orders
+from clore_mcp.store.orders import Lease
+from clore_mcp.wiring import Services
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,17 @@ import time
 from clore_mcp.cli import person
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.approve import disclose, no_longer, waiting_quote
-from clore_mcp.cli.opening import settings_of
+from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.screen import say
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.rental.watch.watching import envelope_of
-from clore_mcp.services import state_of
-from clore_mcp.state import ledger, watches
-from clore_mcp.state.database import Database, Tx
-from clore_mcp.state.envelopes import Envelope
-from clore_mcp.state.ledger import Entry
-from clore_mcp.state.watches import Watch
+from clore_mcp.rental.watches.watch import envelope_of
+from clore_mcp.store import ledger, watches
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.store.envelopes import Envelope
+from clore_mcp.store.ledger import Entry
+from clore_mcp.store.watches import Watch
+from clore_mcp.wiring import state_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

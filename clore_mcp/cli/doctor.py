@@ -15,7 +15,7 @@ from typing import Final
 
 from clore_mcp.cli import checks, checks_at_clore
 from clore_mcp.cli.checks import CheckResult, fault, note
-from clore_mcp.cli.opening import Opened, opened_with, settings_of, settings_with_api
+from clore_mcp.cli.context import Opened, opened_with, settings_of, settings_with_api
 from clore_mcp.cli.screen import say
 from clore_mcp.errors import CloreError, Failure, SettingsInvalid
 

@@ -7,12 +7,12 @@ import json
 from datetime import datetime
 from typing import Any
 
-from clore_mcp.cli.opening import settings_of
+from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.screen import say, table, usd
-from clore_mcp.rental.desk import iso
-from clore_mcp.state import ledger
-from clore_mcp.state.database import Database
-from clore_mcp.state.ledger import Entry
+from clore_mcp.rental.context import iso
+from clore_mcp.store import ledger
+from clore_mcp.store.database import Database
+from clore_mcp.store.ledger import Entry
 from clore_mcp.text import clean
 
 _IDS = ("quote_id", "intent_id", "order_id", "server_id")

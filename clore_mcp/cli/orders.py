@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.opening import opened
+from clore_mcp.cli.context import opened
 from clore_mcp.cli.screen import loud, say, span, table, usd
-from clore_mcp.services import Services
-from clore_mcp.state import orders
+from clore_mcp.store import orders
+from clore_mcp.wiring import Services
 
 
 @dataclass(frozen=True, slots=True)

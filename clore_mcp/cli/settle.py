@@ -7,17 +7,17 @@ from typing import Any
 
 from clore_mcp.cli import person
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.opening import opened, require_spending
+from clore_mcp.cli.context import opened, require_spending
 from clore_mcp.cli.screen import loud, receipt, say, usd
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import coin_name, plain
-from clore_mcp.rental.readings import Orders
-from clore_mcp.services import Services
-from clore_mcp.state import intents, orders
-from clore_mcp.state.intents import Intent
-from clore_mcp.state.quotes import Quote
+from clore_mcp.rental.account.reading import Orders
+from clore_mcp.store import intents, orders
+from clore_mcp.store.intents import Intent
+from clore_mcp.store.quotes import Quote
 from clore_mcp.text import clean
+from clore_mcp.wiring import Services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,14 +14,14 @@ from typing import TypeVar
 from clore_mcp.cli import orders, person
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.checks_at_clore import for_a_person
-from clore_mcp.cli.opening import ENDING_QUEUE_SECONDS, Opened, opened, require_spending, settings_of
+from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, opened, require_spending, settings_of
 from clore_mcp.cli.screen import loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
-from clore_mcp.rental.ends import stopping
-from clore_mcp.rental.ends.stopping import Ended, Frozen, Lifted
-from clore_mcp.services import state_of
-from clore_mcp.state import freezing
-from clore_mcp.state.database import Tx
+from clore_mcp.rental.orders import stop
+from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted
+from clore_mcp.store import brake
+from clore_mcp.store.database import Tx
+from clore_mcp.wiring import state_of
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _lift(arguments)
     prefix = command_prefix(arguments)
     now, by = time.time(), person.whoever()
-    done = _in_state(arguments, lambda tx: stopping.freeze(tx, by=by, now=now))
+    done = _in_state(arguments, lambda tx: stop.freeze(tx, by=by, now=now))
     _tell_frozen(done, prefix)
     try:
         with opened(arguments, queue_seconds=ENDING_QUEUE_SECONDS) as parts:
@@ -173,7 +173,7 @@ def _tell_ended(step: Ended, prefix: str) -> None:
 
 def _lift(arguments: argparse.Namespace) -> int:
     person.require_terminal("stop --lift", "spending stays frozen")
-    freeze = _in_state(arguments, freezing.frozen)
+    freeze = _in_state(arguments, brake.frozen)
     if freeze is None:
         say("Spending is not frozen; nothing to lift.")
         return 0
@@ -182,7 +182,7 @@ def _lift(arguments: argparse.Namespace) -> int:
         say("Spending stays frozen.")
         return 1
     by = person.who()
-    _in_state(arguments, lambda tx: stopping.lift(tx, by=by, now=time.time()))
+    _in_state(arguments, lambda tx: stop.lift(tx, by=by, now=time.time()))
     say("Lifted. Nothing is rented by this: each rental needs its own yes again.")
     return 0
 

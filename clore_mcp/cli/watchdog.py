@@ -19,18 +19,18 @@ from typing import Any, Final
 
 from clore_mcp.cli.approvals import command_prefix
 from clore_mcp.cli.checks_at_clore import for_a_person
-from clore_mcp.cli.opening import require_spending, settings_with_api
+from clore_mcp.cli.context import require_spending, settings_with_api
 from clore_mcp.cli.screen import doubtful, loud, say
-from clore_mcp.detaching import place_of, shorten_log, starter
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
-from clore_mcp.rental.desk import WATCHDOG
-from clore_mcp.rental.ends.leases import Round
-from clore_mcp.services import Services, build
+from clore_mcp.rental.context import WATCHDOG
+from clore_mcp.rental.orders.keeper import Round
 from clore_mcp.settings import Settings
-from clore_mcp.state import ledger
-from clore_mcp.state.database import Tx
-from clore_mcp.state.ledger import EVERY_ACCOUNT
-from clore_mcp.state.place import Place
+from clore_mcp.store import ledger
+from clore_mcp.store.database import Tx
+from clore_mcp.store.ledger import EVERY_ACCOUNT
+from clore_mcp.store.place import Place
+from clore_mcp.watchdog_process import place_of, shorten_log, starter
+from clore_mcp.wiring import Services, build
 
 _TICK_SECONDS: Final = 1.0  # how soon a lost state, a signal or a free turn is noticed
 _LOST_TICKS: Final = 5  # a cancel that is on its way still leaves

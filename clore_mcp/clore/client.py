@@ -1,6 +1,6 @@
 """The Clore API as typed calls: each either answers or raises a failure that says whether money may have moved.
 
-Every attempt waits for its turn (pacing.py) and is judged in one place (replies.py). Reads are tried again; a write
+Every attempt waits for its turn (pacer.py) and is judged in one place (replies.py). Reads are tried again; a write
 leaves once, except where Clore refused it unread ("too fast") and doing it twice changes nothing. A create is never
 sent again here: whoever makes one looks at the orders first.
 """
@@ -31,7 +31,7 @@ from clore_mcp.clore.models import (
     read_row,
     read_rows,
 )
-from clore_mcp.clore.pacing import Pacer
+from clore_mcp.clore.pacer import Pacer
 from clore_mcp.clore.replies import Endpoint, header_time, read_reply, require_size, unexpected
 from clore_mcp.clore.schedule import Lane
 from clore_mcp.errors import (

@@ -22,7 +22,7 @@ import httpx2 as httpx
 
 from clore_mcp import __version__
 from clore_mcp.clore.network import Way, network_is_named, way_to
-from clore_mcp.clore.pacing import Pacer, Turn
+from clore_mcp.clore.pacer import Pacer, Turn
 from clore_mcp.clore.replies import Endpoint, unclear
 from clore_mcp.clore.schedule import Lane
 from clore_mcp.clore.unreached import why_unreached

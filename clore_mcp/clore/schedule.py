@@ -7,7 +7,7 @@ would bring two requests closer together at Clore than they were here. Until it 
 cost nothing, so whoever gives up gives it back.
 
 Lowering a spot price (once per order in 600 seconds) is no lane: no call waits for ten minutes. What is known of it
-refuses it with the seconds left (rental/spot/lowering.py).
+refuses it with the seconds left (rental/spot/lowering_rules.py).
 """
 
 from __future__ import annotations

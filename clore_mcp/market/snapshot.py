@@ -17,7 +17,7 @@ from clore_mcp.market.listing import Listing, read_listing
 from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose
 from clore_mcp.market.rates import Fees, OrderType, Rates, market_rates
 from clore_mcp.money import ZERO, Coin
-from clore_mcp.state.shared import Reading
+from clore_mcp.store.shared import Reading
 
 DEFAULT_MAX_AGE_SECONDS: Final = 60.0
 STALE_LIMIT_SECONDS: Final = 900.0  # older prices mislead more than an error does

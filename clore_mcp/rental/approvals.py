@@ -16,17 +16,17 @@ from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
-from clore_mcp.rental import questions
-from clore_mcp.rental.asks import Ask, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.rental import question_queue
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
-from clore_mcp.rental.terms import Terms
-from clore_mcp.state import envelopes, ledger, quotes
-from clore_mcp.state.database import CLOCK_SLACK_SECONDS, Database, Duplicate, Tx, state_key
-from clore_mcp.state.envelopes import Envelope
-from clore_mcp.state.ledger import Entry
-from clore_mcp.state.quotes import Quote
-from clore_mcp.state.watches import Watch
+from clore_mcp.rental.requests import Ask, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.store import envelopes, ledger, quotes
+from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Duplicate, Tx, state_key
+from clore_mcp.store.envelopes import Envelope
+from clore_mcp.store.ledger import Entry
+from clore_mcp.store.quotes import Quote
+from clore_mcp.store.watches import Watch
 
 QUOTE_SECONDS: Final = 600.0
 YES_SECONDS: Final = 1_800.0
@@ -149,7 +149,7 @@ class Approvals:
         def add(tx: Tx) -> Quote:
             quotes.expire(tx, now)
             quotes.add(tx, quote)  # first: the same call's live quote is found, not replaced
-            questions.place(tx, quote, now, self._program)
+            question_queue.place(tx, quote, now, self._program)
             ledger.write(tx, _entry(quote, now, "quoted", {**quote.terms, "question": quote.question}))
             return quote
 
@@ -249,7 +249,7 @@ class Approvals:
 
         def read(tx: Tx) -> list[Quote]:
             quotes.expire(tx, self._clock())
-            return questions.fair(quotes.waiting(tx, account))
+            return question_queue.fair(quotes.waiting(tx, account))
 
         return await self._state.write(read)
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import Coin, dollars, plain
-from clore_mcp.rental.terms import Candidate, Terms, worst_hours, worst_usd
+from clore_mcp.rental.rules.terms import Candidate, Terms, worst_hours, worst_usd
 
 
 @dataclass(frozen=True, slots=True)

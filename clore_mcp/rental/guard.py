@@ -18,21 +18,21 @@ import anyio
 
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
+from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
-from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
-from clore_mcp.rental.commitments import Commitments
-from clore_mcp.rental.desk import Desk
-from clore_mcp.rental.ends.closing import UNKNOWN_ACCOUNT, account_for
-from clore_mcp.rental.notebooks import with_jupyter
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.create.replacements import Replacements
+from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.orders.closure import UNKNOWN_ACCOUNT, account_for
+from clore_mcp.rental.orders.notebooks import with_jupyter
 from clore_mcp.rental.proposal import Verb, Yes
-from clore_mcp.rental.questions import NoRoom, subject_of
-from clore_mcp.rental.readings import EXECUTION_AGE
-from clore_mcp.rental.replacements import Replacements
+from clore_mcp.rental.question_queue import NoRoom, subject_of
 from clore_mcp.rental.reply import QuestionReply, Said
-from clore_mcp.rental.settling import Settling
-from clore_mcp.rental.terms import Terms
-from clore_mcp.state import orders
-from clore_mcp.state.quotes import Quote
+from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.store import orders
+from clore_mcp.store.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 # Each tool answers in its own statuses (the contract): a cancel that failed leaves an order that may still bill.

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.money import coin_name, dollars, plain, shown, shown_up
-from clore_mcp.rental.agreed import approved, creation_fee
-from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
-from clore_mcp.rental.desk import iso
+from clore_mcp.rental.agreement import approved, creation_fee
+from clore_mcp.rental.context import iso
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.rental.limits import Refusal, cure
-from clore_mcp.rental.terms import Candidate, Terms
-from clore_mcp.state.intents import Intent
-from clore_mcp.state.orders import Lease
-from clore_mcp.state.quotes import Quote
+from clore_mcp.rental.requests import Ask, CancelOrder, SetSpotPrice
+from clore_mcp.rental.rules.limits import Refusal, cure
+from clore_mcp.rental.rules.terms import Candidate, Terms
+from clore_mcp.store.intents import Intent
+from clore_mcp.store.orders import Lease
+from clore_mcp.store.quotes import Quote
 
 _CURES: Final = {  # by the reason of the wanted server; otherwise another server is the cure
     "bid_under_minimum": "Raise bid_usd_per_hour if the person agrees.",

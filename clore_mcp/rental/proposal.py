@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from clore_mcp.state.quotes import Quote
+from clore_mcp.store.quotes import Quote
 
 
 class Yes(StrEnum):

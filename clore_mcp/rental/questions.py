@@ -1,96 +1,304 @@
-"""How many questions may wait for a person, and in which order they are shown: no caller can drown another's.
+"""The question that a person answers: everything that their yes would cost and start, in a fixed text.
 
-A caller names itself, so a cap by caller stops one that runs wild, and a cap on all of them one that changes its name.
-Where there is no room the newest question is refused: what waits already may be somebody's real one.
+Pure functions of frozen terms, so that every round shows the same words. Whatever hosts or the model wrote is cleaned,
+clamped and quoted: a CPU name must not argue for its own approval.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import Final, Protocol
 
-from clore_mcp.errors import Failure
-from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, CreateWatch, ExtendOrder, SetSpotPrice
-from clore_mcp.rental.proposal import Yes
-from clore_mcp.state import quotes
-from clore_mcp.state.database import Tx
-from clore_mcp.state.quotes import Quote
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.pricing import Cost
+from clore_mcp.market.rates import OrderType
+from clore_mcp.money import Coin, dollars, plain
+from clore_mcp.rental.agreement import asked_usd, shown_parts
+from clore_mcp.rental.create.images import image_notes
+from clore_mcp.rental.monitoring.hosts import DAYS
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms
+from clore_mcp.text import clean
 
-OF_A_CALLER: Final = 10  # eight sessions of one client may each have one
-OF_ALL: Final = 40
-CANCELS_OF_ALL: Final = 40  # counted apart, with none for a caller: whoever ends many orders may ask about each
-A_MINUTE: Final = 20  # of a caller, without a yes from anyone
-A_MINUTE_OF_ALL: Final = 60
-SHOWN: Final = 10
-_MINUTE: Final = 60.0
-
-
-class NoRoom(Failure):
-    """A question is not asked, because too many wait already or came just now."""
-
-    code = "no_room"
-
-
-def subject_of(ask: Ask) -> str:
-    """What a call is about: of one caller, a newer question about it takes the place of an older one."""
-    if isinstance(ask, CreateOrder):
-        return f"server {ask.server_id}"
-    if isinstance(ask, CreateWatch):
-        return f"watch for {' '.join(ask.gpu.casefold().split())}"
-    if isinstance(ask, ExtendOrder | SetSpotPrice | CancelOrder):
-        return f"order {ask.order_id}"
-    raise TypeError(ask.verb)
+_HOURS_SHOWN: Final = Decimal("0.0001")
+_COMMAND_SHOWN: Final = 300
+_ENV_NAMES_SHOWN: Final = 20
+_IMAGE_SHOWN: Final = 256  # whole: an image must not hide behind a long and honest beginning
+_QUOTE_MARKS: Final = str.maketrans(  # all that look like the closing one
+    dict.fromkeys('"“”„‟″‶＂ʺ˝˶❝❞❠〝〞〟״ײ〃ˮ⹂᳓🙶🙷🙸', "'")
+)
+_PRODUCT: Final = re.compile(
+    r"[0-9]{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?[0-9]{2,5}[A-Z]{0,2}(-[0-9]{3})?"
+    r"( (Ti|SUPER|Laptop|Ada|NVL|XT|XTX|D|[0-9]{1,3}GB))*\Z"
+)
+NOT_MADE_HERE: Final = "It was not made here: it may be someone else's work."
+_LINE_END: Final = " ⏎ "  # a line of a script stays visible as a line: a comment ends where it ends
 
 
-def place(tx: Tx, quote: Quote, now: float, program: str) -> None:
-    """Close the older question that this one, just added, replaces, if there is room for it. Raises NoRoom."""
-    if quote.verb != CancelOrder.verb and quote.state == "pending":
-        _require_calm(tx, quote, now)
-    if quote.subject is None:
-        return
-    waiting = [one for one in quotes.pending(tx, quote.account) if one.subject is not None and not _same(one, quote)]
-    if quote.terms["yes"] != Yes.IF_ASKABLE:  # an order made here: its cancel is never refused
-        _require_room(quote, waiting, program)
-    quotes.replace(tx, quote)
+@dataclass(frozen=True, slots=True)
+class KeyShown:
+    """The SSH key that would be let in: its fingerprint and whether it is the configured one."""
+
+    fingerprint: str
+    configured: bool
 
 
-def _same(one: Quote, other: Quote) -> bool:
-    return (one.caller, one.verb, one.subject) == (other.caller, other.verb, other.subject)
+def quoted(text: str, limit: int) -> str:
+    """Someone else's words as data: cleaned, clamped, in quotes that they can't close."""
+    return '"' + clean(text, limit).translate(_QUOTE_MARKS) + '"'
 
 
-def _require_room(quote: Quote, waiting: Sequence[Quote], program: str) -> None:
-    cancels = quote.verb == CancelOrder.verb
-    kin = [one for one in waiting if (one.verb == CancelOrder.verb) is cancels]
-    mine = sum(one.caller == quote.caller for one in kin)
-    if not cancels and mine >= OF_A_CALLER:
-        raise NoRoom(f"{mine} questions of this client wait for the person already, so this one was not asked."
-                     f" {_cure(program)}")  # fmt: skip
-    if len(kin) >= (CANCELS_OF_ALL if cancels else OF_ALL):
-        cure = f"The person can run `{program} cancel` with the order's id." if cancels else _cure(program)
-        raise NoRoom(f"{len(kin)} questions wait for the person already, so this one was not asked. {cure}")
+def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
+    """The question before a rental."""
+    first = terms.candidates[0]
+    lines = [
+        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms)} in all?",
+        _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
+        *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
+        _price_line(first, terms, cost),
+        _end_line(terms),
+        *_spot_lines(terms),
+        *run_lines(ask, key, [(one.server_id, one.cuda) for one in terms.candidates]),
+        *_fallback_lines(*terms.candidates),
+        *_replacement_lines(terms),
+        f"Quote {quote_id}. Nothing is spent without a yes.",
+    ]
+    return "\n".join(lines)
 
 
-def _cure(program: str) -> str:
-    return (
-        f"The person answers them in their own terminal, beginning with `{program} approvals`; each lapses after ten"
-        " minutes."
+def listing_line(listing: Listing) -> str:
+    """One more server that a wider yes would allow, as the market shows it now."""
+    known = _server_line(
+        listing.server_id,
+        hardware(f"{listing.gpu_count}x {listing.gpu}"),
+        listing.country or "??",
+        Decimal(str(round(listing.reliability or 0, 4))),
+        listing.cpu,
+    )
+    prices = [f"{plain(price)} {coin.ticker}" for coin, price in sorted(listing.on_demand.items())]
+    price = f"{' or '.join(prices)} per day on demand, fee not in" if prices else "no on-demand price"
+    return f"{known}; {price}{'; rented now' if listing.rented else ''}"
+
+
+def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, cpu: str) -> str:
+    return f"Server {server_id}: {gpus}, {country}, reliability {plain(reliability)}, CPU {quoted(cpu, 40)}"
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionShown:
+    """What a person reads of an order's end that is to be moved by `hours`, from `was` (None where an order made
+    elsewhere has none) to `ends`. `unended_usd` is what the order comes to if nobody ends it for `unended_hours` from
+    now; `limits` what of them is used with it."""
+
+    order_id: int
+    server_id: int | None
+    what: str
+    hours: Decimal
+    was: str | None
+    ends: str
+    on_end: str
+    made_here: bool
+    enforced_by: str | None
+    usd_per_hour: Decimal
+    day: str
+    spent_usd: Decimal
+    extra_usd: Decimal
+    worst_usd: Decimal
+    unended_usd: Decimal
+    unended_hours: Decimal
+    limits: str
+
+
+def extend_question(quote_id: str, move: ExtensionShown) -> str:
+    """The question before an order's end is moved."""
+    server = "unknown" if move.server_id is None else move.server_id
+    return "\n".join(
+        [
+            _moved(move),
+            f"Server {server}: {hardware(move.what) if move.what else 'hardware unknown'}",
+            *([] if move.made_here else [NOT_MADE_HERE]),
+            f"Price: at most {dollars(move.usd_per_hour)} per hour with fees ({move.day});"
+            f" {dollars(move.spent_usd)} spent so far",
+            _moved_end(move),
+            *([f"Limits with it: {move.limits}"] if move.limits else []),
+            f"Quote {quote_id}. Nothing changes without a yes.",
+        ]
     )
 
 
-def _require_calm(tx: Tx, quote: Quote, now: float) -> None:
-    """Each call without a yes leaves rows: bound how many a minute brings."""
-    callers = quotes.unanswered_since(tx, quote.account, now - _MINUTE, now, A_MINUTE_OF_ALL + 1)
-    if callers.count(quote.caller) > A_MINUTE or len(callers) > A_MINUTE_OF_ALL:
-        raise NoRoom("Too many calls came within a minute, so this one was left. Call again in a minute, once.")
+def _moved(move: ExtensionShown) -> str:
+    if move.was is None:
+        most = dollars(move.extra_usd)
+        return f"End order {move.order_id} in {hours_text(move.hours)}, at {move.ends}? Until then at most {most}."
+    if move.hours < 0:
+        return f"End order {move.order_id} {hours_text(-move.hours)} sooner, at {move.ends}? It ends at {move.was} now."
+    return (
+        f"Extend order {move.order_id} by {hours_text(move.hours)}, to {move.ends}, for at most"
+        f" {dollars(move.extra_usd)} more? It ends at {move.was} now."
+    )
 
 
-def fair(waiting: Sequence[Quote]) -> list[Quote]:
-    """What waits, in the order in which a person should see it: the callers take turns, who asks least goes first."""
-    asked = Counter(quote.caller for quote in waiting)
-    turns: Counter[str] = Counter()
-    ranked = []
-    for quote in waiting:  # oldest first
-        ranked.append((quote.state != "pending", turns[quote.caller], asked[quote.caller], quote))
-        turns[quote.caller] += 1
-    return [quote for *_, quote in sorted(ranked, key=lambda one: one[:3])]
+def _moved_end(move: ExtensionShown) -> str:
+    unended = f"{dollars(move.unended_usd)} in all, {hours_text(move.unended_hours)} from now"
+    if move.on_end == "notify":
+        return f"End: at {move.ends} clore-mcp tells your assistant, nothing cancels it. If nobody does: {unended}"
+    if move.enforced_by is None:
+        return f"End: NOTHING ends it at {move.ends} unless someone cancels. Worst case: {unended}"
+    return (
+        f"End: cancelled at {move.ends} by {move.enforced_by}, its data deleted."
+        f" Worst case then: {dollars(move.worst_usd)} in all; if nobody cancels: {unended}"
+    )
+
+
+def cancel_question(
+    quote_id: str,
+    order_id: int,
+    what: str,
+    usd_per_hour: Decimal | None,
+    *,
+    made_here: bool | None,
+    spent_usd: Decimal | None,
+) -> str:
+    """The question before an order is cancelled. What nobody can say now is None: an end waits for no price."""
+    known = [
+        hardware(what) if what else "hardware unknown",
+        "price unknown" if usd_per_hour is None else f"{dollars(usd_per_hour)} per hour",
+        *([] if spent_usd is None else [f"{dollars(spent_usd)} spent so far"]),
+    ]
+    whose = {
+        True: "",
+        False: f"\n{NOT_MADE_HERE}",
+        None: "\nThe record can't be read: it may have been made elsewhere and be someone else's work.",
+    }[made_here]
+    return (
+        f"Cancel order {order_id} ({', '.join(known)})?\n"
+        f"Its container and all data in it are deleted; the meter stops.{whose}\n"
+        f"Quote {quote_id}. Without a yes it runs on and bills."
+    )
+
+
+def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
+    kind = "bid" if terms.order_type == "spot" else "listed"
+    native = f"{plain(first.listed_per_day)} {first.coin.ticker} per day {kind}"
+    room = "" if first.coin is Coin.USD else f", 3 % of it room for the {first.coin.ticker} rate"
+    rent, fee, creation = map(dollars, shown_parts(cost))
+    fees = " (fees assumed at the highest documented: Clore did not say)" if terms.fees_assumed else ""
+    return (
+        f"Price: {rent} rent + {fee} fee + {creation} creation fee after ten minutes ({native}){fees};"
+        f" at most {dollars(first.ceiling_usd_per_hour)} per hour with fees{room}"
+    )
+
+
+def _total(terms: Terms) -> str:
+    usd, at_most = asked_usd(terms)
+    return f"at most {dollars(usd)}" if at_most else dollars(usd)
+
+
+def _end_line(terms: Terms) -> str:
+    longest = max(terms.candidates, key=lambda one: one.unended_usd)
+    most = max(terms.bills(lambda one: one.unended_usd))
+    unended = f"{dollars(most)} over {hours_text(longest.max_rental_hours)}"
+    if terms.order_type is OrderType.SPOT:
+        unended += ", and nothing bounds it sooner"
+    if terms.on_end == "notify":
+        return (
+            f"End: after {hours_text(terms.hours)} clore-mcp tells your assistant, nothing cancels it."
+            f" Worst case, if nobody does: {unended}"
+        )
+    if terms.enforced_by is None:
+        return f"End: NOTHING ends it after {hours_text(terms.hours)} unless someone cancels. Worst case: {unended}"
+    return (
+        f"End: cancelled after {hours_text(terms.hours)} by {terms.enforced_by}."
+        f" Worst case then: {dollars(terms.worst_usd)}; if nobody cancels: {unended}"
+    )
+
+
+def would_not_win(to_win_usd: Decimal) -> str:
+    """What a person reads of a bid that another one beats; USD per hour that would win."""
+    return f"The bid would NOT win now: that takes {dollars(to_win_usd)} per hour. Until then it waits, at no cost."
+
+
+def not_below_on_demand(usd_per_hour: Decimal) -> str:
+    """What a person reads of a bid that is as high as the on-demand price or higher."""
+    return f"The bid is NOT below the on-demand price of {dollars(usd_per_hour)} per hour, where nobody can outbid you."
+
+
+def _spot_lines(terms: Terms) -> Iterable[str]:
+    if terms.order_type is OrderType.SPOT:
+        dear = terms.candidates[0].dear_on_demand_usd
+        if dear is not None:
+            yield not_below_on_demand(dear)
+        short = "" if terms.to_win_usd is None else f" {would_not_win(terms.to_win_usd)}"
+        yield f"Spot: the hours run from the order on, also while it waits or is outbid; only winning bills.{short}"
+
+
+class Container(Protocol):
+    """What is asked to run, whatever asks for it."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def wire_ports(self) -> dict[str, str]: ...
+    @property
+    def jupyter(self) -> bool: ...
+    @property
+    def command(self) -> str | None: ...
+    @property
+    def env(self) -> dict[str, str] | None: ...
+
+
+def run_lines(ask: Container, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()) -> Iterable[str]:
+    """What would be started, and whose key would be let in. `hosts` are the servers and the CUDA that each takes."""
+    ports = ", ".join(f"{port}/{kind}" for port, kind in ask.wire_ports.items())
+    yield f"Runs: image {quoted(ask.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if ask.jupyter else ''}"
+    yield from image_notes(ask.image, jupyter=ask.jupyter, hosts=hosts)
+    if ask.command:
+        script = ask.command.replace("\n", _LINE_END)
+        cut = f" (the beginning of {len(ask.command):,} characters)" if len(script) > _COMMAND_SHOWN else ""
+        yield f"Command{cut}: {quoted(script, _COMMAND_SHOWN)}"
+    if ask.env:
+        names = list(ask.env)
+        more = f" and {len(names) - _ENV_NAMES_SHOWN} more" if len(names) > _ENV_NAMES_SHOWN else ""
+        yield f"Environment: {', '.join(clean(name, 40) for name in names[:_ENV_NAMES_SHOWN])}{more} (values not shown)"
+    yield f"SSH key: {key.fingerprint}{'' if key.configured else ' - NOT your configured key'}"
+
+
+def _fallback_lines(first: Candidate, *others: Candidate) -> Iterable[str]:
+    for other in others:
+        paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
+        yield (
+            f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
+            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{_beside_on_demand(other)}"
+        )
+
+
+def _replacement_lines(terms: Terms) -> Iterable[str]:
+    if terms.lost_usd:
+        yield (
+            f"If a server can't be reached by SSH within {REPLACED_WITHIN_MINUTES} minutes, it may be cancelled and the"
+            " next of these rented instead, once, for the same hours; what it has cost until then, at most"
+            f" {dollars(terms.lost_usd)}, is lost."
+        )
+
+
+def _beside_on_demand(other: Candidate) -> str:
+    dear = other.dear_on_demand_usd
+    return "" if dear is None else f", NOT below its on-demand price of {dollars(dear)}"
+
+
+def _gpus(candidate: Candidate) -> str:
+    return hardware(f"{candidate.gpu_count}x {candidate.gpu}")
+
+
+def hardware(text: str) -> str:
+    """'2x RTX 4090' as it stands; a name that is no product name is somebody's words, and quoted."""
+    return text if _PRODUCT.match(text) else quoted(text, 60)
+
+
+def hours_text(hours: Decimal) -> str:
+    """'2.5 hours'."""
+    told = plain(hours.quantize(_HOURS_SHOWN, ROUND_CEILING))
+    return "1 hour" if told == "1" else f"{told} hours"

@@ -9,9 +9,9 @@ counts as unset.
 
 from __future__ import annotations
 
-from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.sshkeys import SSH_KEY_MAX, public_key_line
-from clore_mcp.settings.reading import Settings, load
+from clore_mcp.rental.create.ssh_keys import SSH_KEY_MAX, public_key_line
+from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.settings.sources import Settings, load
 from clore_mcp.settings.values import (
     ACCEPTED,
     APP_NAME,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clore_mcp.rental.sshkeys import public_key_line
+from clore_mcp.rental.create.ssh_keys import public_key_line
 from clore_mcp.settings.environment import Environment
 
 

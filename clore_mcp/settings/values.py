@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from clore_mcp.money import Coin
-from clore_mcp.rental.sshkeys import SSH_KEY_MAX
+from clore_mcp.rental.create.ssh_keys import SSH_KEY_MAX
 
 DEFAULT_API_URL: Final = "https://api.clore.ai/v1"
 DEFAULT_GAP_SECONDS: Final = 1.1  # Clore takes one request a second; at 1.0 half are refused, because wake-ups jitter

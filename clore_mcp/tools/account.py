@@ -8,7 +8,7 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 
 from clore_mcp.first_use import FirstUse
-from clore_mcp.tools.asking import services_of
+from clore_mcp.tools.consent import services_of
 from clore_mcp.tools.kit import Answer, tool
 from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
 
@@ -86,7 +86,7 @@ async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
     """Show the account: balances and the hours they last, cost per hour, what was spent and when all ends, limits.
     Also waiting approvals and events (what ended, what watches rented, trouble). Use it before a long or dear rental;
     for each order's cost, list_orders."""
-    from clore_mcp.rental.account import account_state
+    from clore_mcp.rental.account.summary import account_state
 
     services = services_of(ctx)
     await services.keep_leases()

@@ -19,9 +19,9 @@ from clore_mcp.market.search import Found, find, usd_per_hour
 from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import Quartiles, usual_prices
 from clore_mcp.money import Coin, shown, shown_up
-from clore_mcp.services import Services
 from clore_mcp.text import clean
 from clore_mcp.tools.market import SearchAnswer, ShownServer
+from clore_mcp.wiring import Services
 
 _CPU_SHOWN: Final = 24
 _CPU_NOISE: Final = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b", re.IGNORECASE)

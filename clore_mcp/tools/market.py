@@ -9,8 +9,8 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import AfterValidator, BaseModel, Field
 
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental.asks import Currency, known_countries, known_cuda, possible_id
-from clore_mcp.tools.asking import services_of
+from clore_mcp.rental.requests import Currency, known_countries, known_cuda, possible_id
+from clore_mcp.tools.consent import services_of
 from clore_mcp.tools.kit import Answer, tool
 
 _MOST_FOUND = 50

@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
-from clore_mcp.rental.asks import (
+from clore_mcp.rental.create.images import image_notes
+from clore_mcp.rental.requests import (
     LONGEST_WAIT_SECONDS,
     CancelOrder,
     CreateOrder,
@@ -18,8 +19,7 @@ from clore_mcp.rental.asks import (
     SetSpotPrice,
     possible_order,
 )
-from clore_mcp.rental.images import image_notes
-from clore_mcp.tools.asking import Permitted, caller_of, services_of
+from clore_mcp.tools.consent import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
     BidAnswer,
@@ -34,8 +34,8 @@ from clore_mcp.tools.order_answers import (
 )
 
 if TYPE_CHECKING:
-    from clore_mcp.rental.terms import Terms
-    from clore_mcp.services import Services
+    from clore_mcp.rental.rules.terms import Terms
+    from clore_mcp.wiring import Services
 
 _MOST_LISTED = 50
 ENDED_TOO = Field(description="Also ended ones.")
@@ -44,7 +44,7 @@ ENDED_TOO = Field(description="Also ended ones.")
 async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     """Price a rental and check it against limits and wallet, asking no one, holding nothing. Arguments as
     for create_order, which quotes by itself: use this to compare or explain a refusal."""
-    from clore_mcp.rental import agreed
+    from clore_mcp.rental import agreement
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -72,8 +72,8 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
         total_usd=round(float(cost.total_usd), 6),
         worst_case_usd=shown_up(found.terms.worst_usd),
-        margin=agreed.margin(found.terms),
-        creation_fee_due=agreed.FEE_DUE if cost.creation_fee_usd else None,
+        margin=agreement.margin(found.terms),
+        creation_fee_due=agreement.FEE_DUE if cost.creation_fee_usd else None,
         on_demand_usd_per_hour=None if first.on_demand_usd_per_hour is None else shown_up(first.on_demand_usd_per_hour),
         currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),
@@ -132,7 +132,7 @@ async def list_orders(
     """List the account's orders: state, cost, end, SSH command. Use it to see what runs or bills now, and after
     anything unclear: `unsettled` names create_order calls of unknown outcome. While one deploys,
     wait_for_order; balances and limits, get_account."""
-    from clore_mcp.rental.desk import iso  # here: whoever only lists the tools needs no more than their types
+    from clore_mcp.rental.context import iso  # here: whoever only lists the tools needs no more than their types
 
     services = services_of(ctx)
     await services.keep_leases()

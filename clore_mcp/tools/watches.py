@@ -9,8 +9,8 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
 
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental.asks import CreateWatch
-from clore_mcp.tools.asking import Permitted, caller_of, services_of
+from clore_mcp.rental.requests import CreateWatch
+from clore_mcp.tools.consent import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import Answer, tool
 from clore_mcp.tools.order_answers import ROWS_ELSEWHERE, ShownRefusal
 from clore_mcp.tools.orders import ENDED_TOO
@@ -76,7 +76,7 @@ async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:
     """List the watches: what was approved, price last seen, orders made, what holds each up. Use it when the person
     asks how a watch does; watches need no polling. What they rented: list_orders."""
-    from clore_mcp.rental.watch.watchlist import listed
+    from clore_mcp.rental.watches.watch_list import listed
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -88,7 +88,7 @@ async def cancel_watch(
 ) -> WatchCancelled:
     """End a watch: it rents nothing more. Use it when the person no longer wants it. Orders that it made run on;
     cancel_order ends those."""
-    from clore_mcp.rental.watch.watchlist import cancelled
+    from clore_mcp.rental.watches.watch_list import cancelled
 
     return WatchCancelled.model_validate(await cancelled(services_of(ctx).desk, watch_id, by=caller_of(ctx)))
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import httpx2 as httpx
 import pytest
 
-from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.sandbox import Options, Running, start_in_thread
-from clore_mcp.services import Services, build
-from clore_mcp.state.database import Database, Tx
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.wiring import Services, build
 from tests.conftest import delete_state, environment, settings_for, watchdogs_started
 from tests.preforked import python
 

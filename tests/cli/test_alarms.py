@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from clore_mcp.cli import watchdog
-from clore_mcp.detaching import LOG_NAME, shorten_log
 from clore_mcp.errors import CloreError, NotSent
-from clore_mcp.services import Services
+from clore_mcp.watchdog_process import LOG_NAME, shorten_log
+from clore_mcp.wiring import Services
 from tests.cli.conftest import Desk
 
 

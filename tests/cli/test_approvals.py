@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from mcp import Client, StdioServerParameters, stdio_client
 
-from clore_mcp.rental.asks import CreateOrder, CreateWatch
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import CreateOrder, CreateWatch
+from clore_mcp.wiring import Services
 from tests.cli.conftest import IMAGE, Desk, Done
 from tests.preforked import python
 

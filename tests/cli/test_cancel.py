@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from clore_mcp.cli.main import main
-from clore_mcp.rental.desk import Patience
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.rental.context import Patience
+from clore_mcp.store.database import FILE_NAME
 from tests.cli.conftest import Desk
 
 Captured = pytest.CaptureFixture[str]
@@ -18,7 +18,7 @@ Captured = pytest.CaptureFixture[str]
 @pytest.fixture
 def person(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A person whose commands run in this process and who does not wait long for a proof."""
-    monkeypatch.setattr("clore_mcp.services.Patience", lambda: Patience(proof=1.0))
+    monkeypatch.setattr("clore_mcp.wiring.Patience", lambda: Patience(proof=1.0))
     for name, value in desk.env.items():
         monkeypatch.setenv(name, value)
     yield desk

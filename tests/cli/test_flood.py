@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from mcp import Client, Implementation, StdioServerParameters, stdio_client
 
-from clore_mcp.rental.questions import A_MINUTE, OF_A_CALLER, OF_ALL
-from clore_mcp.state import intents, ledger, watches
-from clore_mcp.state.database import Tx
-from clore_mcp.state.intents import Intent, Reservation
-from clore_mcp.state.ledger import Entry
-from clore_mcp.state.watches import Watch
+from clore_mcp.rental.question_queue import A_MINUTE, OF_A_CALLER, OF_ALL
+from clore_mcp.store import intents, ledger, watches
+from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Intent, Reservation
+from clore_mcp.store.ledger import Entry
+from clore_mcp.store.watches import Watch
 from tests.cli.conftest import IMAGE, Desk
 from tests.preforked import python
 

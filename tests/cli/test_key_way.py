@@ -143,7 +143,7 @@ def key_file(folder: Path) -> str:
 async def _asks_clore(wanted: Settings) -> None:
     from clore_mcp.clore import CloreClient
     from clore_mcp.clore.exchange import Timing
-    from clore_mcp.clore.pacing import ProcessPacer
+    from clore_mcp.clore.pacer import ProcessPacer
 
     client = CloreClient(
         pacer=ProcessPacer(), api_url=wanted.api_url, api_key=wanted.api_key, trusts_network=wanted.trusts_network,
@@ -199,7 +199,7 @@ def test_certificates_of_the_environment_are_trusted_as_its_proxy_is(
 
     async def roots() -> set[str]:
         from clore_mcp.clore.exchange import Timing
-        from clore_mcp.clore.pacing import ProcessPacer
+        from clore_mcp.clore.pacer import ProcessPacer
 
         exchange = Exchange(
             api_url=wanted.api_url, api_key=KEY, pacer=ProcessPacer(), timing=Timing(),

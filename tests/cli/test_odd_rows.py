@@ -15,10 +15,10 @@ import pytest
 
 from clore_mcp import resources
 from clore_mcp.cli.orders import OrdersSeen, look
-from clore_mcp.rental.appraisal import Appraisal
-from clore_mcp.rental.asks import CancelOrder, CreateOrder
-from clore_mcp.services import Services
-from clore_mcp.state.orders import Lease
+from clore_mcp.rental.create.quote import Appraisal
+from clore_mcp.rental.requests import CancelOrder, CreateOrder
+from clore_mcp.store.orders import Lease
+from clore_mcp.wiring import Services
 from tests.cli.conftest import Desk
 from tests.cli.test_orders import _elsewhere
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from clore_mcp.cli.main import main
-from clore_mcp.rental.desk import Patience
+from clore_mcp.rental.context import Patience
 from tests.cli.conftest import IMAGE, Desk
 
 
@@ -118,7 +118,7 @@ def test_a_cancel_that_is_not_proven_is_loud_and_exit_1(
 ) -> None:
     order_id = desk.rent()
     desk.control("/faults", {"kind": "cancel_ignored", "endpoint": "cancel_order", "times": 50})
-    monkeypatch.setattr("clore_mcp.services.Patience", lambda: Patience(proof=1.0))  # real people wait 25 s
+    monkeypatch.setattr("clore_mcp.wiring.Patience", lambda: Patience(proof=1.0))  # real people wait 25 s
     for name, value in desk.env.items():
         monkeypatch.setenv(name, value)
     code = main(["cancel", str(order_id), "--yes"])

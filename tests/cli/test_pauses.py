@@ -11,9 +11,9 @@ import pytest
 
 from clore_mcp.cli.main import main
 from clore_mcp.errors import QueueFull
-from clore_mcp.rental.desk import Patience
+from clore_mcp.rental.context import Patience
 from clore_mcp.sandbox import Options, Running, start_in_thread
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.cli.conftest import KEYS, Desk, Done
 from tests.story.records import orders
 
@@ -96,7 +96,7 @@ def test_a_pause_that_the_command_itself_meets_holds_no_end(
 def test_a_cancel_that_is_refused_each_time_is_said_to_bill_on(
     desk: Desk, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("clore_mcp.services.Patience", lambda: Patience(proof=1.0))
+    monkeypatch.setattr("clore_mcp.wiring.Patience", lambda: Patience(proof=1.0))
     for name, value in desk.env.items():
         monkeypatch.setenv(name, value)
     order_id = desk.rent()

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.state import intents, quotes
-from clore_mcp.state.database import Tx
-from clore_mcp.state.intents import Intent, Reservation
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.store import intents, quotes
+from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Intent, Reservation
 from tests.cli.conftest import IMAGE, Desk
 
 INTENT = "itest23"

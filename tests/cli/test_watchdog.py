@@ -10,9 +10,9 @@ import time
 import pytest
 
 from clore_mcp.cli import watchdog as watchdog_command
-from clore_mcp.detaching import LOG_NAME, starter
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.state.database import Database
+from clore_mcp.store.database import Database
+from clore_mcp.watchdog_process import LOG_NAME, starter
 from tests.cli.conftest import PATIENCE, Desk
 from tests.cli.watchdogs import REAL, Kennel, Server, active, lives, requests, until
 from tests.conftest import delete_state, settings_for, watchdogs_started

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.detaching import LOG_NAME, place_of
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
+from clore_mcp.watchdog_process import LOG_NAME, place_of
 from tests.cli.conftest import PATIENCE, Desk
 from tests.cli.watchdogs import REAL, Kennel, Server, active, lives, requests, until
 from tests.conftest import settings_for, watchdogs_started
@@ -22,9 +22,9 @@ HOURS_2 = 7_200
 COLUMN = "ALTER TABLE orders ADD COLUMN colour TEXT"
 # The program of tomorrow: one migration more. Python runs this at each start of a process with that PYTHONPATH.
 TOMORROW = f"""
-from clore_mcp.state import schema
+from clore_mcp.store import schema
 schema.MIGRATIONS = (*schema.MIGRATIONS, "{COLUMN};")
-from clore_mcp.state import orders
+from clore_mcp.store import orders
 def lease(row, as_before=orders._lease):
     return as_before({{name: row[name] for name in row.keys() if name != "colour"}})
 orders._lease = lease

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from clore_mcp.clore import Gaps, Lane
-from clore_mcp.clore.sharedpacer import SharedPacer
-from clore_mcp.state.pace import open_pace
+from clore_mcp.clore.shared_pacer import SharedPacer
+from clore_mcp.store.pace import open_pace
 
 
 def say(what: object) -> None:

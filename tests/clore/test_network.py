@@ -16,7 +16,7 @@ import pytest
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.clore.network import way_to
-from clore_mcp.clore.pacing import ProcessPacer
+from clore_mcp.clore.pacer import ProcessPacer
 from clore_mcp.errors import NotSent
 from tests.cli.tls import certificate
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clore_mcp.clore import Gaps, Lane, Pacer, ProcessPacer
-from clore_mcp.clore.pacing import Schedule
+from clore_mcp.clore.pacer import Schedule
 from clore_mcp.clore.schedule import LONGEST_PAUSE_NS, SECOND_NS, Marks, Waiting, forecast
 from clore_mcp.errors import QueueFull
 from tests.clore.conftest import MS

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.clore import Gaps, Lane
-from clore_mcp.clore import sharedpacer as module
+from clore_mcp.clore import shared_pacer as module
 from clore_mcp.clore.schedule import SECOND_NS
-from clore_mcp.clore.sharedpacer import SharedPacer
+from clore_mcp.clore.shared_pacer import SharedPacer
 from clore_mcp.errors import QueueFull
-from clore_mcp.state import database
-from clore_mcp.state.pace import FILE_NAME, open_pace
+from clore_mcp.store import database
+from clore_mcp.store.pace import FILE_NAME, open_pace
 from tests.clore.conftest import MS
 
 pytestmark = pytest.mark.anyio

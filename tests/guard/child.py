@@ -20,14 +20,14 @@ from typing import Any, Final
 from clore_mcp.clore import CloreClient, CreateRequest
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.money import DayPrice
-from clore_mcp.rental.appraisal import Appraiser
-from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
-from clore_mcp.rental.claiming import Send
-from clore_mcp.rental.desk import Patience
-from clore_mcp.rental.judging import Evidence
-from clore_mcp.services import Services, build
+from clore_mcp.rental.context import Patience
+from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.create.send import Send
+from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.settings import Settings
-from clore_mcp.state.database import Tx
+from clore_mcp.store.database import Tx
+from clore_mcp.wiring import Services, build
 from tests.guard.stepping import Point, Steps
 
 STOPPING: Final = "stopping"

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from clore_mcp.rental.asks import Ask
-from clore_mcp.rental.desk import Patience
-from clore_mcp.services import Services
+from clore_mcp.rental.context import Patience
+from clore_mcp.rental.requests import Ask
+from clore_mcp.wiring import Services
 from tests.forking import forked, stands_still
 from tests.guard.child import HUNT, STOPPING, begin
 from tests.guard.stepping import Point

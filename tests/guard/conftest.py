@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp import services as wiring
-from clore_mcp.rental.desk import Patience
+from clore_mcp import wiring as wiring
+from clore_mcp.rental.context import Patience
 from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.children import Child
 from tests.guard.world import ENV_VALUE, SHORT, World
 

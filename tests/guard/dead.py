@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from clore_mcp.rental.asks import CreateOrder
+from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.sandbox import Options, start_in_thread
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.spots import rich
 from tests.guard.world import Json, World, call, let_time_pass, wish
 

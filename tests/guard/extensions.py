@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from clore_mcp.rental.asks import ExtendOrder
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import ExtendOrder
+from clore_mcp.wiring import Services
 from tests.guard.world import World, rent
 
 FEE: Final = 1.05

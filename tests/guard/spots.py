@@ -9,8 +9,8 @@ from typing import Any, Final
 import pytest
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.wiring import Services
 from tests.guard.world import USD, World, rent
 
 WIDE: Final = {

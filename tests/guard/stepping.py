@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 
 from clore_mcp.clore import CloreClient, Created, CreateRequest
 from clore_mcp.clore.exchange import BeforeSend
-from clore_mcp.state.database import FILE_NAME, Database, Tx
+from clore_mcp.store.database import FILE_NAME, Database, Tx
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ import pytest
 
 from clore_mcp.clore import OrdersReply
 from clore_mcp.errors import NotJson
-from clore_mcp.rental.asks import CancelOrder
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, cancel, patient, rent
 

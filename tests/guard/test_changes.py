@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.oversight.changes import Changed, Changes
-from clore_mcp.services import Services
+from clore_mcp.rental.monitoring.changes import Changed, Changes
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import elsewhere
 from tests.guard.world import World, let_time_pass

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.desk import lease_end_is_enforced
-from clore_mcp.services import Services
-from clore_mcp.state import ledger
+from clore_mcp.rental.context import lease_end_is_enforced
+from clore_mcp.store import ledger
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.extensions import end_of, longer, look, worst
 from tests.guard.spots import raised, spot

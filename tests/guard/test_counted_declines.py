@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from clore_mcp.errors import ArgumentInvalid
-from clore_mcp.rental.asks import Ask
 from clore_mcp.rental.reply import QuestionReply, Said
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import Ask
+from clore_mcp.wiring import Services
 from tests.guard.world import World, call, check_invariants, wish
 
 pytestmark = pytest.mark.anyio

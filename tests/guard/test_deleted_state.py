@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.services import Services
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, wish
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotFound, StateUnavailable
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.asks import CancelOrder
-from clore_mcp.services import Services
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.store.database import FILE_NAME
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, cancel, check_invariants, patient, rent, wish
 

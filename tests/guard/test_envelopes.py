@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.asks import CreateOrder
 from clore_mcp.rental.envelopes import Bounds, around
-from clore_mcp.rental.terms import Terms
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import Json, World, call, check_invariants, wish
 

@@ -12,9 +12,9 @@ from typing import Final
 
 import pytest
 
-from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.desk import Patience
-from clore_mcp.services import Services
+from clore_mcp.rental.context import Patience
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import Processes
 from tests.guard.stepping import Point

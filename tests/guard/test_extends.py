@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotFound, SpendingFrozen
-from clore_mcp.rental.ends import stopping
-from clore_mcp.services import Services
+from clore_mcp.rental.orders import stop
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.extensions import at, end_of, hourly, iso_of, longer, look, ours, unmoved, worst
 from tests.guard.spots import WIDE, limits_of, rewrite, rich
@@ -273,7 +273,7 @@ async def test_stopped_spending_moves_no_end_on_and_lets_one_come_sooner(
     before, ask = unmoved(world, order_id), longer(order_id)
 
     async def freeze() -> None:
-        await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
+        await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
 
     if when == "before the question":
         await freeze()
@@ -298,7 +298,7 @@ async def test_spending_that_stops_in_the_last_instant_moves_no_end(
 
     async def then_freeze(*told: Any) -> Any:
         found = await gather(*told)
-        await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
+        await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
         return found
 
     monkeypatch.setattr(type(services.appraiser), "evidence", lambda self, *told: then_freeze(*told))
@@ -350,7 +350,7 @@ async def test_evidence_that_has_grown_old_moves_nothing_and_keeps_the_yes(
     quote = await services.approvals.get(waiting["approval_id"])
     assert await services.approvals.decide(quote, yes=True, by="ann at a terminal")
     with monkeypatch.context() as patch:
-        patch.setattr("clore_mcp.rental.judging.EXECUTION_AGE", -1.0)
+        patch.setattr("clore_mcp.rental.rules.check.EXECUTION_AGE", -1.0)
         slow = await call(services, ask, can_ask=False)
     assert (slow["status"], slow["reason"], end_of(world, order_id)) == ("refused", "too_slow", before)
     assert (await call(services, ask, can_ask=False))["status"] == "created"

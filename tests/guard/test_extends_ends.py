@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import ArgumentInvalid
-from clore_mcp.rental.asks import CancelOrder
-from clore_mcp.services import Services
-from clore_mcp.state import ends
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.store import ends
+from clore_mcp.store.database import FILE_NAME
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.extensions import at, end_of, hourly, longer, look, ours, worst
 from tests.guard.spots import WIDE, raised, rich, spot_elsewhere

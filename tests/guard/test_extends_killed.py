@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.rental.asks import ExtendOrder
-from clore_mcp.rental.spot.bidding import Bidding
-from clore_mcp.state.database import Tx
+from clore_mcp.rental.requests import ExtendOrder
+from clore_mcp.rental.spot.bid import Bidding
+from clore_mcp.store.database import Tx
 from tests.guard.children import Child
 from tests.guard.conftest import Processes
 from tests.guard.extensions import end_of, hourly, longer, ours, unmoved, worst

@@ -12,12 +12,12 @@ import pytest
 from clore_mcp.errors import Failure, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.asks import Ask, CancelOrder, SetSpotPrice
-from clore_mcp.rental.desk import settle_quote
+from clore_mcp.rental.context import settle_quote
 from clore_mcp.rental.guard import Held
-from clore_mcp.services import Services
-from clore_mcp.state.intents import Intent
+from clore_mcp.rental.requests import Ask, CancelOrder, SetSpotPrice
+from clore_mcp.store.intents import Intent
 from clore_mcp.tools.order_answers import BidAnswer, CancelAnswer, CreateAnswer
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, cancel, check_invariants, let_time_pass, patient, rent, wish
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.oversight import hosts
-from clore_mcp.services import Services
-from clore_mcp.state.database import Tx
+from clore_mcp.rental.monitoring import hosts
+from clore_mcp.store.database import Tx
 from clore_mcp.tools.listings import found, in_full
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import look
 from tests.guard.world import Json, World, call, cancel, let_time_pass, rent, wish

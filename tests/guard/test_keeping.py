@@ -12,10 +12,10 @@ import pytest
 
 from clore_mcp.clore import OrdersReply
 from clore_mcp.errors import NotJson, NotSent, StateUnavailable
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.ends.leases import Keeper
-from clore_mcp.services import Services
-from clore_mcp.state.database import Database
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.orders.keeper import Keeper
+from clore_mcp.store.database import Database
+from clore_mcp.wiring import Services
 from tests.guard.children import Child
 from tests.guard.conftest import LocalTime, Processes
 from tests.guard.world import USD, World, call, check_invariants, patient, rent, wish
@@ -71,7 +71,7 @@ async def test_a_lease_ends_though_the_state_cannot_be_read_any_more(
 async def test_a_lease_ends_though_a_frozen_process_holds_the_lock(
     world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clore_mcp.state.database._BUSY_SECONDS", 0.3)  # each write waits so long for the lock
+    monkeypatch.setattr("clore_mcp.store.database._BUSY_SECONDS", 0.3)  # each write waits so long for the lock
     services = await process()
     first, second = world.free()[:2]
     await rent(services, first)

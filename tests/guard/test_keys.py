@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from clore_mcp.errors import NotJson
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.asks import CancelOrder
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.sandbox import SANDBOX_KEY
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.conftest import LocalTime
 from tests.guard.world import SHORT, Json, World, call, check_invariants, rent, wish
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.asks import Ask, CancelOrder
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import Ask, CancelOrder
+from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import LocalTime, Processes
 from tests.guard.world import IMAGE, USD, World, call, cancel, check_invariants, patient, rent, wish

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import USD, World, call, cancel, check_invariants, rent, wish
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.asks import CancelOrder
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.wiring import Services
 from tests.guard.conftest import LocalTime, Processes
 from tests.guard.extensions import longer
 from tests.guard.world import Json, World, call, check_invariants, let_time_pass, rent

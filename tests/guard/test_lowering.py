@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import clore_mcp.services as services_module
+import clore_mcp.wiring as services_module
 from clore_mcp.errors import StepTooLarge
-from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.spots import raised, spot
 from tests.guard.world import USD, Json, World, call, check_invariants, rent, wish

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.rental.ends.room import most_seconds
-from clore_mcp.services import Services
+from clore_mcp.rental.orders.room import most_seconds
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.extensions import hourly, longer, ours, unmoved, worst
 from tests.guard.spots import WIDE, limits_of, rich

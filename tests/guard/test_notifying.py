@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.rental.oversight.notifying import Notifier, without_secrets
+from clore_mcp.rental.monitoring.notifier import Notifier, without_secrets
 from clore_mcp.sandbox import SANDBOX_KEY
-from clore_mcp.state.ledger import Entry
+from clore_mcp.store.ledger import Entry
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import QUARTER, account, elsewhere, look
 from tests.guard.world import Json, World, rent

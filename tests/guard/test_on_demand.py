@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.wiring import Services
 from tests.guard.spots import WIDE, rich
 from tests.guard.world import USD, World, call, check_invariants, rent, wish
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.asks import ExtendOrder
-from clore_mcp.services import Services
-from clore_mcp.state.database import Database
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.requests import ExtendOrder
+from clore_mcp.store.database import Database
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import USD, Json, World, call, let_time_pass, rent, wish
 

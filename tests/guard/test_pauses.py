@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from clore_mcp.rental.asks import CancelOrder
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import SHORT, World, call, cancel, rent
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import Refused
-from clore_mcp.rental.asks import SetSpotPrice
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS
 from clore_mcp.rental.spot.bids import hours_left
-from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS
-from clore_mcp.services import Services
-from clore_mcp.state import orders
+from clore_mcp.store import orders
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, limits_of, raised, rewrite, rich, spot, spot_elsewhere
 from tests.guard.world import SHORT, USD, World, call, cancel, check_invariants, rent

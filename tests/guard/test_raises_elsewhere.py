@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotJson
-from clore_mcp.rental.asks import CancelOrder, SetSpotPrice
-from clore_mcp.rental.ends import stopping
-from clore_mcp.services import Services
-from clore_mcp.state import intents
+from clore_mcp.rental.orders import stop
+from clore_mcp.rental.requests import CancelOrder, SetSpotPrice
+from clore_mcp.store import intents
+from clore_mcp.wiring import Services
 from tests.guard.children import Child
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, limits_of, raised, rich, spot, spot_elsewhere
@@ -201,7 +201,7 @@ async def test_a_raise_that_was_frozen_before_it_left_is_not_sent(
     if meanwhile == "its time passes":
         await asyncio.sleep(0.8)
     else:
-        await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
+        await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
     child.wake()
     outcome = await asyncio.to_thread(child.outcome)
     assert outcome["status"] in ("refused", "uncertain")

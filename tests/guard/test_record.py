@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import IMAGE, SHORT, USD, World, call, cancel, check_invariants, patient, rent, wish
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotJson, Spent
-from clore_mcp.rental.desk import Patience
-from clore_mcp.rental.settling import Settling
-from clore_mcp.services import Services
+from clore_mcp.rental.context import Patience
+from clore_mcp.rental.create.settle import Settling
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import Json, World, call, cancel, check_invariants, patient, rent, wish
 

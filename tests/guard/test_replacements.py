@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental import access
-from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.envelopes import around
-from clore_mcp.rental.terms import Terms
-from clore_mcp.services import Services
+from clore_mcp.rental.orders import access, stop
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.dead import Dead, dead, rented, running, ssh_market, waited
 from tests.guard.spots import rich
@@ -203,7 +202,7 @@ async def poor(world: World, services: Services, patch: pytest.MonkeyPatch) -> D
 
 async def frozen(world: World, services: Services, patch: pytest.MonkeyPatch) -> Dead:
     lost = await dead(world, services)
-    await services.desk.state.write(lambda tx: stopping.freeze(tx, by="a person", now=time.time()))
+    await services.desk.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
     return lost
 
 
@@ -397,10 +396,10 @@ async def test_a_stop_between_the_look_and_the_cancel_lets_nothing_be_rented(wor
     lost = await dead(world, services)
     held = await services.guard.hold(lost.replacing, caller="tester", can_ask=True, replay=False)
     assert held.quote is not None and held.quote.state == "approved"
-    await services.desk.state.write(lambda tx: stopping.freeze(tx, by="a person", now=time.time()))
+    await services.desk.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
     outcome = await services.guard.conclude(held, lost.replacing, answer=None, caller="tester")
     assert outcome["status"] != "created" and not cancels(world), outcome
-    await services.desk.state.write(lambda tx: stopping.lift(tx, by="a person", now=time.time()))
+    await services.desk.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
     outcome = await replaced(services, lost)
     assert outcome["status"] == "refused" and "replacement already" in outcome["next"], outcome
     assert running(world) == [lost.ask.server_id], "its yes was taken back for good"

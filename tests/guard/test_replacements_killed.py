@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.dead import Dead, dead, forget, running, ssh_market
 from tests.guard.stepping import Point

@@ -12,8 +12,8 @@ import pytest
 from clore_mcp.clore import OrderRow
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.errors import NotFound, NotJson, Spent
-from clore_mcp.rental.desk import Patience
-from clore_mcp.services import Services
+from clore_mcp.rental.context import Patience
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.spots import rewrite
 from tests.guard.world import World, call, check_invariants, patient, wish

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.clore import OrderRow, OrdersReply
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import Json, World, call, check_invariants, let_time_pass, wish
 

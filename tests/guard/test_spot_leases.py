@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.services import Services
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, raised, rich, spot
 from tests.guard.world import USD, Json, World, call, cancel, check_invariants, wish

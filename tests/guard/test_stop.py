@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import SpendingFrozen
-from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.rental.ends import stopping
-from clore_mcp.rental.ends.stopping import Ended, Frozen, Lifted, OnItsWay
-from clore_mcp.rental.judging import Evidence
-from clore_mcp.services import Services
-from clore_mcp.state import freezing
+from clore_mcp.rental.orders import stop
+from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted, OnItsWay
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.rules.check import Evidence
+from clore_mcp.store import brake
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, check_invariants, patient, rent, wish
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def freeze(services: Services) -> Frozen:
-    return await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
+    return await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
 
 
 async def end_all(services: Services, seconds: float = 20.0) -> list[Ended | OnItsWay | Lifted]:
@@ -45,7 +45,7 @@ async def test_everything_made_here_ends_and_no_process_rents_any_more(world: Wo
             await call(services, wish(world.free()[0]))
     assert len(world.sent()) == 2
     check_invariants(world)
-    await first.desk.state.write(lambda tx: stopping.lift(tx, by="ann", now=time.time()))
+    await first.desk.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
     await rent(second, world.free()[-1])
     assert [step for step in world.steps() if step in ("frozen", "lifted")] == ["frozen", "lifted"]
 
@@ -82,7 +82,7 @@ async def test_a_stop_that_goes_on_after_the_lift_ends_nothing_that_was_made_sin
     steps = stopper.stopping.end_all(by="ann", patience_seconds=20.0)
     first = await anext(steps)
     assert isinstance(first, Ended) and first.proven
-    await stopper.desk.state.write(lambda tx: stopping.lift(tx, by="ann", now=time.time()))
+    await stopper.desk.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
     await rent(renting, since)
     assert [step async for step in steps] == [Lifted()]
     assert [order["server_id"] for order in world.active()] == [since]
@@ -99,7 +99,7 @@ async def test_a_yes_that_was_given_before_is_not_used_after(world: World, servi
     assert (await freeze(services)).questions == 2
     late = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert late["status"] in ("failed", "refused")
-    await services.desk.state.write(lambda tx: freezing.lift(tx))
+    await services.desk.state.write(lambda tx: brake.lift(tx))
     again = await call(services, approved, can_ask=False)
     assert again["status"] == "approval_required", "an old yes is void after the freeze"
     assert not world.sent()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.asks import SetSpotPrice
-from clore_mcp.services import Services
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.wiring import Services
 from tests.guard.spots import WIDE, rewrite, rich
 from tests.guard.world import USD, Json, World, call, cancel, let_time_pass, rent
 

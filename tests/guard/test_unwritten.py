@@ -16,8 +16,8 @@ import pytest
 
 from clore_mcp.clore import CloreClient, Created, CreateRequest
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.services import Services
-from clore_mcp.state.database import FILE_NAME, Database
+from clore_mcp.store.database import FILE_NAME, Database
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, check_invariants, wish
 

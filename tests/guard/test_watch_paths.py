@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from clore_mcp.services import Services
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.watching import COUNTRIES, FEE, per_day, stock_many, watch, watched
 from tests.guard.world import SHORT, USD, Json, World, check_invariants

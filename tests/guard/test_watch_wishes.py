@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import shown_up
-from clore_mcp.rental.asks import CreateOrder, CreateWatch
-from clore_mcp.rental.disclosure import KeyShown
-from clore_mcp.rental.watch import watchlist
-from clore_mcp.rental.watch.watch_question import WatchShown, watch_question
-from clore_mcp.services import Services
+from clore_mcp.rental.questions import KeyShown
+from clore_mcp.rental.requests import CreateOrder, CreateWatch
+from clore_mcp.rental.watches import watch_list
+from clore_mcp.rental.watches.question import WatchShown, watch_question
 from clore_mcp.tools.market import SearchServers
+from clore_mcp.wiring import Services
 from tests.guard.test_watches import listed, rounds
 from tests.guard.watching import stock, watch, watched
 from tests.guard.world import World, call, check_invariants
@@ -68,7 +68,7 @@ async def test_a_watch_that_tells_asks_nothing_rents_nothing_and_tells_once(worl
 
 async def test_a_watch_that_tells_is_taken_back_like_any_other(world: World, services: Services) -> None:
     outcome = await call(services, watch(0.30, notify=True), answer=None, can_ask=False)
-    gone = await watchlist.cancelled(services.desk, outcome["watch_id"], by="tester")
+    gone = await watch_list.cancelled(services.desk, outcome["watch_id"], by="tester")
     stock(world, SERVER, 0.10)
     await rounds(services, world)
     assert gone["status"] == "cancelled" and "watch_met" not in world.steps()

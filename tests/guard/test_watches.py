@@ -11,13 +11,13 @@ import pytest
 from pydantic import ValidationError
 
 from clore_mcp.errors import ArgumentInvalid, NotFound
-from clore_mcp.rental.account import account_state
-from clore_mcp.rental.ends import stopping
-from clore_mcp.rental.watch import watchlist
-from clore_mcp.services import Services
-from clore_mcp.state import ledger
-from clore_mcp.state.database import Tx
-from clore_mcp.state.ledger import Entry
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.orders import stop
+from clore_mcp.rental.watches import watch_list
+from clore_mcp.store import ledger
+from clore_mcp.store.database import Tx
+from clore_mcp.store.ledger import Entry
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.watching import FEE, ask_for_coin, reprice, stock, watch, watched
 from tests.guard.world import ENV_VALUE, USD, Json, World, call, check_invariants, let_time_pass, patient, rent
@@ -45,7 +45,7 @@ async def rounds(services: Services, world: World, count: int = 2) -> None:
 
 
 async def listed(services: Services, *, include_ended: bool = True) -> list[Json]:
-    rows: list[Json] = (await watchlist.listed(services.desk, include_ended=include_ended))["watches"]
+    rows: list[Json] = (await watch_list.listed(services.desk, include_ended=include_ended))["watches"]
     return rows
 
 
@@ -103,7 +103,7 @@ async def test_the_same_call_is_the_same_watch(world: World, services: Services)
     first = await watched(services, watch())
     again = await call(services, watch(), answer=False)
     assert again["repeated"] and again["watch_id"] == first
-    await watchlist.cancelled(services.desk, first, by="tester")
+    await watch_list.cancelled(services.desk, first, by="tester")
     assert await watched(services, watch()) != first, "after its end the same call is a new wish"
 
 
@@ -143,14 +143,14 @@ async def test_a_cancelled_watch_rents_nothing_more(world: World, services: Serv
     reprice(world, SERVER, 0.10)
     await rounds(services, world)
     (order,) = world.active()
-    told = await watchlist.cancelled(services.desk, watch_id, by="tester")
+    told = await watch_list.cancelled(services.desk, watch_id, by="tester")
     assert told["status"] == "cancelled" and str(order["id"]) in told["next"]
     stock(world, OTHER, 0.10)
     await rounds(services, world)
     assert [one["id"] for one in world.active()] == [order["id"]], "it rents no more, and its order runs on"
-    assert (await watchlist.cancelled(services.desk, watch_id, by="tester"))["status"] == "cancelled"
+    assert (await watch_list.cancelled(services.desk, watch_id, by="tester"))["status"] == "cancelled"
     with pytest.raises(NotFound):
-        await watchlist.cancelled(services.desk, "wnobody", by="tester")
+        await watch_list.cancelled(services.desk, "wnobody", by="tester")
 
 
 @pytest.mark.parametrize("way", ["over", "from the future"])
@@ -168,8 +168,8 @@ async def test_a_watch_whose_time_is_over_rents_nothing(world: World, services: 
 async def test_stop_takes_watches_back_for_good(world: World, services: Services) -> None:
     stock(world, SERVER, 0.30)
     await watched(services, watch())
-    await services.desk.state.write(lambda tx: stopping.freeze(tx, by="a person", now=time.time()))
-    await services.desk.state.write(lambda tx: stopping.lift(tx, by="a person", now=time.time()))
+    await services.desk.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
+    await services.desk.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
     reprice(world, SERVER, 0.10)
     await rounds(services, world)
     assert not world.sent()

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from clore_mcp.money import Coin
-from clore_mcp.rental.asks import CancelOrder, CreateOrder
-from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.envelopes import Bounds, around
-from clore_mcp.rental.terms import Terms
-from clore_mcp.services import Services
-from clore_mcp.state.quotes import Quote
+from clore_mcp.rental.orders import stop
+from clore_mcp.rental.requests import CancelOrder, CreateOrder
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.store.quotes import Quote
+from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, cancel, check_invariants, wish
 
@@ -228,12 +228,12 @@ async def test_a_wider_yes_that_is_in_use_when_spending_is_stopped_is_void_after
         try:
             return await create(*args, **more)
         finally:
-            await services.desk.state.write(lambda tx: stopping.freeze(tx, by="ann", now=time.time()))
+            await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
 
     monkeypatch.setattr(services.desk.client, "create_order", meanwhile)
     world.fault("already_rented")
     assert (await call(services, wish(one), can_ask=False))["status"] == "refused"
-    await services.desk.state.write(lambda tx: stopping.lift(tx, by="ann", now=time.time()))
+    await services.desk.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
     await waiting(services, wish(other))
 
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from clore_mcp.rental.asks import CreateWatch
-from clore_mcp.services import Services
+from clore_mcp.rental.requests import CreateWatch
+from clore_mcp.wiring import Services
 from tests.guard.world import ENV_VALUE, IMAGE, USD, Json, World, call
 
 GPU: Final = "NVIDIA GeForce RTX 4090"

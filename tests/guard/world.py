@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import httpx2 as httpx
 
-from clore_mcp.rental.asks import Ask, CancelOrder, CreateOrder
-from clore_mcp.rental.desk import Patience
+from clore_mcp.rental.context import Patience
+from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder
 from clore_mcp.sandbox import SANDBOX_KEY, Running
-from clore_mcp.services import Services, build
 from clore_mcp.settings import Settings
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
+from clore_mcp.wiring import Services, build
 
 USD: Final = "USD-Blockchain"
 IMAGE: Final = "cloreai/jupyter:ubuntu24.04-v2"

@@ -25,19 +25,20 @@ from mcp import Client
 from mcp.types import INTERNAL_ERROR, ElicitRequestParams, ElicitResult, ErrorData, Implementation
 
 from clore_mcp import server as server_module
-from clore_mcp import services as services_module
+from clore_mcp import wiring as services_module
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
-from clore_mcp.clore.sharedpacer import SharedPacer
+from clore_mcp.clore.shared_pacer import SharedPacer
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental import adopting, creating, guard, settling
-from clore_mcp.rental.desk import Patience
-from clore_mcp.rental.ends import cancels, stopping
-from clore_mcp.rental.ends.leases import Keeper
-from clore_mcp.rental.ends.stopping import Ended
-from clore_mcp.rental.spot import bidsending
+from clore_mcp.rental import guard
+from clore_mcp.rental.context import Patience
+from clore_mcp.rental.create import adopt, order, settle
+from clore_mcp.rental.orders import cancels, stop
+from clore_mcp.rental.orders.keeper import Keeper
+from clore_mcp.rental.orders.stop import Ended
+from clore_mcp.rental.spot import bid_send
 from clore_mcp.settings import Settings
-from clore_mcp.state import database, pulse
+from clore_mcp.store import database, pulse
 from tests.machine.clock import SharedClock
 from tests.machine.halts import Halts, install
 from tests.machine.market import SECRETS_OF_ALL, WATCH_VALUE
@@ -227,10 +228,10 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     # A pause that Clore asks for is over when that time has passed for everybody.
     put(services_module, "SharedPacer", functools.partial(SharedPacer, clock_ns=lambda: int(clock.monotonic() * 1e9)))
     put(services_module, "CloreClient", functools.partial(CloreClient, timing=_TIMING))
-    put(settling, "_PAUSES", (*_QUICK, 0.1))
+    put(settle, "_PAUSES", (*_QUICK, 0.1))
     put(cancels, "_LOOK_PAUSES", _QUICK)
-    put(adopting, "_PRICE_PAUSES", _QUICK)
-    put(bidsending, "_LOOK_PAUSES", _QUICK)
+    put(adopt, "_PRICE_PAUSES", _QUICK)
+    put(bid_send, "_LOOK_PAUSES", _QUICK)
     put(database, "_BUSY_SECONDS", 1.0)
     put(pulse, "_TICK_SECONDS", 0.15)
     put(pulse, "_LOOK_SECONDS", 0.03)
@@ -238,8 +239,8 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     # A thread for each transaction costs more than the transaction, and all of a process stops or dies at once anyway.
     put(database, "anyio", SimpleNamespace(to_thread=SimpleNamespace(run_sync=_at_once)))
     put(guard, "_FOLLOW_PAUSE_SECONDS", 0.02)
-    put(stopping, "_LOOK_PAUSE_SECONDS", 0.05)
-    put(creating, "anyio", SimpleNamespace(sleep=_nap, to_thread=anyio.to_thread))
+    put(stop, "_LOOK_PAUSE_SECONDS", 0.05)
+    put(order, "anyio", SimpleNamespace(sleep=_nap, to_thread=anyio.to_thread))
 
     async def wait(self: Keeper) -> None:
         await asyncio.Event().wait()

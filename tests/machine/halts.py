@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clore_mcp.clore.exchange import Call, Exchange
-from clore_mcp.state.database import FILE_NAME, Database, Tx
+from clore_mcp.store.database import FILE_NAME, Database, Tx
 
 SPENDING = ("create_order", "cancel_order", "set_spot_price")
 

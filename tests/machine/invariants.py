@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
 from tests.machine import amounts
 from tests.machine.market import SECRETS_OF_ALL, WATCH_VALUE, tags_of
 from tests.machine.memory import Memory

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
 from tests.machine.consents import Consent, Consents
 from tests.machine.market import CREATION_USD, FEES, Json, Market, tags_of
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
 from tests.machine import clients
 from tests.machine.child import Birth
 from tests.machine.clients import ROLES, Client

@@ -10,12 +10,12 @@ from typing import Final, TypeVar
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.ends import stopping
 from clore_mcp.rental.envelopes import around
-from clore_mcp.rental.terms import Terms
-from clore_mcp.state import watches
-from clore_mcp.state.database import Database, Tx
-from clore_mcp.state.quotes import Quote
+from clore_mcp.rental.orders import stop
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.store import watches
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.store.quotes import Quote
 from tests.machine.consents import OUTSIDE_LASTS, quote_of
 from tests.machine.invariants import Oracle
 
@@ -80,7 +80,7 @@ class Terminal:
 
     def freeze(self, *, moving: bool, open_questions: list[str]) -> bool:
         """Freeze all spending. `moving`: some call is under way; the open questions are void from now on."""
-        if not self._write(lambda tx: stopping.freeze(tx, by=_BY, now=self._clock.now())):
+        if not self._write(lambda tx: stop.freeze(tx, by=_BY, now=self._clock.now())):
             return False
         self._oracle.freeze(moving=moving)
         self._oracle.consents.declined.update(map(quote_of, open_questions))
@@ -91,7 +91,7 @@ class Terminal:
         if not self._oracle.frozen:
             return False
         self._oracle.lift()
-        return bool(self._write(lambda tx: stopping.lift(tx, by=_BY, now=self._clock.now())))
+        return bool(self._write(lambda tx: stop.lift(tx, by=_BY, now=self._clock.now())))
 
     def _write(self, work: Callable[[Tx], T]) -> T | None:
         try:

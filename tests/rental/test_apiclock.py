@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.rental.apiclock import ApiClock, Belief, Heard, created_between
+from clore_mcp.rental.account.api_clock import ApiClock, Belief, Heard, created_between
 
 SLACK = 10.0
 HOUR = 3_600.0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from clore_mcp.rental.asks import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.rental.requests import CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
 from clore_mcp.text import clean
 
 IMAGE = "cloreai/jupyter:ubuntu24.04-v2"

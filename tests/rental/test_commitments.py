@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.commitments import Commitments
+from clore_mcp.rental.create.commitments import Commitments
 
 pytestmark = pytest.mark.anyio
 MADE = {"status": "created", "order_id": 5}

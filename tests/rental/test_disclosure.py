@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clore_mcp.money import Coin, DayPrice
-from clore_mcp.rental.disclosure import (
+from clore_mcp.rental.questions import (
     ExtensionShown,
     KeyShown,
     cancel_question,
@@ -20,8 +20,8 @@ from clore_mcp.rental.disclosure import (
     quoted,
     rent_question,
 )
-from clore_mcp.rental.spot.bidquestion import RaiseShown, bid_question
-from clore_mcp.rental.terms import cost_of
+from clore_mcp.rental.rules.terms import cost_of
+from clore_mcp.rental.spot.bid_question import RaiseShown, bid_question
 from tests.rental.wishes import ask, candidate, fees, listing, terms
 
 KEY = KeyShown("SHA256:abc", configured=True)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import ZERO, Coin
-from clore_mcp.rental.exposure import Bill, bill, drained, shown_orders, usd_per_hour, worst_usd_per_hour
-from clore_mcp.rental.limits import Shown
-from clore_mcp.state.orders import Lease
+from clore_mcp.rental.rules.billing import Bill, bill, drained, shown_orders, usd_per_hour, worst_usd_per_hour
+from clore_mcp.rental.rules.limits import Shown
+from clore_mcp.store.orders import Lease
 from tests.rental.wishes import RATES, fees, listing, order
 
 DAY = 86_400

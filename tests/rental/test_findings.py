@@ -11,7 +11,7 @@ import pytest
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees
 from clore_mcp.money import Coin
-from clore_mcp.rental.oversight.findings import (
+from clore_mcp.rental.monitoring.findings import (
     AccountRecord,
     AccountSeen,
     Memory,
@@ -21,7 +21,7 @@ from clore_mcp.rental.oversight.findings import (
     memory_from,
     standing,
 )
-from clore_mcp.state.ends import End
+from clore_mcp.store.ends import End
 
 START = 1_800_000_000
 NOBODY = AccountRecord({}, {}, frozenset(), frozenset(), frozenset(), frozenset())

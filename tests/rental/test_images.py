@@ -6,9 +6,17 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.asks import CreateWatch
-from clore_mcp.rental.errands import Errand
-from clore_mcp.rental.images import KNOWN, SHORT_NAMES, brings_jupyter, brings_sshd, cuda_of, image_notes, repository
+from clore_mcp.rental.create.errand import Errand
+from clore_mcp.rental.create.images import (
+    KNOWN,
+    SHORT_NAMES,
+    brings_jupyter,
+    brings_sshd,
+    cuda_of,
+    image_notes,
+    repository,
+)
+from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.sandbox.images import contents
 from clore_mcp.sandbox.options import Options
 from tests.rental.wishes import IMAGE, ask, candidate, fees, listing, terms

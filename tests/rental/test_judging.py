@@ -13,11 +13,11 @@ import pytest
 from clore_mcp.clore import OrderRow
 from clore_mcp.clore.models import Wallet
 from clore_mcp.money import ZERO, Coin
-from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.judging import Draw, Evidence, Owed, free_balance, owed_now, used_now, wallet_refusal
-from clore_mcp.rental.readings import Orders, Wallets
-from clore_mcp.state import intents, orders, quotes
-from clore_mcp.state.database import Database
+from clore_mcp.rental.account.reading import Orders, Wallets
+from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.rental.rules.check import Draw, Evidence, Owed, free_balance, owed_now, used_now, wallet_refusal
+from clore_mcp.store import intents, orders, quotes
+from clore_mcp.store.database import Database
 from tests.rental.test_exposure import lease
 from tests.rental.test_listed_now import evidence
 from tests.rental.wishes import order

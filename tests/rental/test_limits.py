@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
-from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.limits import Refusal, Shown, Used, Wanted, check, cure, usage
-from clore_mcp.state.intents import Reservation
+from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.rental.rules.limits import Refusal, Shown, Used, Wanted, check, cure, usage
+from clore_mcp.store.intents import Reservation
 
 USD = st.decimals("0", "200", places=2)
 IDS = st.integers(1, 6)

@@ -11,10 +11,10 @@ import pytest
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import Coin, DayPrice
-from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.claiming import listed_now
-from clore_mcp.rental.judging import Evidence
-from clore_mcp.rental.readings import Orders, Wallets
+from clore_mcp.rental.account.reading import Orders, Wallets
+from clore_mcp.rental.create.send import listed_now
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.rules.check import Evidence
 from tests.market.rows import snapshot
 from tests.rental.wishes import RATES, ask, candidate, fees, listing, terms
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.rental.spot.lowering import LOWERING_SECONDS, STEP_TOLD_SECONDS, LoweringRoom, known
-from clore_mcp.state.ledger import Entry
+from clore_mcp.rental.spot.lowering_rules import LOWERING_SECONDS, STEP_TOLD_SECONDS, LoweringRoom, known
+from clore_mcp.store.ledger import Entry
 
 BID = Decimal("2.50")
 AT = 1_000_000.0

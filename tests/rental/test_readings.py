@@ -15,12 +15,12 @@ from clore_mcp.errors import NotJson, TimedOut
 from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin
-from clore_mcp.rental.apiclock import ApiClock
-from clore_mcp.rental.identity import Identity
-from clore_mcp.rental.readings import Readings
-from clore_mcp.state.copies import Copies, Instant
-from clore_mcp.state.database import FILE_NAME, Database
-from clore_mcp.state.shared import Reading
+from clore_mcp.rental.account.account_id import Identity
+from clore_mcp.rental.account.api_clock import ApiClock
+from clore_mcp.rental.account.reading import Readings
+from clore_mcp.store.copies import Copies, Instant
+from clore_mcp.store.database import FILE_NAME, Database
+from clore_mcp.store.shared import Reading
 
 
 class Source:

@@ -17,11 +17,11 @@ from clore_mcp.clore import CreateRequest
 from clore_mcp.errors import Unclear
 from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin
-from clore_mcp.rental.apiclock import ApiClock
-from clore_mcp.rental.identity import Identity
-from clore_mcp.rental.readings import Readings
-from clore_mcp.state.copies import Copies, owner_of
-from clore_mcp.state.database import Database
+from clore_mcp.rental.account.account_id import Identity
+from clore_mcp.rental.account.api_clock import ApiClock
+from clore_mcp.rental.account.reading import Readings
+from clore_mcp.store.copies import Copies, owner_of
+from clore_mcp.store.database import Database
 from tests.clore.conftest import canned
 
 pytestmark = pytest.mark.anyio

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
-from clore_mcp.rental.exposure import Bill
-from clore_mcp.rental.spending import DAY, MONTH, OrderCost, spent_since, then
-from clore_mcp.state.ends import End
+from clore_mcp.rental.account.spent import DAY, MONTH, OrderCost, spent_since, then
+from clore_mcp.rental.rules.billing import Bill
+from clore_mcp.store.ends import End
 
 NOW = 1_800_000_000.0
 NUMBERS = st.decimals("0", "500", places=4)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.market.rates import Fees
 from clore_mcp.money import Coin, DayPrice
-from clore_mcp.rental.terms import Terms, Unfit, bid_within, cost_of
+from clore_mcp.rental.rules.terms import Terms, Unfit, bid_within, cost_of
 from tests.rental.wishes import RATES, ask, candidate, fees, fit, listing, terms
 
 FEES = st.decimals("0", "0.15", places=4).map(str)

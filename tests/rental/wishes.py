@@ -10,8 +10,8 @@ from clore_mcp.market.listing import Listing, read_listing
 from clore_mcp.market.pricing import price_of
 from clore_mcp.market.rates import Fees, OrderType, Rates
 from clore_mcp.money import Coin, DayPrice
-from clore_mcp.rental.asks import CreateOrder
-from clore_mcp.rental.terms import Candidate, Terms, Unfit, candidate_of
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, candidate_of
 from tests.market.rows import row
 
 IMAGE = "cloreai/jupyter:ubuntu24.04-v2"

@@ -18,7 +18,7 @@ from clore_mcp.market.search import find
 from clore_mcp.market.summary import gpu_models_summary
 from clore_mcp.sandbox import SANDBOX_KEY
 from clore_mcp.server import create_server
-from clore_mcp.services import Services, build
+from clore_mcp.wiring import Services, build
 from tests.conftest import settings_for
 
 TICK_SECONDS = 0.001

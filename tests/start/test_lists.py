@@ -17,10 +17,20 @@ pytestmark = pytest.mark.anyio
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
 OURS = {
-    f"clore_mcp.rental.{name}" for name in ("asks", "caps", "containers", "images", "reply", "sshkeys")
+    f"clore_mcp.rental.{name}"
+    for name in (
+        "requests",
+        "reply",
+        "create",
+        "create.containers",
+        "create.images",
+        "create.ssh_keys",
+        "rules",
+        "rules.caps",
+    )
 }  # schemas and settings
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}
-BELOW = ("services", "market", "rental", "clore", "state", "sandbox", "tools.listings", "cli.opening")
+BELOW = ("wiring", "market", "rental", "clore", "store", "sandbox", "tools.listings", "cli.context")
 NETWORK = ("socket.connect", "socket.getaddrinfo", "sqlite3.connect")
 
 
@@ -62,11 +72,11 @@ async def test_the_lists_need_no_market_no_state_and_no_client(market: Running, 
 
 async def test_the_first_call_brings_what_it_needs(market: Running, tmp_path: Path) -> None:
     told = await listed(environment(market, tmp_path), WIRE_ERAS[0], tmp_path / "told", searches=True)
-    assert {"clore_mcp.services", "clore_mcp.market.snapshot", "clore_mcp.rental.guard", "sqlite3"} <= imported(told)
+    assert {"clore_mcp.wiring", "clore_mcp.market.snapshot", "clore_mcp.rental.guard", "sqlite3"} <= imported(told)
     assert any(line.startswith("socket.connect ") for line in told), "the watcher sees connections"
 
 
 async def test_a_server_without_a_key_answers_its_lists(market: Running, tmp_path: Path) -> None:
     env = environment(market, tmp_path)
     del env["CLORE_API_KEY"]
-    assert "clore_mcp.services" not in imported(await listed(env, WIRE_ERAS[1], tmp_path / "told"))
+    assert "clore_mcp.wiring" not in imported(await listed(env, WIRE_ERAS[1], tmp_path / "told"))

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from clore_mcp.rental.asks import LONGEST_WAIT_SECONDS
+from clore_mcp.rental.requests import LONGEST_WAIT_SECONDS
 from clore_mcp.sandbox import Running
 from tests.conftest import environment
 from tests.story.people import IMAGE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from clore_mcp.state.intents import Intent, Reservation
-from clore_mcp.state.quotes import Quote
+from clore_mcp.store.intents import Intent, Reservation
+from clore_mcp.store.quotes import Quote
 
 ACCOUNT = "account"
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.state import database, intents, ledger, quotes
-from clore_mcp.state.database import FILE_NAME, Database, Duplicate, Tx, keep_value, state_key, value_of
-from clore_mcp.state.ledger import Entry
-from clore_mcp.state.schema import MIGRATIONS
+from clore_mcp.store import database, intents, ledger, quotes
+from clore_mcp.store.database import FILE_NAME, Database, Duplicate, Tx, keep_value, state_key, value_of
+from clore_mcp.store.ledger import Entry
+from clore_mcp.store.schema import MIGRATIONS
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
 _PATIENCE = 90.0
@@ -27,7 +27,7 @@ _PATIENCE = 90.0
 OPEN_AT_ONCE = """
 import sys, time
 from pathlib import Path
-from clore_mcp.state.database import Database, state_key
+from clore_mcp.store.database import Database, state_key
 state = Database(Path(sys.argv[1]))
 while time.time() < float(sys.argv[2]): pass
 print(state.write_now(state_key).hex())
@@ -37,10 +37,10 @@ SPEND_UNTIL_FULL = """
 import sys, time
 from decimal import Decimal
 from pathlib import Path
-from clore_mcp.rental.caps import Caps
-from clore_mcp.rental.limits import Wanted, check, usage
-from clore_mcp.state import intents
-from clore_mcp.state.database import Database
+from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.rental.rules.limits import Wanted, check, usage
+from clore_mcp.store import intents
+from clore_mcp.store.database import Database
 from tests.state.rows import ACCOUNT, intent, reservation
 
 state, me = Database(Path(sys.argv[1])), sys.argv[3]
@@ -64,8 +64,8 @@ print(made)
 HALF_DONE = """
 import sys, time
 from pathlib import Path
-from clore_mcp.state import intents
-from clore_mcp.state.database import Database
+from clore_mcp.store import intents
+from clore_mcp.store.database import Database
 from tests.state.rows import intent, reservation
 
 def half(tx):

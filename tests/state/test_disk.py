@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.state import database
-from clore_mcp.state.database import Database
+from clore_mcp.store import database
+from clore_mcp.store.database import Database
 
 
 def test_a_row_that_was_acknowledged_is_on_the_disk_itself(tmp_path: Path) -> None:

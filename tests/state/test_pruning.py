@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.state import intents, ledger, orders, quotes
-from clore_mcp.state.database import Database, Tx
-from clore_mcp.state.ledger import Entry
+from clore_mcp.store import intents, ledger, orders, quotes
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.store.ledger import Entry
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
 DAY = 86_400.0

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.cli import checks
-from clore_mcp.detaching import LOG_NAME, open_log, shorten_log
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.rental.ends.stopping import freeze, lapse_restored
-from clore_mcp.state import envelopes, ledger, quotes, watches
-from clore_mcp.state.database import FILE_NAME, Database
-from clore_mcp.state.envelopes import Envelope
-from clore_mcp.state.filelock import try_turn
-from clore_mcp.state.highwater import HighWater
-from clore_mcp.state.quotes import Quote
-from clore_mcp.state.watches import Watch
+from clore_mcp.rental.orders.stop import freeze, lapse_restored
+from clore_mcp.store import envelopes, ledger, quotes, watches
+from clore_mcp.store.database import FILE_NAME, Database
+from clore_mcp.store.envelopes import Envelope
+from clore_mcp.store.file_lock import try_turn
+from clore_mcp.store.high_water import HighWater
+from clore_mcp.store.quotes import Quote
+from clore_mcp.store.watches import Watch
+from clore_mcp.watchdog_process import LOG_NAME, open_log, shorten_log
 
 NOW = 1_800_000_000.0
 

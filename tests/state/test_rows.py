@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.state import intents, quotes
-from clore_mcp.state.database import Database, Duplicate
+from clore_mcp.store import intents, quotes
+from clore_mcp.store.database import Database, Duplicate
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
 

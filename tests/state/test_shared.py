@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.errors import TimedOut
-from clore_mcp.state.copies import Copies, owner_of
-from clore_mcp.state.shared import Departure, Shared
+from clore_mcp.store.copies import Copies, owner_of
+from clore_mcp.store.shared import Departure, Shared
 
 pytestmark = pytest.mark.anyio
 WHAT = "orders"
@@ -24,8 +24,8 @@ LONG = 30.0
 FETCHER = """
 import asyncio, sys, time
 from pathlib import Path
-from clore_mcp.state.copies import Copies
-from clore_mcp.state.shared import Shared
+from clore_mcp.store.copies import Copies
+from clore_mcp.store.shared import Shared
 
 async def ask(departure):
     print("asking", flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 
 from clore_mcp.sandbox import Running
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
 
 Row = dict[str, Any]
 

@@ -14,7 +14,7 @@ from mcp import MCPError
 from mcp.types import ElicitResult, ErrorData
 
 from clore_mcp.sandbox import Running
-from clore_mcp.state.database import FILE_NAME
+from clore_mcp.store.database import FILE_NAME
 from tests.conftest import environment
 from tests.story.people import IMAGE, assistant
 from tests.story.records import nothing_was_spent, orders, rows, states

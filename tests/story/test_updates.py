@@ -16,9 +16,9 @@ from mcp.client.subscriptions import ResourceUpdated, Subscription
 from mcp.types import ResourceUpdatedNotification
 
 from clore_mcp.sandbox import Options, Running, start_in_thread
-from clore_mcp.state import ledger
-from clore_mcp.state.database import Database
-from clore_mcp.state.ledger import Entry
+from clore_mcp.store import ledger
+from clore_mcp.store.database import Database
+from clore_mcp.store.ledger import Entry
 from tests.conftest import environment
 from tests.preforked import python
 from tests.story.people import ERAS, IMAGE, Assistant, Person

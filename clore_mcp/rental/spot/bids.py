@@ -13,11 +13,11 @@ from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.judging import Draw
-from clore_mcp.rental.limits import Refusal
-from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS
-from clore_mcp.state.ends import End
-from clore_mcp.state.intents import Reservation
+from clore_mcp.rental.rules.check import Draw
+from clore_mcp.rental.rules.limits import Refusal
+from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS
+from clore_mcp.store.ends import End
+from clore_mcp.store.intents import Reservation
 
 # Beyond the end, until a poll sees it; what Clore adds to `spend` a minute at a time fits into it too.
 SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600

@@ -9,7 +9,7 @@ from typing import Final
 from clore_mcp.clore import OrderRow, SpotBook
 from clore_mcp.clore.fresh import Fresh
 from clore_mcp.errors import CloreError
-from clore_mcp.rental.desk import Desk
+from clore_mcp.rental.context import Desk
 
 _BOOK_AGE: Final = 30.0
 

@@ -1,0 +1,306 @@
+"""One schedule for a key in all processes that share a state folder.
+
+Every process keeps its requests as rows and asks, in one short transaction on a worker thread, whether the next to go
+is one of its own: when it joins, when its own forecast comes, and a few times a second in between, for others may have
+given up or be urgent. What left, came back or was refused goes into the same transactions, in order. Until a departure
+is recorded its row stands at the gate, and nobody else leaves.
+
+A process that is killed or stopped falls silent, and its rows go after `SILENT_NS`. Where the state can't be used the
+process paces itself alone: a cancel must not wait for a disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from secrets import token_hex
+from typing import Final
+
+from clore_mcp.clore.pacer import ProcessPacer, Turn, nanoseconds, queue_full
+from clore_mcp.clore.schedule import LONG_AGO, SECOND_NS, Gaps, Lane, Marks, Waiting, forecast
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.store import pace
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.store.pace import PacePlace
+
+log = logging.getLogger(__name__)
+
+SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever held up
+_TICK_SECONDS: Final = 0.2
+_LEAST_PAUSE_NS: Final = 5_000_000  # where gaps are nothing, whoever waits for another process asks again that often
+_KEPT: Final = tuple(field.name for field in fields(Marks) if field.name not in ("in_flight", "at_the_gate"))
+
+Change = Callable[[Tx, Marks], Marks]
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """One request of this process. `came` is resolved when its turn has come, or fails."""
+
+    lane: Lane
+    urgent: bool
+    deadline_ns: int
+    came: asyncio.Future[None]
+    place: int = 0
+    left_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What one transaction found: who may go, who would have to wait too long and until when, when to ask again."""
+
+    marks: Marks
+    go: _Request | None
+    too_late: tuple[tuple[_Request, int], ...]
+    next_ns: int | None
+    waiting: int
+
+
+class SharedPacer:
+    """Paces the requests of this process among those of all others on the same key. `key` names it, as a digest."""
+
+    def __init__(
+        self,
+        state: Database,
+        key: str,
+        gaps: Gaps | None = None,
+        *,
+        patience_seconds: float = 60.0,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._state = state
+        self._key = key
+        self._gaps = gaps or Gaps()
+        self._patience_seconds = patience_seconds
+        self._clock_ns = clock_ns
+        self._owner = token_hex(8)
+        self._alone = ProcessPacer(self._gaps, patience_seconds=patience_seconds, clock_ns=clock_ns)
+        self._requests: list[_Request] = []
+        self._changes: list[Change] = []
+        self._marks = Marks()  # as of the last transaction
+        self._changed = asyncio.Event()
+        self._driver: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def turn(
+        self, lane: Lane, *, urgent: bool = False, patience_seconds: float | None = None
+    ) -> AsyncIterator[Turn]:
+        """See `Pacer.turn`."""
+        patience = self._patience_seconds if patience_seconds is None else patience_seconds
+        deadline_ns = self._clock_ns() + round(patience * SECOND_NS)
+        request = _Request(lane, urgent, deadline_ns, asyncio.get_running_loop().create_future())
+        try:
+            await self._wait(request)
+        except StateUnavailable:
+            async with self._alone.turn(lane, urgent=urgent, patience_seconds=patience_seconds) as turn:
+                yield turn
+            return
+        try:
+            yield _SharedTurn(self, request)
+        finally:
+            self._end(request)
+
+    async def aclose(self) -> None:
+        """Record what is still to be recorded, then close the file."""
+        if self._driver is not None:
+            self._requests.clear()
+            self._changed.set()
+            await asyncio.wait([self._driver])
+        await asyncio.to_thread(self._state.close)
+
+    async def _wait(self, request: _Request) -> None:
+        self._requests.append(request)
+        self._wake()
+        try:
+            await request.came
+        except BaseException:
+            if request in self._requests:
+                self._requests.remove(request)
+                self._change(partial(_drop, request))
+            raise
+
+    def _end(self, request: _Request) -> None:
+        if request in self._requests:
+            self._requests.remove(request)
+            left = request.left_ns is not None
+            self._change(partial(_completed, request, self._clock_ns()) if left else partial(_drop, request))
+
+    def leaving(self, request: _Request) -> None:
+        """See `Turn.leaving`; recorded a moment later, and until then nobody else leaves."""
+        if request.left_ns is None:
+            request.left_ns = now_ns = self._clock_ns()
+            self._change(partial(_departed, request, now_ns))
+
+    def refused(self, request: _Request, retry_after_seconds: float | None) -> float:
+        """See `Turn.refused`."""
+        now_ns, gaps = self._clock_ns(), self._gaps
+        left_ns = now_ns if request.left_ns is None else request.left_ns
+        pause_ns = nanoseconds(retry_after_seconds)
+        self._marks = self._marks.refused(now_ns, pause_ns, gaps, left_ns)
+        self._change(lambda tx, marks: marks.refused(now_ns, pause_ns, gaps, left_ns))
+        earliest_ns = self._marks.earliest(request.lane, now_ns, gaps, urgent=request.urgent)
+        return (earliest_ns - now_ns) / SECOND_NS
+
+    def _change(self, change: Change) -> None:
+        self._changes.append(change)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.get_running_loop().create_task(self._drive(), name="shared pacing")
+
+    async def _drive(self) -> None:
+        """Keep the rows and ask whose turn it is, as long as there is anything to ask for."""
+        while self._requests or self._changes:
+            self._changed.clear()
+            changes, self._changes = self._changes, []
+            try:
+                verdict = await self._state.write(partial(self._step, changes, tuple(self._requests)))
+            except StateUnavailable as error:
+                self._changes = [*changes, *self._changes]  # for the next time that it can be used
+                self._go_alone(error)
+                return
+            self._tell(verdict)
+            if not self._requests:
+                continue
+            pause = _TICK_SECONDS
+            if verdict.next_ns is not None:
+                pause = min(pause, max(verdict.next_ns - self._clock_ns(), _LEAST_PAUSE_NS) / SECOND_NS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+
+    # On a worker thread, in one transaction
+
+    def _step(self, changes: Sequence[Change], requests: Sequence[_Request], tx: Tx) -> _Verdict:
+        """What has happened here is recorded; then who goes next."""
+        now_ns = self._clock_ns()
+        marks = self._read(tx, now_ns)
+        for change in changes:
+            marks = change(tx, marks)
+        standing = {place.id for place in pace.places(tx, self._key)}
+        for request in requests:  # new here, or others took this process for dead: it stands at the end
+            if request.place not in standing and not request.came.done():
+                request.place = self._join(tx, request, marks)
+        pace.touch(tx, self._owner, now_ns)
+        places = pace.places(tx, self._key)
+        silent = [place for place in places if place.seen_ns < now_ns - SILENT_NS]
+        for place in silent:
+            marks = _fell_silent(tx, marks, place)
+        verdict = self._next(tx, marks, [place for place in places if place not in silent], requests, now_ns)
+        pace.keep_marks(tx, self._key, {name: getattr(verdict.marks, name) for name in _KEPT})
+        return verdict
+
+    def _read(self, tx: Tx, now_ns: int) -> Marks:
+        """The marks; none of another start of the machine, whose clock was another one."""
+        kept = pace.marks(tx, self._key)
+        if kept is None:
+            return Marks()
+        marks = replace(Marks(), **{name: kept[name] for name in _KEPT})
+        seen = [place.seen_ns for place in pace.places(tx, self._key)]
+        if max(marks.left_ns, marks.completed_ns, *seen, LONG_AGO) > now_ns:
+            pace.forget(tx, self._key)
+            return Marks()
+        alone = self._alone.marks  # what left while the state could not be used
+        return replace(
+            marks,
+            left_ns=max(marks.left_ns, alone.left_ns),
+            create_left_ns=max(marks.create_left_ns, alone.create_left_ns),
+        )
+
+    def _join(self, tx: Tx, request: _Request, marks: Marks) -> int:
+        return pace.join(
+            tx, self._key, self._owner, request.lane.value, urgent=request.urgent, deadline_ns=request.deadline_ns,
+            round=marks.round + 1, now_ns=self._clock_ns(),
+        )  # fmt: skip
+
+    def _next(
+        self, tx: Tx, marks: Marks, places: Sequence[PacePlace], requests: Sequence[_Request], now_ns: int
+    ) -> _Verdict:
+        stages = [place.stage for place in places]
+        marks = replace(marks, in_flight=stages.count("flying"), at_the_gate="gate" in stages)
+        mine = {request.place: request for request in requests if request.place}
+        waiting = [
+            Waiting(place.id, Lane(place.lane), place.urgent, place.deadline_ns, place.round)
+            for place in places
+            if place.stage == "waiting"
+        ]
+        leaves = forecast(marks, self._gaps, waiting, now_ns)
+        too_late = tuple((mine[one.number], at) for one, at in leaves if at > one.deadline_ns and one.number in mine)
+        for request, _ in too_late:
+            pace.drop(tx, request.place)
+        staying = [(one, at) for one, at in leaves if at <= one.deadline_ns]
+        go = None
+        if staying and not marks.blocked(now_ns, self._gaps) and staying[0][1] <= now_ns:
+            first = staying[0][0]
+            go = mine.get(first.number)
+            if go is not None:
+                pace.move(tx, first.number, "gate")
+                marks = replace(marks, at_the_gate=True, round=max(marks.round, first.round))
+        next_ns = min((at for one, at in staying if one.number in mine and mine[one.number] is not go), default=None)
+        return _Verdict(marks, go, too_late, next_ns, len(waiting))
+
+    # Back on the event loop
+
+    def _tell(self, verdict: _Verdict) -> None:
+        self._marks = verdict.marks
+        now_ns = self._clock_ns()
+        for request, at in verdict.too_late:
+            if not request.came.done():
+                self._requests.remove(request)
+                request.came.set_exception(queue_full(verdict.waiting, at - now_ns))
+        if verdict.go is not None and not verdict.go.came.done():
+            verdict.go.came.set_result(None)
+
+    def _go_alone(self, error: StateUnavailable) -> None:
+        """Whoever waits goes on with what this process knows; what is in flight is over without a record."""
+        log.warning("requests are paced by this process alone: %s", error.message)
+        self._alone.take_up(self._marks)
+        waiting = [request for request in self._requests if not request.came.done()]
+        self._requests = [request for request in self._requests if request.came.done()]
+        for request in waiting:
+            request.came.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _SharedTurn:
+    """A turn of a SharedPacer."""
+
+    _pacer: SharedPacer
+    _request: _Request
+
+    def leaving(self) -> None:
+        self._pacer.leaving(self._request)
+
+    def refused(self, retry_after_seconds: float | None) -> float:
+        return self._pacer.refused(self._request, retry_after_seconds)
+
+
+def _departed(request: _Request, at_ns: int, tx: Tx, marks: Marks) -> Marks:
+    pace.move(tx, request.place, "flying")
+    return marks.departed(request.lane, at_ns)
+
+
+def _completed(request: _Request, at_ns: int, tx: Tx, marks: Marks) -> Marks:
+    pace.drop(tx, request.place)
+    return marks.completed(at_ns)
+
+
+def _drop(request: _Request, tx: Tx, marks: Marks) -> Marks:
+    pace.drop(tx, request.place)
+    return marks
+
+
+def _fell_silent(tx: Tx, marks: Marks, place: PacePlace) -> Marks:
+    """Its process was killed or stopped. What stood at the gate may have left, in the moment before it was recorded."""
+    pace.drop(tx, place.id)
+    if place.stage == "gate":
+        return marks.departed(Lane(place.lane), max(marks.left_ns, place.seen_ns))
+    return marks.completed(max(marks.completed_ns, place.seen_ns)) if place.stage == "flying" else marks

@@ -1,0 +1,189 @@
+"""Whose account a key opens: rows of the state belong to an account, and a row that nobody finds ends no lease.
+
+A key opens one account for ever, so a key that is known tells it. A new key is known by the orders that it lists (Clore
+numbers orders across all accounts), else by the account's deposit addresses. One API URL's accounts are never
+another's: the sandbox's are not Clore's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.store import accounts, intents, ledger, orders
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.store.intents import Intent
+from clore_mcp.store.ledger import Entry
+from clore_mcp.store.orders import Lease
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SECONDS: Final = 3_000 * 3_600  # Clore's longest rental: later than that no order runs
+
+
+class Identity:
+    """Names the account of one API URL and one key (its digest). `state` remembers; without it, what is seen counts."""
+
+    def __init__(self, state: Database, api_url: str, key_digest: str) -> None:
+        self._state = state
+        self._api_url = api_url
+        self._key_digest = key_digest
+        self._key = self._digest(key_digest)
+        self._api = self._digest("")
+
+    async def needs_second_reading(self, addresses: Sequence[str]) -> bool:
+        """Returns whether one reading of these deposit addresses is too little: they are strange for a key that is
+        known, or the key is new and orders may be its own."""
+        if not self._state.exists:
+            return False
+        names = self._names(addresses)
+
+        def read(tx: Tx) -> bool:
+            account = accounts.of_key(tx, self._key)
+            if account is None:
+                return accounts.made_anything(tx, self._api)
+            return bool(names) and account not in accounts.of_addresses(tx, names)
+
+        try:
+            return await self._state.read(read)
+        except StateUnavailable:
+            return False
+
+    async def of(self, addresses: Sequence[str], listed: Collection[int] = ()) -> tuple[str, bool]:
+        """The account with these deposit addresses, and whether that is certain: not while there is no usable state.
+        `listed` are the orders that Clore lists for the key; they tell the account of a new one."""
+        names = self._names(addresses)
+        new = self._digest("|".join(sorted(addresses)) or self._key_digest)[:16]
+
+        if not self._state.exists:  # whoever only looks makes none
+            return new, False
+
+        def read(tx: Tx) -> tuple[str, list[tuple[str, str]]]:
+            account = self._account(tx, names, listed) or new
+            return account, accounts.unknown(tx, account, names, self._key, self._api)
+
+        def write(tx: Tx) -> str:
+            account, unknown = read(tx)  # another process may have been first
+            accounts.remember(tx, account, unknown)
+            return account
+
+        try:
+            account, unknown = await self._state.read(read)
+        except StateUnavailable as error:
+            log.warning("whose account this is can't be looked up: %s", error.message)
+            return new, False
+        try:
+            return (await self._state.write(write) if unknown else account), True
+        except StateUnavailable as error:
+            log.warning("the account's addresses can't be remembered: %s", error.message)
+            return account, True
+
+    async def of_key(self) -> str | None:
+        """The account that this key opened before; None where nothing is known."""
+        if not self._state.exists:
+            return None
+        try:
+            return await self._state.read(lambda tx: accounts.of_key(tx, self._key))
+        except StateUnavailable:
+            return None
+
+    async def joined(self, account: str, listed: Collection[int], now: float) -> str:
+        """Returns whose account this is, given that Clore lists these orders for it. Orders of ours that stand under
+        another account of this API are brought to it. They prove that both are one account, the one known longest,
+        unless each has deposit addresses of its own: one wrong list must not merge two accounts for ever."""
+        if not listed or not self._state.exists:
+            return account
+
+        def others(tx: Tx) -> list[str]:
+            found = accounts.of_orders(tx, self._api, listed)
+            return found if any(one != account for one in found) else []
+
+        def write(tx: Tx) -> str:
+            found = others(tx)
+            if not found:
+                return account
+            same = {account, *(one for one in found if one in self.strangers(tx, account))}
+            oldest = next((one for one in accounts.of_api(tx, self._api) if one in same), account)
+            accounts.bring_orders(tx, oldest, {account, *found} - {oldest}, listed)
+            if oldest != account:
+                accounts.remember(tx, oldest, [("key", self._key)])
+            ledger.write(tx, Entry(at=now, account=oldest, step="account_recognized", caller="clore-mcp"))
+            return oldest
+
+        try:
+            return await self._state.write(write) if await self._state.read(others) else account
+        except StateUnavailable as error:
+            log.warning("whose orders these are can't be looked up: %s", error.message)
+            return account
+
+    def strangers(self, tx: Tx, account: str) -> list[str]:
+        """Returns the other accounts of this API that may be this one: unless both have addresses of their own."""
+        told = accounts.has_addresses(tx, account)
+        others = [one for one in accounts.of_api(tx, self._api) if one != account]
+        return [one for one in others if not (told and accounts.has_addresses(tx, one))]
+
+    def stray_intents(self, tx: Tx, account: str, since: float) -> list[Intent]:
+        """Returns the creates of such accounts of this API that may still show as an order."""
+        return [
+            intent
+            for other in self.strangers(tx, account)
+            for intent in (
+                *intents.in_state(tx, other, "sending", "uncertain"),
+                *intents.in_state(tx, other, "failed", since=since),
+            )
+        ]
+
+    async def doubtful(self, account: str, api_now: float) -> list[Lease]:
+        """Returns the orders made here whose end this key may have to keep: not proven gone, under an account that may
+        be this one or whose API no version has recorded, and young enough to run."""
+        if not self._state.exists:
+            return []
+
+        def read(tx: Tx) -> list[Lease]:
+            others = (*self.strangers(tx, account), *accounts.without_api(tx))
+            found = [lease for other in others for lease in orders.active(tx, other)]
+            return [lease for lease in found if lease.started_api_at + _LONGEST_SECONDS > api_now]
+
+        return await self._state.read(read)
+
+    async def owner(self, account: str, order_id: int) -> str | None:
+        """Returns the account that may be this one and has an order made here with that id, where this one has none."""
+
+        def read(tx: Tx) -> str | None:
+            for one in (account, *self.strangers(tx, account)):
+                if orders.get(tx, one, order_id) is not None:
+                    return one
+            return None
+
+        try:
+            return await self._state.read(read) if self._state.exists else None
+        except StateUnavailable:
+            return None
+
+    async def of_this_api(self, leases: Sequence[Lease], *, or_unknown: bool = False) -> list[Lease]:
+        """Returns those that were made at this API; `or_unknown`: and those of which no version has recorded it."""
+
+        def read(tx: Tx) -> set[str]:
+            return {*accounts.of_api(tx, self._api), *(accounts.without_api(tx) if or_unknown else ())}
+
+        mine = await self._state.read(read)
+        return [lease for lease in leases if lease.account in mine]
+
+    def _account(self, tx: Tx, names: Sequence[str], listed: Collection[int]) -> str | None:
+        found = accounts.of_addresses(tx, names)
+        if len(found) > 1:
+            log.warning("this account's addresses are known as those of %d: the oldest counts", len(found))
+        known = accounts.of_key(tx, self._key)
+        if known is not None and (accounts.has_addresses(tx, known) or not found):
+            return known
+        owners = accounts.of_orders(tx, self._api, listed) if listed else []
+        return next(iter((*owners, *found)), known)
+
+    def _names(self, addresses: Sequence[str]) -> list[str]:
+        return sorted({self._digest(address) for address in addresses})
+
+    def _digest(self, text: str) -> str:
+        return hashlib.sha256(f"{self._api_url}|{text}".encode()).hexdigest()

@@ -1,0 +1,302 @@
+"""What the account looks like at Clore, read at most as often as it is needed, each reading with its age.
+
+Every reading costs one of the account's one request a second, so callers say how old an answer may be and share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+
+import anyio
+from pydantic import TypeAdapter
+
+from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
+from clore_mcp.clore.fresh import Fresh
+from clore_mcp.clore.models import SpotBook, Wallet
+from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, NotJson
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.rates import Fees, coin_rates, read_fees
+from clore_mcp.market.snapshot import Market, Snapshot, with_rates
+from clore_mcp.market.spotbook import SpotView, read_book
+from clore_mcp.money import Coin
+from clore_mcp.rental.account.account_id import Identity
+from clore_mcp.rental.account.api_clock import ApiClock
+from clore_mcp.store.copies import Copies, Instant
+from clore_mcp.store.orders import Lease
+from clore_mcp.store.shared import Departure, Reading, Shared
+
+log = logging.getLogger(__name__)
+
+EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
+BROWSING_AGE: Final = 60.0
+_FEES_AGE: Final = 600.0
+_KNOWN_KEY_SECONDS: Final = 5.0  # a key that is known tells its account alone, where the wallets wait for longer
+_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong, and three that agree
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The account's orders as Clore lists them, asked `at` (this machine's clock); `api_at` is Clore's, if it said."""
+
+    rows: list[OrderRow]
+    unreadable: int
+    limit: int | None
+    at: float
+    api_at: float | None
+
+    def find(self, order_id: int) -> OrderRow | None:
+        """The row of one order."""
+        return next((row for row in self.rows if row.id == order_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Wallets:
+    """Balances by coin; a wallet whose balance Clore does not give is left out of `balances`."""
+
+    rows: list[Wallet]
+    at: float
+    unreadable: int = 0
+
+    @property
+    def balances(self) -> dict[Coin, Decimal]:
+        """What each wallet holds, in its own coin."""
+        known = ((Coin.parse(row.name), row.balance) for row in self.rows)
+        return {coin: balance for coin, balance in known if coin is not None and balance is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What other processes may have of a list of orders: the fields we read, no secret among them; and when it came."""
+
+    reply: OrdersReply
+    came: Instant
+
+
+def _undated(row: OrderRow) -> OrderRow:
+    """An order that begins in the future: when it really began is not told."""
+    return row.model_copy(update={"created_at": None})
+
+
+@functools.cache
+def _kept() -> TypeAdapter[_Listed]:
+    return TypeAdapter(_Listed)
+
+
+class Readings:
+    """The account at Clore. `api_clock` keeps Clore's time; `identity` knows whose account this is; `copies` shares its
+    orders with other processes; `latest` is the list of current orders that was last read here."""
+
+    def __init__(
+        self, client: CloreClient, market: Market, api_clock: ApiClock, identity: Identity, copies: Copies
+    ) -> None:
+        self.client = client
+        self.market = market
+        self.api_clock = api_clock
+        self.identity = identity
+        self._clock = clock = api_clock.wall
+        self._account: str | None = None
+        self.latest: Orders | None = None
+        self._book_rates: dict[Coin, Decimal] = {}
+        # Whose listings got which rates last: what is worked out of a snapshot is kept with it.
+        self._rated_last: tuple[tuple[Listing, ...], dict[Coin, Decimal], Snapshot | None] = ((), {}, None)
+        self._no_balances_at = -math.inf
+        self._no_addresses_at = -math.inf
+        self._wallets = Fresh(self._fetch_wallets, clock)
+        self._fees = Fresh(self._fetch_fees, clock)
+        self._current = self._shared(copies, "my_orders", completed=False)
+        self._completed = self._shared(copies, "my_orders_completed", completed=True)
+
+    async def account(self) -> str:
+        """Which account this is, by its deposit addresses; by its key where Clore does not tell them soon. Rows belong
+        to it. Raises CloreError."""
+        if self._account is None:
+            known = await self.identity.of_key()
+            if known is not None and 0 <= self._clock() - self._no_addresses_at < _KNOWN_KEY_SECONDS:
+                return known
+            try:
+                with anyio.fail_after(None if known is None else _KNOWN_KEY_SECONDS):
+                    account, certain = await self._identify()
+            except (NoApiKey, InvalidApiKey):
+                raise
+            except (CloreError, TimeoutError) as error:
+                if known is None:
+                    raise
+                if isinstance(error, TimeoutError):  # no end waits for them again and again
+                    self._no_addresses_at = self._clock()
+                log.warning("the account is known by its key alone: %s", getattr(error, "message", "no reply yet"))
+                return known
+            if not certain:  # asked again as soon as the state can be used
+                return account
+            self._account = account
+            if self.latest is not None:  # read before it was known whose it is
+                await self._join(self.latest)
+        return self._account
+
+    async def doubtful(self) -> list[Lease]:
+        """Returns the orders made here that may be this account's, though neither its addresses nor its lists say so.
+        Both lists are held against them first. Raises CloreError, StateUnavailable."""
+        found = await self.identity.doubtful(await self.account(), self.api_now())
+        if not found:
+            return []
+        with contextlib.suppress(CloreError):
+            await self.completed(BROWSING_AGE)
+        return await self.identity.doubtful(await self.account(), self.api_now())
+
+    async def _identify(self) -> tuple[str, bool]:
+        """One reading of the wallets makes no account, and merges no two: what is new in it is asked for twice."""
+        addresses = await self._addresses()
+        if not await self.identity.needs_second_reading(addresses):
+            return await self.identity.of(addresses)
+        self._wallets.forget()
+        if sorted(await self._addresses()) != sorted(addresses):
+            raise NotJson("Two lists of wallets in a row name other deposit addresses, so the account is not certain.")
+        current, completed = await self._current.get(BROWSING_AGE), await self._completed.get(BROWSING_AGE)
+        listed = {row.id for reading in (current, completed) for row in reading.value.reply.rows}
+        return await self.identity.of(addresses, listed)
+
+    async def _join(self, found: Orders) -> None:
+        """Orders of ours among those listed tell whose account this is, whatever was thought before."""
+        if self._account is not None:
+            self._account = await self.identity.joined(self._account, {row.id for row in found.rows}, self._clock())
+
+    async def _addresses(self) -> list[str]:
+        wallets = await self._wallets.get(_FEES_AGE)
+        if wallets.unreadable:  # with no address that is known it would be another account, without its leases
+            self._wallets.forget()
+            raise NotJson("Clore's list of wallets could not be read whole, so the account is not certain.")
+        return [row.deposit for row in wallets.rows if row.deposit]
+
+    async def snapshot(self, max_age_seconds: float = BROWSING_AGE) -> Snapshot:
+        """The marketplace."""
+        return await self._rated(await self.market.snapshot(max_age_seconds))
+
+    async def fresh_snapshot(self, max_age_seconds: float) -> Snapshot:
+        """The marketplace, never an older one because Clore does not answer: money is decided on it."""
+        return await self._rated(await self.market.snapshot(max_age_seconds, allow_stale=False))
+
+    async def spot_book(self, server_id: int) -> SpotBook:
+        """The spot market of one server; its rates serve where the marketplace is too small for a median."""
+        book = await self.client.spot_marketplace(server_id)
+        self._book_rates = coin_rates(book.rates) or self._book_rates
+        return book
+
+    async def spot_view(self, server_id: int) -> SpotView:
+        """The spot market of one server in USD per hour. Raises CloreError."""
+        snapshot, fees = await self.snapshot(), await self.fees()
+        return read_book(await self.spot_book(server_id), snapshot.by_id.get(server_id), fees, snapshot.rates)
+
+    async def spot_view_if_known(self, server_id: int) -> SpotView | None:
+        """The same, or None where it can't be had: no key, or Clore does not answer."""
+        try:
+            return await self.spot_view(server_id)
+        except CloreError:
+            return None
+
+    async def _rated(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with a rate for every coin, as far as anybody trustworthy has one; asked once a snapshot."""
+        if all(snapshot.rates.usd_per(coin) for coin in Coin) or not snapshot.listings:
+            return snapshot
+        of, known, rated = self._rated_last
+        if of is not snapshot.listings:
+            of, rated = snapshot.listings, None
+            if not self._book_rates:
+                with contextlib.suppress(CloreError):
+                    await self.spot_book(snapshot.listings[0].server_id)
+        if rated is None or known != self._book_rates:
+            known, rated = self._book_rates, with_rates(snapshot, self._book_rates)
+        self._rated_last = of, known, rated
+        return replace(rated, stale_because=snapshot.stale_because)
+
+    async def wallets(self, max_age_seconds: float = BROWSING_AGE) -> Wallets:
+        """The wallets."""
+        return await self._wallets.get(max_age_seconds)
+
+    async def balances_if_known(self) -> dict[Coin, Decimal] | None:
+        """Balances for choosing a coin, or None where they can't be had: a search asks once a minute at most."""
+        if 0 <= self._clock() - self._no_balances_at < BROWSING_AGE:
+            return None
+        try:
+            return (await self.wallets(_FEES_AGE)).balances
+        except CloreError:
+            self._no_balances_at = self._clock()
+            return None
+
+    async def fees(self) -> Fees:
+        """The renter's fees; the highest documented ones where Clore does not say."""
+        return await self._fees.get(_FEES_AGE)
+
+    async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
+        """The orders that Clore lists as current."""
+        self.latest = found = self._told(await self._current.get(max_age_seconds))
+        if not self.api_clock.settled:
+            return await self.look(completed=False)
+        await self._join(found)
+        return found
+
+    async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
+        """The orders that Clore lists when asked for completed ones too."""
+        found = self._told(await self._completed.get(max_age_seconds))
+        await self._join(found)
+        return found
+
+    async def look(self, *, completed: bool) -> Orders:
+        """The orders now, asked for by this very call, before everything that merely waits in the queue. Where Clore's
+        clock has jumped, asked for until it is known whether the jump is true."""
+        shared = self._completed if completed else self._current
+        for _ in range(_LOOKS_AT_A_JUMP):
+            found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
+            if self.api_clock.settled:
+                break
+        if not completed:
+            self.latest = found
+        await self._join(found)
+        return found
+
+    async def aclose(self) -> None:
+        """End what is still being read."""
+        await self._current.aclose()
+        await self._completed.aclose()
+
+    def changed(self) -> None:
+        """Use nothing that was read before now: a write, or a look, has shown it untrue."""
+        for reading in (self._wallets, self._current, self._completed):
+            reading.forget()
+
+    def changed_orders(self) -> None:
+        """Use no list of current orders from before now: time has passed, and the caller waits for them to change."""
+        self._current.forget()
+
+    def api_now(self) -> float:
+        """Clore's clock, unix seconds."""
+        return self.api_clock.now()
+
+    async def _fetch_wallets(self) -> Wallets:
+        rows = await self.client.wallets()
+        return Wallets(rows.rows, self._clock(), rows.dropped)
+
+    async def _fetch_fees(self) -> Fees:
+        try:
+            return read_fees(await self.client.renter_fees())
+        except CloreError:
+            return Fees.highest_documented()
+
+    def _shared(self, copies: Copies, what: str, *, completed: bool) -> Shared[_Listed]:
+        ask = functools.partial(self._ask, completed=completed, urgent=False)
+        return Shared(copies, what, ask, lambda body: _kept().validate_json(body), marked=True)
+
+    async def _ask(self, departure: Departure, *, completed: bool, urgent: bool) -> tuple[_Listed, bytes]:
+        reply = await self.client.my_orders(completed=completed, urgent=urgent, before_send=departure)
+        listed = _Listed(reply, self.api_clock.here())
+        return listed, _kept().dump_json(listed)
+
+    def _told(self, reading: Reading[_Listed]) -> Orders:
+        reply = reading.value.reply
+        self.api_clock.hear(reply.api_time, reading.value.came)
+        rows = [_undated(row) if self.api_clock.is_ahead(row.created_at) else row for row in reply.rows]
+        return Orders(rows, reply.dropped, reply.limit, reading.at, reply.api_time)

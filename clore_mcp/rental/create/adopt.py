@@ -1,0 +1,362 @@
+"""Which order a create has made, and taking it as ours: lease, reservation and the quote's outcome in one transaction.
+
+Whoever looks (who sent, a later process, a person's word) ends here, so the rows agree wherever a process is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any, Final
+
+import anyio
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
+from clore_mcp.money import ZERO, Coin
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.account.api_clock import created_between
+from clore_mcp.rental.context import Desk, enforcer
+from clore_mcp.rental.create.existing import running_on
+from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.memory import Remembered, Unwritten
+from clore_mcp.rental.rules.billing import above, names_coin
+from clore_mcp.rental.rules.terms import Candidate, Terms
+from clore_mcp.store import brake, ends, intents, orders, quotes
+from clore_mcp.store.database import Tx, fits
+from clore_mcp.store.ends import End
+from clore_mcp.store.intents import Intent
+from clore_mcp.store.orders import Lease
+from clore_mcp.store.quotes import Quote
+from clore_mcp.text import clean
+
+log = logging.getLogger(__name__)
+
+ADOPTABLE: Final = ("sending", "uncertain", "failed")
+# By Clore's own clock, an order that much older or younger than its send is another one.
+_OLDER_SECONDS: Final = 120
+_YOUNGER_SECONDS: Final = 900
+_WORDS_SHOWN: Final = 80  # characters of a refusal that nobody knows
+_PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
+
+
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """Why an order that was made is ended at once: a word for the record, a sentence for the caller."""
+
+    word: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a look has shown: the matching orders, whether the reply could be trusted to show them all, and an order of
+    the account that runs on that server without being a match."""
+
+    matches: tuple[OrderRow, ...] = ()
+    valid: bool = False
+    other: OrderRow | None = None
+
+
+def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
+    """The orders that this intent may have made: its server, image, type and coin, new since, and nobody else's."""
+    return [row for row in rows if row.server_id == intent.server_id and _fits(intent, row, taken)]
+
+
+def _fits(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
+    """Whether an order may be that of an intent, its server aside."""
+    return (
+        row.id not in intent.known_order_ids
+        and row.id not in taken
+        and bool(row.spot) == (intent.order_type == "spot")
+        and _same_image(row.image, intent.image)
+        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # an unknown one is judged by `above`
+        and _made_then(intent.sent_api_at, row.created_at)
+    )
+
+
+def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
+    """Whether an order may come from a create that left then, as far as both times are told."""
+    if sent_api_at is None or created_at is None:
+        return True
+    return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
+
+
+class Adopting:
+    """Binds orders to intents, and closes intents that made none."""
+
+    def __init__(self, desk: Desk, closing: Closing) -> None:
+        self._desk = desk
+        self._closing = closing
+        self.remembered = Remembered()
+
+    async def write_down(self) -> None:
+        """Write down the orders that only memory knows, if the state can be written again."""
+        for one in [*self.remembered.orders.values()]:
+            await self.adopt(one.intent, one.quote, one.row, earlier=one.earlier)
+
+    async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sight:
+        """What these rows show of an intent. An order that a later create of the same server may have made is not an
+        earlier one's; while there is one whose server Clore does not tell, nothing is sure."""
+
+        def read(tx: Tx) -> Sight:
+            taken = orders.made_here(tx, intent.account, [row.id for row in rows])
+            later = [
+                one
+                for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
+                if one.created_at > intent.created_at
+            ]
+            found = [row for row in matches(intent, rows, taken) if fits(row.id)]
+            mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
+            # What may be its order but can't be told, or can't be kept, leaves open whether there is one.
+            odd = (row for row in rows if row.server_id is None or not fits(row.id))
+            whole = not any(row.server_id in (None, intent.server_id) and _fits(intent, row, taken) for row in odd)
+            return Sight(tuple(mine), valid and whole, running_on(intent.server_id, (r for r in rows if r not in mine)))
+
+        return await self._desk.state.read(read)
+
+    async def adopt(
+        self,
+        intent: Intent,
+        quote: Quote,
+        row: OrderRow,
+        *,
+        by: str | None = None,
+        earlier: Sequence[dict[str, Any]] = (),
+    ) -> dict[str, Any] | None:
+        """Take an order as the one that this intent made; above its ceiling it is cancelled at once.
+
+        None when somebody else has settled the intent or taken the order. `by` names a person who says so. Where the
+        state can't be written, this process remembers the order and its end until it can.
+        """
+        desk = self._desk
+        row = await self._look_for_price(row)
+        terms = Terms.from_json(quote.terms)
+        candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
+        lease = lease_of(intent, quote, terms, candidate, row, desk.readings.api_now())
+        over = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
+
+        def write(tx: Tx) -> tuple[dict[str, Any], Unwanted | None] | None:
+            now = intents.get(tx, intent.id)
+            if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
+                return None
+            why = _unwanted(tx, row, candidate)
+            given = ends.of(tx, intent.account, row.id)  # while it was taken for one made elsewhere
+            agreed = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
+            held = agreed if why is None else over  # killed before the cancel below, whoever ends leases sees to it
+            outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
+            step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
+            desk.note(
+                tx, step, by or quote.caller, intent.account,
+                quote_id=quote.id, intent_id=intent.id, order_id=row.id, server_id=intent.server_id,
+                price_per_day=str(row.price), coin=row.currency, ends_api_at=held.ends_api_at,
+                reserved_usd=str(terms.reserved_usd(candidate)),
+            )  # fmt: skip
+            if why is None and not _says_price(row):
+                desk.note(tx, "price_unknown", by or quote.caller, intent.account, quote_id=quote.id,
+                          intent_id=intent.id, order_id=row.id, server_id=intent.server_id)  # fmt: skip
+            return outcome, why
+
+        try:
+            await desk.ask_enforcers(intent.account)
+            written = await desk.state.write(write)
+        except StateUnavailable as error:
+            if by is not None:
+                raise
+            return await self._remember(intent, quote, row, lease, candidate, terms, earlier, error)
+        self.remembered.orders.pop(row.id, None)
+        desk.readings.changed()
+        if written is None:
+            return None
+        outcome, why = written
+        if why is None or not desk.acts:
+            return outcome
+        gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
+        outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome["attempts"])
+        with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, and the caller knows better
+            await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
+        return outcome
+
+    async def _remember(
+        self, intent: Intent, quote: Quote, row: OrderRow, lease: Lease, candidate: Candidate, terms: Terms,
+        earlier: Sequence[dict[str, Any]], error: StateUnavailable,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Keep the end of an order in memory; above its ceiling it is cancelled at once all the same."""
+        desk = self._desk
+        log.warning("order %s can't be recorded, so its end is kept in memory: %s", row.id, error.message)
+        dearer = above(row, candidate.coin, candidate.ceiling_per_day)
+        end = End(
+            lease.account, row.id, lease.started_api_at if dearer else lease.ends_api_at,
+            "cancel" if dearer else lease.on_end, made_here=True,
+        )  # fmt: skip
+        self.remembered.orders[row.id] = Unwritten(end, intent, quote, row, tuple(earlier))
+        desk.readings.changed()
+        attempts = [*earlier, {"server_id": intent.server_id, "outcome": "above_ceiling" if dearer else "created"}]
+        if dearer and desk.acts:
+            gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
+            return outcomes.ended_at_once(outcomes.above_ceiling(row, candidate), row, candidate, gone, attempts)
+        try:
+            terms = replace(terms, enforced_by=await desk.enforced_by())
+        except (CloreError, StateUnavailable):
+            terms = replace(terms, enforced_by=None)
+        outcome = outcomes.created(lease, candidate, terms, attempts, quote.decided_by)
+        return {**outcome, "next": f"{_UNRECORDED.format(error.message)} {outcome['next']}"}
+
+    async def _look_for_price(self, row: OrderRow) -> OrderRow:
+        """The row of an order with its price, which the ceiling is held against; without it when it stays unknown."""
+        for pause in _PRICE_PAUSES:
+            if _says_price(row):
+                break
+            await anyio.sleep(pause)
+            try:
+                row = (await self._desk.readings.look(completed=False)).find(row.id) or row
+            except CloreError:
+                continue
+        return row
+
+    def _adopted(
+        self, tx: Tx, now: Intent, quote: Quote, lease: Lease, candidate: Candidate, terms: Terms, row: OrderRow,
+        earlier: Sequence[dict[str, Any]], why: Unwanted | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        intents.step(tx, now.id, was=now.state, now_is="adopted", order_id=row.id)
+        orders.add(tx, lease)
+        intents.bind(tx, now.id, row.id)
+        attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
+        if why is not None:
+            outcome = outcomes.ended_at_once(why.said, row, candidate, {"status": "unverified"}, attempts)
+            if not self._desk.acts:
+                outcome["next"] = f"{why.said} {_LEFT_RUNNING}"
+        else:
+            # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.
+            terms = replace(terms, enforced_by=enforcer(tx, self._desk, lease.account))
+            by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
+            outcome = outcomes.created(lease, candidate, terms, attempts, by)
+            if not _says_price(row):
+                outcome["next"] = f"{_PRICE_UNKNOWN} {outcome['next']}"
+        quotes.settle(tx, quote.id, outcome)
+        return outcome
+
+    async def unfound(
+        self,
+        intent: Intent,
+        quote: Quote,
+        seen: Sight,
+        earlier: Sequence[dict[str, Any]] = (),
+        refusal: UnknownRefusal | None = None,
+    ) -> dict[str, Any]:
+        """Close an intent whose order has not shown: failed when that is sure enough, else uncertain. `refusal` is
+        Clore's no, where it gave one."""
+        desk = self._desk
+        if intent.acknowledged:
+            self.remembered.acknowledged.add(intent.id)
+
+        def write(tx: Tx) -> dict[str, Any]:
+            now = intents.get(tx, intent.id)
+            if now is None:  # its state was deleted meanwhile
+                return outcomes.uncertain(intent, [*earlier], desk.program)
+            if now.state not in ("sending", "uncertain"):
+                row = quotes.get(tx, quote.id)
+                return (row and row.outcome) or outcomes.in_progress(quote.id)
+            acknowledged = now.acknowledged or intent.id in self.remembered.acknowledged
+            certain = seen.valid and not seen.matches and not acknowledged
+            state = "failed" if certain else "uncertain"
+            intents.step(tx, intent.id, was=now.state, now_is=state)
+            if certain:
+                intents.release(tx, intent.id, ZERO, desk.clock())
+            desk.note(
+                tx, state, quote.caller, intent.account,
+                quote_id=quote.id, intent_id=intent.id, server_id=intent.server_id, matches=len(seen.matches),
+            )  # fmt: skip
+            attempts = attempts_of(tx, quote, intent, state, earlier)
+            outcome = (
+                outcomes.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
+                if certain
+                else outcomes.uncertain(intent, attempts, desk.program)
+            )
+            quotes.settle(tx, quote.id, outcome)
+            return outcome
+
+        return await desk.state.write(write)
+
+
+_LEFT_RUNNING: Final = (
+    "It still bills: this clore-mcp is read-only and cancels nothing."
+    " Ask the person to cancel it on clore.ai now; a clore-mcp that is not read-only cancels it as soon as it runs."
+)
+_UNRECORDED: Final = (
+    "The order runs, but it could not be recorded: {} This process remembers its end and records it as soon as that"
+    " works. Ask the person to make room on the disk now and to keep this server running."
+)
+_PRICE_UNKNOWN: Final = (
+    "Clore does not tell this order's price yet, so nobody can say whether it is the approved one: look at list_orders,"
+    " and cancel_order if it is dearer."
+)
+_UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
+
+
+def _refused_in(refusal: UnknownRefusal) -> str:
+    words = clean(refusal.reported, _WORDS_SHOWN)
+    return (
+        f'Clore refused the order with words that no documentation names ("{words}"), and none has appeared. Check'
+        " list_orders before trying again; another server may do."
+    )
+
+
+def attempts_of(
+    tx: Tx, quote: Quote, last: Intent, outcome: str, earlier: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """The attempts of one quote: `earlier` as the live process knows them, else as the rows tell."""
+    before = list(earlier) or [
+        {"server_id": one.server_id, "outcome": one.reason or one.state}
+        for one in intents.of_quote(tx, quote.id)
+        if one.id != last.id
+    ]
+    return [*before, {"server_id": last.server_id, "outcome": outcome}]
+
+
+def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, row: OrderRow, api_now: float) -> Lease:
+    """The lease of an adopted order; it runs from Clore's own creation time."""
+    started = created_between(row.created_at, intent.sent_api_at, api_now)
+    return Lease(
+        account=intent.account,
+        order_id=row.id,
+        intent_id=intent.id,
+        digest=quote.digest,
+        server_id=intent.server_id,
+        order_type=intent.order_type,
+        image=intent.image,
+        coin=candidate.coin.value,
+        price_native=row.price if row.price is not None else candidate.listed_per_day,
+        ceiling_native=candidate.ceiling_per_day,
+        fee_fraction=candidate.fee_fraction,
+        creation_fee_usd=candidate.creation_fee_usd,
+        usd_per_coin=candidate.usd_per_coin,
+        started_api_at=started,
+        ends_api_at=started + ceil(terms.hours * 3600),
+        on_end=terms.on_end,
+    )
+
+
+def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
+    """What stands against an order that runs already; None when it may stay."""
+    if above(row, candidate.coin, candidate.ceiling_per_day):
+        return Unwanted("above_ceiling", outcomes.above_ceiling(row, candidate))
+    if brake.frozen(tx) is not None:
+        return Unwanted("frozen", f"{outcomes.FROZEN} This order was on its way then.")
+    return None
+
+
+def _says_price(row: OrderRow) -> bool:
+    return row.price is not None and names_coin(row)
+
+
+def _same_image(listed: str | None, wanted: str) -> bool:
+    return listed is None or _bare(listed) == _bare(wanted)
+
+
+def _bare(image: str) -> str:
+    name = image.removeprefix("docker.io/").removeprefix("library/")
+    return name.removesuffix(":latest")

@@ -1,0 +1,290 @@
+"""The instant before money may move: the yes used, everything checked, the reservation written, in one transaction.
+
+It runs when the create's turn has come and its connection stands, so what it rests on is at most ten seconds old when
+the bytes leave. Killed before it, nothing was reserved and the yes is unused; killed after it, the row says `sending`
+and someone looks for the order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.clore import CreateRequest
+from clore_mcp.errors import Failure
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.rates import OrderType
+from clore_mcp.money import Coin, DayPrice, plain
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.approvals import new_id
+from clore_mcp.rental.context import Desk, lease_end_is_enforced
+from clore_mcp.rental.create import replacement
+from clore_mcp.rental.create.errand import Errand, as_record
+from clore_mcp.rental.create.existing import held_by_you, running_on, standing
+from clore_mcp.rental.questions import hardware
+from clore_mcp.rental.rules.check import Evidence, stands_against
+from clore_mcp.rental.rules.terms import (
+    Candidate,
+    Terms,
+    bid_within,
+    longest_hours,
+    reservation_margin,
+    unended_hours,
+    worst_hours,
+)
+from clore_mcp.store import brake, envelopes, intents, orders, quotes, watches
+from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Intent, Reservation
+from clore_mcp.store.quotes import Quote
+
+_SENDS: Final = 3  # "too fast" comes before Clore looks at a request: it may be sent again, so often
+
+
+class Abandoned(Failure):
+    """This process was stopped or frozen for too long between claiming a send and sending: it must not send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why nothing more is sent to a candidate. `outcome` ends the whole call, else the next candidate is tried.
+
+    `final`: the quote is settled with that outcome; else it stays as it is, and so does an unused yes.
+    """
+
+    attempt: dict[str, Any] | None = None
+    outcome: dict[str, Any] | None = None
+    final: bool = True
+
+
+class Halted(Exception):
+    """Nothing was sent, and why; None when the evidence had grown too old by the time the turn came."""
+
+    def __init__(self, why: Stopped | None) -> None:
+        super().__init__("nothing was sent")
+        self.why = why
+
+
+class Send:
+    """The way of one candidate's create out of the door. `intent` is its row, once there is one."""
+
+    def __init__(self, desk: Desk, errand: Errand) -> None:
+        self._desk = desk
+        self._errand = errand
+        self._leave_by = desk.monotonic() + desk.patience.leave_within
+        self.intent: Intent | None = None
+        self.too_fast = 0  # how often it has left and was refused unread
+
+    async def leave(self, evidence: Evidence, request: CreateRequest) -> None:
+        """The hook before the bytes leave. Raises Halted; Abandoned when a frozen process finds its time gone."""
+        desk = self._desk
+        not_after = desk.clock() + desk.patience.send_within
+        deadline = min(desk.monotonic() + desk.patience.send_within, self._leave_by)
+        result = await desk.state.write(lambda tx: self._claim(tx, evidence, request, not_after))
+        if not isinstance(result, Intent):
+            raise Halted(result)
+        self.intent = result
+        if desk.clock() >= not_after or desk.monotonic() >= deadline:
+            raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
+
+    async def back(self) -> bool:
+        """Clore refused it unread: the intent waits for another send, unless these were enough or someone has abandoned
+        it."""
+        desk, errand, intent = self._desk, self._errand, self.intent
+        if intent is None:
+            return False
+        self.too_fast += 1
+
+        def write(tx: Tx) -> bool:
+            desk.note(tx, "too_fast", errand.quote.caller, intent.account, quote_id=intent.quote_id,
+                      intent_id=intent.id, server_id=intent.server_id, said="code 5")  # fmt: skip
+            again = self.too_fast < _SENDS
+            return again and intents.step(tx, intent.id, was="sending", now_is="reserved", owner=desk.owner)
+
+        return await desk.state.write(write)
+
+    @property
+    def used(self) -> bool:
+        """Whether the yes is used already, by this candidate or one before it."""
+        return self.intent is not None or self._errand.from_state == "committing"
+
+    def _claim(self, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Intent | Stopped | None:
+        desk, errand, now = self._desk, self._errand, self._desk.clock()
+        quote = errand.quote
+        made = standing(tx, quote.account, quote.digest, desk.program, but_of=quote.id)
+        if made is not None:
+            return Stopped(outcome=made)
+        if not evidence.decides(now):
+            return None
+        if desk.monotonic() >= self._leave_by:
+            return Stopped(outcome=_TOO_LATE, final=self.used)
+        if evidence.current.unreadable or evidence.completed.unreadable:
+            return Stopped(outcome=_UNREADABLE, final=self.used)
+        if brake.frozen(tx) is not None:
+            return Stopped(outcome=outcomes.frozen(), final=self.used)
+        no_yes = self._yes_does_not_serve(tx, evidence, now)
+        if no_yes is not None:
+            return no_yes
+        if not self._has_yes(tx, now):
+            return Stopped(outcome=_taken(quotes.get(tx, quote.id)), final=False)
+        stop = None if self.intent else self._objection(tx, evidence)
+        if stop is not None:
+            return stop
+        intent = self.intent or self._reserve(tx, evidence, now)
+        known = evidence.current.api_at is not None and desk.readings.api_clock.settled
+        sent_api_at = desk.readings.api_now() if known else None
+        if not intents.step(
+            tx, intent.id, was="reserved", now_is="sending", owner=desk.owner, not_after=not_after,
+            sent_api_at=sent_api_at,
+        ):  # fmt: skip
+            return Stopped(outcome=_TOO_LATE)
+        desk.note(tx, "sending", quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
+                  server_id=intent.server_id, **as_record(request))  # fmt: skip
+        return replace(intent, state="sending", not_after=not_after, sent_api_at=sent_api_at)
+
+    def _has_yes(self, tx: Tx, now: float) -> bool:
+        errand, owner = self._errand, self._desk.owner
+        if self.used:
+            row = quotes.get(tx, errand.quote.id)
+            return row is not None and row.state == "committing" and row.owner == owner
+        if not quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now):
+            return False
+        if errand.quote.envelope_id is not None:
+            envelopes.take(tx, errand.quote.envelope_id, errand.quote.id, now)
+        return True
+
+    def _yes_does_not_serve(self, tx: Tx, evidence: Evidence, now: float) -> Stopped | None:
+        """What to answer where a yes that was given for more than this quote does not serve it now."""
+        quote = self._errand.quote
+        gone = None if self.used else self._wider_yes_is_gone(tx, now)
+        if gone is not None:
+            return Stopped(outcome=gone)
+        kept = replacement.standing_in_the_way(tx, quote, evidence, self._desk.program) if quote.replaces else None
+        if kept is None:
+            return None
+        return Stopped(outcome=kept, final=self.used or kept["status"] != "in_progress")
+
+    def _wider_yes_is_gone(self, tx: Tx, now: float) -> dict[str, Any] | None:
+        """What to answer where another quote has used the envelope that this one was to use, or its watch has made all
+        its orders, or either was taken back or has lapsed."""
+        quote = self._errand.quote
+        if quote.envelope_id is not None:
+            held = envelopes.get(tx, quote.envelope_id)
+            if held is None or not held.free(now):
+                return outcomes.envelope_used()
+        if quote.watch_id is not None and not watches.may_rent(tx, quote.watch_id, now):
+            return _WATCH_OVER
+        return None
+
+    def _objection(self, tx: Tx, evidence: Evidence) -> Stopped | None:
+        desk, errand = self._desk, self._errand
+        account = errand.quote.account
+        if errand.terms.enforced_by is not None and not lease_end_is_enforced(tx, desk, account):
+            return Stopped(
+                outcome=outcomes.failed(
+                    "Whoever was to end the lease has stopped running; nothing was sent. Call again."
+                )
+            )
+        server_id = errand.candidate.server_id
+        held = intents.open_on(tx, account, server_id)
+        if held is not None:
+            return Stopped(outcome=outcomes.blocked(held, desk.program))
+        running = running_on(server_id, evidence.current.rows)
+        if running is not None:
+            return Stopped(outcome=held_by_you(running, server_id))
+        refusals = stands_against(tx, desk, account, evidence, errand.candidate, errand.terms)
+        return Stopped(outcome=outcomes.refused(refusals, ends=errand.terms.ends)) if refusals else None
+
+    def _reserve(self, tx: Tx, evidence: Evidence, now: float) -> Intent:
+        errand, candidate = self._errand, self._errand.candidate
+        intent = Intent(
+            id=new_id("i"),
+            account=errand.quote.account,
+            quote_id=errand.quote.id,
+            verb=errand.ask.verb,
+            server_id=candidate.server_id,
+            image=errand.ask.image,
+            order_type=errand.ask.order_type,
+            coin=candidate.coin.value,
+            known_order_ids=frozenset(row.id for row in (*evidence.current.rows, *evidence.completed.rows)),
+            state="reserved",
+            owner=self._desk.owner,
+            created_at=now,
+        )
+        reservation = Reservation(
+            intent_id=intent.id,
+            account=intent.account,
+            coin=intent.coin,
+            worst_usd=errand.terms.reserved_usd(candidate),
+            usd_per_hour=candidate.ceiling_usd_per_hour,
+            created_at=now,
+        )
+        intents.add(tx, intent, reservation)
+        orders.keep_secrets(tx, intent.id, errand.secrets)
+        self._desk.note(
+            tx, "reserved", errand.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
+            server_id=intent.server_id, approved_by=errand.by, worst_usd=str(reservation.worst_usd),
+        )  # fmt: skip
+        return intent
+
+
+_WATCH_OVER: Final = outcomes.failed("The watch that this order was for is over; nothing was spent.")
+_TOO_LATE: Final = outcomes.failed("It took too long to get a turn; nothing was sent. Call again.")
+_UNREADABLE: Final = outcomes.failed(
+    "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits; nothing was"
+    " sent. Call again in a minute."
+)
+
+
+def _taken(row: Quote | None) -> dict[str, Any]:
+    """What to answer when the yes could not be used."""
+    if row is None or row.state in ("pending", "approved", "expired"):
+        return outcomes.expired()
+    if row.state == "declined":
+        return outcomes.declined()
+    return row.outcome or outcomes.in_progress(row.id)
+
+
+def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None:
+    """What a host has changed since the question, other than the price, that the yes does not cover."""
+    is_now, was = f"{listing.gpu_count}x {listing.gpu}", f"{candidate.gpu_count}x {candidate.gpu}"
+    if is_now != was:
+        return f"{hardware(is_now)} now, {hardware(was)} approved"
+    longest = longest_hours(listing)
+    if longest < terms.hours:
+        return f"rented for at most {plain(longest)} hours now, {plain(terms.hours)} approved"
+    unended = unended_hours(listing, terms.order_type)
+    if worst_hours(terms.hours, unended, ends=terms.ends) > candidate.worst_hours:
+        return f"it may run for {plain(unended)} hours now, {plain(candidate.worst_hours)} approved at worst"
+    return None
+
+
+def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decimal | dict[str, Any]:
+    """The price per day to ask for: the listing's own number, or the bid; or the attempt that is not made, and why."""
+    server_id, coin = candidate.server_id, Coin(candidate.coin)
+    listing = evidence.snapshot.by_id.get(server_id)
+    if listing is None:
+        return {"server_id": server_id, "outcome": "not_listed"}
+    if listing.rented:
+        return {"server_id": server_id, "outcome": "server-already-rented"}
+    changed = _changed(listing, candidate, terms)
+    if changed is not None:
+        return {"server_id": server_id, "outcome": f"listing_changed: {changed}"}
+    rate = evidence.snapshot.rates.usd_per(coin)
+    spot = terms.order_type is OrderType.SPOT
+    listed = (listing.spot if spot else listing.on_demand).get(coin)
+    if rate is None or listed is None:
+        return {"server_id": server_id, "outcome": "unpriced"}
+    fee = evidence.fees.fraction(terms.order_type, coin)
+    price: Decimal | None = listed
+    if spot:  # the rate may have moved: never above what was approved, in either unit
+        bid = bid_within(candidate.ceiling_usd_per_hour, coin, rate, fee, listed)
+        price = None if bid is None else max(listed, min(bid.value, candidate.listed_per_day))
+    asked = listed if price is None else price
+    hourly = DayPrice(asked, coin).usd_per_hour(rate) * (1 + fee)
+    creation = evidence.fees.creation_usd(terms.order_type, coin, rate)
+    margin = reservation_margin(coin)
+    dearer = asked > candidate.ceiling_per_day or hourly > candidate.ceiling_usd_per_hour
+    if price is None or dearer or creation > candidate.creation_fee_usd * margin:
+        return outcomes.price_moved(server_id, hourly, candidate.ceiling_usd_per_hour)
+    return price

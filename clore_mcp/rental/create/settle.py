@@ -1,0 +1,235 @@
+"""What became of a create: settled by looking at the orders, never by sending again.
+
+A create is answered with `{"code":0}` and no id, or not at all (docs/clore-api.md, section 4.4). The order is the one
+for that server, image, type and coin that was not listed before the send. Exactly one: it is adopted, gets its lease
+and keeps its reservation. None after code 0, or no valid reply at the end of the patience: `uncertain`, which blocks
+that server and keeps its reservation. None without code 0: `failed`, and still adopted if it shows up within a day.
+A refusal in words that no documentation names is the application's no: one valid look after a pause is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import anyio
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, UnknownRefusal
+from clore_mcp.money import ZERO
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.account.reading import Orders
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.create.adopt import ADOPTABLE, Adopting, Sight
+from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.store import accounts, intents, quotes
+from clore_mcp.store.database import Tx
+from clore_mcp.store.ends import End
+from clore_mcp.store.intents import Intent
+from clore_mcp.store.quotes import Quote
+
+_LAST_SHARE: Final = 0.25  # of the patience for a look: what was seen in it decides that there is no order
+_PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
+
+
+class Settling:
+    """Looks, adopts, and closes what processes that died have left open."""
+
+    def __init__(self, desk: Desk, adopting: Adopting, commitments: Commitments) -> None:
+        self._desk = desk
+        self._adopting = adopting
+        self._commitments = commitments
+
+    async def settle(
+        self,
+        intent: Intent,
+        quote: Quote,
+        *,
+        earlier: Sequence[dict[str, Any]] = (),
+        refusal: UnknownRefusal | None = None,
+    ) -> dict[str, Any]:
+        """Look until the outcome of a send is known or the patience is over; the outcome, recorded. After a `refusal`
+        the first valid look decides."""
+        desk = self._desk
+        if refusal is not None:
+            await anyio.sleep(desk.patience.look_after_refusal)
+        give_up_at = desk.monotonic() + desk.patience.look
+        # An order shows late: a look that saw none says nothing once it is old, as when Clore has been down since.
+        counts_from = give_up_at - desk.patience.look * _LAST_SHARE
+        last, looks = Sight(), 0
+        while True:
+            asked_at = desk.monotonic()
+            seen = await self.look(intent, completed=looks % 3 == 2)
+            if len(seen.matches) == 1:
+                outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
+                if outcome is not None:
+                    return outcome
+            if seen.valid and (refusal is not None or asked_at >= counts_from):
+                last = seen
+            left = give_up_at - desk.monotonic()
+            decided = refusal is not None and seen.valid
+            if decided or left <= 0 or not await self._is_open(intent):
+                return await self._adopting.unfound(intent, quote, last, earlier, refusal)
+            await anyio.sleep(min(left, _PAUSES[min(looks, len(_PAUSES) - 1)]))
+            looks += 1
+
+    async def look(self, intent: Intent, *, completed: bool) -> Sight:
+        """One look for the order of an intent; never raises for Clore's sake."""
+        try:
+            seen = await self._desk.readings.look(completed=completed)
+        except CloreError:
+            return Sight()
+        return await self._adopting.sight(intent, seen.rows, valid=not seen.unreadable)
+
+    async def _is_open(self, intent: Intent) -> bool:
+        now = await self._desk.state.read(lambda tx: intents.get(tx, intent.id))
+        return now is not None and now.state in ADOPTABLE  # failed: another process gave up before us
+
+    def unwritten(self, account: str) -> list[End]:
+        """The ends of orders that only this process knows of, because the state could not be written."""
+        return self._adopting.remembered.ends(account)
+
+    async def write_down(self) -> None:
+        """Write down the orders that only memory knows, if the state can be written again."""
+        await self._adopting.write_down()
+
+    async def settle_open(self, account: str, current: Orders) -> None:
+        """Close what processes that ended have left: abandon what was never sent, look for what was. What this
+        process is still carrying out is left to itself."""
+        desk, now = self._desk, self._desk.clock()
+
+        def read(tx: Tx) -> list[tuple[Intent, Quote | None]]:
+            open_ = intents.in_state(tx, account, *intents.OPEN)
+            listed = {row.server_id for row in current.rows}  # no other server's create can have made one of these
+            failed = [
+                intent
+                for intent in intents.in_state(tx, account, "failed", since=now - intents.ADOPTABLE_SECONDS)
+                if intent.server_id in listed
+            ]
+            return [(intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed)]
+
+        await self._bring_strays(account, current)
+        for intent, quote in await desk.state.read(read):
+            if quote is not None and not self._commitments.runs(quote.id):
+                await self._settle_left(intent, quote, current, now)
+        await desk.state.write(lambda tx: self._settle_orphans(tx, account, now))
+
+    async def _bring_strays(self, account: str, current: Orders) -> None:
+        """Take over a create that was sent under another key of what may be this account, once its order shows here."""
+        desk = self._desk
+        for intent in await self._strays(account):
+            seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
+            if len(seen.matches) == 1:
+                await desk.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
+
+    async def strays(self, account: str) -> bool:
+        """Returns whether such a create may still show as an order."""
+        return bool(await self._strays(account))
+
+    async def _strays(self, account: str) -> list[Intent]:
+        identity, since = self._desk.readings.identity, self._desk.clock() - intents.ADOPTABLE_SECONDS
+        return await self._desk.state.read(lambda tx: identity.stray_intents(tx, account, since))
+
+    async def to_settle(self, account: str) -> bool:
+        """Whether a look might still find an order that nobody has adopted."""
+        since = self._desk.clock() - intents.ADOPTABLE_SECONDS
+
+        def read(tx: Tx) -> bool:
+            return bool(
+                intents.in_state(tx, account, *intents.OPEN) or intents.in_state(tx, account, "failed", since=since)
+            )
+
+        return await self._desk.state.read(read)
+
+    def _settle_orphans(self, tx: Tx, account: str, now: float) -> None:
+        """Close quotes whose work ended between two steps, with nothing on its way: else they block the same call."""
+        for quote in quotes.committing(tx, account):
+            made = intents.of_quote(tx, quote.id)
+            if self._commitments.runs(quote.id) or any(intent.state in intents.OPEN for intent in made):
+                continue
+            last = max([quote.decided_at or 0.0, *(intent.not_after or intent.created_at for intent in made)])
+            if now - last > self._desk.patience.orphan:
+                quotes.settle(
+                    tx,
+                    quote.id,
+                    outcomes.failed(
+                        "The server process ended before the outcome was known. Check list_orders, then call again."
+                    ),
+                )
+                self._desk.note(tx, "orphaned", "clore-mcp", account, quote_id=quote.id)
+
+    async def _settle_left(self, intent: Intent, quote: Quote, current: Orders, now: float) -> None:
+        patience = self._desk.patience
+        if intent.state == "reserved":
+            if now - max(intent.created_at, intent.not_after or 0) > patience.orphan:
+                await self._abandon(intent, quote)
+            return
+        over = (intent.not_after or intent.created_at) + patience.window
+        if intent.state == "sending" and current.at < over:
+            return
+        seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
+        if len(seen.matches) == 1:
+            await self._adopting.adopt(intent, quote, seen.matches[0])
+        elif intent.state == "sending" and seen.valid and current.at >= over + patience.look:
+            await self._adopting.unfound(intent, quote, seen)
+
+    async def _abandon(self, intent: Intent, quote: Quote) -> None:
+        """Give up an intent that was never sent: its owner, should it wake, can't send any more."""
+
+        def write(tx: Tx) -> None:
+            if intents.step(
+                tx, intent.id, was="reserved", now_is="abandoned", reason="its process ended before sending"
+            ):
+                intents.release(tx, intent.id, ZERO, self._desk.clock())
+                quotes.settle(
+                    tx, quote.id, outcomes.failed("The server process ended before anything was sent. Call again.")
+                )
+                self._desk.note(tx, "abandoned", "clore-mcp", intent.account, quote_id=quote.id, intent_id=intent.id)
+
+        await self._desk.state.write(write)
+
+    async def unsettled(self, intent_id: str) -> tuple[Intent, Quote]:
+        """An intent that only a person can settle now, and its quote. Raises NotFound and ArgumentInvalid."""
+        found = await self._desk.state.read(lambda tx: intents.get(tx, intent_id))
+        quote = await self._desk.state.read(lambda tx: quotes.get(tx, found.quote_id) if found else None)
+        if found is None or quote is None or found.account != await self._desk.readings.account():
+            raise NotFound(
+                "This account has no such intent.",
+                hint=f"`{self._desk.program} orders` names those that are unsettled.",
+            )
+        self._require_unsettled(found)
+        return found, quote
+
+    def _require_unsettled(self, intent: Intent) -> None:
+        over = self._desk.clock() >= (intent.not_after or 0) + self._desk.patience.window
+        if intent.state == "sending" and not over:
+            raise ArgumentInvalid(f"{intent.id} is still on its way; nothing was changed.", hint="Wait two minutes.")
+        if intent.state not in ("sending", "uncertain"):
+            whose = f" as order {intent.order_id}" if intent.order_id else ""
+            raise ArgumentInvalid(f"{intent.id} is settled already: {intent.state}{whose}. Nothing was changed.")
+
+    async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> dict[str, Any]:
+        """A person's word on an intent that looking could not settle: `row` is its order, or None: it made none.
+
+        Raises ArgumentInvalid when it was settled meanwhile. A wrong none is mended like any failed one: an order that
+        shows up within a day is still adopted.
+        """
+        if row is not None:
+            outcome = await self._adopting.adopt(intent, quote, row, by=by)
+            if outcome is None:
+                raise ArgumentInvalid(f"{intent.id} was settled by somebody else just now; nothing was changed.")
+            return outcome
+        none = outcomes.failed("The person checked clore.ai: no order was made. Call again if it is still wanted.")
+
+        def write(tx: Tx) -> None:
+            now = intents.get(tx, intent.id) or intent
+            self._require_unsettled(now)
+            intents.step(tx, intent.id, was=now.state, now_is="failed", reason="settled by hand: no order")
+            intents.release(tx, intent.id, ZERO, self._desk.clock())
+            self._desk.note(tx, "settled_by_hand", by, intent.account, quote_id=quote.id, intent_id=intent.id,
+                            server_id=intent.server_id, order="none")  # fmt: skip
+            quotes.settle(tx, quote.id, none)
+
+        await self._desk.state.write(write)
+        return none

@@ -1,1 +1,0 @@
-"""The ends of orders: leases and who keeps them, cancels and their proof, extensions, the brake."""

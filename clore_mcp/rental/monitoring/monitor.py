@@ -1,0 +1,145 @@
+"""Watches over what runs: what findings.py finds wrong becomes one event each, written once for all processes.
+
+Where the keeper runs it looks in each of its rounds, and reads the book of each spot order that has an end here. It
+asks Clore for nothing while there is nothing to end: orders made elsewhere are looked at when something else has read
+them. Where nothing may be written unasked (read-only, `CLORE_WATCHDOG=off`), what is wrong is shown and not recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Final
+
+from clore_mcp.errors import CloreError
+from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.create.adopt import matches
+from clore_mcp.rental.monitoring import findings
+from clore_mcp.rental.monitoring.findings import AccountRecord, AccountSeen, Finding, Memory
+from clore_mcp.store import ends, intents, orders
+from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of
+from clore_mcp.store.ledger import Entry
+
+log = logging.getLogger(__name__)
+
+_CALLER: Final = "clore-mcp"
+
+
+class Overseer:
+    """A chore of the keeper (chores.py), and what get_account and list_orders do with the orders they have read."""
+
+    what = "what runs"
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._shown: Memory = {}  # what holds, where nothing is recorded
+
+    async def left(self, account: str) -> bool:
+        """Never: an account is not asked about for ever because of orders that nothing here ends."""
+        return False
+
+    async def round(self, account: str, current: Orders) -> None:
+        """Look with everything that must be asked for, and record what is new."""
+        await self.record(account, current, await self._wins(account, current))
+
+    async def record(
+        self, account: str, current: Orders, wins: Mapping[int, bool] | None = None, *, wallets: bool = True
+    ) -> None:
+        """Record what is new in a list of orders, in one transaction with the check that nobody has yet. Without
+        `wins` and `wallets`, bids and wallets stay as they were last judged."""
+        seen = await self._seen(current, wins or {}, wallets=wallets)
+
+        def judged(tx: Tx) -> tuple[Memory, list[Finding]] | None:
+            before, at = findings.memory_from(value_of(tx, _name(account)))
+            if current.at < at <= self._desk.clock() + CLOCK_SLACK_SECONDS:
+                return None  # another process has judged by a younger list
+            after, new = findings.judge(seen, self._known(tx, account, current), before)
+            return None if after == before else (after, new)
+
+        def write(tx: Tx) -> None:
+            found = judged(tx)
+            if found is not None:
+                after, new = found
+                for one in new:
+                    self._desk.note(
+                        tx, one.step, _CALLER, account, order_id=one.order_id, server_id=one.server_id, **one.figures
+                    )
+                keep_value(tx, _name(account), findings.memory_as(after, current.at))
+
+        if await self._desk.state.read(judged) is not None:
+            await self._desk.state.write(write)
+
+    async def show(self, account: str, current: Orders) -> list[Entry]:
+        """What is wrong now and nobody has recorded, as events; nothing is written."""
+        seen = await self._seen(current, await self._wins(account, current), wallets=True)
+
+        def read(tx: Tx) -> tuple[AccountRecord, Memory]:
+            return self._known(tx, account, current), findings.memory_from(value_of(tx, _name(account)))[0]
+
+        known, recorded = await self._desk.state.read(read)
+        self._shown, _ = findings.judge(seen, known, self._shown)
+        told = {(one.step, one.order_id) for one in findings.standing(recorded, seen, known)}
+        return [
+            Entry(
+                self._desk.clock(), account, one.step, _CALLER,
+                order_id=one.order_id, server_id=one.server_id, data=dict(one.figures),
+            )
+            for one in findings.standing(self._shown, seen, known)
+            if (one.step, one.order_id) not in told
+        ]  # fmt: skip
+
+    async def _seen(self, current: Orders, wins: Mapping[int, bool], *, wallets: bool) -> AccountSeen:
+        readings = self._desk.readings
+        balances = None
+        if wallets:
+            with contextlib.suppress(CloreError):
+                balances = (await readings.wallets(BROWSING_AGE)).balances
+        fees, whole = await readings.fees(), not current.unreadable
+        # A row says how it was when the list was asked for, which is up to a minute ago.
+        api_then = readings.api_now() - max(0.0, self._desk.clock() - current.at)
+        return AccountSeen(current.rows, wins, balances, fees, api_then, whole)
+
+    async def _wins(self, account: str, current: Orders) -> dict[int, bool]:
+        """Whether each bid that has an end here runs, by its server's book; of one that can't be read, nothing."""
+        kept = await self._desk.state.read(lambda tx: {end.order_id for end in ends.active(tx, account)})
+        found: dict[int, bool] = {}
+        for row in current.rows:
+            if not row.spot or row.expired or row.id not in kept or row.server_id is None:
+                continue
+            try:
+                book = await self._desk.readings.spot_book(row.server_id)
+            except CloreError as error:
+                log.warning("whether the bid of order %s runs is not known: %s", row.id, error.message)
+                continue
+            mine = [offer for offer in book.offers if offer.mine]
+            if mine:
+                found[row.id] = any(offer.active for offer in mine)
+        return found
+
+    def _known(self, tx: Tx, account: str, current: Orders) -> AccountRecord:
+        made_here = orders.made_here(tx, account, [row.id for row in current.rows])
+        failed = intents.in_state(tx, account, "failed", since=self._desk.clock() - intents.ADOPTABLE_SECONDS)
+        return AccountRecord(
+            leases={lease.order_id: lease for lease in orders.active(tx, account)},
+            ends={end.order_id: end for end in ends.active(tx, account)},
+            made_here=made_here,
+            creating_on={intent.server_id for intent in intents.in_state(tx, account, *intents.OPEN)},
+            may_be_ours={row.id for intent in failed for row in matches(intent, current.rows, made_here)},
+            bidding={
+                held.order_id
+                for held in intents.reservations_open(tx, account)
+                if held.bidding is not None and held.order_id is not None
+            },
+        )
+
+
+def first_won(tx: Tx, account: str) -> dict[int, float]:
+    """When each order was first seen with its server, by Clore's clock, as far as that was recorded."""
+    memory, _ = findings.memory_from(value_of(tx, _name(account)))
+    return {int(about): held["ran"].since for about, held in memory.items() if about.isdigit() and "ran" in held}
+
+
+def _name(account: str) -> str:
+    return f"overseen {account}"

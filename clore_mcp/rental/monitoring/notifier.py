@@ -1,0 +1,125 @@
+"""Runs the operator's command for each event that this process writes: one at a time, bounded, holding nothing up.
+
+The command gets the event as JSON on its stdin, our environment without anything that names or holds the API key, and
+no part in what we say: its output goes nowhere. What fails is logged; the event is in the ledger all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from clore_mcp.rental.context import iso
+from clore_mcp.rental.monitoring import events
+from clore_mcp.store.ledger import Entry
+
+log = logging.getLogger(__name__)
+
+SECONDS: Final = 30.0  # for one command, and for what is still to be run when this process ends
+_WAITING: Final = 100  # events; more are only in the ledger
+_KEY_NAMES: Final = "CLORE_API_KEY"  # and what begins so
+
+
+class Notifier:
+    """A queue of events and the thread that runs the command for each. It works in `folder`, so that no project's
+    folder brings a program of its own."""
+
+    def __init__(self, command: tuple[str, ...], folder: Path, api_key: str | None, seconds: float = SECONDS) -> None:
+        self._command = command
+        self._folder = folder
+        self._api_key = api_key
+        self._seconds = seconds
+        self._waiting: queue.Queue[Entry | None] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def tell(self, event: Entry) -> None:
+        """Have the command run for that event; at once back, from any thread."""
+        try:
+            with self._lock:
+                if self._thread is None:
+                    thread = threading.Thread(target=self._work, name="notify", daemon=True)
+                    thread.start()
+                    self._thread = thread
+            self._waiting.put_nowait(event)
+        except queue.Full:
+            log.warning("too many events wait for the notify command: %s is in the ledger only", event.step)
+        except RuntimeError as error:  # no thread can be started: the event is written, and its writer hears nothing
+            log.warning("the notify command can't be run: %s", error)
+
+    def close(self) -> None:
+        """Wait until all are run, but not for long."""
+        give_up_at = time.monotonic() + self._seconds
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        try:
+            self._waiting.put(None, timeout=self._seconds)
+        except queue.Full:
+            pass
+        else:
+            thread.join(max(0.0, give_up_at - time.monotonic()))
+        if thread.is_alive():
+            log.warning("the notify command was not run for every event: the process ends")
+
+    def _work(self) -> None:
+        while (event := self._waiting.get()) is not None:
+            try:
+                self._run(json.dumps({"at": iso(event.at), **events.told(event)}) + "\n")
+            except Exception as error:  # the next event must still be told
+                log.warning("the notify command could not be run (%s)", type(error).__name__)
+
+    def _run(self, text: str) -> None:
+        process = self._start()
+        try:
+            process.communicate(text.encode(), timeout=self._seconds)
+        except subprocess.TimeoutExpired:
+            _kill(process)
+            log.warning("the notify command did not end within %.0f s and was killed", self._seconds)
+        else:
+            if process.returncode:
+                log.warning("the notify command failed: exit code %d", process.returncode)
+
+    def _start(self) -> subprocess.Popen[Any]:
+        start: Callable[..., subprocess.Popen[Any]] = partial(
+            subprocess.Popen,
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder if self._folder.is_dir() else None,
+            env=without_secrets(os.environ, self._api_key),
+        )
+        if sys.platform == "win32":
+            return start(creationflags=subprocess.CREATE_NO_WINDOW)
+        return start(start_new_session=True)  # Ctrl-C is meant for us, and the whole group can be killed
+
+
+def without_secrets(env: Mapping[str, str], api_key: str | None) -> dict[str, str]:
+    """The environment without the variables that name or hold the API key."""
+    return {
+        name: value
+        for name, value in env.items()
+        if not name.upper().startswith(_KEY_NAMES) and not (api_key and api_key in value)
+    }
+
+
+def _kill(process: subprocess.Popen[Any]) -> None:
+    """It and whatever it has started."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()

@@ -1,0 +1,222 @@
+"""How a person reaches an order: the SSH line, the URL, an ssh-config block, and whether an SSH server greets yet.
+
+Hosts are strangers, and what they report ends up in somebody's terminal. A line is therefore built only from a host
+that is a host name and a port that is a port; anything else gives a warning in our words and no line.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+import anyio
+from anyio.abc import ByteReceiveStream
+
+from clore_mcp.rental.create.ssh_keys import SshKey
+
+USER: Final = "root"
+BAD_ADDRESS: Final = "Clore reported an address that is not a host name; no command is shown."
+BAD_PORT: Final = "Clore reported an SSH port that is not a port; no command is shown."
+BAD_URL: Final = "Clore reported a web address that is not a host name; no URL is shown."
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")  # a last label that resolvers take for part of an address
+_SSH_PORT: Final = re.compile(r"22:([1-9][0-9]{0,4})")
+_GREETING_MAX: Final = 4_096  # bytes read for the banner; RFC 4253 lets a server say something else before it
+
+
+class ReadyReason(StrEnum):
+    """Why an order can or can't be used over SSH now."""
+
+    IMAGE_LOADING = "image_loading"
+    NAME_NOT_FOUND = "name_not_found"
+    CONNECTION_REFUSED = "connection_refused"
+    TIMED_OUT = "timed_out"
+    NO_SSH_BANNER = "no_ssh_banner"
+    READY = "ready"
+
+
+class Reported(Protocol):
+    """The fields of an order's row that say where it is, as Clore sends them."""
+
+    @property
+    def hosts(self) -> Sequence[str] | None: ...
+    @property
+    def tcp_ports(self) -> Sequence[str] | None: ...
+    @property
+    def http_host(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """Where sshd is, and a line that can be pasted as it stands. Built by `ssh_of` alone."""
+
+    host: str
+    port: int
+    command: str
+    user: str = USER
+    identity: Path | None = None  # the private key, when it is known
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What of an order can be reached; `warning` when something was reported but can't be used."""
+
+    ssh: Ssh | None = None
+    http_url: str | None = None
+    warning: str | None = None
+
+
+def access_of(row: Reported, key: SshKey | None) -> Access:
+    """All that an order's row says about reaching it. `key` is the one that the order was given, None if unknown."""
+    warnings = (_ssh_warning(row.hosts, row.tcp_ports), BAD_URL if row.http_host and not _url(row.http_host) else None)
+    return Access(
+        ssh=ssh_of(row.hosts, row.tcp_ports, key),
+        http_url=_url(row.http_host),
+        warning=" ".join(text for text in warnings if text) or None,
+    )
+
+
+def ssh_of(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None, key: SshKey | None) -> Ssh | None:
+    """The SSH line from the first host and the port that leads to 22, or None when either is missing or unusable."""
+    host, port = host_name(hosts[0]) if hosts else None, _ssh_port(tcp_ports)
+    if host is None or port is None:
+        return None
+    words = ["ssh", "-p", str(port), f"{USER}@{host}"]
+    identity = key.private_path if key is not None else None
+    if key is not None and identity is not None and not key.offered_by_default:
+        words[1:1] = ["-i", quoted_path(identity)]
+    return Ssh(host, port, " ".join(words), identity=identity)
+
+
+def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
+    """A block for ~/.ssh/config, for `ssh clore-<id>`. Addresses are reused, so each order keeps its own host key."""
+    known_hosts = _config_path(state_dir / "known_hosts")
+    identity = _config_path(ssh.identity) if ssh.identity else None
+    lines = [
+        f"Host clore-{order_id}",
+        f"    HostName {ssh.host}",
+        f"    Port {ssh.port}",
+        f"    User {ssh.user}",
+        f"    HostKeyAlias clore-{order_id}",  # the name under which the key is kept: never this host's earlier one
+        "    CheckHostIP no",
+        "    StrictHostKeyChecking accept-new",
+        *([f"    UserKnownHostsFile {known_hosts}"] if known_hosts else []),
+        *([f"    IdentityFile {identity}", "    IdentitiesOnly yes"] if identity else []),
+        "    ForwardAgent no",
+        "    ForwardX11 no",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+async def probe(host: str, port: int, timeout_seconds: float) -> ReadyReason:
+    """Connect from this machine and return READY where an SSH server greets, else what went wrong. The time is for the
+    name, for the connection and for the greeting each."""
+    if host_name(host) is None or not 1 <= port <= 65_535:
+        return ReadyReason.NAME_NOT_FOUND
+    try:
+        with anyio.fail_after(timeout_seconds):
+            await anyio.getaddrinfo(host, port)
+    except (OSError, UnicodeError):  # TimeoutError is an OSError
+        return ReadyReason.NAME_NOT_FOUND
+    try:
+        with anyio.fail_after(timeout_seconds):
+            stream = await anyio.connect_tcp(host, port)
+    except OSError as error:
+        return ReadyReason.CONNECTION_REFUSED if _refused(error) else ReadyReason.TIMED_OUT
+    with anyio.move_on_after(timeout_seconds):
+        async with stream:
+            return await _greeting(stream)
+    return ReadyReason.NO_SSH_BANNER
+
+
+async def connects(host: str, port: int, timeout_seconds: float) -> bool:
+    """Whether that port takes a connection from this machine within the time, past any proxy. Nothing is sent."""
+    with anyio.move_on_after(timeout_seconds):
+        try:
+            async with await anyio.connect_tcp(host, port):
+                return True
+        except (OSError, UnicodeError):
+            return False
+    return False
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether an address of the host refused the connection. Where a name has several, their errors are in a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_refused(each) for each in error.exceptions)
+    return error is not None and (isinstance(error, ConnectionRefusedError) or _refused(error.__cause__))
+
+
+async def _greeting(stream: ByteReceiveStream) -> ReadyReason:
+    try:
+        return ReadyReason.READY if await _greets(stream) else ReadyReason.NO_SSH_BANNER
+    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        return ReadyReason.NO_SSH_BANNER
+
+
+async def _greets(stream: ByteReceiveStream) -> bool:
+    heard = b""
+    while len(heard) < _GREETING_MAX:
+        heard += await stream.receive(_GREETING_MAX - len(heard))
+        if heard.startswith(b"SSH-") or b"\nSSH-" in heard:
+            return True
+    return False
+
+
+def host_name(text: str) -> str | None:
+    """`text` if it is a host name (RFC 1123, ASCII) or a dotted IPv4 address as they stand, else None."""
+    labels = text.split(".")
+    if len(text) > 253 or not all(map(_LABEL.fullmatch, labels)):
+        return None
+    if not _NUMBER.fullmatch(labels[-1]):
+        return text
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        return None
+
+
+def quoted_path(path: Path, *, windows: bool = os.name == "nt") -> str:
+    """A path as one word of a shell line; for Windows with the double quotes that both of its shells take."""
+    if not windows:
+        return shlex.quote(str(path))
+    text = str(path).replace("\\", "/")  # its ssh takes both, a POSIX shell on it only this
+    return text if re.fullmatch(r"[\w./:-]+", text, re.ASCII) else f'"{text}"'
+
+
+def _ssh_port(tcp_ports: Sequence[str] | None) -> int | None:
+    """The public port that leads to the container's 22 ("22:1972"), when it is one."""
+    for entry in tcp_ports or ():
+        found = _SSH_PORT.fullmatch(entry)
+        if found is not None and int(found[1]) <= 65_535:
+            return int(found[1])
+    return None
+
+
+def _ssh_warning(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None) -> str | None:
+    """What is wrong with what was reported, never repeating it; None while it is only incomplete."""
+    if hosts and hosts[0] and host_name(hosts[0]) is None:
+        return BAD_ADDRESS
+    odd = [entry for entry in tcp_ports or () if entry and not re.fullmatch(r"(?!22:)[0-9]+:[0-9]+", entry)]
+    return BAD_PORT if odd and _ssh_port(tcp_ports) is None else None
+
+
+def _url(http_host: str | None) -> str | None:
+    host = host_name(http_host) if http_host else None
+    return f"https://{host}" if host else None
+
+
+def _config_path(path: Path) -> str | None:
+    """A path as an ssh-config value, or None when no quoting there could carry it."""
+    text = str(path).replace("\\", "/") if os.name == "nt" else str(path)
+    if not text.isprintable() or re.search(r'["\\]|\$\{', text):
+        return None
+    return '"{}"'.format(text.replace("%", "%%"))  # % begins a token of ssh's own

@@ -1,0 +1,197 @@
+"""What to do about an order that is not ready, in words for the assistant. Pure.
+
+A person tries the SSH line before anything is cancelled, as the fault may be this machine's. No text here suggests
+another rental, and after a second host that failed each forbids one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from clore_mcp.rental.orders.access import ReadyReason
+from clore_mcp.rental.orders.reachability import OVERDUE_MINUTES, STARTING_MINUTES
+
+Reaches = Literal["hosts", "clore", "proxy_only", "nothing"]
+NO_MORE: Final = "Do not rent another server: find the cause first."
+
+_WHY: Final = {
+    ReadyReason.NAME_NOT_FOUND: "this machine cannot look up the host's name",
+    ReadyReason.CONNECTION_REFUSED: "the SSH port refuses the connection",
+    ReadyReason.TIMED_OUT: "nothing answers at the SSH port",
+    ReadyReason.NO_SSH_BANNER: "the SSH port takes the connection, but no SSH server greets",
+}
+_MAY_BE_HERE: Final = {
+    ReadyReason.NAME_NOT_FOUND: "its name lookup may be limited",
+    ReadyReason.CONNECTION_REFUSED: "a firewall here may refuse that port",
+    ReadyReason.TIMED_OUT: "a firewall here may block that port",
+    ReadyReason.NO_SSH_BANNER: "a firewall or proxy here may cut SSH off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """An order as the last look found it. `minutes` is None where nobody knows when it began; `failed` are orders on
+    other servers that were not reached in the last hours, `alike` those of them that failed in the same way;
+    `next_server` the one that the same yes would rent in its place."""
+
+    order_id: int
+    status: str
+    reason: ReadyReason | None
+    minutes: int | None
+    command: str | None = None
+    warning: str | None = None
+    free_until: str | None = None
+    failed: Sequence[int] = ()
+    alike: Sequence[int] = ()
+    reaches: Reaches | None = None
+    clore_answers: bool = True
+    program: str = "clore-mcp"
+    next_server: int | None = None
+
+    @property
+    def age(self) -> int:
+        """Minutes since the start; where they are not known, past the time that a start takes."""
+        return STARTING_MINUTES if self.minutes is None else self.minutes
+
+    @property
+    def since(self) -> str:
+        """How long it has taken, as the beginning of a sentence."""
+        return "It bills" if self.minutes is None else f"Minute {self.minutes}, and it bills"
+
+
+def not_dead(found: Situation) -> str | None:
+    """What speaks against taking the host for dead, with its cure; None where nothing does."""
+    if found.status == "ended":
+        return f"Order {found.order_id} has ended. To rent again, call create_order: the person is asked."
+    if found.reason is ReadyReason.READY:
+        return f"Order {found.order_id} answers over SSH. If the person does not want it, cancel it with cancel_order."
+    if found.reason not in _WHY or found.age < STARTING_MINUTES:
+        return f"Order {found.order_id} may still be starting. Call wait_for_order({found.order_id}) and follow it."
+    if found.failed:
+        return f"{_orders(found.failed)} could not be reached either. {NO_MORE}"
+    if found.reaches not in ("hosts", "clore"):
+        return f"{_cause(found, found.reason)} Ask the person to try the SSH command on another network first."
+    return None
+
+
+def stage(found: Situation) -> str:
+    """What is being waited for, in one line of progress."""
+    if found.status in ("queued", "outbid"):
+        return f"The bid does not win ({found.status}), so nothing is billed."
+    if found.reason is ReadyReason.READY:
+        return "SSH answers."
+    at = "" if found.minutes is None else f"Minute {found.minutes}: "
+    if found.reason in _WHY:
+        return f"{at}the container is up, waiting for SSH ({_WHY[found.reason]})."
+    if found.status == "running":
+        return f"{at}the container is up, waiting for Clore to show its SSH address."
+    return f"{at}the image is loading and the container is being deployed; this takes 2 to 5 minutes."
+
+
+def next_step(found: Situation) -> str:
+    """What the assistant does now."""
+    if found.status == "ended":
+        return "The order has ended."
+    if found.status in ("queued", "outbid"):
+        return (
+            f"{stage(found)} set_spot_price raises it (get_server shows the bid that wins). cancel_order takes it back."
+        )
+    if found.reason is ReadyReason.READY:
+        return (
+            f"Give the person the SSH command; `{found.program} connect {found.order_id}` in their own terminal shows"
+            " secrets. Call cancel_order when they are done."
+        )
+    parts = _unreached(found) if found.reason in _WHY else _loading(found)
+    if not found.clore_answers:
+        parts.append("Clore did not answer just now: the order is shown as it was before, and bills on.")
+    return " ".join(part for part in parts if part)
+
+
+def _loading(found: Situation) -> list[str]:
+    what = "the image is loading"
+    if found.status == "running":
+        what = "the container is up, but Clore shows no SSH address"
+    if found.age < STARTING_MINUTES:
+        return [f"{found.since}: {what}. This takes 2 to 5 minutes. Call wait_for_order again."]
+    if found.age < OVERDUE_MINUTES:
+        slow = "A large image or a slow line explains it. Tell the person, and call wait_for_order again."
+        return [f"{found.since}: {what}, longer than the usual 2 to 5 minutes.", slow, _free(found)]
+    return [
+        f"{found.since}: {what}, far longer than the usual 2 to 5 minutes.",
+        "Stop waiting: tell the person, and ask whether to end it with cancel_order.",
+        _same_image(found),
+        _rent_again(found),
+    ]
+
+
+def _same_image(found: Situation) -> str:
+    if not found.alike:
+        return "The host may be at fault, or the image: its name, its size, or a registry that needs a login."
+    return f"{_orders(found.alike)} did not start either, so the image is the likely cause, and not the hosts."
+
+
+def _unreached(found: Situation) -> list[str]:
+    assert found.reason is not None  # noqa: S101 - for the type checker: next_step asks for one of _WHY
+    fact = f"{found.since}: {found.warning or _WHY[found.reason] + '.'}"
+    starting = found.reason in (ReadyReason.CONNECTION_REFUSED, ReadyReason.NO_SSH_BANNER)
+    if starting and found.age < STARTING_MINUTES and not found.failed:
+        return [fact, "This is usual while the SSH server starts. Call wait_for_order again."]
+    return [fact, _cause(found, found.reason), _try_it(found), _if_that_fails(found), _rent_again(found)]
+
+
+def _cause(found: Situation, reason: ReadyReason) -> str:
+    if found.reaches == "hosts":
+        return "This machine reached another order's SSH in the last hours, so this host is probably at fault."
+    if found.reaches == "nothing":
+        return "This machine does not reach Clore now either: its own network is probably down."
+    if found.reaches == "proxy_only":
+        return "This machine reaches Clore only through a proxy, which SSH does not use: the cause is probably here."
+    if found.failed:
+        how = "the same way" if found.alike else "too"
+        return (
+            f"{_orders(found.alike or found.failed)} failed {how}. The cause is probably this machine's network, and"
+            " another server would fail as well."
+        )
+    return f"This machine reaches Clore, so it is online, but {_MAY_BE_HERE[reason]}."
+
+
+def _try_it(found: Situation) -> str:
+    if found.command is None:
+        return "Tell the person; Clore may correct the address."
+    return (
+        f"First ask the person to run `{found.command}` in a terminal of their own, if possible on another network. If"
+        " it logs in, the order works, and only this machine cannot reach it."
+    )
+
+
+def _if_that_fails(found: Situation) -> str:
+    if found.age < STARTING_MINUTES:
+        return "If it fails for them too, call wait_for_order again."
+    if found.next_server is not None and not_dead(found) is None:
+        return (
+            f"If it fails for them too, call create_order again with its same arguments and replaces_order_id"
+            f" {found.order_id}: that cancels this order and rents server {found.next_server} under the yes that they"
+            f" gave. What this one has cost is lost. Or end it with cancel_order. {_free(found)}"
+        ).rstrip()
+    if found.age < OVERDUE_MINUTES:
+        ask = "If it fails for them too, ask whether to go on with wait_for_order or to end it with cancel_order."
+        return f"{ask} {_free(found)}".rstrip()
+    return "If it fails for them too, stop waiting and advise them to end it with cancel_order."
+
+
+def _rent_again(found: Situation) -> str:
+    if found.failed:
+        return NO_MORE
+    return "Whether to rent again is their decision." if found.age >= STARTING_MINUTES else ""
+
+
+def _free(found: Situation) -> str:
+    return f"A cancel before {found.free_until} saves the creation fee." if found.free_until else ""
+
+
+def _orders(ids: Sequence[int]) -> str:
+    if len(ids) == 1:
+        return f"Order {ids[0]}, on another host,"
+    return f"Orders {', '.join(map(str, ids[:-1]))} and {ids[-1]}, on other hosts,"

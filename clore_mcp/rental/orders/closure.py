@@ -1,0 +1,323 @@
+"""Ending an order and proving that it is gone, with what it cost.
+
+Proven gone is `expired: true` in Clore's list of completed orders, or absence from two valid replies a minute apart;
+one empty list proves nothing. Until then the reservation stays, and the answer says `unverified` and still billing.
+Even then it is only what Clore said: an order of ours that is listed as running again has its lease back.
+
+Ending needs `/cancel_order` and nothing else. Where the state can't be written, or wallets, prices or lists can't be
+read, the receipt or the proof is missing, never the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from math import ceil
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, OrderNotActive, StateUnavailable
+from clore_mcp.market.rates import Fees, Rates
+from clore_mcp.money import Coin
+from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.orders import cancels, elsewhere
+from clore_mcp.rental.orders.cancels import Sent
+from clore_mcp.rental.orders.remainder import Remaining, remaining
+from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
+from clore_mcp.rental.spot import bid_history
+from clore_mcp.rental.spot.bid_history import BidHistory
+from clore_mcp.rental.spot.books import Books
+from clore_mcp.store import bids, intents, ledger, orders
+from clore_mcp.store.database import Tx
+from clore_mcp.store.orders import Lease
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+UNKNOWN_ACCOUNT: Final = "unknown"  # the rows of a cancel while Clore does not say whose key this is
+_PRICING_SECONDS: Final = 8.0  # prices decorate what is said about an end; it does not wait long for them
+_COST_UNKNOWN: Final = " What it cost is not known: nobody says what its coin is worth."
+NEVER_WON: Final = (
+    "The bid never won as far as Clore shows, so nothing was billed for the time that it waited. No creation fee is"
+    " counted: Clore is not known to take one where nothing ran."
+)
+
+
+async def account_for(desk: Desk, order_id: int) -> str:
+    """The account; where Clore does not say soon, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`. A
+    lease under an account that may be this one is the order's."""
+    with anyio.move_on_after(_PRICING_SECONDS):
+        try:
+            account = await desk.readings.account()
+            return await desk.readings.identity.owner(account, order_id) or account
+        except (NoApiKey, InvalidApiKey):
+            raise
+        except CloreError as error:
+            log.warning("the account can't be read: %s", error.message)
+    try:
+        return await desk.state.read(lambda tx: orders.account_of(tx, order_id)) or UNKNOWN_ACCOUNT
+    except StateUnavailable:
+        return UNKNOWN_ACCOUNT
+
+
+class Closing:
+    """Cancels orders and keeps the record of ended ones."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.books = Books(desk)
+
+    async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> dict[str, Any]:
+        """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`.
+
+        Raises NotSent where no cancel can leave at all, because of the environment's proxy or certificates."""
+        await self._desk.client.open()
+        account = await account_for(self._desk, order_id)
+        sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
+        [outcome] = await self.prove(sent)
+        left = await self.remaining()
+        told = f" {left}" if outcome["status"] == "cancelled" else ""
+        dropped = "" if sent[0].whole else " Clore did not take the comment, so it was left out."
+        return {**outcome, **left.as_dict(), "next": f"{outcome['next']}{told}{dropped}"}
+
+    async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
+        """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
+        self._desk.readings.changed()
+        gone = await cancels.look_until_gone(self._desk, sent)
+        return [
+            await (self._gone(one, gone[one.order_id]) if one.order_id in gone else self._unverified(one))
+            for one in sent
+        ]
+
+    async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
+        """Hold what is reserved for orders against what Clore lists; those proven gone are closed with their cost."""
+        desk = self._desk
+        await self.reopen_listed(account, current)
+        await elsewhere.reconcile(desk, account, current, completed, self.bill)
+        leases = await desk.state.read(lambda tx: orders.active(tx, account))
+        listed = {row.id for row in current.rows if not row.expired}
+        missing = [lease for lease in leases if lease.order_id not in listed]
+        back = [lease.order_id for lease in leases if lease.order_id in listed and lease.missed_at is not None]
+        if back:
+            await desk.state.write(lambda tx: orders.seen_again(tx, account, back))
+        await self._end_dearer(leases, current)
+        if not missing or current.unreadable:
+            return
+        completed = completed or await desk.readings.completed(BROWSING_AGE)
+        for lease in missing:
+            row = completed.find(lease.order_id)
+            if row is not None or not completed.unreadable:
+                await self._reconcile_missing(account, lease, current, row)
+
+    async def _end_dearer(self, leases: Sequence[Lease], current: Orders) -> None:
+        """Clore may tell the price of an order late: above what was approved, the order ends as it would have at once.
+        Without a right to act here (read-only), its lease ends, and whoever keeps leases sees to it."""
+        desk, api_now = self._desk, self._desk.readings.api_now()
+        rows = {row.id: row for row in current.rows if not row.expired and not row.spot}
+        dearer = [
+            lease
+            for lease in leases
+            if lease.order_id in rows
+            and (lease.ends_api_at > api_now or lease.on_end != "cancel")  # else its end is under way
+            and above(rows[lease.order_id], Coin(lease.coin), lease.ceiling_native)
+        ]
+        if not dearer:
+            return
+
+        def write(tx: Tx) -> None:
+            for lease in dearer:
+                row = rows[lease.order_id]
+                orders.cut(tx, lease.account, lease.order_id, int(api_now))
+                desk.note(
+                    tx, "above_ceiling", "clore-mcp", lease.account, order_id=lease.order_id, intent_id=lease.intent_id,
+                    price_per_day=str(row.price), coin=row.currency, ceiling_per_day=str(lease.ceiling_native),
+                )  # fmt: skip
+
+        await cancels.try_write(desk, write)
+        if desk.acts:
+            targets = [(lease.account, lease.order_id) for lease in dearer]
+            await self.prove(await cancels.send(desk, targets, caller="clore-mcp", why="above_ceiling"))
+
+    async def reopen_listed(self, account: str, current: Orders) -> None:
+        """What counted as gone, for whatever reason, and is listed as running gets its reservation and its end back."""
+        for lease in await self.back(account, current):
+            await self.reopen(lease)
+        await elsewhere.reopen(self._desk, account, current)
+
+    async def back(self, account: str, current: Orders) -> list[Lease]:
+        """Returns the leases of orders that count as gone and were listed as running since."""
+        now = self._desk.clock()
+
+        def read(tx: Tx) -> list[Lease]:
+            found = (orders.get(tx, account, row.id) for row in current.rows if not row.expired)
+            return [
+                lease
+                for lease in found
+                if lease is not None and elsewhere.came_back(lease.ended_at, seen_at=current.at, now=now)
+            ]
+
+        return await self._desk.state.read(read)
+
+    async def reopen(self, lease: Lease) -> None:
+        """Take back that an order counted as gone."""
+
+        def write(tx: Tx) -> None:
+            if orders.reopen(tx, lease.account, lease.order_id):
+                intents.bind(tx, lease.intent_id, lease.order_id)
+                self._desk.note(
+                    tx, "order_seen_again", "clore-mcp", lease.account,
+                    order_id=lease.order_id, intent_id=lease.intent_id,
+                )  # fmt: skip
+
+        await self._desk.state.write(write)
+
+    async def _reconcile_missing(self, account: str, lease: Lease, seen: Orders, row: OrderRow | None) -> None:
+        desk = self._desk
+        if row is not None and row.expired:
+            final = await self.bill(row, lease)
+            await self._close(account, lease, final or self._bill_unseen(lease), "ended")
+        elif row is None and lease.missed_at is None:
+            await desk.state.write(lambda tx: orders.miss(tx, account, lease.order_id, seen.at, seen.api_at))
+        elif row is None and lease.missed_at is not None and await self._absent_long_enough(lease, seen):
+            await self._close(account, lease, self._bill_unseen(lease), "ended_unseen")
+
+    async def _absent_long_enough(self, lease: Lease, seen: Orders) -> bool:
+        """Whether every clock that is known says a minute: each against itself, for any of them may jump or be off."""
+        absence = self._desk.patience.absence
+        missed = await self._desk.state.read(lambda tx: orders.missed_api_at(tx, lease.account, lease.order_id))
+        by_clore = seen.api_at - missed if seen.api_at is not None and missed is not None else absence
+        return seen.at - (lease.missed_at or 0) >= absence and by_clore >= absence
+
+    async def _gone(self, one: Sent, row: OrderRow) -> dict[str, Any]:
+        account = one.account
+        lease = await self._try_read(lambda tx: orders.get(tx, account, row.id))
+        final = await self.bill(row, lease)
+        receipt = {} if final is None else {"receipt": final.as_dict()}
+        if lease is not None and final is not None:
+            await self.close(lease, final, "cancelled")
+        else:
+            await cancels.try_write(
+                self._desk, lambda tx: self._close_elsewhere(tx, account, row.id, one.caller, final)
+            )
+        return {
+            "status": "cancelled",
+            "order_id": row.id,
+            **receipt,
+            "next": f"{_stopped(row)}{'' if receipt else _COST_UNKNOWN}",
+        }
+
+    def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
+        if final is not None:
+            bids.close(tx, account, order_id, final.total_usd, self._desk.clock())
+        receipt = {} if final is None else {"receipt": final.as_dict()}
+        self._desk.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
+
+    async def close(self, lease: Lease, final: Bill, step: str) -> None:
+        """Record that an order is proven gone; where the state fails, the next look records it."""
+        try:
+            await self._close(lease.account, lease, final, step)
+        except StateUnavailable as error:
+            log.warning("the end of order %s could not be recorded: %s", lease.order_id, error.message)
+
+    async def _unverified(self, one: Sent) -> dict[str, Any]:
+        def write(tx: Tx) -> None:
+            self._desk.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
+
+        await cancels.try_write(self._desk, write)
+        known = f"Still billing as far as is known. {one.unproven}"
+        if isinstance(one.trouble, OrderNotActive):
+            known = "Clore says that the order is over already, but its lists do not show it as ended yet."
+        return {
+            "status": "unverified",
+            "order_id": one.order_id,
+            "said": one.unproven,
+            "next": f"{known} Call cancel_order again in a minute; if it stays, ask the person to cancel it on"
+            " clore.ai.",
+        }
+
+    async def remaining(self) -> Remaining:
+        """What else costs money now, or may soon."""
+        fees, rates = await self.prices()
+        return await remaining(self._desk, self.books, fees, rates, _PRICING_SECONDS)
+
+    async def prices(self) -> tuple[Fees, Rates]:
+        """The renter's fees and the market's rates, asked for at once: neither waits for the other."""
+        return await asyncio.gather(self._fees(), self._rates())
+
+    async def _fees(self) -> Fees:
+        """The highest documented ones where Clore does not answer soon."""
+        with anyio.move_on_after(_PRICING_SECONDS):
+            return await self._desk.readings.fees()
+        return Fees.highest_documented()
+
+    async def _rates(self) -> Rates:
+        """Those now, or however old where Clore does not answer; none but USD's own where no market was ever read."""
+        with anyio.move_on_after(_PRICING_SECONDS):
+            try:
+                return (await self._desk.readings.snapshot()).rates
+            except CloreError:
+                pass
+        return Rates({Coin.USD: Decimal(1)})
+
+    async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
+        """What an order has cost; None where it is not ours and nobody knows what its coin is worth."""
+        api_now = self._desk.readings.api_now()
+        history = await self._history(row, lease, api_now) if row.spot else None
+        fees, rates = await self.prices()
+        found = bill(row, fees, rates, api_now=api_now, lease=lease, history=history)
+        return found if found.priced else None
+
+    async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory | None:
+        """What is known of a spot order's bids. Where Clore does not tell what it has cost, it counts as winning from
+        its beginning on: a receipt is also what the limits count."""
+        if lease is None:
+            return None
+        account, began = lease.account, began_of(row, lease, api_now)
+        return await self._try_read(lambda tx: bid_history.read(tx, account, row, began, won_from=began))
+
+    async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
+        try:
+            return await self._desk.state.read(work)
+        except StateUnavailable:
+            return None
+
+    def _bill_unseen(self, lease: Lease) -> Bill:
+        """The most that an order can have cost that left without a trace: its whole lease, or until it was missed."""
+        until = max(lease.ends_api_at, ceil(lease.missed_at or 0))
+        hours = Decimal(until - lease.started_api_at) / 3600
+        rent = lease.price_native * lease.usd_per_coin * hours / 24
+        return Bill(hours, rent, rent * lease.fee_fraction, lease.creation_fee_usd)
+
+    async def _close(self, account: str, lease: Lease, final: Bill, step: str) -> None:
+        desk, now = self._desk, self._desk.clock()
+        # The limits count the creation fee also within the ten minutes in which one document waives it.
+        counted = final.rent_usd + final.fee_usd + max(final.creation_fee_usd, lease.creation_fee_usd)
+
+        def write(tx: Tx) -> None:
+            unseen = step == "ended_unseen"
+            if orders.end(tx, account, lease.order_id, now, final.as_dict(), unseen=unseen):
+                intents.release(tx, lease.intent_id, counted, now)
+                if final.never_won:
+                    desk.note(tx, "never_won_nothing_billed", "clore-mcp", account, order_id=lease.order_id)
+                desk.note(
+                    tx, "lease_ended" if step == "ended" and _cancelled_at_its_end(tx, lease) else step, "clore-mcp",
+                    account, order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.as_dict(),
+                )  # fmt: skip
+
+        await desk.state.write(write)
+
+
+def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:
+    """Whether somebody has sent the cancel that its lease's end asks for, who may be killed before saying so."""
+    sent = ledger.last_of_order(tx, lease.account, lease.order_id, ("cancel_sent",))
+    return sent is not None and (sent.data or {}).get("why") == cancels.LEASE_OVER
+
+
+def _stopped(row: OrderRow) -> str:
+    """What the end of an order means for its bill."""
+    return f"The bid is withdrawn. {NEVER_WON}" if never_won(row) else "The meter has stopped."

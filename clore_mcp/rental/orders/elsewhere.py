@@ -1,0 +1,91 @@
+"""What is reserved for orders made elsewhere, once their bid was raised here: it ends when the order is proven gone.
+
+They have no lease, so nothing here ends them, and their cost is what Clore's row says. One that leaves without a trace
+counts whole for a day more: that is the most it can have cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import CloreError
+from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.rules.billing import Bill
+from clore_mcp.store import bids
+from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Reservation
+
+
+async def reconcile(
+    desk: Desk,
+    account: str,
+    current: Orders,
+    completed: Orders | None,
+    bill: Callable[[OrderRow, None], Awaitable[Bill | None]],
+) -> None:
+    """Hold these reservations against what Clore lists; `bill` says what an order has cost, if anybody knows."""
+    held = await desk.state.read(lambda tx: bids.elsewhere(tx, account))
+    listed = {row.id for row in current.rows if not row.expired}
+    await reopen(desk, account, current)
+    missing = [one for one in held if one.order_id not in listed and one.released_at is None]
+    if not missing or current.unreadable:
+        return
+    try:
+        completed = completed or await desk.readings.completed(BROWSING_AGE)
+    except CloreError:  # what is reserved stays so; the ends of leases, which come after this, wait for nothing
+        return
+    for one in missing:
+        row = completed.find(one.order_id or 0)
+        if row is not None and row.expired:
+            final = await bill(row, None)
+            if final is not None:
+                await _close(desk, one, final)
+        elif row is None and not completed.unreadable:
+            await _missing(desk, one, current)
+
+
+async def reopen(desk: Desk, account: str, current: Orders) -> None:
+    """Give back what was reserved for those that count as gone, or were missing, and are listed as running."""
+    listed, now = {row.id for row in current.rows if not row.expired}, desk.clock()
+
+    def back(tx: Tx) -> list[Reservation]:
+        return [
+            one
+            for one in bids.listed_elsewhere(tx, account, listed)
+            if (one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=now))
+        ]
+
+    def write(tx: Tx) -> None:
+        for one in back(tx):
+            bids.seen_again(tx, [one.id])
+            if one.released_at is not None:
+                desk.note(tx, "order_seen_again", "clore-mcp", account, order_id=one.order_id)
+
+    if await desk.state.read(back):
+        await desk.state.write(write)
+
+
+def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
+    """Returns whether a list that was asked for at `seen_at` is later than an end. An end in the future was recorded
+    before this machine's clock went back: then nobody knows, and what is listed counts as running."""
+    return ended_at is not None and (seen_at > ended_at or ended_at > now)
+
+
+async def _missing(desk: Desk, one: Reservation, seen: Orders) -> None:
+    if one.missed_at is None:
+        await desk.state.write(lambda tx: bids.miss(tx, one.id, seen.at))
+    elif seen.at - one.missed_at >= desk.patience.absence:
+        await _close(desk, one, None)
+
+
+async def _close(desk: Desk, one: Reservation, final: Bill | None) -> None:
+    cost, step = (one.worst_usd, "ended_unseen") if final is None else (final.total_usd, "ended")
+
+    def write(tx: Tx) -> None:
+        bids.close(tx, one.account, one.order_id or 0, cost, desk.clock())
+        receipt = {} if final is None else {"receipt": final.as_dict()}
+        desk.note(tx, step, "clore-mcp", one.account, order_id=one.order_id, **receipt)
+
+    await desk.state.write(write)

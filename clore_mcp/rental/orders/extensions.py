@@ -1,0 +1,262 @@
+"""What moving an order's end costs at worst, and how far it may be moved. Pure.
+
+As for a raised bid (bids.py): what is spent already, and the dearest hour that the order may have, up to the new end
+where somebody enforces that, else as long as it runs when nobody ends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.market.rates import OrderType
+from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown, shown_up, up_to_micro
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.context import iso
+from clore_mcp.rental.orders.cancel import what
+from clore_mcp.rental.questions import ExtensionShown
+from clore_mcp.rental.rules.billing import order_type_of
+from clore_mcp.rental.rules.check import Draw, Evidence
+from clore_mcp.rental.rules.limits import Refusal
+from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
+from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
+from clore_mcp.store.ends import End
+from clore_mcp.store.intents import Reservation
+
+SOONEST_SECONDS: Final = (
+    600  # an end nearer than that is no shortening: it is a cancel, which asks whoever can be asked
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An end to be moved: from `before`, None for an order made elsewhere that has none, to `ends_api_at`."""
+
+    order_id: int
+    before: End | None
+    ends_api_at: int
+
+    @property
+    def lengthens(self) -> bool:
+        """Whether it spends more than was agreed on."""
+        return self.before is None or self.ends_api_at > self.before.ends_api_at
+
+    def moved(self, account: str) -> End:
+        """The end as it will be."""
+        on_end, made_here = (self.before.on_end, self.before.made_here) if self.before else ("cancel", False)
+        return End(account, self.order_id, self.ends_api_at, on_end, made_here=made_here)
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A move, priced. `worst_usd` is what the order may come to in all and `due_usd` the same without room for a moving
+    rate and a late end; `extra_usd` what the hours in between cost at most; `unended_usd` what it comes to if nobody
+    ends it, `unended_hours` from now. `hours` is how long it is to run still."""
+
+    row: OrderRow
+    move: Move
+    coin: Coin
+    usd_per_coin: Decimal
+    fee: Decimal
+    usd_per_hour: Decimal
+    dearest_usd_per_hour: Decimal
+    spent_usd: Decimal
+    extra_usd: Decimal
+    worst_usd: Decimal
+    due_usd: Decimal
+    unended_usd: Decimal
+    unended_hours: Decimal
+    hours: Decimal
+    enforced_by: str | None
+
+    @property
+    def draw(self) -> Draw:
+        """What it takes from the wallet until its new end."""
+        per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
+        return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
+
+
+def latest_end(row: OrderRow, evidence: Evidence, api_now: float) -> int:
+    """When the host's longest rental is over, as far as Clore tells it."""
+    listing = evidence.snapshot.by_id.get(row.server_id or 0)
+    told = Decimal(row.max_rental_seconds or 0) / 3600
+    hours = told if told > 0 else longest_hours(listing) if listing else LONGEST_RENTAL_HOURS
+    return (row.created_at or int(api_now)) + int(min(hours, LONGEST_RENTAL_HOURS) * 3600)
+
+
+def weigh(
+    row: OrderRow,
+    move: Move,
+    held: Reservation | None,
+    evidence: Evidence,
+    *,
+    api_now: float,
+    asked_seconds_ago: float,
+    enforced_by: str | None,
+) -> Extension | None:
+    """The move priced; None where nobody says what the order costs. `enforced_by` ends it at its end, if anybody."""
+    coin = Coin.parse(row.currency or "")
+    rate = evidence.snapshot.rates.usd_per(coin) if coin else None
+    if coin is None or rate is None or row.price is None:
+        return None
+    kind = order_type_of(row)
+    fee, creation = evidence.fees.fraction(kind, coin), evidence.fees.creation_usd(kind, coin, rate)
+    margin = reservation_margin(coin)
+    usd_per_hour = DayPrice(row.price, coin).usd_per_hour(rate) * (1 + fee)
+    dearest = max(usd_per_hour, held.usd_per_hour if held else ZERO)  # a dearer bid may be on its way
+    ran = max(ZERO, _hours(api_now - (row.created_at or api_now)))
+    spent = usd_per_hour * ran if row.spend is None else row.spend * rate * (1 + fee)
+    until_end = max(ZERO, _hours(move.ends_api_at - api_now))
+    unended = (
+        hours_left(None, api_now, asked_seconds_ago)
+        if kind is OrderType.SPOT
+        else max(ZERO, _hours(latest_end(row, evidence, api_now) - api_now)) + SLACK_HOURS
+    )
+    hours = until_end + SLACK_HOURS if enforced_by else unended
+    total = up_to_micro(spent + (dearest * hours + creation) * margin)
+    begins = move.before.ends_api_at if move.before else api_now
+    return Extension(
+        row=row,
+        move=move,
+        coin=coin,
+        usd_per_coin=rate,
+        fee=fee,
+        usd_per_hour=usd_per_hour,
+        dearest_usd_per_hour=dearest,
+        spent_usd=spent,
+        extra_usd=dearest * _hours(move.ends_api_at - begins) * margin,
+        worst_usd=_reserved(total, held, move, frees=enforced_by is not None and row.spend is not None),
+        due_usd=spent + dearest * (hours - SLACK_HOURS) + creation,
+        unended_usd=up_to_micro(spent + (dearest * unended + creation) * margin),
+        unended_hours=unended - SLACK_HOURS,
+        hours=until_end,
+        enforced_by=enforced_by,
+    )
+
+
+def _reserved(total: Decimal, held: Reservation | None, move: Move, *, frees: bool) -> Decimal:
+    """A longer lease never reserves less than before, a shorter one never more; and it frees nothing while a bid is on
+    its way, or where what was spent or who ends it is not known."""
+    if held is None:
+        return total
+    if move.lengthens:
+        return max(total, held.worst_usd)
+    return min(total, held.worst_usd) if frees and held.bidding is None else held.worst_usd
+
+
+def _hours(seconds: float) -> Decimal:
+    return Decimal(str(seconds)) / 3600
+
+
+def reservation_of(extension: Extension, account: str, now: float) -> Reservation:
+    """What the order may cost until its new end."""
+    return Reservation(
+        None,
+        account,
+        extension.coin.value,
+        extension.worst_usd,
+        extension.dearest_usd_per_hour,
+        created_at=now,
+        order_id=extension.row.id,
+    )
+
+
+def told_of(extension: Extension, limits: str) -> ExtensionShown:
+    """What a person reads of it; `limits` is what of them is used with it."""
+    row, move = extension.row, extension.move
+    return ExtensionShown(
+        order_id=row.id,
+        server_id=row.server_id,
+        what=what(row),
+        hours=extension.hours if move.before is None else _hours(move.ends_api_at - move.before.ends_api_at),
+        was=None if move.before is None else iso(move.before.ends_api_at),
+        ends=iso(move.ends_api_at),
+        on_end=move.before.on_end if move.before else "cancel",
+        made_here=move.before is not None and move.before.made_here,
+        enforced_by=extension.enforced_by,
+        usd_per_hour=extension.dearest_usd_per_hour,
+        day=f"{plain(row.price or ZERO)} {extension.coin.ticker} per day",
+        spent_usd=extension.spent_usd,
+        extra_usd=extension.extra_usd,
+        worst_usd=extension.worst_usd,
+        unended_usd=extension.unended_usd,
+        unended_hours=extension.unended_hours,
+        limits=limits,
+    )
+
+
+def moved(extension: Extension) -> dict[str, Any]:
+    """The end was moved."""
+    row, move = extension.row, extension.move
+    was = {} if move.before is None else {"previous_ends_at": iso(move.before.ends_api_at)}
+    on_end = move.before.on_end if move.before else "cancel"
+    return {
+        "status": "created",
+        "order_id": row.id,
+        **({} if row.server_id is None else {"server_id": row.server_id}),
+        "attempts": [],
+        "usd_per_hour": shown(extension.usd_per_hour),
+        "reserved_usd": shown_up(extension.worst_usd),
+        "ends_at": iso(move.ends_api_at),
+        **was,
+        "enforced_by": extension.enforced_by or "nobody",
+        "next": f"Order {row.id} is agreed to end at {iso(move.ends_api_at)}."
+        f" {outcomes.ending(on_end, extension.enforced_by)}",
+    }
+
+
+def over_limit(
+    order_id: int, refusals: list[Refusal], extension: Extension, most_seconds: int | None = None
+) -> dict[str, Any]:
+    """A limit said no: the order ends when it would have. `most_seconds` more fit, None where nobody knows."""
+    names = "; ".join(str(refusal) for refusal in refusals)
+    most = None if most_seconds is None else _hours_that_fit(most_seconds)
+    fewer = "" if most is None else f" At most {plain(most)} hours more fit." if most else " No extension fits."
+    if not most and extension.enforced_by is None:
+        fewer += " It counts as if nobody ended it, whatever the hours."
+    return {
+        "status": "refused",
+        "order_id": order_id,
+        "refusals": [refusal.as_dict() for refusal in refusals],
+        "attempts": [],
+        **({} if most is None else {"most_hours": float(most)}),
+        "next": f"Over the limit: {names}. Its end stays as it was.{fewer}",
+    }
+
+
+def refused(
+    order_id: int, reason: str, why: str, latest_api_at: int | None = None, most_seconds: int | None = None
+) -> dict[str, Any]:
+    """The end stays as it was. `most_seconds` more fit, None where nobody knows."""
+    latest = {} if latest_api_at is None else {"latest_ends_at": iso(latest_api_at)}
+    most = {} if most_seconds is None else {"most_hours": float(_hours_that_fit(most_seconds))}
+    return {
+        "status": "refused",
+        "order_id": order_id,
+        "reason": reason,
+        "attempts": [],
+        **latest,
+        **most,
+        "next": f"{why} Its end stays as it was.",
+    }
+
+
+def beyond(move: Move, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:
+    """Why an end beyond the host's longest rental is refused, and what would not be. `most_seconds` more also pass the
+    limits and the wallet; None where nobody knows."""
+    left = max(0, latest_api_at - int(move.before.ends_api_at if move.before else api_now))
+    most = left if most_seconds is None else min(left, most_seconds)
+    hours = _hours_that_fit(most)
+    fits = f"at most {plain(hours)} hours more" if hours > 0 else "no hour more"
+    why = f", so {fits} can be had" if most == left else f". The limits and the wallet allow {fits}"
+    return (
+        f"Its host's longest rental is over at {iso(latest_api_at)}{why}. To go on after that, rent another server with"
+        " create_order."
+    )
+
+
+def _hours_that_fit(seconds: int) -> Decimal:
+    """Hours with two places, rounded down: what is named fits."""
+    return Decimal(seconds * 100 // 3600) / 100

@@ -1,0 +1,381 @@
+"""Ends leases while this process runs: its heartbeat says so, and its absence makes every reservation longer.
+
+Lease time is Clore's time. A round begins with a look at the orders, and what is due is cancelled before anything else
+is done. Nothing that fails holds up an end: not the state (leases are remembered), not a list that can't be read, not
+what else there is to settle. A heartbeat is written only after a round that could read and end leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
+from clore_mcp.rental.account.reading import Orders
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.orders import cancels
+from clore_mcp.rental.orders.cancels import Sent
+from clore_mcp.rental.orders.chores import Chore, Chores
+from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.rules.terms import POLL_SECONDS
+from clore_mcp.store import ends, ledger, orders, quotes
+from clore_mcp.store.database import Tx
+from clore_mcp.store.ends import End
+
+log = logging.getLogger(__name__)
+
+_BACK_WITHIN_SECONDS: Final = 86_400.0  # how long an order that vanished, or ended, is looked for
+_BACK_WITHIN_POLLS: Final = 10  # how long every round looks for one that was proven gone; then each tenth
+_REMEMBERED_SECONDS: Final = 600.0  # how long after its end an order that only memory knows is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round found: whether anything is left to keep, what stands in the way of Clore's list of orders, why
+    orders (by id) run on beyond their end, and why the leases could not be read, so that they ended as remembered.
+    `endless` are orders made here that run without an end that is kept; `doubtful` those that may be this account's,
+    though nothing proves it."""
+
+    left: bool = True
+    blind: CloreError | None = None
+    overdue: Mapping[int, str] = field(default_factory=dict)
+    unread: StateUnavailable | None = None
+    endless: frozenset[int] = frozenset()
+    doubtful: frozenset[int] = frozenset()
+
+
+class Keeper:
+    """Cancels what has reached its end, beats, and settles what is open. `last` is what the last round found."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        closing: Closing,
+        settling: Settling,
+        chores: Sequence[Chore] = (),
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._desk = desk
+        self._closing = closing
+        self._settling = settling
+        self._chores = Chores(chores)
+        self._poll_seconds = poll_seconds
+        self._task: asyncio.Task[None] | None = None
+        self._pulse: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._at_work = asyncio.Lock()  # rounds share what follows: one at a time
+        self.last = Round()
+        self._blind: CloreError | None = None
+        self._leases: list[End] = []  # as last read: what counts while the state can't be
+        self._unread: StateUnavailable | None = None  # why the leases are those of an earlier reading
+        self._looked_at = -math.inf  # monotonic
+        self._doubtful: frozenset[int] = frozenset()
+        self._strays = False  # creates of what may be this account, sent with another key
+        self._held_back = False  # a cancel of the last round, for somebody else's that is on its way
+
+    async def start(self) -> None:
+        """Beat once and go on in the background; called again, nothing happens. Without a key there is nothing to keep;
+        what else fails is tried again in the background, and no call waits for it: a cancel needs neither."""
+        async with self._starting:
+            if self._task is None:
+                try:
+                    # For the call that starts this. It lasts three polls; only a round that could end leases renews it.
+                    account = await self._desk.readings.account()
+                    await self._read_leases(account)
+                    if self._unread is not None:
+                        raise self._unread
+                    await self._beat(account)
+                except (NoApiKey, InvalidApiKey):
+                    raise
+                except Failure as failure:
+                    log.warning("the leases are not watched yet: %s", failure.message)
+                self._task = asyncio.ensure_future(self._run())
+                self._pulse = asyncio.ensure_future(self.answer())
+
+    async def answer(self) -> None:
+        """Answer for this process, as long as it can read the leases, whoever asks whether they are kept."""
+        await self._desk.pulse.keep(self._can_read)
+
+    async def _can_read(self) -> bool:
+        try:
+            await self._desk.state.read(lambda tx: None)
+        except StateUnavailable:
+            return False
+        return self._unread is None
+
+    async def finish(self) -> None:
+        """Wait for what the last round has begun."""
+        await self._chores.finish()
+
+    async def stop(self) -> None:
+        """End the work and take the heartbeat back."""
+        await self._chores.stop()
+        if self._task is None or self._pulse is None:
+            return
+        self._task.cancel()
+        self._pulse.cancel()
+        await asyncio.wait([self._task, self._pulse])
+        self._task = self._pulse = None
+        try:
+            account = await self._desk.readings.account()
+            await self._desk.state.write(lambda tx: ledger.rest(tx, account, self._desk.owner))
+        except Failure as failure:  # then it runs out by itself
+            log.warning("the heartbeat could not be taken back: %s", failure.message)
+
+    async def poll(self) -> float:
+        """One round; how many seconds until the next. Raises CloreError while nobody knows whose account this is."""
+        async with self._at_work:
+            return await self._round()
+
+    async def _round(self) -> float:
+        try:
+            account = await self._desk.readings.account()
+        except CloreError as error:
+            self.last = Round(blind=error)
+            raise
+        left = await self._anything(account)
+        if self._unread is not None and await self._left_to_newer(self._unread):
+            self.last = Round(unread=self._unread)
+            return self._poll_seconds
+        if not (left or self._doubtful or self._strays or await self._may_come_back(account)):
+            self.last = Round(left=await self._asked(account), unread=self._unread)
+            await self._beat_if_read(account)
+            return self._poll_seconds
+        current = await self._look()
+        if current is not None:
+            account = await self._taken_up(account, current)
+            left = left or bool(self._leases)
+        sent = await self._end_due(current)
+        if left:
+            await asyncio.to_thread(self._desk.wake_watchdog)
+        overdue = {one.order_id: one.unproven for one in sent} if current else self._overdue_unseen(sent)
+        if current is not None:
+            if not any(one.trouble for one in sent):
+                await self._beat_if_read(account)
+            await self._try("orders could not be written down", self._settling.write_down())
+            await self._try("what is open could not be settled", self._settling.settle_open(account, current))
+            await self._try("ended orders could not be closed", self._closing.reconcile(account, current, None))
+            self._chores.begin(account, current)
+        if sent:
+            await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
+        self.last = Round(
+            left=self._remembers(current)
+            if self._unread is not None
+            else left or self._strays or bool(self._doubtful) or await self._asked(account),
+            blind=self._blind,
+            overdue=overdue,
+            unread=self._unread,
+            endless=await self._endless(account, current),
+            doubtful=self._doubtful,
+        )
+        if current is None or self._unread is not None or self._held_back or any(one.trouble for one in sent):
+            return self._poll_seconds / 4
+        return await self._until_next(account)
+
+    async def _anything(self, account: str) -> bool:
+        """Whether there is anything to keep: leases, orders that may come back, creates that may still show, chores."""
+        if await self._read_leases(account):
+            return True
+        if self._unread is not None:
+            return False
+        try:
+            return await self._settling.to_settle(account) or await self._chores.left(account)
+        except Exception as error:  # then there may be something
+            log.warning("what is left to do could not be read: %s", error)
+            return True
+
+    async def _read_leases(self, account: str) -> bool:
+        """Whether there are leases, or orders that may come back. Leases that can't be read end as they were read last,
+        and those of orders that could not be written down as they are remembered."""
+        now = self._desk.clock()
+        unseen, proven = now - _BACK_WITHIN_SECONDS, now - _BACK_WITHIN_POLLS * self._poll_seconds
+
+        def read(tx: Tx) -> tuple[list[End], bool]:
+            back = orders.may_come_back(tx, account, unseen) or orders.ended_since(tx, account, proven)
+            return ends.active(tx, account), back
+
+        back, self._unread = False, None
+        try:
+            self._leases, back = await self._desk.state.read(read)
+        except StateUnavailable as error:
+            self._unread = error
+        except Exception as error:  # a row that nobody can read, too
+            self._unread = StateUnavailable(f"The ends of orders can't be read ({type(error).__name__}).")
+        if self._unread is not None:
+            log.warning("the leases could not be read: %s", self._unread.message)
+        known = {lease.order_id for lease in self._leases}
+        self._leases += [end for end in self._settling.unwritten(account) if end.order_id not in known]
+        return back or bool(self._leases)
+
+    async def _left_to_newer(self, unread: StateUnavailable) -> bool:
+        """Whether a watchdog of the version that changed the state ends the orders: ends that it moved on are not
+        those that this process remembers."""
+        return isinstance(unread, StateNewer) and await asyncio.to_thread(self._desk.wake_watchdog)
+
+    def _remembers(self, current: Orders | None) -> bool:
+        """Whether an order that memory knows may still have to be ended."""
+        api_now = self._desk.readings.api_now()
+        listed = None if current is None or current.unreadable else {r.id for r in current.rows if not r.expired}
+        return any(
+            lease.on_end == "cancel"
+            and (listed is None or lease.order_id in listed or api_now < lease.ends_api_at + _REMEMBERED_SECONDS)
+            for lease in self._leases
+        )
+
+    async def _may_come_back(self, account: str) -> bool:
+        """Whether to look for orders that were proven gone, and those of other accounts, though nothing is left to
+        keep: in the first round of a process, and in each tenth while an order has ended within a day."""
+        seconds = self._desk.monotonic() - self._looked_at
+        if seconds < _BACK_WITHIN_POLLS * self._poll_seconds:
+            return False
+        since = self._desk.clock() - _BACK_WITHIN_SECONDS
+
+        def read(tx: Tx) -> bool:
+            return orders.ended_since(tx, account, since) or (seconds == math.inf and orders.made_any(tx))
+
+        try:
+            return await self._desk.state.read(read)
+        except Exception as error:  # then there may be some
+            log.warning("what has ended could not be read: %s", error)
+            return True
+
+    async def _taken_up(self, account: str, current: Orders) -> str:
+        """Give back the leases of what is listed as running; returns whose account this is by now."""
+        self._looked_at = self._desk.monotonic()
+        try:
+            account = await self._desk.readings.account()
+            await self._closing.reopen_listed(account, current)
+            self._doubtful = frozenset(lease.order_id for lease in await self._desk.readings.doubtful())
+            account = await self._desk.readings.account()
+            self._strays = await self._settling.strays(account)
+            found = await self._desk.state.read(lambda tx: ends.active(tx, account))
+        except Exception as error:  # a row that nobody can read, too, must not hold up an end
+            log.warning("what runs again could not be taken up: %s", getattr(error, "message", type(error).__name__))
+            return account
+        # Those that were read before stay: the state may have been deleted in between.
+        self._leases = list({end.order_id: end for end in (*self._leases, *found)}.values())
+        return account
+
+    async def _endless(self, account: str, current: Orders | None) -> frozenset[int]:
+        """The orders made here that run though their lease counts as ended: it could not be given back."""
+        if current is None:
+            return frozenset()
+        try:
+            return frozenset(lease.order_id for lease in await self._closing.back(account, current))
+        except Exception:  # a row that nobody can read, too: it is said elsewhere
+            return frozenset()
+
+    async def _asked(self, account: str) -> bool:
+        """Whether a question waits or has its yes: who makes that order has found the watchdog at work, and may be
+        killed over it."""
+        now = self._desk.clock()
+        try:
+            held = await self._desk.state.read(lambda tx: quotes.waiting(tx, account))
+        except Exception as error:  # then there may be one
+            log.warning("the questions could not be read: %s", error)
+            return True
+        return any(quote.in_time(now) for quote in held)
+
+    async def _look(self) -> Orders | None:
+        self._blind = None
+        try:
+            return await self._desk.readings.look(completed=False)
+        except CloreError as error:
+            self._blind = error
+            log.warning("leases end without the list of orders: %s", error.message)
+            return None
+
+    async def _end_due(self, current: Orders | None) -> list[Sent]:
+        """Cancel all that are due, at once, while Clore's time is certain; a jump of either clock forces the next look.
+        Without the list, an order counts as running."""
+        readings = self._desk.readings
+        self._held_back = False
+        if not readings.api_clock.certain:
+            return []
+        api_now = readings.api_now()
+        listed = None if current is None else {row.id for row in current.rows if not row.expired}
+        over = [lease for lease in self._leases if api_now >= lease.ends_api_at]
+        due = [
+            (lease.account, lease.order_id)
+            for lease in over
+            if lease.on_end == "cancel"
+            and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
+        ]
+        by = cancels.Over(None if current is None else current.at, self._poll_seconds / 2)
+        sent = await cancels.send(self._desk, due, caller="clore-mcp", why=cancels.LEASE_OVER, over=by) if due else []
+        self._held_back = len(sent) < len(due)
+        for lease in over:
+            if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
+                await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))
+        return sent
+
+    def _overdue_unseen(self, sent: Sequence[Sent]) -> dict[int, str]:
+        """Why orders run on while Clore's list can't be read."""
+        api_now = self._desk.readings.api_now()
+        over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
+        why = "" if self._blind is None else self._blind.message
+        return {lease.order_id: why for lease in over} | {one.order_id: one.unproven for one in sent}
+
+    async def _tell_ended(self, sent: Sequence[Sent], overdue: dict[int, str]) -> None:
+        """Prove what was cancelled; what is not proven gone stays overdue, and is tried again in the next round."""
+        for one in await self._closing.prove(sent):
+            if one["status"] == "cancelled":
+                overdue.pop(one["order_id"], None)
+        for lease in self._leases:
+            if lease.order_id in {one.order_id for one in sent}:
+                await self._tell(lease, "still_billing" if lease.order_id in overdue else "lease_ended")
+
+    async def _tell(self, lease: End, step: str) -> None:
+        """Leave an event for get_account, once for each end: the ledger's own row says that it was left. An order ends
+        once, and whoever closes it first says so (closure.py)."""
+
+        def write(tx: Tx) -> None:
+            told = orders.steps(tx, lease.account, lease.order_id, step)
+            if not any(step == "lease_ended" or one["ends_api_at"] == lease.ends_api_at for one in told):
+                self._desk.note(
+                    tx, step, "clore-mcp", lease.account, order_id=lease.order_id, ends_api_at=lease.ends_api_at
+                )
+
+        await self._desk.state.write(write)
+
+    async def _until_next(self, account: str) -> float:
+        """Seconds to the next end, or to the next poll."""
+        await self._read_leases(account)  # the round may have brought some
+        api_now = self._desk.readings.api_now()
+        left = [lease.ends_api_at - api_now for lease in self._leases if lease.ends_api_at > api_now]
+        return max(1.0, min([self._poll_seconds, *left]))
+
+    async def _beat_if_read(self, account: str) -> None:
+        """Whoever can't read the leases can't end those that came since, so says nothing."""
+        if self._unread is None:
+            await self._try("the heartbeat could not be written", self._beat(account))
+
+    async def _beat(self, account: str) -> None:
+        desk = self._desk
+        await desk.state.write(lambda tx: ledger.beat(tx, account, desk.owner, desk.host, desk.clock()))
+
+    async def _try(self, otherwise: str, work: Awaitable[None]) -> None:
+        """Do one part of a round; whatever it fails with holds up no other part."""
+        try:
+            await work
+        except Failure as failure:
+            log.warning("%s: %s", otherwise, failure.message)
+        except Exception as error:  # a row that nobody can read, too, must not end the watch over money
+            log.error("%s: %s", otherwise, type(error).__name__)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                pause = await self.poll()
+            except Failure as failure:
+                log.warning("the leases could not be checked: %s", failure.message)
+                pause = self._poll_seconds / 4
+            except Exception as error:  # whatever else breaks in one round must not end the watch over money
+                log.error("the leases could not be checked: %s", type(error).__name__)
+                pause = self._poll_seconds / 4
+            await asyncio.sleep(pause)

@@ -1,0 +1,176 @@
+"""Waits until an order can be used over SSH; where it can't, finds out why, and whether the fault is this machine's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import anyio
+
+from clore_mcp.errors import NotSent, QueueFull, RateLimited, StateUnavailable, TimedOut, Unclear
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.create import replacement
+from clore_mcp.rental.orders import access, advice, reachability
+from clore_mcp.rental.orders.access import ReadyReason
+from clore_mcp.rental.orders.advice import Reaches, Situation
+from clore_mcp.rental.orders.reachability import Attempt
+from clore_mcp.rental.orders.views import Overview
+from clore_mcp.rental.requests import LONGEST_WAIT_SECONDS
+from clore_mcp.store.database import Tx, keep_value, value_of
+
+log = logging.getLogger(__name__)
+
+_PROBE_SECONDS: Final = 3.0
+_POLL_SECONDS: Final = 3.0
+_UNREACHED: Final = set(ReadyReason) - {ReadyReason.READY, ReadyReason.IMAGE_LOADING}
+
+Progress = Callable[[float, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at an order: its view, and how its SSH was. `reason` is None where no container should be up."""
+
+    view: Mapping[str, Any]
+    reason: ReadyReason | None
+    clore_answers: bool = True
+
+    @property
+    def over(self) -> bool:
+        """Whether waiting changes nothing any more."""
+        return self.reason is ReadyReason.READY or self.view["status"] == "ended"
+
+
+class Readiness:
+    """Looks at one order until it is ready. `api` is the host and port of the Clore API."""
+
+    def __init__(self, desk: Desk, overview: Overview, api: tuple[str, int]) -> None:
+        self._desk = desk
+        self._overview = overview
+        self._api = api
+
+    async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> dict[str, Any]:
+        """Return the order as it is once its SSH answers, once it has ended, or when the time is over. Raises NotFound,
+        CloreError where Clore did not answer once."""
+        began, look = self._desk.monotonic(), None
+        ends_at = anyio.current_time() + timeout_seconds
+        with anyio.move_on_after(LONGEST_WAIT_SECONDS) as scope:
+            while True:
+                look = await self._look(order_id, look)
+                scope.deadline = ends_at  # the first look is whole, however short the time
+                passed = self._desk.monotonic() - began
+                if look.over or passed + _POLL_SECONDS > timeout_seconds:
+                    break
+                await progress(passed, advice.stage(self._situation(order_id, look)))
+                await anyio.sleep(_POLL_SECONDS)
+                self._desk.readings.changed_orders()
+        if look is None:
+            raise TimedOut(f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order bills on.")
+        return await self._answer(order_id, look, caller)
+
+    async def again(self, order_id: int) -> tuple[Attempt | None, Situation]:
+        """How the order was when it was last waited for, and how it is now. Raises NotFound, CloreError."""
+        look = await self._look(order_id, None)
+        name = await self._name()
+        memory = await self._desk.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
+        return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
+
+    async def _look(self, order_id: int, before: Look | None) -> Look:
+        """Where Clore fails for a moment, the order is taken to be as it was before."""
+        try:
+            view, answers = await self._overview.one(order_id), True
+        except (NotSent, Unclear, RateLimited, QueueFull) as error:
+            if before is None:
+                raise
+            log.info("order %s could not be read: %s", order_id, error.message)
+            view, answers = dict(before.view), False
+        return Look(view, await _reason(view), answers)
+
+    async def _answer(self, order_id: int, look: Look, caller: str) -> dict[str, Any]:
+        found = await self._with_others(self._situation(order_id, look), look)
+        if found.reaches is not None and self._desk.acts:
+            found = replace(found, next_server=await self._next_server(order_id, caller))
+        told = {
+            **look.view,
+            "ready": look.reason is ReadyReason.READY,
+            "ready_reason": look.reason,
+            "this_machine_reaches": found.reaches,
+            "failed_alike": list(found.alike),
+            "next": advice.next_step(found),
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+    async def _next_server(self, order_id: int, caller: str) -> int | None:
+        """The server that the same yes would rent in place of this order."""
+        account, api_now = await self._desk.readings.account(), self._desk.readings.api_now()
+        offer = await self._desk.state.read(lambda tx: replacement.offered(tx, account, order_id, caller, api_now))
+        return None if isinstance(offer, str) else offer.terms.candidates[0].server_id
+
+    async def _name(self) -> str:
+        return f"reached {await self._desk.readings.account()}"
+
+    def _situation(self, order_id: int, look: Look) -> Situation:
+        view = look.view
+        return Situation(
+            order_id=order_id,
+            status=view["status"],
+            reason=look.reason,
+            minutes=view.get("minutes_since_start"),
+            command=view["ssh"]["command"] if "ssh" in view else None,
+            warning=view.get("warning") if "ssh" not in view else None,
+            free_until=view.get("free_cancel_until"),
+            clore_answers=look.clore_answers,
+            program=self._desk.program,
+        )
+
+    async def _with_others(self, found: Situation, look: Look) -> Situation:
+        """The same beside what this machine could reach of other orders, and with this attempt remembered."""
+        if found.reason is None:
+            return found
+        server_id = look.view.get("server_id")
+        name, now = await self._name(), self._desk.clock()
+        memory = await self._desk.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
+        others = reachability.others(memory, found.order_id, server_id, now)
+        failed = tuple(sorted(about for about, one in others.items() if one.reason is not ReadyReason.READY))
+        reaches = await self._reaches(found, len(failed) < len(others)) if found.reason in _UNREACHED else None
+        if reachability.is_settled(found.reason, found.age):
+            attempt = Attempt(server_id, found.reason, now, online=reaches in ("hosts", "clore"))
+            await self._remember(name, memory, found.order_id, attempt)
+        alike = tuple(about for about in failed if others[about].reason is found.reason)
+        return replace(found, failed=failed, alike=alike, reaches=reaches)
+
+    async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: Attempt) -> None:
+        """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
+        before = memory.get(order_id)
+        if not self._desk.acts or (before and replace(before, at=attempt.at) == attempt):
+            return
+
+        def write(tx: Tx) -> None:
+            known = reachability.memory_from(value_of(tx, name))
+            keep_value(tx, name, reachability.memory_as(reachability.remembered(known, order_id, attempt)))
+
+        try:
+            await self._desk.state.write(write)
+        except StateUnavailable as failure:
+            log.warning("how order %s was reached is not remembered: %s", order_id, failure.message)
+
+    async def _reaches(self, found: Situation, reached_another: bool) -> Reaches:
+        """How far this machine gets: to another order's SSH, or to Clore, directly or only through a proxy."""
+        if reached_another:
+            return "hosts"
+        if await access.connects(*self._api, _PROBE_SECONDS):
+            return "clore"
+        return "proxy_only" if found.clore_answers else "nothing"
+
+
+async def _reason(view: Mapping[str, Any]) -> ReadyReason | None:
+    if view["status"] not in ("deploying", "running"):
+        return None
+    if view["status"] == "deploying":
+        return ReadyReason.IMAGE_LOADING
+    if "ssh" in view:
+        return await access.probe(view["ssh"]["host"], view["ssh"]["port"], _PROBE_SECONDS)
+    unusable = any(text in view.get("warning", "") for text in (access.BAD_ADDRESS, access.BAD_PORT))
+    return ReadyReason.NAME_NOT_FOUND if unusable else ReadyReason.IMAGE_LOADING

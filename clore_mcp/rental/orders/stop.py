@@ -1,0 +1,199 @@
+"""The person's brake: spending frozen in every process of this state, and everything made here ended and proven gone.
+
+The freeze is one transaction: from then on no claim of a send goes through anywhere, no unused yes is left to be used
+later, and what is reserved but not sent is given up. A create that is on its way already is waited for; whoever adopts
+its order while the freeze holds cancels it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from clore_mcp.errors import CloreError, Failure
+from clore_mcp.money import ZERO
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.orders import cancels
+from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.store import brake, envelopes, intents, ledger, orders, quotes, watches
+from clore_mcp.store.brake import Freeze
+from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Intent
+from clore_mcp.store.ledger import EVERY_ACCOUNT, Entry
+from clore_mcp.store.orders import Lease
+
+_SETTLE_SECONDS: Final = 240.0  # longer than a send's window and the look after it
+_LOOK_PAUSE_SECONDS: Final = 3.0
+_TAKE_UP_SECONDS: Final = 10.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What the freeze has put an end to. `new` is False when spending was frozen before."""
+
+    freeze: Freeze
+    new: bool
+    questions: int
+    unsent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """One order, what came of its cancel, and what Clore said against it, if anything."""
+
+    order_id: int
+    outcome: dict[str, Any]
+    failure: Failure | None = None
+
+    @property
+    def proven(self) -> bool:
+        """Whether it is known to bill no more."""
+        return bool(self.outcome["status"] == "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class OnItsWay:
+    """Creates that were sent before the freeze and whose outcome is unknown; none once all are settled."""
+
+    intents: tuple[Intent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lifted:
+    """Spending was allowed again meanwhile: what runs now may have been made since, so nothing more is ended."""
+
+
+def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
+    """Stop all spending of this state from this transaction on."""
+    new = brake.freeze(tx, by, now)
+    questions = quotes.expire_all(tx) + envelopes.close_all(tx, now) + watches.end_all(tx)
+    tx.end_yes()
+    unsent = intents.unsent(tx)
+    for intent in unsent:
+        intents.step(tx, intent.id, was="reserved", now_is="abandoned", reason="spending was frozen")
+        intents.release(tx, intent.id, ZERO, now)
+        quotes.settle(tx, intent.quote_id, outcomes.frozen())
+    if new:
+        data = {"questions_closed": questions, "unsent_given_up": len(unsent)}
+        ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="frozen", caller=by, data=data))
+    current = brake.frozen(tx)
+    return Frozen(current or Freeze(by, now), new, questions, len(unsent))
+
+
+def lapse_restored(tx: Tx, *, now: float) -> None:
+    """Close what waits in a state that is an older copy of itself: one of its yeses may have been used since."""
+    closed = quotes.expire_all(tx) + envelopes.close_all(tx, now) + watches.end_all(tx)
+    ledger.write(
+        tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data={"closed": closed})
+    )
+
+
+def lift(tx: Tx, *, by: str, now: float) -> bool:
+    """Allow spending again; False when it was not frozen."""
+    lifted = brake.lift(tx)
+    if lifted:
+        ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="lifted", caller=by))
+    return lifted
+
+
+class Stopping:
+    """Ends what was made here."""
+
+    def __init__(self, desk: Desk, closing: Closing, settling: Settling) -> None:
+        self._desk = desk
+        self._closing = closing
+        self._settling = settling
+
+    async def running(self) -> list[Lease]:
+        """Orders made here that are not proven gone, and those under an account that may be this one; of every account
+        in the state while Clore does not say which one this is."""
+        readings = self._desk.readings
+        account = await self._account()
+        made = await self._desk.state.read(orders.active_anywhere)
+        if account is None:
+            return made
+        maybe = await readings.identity.doubtful(account, readings.api_now())
+        return [lease for lease in made if lease.account == account] + await readings.identity.of_this_api(maybe)
+
+    async def out_of_reach(self, tried: Set[int]) -> list[Lease]:
+        """Returns the orders made here that are not proven gone and were not tried: under another account, or of an API
+        that no version has recorded."""
+        if await self._account() is None:
+            return []
+        made = await self._desk.state.read(orders.active_anywhere)
+        found = await self._desk.readings.identity.of_this_api(made, or_unknown=True)
+        return [lease for lease in found if lease.order_id not in tried]
+
+    async def take_up(self) -> None:
+        """Give back the leases of what Clore lists as running, whatever it said before, and find out whose account this
+        is. A list that does not come holds up nothing for long."""
+        with anyio.move_on_after(_TAKE_UP_SECONDS):
+            try:
+                current = await self._desk.readings.look(completed=False)
+                await self._closing.reopen_listed(await self._desk.readings.account(), current)
+                await self._desk.readings.doubtful()
+            except Failure as failure:
+                log.warning("whether an order that had ended runs again is not known: %s", failure.message)
+
+    async def end_all(
+        self, *, by: str, patience_seconds: float = _SETTLE_SECONDS
+    ) -> AsyncIterator[Ended | OnItsWay | Lifted]:
+        """Cancel all at once, then what runs again though it had ended, and what is still on its way once it shows;
+        tell of each as it is known. The last word is `OnItsWay` when some create is not settled after all, and `Lifted`
+        when the freeze is over before the work is: this process may have been suspended for hours."""
+        desk, tried = self._desk, set[int]()
+        give_up_at = desk.monotonic() + patience_seconds
+        told: tuple[Intent, ...] = ()
+        while True:
+            for looked in (False, True):  # no cancel of what is known to run waits for a look
+                if looked:
+                    await self.take_up()
+                found = [lease for lease in await self.running() if lease.order_id not in tried]
+                if await desk.state.read(brake.frozen) is None:  # after the list: else it may hold what came since
+                    yield Lifted()
+                    return
+                tried.update(lease.order_id for lease in found)
+                for ended in await self._end(found, by):
+                    yield ended
+            left = tuple(await desk.state.read(intents.sent_anywhere))
+            over = desk.monotonic() >= give_up_at or all(intent.state == "uncertain" for intent in left)
+            if left != told or (left and over):
+                yield OnItsWay(left)
+            if over:
+                return
+            told = left
+            await anyio.sleep(_LOOK_PAUSE_SECONDS)
+            await self._settle()
+
+    async def _end(self, leases: Sequence[Lease], by: str) -> list[Ended]:
+        """Every cancel leaves before the first is proven."""
+        if not leases:
+            return []
+        targets = [(lease.account, lease.order_id) for lease in leases]
+        sent = await cancels.send(self._desk, targets, caller=by, why="stop")
+        outcomes_ = await self._closing.prove(sent)
+        return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes_, strict=True)]
+
+    async def _settle(self) -> None:
+        account = await self._account()
+        if account is None:
+            return
+        try:
+            current = await self._desk.readings.look(completed=False)
+            await self._settling.settle_open(account, current)
+        except CloreError:
+            return
+
+    async def _account(self) -> str | None:
+        try:
+            return await self._desk.readings.account()
+        except CloreError:
+            return None

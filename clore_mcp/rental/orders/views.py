@@ -1,0 +1,256 @@
+"""The orders as a person wants to know them: what runs, what it costs, how to get in, what is unclear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import anyio.to_thread
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.errors import Failure, NotFound
+from clore_mcp.market.gpus import of_server
+from clore_mcp.market.listing import country_code
+from clore_mcp.market.rates import Fees, Rates
+from clore_mcp.money import ZERO, Coin, coin_name, shown
+from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE, Orders
+from clore_mcp.rental.context import Desk, iso
+from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.ssh_keys import SshKey
+from clore_mcp.rental.monitoring import monitor
+from clore_mcp.rental.orders import access
+from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.remainder import watches_waiting
+from clore_mcp.rental.rules.billing import (
+    began_of,
+    bill,
+    free_cancel_until,
+    order_type_of,
+    usd_per_hour,
+    why_unpriced,
+)
+from clore_mcp.rental.spot import bid_history
+from clore_mcp.rental.spot.bid_history import BidHistory
+from clore_mcp.store import ends, intents, orders
+from clore_mcp.store.database import Tx
+from clore_mcp.store.ends import End
+from clore_mcp.store.orders import Lease
+from clore_mcp.text import clean
+
+_BOOK_AGE: Final = 30.0
+_SOON_SECONDS: Final = 1800
+_ENDS_TOLD: Final = 3
+_UNSETTLED_SHOWN: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RowPrices:
+    """What turns a row into USD."""
+
+    fees: Fees
+    rates: Rates
+    api_now: float
+
+
+class Overview:
+    """Reads orders together with what this state knows of them."""
+
+    def __init__(self, desk: Desk, closing: Closing, settling: Settling) -> None:
+        self._desk = desk
+        self._closing = closing
+        self._settling = settling
+        self.books = closing.books
+
+    async def orders(
+        self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE, urgent: bool = False
+    ) -> dict[str, Any]:
+        """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown. Urgent,
+        where one is about to be ended: the lists are asked for first, and prices may be missing."""
+        readings, acts = self._desk.readings, self._desk.acts
+        await readings.account()
+        current = await (readings.look(completed=False) if urgent else readings.orders(max_age_seconds))
+        account = await readings.account()  # the list may have told that it is another one
+        completed = None
+        if include_ended:
+            completed = await (readings.look(completed=True) if urgent else readings.completed(BROWSING_AGE))
+        await self._settling.settle_open(account, current)
+        await self._closing.reconcile(account, current, completed)
+        rows = {row.id: row for row in [*(completed.rows if completed else []), *current.rows]}
+        leases, agreed = await self._leases(account, rows), await self._agreed(account)
+        priced = await self._priced(urgent=urgent)
+        views = [
+            await self._view(row, leases.get(row.id), agreed.get(row.id), priced)
+            for row in sorted(rows.values(), key=lambda row: (bool(row.expired), -row.id))
+            if include_ended or not row.expired
+        ]
+        unsettled = await self.unsettled(account)
+        spent = [Decimal(str(view["spent_usd"])) for view in views if "spent_usd" in view]
+        return {
+            "orders": views,
+            "total_usd_per_hour": shown(self._burn(current, priced, views)),
+            "total_spent_usd": shown(sum(spent, ZERO)),
+            "watches_waiting": await watches_waiting(self._desk),
+            "unsettled": unsettled[:_UNSETTLED_SHOWN],
+            "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if acts else None),
+        }
+
+    async def one(self, order_id: int) -> dict[str, Any]:
+        """One order, with the time now, its minutes since the start and until when a cancel saves the creation fee.
+        Raises NotFound."""
+        desk = self._desk
+        await desk.readings.account()
+        row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
+        if row is None:
+            row = (await desk.readings.completed(BROWSING_AGE)).find(order_id)
+        account = await desk.readings.account()  # the list may have told that it is another one
+        if row is None:
+            raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
+        lease, agreed = (await self._leases(account, [order_id])).get(order_id), await self._agreed(account)
+        priced = await self._priced()
+        view = await self._view(row, lease, agreed.get(order_id), priced)
+        return view | _times(row, lease, priced, up=view["status"] in ("deploying", "running"))
+
+    async def unsettled(self, account: str) -> list[dict[str, Any]]:
+        """Creates whose outcome nobody knows."""
+        found = await self._desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
+        return [
+            {"intent_id": one.id, "server_id": one.server_id, "since": iso(one.created_at), "state": one.state}
+            for one in found
+        ]
+
+    def _burn(self, current: Orders, priced: RowPrices, views: Sequence[Mapping[str, Any]]) -> Decimal:
+        """What bills now: an order that is queued or outbid does not."""
+        waiting = {view["order_id"] for view in views if view["status"] in ("queued", "outbid")}
+        billing = [row for row in current.rows if not row.expired and row.id not in waiting]
+        hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in billing)
+        return sum((usd for usd in hourly if usd is not None), ZERO)
+
+    async def _leases(self, account: str, listed: Iterable[int]) -> Mapping[int, Lease]:
+        return await self._desk.state.read(lambda tx: orders.of_ids(tx, account, listed))
+
+    async def _agreed(self, account: str) -> Mapping[int, End]:
+        return await self._desk.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})
+
+    async def _priced(self, *, urgent: bool = False) -> RowPrices:
+        readings = self._desk.readings
+        if urgent:
+            return RowPrices(*await self._closing.prices(), readings.api_now())
+        return RowPrices(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
+
+    async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: RowPrices) -> dict[str, Any]:
+        cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
+        history = await self._history(row, lease, priced.api_now) if row.spot else None
+        cost = bill(row, priced.fees, priced.rates, api_now=priced.api_now, lease=lease, history=history)
+        hourly, status = usd_per_hour(row, priced.fees, priced.rates), await self.books.status(row)
+        view: dict[str, Any] = {
+            "order_id": row.id,
+            "server_id": row.server_id,
+            "currency": coin_name(row.currency) or None,
+            "country": country_code(row.country),
+            "status": status,
+            "order_type": order_type_of(row).value,
+            "gpu": cards.model,
+            "gpu_count": cards.count,
+            "image": clean(row.image or "", 120),
+            "usd_per_hour": None if hourly is None else shown(hourly),
+            "spent_usd": shown(cost.total_usd) if cost.priced and _says_spent(row, status, end, history) else None,
+            "estimated": cost.unsure or None,
+            "started_at": None if row.created_at is None else iso(row.created_at),
+            "ends_at": iso(end.ends_api_at) if end and not row.expired else None,
+            "made_here": lease is not None,
+        }
+        if not row.expired:
+            reach = access.access_of(row, await self.key() if lease else None)
+            if reach.ssh:
+                ssh = reach.ssh
+                view["ssh"] = {"host": ssh.host, "port": ssh.port, "user": ssh.user, "command": ssh.command}
+            view["http_url"] = reach.http_url
+            view["warning"] = reach.warning
+        if not row.expired and hourly is None:
+            counts = "what was reserved for it" if lease else "the dearest price known of it, or else a whole cap"
+            unpriced = f"Cost not known: {why_unpriced(row)}. Against the limits it counts as {counts}; it bills on."
+            view["warning"] = " ".join(text for text in (unpriced, view.get("warning")) if text)
+        elif "spent_usd" not in {name for name, value in view.items() if value is not None}:
+            unspent = "What it has cost is not known: Clore does not say so in a way that makes sense."
+            view["warning"] = " ".join(text for text in (unspent, view.get("warning")) if text)
+        return {name: value for name, value in view.items() if value is not None}
+
+    async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory:
+        """What is known of a spot order's bids. Where Clore does not tell what it has cost, it counts as winning since
+        it was first seen so."""
+        account, began = await self._desk.readings.account(), began_of(row, lease, api_now)
+
+        def work(tx: Tx) -> BidHistory:
+            won_from = monitor.first_won(tx, account).get(row.id)
+            return bid_history.read(tx, account, row, began, won_from=won_from)
+
+        return await self._desk.state.read(work)
+
+    async def key(self) -> SshKey | None:
+        """The key for the SSH line, read off the loop; without it the line still stands, without its path."""
+        try:
+            return await anyio.to_thread.run_sync(self._desk.ssh_key)
+        except Failure:
+            return None
+
+    async def balances(self) -> list[dict[str, Any]]:
+        """The wallets with their worth in USD."""
+        readings = self._desk.readings
+        wallets, rates = await readings.wallets(BROWSING_AGE), (await readings.snapshot()).rates
+        told = []
+        for row in wallets.rows:
+            coin = Coin.parse(row.name)
+            rate = rates.usd_per(coin) if coin else None
+            worth = row.balance * rate if row.balance is not None and rate is not None else None
+            told.append(
+                {
+                    "currency": coin_name(row.name),
+                    "balance": None if row.balance is None else float(row.balance),
+                    "usd": None if worth is None else shown(worth),
+                }
+            )
+        return told
+
+
+def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory | None) -> bool:
+    """Whether it is known what an order has cost: Clore says so, or a bid was watched here, or has not won yet."""
+    if row.spend is not None or history is None:
+        return row.spend is not None
+    return history.won_from is not None or (end is not None and status == "queued")
+
+
+def _times(row: OrderRow, lease: Lease | None, priced: RowPrices, *, up: bool) -> dict[str, Any]:
+    """What a row's times mean now, by Clore's clock; `up`: the order has its server."""
+    told: dict[str, Any] = {"now": iso(priced.api_now)}
+    began = lease.started_api_at if lease else row.created_at
+    if began is not None and not row.expired:
+        told["minutes_since_start"] = max(0, int(priced.api_now - began) // 60)
+    free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=priced.api_now) if up else None
+    return told if free is None else told | {"free_cancel_until": iso(free)}
+
+
+def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
+    """What a list that is not the whole truth means for whoever reads it."""
+    if not unsettled:
+        return None
+    servers = ", ".join(str(one["server_id"]) for one in unsettled[:_UNSETTLED_SHOWN])
+    unshown = len(unsettled) - _UNSETTLED_SHOWN
+    servers += f" and {unshown} more" if unshown > 0 else ""
+    return (
+        f"An order on server {servers} may be running and billing without being listed: rent nothing elsewhere while"
+        " `unsettled` is not empty, and call list_orders again in 30 seconds."
+    )
+
+
+def _about_ends(views: Sequence[Mapping[str, Any]], agreed: Mapping[int, End], api_now: float) -> str | None:
+    """Which order is about to end, and which has no end here."""
+    told = []
+    for view in views:
+        end = agreed.get(view["order_id"])
+        if view["status"] != "ended" and end is None:
+            told.append(f"Order {view['order_id']} has no end here; extend_order gives it one.")
+        elif end is not None and 0 < end.ends_api_at - api_now < _SOON_SECONDS:
+            told.append(f"Order {view['order_id']} is about to end; extend_order moves that.")
+    return " ".join(told[:_ENDS_TOLD]) or None

@@ -1,0 +1,397 @@
+"""What a spending tool is asked for: the arguments, and every rule on them that needs no market to judge.
+
+These models are the tools' schemas as well as what the guard prices and digests, so a rule stands here once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from math import ceil
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from clore_mcp.errors import ArgumentInvalid
+from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
+from clore_mcp.rental.create.containers import Command, Env, Image, Ports, with_ssh
+from clore_mcp.rental.create.images import DEFAULT, JUPYTER_PORT, brings_jupyter
+from clore_mcp.rental.create.ssh_keys import public_key_line
+from clore_mcp.text import clean
+
+_ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
+_ORDER_ID_MAX: Final = 10**40 - 1  # the largest that a list of orders shows (clore/amounts.py)
+_USD_PER_HOUR_MAX: Final = 10_000  # no offer is dearer (market/pricing.py)
+_MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
+_ISSUE_MAX: Final = 2_048  # characters of a comment that Clore takes
+_WATCH_HOURS_MAX: Final = 24 * 30
+
+MAX_HOURS: Final = LONGEST_RENTAL_HOURS
+LONGEST_WAIT_SECONDS: Final = 50  # clients cut calls at 60
+
+
+def possible_id(number: int) -> int:
+    if number > _ID_MAX:
+        raise ValueError("is no id; take one from search_servers or list_orders")
+    return number
+
+
+def possible_order(number: int) -> int:
+    """An order's id: Clore may show one that is larger than the state can hold, and it must be possible to end it."""
+    if number > _ORDER_ID_MAX:
+        raise ValueError("is no id; take one from list_orders")
+    return number
+
+
+def _affordable(usd: float | None) -> float | None:
+    if usd is not None and usd > _USD_PER_HOUR_MAX:
+        raise ValueError(
+            f"is above {_USD_PER_HOUR_MAX:,} USD per hour, dearer than any server; give USD per hour, not per day"
+        )
+    return usd
+
+
+def _ticker(told: Any) -> Any:
+    """The one name of a coin, whatever people or Clore call it."""
+    coin = Coin.parse(told) if isinstance(told, str) else None
+    return coin.ticker if coin else told
+
+
+def known_countries(words: list[str] | None) -> list[str] | None:
+    """The words, each of which names a country or a region."""
+    from clore_mcp.market import regions  # here: whoever only lists the tools needs no country
+
+    wrong = []
+    for word in words or ():
+        try:
+            regions.codes([word], "")
+        except ArgumentInvalid as error:
+            wrong.append(error.message.removeprefix(": "))
+    if wrong:
+        raise ValueError(" ".join((*wrong, "Give ISO codes (DE), names or regions (europe)")))
+    return words
+
+
+def known_cuda(text: str | None) -> str | None:
+    """The text, which is a CUDA version."""
+    from clore_mcp.market.listing import version  # here: whoever only lists the tools needs no market
+
+    if text is not None and version(text) is None:
+        raise ValueError("is not a CUDA version; give one like 12.4")
+    return text
+
+
+Currency = Annotated[Literal["BTC", "CLORE", "USD"], BeforeValidator(_ticker)]
+
+
+def _one_key(line: str | None) -> str | None:
+    try:
+        return None if line is None else public_key_line(line)
+    except ValueError as error:
+        raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
+
+
+def _jupyter_has_a_port(jupyter: bool, info: ValidationInfo) -> bool:
+    ports = info.data.get("ports") or {}
+    other = next((port for port, kind in ports.items() if kind == "http" and port != JUPYTER_PORT), None)
+    if not jupyter:
+        return jupyter
+    if other is None and ports.get(JUPYTER_PORT) == "tcp":
+        raise ValueError('needs 8888 as http, and ports names it as tcp; write {"8888":"http"} or leave it out')
+    if other is not None and brings_jupyter(info.data.get("image", DEFAULT)):
+        raise ValueError(
+            f"takes the one http port, which is 8888 in this image, and ports names {other} as http; make {other} tcp,"
+            " or leave jupyter out"
+        )
+    return jupyter
+
+
+def _with_jupyter(named: Mapping[str, str] | None, *, jupyter: bool) -> dict[str, str]:
+    ports = with_ssh(named)
+    if jupyter and "http" not in ports.values():
+        ports[JUPYTER_PORT] = "http"
+    return ports
+
+
+class Ask(BaseModel):
+    """Arguments of one spending tool; `verb` is the tool's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    verb: ClassVar[str]
+
+
+class CreateOrder(Ask):
+    """What to rent, for how long, and what to run on it."""
+
+    verb: ClassVar[str] = "create_order"
+
+    server_id: Annotated[int, Field(gt=0, description="From search_servers."), AfterValidator(possible_id)]
+    image: Image = DEFAULT
+    hours: Annotated[
+        float,
+        Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease; fractions allowed."),
+    ]
+    order_type: Annotated[
+        Literal["on-demand", "spot"], Field(description="spot is cheaper but a higher bid ends it.")
+    ] = "on-demand"
+    bid_usd_per_hour: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="Spot only: the most to pay, fee included."),
+        AfterValidator(_affordable),
+    ] = None
+    currency: Annotated[Currency | None, Field(description="Default: cheapest that host and wallet allow.")] = None
+    fallback_server_ids: Annotated[
+        list[Annotated[int, Field(gt=0), AfterValidator(possible_id)]] | None,
+        Field(max_length=_MOST_SERVERS - 1, description="Tried in turn if the first is gone."),
+    ] = None
+    ports: Ports = None
+    env: Env = None
+    ssh_public_key: Annotated[
+        str | None,
+        Field(max_length=3072, description="Only if the person gave one; default: theirs."),
+        AfterValidator(_one_key),
+    ] = None
+    command: Command = None
+    jupyter: Annotated[
+        bool,
+        Field(description="On the one http port; `clore-mcp connect` shows the person its token."),
+        AfterValidator(_jupyter_has_a_port),
+    ] = False
+    on_end: Annotated[Literal["cancel", "notify"], Field(description="When the hours are over.")] = "cancel"
+    replaces_order_id: Annotated[
+        int | None,
+        Field(gt=0, description="As wait_for_order says: cancels it, rents the next fallback."),
+        AfterValidator(lambda number: None if number is None else possible_id(number)),
+    ] = None
+
+    @field_validator("bid_usd_per_hour")
+    @classmethod
+    def _bid_is_for_spot(cls, bid: float | None, info: ValidationInfo) -> float | None:
+        if bid is not None and info.data.get("order_type", "spot") != "spot":
+            raise ValueError("goes with order_type 'spot' only")
+        return bid
+
+    @field_validator("fallback_server_ids")
+    @classmethod
+    def _servers_differ(cls, others: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        every = [info.data.get("server_id"), *(others or ())]
+        if len(set(every)) != len(every):
+            raise ValueError("repeats a server; name each once, and not server_id again")
+        return others
+
+    @property
+    def server_ids(self) -> list[int]:
+        """The wanted server and its fallbacks, in order."""
+        return [self.server_id, *(self.fallback_server_ids or [])]
+
+    @property
+    def wire_ports(self) -> dict[str, str]:
+        """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
+        return _with_jupyter(self.ports, jupyter=self.jupyter)
+
+    @property
+    def exact_hours(self) -> Decimal:
+        """The hours as the number that was written, not as its binary neighbour."""
+        return Decimal(str(self.hours))
+
+    @property
+    def exact_bid(self) -> Decimal | None:
+        """The bid as the number that was written."""
+        return None if self.bid_usd_per_hour is None else Decimal(str(self.bid_usd_per_hour))
+
+
+class CreateWatch(Ask):
+    """A standing wish to rent below a price, or to be told of one."""
+
+    verb: ClassVar[str] = "create_watch"
+
+    gpu: Annotated[str, Field(min_length=1, max_length=80, description="As people write it: 4090, A100 80GB.")]
+    max_usd_per_hour: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included."),
+        AfterValidator(_affordable),
+    ]
+    hours: Annotated[float, Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease of each order.")]
+    image: Image = DEFAULT
+    expires_hours: Annotated[
+        float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
+    ]
+    notify: Annotated[bool, Field(description="Only tell the person, once; rents nothing, asks nothing.")] = False
+    max_orders: Annotated[int, Field(ge=1, le=16)] = 1
+    min_gpus: Annotated[int | None, Field(ge=1)] = None
+    max_gpus: Annotated[int | None, Field(ge=1)] = None
+    min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Each GPU.")] = None
+    min_ram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_disk_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_cpu_threads: Annotated[int | None, Field(ge=1)] = None
+    min_download_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    min_upload_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    countries: Annotated[
+        list[str] | None, Field(max_length=60, description="As in search_servers."), AfterValidator(known_countries)
+    ] = None
+    exclude_countries: Annotated[list[str] | None, Field(max_length=60), AfterValidator(known_countries)] = None
+    min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
+    min_rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
+    min_cuda: Annotated[str | None, Field(max_length=12), AfterValidator(known_cuda)] = None
+    currency: Currency | None = None
+    ports: Ports = None
+    env: Env = None
+    ssh_public_key: Annotated[str | None, Field(max_length=3072), AfterValidator(_one_key)] = None
+    command: Command = None
+    jupyter: Annotated[bool, AfterValidator(_jupyter_has_a_port)] = False
+
+    @property
+    def wire_ports(self) -> dict[str, str]:
+        """The ports as Clore is asked for them."""
+        return _with_jupyter(self.ports, jupyter=self.jupyter)
+
+    @property
+    def exact_hours(self) -> Decimal:
+        """The hours as the number that was written."""
+        return Decimal(str(self.hours))
+
+    @property
+    def exact_usd_per_hour(self) -> Decimal:
+        """The ceiling as the number that was written."""
+        return Decimal(str(self.max_usd_per_hour))
+
+    def order(self, server_ids: Sequence[int]) -> CreateOrder:
+        """The order that this watch makes of servers that fit: the first, or the next when it is gone."""
+        first, *others = server_ids[:_MOST_SERVERS]
+        return CreateOrder(
+            server_id=first, fallback_server_ids=others or None, image=self.image, hours=self.hours,
+            currency=self.currency, ports=self.ports, env=self.env, command=self.command,
+            ssh_public_key=self.ssh_public_key, jupyter=self.jupyter,
+        )  # fmt: skip
+
+
+class SetSpotPrice(Ask):
+    """A new bid for a spot order."""
+
+    verb: ClassVar[str] = "set_spot_price"
+
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
+    bid_usd_per_hour: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included."),
+        AfterValidator(_affordable),
+    ] = None
+    to_win: Annotated[bool, Field(description="Instead of a bid: the lowest that wins now.")] = False
+    max_usd_per_hour: Annotated[
+        float | None, Field(gt=0, allow_inf_nan=False, description="Goes with to_win."), AfterValidator(_affordable)
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_bid(self) -> SetSpotPrice:
+        if self.to_win and (self.bid_usd_per_hour is not None or self.max_usd_per_hour is None):
+            raise ValueError("to_win goes with max_usd_per_hour and without bid_usd_per_hour")
+        if not self.to_win and (self.bid_usd_per_hour is None or self.max_usd_per_hour is not None):
+            raise ValueError("give bid_usd_per_hour alone, or to_win with max_usd_per_hour")
+        return self
+
+    @property
+    def exact_bid(self) -> Decimal:
+        """The bid, or the most that a winning bid may be, as the number that was written."""
+        return Decimal(str(self.max_usd_per_hour if self.to_win else self.bid_usd_per_hour))
+
+
+class ExtendOrder(Ask):
+    """Another end for an order."""
+
+    verb: ClassVar[str] = "extend_order"
+
+    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
+    hours: Annotated[
+        float,
+        Field(
+            ge=-MAX_HOURS,
+            le=MAX_HOURS,
+            allow_inf_nan=False,
+            description="Added to its ends_at (to now if it has none); negative shortens.",
+        ),
+    ]
+
+    @field_validator("hours")
+    @classmethod
+    def _moves_something(cls, hours: float) -> float:
+        if _seconds(hours) == 0:
+            raise ValueError("moves nothing; give the hours to add, or below zero those to take off")
+        return hours
+
+    @property
+    def seconds(self) -> int:
+        """The hours in whole seconds; a part of one counts against us."""
+        return _seconds(self.hours)
+
+
+def _seconds(hours: float) -> int:
+    return ceil(Decimal(str(hours)) * 3600)
+
+
+def _number_of(told: Any) -> Any:
+    """An order's id, also where it is written "#123"."""
+    if isinstance(told, bool):  # else it would be order 1
+        raise ValueError("is no id; take one from list_orders")
+    return told.strip().removeprefix("#") if isinstance(told, str) else told
+
+
+_NO_COMMENT: Final[tuple[object, ...]] = (None, False, [], {})
+
+
+def _comment(told: Any) -> str | None:
+    """Whatever was given as a comment, as one line that Clore takes: a comment never stops a cancel."""
+    if told in _NO_COMMENT:
+        return None
+    return clean(_as_text(told), _ISSUE_MAX) or None
+
+
+def _as_text(told: Any) -> str:
+    return told if isinstance(told, str) else json.dumps(told, default=str)
+
+
+class CancelOrder(Ask):
+    """An order to end now. Nothing beside the order's id can stop it: the meter runs."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+    verb: ClassVar[str] = "cancel_order"
+
+    order_id: Annotated[
+        int, Field(gt=0, description="From list_orders."), BeforeValidator(_number_of), AfterValidator(possible_order)
+    ]
+    issue: Annotated[
+        str | None,
+        Field(max_length=_ISSUE_MAX, description="What was wrong with the host, for Clore."),
+        BeforeValidator(_comment),
+    ] = None
+    _comment_change: str = PrivateAttr("")
+
+    @property
+    def comment_change(self) -> str:
+        """A sentence on what of the given comment is missing; empty where nothing is."""
+        return self._comment_change
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _tell_what_is_missing(cls, told: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        ask = handler(told)
+        given = told.get("issue") if isinstance(told, Mapping) else None
+        if given in _NO_COMMENT:
+            return ask
+        text = _as_text(given)
+        if ask.issue is None and text.strip():
+            ask._comment_change = "The comment has no character that can be shown, so it was left out."
+        elif ask.issue is not None and ask.issue != clean(text, len(text)):
+            ask._comment_change = f"The comment was cut to {_ISSUE_MAX:,} characters."
+        return ask

@@ -1,0 +1,175 @@
+"""The operator's caps against what is used: pure arithmetic, for the transaction that writes the reservation.
+
+*Per order*: the worst case of its whole life. *Per hour*: everything that runs or is on its way. *Per day*: what the
+last 24 hours really cost, plus every open reservation, whole. Orders made elsewhere count with what Clore shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.money import ZERO, dollars, shown
+from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.store.intents import Paid, Reservation
+
+_NAMED: Final = 3
+_NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
+_WORST_CASES: Final = ("usd_per_order", "usd_per_day")
+_SMALLER_FITS: Final = (*_WORST_CASES, "usd_per_hour", "wallet")
+_OPERATOR: Final = "the operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An order as Clore shows it: what it costs an hour while active, and what it cost in the last 24 hours, in USD.
+    Not `priced`: nobody knows, and the amounts are the worst that is known."""
+
+    order_id: int
+    active: bool
+    usd_per_hour: Decimal
+    usd_last_day: Decimal
+    priced: bool = True
+
+
+_UNSEEN: Final = Shown(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """How much of each cap is taken; by `unpriced` orders as much as the worst that is known of them."""
+
+    usd_per_hour: Decimal
+    usd_per_day: Decimal
+    active_orders: int
+    unpriced: tuple[Shown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a spending step would add. `usd_per_order` is the order's whole life, the rest what comes on top of now."""
+
+    usd_per_hour: Decimal
+    usd_per_order: Decimal
+    usd_per_day: Decimal
+    active_orders: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One limit that says no."""
+
+    limit: str
+    cap: Decimal
+    used: Decimal
+    needed: Decimal
+    change: str
+
+    @property
+    def left(self) -> Decimal:
+        """What the cap still allows; never below zero."""
+        return max(self.cap - self.used, ZERO)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a result."""
+        return {
+            "limit": self.limit,
+            "cap": shown(self.cap),
+            "used": shown(self.used),
+            "needed": shown(self.needed),
+            "left": shown(self.left),
+            "change": self.change,
+        }
+
+    def __str__(self) -> str:
+        if self.limit in _NOT_AMOUNTS:
+            return f"{self.limit}: {self.change}"
+        who = f"only to be changed by {self.change}"
+        if self.limit == "active_orders":
+            return f"{self.needed} more active order, {self.used} of {self.cap} in use, {who}"
+        left, cap = dollars(self.left, up=False), dollars(self.cap, up=False)
+        return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left, {who}"
+
+
+def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], at_clore: Iterable[Shown]) -> Used:
+    """What is taken now: for each order the larger of what this state knows and what Clore shows of it.
+
+    So neither a lost state nor an order that outlived its record frees anything. What is reserved is the worst that is
+    known of an order made here, so that counts where Clore does not show what it costs.
+    """
+    shown_by_id = {order.order_id: order for order in at_clore}
+    hourly, daily, active = ZERO, ZERO, 0
+    for held in open_:
+        seen = shown_by_id.pop(held.order_id, _UNSEEN) if held.order_id is not None else _UNSEEN
+        seen = seen if seen.priced else _UNSEEN
+        hourly += max(held.usd_per_hour, seen.usd_per_hour)
+        daily += max(held.worst_usd, seen.usd_last_day)
+        active += 1
+    paid: dict[int, Decimal] = {}
+    for entry in released:
+        actual = entry.actual_usd or ZERO
+        if entry.order_id is None:
+            daily += actual
+        else:
+            paid[entry.order_id] = paid.get(entry.order_id, ZERO) + actual
+    for order in shown_by_id.values():  # made elsewhere, or taken for gone and still there
+        hourly += order.usd_per_hour if order.active else ZERO
+        daily += max(order.usd_last_day, paid.pop(order.order_id, ZERO))
+        active += order.active
+    unpriced = tuple(order for order in shown_by_id.values() if not order.priced)
+    return Used(hourly, daily + sum(paid.values(), ZERO), active, unpriced)
+
+
+def check(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:
+    """Every limit that the wish would break; empty when it fits. `sources` says where each cap was set."""
+    rows = (
+        ("usd_per_order", caps.usd_per_order, ZERO, wanted.usd_per_order),
+        ("usd_per_hour", caps.usd_per_hour, used.usd_per_hour, wanted.usd_per_hour),
+        ("usd_per_day", caps.usd_per_day, used.usd_per_day, wanted.usd_per_day),
+        ("active_orders", Decimal(caps.active_orders), Decimal(used.active_orders), Decimal(wanted.active_orders)),
+    )
+    return [
+        Refusal(
+            name,
+            cap,
+            taken,
+            needed,
+            f"{_OPERATOR}, with {_variable(name)} ({sources.get(name, 'default')} now){_unpriced(name, used)}",
+        )
+        for name, cap, taken, needed in rows
+        if needed > 0 and taken + needed > cap
+    ]
+
+
+def _unpriced(limit: str, used: Used) -> str:
+    """Which orders take part of a cap at a guess, and how that ends."""
+    amounts = {
+        order.order_id: order.usd_per_hour if limit == "usd_per_hour" else order.usd_last_day
+        for order in used.unpriced
+        if limit in ("usd_per_hour", "usd_per_day")
+    }
+    told = [f"order {order_id} counts as {dollars(usd)}" for order_id, usd in amounts.items() if usd]
+    why = "the worst that is known, as its cost is not: cancel_order ends it"
+    return f"; {', '.join(told[:_NAMED])}, {why}" if told else ""
+
+
+def cure(refusals: Sequence[Refusal], *, ends: bool) -> str:
+    """What may help against all of these, as sentences. `ends`: something ends the order at its time; where nothing
+    does, fewer hours change no worst case."""
+    told = ""
+    if all(one.limit in _SMALLER_FITS and one.cap > 0 for one in refusals):
+        told = " Take fewer hours or a cheaper server."
+        if not ends and any(one.limit in _WORST_CASES for one in refusals):
+            told = (
+                " It counts as if nobody ended it: take a cheaper server, or let it be ended (on_end cancel, and a live"
+                " watchdog)."
+            )
+    if any(one.change.startswith(_OPERATOR) for one in refusals):
+        told += " The operator changes limits outside this chat."
+    return told
+
+
+def _variable(limit: str) -> str:
+    return f"CLORE_MAX_{limit.upper()}"

@@ -1,0 +1,319 @@
+"""The terms of a rental, priced once and frozen: what each server costs, what is approved at most, what it could cost.
+
+Pure: the market, the fees and the clock's verdicts come as arguments. An approval is a ceiling in USD per hour and in
+the coin per day (3 % above the listing where the coin isn't USD, because its rate moves while a person reads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from decimal import Decimal
+from itertools import combinations
+from typing import Any, Final
+
+from clore_mcp import money
+from clore_mcp.market.listing import Listing
+from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, on_demand_usd_per_hour, price_of
+from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, plain, up_to_micro
+from clore_mcp.rental.requests import CreateOrder
+
+POLL_SECONDS: Final = 60.0
+_RATE_MARGIN: Final = Decimal("0.03")
+_OTHER_COIN_MARGIN: Final = Decimal("1.10")
+_END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
+REPLACED_WITHIN_MINUTES: Final = 30  # of its start, an order whose host can't be reached may give way to the next one
+# For hosts that name no longest rental, and for spot, which no host's limit ends (docs/clore-api.md, section 2).
+LONGEST_RENTAL_HOURS: Final = Decimal(money.LONGEST_RENTAL_HOURS)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One server of a quote. Prices per day are native, fee out; USD per hour is for the whole server, fee in.
+
+    `max_rental_hours` is how long it counts as running if nobody ends it; `failed_here` how often the host failed here
+    lately, where that is often enough to be said; `cuda` the newest CUDA that its driver takes, as listed.
+    """
+
+    server_id: int
+    gpu: str
+    gpu_count: int
+    country: str
+    reliability: Decimal
+    cpu: str
+    coin: Coin
+    listed_per_day: Decimal
+    ceiling_per_day: Decimal
+    usd_per_coin: Decimal
+    fee_fraction: Decimal
+    creation_fee_usd: Decimal
+    usd_per_hour: Decimal
+    ceiling_usd_per_hour: Decimal
+    worst_hours: Decimal
+    worst_usd: Decimal
+    max_rental_hours: Decimal
+    failed_here: int = 0
+    cuda: str = ""
+    on_demand_usd_per_hour: Decimal | None = None  # of a spot order's server
+
+    @property
+    def dear_on_demand_usd(self) -> Decimal | None:
+        """The on-demand price in USD per hour where a spot bid is not below it; else None."""
+        usd = self.on_demand_usd_per_hour
+        return usd if usd is not None and self.ceiling_usd_per_hour >= usd else None
+
+    @property
+    def unended_usd(self) -> Decimal:
+        """What it may cost if nobody ends it."""
+        return worst_usd(self.ceiling_usd_per_hour, self.max_rental_hours, self.creation_fee_usd, self.coin)
+
+    @property
+    def lost_usd(self) -> Decimal:
+        """The most that it may have cost when it gives way to the next server: two polls beyond the time for that."""
+        until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + _END_SLACK_HOURS
+        return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row: exact decimals as text."""
+        return {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Candidate:
+        """The candidate that `as_json` wrote."""
+        exact = {field.name for field in fields(cls) if field.type in ("Decimal", "Decimal | None")}
+        values: dict[str, Any] = {
+            name: Decimal(value) if name in exact and value is not None else value for name, value in row.items()
+        }
+        values["coin"] = Coin(values["coin"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a person is asked to approve: these servers in this order, so long, at these ceilings.
+
+    `to_win_usd` per hour is what a bid on the first takes to win, None where this one does or nobody can say.
+    `replaceable`: an order whose host can't be reached may, once, give way to a server further down.
+    """
+
+    candidates: tuple[Candidate, ...]
+    hours: Decimal
+    order_type: OrderType
+    on_end: str
+    image: str
+    enforced_by: str | None
+    fees_assumed: bool
+    to_win_usd: Decimal | None = None
+    replaceable: bool = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether something ends the rental at its time."""
+        return self.on_end == "cancel" and self.enforced_by is not None
+
+    @property
+    def worst_usd(self) -> Decimal:
+        """The most that the yes could cost: any of the candidates, or a lost one and one after it."""
+        return max(self.bills(lambda one: one.worst_usd))
+
+    def alone(self) -> Terms:
+        """The same for a yes to one rental, which nothing replaces."""
+        return replace(self, replaceable=False)
+
+    def bills(self, usd: Callable[[Candidate], Decimal]) -> list[Decimal]:
+        """What each way through the servers comes to, where a server costs `usd`: each alone, the first one first, then
+        each with one before it that was lost."""
+        alone = [usd(one) for one in self.candidates]
+        pairs = combinations(self.candidates, 2) if self.replaceable else ()
+        return [*alone, *(lost.lost_usd + usd(one) for lost, one in pairs)]
+
+    def reserved_usd(self, candidate: Candidate) -> Decimal:
+        """What an order on that server may cost, with the one that may replace it."""
+        later = self.after(candidate.server_id)
+        if not (self.replaceable and later):
+            return candidate.worst_usd
+        return max(candidate.worst_usd, candidate.lost_usd + max(one.worst_usd for one in later))
+
+    @property
+    def lost_usd(self) -> Decimal:
+        """The most that may be lost on a server that gives way to the next; zero where none does."""
+        return max((one.lost_usd for one in self.candidates[:-1]), default=ZERO) if self.replaceable else ZERO
+
+    def after(self, server_id: int) -> tuple[Candidate, ...]:
+        """The servers that come after that one."""
+        place = next(at for at, one in enumerate(self.candidates) if one.server_id == server_id)
+        return self.candidates[place + 1 :]
+
+    @property
+    def usd_per_hour(self) -> Decimal:
+        """The dearest candidate's ceiling."""
+        return max(candidate.ceiling_usd_per_hour for candidate in self.candidates)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row."""
+        return {
+            "candidates": [candidate.as_json() for candidate in self.candidates],
+            "hours": str(self.hours),
+            "order_type": self.order_type.value,
+            "on_end": self.on_end,
+            "image": self.image,
+            "enforced_by": self.enforced_by,
+            "fees_assumed": self.fees_assumed,
+            "to_win_usd": None if self.to_win_usd is None else str(self.to_win_usd),
+            "replaceable": self.replaceable,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Terms:
+        """The terms that `as_json` wrote."""
+        return cls(
+            candidates=tuple(Candidate.from_json(candidate) for candidate in row["candidates"]),
+            hours=Decimal(row["hours"]),
+            order_type=OrderType(row["order_type"]),
+            on_end=row["on_end"],
+            image=row["image"],
+            enforced_by=row["enforced_by"],
+            fees_assumed=row["fees_assumed"],
+            to_win_usd=None if row.get("to_win_usd") is None else Decimal(row["to_win_usd"]),
+            replaceable=row.get("replaceable", False),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why one server can't be part of a quote: a short reason code and a sentence. `most_hours` is set where fewer
+    hours would fit."""
+
+    server_id: int
+    reason: str
+    message: str
+    most_hours: Decimal | None = None
+
+
+def candidate_of(
+    ask: CreateOrder,
+    listing: Listing,
+    fees: Fees,
+    rates: Rates,
+    *,
+    wallet: Mapping[Coin, Decimal] | None,
+    preferred: Coin | None,
+    spot_bid: DayPrice | None,
+    enforced: bool,
+) -> Candidate | Unfit:
+    """One server priced for these arguments; `spot_bid` is the bid in the listing's coin for a spot order."""
+    order_type = OrderType(ask.order_type)
+    longest = longest_hours(listing)
+    if ask.exact_hours > longest:
+        what = f"is rented for at most {longest.normalize():f} hours at a time"
+        return replace(_unfit(listing, "max_rental_hours", what), most_hours=longest)
+    if listing.rented:
+        return _unfit(listing, "already_rented", "is rented now")
+    priced = (
+        price_of(spot_bid, order_type, fees, rates)
+        if spot_bid is not None
+        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=_only(ask))
+    )
+    if isinstance(priced, Unpriced):
+        return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
+    unended = unended_hours(listing, order_type)
+    hours = worst_hours(ask.exact_hours, unended, ends=ask.on_end == "cancel" and enforced)
+    moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
+    ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent as it stands
+    ceiling_usd = up_to_micro(max(priced.usd_per_hour, ask.exact_bid or ZERO) * (1 + moving))
+    creation = up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin))
+    return Candidate(
+        server_id=listing.server_id,
+        gpu=listing.gpu,
+        gpu_count=listing.gpu_count,
+        country=listing.country or "??",
+        reliability=Decimal(str(round(listing.reliability or 0, 4))),
+        cpu=listing.cpu,
+        coin=priced.coin,
+        listed_per_day=priced.day.value,
+        ceiling_per_day=ceiling.value,
+        usd_per_coin=priced.usd_per_coin,
+        fee_fraction=priced.fee,
+        creation_fee_usd=creation,
+        usd_per_hour=up_to_micro(priced.usd_per_hour),
+        ceiling_usd_per_hour=ceiling_usd,
+        worst_hours=hours,
+        worst_usd=worst_usd(ceiling_usd, hours, creation, priced.coin),
+        max_rental_hours=unended,
+        cuda=listing.cuda,
+        on_demand_usd_per_hour=None if spot_bid is None else on_demand_usd_per_hour(listing, priced.coin, fees, rates),
+    )
+
+
+def capped(candidate: Candidate, usd_per_hour: Decimal) -> Candidate | Unfit:
+    """The candidate with no more room above its price than up to that ceiling."""
+    if candidate.usd_per_hour > usd_per_hour:
+        return Unfit(
+            candidate.server_id,
+            "above_ceiling",
+            f"Server {candidate.server_id} costs {plain(candidate.usd_per_hour)} USD per hour.",
+        )
+    ceiling_usd = min(candidate.ceiling_usd_per_hour, usd_per_hour)
+    day = usd_per_hour * HOURS_PER_DAY / (1 + candidate.fee_fraction) / candidate.usd_per_coin
+    return replace(
+        candidate,
+        ceiling_usd_per_hour=ceiling_usd,
+        ceiling_per_day=max(candidate.listed_per_day, min(candidate.ceiling_per_day, day)),
+        worst_usd=worst_usd(ceiling_usd, candidate.worst_hours, candidate.creation_fee_usd, candidate.coin),
+    )
+
+
+def longest_hours(listing: Listing) -> Decimal:
+    """For how long its host rents a server at a time."""
+    return Decimal(str(listing.max_rental_hours)) if listing.max_rental_hours else LONGEST_RENTAL_HOURS
+
+
+def unended_hours(listing: Listing, order_type: OrderType) -> Decimal:
+    """How long a rental counts as running if nobody ends it: Clore ends on-demand when the host's time is over, and
+    spot never (docs/clore-api.md, section 6)."""
+    longest = longest_hours(listing)
+    return max(longest, LONGEST_RENTAL_HOURS) if order_type is OrderType.SPOT else longest
+
+
+def worst_hours(hours: Decimal, unended: Decimal, *, ends: bool) -> Decimal:
+    """How long a rental may run at worst: two polls beyond its end where something ends it, else as long as it runs
+    when nobody does."""
+    return min(hours + _END_SLACK_HOURS, unended) if ends else unended
+
+
+def worst_usd(usd_per_hour: Decimal, hours: Decimal, creation_usd: Decimal, coin: Coin) -> Decimal:
+    """What a rental may cost at worst."""
+    return up_to_micro((usd_per_hour * hours + creation_usd) * reservation_margin(coin))
+
+
+def reservation_margin(coin: Coin) -> Decimal:
+    """What a reservation is multiplied by: in another coin than USD it carries 10 % more, because its rate moves."""
+    return Decimal(1) if coin is Coin.USD else _OTHER_COIN_MARGIN
+
+
+def cost_of(candidate: Candidate, hours: Decimal) -> Cost:
+    """What the hours cost at the price as it is now."""
+    day = DayPrice(candidate.listed_per_day, candidate.coin)
+    priced = Priced(day, candidate.usd_per_coin, candidate.fee_fraction, candidate.usd_per_hour)
+    return cost(priced, hours, candidate.creation_fee_usd)
+
+
+def bid_within(
+    usd_per_hour: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal, minimum: Decimal | None
+) -> DayPrice | None:
+    """A spot bid in the coin, never above what was approved: rounded down to the coin's precision; if that falls under
+    the host's minimum, the minimum where it is still within the approval, else None."""
+    exact = DayPrice(usd_per_hour * HOURS_PER_DAY / (1 + fee) / usd_per_coin, coin)
+    bid = exact.floored()
+    if minimum is None or bid.value >= minimum:
+        return bid if bid.value > 0 else None
+    return DayPrice(minimum, coin) if minimum <= exact.value else None
+
+
+def _only(ask: CreateOrder) -> Coin | None:
+    return Coin(ask.currency) if ask.currency else None
+
+
+def _unfit(listing: Listing, reason: str, what: str) -> Unfit:
+    return Unfit(listing.server_id, reason, f"Server {listing.server_id} {what}.")

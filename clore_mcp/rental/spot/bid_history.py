@@ -1,0 +1,97 @@
+"""What a spot order's bid was when, and what follows for its bill: only winning time costs, at the bid of that time.
+
+Clore tells what an order has cost, but not when it had its server. The bids are known from the record: what it was made
+with, and each change. So the winning time lies between two bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from clore_mcp.clore import OrderRow
+from clore_mcp.money import SECONDS_PER_DAY, ZERO
+from clore_mcp.store import ledger
+from clore_mcp.store.database import Tx, fits
+from clore_mcp.store.ledger import Entry
+
+_MADE: Final = ("created", "late_order_adopted", "settled_by_hand")
+_CHANGED: Final = ("bid_set",)
+
+
+@dataclass(frozen=True, slots=True)
+class BidHistory:
+    """Bids per day in the order's coin, each from a moment of Clore's clock on, oldest first. `won_from` is since when
+    it counts as winning where Clore does not tell what it has cost; None: it has not been seen winning."""
+
+    bids: tuple[tuple[float, Decimal], ...]
+    won_from: float | None = None
+
+    def most_spent(self, until: float) -> Decimal:
+        """What it has cost, in its coin, if it has won ever since `won_from`: each stretch at the bid of that time."""
+        if self.won_from is None:
+            return ZERO
+        costs = (bid * seconds for bid, seconds in self._stretches(self.won_from, until))
+        return sum(costs, ZERO) / SECONDS_PER_DAY
+
+    def winning_seconds(self, spent: Decimal, until: float) -> tuple[Decimal, Decimal]:
+        """The fewest and the most seconds of winning that cost so much of its coin."""
+        began = self.bids[0][0] if self.bids else until
+        stretches = sorted(self._stretches(began, until))
+        return _seconds_for(spent, reversed(stretches)), _seconds_for(spent, stretches)
+
+    def _stretches(self, since: float, until: float) -> list[tuple[Decimal, Decimal]]:
+        """Each bid with the seconds for which it stood between the two moments."""
+        ends = [*(at for at, _ in self.bids[1:]), until]
+        found = []
+        for (at, bid), end in zip(self.bids, ends, strict=True):
+            begin = max(at, since)
+            found.append((bid, max(ZERO, Decimal(str(min(end, until))) - Decimal(str(begin)))))
+        return found
+
+
+def _seconds_for(spent: Decimal, stretches: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
+    """For how long that pays when the stretches are used in this order. Clore may bill a minute beyond the last."""
+    seconds, left, last = ZERO, spent * SECONDS_PER_DAY, ZERO
+    for bid, length in stretches:
+        if bid > 0:
+            used = min(length, left / bid)
+            seconds, left, last = seconds + used, left - used * bid, bid
+    return seconds + left / last if last else seconds
+
+
+def of_row(row: OrderRow, began: float) -> BidHistory:
+    """The history of an order of which only Clore's row is known: one bid, winning all the time."""
+    return BidHistory(() if row.price is None else ((began, row.price),), began)
+
+
+def read(tx: Tx, account: str, row: OrderRow, began: float, *, won_from: float | None) -> BidHistory:
+    """The history by the record, and by Clore's row where a bid was changed elsewhere: nobody knows when, so the
+    present bid counts from the last known change on."""
+    entries = ledger.of_order(tx, account, row.id, (*_MADE, *_CHANGED), since=0) if fits(row.id) else []
+    bids = _bids(reversed(entries), began)
+    if row.price is not None and (not bids or bids[-1][1] != row.price):
+        bids.append((bids[-1][0] if bids else began, row.price))
+    return BidHistory(tuple(bids), won_from)
+
+
+def _bids(entries: Iterable[Entry], began: float) -> list[tuple[float, Decimal]]:
+    bids: list[tuple[float, Decimal]] = []
+    for entry in entries:
+        told = entry.data or {}
+        made_at = _number(told.get("price_per_day"))
+        if entry.step in _MADE and made_at is not None and not bids:
+            bids.append((began, made_at))
+        elif entry.step in _CHANGED:
+            at = max(float(told.get("api_at", entry.at)), bids[-1][0] if bids else began)
+            before = _number(told.get("was_per_day"))
+            if not bids and before is not None:
+                bids.append((began, before))
+            bids.append((at, Decimal(told["bid_per_day"])))
+    return bids
+
+
+def _number(text: str | None) -> Decimal | None:
+    return Decimal(text) if text not in (None, "None") else None

@@ -1,0 +1,122 @@
+"""The question before a watch: what may be rented later, unasked, and what all of it could cost at most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD
+from clore_mcp.money import dollars, plain
+from clore_mcp.rental.create.images import least_cuda
+from clore_mcp.rental.questions import KeyShown, hours_text, quoted, run_lines
+from clore_mcp.rental.requests import CreateWatch
+
+_PLACES_SHOWN = 12
+_AT_LEAST = {
+    "min_vram_gb": "{} GB or more on each",
+    "min_ram_gb": "{} GB RAM or more",
+    "min_disk_gb": "{} GB disk or more",
+    "min_cpu_threads": "{} CPU threads or more",
+    "min_download_mbps": "{} Mbps down or more",
+    "min_upload_mbps": "{} Mbps up or more",
+    "min_reliability": "reliability {} or more",
+    "min_rating": "rating {} or more",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WatchShown:
+    """What a person reads besides the arguments. `models` are what the GPU's name stands for, `gpu_counts` the least
+    and the most of them; `cheapest_usd` is per hour, of what fits now; `worst_usd` of one order; `who` looks, rents and
+    ends."""
+
+    models: tuple[str, ...]
+    gpu_counts: tuple[int | None, int | None]
+    cheapest_usd: Decimal | None
+    worst_usd: Decimal
+    ends: str
+    who: str
+    key: KeyShown
+
+
+def watch_question(quote_id: str, ask: CreateWatch, shown: WatchShown) -> str:
+    """The whole envelope, in the words of the other questions."""
+    each = " each" if ask.max_orders > 1 else ""
+    return "\n".join(
+        [
+            f"Rent later without asking again: {_count(ask)} of {_gpus(shown)} for {hours_text(ask.exact_hours)}{each},"
+            f" whenever one costs {dollars(ask.exact_usd_per_hour)} per hour or less?",
+            f"Any server that fits: {', '.join(_filters(ask, *shown.gpu_counts))}",
+            f"Price: at most {dollars(ask.exact_usd_per_hour)} per hour with fees for a whole server, and a creation"
+            f" fee of about {dollars(HIGHEST_CREATION_FEE_USD)}; worst case {_worst(ask, shown)}. Limits apply.",
+            f"Until: {shown.ends} ({hours_text(Decimal(str(ask.expires_hours)))}), or until you cancel it",
+            f"Rents, and cancels after {hours_text(ask.exact_hours)}: {shown.who}",
+            _now(ask, shown),
+            *run_lines(ask, shown.key),
+            f"Quote {quote_id}. Nothing is spent without a yes.",
+        ]
+    )
+
+
+def notice(quote_id: str, ask: CreateWatch, shown: WatchShown) -> str:
+    """What a watch does that only tells: nobody is asked, for it spends nothing."""
+    return (
+        f"Tell when {_gpus(shown)} costs {dollars(ask.exact_usd_per_hour)} per hour or less, until {shown.ends}."
+        f" Any server that fits: {', '.join(_filters(ask, *shown.gpu_counts))}. Quote {quote_id}. It rents nothing."
+    )
+
+
+def _count(ask: CreateWatch) -> str:
+    return "one server" if ask.max_orders == 1 else f"up to {ask.max_orders} servers"
+
+
+def _gpus(shown: WatchShown) -> str:
+    return " or ".join(map(_name, shown.models))
+
+
+def _name(model: str) -> str:
+    return model if model.replace(" ", "").isalnum() and model.isascii() and len(model) < 40 else quoted(model, 40)
+
+
+def _filters(ask: CreateWatch, least: int | None, most: int | None) -> Iterator[str]:
+    """Every filter, in words: what is left out here could be anything."""
+    yield _number_of_gpus(least, most)
+    for name, words in _AT_LEAST.items():
+        if value := getattr(ask, name):
+            yield words.format(plain(Decimal(str(value))))
+    if cuda := least_cuda(ask.image, ask.min_cuda):
+        yield f"CUDA {quoted(cuda, 12)} or newer{'' if cuda == ask.min_cuda else ', which the image needs'}"
+    if ask.currency:
+        yield f"paid in {ask.currency}"
+    yield f"in {_places(ask.countries)}" if ask.countries else "in any country"
+    if ask.exclude_countries:
+        yield f"not in {_places(ask.exclude_countries)}"
+    if not ask.min_reliability:
+        yield "any reliability"
+
+
+def _number_of_gpus(least: int | None, most: int | None) -> str:
+    if most is None:
+        return "any number of GPUs" if least is None else f"{least} or more GPUs"
+    return f"{most} GPUs" if least == most else f"{least or 1} up to {most} GPUs"
+
+
+def _places(places: Sequence[str]) -> str:
+    more = f" and {len(places) - _PLACES_SHOWN} more" if len(places) > _PLACES_SHOWN else ""
+    return f"{', '.join(quoted(place, 20) for place in places[:_PLACES_SHOWN])}{more}"
+
+
+def _worst(ask: CreateWatch, shown: WatchShown) -> str:
+    if ask.max_orders == 1:
+        return dollars(shown.worst_usd)
+    return f"{dollars(shown.worst_usd)} each, {dollars(shown.worst_usd * ask.max_orders)} in all"
+
+
+def _now(ask: CreateWatch, shown: WatchShown) -> str:
+    if shown.cheapest_usd is None:
+        return "Now: none that fits is free"
+    if shown.cheapest_usd <= ask.exact_usd_per_hour:
+        return f"Now: one that fits costs {dollars(shown.cheapest_usd)} per hour, so it is rented AT ONCE after a yes"
+    above = shown.cheapest_usd - ask.exact_usd_per_hour
+    return f"Now: the cheapest that fits costs {dollars(shown.cheapest_usd)} per hour, {dollars(above)} too much"

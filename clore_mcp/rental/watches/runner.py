@@ -1,0 +1,190 @@
+"""Rents for watches: the cheapest servers that fit, when they cost little enough, within what was approved for it.
+
+A rental is a create like any other, with the watch's yes: the claim of its send counts, in one transaction, what the
+watch has made already. Killed anywhere, what may have been made counts as made, and is settled by looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from clore_mcp.errors import Failure
+from clore_mcp.market.search import Found
+from clore_mcp.money import dollars, shown_up
+from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.context import Desk, left_to_watchdog
+from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.create.existing import running_on
+from clore_mcp.rental.create.order import Creating
+from clore_mcp.rental.create.quote import Appraisal, Appraiser
+from clore_mcp.rental.monitoring import hosts
+from clore_mcp.rental.requests import CreateOrder, CreateWatch
+from clore_mcp.rental.watches.matches import fitting
+from clore_mcp.store import brake, intents, watches
+from clore_mcp.store.database import Tx
+from clore_mcp.store.watches import Watch
+
+_TRIED_AT_ONCE: Final = 5  # one and its fallbacks
+_TOLD_WITHIN_SECONDS: Final = 7 * 86_400.0  # of an order that is gone: later it is no news
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUp:
+    """What kept a watch from renting, if anything did, and whether a person should hear of it."""
+
+    said: str | None = None
+    event: bool = False
+
+
+_NOTHING: Final = HeldUp()
+_NOT_TAKEN: Final = HeldUp(
+    "Its arguments are not taken any more, so it rents nothing. Cancel it with cancel_watch and make a new one.",
+    event=True,
+)
+_UNSETTLED: Final = HeldUp(
+    "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place. If the"
+    " person wants one all the same: cancel_watch, then a new watch, which they are asked about."
+)
+
+
+_UNENDED: Final = HeldUp("Nobody is alive who would end the order: a watch rents only where somebody is.", event=True)
+
+
+class Hunting:
+    """One round looks for every watch that waits; the watchdog's alone, while one lives."""
+
+    what = "the watches"
+
+    def __init__(
+        self,
+        desk: Desk,
+        appraiser: Appraiser,
+        approvals: Approvals,
+        creating: Creating,
+        commitments: Commitments,
+        poll_seconds: float,
+    ) -> None:
+        self._desk = desk
+        self._appraiser = appraiser
+        self._approvals = approvals
+        self._creating = creating
+        self._commitments = commitments
+        self._age = min(EXECUTION_AGE, poll_seconds / 2)
+
+    async def left(self, account: str) -> bool:
+        """Whether a watch waits."""
+        return bool(await self._desk.state.read(lambda tx: watches.waiting(tx, account)))
+
+    async def round(self, account: str, current: Orders) -> None:
+        """Look for each, and rent what is cheap enough."""
+        waiting = await self._desk.state.write(lambda tx: self._sweep(tx, account))
+        if waiting:
+            await asyncio.gather(*(self._look(watch, current) for watch in waiting))
+            await self._desk.state.write(lambda tx: self._sweep(tx, account))
+
+    def _sweep(self, tx: Tx, account: str) -> list[Watch]:
+        """Tell what was rented, end what is over, and say which watches this process is to look for."""
+        desk, now = self._desk, self._desk.clock()
+        found = []
+        for watch_id, order_id in watches.untold(tx, account, now - _TOLD_WITHIN_SECONDS):
+            desk.note(tx, "watch_fired", "clore-mcp", account, order_id=order_id, watch_id=watch_id)
+        for watch in watches.waiting(tx, account):
+            is_now = watches.status(tx, watch, now)
+            if is_now != "waiting":
+                if watches.end(tx, watch.id, is_now) and is_now == "expired":
+                    desk.note(tx, "watch_expired", "clore-mcp", account, watch_id=watch.id)
+            elif watches.may_rent(tx, watch.id, now):
+                found.append(watch)
+            else:
+                self._record(tx, watch, watch.seen_usd, _UNSETTLED)
+        return [] if left_to_watchdog(tx, desk, account) or brake.frozen(tx) is not None else found
+
+    async def _look(self, watch: Watch, current: Orders) -> None:
+        """One look for one watch, and what was seen."""
+        seen, held = None, _NOTHING
+        try:
+            ask = CreateWatch.model_validate({**watch.ask, "env": watch.env})
+            found = await fitting(self._desk, ask, max_age_seconds=self._age, models=watch.models)
+            seen = found.servers[0].priced.usd_per_hour if found.servers else None
+            picked = await self._free(watch, found.servers, ask.exact_usd_per_hour, current)
+            if picked and ask.notify:
+                await self._desk.state.write(lambda tx: self._tell(tx, watch, found.servers, picked[0]))
+            elif picked:
+                held = await self._rent(watch, ask.order(picked), ask.exact_usd_per_hour)
+        except ValidationError:  # an earlier version took it: it must not stop the other watches
+            held = _NOT_TAKEN
+        except Failure as failure:
+            held = HeldUp(failure.message, event=True)
+        await self._desk.state.write(lambda tx: self._record(tx, watch, seen, held))
+
+    def _tell(self, tx: Tx, watch: Watch, servers: Sequence[Found], server_id: int) -> None:
+        """Say, once, that a server is cheap enough; that is all such a watch does."""
+        usd = next(one.priced.usd_per_hour for one in servers if one.listing.server_id == server_id)
+        if watches.end(tx, watch.id, "fired"):
+            self._desk.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
+                            usd_per_hour=shown_up(usd))  # fmt: skip
+
+    async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
+        """The cheapest under the ceiling whose hosts did not fail here lately, and that nothing of ours runs on, or may
+        run on."""
+        cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
+        ours = {number for number in cheap if running_on(number, current.rows)}
+
+        def read(tx: Tx) -> set[int]:
+            unsettled = {number for number in cheap if intents.open_on(tx, watch.account, number)}
+            return unsettled | hosts.failed_twice(tx, watch.account, self._desk.clock())
+
+        left_out = ours | await self._desk.state.read(read)
+        return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
+
+    async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
+        """Make the next order; what stood in the way, if anything did."""
+        appraised = await self._appraiser.appraise(order, at_most=ceiling)
+        terms = appraised.terms
+        if terms is not None and terms.enforced_by is None:
+            return _UNENDED
+        if terms is None or appraised.refusals:
+            return _stands(appraised)
+        if terms.worst_usd > watch.worst_usd:
+            most = f"{dollars(terms.worst_usd)} at worst, {dollars(watch.worst_usd)} approved"
+            return HeldUp(f"An order would come to more than was approved: {most}.", event=True)
+        desk = self._desk
+        made = await desk.state.read(lambda tx: watches.made(tx, watch.id, desk.clock()))
+        quote = await self._approvals.under_watch(watch, made + 1, terms)
+        if quote is None:
+            return _NOTHING
+        by = quote.decided_by or watch.approved_by
+        outcome = await self._commitments.run(
+            quote.id, lambda: self._creating.carry_out(quote, order, from_state="approved", by=by), None
+        )
+        return _NOTHING if outcome is None or outcome["status"] == "created" else _came(outcome)
+
+    def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, held: HeldUp) -> None:
+        """What was seen; what a person may want to mend is an event when it begins."""
+        desk, now = self._desk, self._desk.clock()
+        before = watches.get(tx, watch.id)
+        watches.see(tx, watch.id, at=now, usd_per_hour=seen, said=held.said)
+        begins = held.event and before is not None and before.said is None
+        if begins and watches.status(tx, watch, now) == "waiting":
+            desk.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=held.said)
+
+
+def _stands(appraised: Appraisal) -> HeldUp:
+    """What the limits or the wallet say, else the market."""
+    if appraised.refusals:
+        return HeldUp("; ".join(str(refusal) for refusal in appraised.refusals), event=True)
+    return HeldUp(" ".join(one.message for one in appraised.unfit) or None)
+
+
+def _came(outcome: dict[str, Any]) -> HeldUp:
+    """What a rental came to that made no order: servers that were gone are the market's way."""
+    if outcome["status"] == "refused" and not outcome.get("refusals"):
+        return HeldUp("; ".join(f"server {one['server_id']}: {one['outcome']}" for one in outcome["attempts"]) or None)
+    return HeldUp(outcome["next"], event=True)

@@ -1,0 +1,161 @@
+"""All settings, read together from an environment and an owner's limits.toml."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from clore_mcp.errors import SettingsInvalid
+from clore_mcp.money import Coin, plain
+from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.settings.address import read_api_url
+from clore_mcp.settings.environment import Environment
+from clore_mcp.settings.files import exists, is_folder, quoted
+from clore_mcp.settings.folders import account_config_dir
+from clore_mcp.settings.keys import read_api_key
+from clore_mcp.settings.limits import owner_limits, settled_limits
+from clore_mcp.settings.network import ignored_network
+from clore_mcp.settings.notify import read_notify_command
+from clore_mcp.settings.ssh import read_ssh_public_key
+from clore_mcp.settings.values import (
+    ACCEPTED,
+    APP_NAME,
+    DEFAULT_API_URL,
+    DEFAULT_GAP_SECONDS,
+    LIMITS_FILE,
+    TOOLSETS,
+    YES_NO,
+    Approval,
+    Watchdog,
+    exact_usd,
+    member_of,
+    toolset_names,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that the operator decides. `sources` says where each cap and `approval` come from."""
+
+    api_key: str | None = field(default=None, repr=False)
+    api_key_source: str | None = None
+    api_url: str = DEFAULT_API_URL
+    state_dir: Path
+    read_only: bool = False
+    toolsets: frozenset[str] = frozenset(TOOLSETS)
+    approval: Approval = Approval.ASK
+    limits: Caps = field(default_factory=Caps)
+    watchdog: Watchdog = Watchdog.AUTO
+    notify_command: tuple[str, ...] = field(default=(), repr=False)
+    ssh_public_key: str | None = field(default=None, repr=False)
+    currency: Coin | None = None
+    request_gap_seconds: float = DEFAULT_GAP_SECONDS
+    trusts_network: bool = True  # whether the environment's proxy and certificates count
+    cache_dir: Path | None = None  # what is kept apart from the state, so that no copy of the state brings it back
+    sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_env(
+        cls,
+        env: Mapping[str, str],
+        *,
+        home: Path,
+        config_dir: Path,
+        state_dir_default: Path,
+        account_dir: Path | None = None,
+        cache_dir: Path | None = None,
+    ) -> Settings:
+        """The settings in `env` and in the limits.toml of `config_dir`, and of `account_dir` where the environment may
+        have moved the former; SettingsInvalid at the first that is malformed."""
+        reader = Environment(env, home)
+        reader.refuse_misspelled_names()
+        url, loopback = read_api_url(reader)
+        key, key_source = read_api_key(reader, url)
+        files = {LIMITS_FILE: config_dir / LIMITS_FILE}
+        # Also for a loopback API: something that forwards to Clore may listen there, and the key may be real.
+        if account_dir is not None:
+            files[str(account_dir / LIMITS_FILE)] = account_dir / LIMITS_FILE
+        owners = {name: owner for name, path in files.items() if (owner := owner_limits(path)) is not None}
+        caps, approval, sources = settled_limits(reader, owners)
+        own_file = (account_dir or config_dir) / LIMITS_FILE
+        owner = owners.get(str(own_file)) or (owners.get(LIMITS_FILE) if account_dir in (None, config_dir) else None)
+        trusts_network, said = ignored_network(env, key_source, owner, own_file)
+        reader.notes += said
+        return cls(
+            api_key=key,
+            api_key_source=key_source,
+            api_url=url,
+            state_dir=_state_dir(reader) or state_dir_default,
+            read_only=reader.parsed("CLORE_READ_ONLY", lambda text: YES_NO.get(text.lower())) or False,
+            toolsets=reader.parsed("CLORE_TOOLSETS", toolset_names) or frozenset(TOOLSETS),
+            approval=approval,
+            limits=caps,
+            watchdog=reader.parsed("CLORE_WATCHDOG", lambda text: member_of(Watchdog, text)) or Watchdog.AUTO,
+            notify_command=read_notify_command(reader),
+            ssh_public_key=read_ssh_public_key(reader),
+            currency=reader.parsed("CLORE_CURRENCY", Coin.parse),
+            request_gap_seconds=_request_gap(reader, loopback),
+            trusts_network=trusts_network,
+            cache_dir=cache_dir,
+            sources=MappingProxyType(sources),
+            notes=tuple(reader.notes),
+        )
+
+    @property
+    def key_name(self) -> str:
+        """What the key at this API is known by where processes share something; never the key."""
+        digest = hashlib.sha256((self.api_key or "").encode()).hexdigest()
+        return hashlib.sha256(f"{self.api_url}\n{digest}".encode()).hexdigest()
+
+    def with_sandbox(self, api_url: str, api_key: str, *, gap_seconds: float) -> Settings:
+        """A copy for `--sandbox`: another URL and key, a state of its own, everything else as it was set."""
+        return replace(
+            self,
+            api_url=api_url,
+            api_key=api_key,
+            api_key_source="sandbox",
+            state_dir=self.state_dir / "sandbox",
+            request_gap_seconds=gap_seconds,
+        )
+
+
+def load(*, sandbox: bool = False) -> Settings:
+    """The settings of this process, from its environment and the platform's usual folders. `sandbox`: they are for the
+    simulated marketplace, which costs nothing."""
+    import platformdirs  # here, so that importing this module looks at no folder
+
+    try:
+        home = Path.home()
+    except RuntimeError:
+        raise SettingsInvalid("No home folder is known for this user: set HOME to an absolute path.") from None
+    return Settings.from_env(
+        os.environ,
+        home=home,
+        config_dir=platformdirs.user_config_path(APP_NAME, appauthor=False),
+        state_dir_default=platformdirs.user_state_path(APP_NAME, appauthor=False),
+        account_dir=None if sandbox else account_config_dir(),
+        cache_dir=platformdirs.user_cache_path(APP_NAME, appauthor=False),
+    )
+
+
+def _state_dir(reader: Environment) -> Path | None:
+    name = "CLORE_STATE_DIR"
+    path = reader.path(name)
+    if path is not None and exists(path) and not is_folder(path):
+        raise SettingsInvalid(f"{name} is {quoted(str(path))}, which is no folder; accepted: {ACCEPTED[name]}.")
+    return path
+
+
+def _request_gap(reader: Environment, loopback: bool) -> float:
+    name = "CLORE_REQUEST_GAP_SECONDS"
+    gap = reader.parsed(name, lambda text: exact_usd(text) if text.isascii() else None)
+    if gap is None:
+        return DEFAULT_GAP_SECONDS
+    if gap > 60 or not loopback:
+        raise SettingsInvalid(f"{name} is {plain(gap)}; accepted: {ACCEPTED[name]}.")
+    return float(gap)

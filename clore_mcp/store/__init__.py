@@ -1,0 +1,1 @@
+"""Durable rows: the only place that knows a database driver."""

@@ -1,0 +1,111 @@
+"""Rows of reservations while a spot bid changes, and those of orders made elsewhere, which have no intent.
+
+A change of a bid is begun in the transaction that uses the yes and ended when Clore has answered. Until then the
+reservation covers the old bid and the new one. Changes by several processes at once may reach Clore in any order, so
+from then on the reservation only grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from clore_mcp.money import to_micros
+from clore_mcp.store import intents
+from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A bid on its way: its quote, the order's reservation, and that as it was before; None where there was none."""
+
+    quote_id: str
+    reservation_id: int
+    before: Reservation | None
+
+
+def begin(tx: Tx, quote_id: str, wanted: Reservation) -> Change | None:
+    """Reserve what the order may cost with the new bid as well as with the old one: `wanted.worst_usd` and
+    `wanted.usd_per_hour` at least. None where nothing is wanted and nothing is reserved: an order made elsewhere whose
+    bid is lowered."""
+    order_id = wanted.order_id or 0
+    before = intents.reservation_of_order(tx, wanted.account, order_id)
+    if before is None and not wanted.worst_usd:
+        return None
+    if before is None:
+        intents.reserve(tx, wanted)
+    held = before or intents.reservation_of_order(tx, wanted.account, order_id) or wanted
+    tx.run(
+        "UPDATE reservations SET worst_micros = MAX(worst_micros, ?), hourly_micros = MAX(hourly_micros, ?),"
+        " bidding = CASE WHEN bidding IS NULL THEN ? ELSE 'several' END WHERE id = ?",
+        to_micros(wanted.worst_usd), to_micros(wanted.usd_per_hour), quote_id, held.id,
+    )  # fmt: skip
+    return Change(quote_id, held.id, before)
+
+
+def end(tx: Tx, change: Change, worst_usd: Decimal, usd_per_hour: Decimal) -> None:
+    """Replace what the order may cost by what it is known to be, unless another change was begun meanwhile."""
+    tx.run(
+        "UPDATE reservations SET worst_micros = ?, hourly_micros = ?, bidding = NULL WHERE id = ? AND bidding = ?",
+        to_micros(worst_usd), to_micros(usd_per_hour), change.reservation_id, change.quote_id,
+    )  # fmt: skip
+
+
+def undo(tx: Tx, change: Change, now: float) -> None:
+    """The bid stayed as it was, and so does what it may cost, unless another change was begun meanwhile."""
+    if change.before is not None:
+        end(tx, change, change.before.worst_usd, change.before.usd_per_hour)
+        return
+    tx.run(
+        "UPDATE reservations SET released_at = ?, actual_micros = 0, bidding = NULL WHERE id = ? AND bidding = ?",
+        now, change.reservation_id, change.quote_id,
+    )  # fmt: skip
+
+
+def elsewhere(tx: Tx, account: str) -> list[Reservation]:
+    """Reservations of orders made elsewhere that are not proven gone."""
+    rows = tx.all(
+        "SELECT * FROM reservations WHERE account = ? AND intent_id IS NULL AND released_at IS NULL",
+        account,
+    )
+    return [intents.reservation(row) for row in rows]
+
+
+def listed_elsewhere(tx: Tx, account: str, order_ids: Iterable[int]) -> list[Reservation]:
+    """Reservations of those of these orders, made elsewhere, that run or come back now that they are listed: not proven
+    gone, or only because no reply listed them, or with an end that counts again."""
+    found = []
+    for order_id in order_ids:
+        rows = tx.all(
+            "SELECT * FROM reservations WHERE account = ? AND order_id = ? ORDER BY id DESC", account, order_id
+        )
+        for at, row in enumerate(rows):
+            newest_of_known_end = at == 0 and (row["missed_at"] is not None or row["ends_api_at"] is not None)
+            if row["intent_id"] is None and (row["released_at"] is None or newest_of_known_end):
+                found.append(intents.reservation(row))
+    return found
+
+
+def miss(tx: Tx, reservation_id: int, at: float) -> None:
+    """Note the first valid reply in which an order made elsewhere was missing."""
+    tx.run("UPDATE reservations SET missed_at = ? WHERE id = ? AND missed_at IS NULL", at, reservation_id)
+
+
+def seen_again(tx: Tx, reservation_ids: Iterable[int]) -> None:
+    """Orders made elsewhere that were missing are listed: their reservations count again."""
+    for reservation_id in reservation_ids:
+        tx.run(
+            "UPDATE reservations SET missed_at = NULL, released_at = NULL, actual_micros = NULL WHERE id = ?",
+            reservation_id,
+        )
+
+
+def close(tx: Tx, account: str, order_id: int, actual_usd: Decimal, now: float) -> None:
+    """Replace the reservation of an order made elsewhere, if it has one, by what was really paid."""
+    tx.run(
+        "UPDATE reservations SET released_at = ?, actual_micros = ?"
+        " WHERE account = ? AND order_id = ? AND intent_id IS NULL AND released_at IS NULL",
+        now, to_micros(actual_usd), account, order_id,
+    )  # fmt: skip

@@ -1,0 +1,348 @@
+"""Durable rows in one SQLite file that many processes share. The only module that imports a database driver.
+
+`write` runs a function inside one `BEGIN IMMEDIATE`: what it read is still true when its writes land.
+Functions run on a worker thread, so the event loop never waits for the disk. WAL with `synchronous=FULL`: an
+acknowledged row survives kill -9 and a power cut. Not for network file systems.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final, TypeVar
+
+import anyio.to_thread
+
+from clore_mcp.errors import StateNewer, StateUnavailable
+from clore_mcp.store.high_water import HighWater
+from clore_mcp.store.schema import MIGRATIONS
+
+T = TypeVar("T")
+
+_WRITES: Final = "BEGIN IMMEDIATE"
+_BUSY_SECONDS: Final = 5.0
+_OPEN_TRIES: Final = 40  # eight processes switching a new file to WAL at once: 3 of 200 opens failed without a retry
+FILE_NAME: Final = "state.sqlite3"
+CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time; more ahead of now is from the future
+_YESES_ENDED: Final = "yeses_used"
+_NO_WAL: Final = (
+    "it has no write-ahead log (SQLite says: {mode}), as on network folders; set CLORE_STATE_DIR to a folder on a local"
+    " disk"
+)
+
+Row = sqlite3.Row
+
+
+class _Newer(sqlite3.DatabaseError):
+    """The tables have a version that this code does not know."""
+
+
+class Duplicate(Exception):
+    """A row that must be unique is already there."""
+
+
+def fits(number: int) -> bool:
+    """Whether a column can hold a whole number."""
+    return -(2**63) <= number < 2**63
+
+
+def _bound(values: Sequence[object]) -> list[object]:
+    """Values for SQLite. A number that no column can hold goes as text: it is equal to no row's, where the driver would
+    fail, and Clore may show an order with such an id."""
+    return [str(value) if isinstance(value, int) and not fits(value) else value for value in values]
+
+
+class Tx:
+    """One transaction: everything in it happens, or nothing."""
+
+    def __init__(self, connection: sqlite3.Connection, mark: HighWater | None = None) -> None:
+        self._connection = connection
+        self._mark = mark
+        self.afterwards: list[
+            Callable[[], object]
+        ] = []  # done once it is committed, on the same thread; none may raise
+
+    def end_yes(self) -> None:
+        """Count that a person's yes is used or taken back: a copy of the state from before this must not hold it."""
+        ended = int(value_of(self, _YESES_ENDED) or 0) + 1
+        keep_value(self, _YESES_ENDED, str(ended))
+        if self._mark is not None:
+            self.afterwards.append(partial(self._mark.raise_to, ended))
+
+    def all(self, sql: str, *values: object) -> list[Row]:
+        """Every row of a query."""
+        return self._connection.execute(sql, _bound(values)).fetchall()
+
+    def one(self, sql: str, *values: object) -> Row | None:
+        """The first row of a query, or None."""
+        row: Row | None = self._connection.execute(sql, _bound(values)).fetchone()
+        return row
+
+    def run(self, sql: str, *values: object) -> int:
+        """Change rows; how many were changed. Raises Duplicate where a unique row exists."""
+        try:
+            return self._connection.execute(sql, _bound(values)).rowcount
+        except sqlite3.IntegrityError as error:
+            if "UNIQUE" in str(error):
+                raise Duplicate(str(error)) from error
+            raise
+
+    def insert(self, table: str, **columns: object) -> None:
+        """Add one row. Raises Duplicate where it exists."""
+        names = ", ".join(columns)
+        marks = ", ".join("?" for _ in columns)
+        self.run(f"INSERT INTO {table} ({names}) VALUES ({marks})", *columns.values())
+
+
+class Database:
+    """One file of the state folder, opened at first use (building one touches nothing). What is not `durable` survives
+    kill -9 and may be lost in a power cut."""
+
+    def __init__(
+        self,
+        folder: Path,
+        file_name: str = FILE_NAME,
+        migrations: Sequence[str] = MIGRATIONS,
+        *,
+        durable: bool = True,
+        mark: HighWater | None = None,
+        when_restored: Callable[[Tx], object] = lambda tx: None,
+    ) -> None:
+        """`when_restored` is done where the file is an older copy of itself, by that mark."""
+        self.folder = folder
+        self.path = folder / file_name
+        self._migrations = migrations
+        self._durable = durable
+        self._mark = mark
+        self._when_restored = when_restored
+        self.may_begin = True  # False for whoever only looks after a state: one that is gone is not begun anew
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # the device and inode of the file that is open
+        self._loss: StateUnavailable | None = None  # seen by whoever came first, not yet told to a caller that spends
+        self._lock = threading.Lock()
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever kept here."""
+        return os.path.lexists(self.path)  # a link to nowhere is refused by name, not taken for nothing
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` in one transaction that excludes every other writer. Raises StateUnavailable."""
+        return await anyio.to_thread.run_sync(self.write_now, work)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """Run `work` on one consistent view. Raises StateUnavailable."""
+        return await anyio.to_thread.run_sync(self.read_now, work)
+
+    def write_now(self, work: Callable[[Tx], T]) -> T:
+        """`write` for a caller that is no coroutine."""
+        return self._transact(_WRITES, work)
+
+    def read_now(self, work: Callable[[Tx], T]) -> T:
+        """`read` for a caller that is no coroutine."""
+        return self._transact("BEGIN", work)
+
+    async def require_unbroken(self) -> None:
+        """Raise StateUnavailable once for each time that the file was deleted or replaced in use, whoever met it
+        first: work in the background must not be the only one to hear that the record of spending is gone."""
+        with contextlib.suppress(StateUnavailable):
+            await self.read(lambda tx: None)
+        loss, self._loss = self._loss, None
+        if loss is not None:
+            raise loss
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            self._close()
+
+    def _transact(self, begin: str, work: Callable[[Tx], T]) -> T:
+        with self._lock, self._failures_named():
+            connection = self._open()
+            self._require_same_file()
+            connection.execute(begin)
+            tx = Tx(connection, self._mark)
+            try:
+                _require_known_schema(connection, self._migrations)
+                if self._mark is not None and begin == _WRITES:
+                    self._lapse_if_restored(tx, self._mark)
+                result = work(tx)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        for then in tx.afterwards:
+            then()
+        return result
+
+    @contextlib.contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except _Newer as error:
+            raise StateNewer(f"The state in {self.folder} can't be used: {error}.") from error
+        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
+            raise StateUnavailable(f"The state in {self.folder} can't be used: {error}.") from error
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            if self.may_begin:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            link = link_in(self.folder)
+            if link is not None:
+                raise sqlite3.OperationalError(f"{link} is a link; remove it")
+            if self.may_begin:
+                self._create_private_file()
+            self._connection = self._connect_with_patience()
+            self._file = self._on_disk()
+        return self._connection
+
+    def _lapse_if_restored(self, tx: Tx, mark: HighWater) -> None:
+        """Close what waits in a state that knows of fewer ended yeses than the mark: it is an older copy of itself.
+        Asked in each transaction that writes, for a file may be overwritten while it is open."""
+        known, marked = int(value_of(tx, _YESES_ENDED) or 0), mark.read()
+        if known < marked:
+            self._when_restored(tx)
+            keep_value(tx, _YESES_ENDED, str(marked))
+        elif known > marked:  # whoever counted was killed before it could raise the mark
+            tx.afterwards.append(partial(mark.raise_to, known))
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _require_same_file(self) -> None:
+        """SQLite goes on writing into a file that was deleted: what it keeps there nobody else would ever see."""
+        now, opened = self._on_disk(), self._file
+        if now is not None and opened is not None and (now == opened or 0 in (now[1], opened[1])):
+            return
+        self._close()
+        self._loss = StateUnavailable(
+            f"The state in {self.folder} was deleted or replaced while in use; nothing was recorded.",
+            hint="If it was moved, put it back and restart. Otherwise call again: an empty state is begun, the limits"
+            " count what Clore shows, and the orders made before have no lease end any more; list_orders shows them.",
+        )
+        raise self._loss
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        """Which file the path names now; some Windows file systems number none (0)."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _create_private_file(self) -> None:
+        # Made by us before SQLite opens it, so that it is never readable by others, not even for a moment.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+    def _connect_with_patience(self) -> sqlite3.Connection:
+        for attempt in range(_OPEN_TRIES):
+            where = f"{self.path.absolute().as_uri()}?mode={'rwc' if self.may_begin else 'rw'}"
+            connection = sqlite3.connect(
+                where, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True
+            )
+            connection.row_factory = sqlite3.Row
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+                if mode != "wal":  # no two processes could share it
+                    raise sqlite3.OperationalError(_NO_WAL.format(mode=mode))
+                connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
+                connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves rows in the drive's own cache
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE slips past the ledger's
+                _migrate(connection, self._migrations)
+            except sqlite3.OperationalError:
+                connection.close()
+                if attempt == _OPEN_TRIES - 1:
+                    raise
+                time.sleep(0.02 + secrets.randbelow(50) / 1000)
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+        raise AssertionError("unreachable")
+
+
+def link_in(folder: Path) -> str | None:
+    """The path of a link in the state's folder, if there is one: what is written through it would land where it
+    points."""
+    with os.scandir(folder) as entries:
+        return next((entry.path for entry in entries if entry.is_symlink()), None)
+
+
+def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
+    if connection.execute("PRAGMA user_version").fetchone()[0] == len(migrations):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        done = _require_known_schema(connection, migrations)
+        for script in migrations[done:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {len(migrations)}")
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _require_known_schema(connection: sqlite3.Connection, migrations: Sequence[str]) -> int:
+    """The version of the tables. Asked in each transaction, for another process may have migrated the open file."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > len(migrations):
+        raise _Newer("it was written by a newer clore-mcp; upgrade this one, or restart it if that is done")
+    return version
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; sqlite3's own executescript would commit the transaction around them."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def state_key(tx: Tx) -> bytes:
+    """The secret of this state, made at first use: it keys the digests of quotes."""
+    row = tx.one("SELECT value FROM meta WHERE name = 'key'")
+    if row is not None:
+        return bytes(row["value"])
+    key = secrets.token_bytes(32)
+    tx.insert("meta", name="key", value=key)
+    return key
+
+
+def value_of(tx: Tx, name: str) -> str | None:
+    """A named value of the state, or None."""
+    row = tx.one("SELECT value FROM meta WHERE name = ?", name)
+    return None if row is None else bytes(row["value"]).decode()
+
+
+def keep_value(tx: Tx, name: str, value: str) -> None:
+    """Set a named value of the state."""
+    tx.run(
+        "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        name,
+        value.encode(),
+    )
+
+
+def drop_value(tx: Tx, name: str) -> bool:
+    """Remove a named value of the state; False when there was none."""
+    return tx.run("DELETE FROM meta WHERE name = ?", name) == 1

@@ -1,0 +1,281 @@
+"""Rows of intents and their reservations: the compare-and-set chain of a create, and what it may cost at worst.
+
+reserved → sending → adopted | failed | refused | uncertain        reserved, sending → abandoned (it never left)
+uncertain → adopted | failed        failed → adopted (a late match, for 24 hours) | uncertain (a late code 0)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from clore_mcp.money import from_micros, to_micros
+from clore_mcp.store.database import Row, Tx
+
+ADOPTABLE_SECONDS: Final = 86_400.0  # so long a create that failed may still turn out to have made an order
+OPEN: Final = ("reserved", "sending", "uncertain")
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A create on its way. `not_after` is the last instant at which its owner may send; `sent_api_at` is Clore's clock
+    when it claimed the send, None where Clore does not tell the time."""
+
+    id: str
+    account: str
+    quote_id: str
+    verb: str
+    server_id: int
+    image: str
+    order_type: str
+    coin: str
+    known_order_ids: frozenset[int]
+    state: str
+    owner: str
+    created_at: float
+    not_after: float | None = None
+    acknowledged: bool = False
+    order_id: int | None = None
+    reason: str | None = None
+    sent_api_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The worst case of an order or an open intent, in USD; whole until the actual cost replaces it. An order made
+    elsewhere has no intent (and a reservation only once its bid was raised here, or an end given to it)."""
+
+    intent_id: str | None
+    account: str
+    coin: str
+    worst_usd: Decimal
+    usd_per_hour: Decimal
+    created_at: float
+    order_id: int | None = None
+    released_at: float | None = None
+    actual_usd: Decimal | None = None
+    id: int = 0  # of its row
+    missed_at: float | None = None
+    bidding: str | None = None  # a changed bid is on its way: of this quote, or of several
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What an order, or a create that made none, has cost in USD."""
+
+    order_id: int | None
+    actual_usd: Decimal
+
+
+def _intent(row: Row) -> Intent:
+    values = dict(row)
+    values["known_order_ids"] = frozenset(json.loads(values["known_order_ids"]))
+    values["acknowledged"] = bool(values["acknowledged"])
+    return Intent(**values)
+
+
+def add(tx: Tx, intent: Intent, reservation: Reservation) -> None:
+    """Write an intent and what it may cost, together."""
+    tx.insert(
+        "intents",
+        id=intent.id,
+        account=intent.account,
+        quote_id=intent.quote_id,
+        verb=intent.verb,
+        server_id=intent.server_id,
+        image=intent.image,
+        order_type=intent.order_type,
+        coin=intent.coin,
+        known_order_ids=json.dumps(sorted(intent.known_order_ids)),
+        state=intent.state,
+        owner=intent.owner,
+        created_at=intent.created_at,
+        order_id=intent.order_id,
+    )
+    reserve(tx, reservation)
+
+
+def reserve(tx: Tx, reservation: Reservation) -> None:
+    """Write what something may cost."""
+    tx.insert(
+        "reservations",
+        intent_id=reservation.intent_id,
+        account=reservation.account,
+        order_id=reservation.order_id,
+        coin=reservation.coin,
+        worst_micros=to_micros(reservation.worst_usd),
+        hourly_micros=to_micros(reservation.usd_per_hour),
+        created_at=reservation.created_at,
+    )
+
+
+def get(tx: Tx, intent_id: str) -> Intent | None:
+    """The intent with that id."""
+    row = tx.one("SELECT * FROM intents WHERE id = ?", intent_id)
+    return None if row is None else _intent(row)
+
+
+def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = None, not_after: float | None = None,
+         sent_api_at: float | None = None, reason: str | None = None, order_id: int | None = None) -> bool:  # fmt: skip
+    """Move an intent on if it is still where it was (and still its owner's, when `owner` is given)."""
+    changed = tx.run(
+        "UPDATE intents SET state = ?, not_after = COALESCE(?, not_after), sent_api_at = COALESCE(?, sent_api_at),"
+        " reason = COALESCE(?, reason), order_id = COALESCE(?, order_id)"
+        " WHERE id = ? AND state = ? AND (?8 IS NULL OR owner = ?8)",
+        now_is, not_after, sent_api_at, reason, order_id, intent_id, was, owner,
+    )  # fmt: skip
+    return changed == 1
+
+
+def acknowledge(tx: Tx, intent_id: str) -> None:
+    """Record that Clore answered code 0: from now on, none found means uncertain, never failed. Where somebody has said
+    failed already, that is taken back, and the reservation with it."""
+    tx.run("UPDATE intents SET acknowledged = 1 WHERE id = ?", intent_id)
+    if step(tx, intent_id, was="failed", now_is="uncertain"):
+        tx.run("UPDATE reservations SET released_at = NULL, actual_micros = NULL WHERE intent_id = ?", intent_id)
+
+
+def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Intent]:
+    """Intents of an account in any of those states, made since then, oldest first."""
+    marks = ", ".join("?" for _ in states)
+    rows = tx.all(
+        f"SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state IN ({marks}) ORDER BY created_at",
+        account, since, *states,
+    )  # fmt: skip
+    return [_intent(row) for row in rows]
+
+
+def refused(
+    tx: Tx, account: str, reason: str, *, since: float, limit: int, servers: Sequence[int] | None = None
+) -> list[tuple[int, float]]:
+    """Server and time of the newest creates that were refused since then, those of them with that reason; of these
+    servers alone where some are given."""
+    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
+    rows = tx.all(
+        "SELECT server_id, created_at, reason FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
+        f"{on} ORDER BY created_at DESC LIMIT ?",
+        account, since, *(servers or ()), limit,
+    )  # fmt: skip
+    return [(row["server_id"], row["created_at"]) for row in rows if row["reason"] == reason]
+
+
+def unsent(tx: Tx) -> list[Intent]:
+    """Reservations of every account whose create has not been sent."""
+    return [_intent(row) for row in tx.all("SELECT * FROM intents WHERE state = 'reserved' ORDER BY created_at")]
+
+
+def sent_anywhere(tx: Tx) -> list[Intent]:
+    """Creates of every account that were sent and are not settled: on their way, or uncertain."""
+    rows = tx.all("SELECT * FROM intents WHERE state IN ('sending', 'uncertain') ORDER BY created_at")
+    return [_intent(row) for row in rows]
+
+
+def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent]:
+    """Intents for one server since then that may have made an order."""
+    rows = tx.all(
+        "SELECT * FROM intents WHERE account = ? AND server_id = ? AND created_at >= ?"
+        " AND state IN ('reserved', 'sending', 'adopted', 'failed', 'uncertain') ORDER BY created_at",
+        account, server_id, since,
+    )  # fmt: skip
+    return [_intent(row) for row in rows]
+
+
+def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
+    """The unsettled intent for one server: while there is one, no second create is sent there."""
+    row = tx.one(
+        "SELECT * FROM intents WHERE account = ? AND server_id = ? AND state IN ('reserved', 'sending', 'uncertain')"
+        " ORDER BY created_at LIMIT 1",
+        account, server_id,
+    )  # fmt: skip
+    return None if row is None else _intent(row)
+
+
+def unsettled_of_call(tx: Tx, digest: str, *, but_of: str | None = None) -> Intent | None:
+    """A create that this very call has sent and whose outcome is unknown, that of the quote `but_of` aside."""
+    row = tx.one(
+        "SELECT intents.* FROM intents CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
+        " AND intents.state IN ('sending', 'uncertain') AND (?2 IS NULL OR quotes.id <> ?2)"
+        " ORDER BY intents.created_at LIMIT 1",
+        digest, but_of,
+    )  # fmt: skip
+    return None if row is None else _intent(row)
+
+
+def of_quote(tx: Tx, quote_id: str) -> list[Intent]:
+    """The attempts of one quote, in order."""
+    return [
+        _intent(row) for row in tx.all("SELECT * FROM intents WHERE quote_id = ? ORDER BY created_at, rowid", quote_id)
+    ]
+
+
+def reservation(row: Row) -> Reservation:
+    """The reservation that a row holds."""
+    actual = row["actual_micros"]
+    return Reservation(
+        intent_id=row["intent_id"],
+        account=row["account"],
+        coin=row["coin"],
+        worst_usd=from_micros(row["worst_micros"]),
+        usd_per_hour=from_micros(row["hourly_micros"]),
+        created_at=row["created_at"],
+        order_id=row["order_id"],
+        released_at=row["released_at"],
+        actual_usd=None if actual is None else from_micros(actual),
+        id=row["id"],
+        missed_at=row["missed_at"],
+        bidding=row["bidding"],
+    )
+
+
+def reservations_open(tx: Tx, account: str) -> list[Reservation]:
+    """What may still cost money."""
+    rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at IS NULL", account)
+    return [reservation(row) for row in rows]
+
+
+def reservations_released(tx: Tx, account: str, since: float) -> list[Paid]:
+    """What has cost money and ended since then."""
+    rows = tx.all(
+        "SELECT order_id, actual_micros FROM reservations WHERE account = ? AND released_at >= ?", account, since
+    )
+    return [Paid(row["order_id"], from_micros(row["actual_micros"] or 0)) for row in rows]
+
+
+def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:
+    """The open reservation of an order."""
+    row = tx.one(
+        "SELECT * FROM reservations WHERE account = ? AND order_id = ? AND released_at IS NULL", account, order_id
+    )
+    return None if row is None else reservation(row)
+
+
+def bind(tx: Tx, intent_id: str, order_id: int) -> None:
+    """Tie a reservation to its order, opening it again when it had been released too early. What was reserved for that
+    order while it was taken for one made elsewhere goes over to it."""
+    tx.run(
+        "UPDATE reservations SET order_id = ?, released_at = NULL, actual_micros = NULL WHERE intent_id = ?",
+        order_id, intent_id,
+    )  # fmt: skip
+    before = tx.one(
+        "SELECT other.* FROM reservations other JOIN reservations own USING (account, order_id)"
+        " WHERE own.intent_id = ? AND other.intent_id IS NULL AND other.released_at IS NULL",
+        intent_id,
+    )  # fmt: skip
+    if before is not None:
+        tx.run("DELETE FROM reservations WHERE id = ?", before["id"])
+        tx.run(
+            "UPDATE reservations SET worst_micros = MAX(worst_micros, ?), hourly_micros = MAX(hourly_micros, ?),"
+            " bidding = ? WHERE intent_id = ?",
+            before["worst_micros"], before["hourly_micros"], before["bidding"], intent_id,
+        )  # fmt: skip
+
+
+def release(tx: Tx, intent_id: str, actual_usd: Decimal, now: float) -> None:
+    """Replace a reservation by what was really paid."""
+    tx.run(
+        "UPDATE reservations SET released_at = ?, actual_micros = ? WHERE intent_id = ? AND released_at IS NULL",
+        now, to_micros(actual_usd), intent_id,
+    )  # fmt: skip

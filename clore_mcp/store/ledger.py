@@ -1,0 +1,191 @@
+"""The append-only record of every spending step, and the heartbeats of those who end leases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clore_mcp.money import with_coin_names
+from clore_mcp.store.database import Row, Tx, fits
+
+_SILENT_SECONDS: Final = 86_400.0
+EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One step: who asked, what it was about, what came of it. Never a secret, never an env value. It is kept to be
+    shown, so coins have the names that people read."""
+
+    at: float
+    account: str
+    step: str
+    caller: str
+    quote_id: str | None = None
+    intent_id: str | None = None
+    order_id: int | None = None
+    server_id: int | None = None
+    data: dict[str, Any] | None = None
+    seq: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", with_coin_names(self.data))
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A process that has said that it ends leases, by its name as an owner, and its machine."""
+
+    host: str
+    owner: str
+
+
+def write(tx: Tx, entry: Entry) -> None:
+    """Append one step. An order's id that no column holds stands in the data."""
+    data, order_id = entry.data or {}, entry.order_id
+    if order_id is not None and not fits(order_id):
+        data, order_id = {**data, "order_id": str(order_id)}, None
+    tx.insert(
+        "ledger",
+        at=entry.at,
+        account=entry.account,
+        step=entry.step,
+        caller=entry.caller,
+        quote_id=entry.quote_id,
+        intent_id=entry.intent_id,
+        order_id=order_id,
+        server_id=entry.server_id,
+        data=json.dumps(data),
+    )
+
+
+def read(tx: Tx, *, account: str | None = None, limit: int = 200) -> list[Entry]:
+    """The newest steps, newest first; of one account, and of the state itself, when asked."""
+    if account is None:
+        return [_entry(row) for row in tx.all("SELECT * FROM ledger ORDER BY seq DESC LIMIT ?", limit)]
+    return _newest_first(
+        [
+            row
+            for one in {account, EVERY_ACCOUNT}
+            for row in tx.all("SELECT * FROM ledger WHERE account = ? ORDER BY seq DESC LIMIT ?", one, limit)
+        ],
+        limit,
+    )
+
+
+def of_steps(tx: Tx, account: str, steps: Iterable[str], *, since: float, limit: int) -> list[Entry]:
+    """The newest steps of certain kinds that were taken since then, for an account or for the state itself, newest
+    first."""
+    return _newest_first(
+        [
+            row
+            for one in {account, EVERY_ACCOUNT}
+            for step in steps
+            for row in tx.all(
+                "SELECT * FROM ledger WHERE account = ? AND step = ? AND at >= ? ORDER BY at DESC LIMIT ?",
+                one, step, since, limit,
+            )
+        ],
+        limit,
+    )  # fmt: skip
+
+
+def at_servers(
+    tx: Tx, account: str, step: str, *, since: float, limit: int, servers: Sequence[int] | None
+) -> list[tuple[int | None, int | None, float]]:
+    """Server, order and time of the newest steps of one kind since then; of these servers alone, if given."""
+    on = "" if servers is None else f" AND server_id IN ({_marks(servers)})"
+    rows = tx.all(
+        f"SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ?{on}"
+        " ORDER BY at DESC LIMIT ?",
+        account, step, since, *(servers or ()), limit,
+    )  # fmt: skip
+    return [(row["server_id"], row["order_id"], row["at"]) for row in rows]
+
+
+def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
+    """Steps of certain kinds of one order, newest first."""
+    rows = tx.all(
+        "SELECT * FROM ledger INDEXED BY ledger_of_orders"
+        f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)}) ORDER BY seq DESC",
+        account, order_id, since, *steps,
+    )  # fmt: skip
+    return [_entry(row) for row in rows]
+
+
+def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -> Entry | None:
+    """The newest step of those kinds of an order."""
+    rows = [
+        row
+        for step in steps
+        for row in tx.all(
+            "SELECT * FROM ledger WHERE account = ? AND order_id = ? AND step = ? ORDER BY seq DESC LIMIT 1",
+            account, order_id, step,
+        )
+    ]  # fmt: skip
+    return next(iter(_newest_first(rows, 1)), None)
+
+
+def newest(tx: Tx) -> int:
+    """The number of the newest step; 0 where there is none."""
+    row = tx.one("SELECT MAX(seq) AS seq FROM ledger")
+    return 0 if row is None or row["seq"] is None else int(row["seq"])
+
+
+def newest_before(tx: Tx, before: float, limit: int) -> int:
+    """The number of the newest step of those written before then. Only the newest `limit` steps are looked at: where
+    all are younger, the one before them; 0 where there is none."""
+    row = tx.one(
+        "SELECT MAX(CASE WHEN at < ? THEN seq ELSE 0 END) AS seq, COUNT(*) AS n, MIN(seq) AS first"
+        " FROM (SELECT seq, at FROM ledger ORDER BY seq DESC LIMIT ?)",
+        before, limit,
+    )  # fmt: skip
+    if row is None or not row["n"]:
+        return 0
+    return int(row["seq"]) or (int(row["first"]) - 1 if row["n"] == limit else 0)
+
+
+def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
+    """The steps after that number, of every account, oldest first."""
+    return [_entry(row) for row in tx.all("SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)]
+
+
+def _marks(values: Sequence[str] | Sequence[int]) -> str:
+    return ", ".join("?" for _ in values)
+
+
+def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:
+    """Say that `owner` is alive and ends leases. Whoever was silent for a day was killed: its row goes."""
+    tx.run("DELETE FROM heartbeats WHERE account = ? AND at < ?", account, now - _SILENT_SECONDS)
+    tx.run(
+        "INSERT INTO heartbeats (account, owner, host, at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (account, owner) DO UPDATE SET at = excluded.at",
+        account, owner, host, now,
+    )  # fmt: skip
+
+
+def rest(tx: Tx, account: str, owner: str) -> None:
+    """Take a heartbeat back at a clean exit."""
+    tx.run("DELETE FROM heartbeats WHERE account = ? AND owner = ?", account, owner)
+
+
+def beats(tx: Tx, account: str, *, first: str, since: float, until: float) -> list[Beat]:
+    """Those whose last beat lies between the two instants, the latest first; owners whose name begins with `first` go
+    before the others."""
+    rows = tx.all(
+        "SELECT host, owner FROM heartbeats WHERE account = ? AND at BETWEEN ? AND ?"
+        " ORDER BY substr(owner, 1, ?) = ? DESC, at DESC",
+        account, since, until, len(first), first,
+    )  # fmt: skip
+    return [Beat(str(row["host"]), str(row["owner"])) for row in rows]
+
+
+def _newest_first(rows: list[Row], limit: int) -> list[Entry]:
+    rows.sort(key=lambda row: row["seq"], reverse=True)
+    return [_entry(row) for row in rows[:limit]]
+
+
+def _entry(row: Row) -> Entry:
+    return Entry(**{**dict(row), "data": json.loads(row["data"])})

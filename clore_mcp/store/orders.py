@@ -1,0 +1,265 @@
+"""Rows of orders made here: the lease, what was approved, and how it ended; and the secrets that `connect` shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from clore_mcp.money import from_micros, plain, to_micros
+from clore_mcp.store.database import Row, Tx, drop_value, keep_value, value_of
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An order made here and its agreed end. `…_api_at` are unix seconds of Clore's clock, prices per day in `coin`."""
+
+    account: str
+    order_id: int
+    intent_id: str
+    digest: str
+    server_id: int
+    order_type: str
+    image: str
+    coin: str
+    price_native: Decimal
+    ceiling_native: Decimal
+    fee_fraction: Decimal
+    creation_fee_usd: Decimal
+    usd_per_coin: Decimal
+    started_api_at: int
+    ends_api_at: int
+    on_end: str
+    missed_at: float | None = None
+    ended_at: float | None = None
+    receipt: dict[str, Any] | None = None
+
+    @property
+    def usd_per_hour(self) -> Decimal:
+        """What it costs an hour, fee in, at the rate at which it was approved."""
+        return self.price_native * self.usd_per_coin / 24 * (1 + self.fee_fraction)
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """An order that counts as gone since then (this machine's clock)."""
+
+    server_id: int
+    order_id: int
+    ended_at: float
+
+
+def _lease(row: Row) -> Lease:
+    values = dict(row)
+    values["creation_fee_usd"] = from_micros(values.pop("creation_fee_micros"))
+    for name in ("price_native", "ceiling_native", "fee_fraction", "usd_per_coin"):
+        values[name] = Decimal(values[name])
+    values["receipt"] = json.loads(values["receipt"]) if values["receipt"] else None
+    return Lease(**values)
+
+
+def add(tx: Tx, lease: Lease) -> None:
+    """Adopt an order. Raises Duplicate when it is adopted already."""
+    tx.insert(
+        "orders",
+        account=lease.account,
+        order_id=lease.order_id,
+        intent_id=lease.intent_id,
+        digest=lease.digest,
+        server_id=lease.server_id,
+        order_type=lease.order_type,
+        image=lease.image,
+        coin=lease.coin,
+        price_native=plain(lease.price_native),
+        ceiling_native=plain(lease.ceiling_native),
+        fee_fraction=plain(lease.fee_fraction),
+        creation_fee_micros=to_micros(lease.creation_fee_usd),
+        usd_per_coin=plain(lease.usd_per_coin),
+        started_api_at=lease.started_api_at,
+        ends_api_at=lease.ends_api_at,
+        on_end=lease.on_end,
+    )
+
+
+def get(tx: Tx, account: str, order_id: int) -> Lease | None:
+    """The order made here with that id."""
+    row = tx.one("SELECT * FROM orders WHERE account = ? AND order_id = ?", account, order_id)
+    return None if row is None else _lease(row)
+
+
+def account_of(tx: Tx, order_id: int) -> str | None:
+    """The account whose order that is, where exactly one has an order made here with that id."""
+    rows = tx.all("SELECT account FROM orders WHERE order_id = ?", order_id)
+    return str(rows[0]["account"]) if len(rows) == 1 else None
+
+
+def active(tx: Tx, account: str) -> list[Lease]:
+    """Orders made here that are not proven gone."""
+    rows = tx.all("SELECT * FROM orders WHERE account = ? AND ended_at IS NULL ORDER BY order_id", account)
+    return [_lease(row) for row in rows]
+
+
+def active_anywhere(tx: Tx) -> list[Lease]:
+    """Orders made here that are not proven gone, of every account."""
+    return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE ended_at IS NULL ORDER BY account, order_id")]
+
+
+def may_come_back(tx: Tx, account: str, since: float) -> bool:
+    """Whether an order with an end counts as gone only because no reply has listed it since then."""
+    row = tx.one(
+        "SELECT order_id FROM orders WHERE account = ?1 AND missed_at IS NOT NULL AND ended_at >= ?2"
+        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
+        " AND missed_at IS NOT NULL AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
+        account, since,
+    )  # fmt: skip
+    return row is not None
+
+
+def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
+    """Those of these orders that were made here, gone or not."""
+    found = ((order_id, get(tx, account, order_id)) for order_id in order_ids)
+    return {order_id: lease for order_id, lease in found if lease is not None}
+
+
+def ended_early(
+    tx: Tx, account: str, *, since: float, by_seconds: int, limit: int, servers: Sequence[int] | None = None
+) -> list[Gone]:
+    """The orders on demand that count as gone since then and that Clore listed as ended more than so long before their
+    end, of the newest `limit` that are gone; of these servers alone where some are given."""
+    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
+    rows = tx.all(
+        "SELECT server_id, order_id, ended_at FROM"
+        " (SELECT server_id, order_id, ended_at, order_type, missed_at, receipt, started_api_at, ends_api_at"
+        f" FROM orders WHERE account = ? AND ended_at >= ?{on} ORDER BY ended_at DESC LIMIT ?)"
+        " WHERE order_type = 'on-demand' AND missed_at IS NULL AND receipt IS NOT NULL"
+        " AND started_api_at + COALESCE(json_extract(receipt, '$.hours'), 0) * 3600 < ends_api_at - ?",
+        account, since, *(servers or ()), limit, by_seconds,
+    )  # fmt: skip
+    return [Gone(row["server_id"], row["order_id"], row["ended_at"]) for row in rows]
+
+
+def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:
+    """The order that the same call made, while it is not proven gone."""
+    row = tx.one(
+        "SELECT * FROM orders WHERE account = ? AND digest = ? AND ended_at IS NULL ORDER BY order_id DESC LIMIT 1",
+        account, digest,
+    )  # fmt: skip
+    return None if row is None else _lease(row)
+
+
+def made_here(tx: Tx, account: str, order_ids: Iterable[int]) -> set[int]:
+    """Which of these orders were made here, gone or not."""
+    sql = "SELECT 1 FROM orders WHERE account = ? AND order_id = ?"
+    return {order_id for order_id in order_ids if tx.one(sql, account, order_id) is not None}
+
+
+def miss(tx: Tx, account: str, order_id: int, at: float, api_at: float | None) -> None:
+    """Note the first valid reply in which an order was missing: when it came by our clock and by Clore's, if known."""
+    tx.run("UPDATE orders SET missed_at = ? WHERE account = ? AND order_id = ?", at, account, order_id)
+    keep_value(tx, _missed_name(account, order_id), "" if api_at is None else repr(api_at))
+
+
+def missed_api_at(tx: Tx, account: str, order_id: int) -> float | None:
+    """When that first reply came by Clore's clock; None where it did not say."""
+    told = value_of(tx, _missed_name(account, order_id))
+    return float(told) if told else None
+
+
+def _missed_name(account: str, order_id: int) -> str:
+    return f"missed_api_at {account} {order_id}"
+
+
+def seen_again(tx: Tx, account: str, order_ids: Iterable[int]) -> None:
+    """Forget that orders were missing from a reply."""
+    for order_id in order_ids:
+        tx.run("UPDATE orders SET missed_at = NULL WHERE account = ? AND order_id = ?", account, order_id)
+        drop_value(tx, _missed_name(account, order_id))
+
+
+def made_any(tx: Tx) -> bool:
+    """Returns whether any order was ever made or tried here, under whatever account."""
+    return tx.one("SELECT 1 FROM (SELECT 1 FROM orders UNION ALL SELECT 1 FROM intents) LIMIT 1") is not None
+
+
+def ended_since(tx: Tx, account: str, since: float) -> bool:
+    """Returns whether an order with an end has counted as gone since then, however that was known."""
+    row = tx.one(
+        "SELECT order_id FROM orders WHERE account = ?1 AND ended_at >= ?2"
+        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
+        " AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
+        account, since,
+    )  # fmt: skip
+    return row is not None
+
+
+def receipts_since(tx: Tx, account: str, since: float) -> dict[int, Decimal]:
+    """What orders made here have cost in USD by their receipts, if they count as gone since then (our clock)."""
+    rows = tx.all(
+        "SELECT order_id, json_extract(receipt, '$.total_usd') AS usd FROM orders"
+        " WHERE account = ? AND ended_at >= ? AND receipt IS NOT NULL",
+        account, since,
+    )  # fmt: skip
+    return {row["order_id"]: Decimal(str(row["usd"] or 0)) for row in rows}
+
+
+def reopen(tx: Tx, account: str, order_id: int) -> bool:
+    """Take back that an order was counted as gone, once."""
+    changed = tx.run(
+        "UPDATE orders SET ended_at = NULL, missed_at = NULL, receipt = NULL"
+        " WHERE account = ? AND order_id = ? AND ended_at IS NOT NULL",
+        account, order_id,
+    )  # fmt: skip
+    return changed == 1
+
+
+def steps(tx: Tx, account: str, order_id: int, step: str) -> list[dict[str, Any]]:
+    """What the ledger says of each such step of an order."""
+    rows = tx.all("SELECT data FROM ledger WHERE account = ? AND order_id = ? AND step = ?", account, order_id, step)
+    return [json.loads(row["data"]) for row in rows]
+
+
+def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_native: Decimal) -> None:
+    """Record a changed spot bid and the ceiling that was approved with it."""
+    tx.run(
+        "UPDATE orders SET price_native = ?, ceiling_native = ? WHERE account = ? AND order_id = ?",
+        plain(price_native), plain(ceiling_native), account, order_id,
+    )  # fmt: skip
+
+
+def cut(tx: Tx, account: str, order_id: int, api_now: int) -> None:
+    """Its cancel was decided: the lease is over now, so whoever ends leases goes on until the order is gone. So with
+    the end that was given to an order made elsewhere."""
+    tx.run(
+        "UPDATE orders SET ends_api_at = MIN(ends_api_at, ?), on_end = 'cancel'"
+        " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
+        api_now, account, order_id,
+    )  # fmt: skip
+    tx.run(
+        "UPDATE reservations SET ends_api_at = MIN(ends_api_at, ?)"
+        " WHERE account = ? AND order_id = ? AND intent_id IS NULL AND released_at IS NULL",
+        api_now, account, order_id,
+    )  # fmt: skip
+
+
+def end(tx: Tx, account: str, order_id: int, at: float, receipt: Mapping[str, Any], *, unseen: bool = False) -> bool:
+    """Record that an order is gone, once. `unseen`: no reply lists it; then `missed_at` stays, and it may come back."""
+    changed = tx.run(
+        "UPDATE orders SET ended_at = ?, receipt = ?, missed_at = CASE WHEN ? THEN missed_at END"
+        " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
+        at, json.dumps(dict(receipt)), unseen, account, order_id,
+    )  # fmt: skip
+    drop_value(tx, _missed_name(account, order_id))
+    return changed == 1
+
+
+def keep_secrets(tx: Tx, intent_id: str, values: Mapping[str, str]) -> None:
+    """Keep generated passwords and tokens for `connect`."""
+    for name, value in values.items():
+        tx.insert("secrets", intent_id=intent_id, name=name, value=value)
+
+
+def secrets_of(tx: Tx, intent_id: str) -> dict[str, str]:
+    """The generated passwords and tokens of one order."""
+    return {row["name"]: row["value"] for row in tx.all("SELECT * FROM secrets WHERE intent_id = ?", intent_id)}

@@ -1,0 +1,258 @@
+"""Rows of quotes: held, decided, consumed once, settled, told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clore_mcp.store import envelopes
+from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx
+
+# A quote or a yes from the future is from before the clock went back: nobody knows how old it is, so it is over.
+_IN_TIME: Final = f"expires_at > ?1 AND MAX(created_at, COALESCE(decided_at, 0)) <= ?1 + {CLOCK_SLACK_SECONDS}"
+
+
+_LAPSED_KEPT_SECONDS: Final = 30 * 86_400.0
+_DELETED_AT_ONCE: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """One priced intent and what became of it. `wish` names everything of a rental but server, hours and bid;
+    `envelope_id` is the wider yes that it would use, `watch_id` the watch that it rents for, `replaces` the quote whose
+    yes it shares because the order made under that one could not be reached. Times are unix seconds of this machine."""
+
+    id: str
+    account: str
+    digest: str
+    verb: str
+    caller: str
+    question: str
+    terms: dict[str, Any]
+    state: str
+    created_at: float
+    expires_at: float
+    decided_at: float | None = None
+    decided_by: str | None = None
+    owner: str | None = None
+    outcome: dict[str, Any] | None = None
+    told: bool = False
+    wish: str = ""
+    envelope_id: str | None = None
+    watch_id: str | None = None
+    replaces: str | None = None
+
+    @property
+    def subject(self) -> str | None:
+        """What the question is about; None where nobody is asked."""
+        return self.terms.get("subject")
+
+    @property
+    def replaced_by(self) -> str | None:
+        """The newer question that took the place of this one."""
+        return (self.outcome or {}).get("replaced_by") if self.state == "expired" else None
+
+    def in_time(self, now: float) -> bool:
+        """Whether an answer, or a yes that was given, still counts."""
+        begun = max(self.created_at, self.decided_at or 0.0)
+        return now < self.expires_at and begun <= now + CLOCK_SLACK_SECONDS
+
+
+def _quote(row: Row) -> Quote:
+    values = dict(row)
+    values["terms"] = json.loads(values["terms"])
+    values["outcome"] = json.loads(values["outcome"]) if values["outcome"] else None
+    values["told"] = bool(values["told"])
+    return Quote(**values)
+
+
+def add(tx: Tx, quote: Quote) -> None:
+    """Hold a new quote. Raises Duplicate while one with its digest is live, and where its yes was shared before."""
+    tx.insert(
+        "quotes",
+        id=quote.id,
+        account=quote.account,
+        digest=quote.digest,
+        verb=quote.verb,
+        caller=quote.caller,
+        question=quote.question,
+        terms=json.dumps(quote.terms),
+        state=quote.state,
+        created_at=quote.created_at,
+        expires_at=quote.expires_at,
+        decided_at=quote.decided_at,
+        decided_by=quote.decided_by,
+        wish=quote.wish,
+        envelope_id=quote.envelope_id,
+        watch_id=quote.watch_id,
+        replaces=quote.replaces,
+    )
+
+
+def get(tx: Tx, quote_id: str) -> Quote | None:
+    """The quote with that id."""
+    row = tx.one("SELECT * FROM quotes WHERE id = ?", quote_id)
+    return None if row is None else _quote(row)
+
+
+def latest(tx: Tx, digest: str) -> Quote | None:
+    """The newest quote with that digest, whatever its state: newest as they came, for the clock may have gone back."""
+    row = tx.one("SELECT * FROM quotes WHERE digest = ? ORDER BY rowid DESC LIMIT 1", digest)
+    return None if row is None else _quote(row)
+
+
+def replacement_of(tx: Tx, quote_id: str) -> Quote | None:
+    """The quote that shares the yes of that one, whatever its state: there is never a second."""
+    row = tx.one("SELECT * FROM quotes WHERE replaces = ?", quote_id)
+    return None if row is None else _quote(row)
+
+
+def replacement_of_call(tx: Tx, digest: str) -> Quote | None:
+    """The newest quote that shares the yes of one with that digest."""
+    row = tx.one(
+        "SELECT * FROM quotes WHERE replaces IN (SELECT id FROM quotes WHERE digest = ?)"
+        " ORDER BY created_at DESC LIMIT 1",
+        digest,
+    )
+    return None if row is None else _quote(row)
+
+
+def settled_since(tx: Tx, digest: str, since: float, now: float) -> list[Quote]:
+    """Quotes with that digest whose work began since then and is settled, newest first; none from the future."""
+    rows = tx.all(
+        "SELECT * FROM quotes WHERE digest = ? AND state = 'settled' AND decided_at BETWEEN ? AND ?"
+        " ORDER BY rowid DESC",
+        digest, since, now + CLOCK_SLACK_SECONDS,
+    )  # fmt: skip
+    return [_quote(row) for row in rows]
+
+
+def expire(tx: Tx, now: float) -> None:
+    """Close what nobody answered in time, and yeses that nobody used. Questions that lapsed long ago without an answer
+    go, some at a time: nothing was made of them, and the ledger has them."""
+    tx.run(f"UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved') AND NOT ({_IN_TIME})", now)
+    tx.run(
+        "DELETE FROM quotes WHERE rowid IN (SELECT rowid FROM quotes WHERE state = 'expired' AND decided_by IS NULL"
+        " AND created_at < ? ORDER BY created_at LIMIT ?)",
+        now - _LAPSED_KEPT_SECONDS, _DELETED_AT_ONCE,
+    )  # fmt: skip
+
+
+def drop(tx: Tx, quote_id: str) -> None:
+    """Close one quote that still waits, before its time."""
+    tx.run("UPDATE quotes SET state = 'expired' WHERE id = ? AND state = 'pending'", quote_id)
+
+
+def pending(tx: Tx, account: str) -> list[Quote]:
+    """Quotes of an account that nobody has decided yet."""
+    rows = tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'pending'", account)
+    return [_quote(row) for row in rows]
+
+
+def replace(tx: Tx, newer: Quote) -> None:
+    """Close the questions of the same caller about the same thing, with the id of the one that takes their place."""
+    tx.run(
+        "UPDATE quotes SET state = 'expired', outcome = ? WHERE account = ? AND state = 'pending' AND caller = ?"
+        " AND verb = ? AND json_extract(terms, '$.subject') = ? AND id <> ?",
+        json.dumps({"replaced_by": newer.id}), newer.account, newer.caller, newer.verb, newer.subject, newer.id,
+    )  # fmt: skip
+
+
+def unanswered_since(tx: Tx, account: str, since: float, now: float, most: int) -> list[str]:
+    """The callers of the newest quotes since then that had no yes and no no, once for each, at most so many. Cancels
+    aside. Looks at the end of the table only."""
+    rows = tx.all(
+        "SELECT caller FROM (SELECT * FROM quotes ORDER BY rowid DESC LIMIT 4 * ?4)"
+        " WHERE account = ?1 AND created_at BETWEEN ?2 AND ?3 AND verb <> 'cancel_order'"
+        " AND (state IN ('pending', 'expired') OR decided_by = 'no yes needed') LIMIT ?4",
+        account, since, now, most,
+    )  # fmt: skip
+    return [row["caller"] for row in rows]
+
+
+def supersede(tx: Tx, digest: str) -> None:
+    """Close a quote of that digest whose yes nobody has used: another takes its place."""
+    tx.run(
+        "UPDATE quotes SET state = 'expired' WHERE digest = ? AND state = 'approved'"
+        " AND state IN ('pending', 'approved', 'committing')",  # as its index says
+        digest,
+    )
+
+
+def expire_all(tx: Tx) -> int:
+    """Close every question that waits and take back every unused yes; how many there were."""
+    return tx.run("UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved')")
+
+
+def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
+    """Quotes that wait for a person or hold an unused yes, oldest first."""
+    rows = tx.all(
+        "SELECT * FROM quotes WHERE state IN ('pending', 'approved') AND watch_id IS NULL"
+        " AND (?1 IS NULL OR account = ?1) ORDER BY created_at",
+        account,
+    )
+    return [_quote(row) for row in rows]
+
+
+def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: float) -> bool:
+    """Record a person's answer to a quote that still waits; False when it no longer does. A no also takes back a yes
+    that nobody has used."""
+    state = "approved" if yes else "declined"
+    changed = tx.run(
+        "UPDATE quotes SET state = ?2, decided_at = ?1, decided_by = ?3, expires_at = ?4"
+        f" WHERE id = ?5 AND (state = 'pending' OR (state = 'approved' AND NOT ?6)) AND {_IN_TIME}",
+        now, state, by, until, quote_id, yes,
+    )  # fmt: skip
+    if changed == 1 and not yes:
+        tx.end_yes()
+    return changed == 1
+
+
+def widen(tx: Tx, quote_id: str, envelope_id: str) -> None:
+    """Make an approved quote one of the uses of a wider yes: either it or another, never both, and nothing replaces
+    what it makes."""
+    tx.run(
+        "UPDATE quotes SET envelope_id = ?, terms = json_set(terms, '$.replaceable', json('false')) WHERE id = ?",
+        envelope_id, quote_id,
+    )  # fmt: skip
+
+
+def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now: float) -> bool:
+    """Use a yes, once: only the caller that gets True may go on. From now on `decided_at` is when the work began (a yes
+    may have waited for half an hour): what looks for work whose process has died counts from there."""
+    changed = tx.run(
+        "UPDATE quotes SET state = 'committing', owner = ?2, decided_by = COALESCE(decided_by, ?3),"
+        f" decided_at = ?1 WHERE id = ?4 AND state = ?5 AND {_IN_TIME}",
+        now, owner, by, quote_id, from_state,
+    )  # fmt: skip
+    if changed == 1:
+        tx.end_yes()
+    return changed == 1
+
+
+def settle(tx: Tx, quote_id: str, outcome: dict[str, Any]) -> None:
+    """Record what came of a quote; the row no longer blocks the same call, and a wider yes that made no order is free
+    for another."""
+    tx.run("UPDATE quotes SET state = 'settled', outcome = ? WHERE id = ?", json.dumps(outcome), quote_id)
+    envelopes.give_back(tx, quote_id)
+
+
+def tell(tx: Tx, quote_id: str) -> None:
+    """Record that a caller has had the outcome, or the no; before there is one, nothing."""
+    tx.run("UPDATE quotes SET told = 1 WHERE id = ? AND state IN ('settled', 'declined')", quote_id)
+
+
+def declines_since(tx: Tx, account: str, since: float) -> list[float]:
+    """When questions about spending were declined since then, oldest first."""
+    rows = tx.all(
+        "SELECT decided_at FROM quotes WHERE account = ? AND state = 'declined' AND decided_at >= ?"
+        " AND verb <> 'cancel_order' ORDER BY decided_at",
+        account, since,
+    )  # fmt: skip
+    return [row["decided_at"] for row in rows]
+
+
+def committing(tx: Tx, account: str) -> list[Quote]:
+    """Quotes that are being carried out, or were when their process died."""
+    return [_quote(row) for row in tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'committing'", account)]

@@ -1,0 +1,185 @@
+"""Rows of watches: a person's yes to rentals that are made later, and what was seen of the market for them.
+
+How many orders a watch has made is not counted but looked up: each create that may have made one counts, from the
+transaction that lets it leave.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from clore_mcp.money import from_micros, to_micros
+from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx
+from clore_mcp.store.intents import ADOPTABLE_SECONDS
+
+# One from the future is from before the clock went back: nobody knows how old it is, so it is over.
+_STANDS: Final = f"state = 'waiting' AND expires_at > ?1 AND created_at <= ?1 + {CLOCK_SLACK_SECONDS}"
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A standing wish within what `ask` says, of the GPU models that the question named. `worst_usd` is of one order;
+    prices seen are USD per hour; times are unix seconds of this machine."""
+
+    id: str
+    account: str
+    digest: str
+    quote_id: str
+    approved_by: str
+    ask: dict[str, Any]
+    env: dict[str, str] | None
+    models: frozenset[str]
+    ssh_key: str
+    worst_usd: Decimal
+    state: str
+    created_at: float
+    expires_at: float
+    looked_at: float | None = None
+    seen_usd: Decimal | None = None
+    best_usd: Decimal | None = None
+    said: str | None = None
+
+    def stands(self, now: float) -> bool:
+        """Whether it may still rent."""
+        return self.state == "waiting" and now < self.expires_at and self.created_at <= now + CLOCK_SLACK_SECONDS
+
+
+def _watch(row: Row) -> Watch:
+    values = dict(row)
+    for name in ("worst", "seen", "best"):
+        micros = values.pop(f"{name}_micros")
+        values[f"{name}_usd"] = None if micros is None else from_micros(micros)
+    values["ask"], values["models"] = json.loads(row["ask"]), frozenset(json.loads(row["models"]))
+    values["env"] = json.loads(row["env"]) if row["env"] else None
+    return Watch(**values)
+
+
+def add(tx: Tx, watch: Watch) -> None:
+    """Keep a new one."""
+    tx.insert(
+        "watches",
+        id=watch.id,
+        account=watch.account,
+        digest=watch.digest,
+        quote_id=watch.quote_id,
+        approved_by=watch.approved_by,
+        ask=json.dumps(watch.ask),
+        env=json.dumps(watch.env) if watch.env else None,
+        models=json.dumps(sorted(watch.models)),
+        ssh_key=watch.ssh_key,
+        worst_micros=to_micros(watch.worst_usd),
+        state=watch.state,
+        created_at=watch.created_at,
+        expires_at=watch.expires_at,
+        looked_at=watch.looked_at,
+        seen_micros=None if watch.seen_usd is None else to_micros(watch.seen_usd),
+        best_micros=None if watch.best_usd is None else to_micros(watch.best_usd),
+    )
+
+
+def get(tx: Tx, watch_id: str) -> Watch | None:
+    """The watch with that id."""
+    row = tx.one("SELECT * FROM watches WHERE id = ?", watch_id)
+    return None if row is None else _watch(row)
+
+
+def waiting(tx: Tx, account: str | None) -> list[Watch]:
+    """Those of an account (of all) whose end is not recorded, newest first."""
+    rows = tx.all(
+        "SELECT * FROM watches WHERE state = 'waiting' AND (?1 IS NULL OR account = ?1) ORDER BY created_at DESC, id",
+        account,
+    )
+    return [_watch(row) for row in rows]
+
+
+def newest(tx: Tx, account: str, limit: int) -> list[Watch]:
+    """The newest of an account, whatever came of them, newest first."""
+    rows = tx.all("SELECT * FROM watches WHERE account = ? ORDER BY created_at DESC LIMIT ?", account, limit)
+    return [_watch(row) for row in rows]
+
+
+def standing(tx: Tx, account: str | None, now: float) -> list[Watch]:
+    """Those that may still rent, newest first."""
+    return [watch for watch in waiting(tx, account) if watch.stands(now)]
+
+
+def of_call(tx: Tx, account: str, digest: str, now: float) -> Watch | None:
+    """The one that this very call has made and that still waits."""
+    row = tx.one(f"SELECT * FROM watches WHERE account = ?2 AND digest = ?3 AND {_STANDS}", now, account, digest)
+    return None if row is None else _watch(row)
+
+
+def made(tx: Tx, watch_id: str, now: float) -> int:
+    """How many orders it has made or may have made: a create counts unless it never left, was refused, or has failed so
+    long ago that no order of it can show any more."""
+    row = tx.one(
+        "SELECT COUNT(*) AS n FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id = ?1"
+        " AND intents.state NOT IN ('refused', 'abandoned')"
+        " AND NOT (intents.state = 'failed' AND intents.created_at < ?2)",
+        watch_id, now - ADOPTABLE_SECONDS,
+    )  # fmt: skip
+    return 0 if row is None else int(row["n"])
+
+
+def status(tx: Tx, watch: Watch, now: float) -> str:
+    """What it is now, also before its end was recorded."""
+    if watch.state != "waiting":
+        return watch.state
+    if len(order_ids(tx, watch.id)) >= watch.ask["max_orders"]:
+        return "fired"
+    return "waiting" if watch.stands(now) else "expired"
+
+
+def may_rent(tx: Tx, watch_id: str, now: float) -> bool:
+    """Whether it waits still, and has orders left to make."""
+    watch = get(tx, watch_id)
+    return watch is not None and watch.stands(now) and made(tx, watch_id, now) < watch.ask["max_orders"]
+
+
+def order_ids(tx: Tx, watch_id: str) -> list[int]:
+    """The orders that it has made."""
+    rows = tx.all(
+        "SELECT intents.order_id FROM intents JOIN quotes ON quotes.id = intents.quote_id"
+        " WHERE quotes.watch_id = ? AND intents.order_id IS NOT NULL ORDER BY intents.created_at",
+        watch_id,
+    )
+    return [row["order_id"] for row in rows]
+
+
+def untold(tx: Tx, account: str, since: float) -> list[tuple[str, int]]:
+    """Watches and the orders that they have made, of which the ledger does not tell yet; of orders that are gone, only
+    those that have gone since then."""
+    of_watch = (
+        "SELECT quotes.watch_id, orders.order_id FROM orders CROSS JOIN intents ON intents.id = orders.intent_id"
+        " CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id IS NOT NULL AND orders.account = ?1"
+        " AND NOT EXISTS (SELECT 1 FROM ledger WHERE account = ?1 AND order_id = orders.order_id AND step ="
+        " 'watch_fired') AND orders.ended_at"
+    )
+    rows = [*tx.all(f"{of_watch} IS NULL", account), *tx.all(f"{of_watch} >= ?2", account, since)]
+    return [(row["watch_id"], row["order_id"]) for row in rows]
+
+
+def see(tx: Tx, watch_id: str, *, at: float, usd_per_hour: Decimal | None, said: str | None) -> None:
+    """Record a look at the market: the cheapest that fitted, and what stood in the way of renting it."""
+    micros = None if usd_per_hour is None else to_micros(usd_per_hour)
+    tx.run(
+        "UPDATE watches SET looked_at = ?1, seen_micros = ?2, said = ?3,"
+        " best_micros = MIN(COALESCE(best_micros, ?2), COALESCE(?2, best_micros)) WHERE id = ?4",
+        at, micros, said, watch_id,
+    )  # fmt: skip
+
+
+def end(tx: Tx, watch_id: str, state: str) -> bool:
+    """End one that waits, and forget the values that its containers would have got; False when it did not wait."""
+    ended = tx.run("UPDATE watches SET state = ?, env = NULL WHERE id = ? AND state = 'waiting'", state, watch_id) == 1
+    if ended and state == "cancelled":
+        tx.end_yes()
+    return ended
+
+
+def end_all(tx: Tx) -> int:
+    """Cancel every one that waits, of every account; how many did."""
+    return tx.run("UPDATE watches SET state = 'cancelled', env = NULL WHERE state = 'waiting'")

@@ -1,0 +1,128 @@
+"""Starts the watchdog beside a server, as ssh-agent starts: detached, once for a state and a key, with the first order.
+
+It outlives the server, its client, and a client that ends every process below itself: its parent is gone before the
+call that starts it goes on, so no walk from parent to child finds it. It has the server's environment, so key, limits
+and state are the same; nothing secret is on its command line, and what it says goes to a log in the state folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.settings import Settings, Watchdog
+from clore_mcp.store.file_lock import open_own
+from clore_mcp.store.place import Place, watchdog_place
+
+log = logging.getLogger(__name__)
+
+LOG_NAME: Final = "watchdog.log"
+_LOG_BYTES: Final = 200_000  # beyond that, its older half goes
+_AGAIN_SECONDS: Final = 30.0  # so long a started one may take until it holds its place
+_LEAVES_SECONDS: Final = 20.0  # so long the process between may take to start Python and end: 0.02 s when idle
+# Run by -c: with -m, a project's folder could bring modules of its own. -P keeps the working folder out of the path.
+_PROGRAM: Final = "import sys; sys.path.append(sys.argv.pop(1)); from clore_mcp.cli.main import main; sys.exit(main())"
+# The process between ends at once: its child is the watchdog, and has no parent in the tree of the client.
+_FORKED: Final = f"import os; os.fork() and os._exit(0); {_PROGRAM}"
+_STARTED: Final = (
+    "import subprocess, sys; subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=1, stderr=2,"
+    " creationflags=int(sys.argv[1]))"
+)
+
+
+def place_of(wanted: Settings) -> Place:
+    """What the one watchdog of this state and key holds while it lives."""
+    return Place(watchdog_place(wanted.state_dir, wanted.key_name))
+
+
+def starter(wanted: Settings) -> Callable[[], bool] | None:
+    """What starts a watchdog where none works, as often as it is called, and says whether one was there; whatever fails
+    is only logged. A start takes as long as Python does; else it is quick.
+
+    None where the operator says no, where nothing may be ended, and for a market inside this very process.
+    """
+    allowed = wanted.watchdog is Watchdog.AUTO and wanted.api_key is not None and not wanted.read_only
+    if not allowed or wanted.api_key_source == "sandbox":
+        return None
+    return _Starter(wanted).start
+
+
+class _Starter:
+    def __init__(self, wanted: Settings) -> None:
+        self._wanted = wanted
+        self._started_at = float("-inf")
+
+    def start(self) -> bool:
+        now = time.monotonic()
+        place = place_of(self._wanted)
+        try:
+            if not place.take():
+                return True
+            place.release()
+            if now - self._started_at >= _AGAIN_SECONDS:
+                self._started_at = now
+                _spawn(self._wanted.state_dir)
+        except (OSError, StateUnavailable, subprocess.SubprocessError) as error:
+            log.warning("the watchdog could not be started, so orders end only while this server runs: %s", error)
+        return False
+
+
+def shorten_log(state_dir: Path) -> None:
+    """Keep the newer half of a watchdog's log that has grown long, for one may run for a year."""
+    path = state_dir / LOG_NAME
+    with contextlib.suppress(OSError):
+        if path.stat().st_size <= _LOG_BYTES:
+            return
+        with os.fdopen(
+            open_own(path, os.O_RDWR), "r+b"
+        ) as file:  # the same file: the watchdog has it open, and appends
+            file.seek(-_LOG_BYTES // 2, os.SEEK_END)
+            newer = file.read().partition(b"\n")[2]
+            file.seek(0)
+            file.write(newer)
+            file.truncate()
+
+
+def open_log(state_dir: Path) -> int:
+    """The log that a watchdog appends to. Raises OSError, also where a link is."""
+    return open_own(state_dir / LOG_NAME, os.O_WRONLY | os.O_APPEND)
+
+
+def _spawn(state_dir: Path) -> None:
+    """Start it, and wait until it is on its own. Should another be faster, it finds the place taken and ends."""
+    root = str(Path(__file__).resolve().parents[1])
+    shorten_log(state_dir)
+    said = open_log(state_dir)
+    try:
+        between = _between([sys.executable, "-P", "-c"], [root, "watchdog", "--detached"], state_dir, said)
+    finally:
+        os.close(said)
+    code = between.wait(_LEAVES_SECONDS)
+    if code:
+        raise OSError(f"its process ended with {code}; {LOG_NAME} says why")
+
+
+def _between(python: list[str], words: list[str], state_dir: Path, said: int) -> subprocess.Popen[Any]:
+    """The process that starts the watchdog and ends."""
+    # The state of this very server, also where the variable is relative to a folder or not set.
+    env = os.environ | {"CLORE_STATE_DIR": str(state_dir)}
+    started: Callable[..., subprocess.Popen[Any]] = partial(
+        subprocess.Popen, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=env
+    )
+    if sys.platform != "win32":
+        return started([*python, _FORKED, *words], start_new_session=True)
+    flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    command = [*python, _STARTED, str(flags), *python, _PROGRAM, *words]
+    try:  # a client that ends the server ends its whole job, where that lets none go
+        return started(command, creationflags=flags | subprocess.CREATE_BREAKAWAY_FROM_JOB)
+    except PermissionError:
+        return started(command, creationflags=flags)

@@ -1,0 +1,261 @@
+"""The frozen bundle of the parts that a tool, a resource or a command receives. Building one opens nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Final
+from urllib.parse import urlsplit
+
+from anyio.to_thread import run_sync
+
+from clore_mcp.clore import CloreClient, Gaps, Rows, ServerRow, Timing, read_marketplace
+from clore_mcp.clore.shared_pacer import SharedPacer
+from clore_mcp.errors import Failure
+from clore_mcp.market.snapshot import Market
+from clore_mcp.rental.account.account_id import Identity
+from clore_mcp.rental.account.api_clock import ApiClock
+from clore_mcp.rental.account.reading import BROWSING_AGE, Readings
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.context import Desk, Patience
+from clore_mcp.rental.create.adopt import Adopting
+from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.create.order import Creating
+from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.create.replacements import Replacements
+from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.ssh_keys import public_key
+from clore_mcp.rental.guard import Guard
+from clore_mcp.rental.monitoring.changes import Changes
+from clore_mcp.rental.monitoring.hosts import Hosts
+from clore_mcp.rental.monitoring.monitor import Overseer
+from clore_mcp.rental.monitoring.notifier import Notifier
+from clore_mcp.rental.orders.cancel import Cancelling
+from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.extend import Extending
+from clore_mcp.rental.orders.keeper import Keeper
+from clore_mcp.rental.orders.readiness import Readiness
+from clore_mcp.rental.orders.stop import Stopping, lapse_restored
+from clore_mcp.rental.orders.views import Overview
+from clore_mcp.rental.proposal import Verb
+from clore_mcp.rental.rules.terms import POLL_SECONDS
+from clore_mcp.rental.spot.bid import Bidding
+from clore_mcp.rental.watches.runner import Hunting
+from clore_mcp.rental.watches.watch import Watching
+from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
+from clore_mcp.store.copies import Copies, owner_of
+from clore_mcp.store.database import Database
+from clore_mcp.store.high_water import HighWater
+from clore_mcp.store.ledger import Entry
+from clore_mcp.store.pace import open_pace
+from clore_mcp.store.place import watchdog_place
+from clore_mcp.store.pulse import Pulse
+from clore_mcp.store.shared import Shared
+
+_FASTEST: Final = 0.01  # a simulated clock is not taken to run more than a hundred times as fast as ours
+_DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything below the tools, wired together."""
+
+    settings: Settings
+    pacer: SharedPacer
+    desk: Desk
+    market: Market
+    marketplace: Shared[Rows[ServerRow]]
+    appraiser: Appraiser
+    approvals: Approvals
+    guard: Guard
+    overview: Overview
+    readiness: Readiness
+    closing: Closing
+    settling: Settling
+    keeper: Keeper
+    poll_seconds: float
+    overseer: Overseer
+    hunting: Hunting
+    hosts: Hosts
+    notifier: Notifier
+    stopping: Stopping
+    commitments: Commitments
+
+    @property
+    def keeps(self) -> bool:
+        """Whether this process does anything unasked."""
+        return self.settings.watchdog is Watchdog.AUTO and not self.settings.read_only
+
+    async def keep_leases(self) -> None:
+        """From the first call that knows the account on, this process ends leases, unless the operator says no."""
+        if self.keeps:
+            await self.keeper.start()
+
+    async def look_over(self, *, wallets: bool = True) -> list[Entry]:
+        """Record what is wrong with the orders that were just read; where nothing may be recorded, answer it. Asks for
+        the `wallets` too. What fails here spoils no answer."""
+        readings = self.desk.readings
+        try:
+            account, current = await readings.account(), await readings.orders(BROWSING_AGE)
+            if not self.keeps:
+                return await self.overseer.show(account, current) if wallets else []
+            await self.overseer.record(account, current, wallets=wallets)
+        except Failure as failure:
+            log.warning("what runs could not be looked over: %s", failure.message)
+        except Exception as error:  # a row that nobody can read, too
+            log.error("what runs could not be looked over: %s", type(error).__name__)
+        return []
+
+    def changes(self, since: float) -> Changes:
+        """What changes of the orders from then on (this machine's clock)."""
+        return Changes(self.desk, since)
+
+    async def resume_leases(self) -> None:
+        """End the leases of an earlier run, if there was one."""
+        if await asyncio.to_thread(lambda: self.desk.state.exists):
+            try:
+                await self.keep_leases()
+            except Failure as failure:
+                log.warning("leases of an earlier run are not watched yet: %s", failure.message)
+
+    async def aclose(self) -> None:
+        """Let spending that has begun come to its end, then close everything."""
+        await self.commitments.drain(_DRAIN_SECONDS)
+        await self.keeper.stop()
+        await asyncio.to_thread(self.notifier.close)
+        await self.market.aclose()
+        await self.marketplace.aclose()
+        await self.desk.readings.aclose()
+        await self.desk.client.aclose()
+        await self.pacer.aclose()
+        await asyncio.to_thread(self.desk.state.close)
+
+
+def _address(api_url: str) -> tuple[str, int]:
+    """Host and port of the Clore API."""
+    parts = urlsplit(api_url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def state_of(settings: Settings) -> Database:
+    """The state, in which every yes lapses once it is found to be an older copy of itself; opened at first use."""
+    mark = HighWater(settings.cache_dir, settings.state_dir) if settings.cache_dir else None
+    return Database(settings.state_dir, mark=mark, when_restored=lambda tx: lapse_restored(tx, now=time.time()))
+
+
+def build(
+    settings: Settings,
+    patience: Patience | None = None,
+    *,
+    owner: str = "",
+    wake_watchdog: Callable[[], bool] | None = None,
+    queue_seconds: float | None = None,
+) -> Services:
+    """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience. `owner` begins
+    the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs. A request
+    that is not urgent and would wait longer than `queue_seconds` for its turn is refused at once."""
+    key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
+    pacer = SharedPacer(
+        open_pace(settings.state_dir),
+        settings.key_name,
+        Gaps.scaled(settings.request_gap_seconds),
+    )
+    whose = owner_of(settings.api_url, settings.api_key)
+    copies = Copies(settings.state_dir / "copies", whose, time.time, time.monotonic)
+    client = CloreClient(
+        pacer=pacer,
+        api_url=settings.api_url,
+        api_key=settings.api_key,
+        trusts_network=settings.trusts_network,
+        timing=Timing(patience_seconds=queue_seconds),
+        after_write=lambda: run_sync(copies.change),
+    )
+    marketplace = Shared(
+        copies,
+        "marketplace",
+        lambda departure: client.marketplace_as_sent(before_send=departure),
+        read_marketplace,
+        marked=False,
+    )
+    market = Market(marketplace.get, time.time)
+    state = state_of(settings)
+    name = owner + token_hex(8)
+    identity = Identity(state, settings.api_url, key_digest)
+    notifier = Notifier(settings.notify_command, settings.state_dir, settings.api_key)
+    # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
+    slower = min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
+    api_clock = ApiClock(time.time, time.monotonic, faster=1 / max(slower, _FASTEST))
+    readings = Readings(client, market, api_clock, identity, copies)
+    desk = Desk(
+        state=state,
+        client=client,
+        readings=readings,
+        caps=settings.limits,
+        sources=settings.sources,
+        mode=settings.approval.value,
+        owner=name,
+        host=socket.gethostname(),
+        clock=time.time,
+        monotonic=time.monotonic,
+        pulse=Pulse(settings.state_dir, name, time.monotonic),
+        watchdog_place=watchdog_place(settings.state_dir, settings.key_name),
+        ssh_key=lambda: public_key(settings.ssh_public_key, Path.home(), settings.state_dir),
+        preferred=settings.currency,
+        program="clore-mcp --sandbox" if settings.api_key_source == "sandbox" else "clore-mcp",
+        acts=not settings.read_only,
+        patience=patience or Patience(),
+        starts_watchdog=wake_watchdog is not None,
+        wake_watchdog=wake_watchdog or (lambda: False),
+        tell=notifier.tell if settings.notify_command and not settings.read_only else lambda event: None,
+    )
+    appraiser = Appraiser(desk)
+    closing = Closing(desk)
+    commitments = Commitments()
+    settling = Settling(desk, Adopting(desk, closing), commitments)
+    approvals = Approvals(desk.state, time.time, desk.program)
+    overseer = Overseer(desk)
+    overview = Overview(desk, closing, settling)
+    readiness = Readiness(desk, overview, _address(settings.api_url))
+    replacements = Replacements(desk, appraiser, approvals, closing, readiness)
+    creating = Creating(desk, appraiser, settling, closing, replacements)
+    verbs: dict[str, Verb] = {
+        "create_order": creating,
+        "extend_order": Extending(desk, appraiser, closing),
+        "create_watch": Watching(desk),
+        "set_spot_price": Bidding(desk, appraiser, closing),
+        "cancel_order": Cancelling(desk, closing),
+    }
+    poll_seconds = POLL_SECONDS * slower
+    hunting = Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds)
+    return Services(
+        settings=settings,
+        pacer=pacer,
+        desk=desk,
+        market=market,
+        marketplace=marketplace,
+        appraiser=appraiser,
+        approvals=approvals,
+        guard=Guard(desk, approvals, commitments, settling, verbs, replacements),
+        overview=overview,
+        readiness=readiness,
+        closing=closing,
+        settling=settling,
+        keeper=Keeper(desk, closing, settling, (overseer, hunting), poll_seconds),
+        poll_seconds=poll_seconds,
+        overseer=overseer,
+        hunting=hunting,
+        hosts=Hosts(desk),
+        notifier=notifier,
+        stopping=Stopping(desk, closing, settling),
+        commitments=commitments,
+    )
