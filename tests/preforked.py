@@ -3,7 +3,8 @@
 `python()` is the path of a program that stands for the interpreter. What it is told to run of the product, a watchdog
 that a server detaches too, is forked from the ready process, with the caller's files, environment, folder and exit
 code; anything else goes to the real interpreter. A caller that is killed takes its process with it, and SIGTERM and
-SIGINT are passed on; tests of starts, of parents and of other signals use the real interpreter.
+SIGINT are passed on. The real interpreter takes what has a PYTHONPATH of its own; tests of starts, of parents and of
+other signals use it too.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ words = sys.argv[1:]
 strict = words[:2] == ["-W", "error"]
 rest = words[2:] if strict else words
 detached = rest[:2] == ["-P", "-c"] and rest[4:] == ["watchdog", "--detached"]
-if not detached and rest[:2] != ["-m", "clore_mcp"]:
+hooked = os.environ.get("PYTHONPATH") != {imports!r}  # what is imported otherwise needs a start of its own
+if hooked or not detached and rest[:2] != ["-m", "clore_mcp"]:
     os.execv({python!r}, [{python!r}, *words])
 import _socket, marshal, signal
 line = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
@@ -70,7 +72,8 @@ def python() -> str:
     folder = tempfile.TemporaryDirectory(prefix="clore-mcp-tests-")
     address = f"{folder.name}/line"
     stand_in = Path(folder.name, "python")
-    stand_in.write_text(_STAND_IN.format(python=sys.executable, address=address), encoding="utf-8")
+    program = _STAND_IN.format(python=sys.executable, address=address, imports=os.environ.get("PYTHONPATH"))
+    stand_in.write_text(program, encoding="utf-8")
     stand_in.chmod(0o700)
     root = str(Path(__file__).parents[1])
     ready = subprocess.Popen(

@@ -158,10 +158,12 @@ def test_every_filter_is_in_the_question(filters: dict[str, Any], words: str) ->
 def test_a_watch_has_every_filter_of_a_search_and_every_option_of_a_create_that_applies() -> None:
     searched, created = set(SearchServers.model_fields), set(CreateOrder.model_fields)
     taken = set(CreateWatch.model_fields)
-    # A watch rents on demand, cancels at the end, and picks servers, fallbacks and their order by itself.
+    # A watch rents on demand, cancels at the end, and picks servers, fallbacks and their order by itself: it has one
+    # server at a time, which no other replaces.
     of_a_page = {"sort_by", "limit", "cursor"}
     assert searched - taken == {"order_type", "include_rented", "min_rental_hours"} | of_a_page
-    assert created - taken == {"server_id", "fallback_server_ids", "order_type", "bid_usd_per_hour", "on_end"}
+    of_fallbacks = {"server_id", "fallback_server_ids", "replaces_order_id"}
+    assert created - taken == {"order_type", "bid_usd_per_hour", "on_end"} | of_fallbacks
 
 
 @pytest.mark.parametrize("filters", [{"image": "cuda"}, {"image": "cuda", "min_cuda": "12.0"}], ids=["alone", "with"])
