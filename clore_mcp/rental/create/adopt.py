@@ -20,7 +20,7 @@ from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.api_clock import created_between
 from clore_mcp.rental.context import Desk, enforcer
-from clore_mcp.rental.create.existing import running_on
+from clore_mcp.rental.create.present_order import running_on
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.orders.memory import Remembered, Unwritten
 from clore_mcp.rental.rules.billing import above, names_coin

@@ -29,7 +29,7 @@ from clore_mcp.rental import outcomes, questions
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.context import Desk, settle_quote
 from clore_mcp.rental.create.errand import Errand
-from clore_mcp.rental.create.existing import held_by_you, running_on, standing
+from clore_mcp.rental.create.present_order import held_by_you, running_on, standing
 from clore_mcp.rental.create.quote import Appraiser
 from clore_mcp.rental.create.rented import Rented
 from clore_mcp.rental.create.replacements import Replacements

@@ -14,7 +14,7 @@ from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Desk
 from clore_mcp.rental.create.errand import Errand
-from clore_mcp.rental.create.existing import held_by_you, running_on, standing
+from clore_mcp.rental.create.present_order import held_by_you, running_on, standing
 from clore_mcp.rental.create.send import Send, Stopped
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.rules.check import Evidence

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from clore_mcp.money import dollars
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.create.existing import standing
+from clore_mcp.rental.create.present_order import standing
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Terms
 from clore_mcp.store import brake, intents, orders, quotes

@@ -21,7 +21,7 @@ from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.context import Desk, lease_end_is_enforced
 from clore_mcp.rental.create import replacement
 from clore_mcp.rental.create.errand import Errand, as_record
-from clore_mcp.rental.create.existing import held_by_you, running_on, standing
+from clore_mcp.rental.create.present_order import held_by_you, running_on, standing
 from clore_mcp.rental.questions import hardware
 from clore_mcp.rental.rules.check import Evidence, stands_against
 from clore_mcp.rental.rules.terms import (

@@ -21,8 +21,8 @@ from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Desk, left_to_watchdog
 from clore_mcp.rental.create.commitments import Commitments
-from clore_mcp.rental.create.existing import running_on
 from clore_mcp.rental.create.order import Creating
+from clore_mcp.rental.create.present_order import running_on
 from clore_mcp.rental.create.quote import Appraisal, Appraiser
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
