@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from anyio.to_thread import run_sync
@@ -228,7 +228,7 @@ def build(
     readiness = Readiness(desk, overview, _address(settings.api_url))
     replacements = Replacements(desk, appraiser, approvals, closing, readiness)
     creating = Creating(desk, appraiser, settling, closing, replacements)
-    verbs: dict[str, Verb] = {
+    verbs: dict[str, Verb[Any]] = {
         "create_order": creating,
         "extend_order": Extending(desk, appraiser, closing),
         "create_watch": Watching(desk),
@@ -245,7 +245,7 @@ def build(
         marketplace=marketplace,
         appraiser=appraiser,
         approvals=approvals,
-        guard=Guard(desk, approvals, commitments, settling, verbs, replacements),
+        guard=Guard(desk, approvals, commitments, settling, verbs),
         overview=overview,
         readiness=readiness,
         closing=closing,

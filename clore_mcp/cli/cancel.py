@@ -15,6 +15,7 @@ from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, opened, require_
 from clore_mcp.cli.screen import loud, receipt, say, to_the_operator, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
 from clore_mcp.rental.orders.closure import account_for
+from clore_mcp.rental.results import Status
 from clore_mcp.store import orders as rows
 from clore_mcp.store.orders import Lease
 from clore_mcp.wiring import Services
@@ -107,7 +108,7 @@ def _one(parts: Opened, seen: orders.OrdersSeen | None, order_id: int, prefix: s
         return found
     lease = parts.run(_lease(parts.services, order_id))
     if seen is not None and lease is not None and lease.ended_at is not None:
-        return {"order_id": order_id, "status": "ended", "spent_usd": (lease.receipt or {}).get("total_usd")}
+        return {"order_id": order_id, "status": "ended", "spent_usd": lease.receipt and lease.receipt.total_usd}
     if seen is not None and lease is None:
         raise NotFound(f"This account has no order {order_id}.", hint=f"`{prefix} orders` lists them.")
     return _unseen(order_id, made_here=None if lease is None else True)
@@ -142,14 +143,15 @@ def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
     except Failure as failure:
         loud(f"Order {order_id} is STILL BILLING as far as is known: {failure.message} {to_the_operator(failure.hint)}")
         return False
-    if outcome["status"] == "cancelled":
-        cost = receipt(outcome["receipt"]) if "receipt" in outcome else "What it cost is not known."
-        if "receipt" in outcome and view.get("order_type") == "spot" and not outcome["receipt"]["total_usd"]:
+    if outcome.status is Status.CANCELLED:
+        paid = outcome.receipt
+        cost = receipt(paid) if paid is not None else "What it cost is not known."
+        if paid is not None and view.get("order_type") == "spot" and not paid.total_usd:
             cost = f"{cost}; the bid never won, so nothing was billed"
         say(f"Order {order_id} cancelled. {cost}", hang=2)
         return True
     loud(
-        f"Order {order_id} is STILL BILLING as far as is known: {outcome['said']} Run `{prefix} cancel {order_id}`"
+        f"Order {order_id} is STILL BILLING as far as is known: {outcome.said} Run `{prefix} cancel {order_id}`"
         " again in a minute; if it stays, cancel it on clore.ai."
     )
     return False

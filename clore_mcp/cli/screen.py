@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Final, TextIO
 
 from clore_mcp.money import dollars
+from clore_mcp.store.receipts import OrderReceipt
 
 _PIPE_WIDTH: Final = 160
 _WIDEST_TEXT: Final = 100
@@ -68,12 +69,11 @@ def usd(value: float | Decimal | str | None, *, up: bool = True) -> str:
     return "?" if value is None else dollars(Decimal(str(value)), up=up)
 
 
-def receipt(parts: dict[str, float]) -> str:
+def receipt(paid: OrderReceipt) -> str:
     """What an order has cost, as a sum."""
-    rent, fee, creation, total = (
-        usd(parts[name], up=False) for name in ("rent_usd", "fee_usd", "creation_fee_usd", "total_usd")
-    )
-    return f"{parts['hours']:.2f} hours: {rent} rent + {fee} fee + {creation} creation fee = {total}, fees estimated"
+    parts = (paid.rent_usd, paid.fee_usd, paid.creation_fee_usd, paid.total_usd)
+    rent, fee, creation, total = (usd(part, up=False) for part in parts)
+    return f"{paid.hours:.2f} hours: {rent} rent + {fee} fee + {creation} creation fee = {total}, fees estimated"
 
 
 def to_the_operator(hint: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from clore_mcp.cli import person
 from clore_mcp.cli.approvals import command_prefix
@@ -13,6 +12,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import coin_name, plain
 from clore_mcp.rental.account.reading import Orders
+from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store import intents, orders
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.quotes import Quote
@@ -118,22 +118,20 @@ def _disclose(intent: Intent, quote: Quote, row: OrderRow | None) -> None:
         say("It gets the agreed end, counts against the limits, and is cancelled at once if dearer or in another coin.")
 
 
-async def _settle(
-    services: Services, intent: Intent, quote: Quote, row: OrderRow | None, seen: Orders
-) -> dict[str, Any]:
+async def _settle(services: Services, intent: Intent, quote: Quote, row: OrderRow | None, seen: Orders) -> Outcome:
     outcome = await services.settling.settle_by_hand(intent, quote, row, by=person.who())
     await services.closing.reconcile(intent.account, seen, seen)  # an order that has ended gets its receipt
     return outcome
 
 
-def _report(intent: Intent, row: OrderRow | None, outcome: dict[str, Any], prefix: str) -> None:
+def _report(intent: Intent, row: OrderRow | None, outcome: Outcome, prefix: str) -> None:
     if row is None:
         say(f"{intent.id} counts as failed: nothing is reserved for it, and server {intent.server_id} is free to try.")
-    elif "receipt" in outcome:
-        say(f"Order {row.id} was dearer than approved and has been cancelled. {receipt(outcome['receipt'])}")
-    elif outcome["status"] == "refused":
+    elif outcome.receipt is not None:
+        say(f"Order {row.id} was dearer than approved and has been cancelled. {receipt(outcome.receipt)}")
+    elif outcome.status is Status.REFUSED:
         loud(f"Order {row.id} is dearer than approved, and its cancel is not proven. Run: {prefix} cancel {row.id}")
     elif row.expired:
         say(f"Order {row.id} is the one; it has ended. `{prefix} ledger` has its receipt.")
     else:
-        say(f"Order {row.id} is the one, {usd(outcome.get('usd_per_hour'))} per hour. `{prefix} orders` shows it.")
+        say(f"Order {row.id} is the one, {usd(outcome.usd_per_hour)} per hour. `{prefix} orders` shows it.")

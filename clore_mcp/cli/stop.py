@@ -159,10 +159,10 @@ async def _tell_the_rest(parts: Opened, prefix: str, *, ended: set[int], none_tr
 
 def _tell_ended(step: Ended, prefix: str) -> None:
     if step.proven:
-        cost = step.outcome.get("receipt")
+        cost = step.outcome.receipt
         say(f"Order {step.order_id} ended. {receipt(cost) if cost else 'What it cost is not known.'}", hang=2)
         return
-    why = step.outcome.get("said", "Clore does not show it as ended.")
+    why = step.outcome.said or "Clore does not show it as ended."
     if step.failure:
         why = f"{step.failure.message} {step.failure.hint}"
     loud(

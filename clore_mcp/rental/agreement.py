@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, dollars, plain, shown_up
 from clore_mcp.rental.context import iso
+from clore_mcp.rental.results import Agreement
 from clore_mcp.rental.rules.billing import CREATION_FEE_AFTER_SECONDS
 from clore_mcp.rental.rules.terms import Terms, cost_of, reservation_margin
 from clore_mcp.store.orders import Lease
@@ -34,16 +35,16 @@ def asked_usd(terms: Terms) -> tuple[Decimal, bool]:
     return (max(most), True) if dearer else (first, False)
 
 
-def approved(terms: Terms, by: str | None) -> dict[str, Any]:
+def agreement(terms: Terms, by: str | None) -> Agreement:
     """What was asked and agreed to; `by` says who agreed, None where that is not known."""
-    return {
-        "total_usd": shown_up(asked_usd(terms)[0]),
-        "worst_case_usd": shown_up(terms.worst_usd),
-        "margin": margin(terms),
-        "image": terms.image,
-        "fallbacks": [one.server_id for one in terms.candidates[1:]],
-        **({"by": by} if by else {}),
-    }
+    return Agreement(
+        total_usd=shown_up(asked_usd(terms)[0]),
+        worst_case_usd=shown_up(terms.worst_usd),
+        margin=margin(terms),
+        image=terms.image,
+        fallbacks=tuple(one.server_id for one in terms.candidates[1:]),
+        by=by or None,
+    )
 
 
 def margin(terms: Terms) -> str:
@@ -68,13 +69,13 @@ def margin(terms: Terms) -> str:
     return f"The worst case is {dollars(room)} above the total. It covers {', '.join(covers)}."
 
 
-def creation_fee(lease: Lease, order_type: OrderType) -> tuple[dict[str, Any], str]:
-    """The creation fee of a new order apart, and when it is charged as a sentence; nothing where there is none."""
+def creation_fee(lease: Lease, order_type: OrderType) -> tuple[str | None, str]:
+    """Until when a cancel saves the creation fee of a new order, and when it is charged as a sentence; nothing where
+    there is none."""
     if not lease.creation_fee_usd:
-        return {}, ""
-    fee = {"creation_fee_usd": shown_up(lease.creation_fee_usd)}
+        return None, ""
     told = f"The {dollars(lease.creation_fee_usd)} creation fee is charged"
     if order_type is OrderType.SPOT:  # nobody has seen when, of a bid that waits
-        return fee, f"{told} {_MINUTES} minutes after it first wins; cancel before and it is free."
+        return None, f"{told} {_MINUTES} minutes after it first wins; cancel before and it is free."
     due = iso(lease.started_api_at + CREATION_FEE_AFTER_SECONDS)
-    return {**fee, "free_cancel_until": due}, f"{told} at {due[11:16]} UTC; cancel before and it is free."
+    return due, f"{told} at {due[11:16]} UTC; cancel before and it is free."

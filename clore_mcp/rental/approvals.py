@@ -12,14 +12,15 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
+from dataclasses import replace
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
 from clore_mcp.rental import question_queue
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.rental.proposal import Yes
-from clore_mcp.rental.requests import Ask, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.rental.proposal import Consent, Proposal, Yes
+from clore_mcp.rental.requests import Ask, CreateOrder
+from clore_mcp.rental.results import Status, outcome_of
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import envelopes, ledger, quotes
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Duplicate, Tx, state_key
@@ -118,12 +119,12 @@ class Approvals:
         digest: str,
         verb: str,
         caller: str,
-        terms: Mapping[str, Any],
-        ask: Callable[[str], str],
+        proposal: Proposal,
+        consent: Consent,
         wish: str = "",
         envelope: Envelope | None = None,
     ) -> Quote:
-        """Hold a new quote whose question `ask(id)` writes; the one that another process held first, if one did.
+        """Hold a new quote of what is proposed; the one that another process held first, if one did.
 
         Under an envelope it is approved from the beginning. Raises NoRoom where too many wait already.
         """
@@ -135,8 +136,12 @@ class Approvals:
             digest=digest,
             verb=verb,
             caller=caller,
-            question=ask(quote_id),
-            terms={**terms, "replaceable": False} if envelope else dict(terms),  # a wider yes is to one rental
+            question=proposal.question(quote_id),
+            terms={
+                **proposal.terms.as_json(),
+                **consent.as_json(),
+                **({"replaceable": False} if envelope else {}),  # a wider yes is to one rental
+            },
             state="approved" if envelope else "pending",
             created_at=now,
             expires_at=min(now + QUOTE_SECONDS, envelope.expires_at) if envelope else now + QUOTE_SECONDS,
@@ -172,7 +177,7 @@ class Approvals:
             verb=CreateOrder.verb,
             caller=f"watch {watch.id}",
             question=f"Order {number} of watch {watch.id}, within what was approved for it.",
-            terms={**terms.as_json(), "ssh_key": watch.ssh_key, "yes": Yes.ALWAYS.value},
+            terms={**replace(terms, ssh_key=watch.ssh_key).as_json(), **Consent(Yes.ALWAYS).as_json()},
             state="approved",
             created_at=now,
             expires_at=min(now + QUOTE_SECONDS, watch.expires_at),
@@ -193,9 +198,7 @@ class Approvals:
         except Duplicate:
             return None
 
-    async def hold_replacement(
-        self, first: Quote, *, digest: str, terms: Terms, order_id: int, lost_usd: Decimal
-    ) -> Quote | None:
+    async def hold_replacement(self, first: Quote, *, digest: str, terms: Terms) -> Quote | None:
         """A quote for what takes the place of an order, with the yes that this order was made under; the one of another
         process where that was first. None where that yes was shared before."""
         now = self._clock()
@@ -206,13 +209,9 @@ class Approvals:
             digest=digest,
             verb=first.verb,
             caller=first.caller,
-            question=f"In place of order {order_id}, which can't be reached: {servers}, within quote {first.id}.",
-            terms={
-                **terms.as_json(),
-                **{name: first.terms.get(name) for name in ("ssh_key", "yes", "protocol")},
-                "replaces_order_id": order_id,
-                "lost_usd": str(lost_usd),
-            },
+            question=f"In place of order {terms.replaces_order_id}, which can't be reached: {servers}, within quote"
+            f" {first.id}.",
+            terms={**terms.as_json(), **replace(Consent.of(first), subject=None).as_json()},
             state="approved",
             created_at=now,
             expires_at=now + QUOTE_SECONDS,
@@ -334,8 +333,8 @@ def _arguments(ask: Ask) -> dict[str, Any]:
 
 
 def _finds_out(quote: Quote) -> bool:
-    done = {SetSpotPrice.verb: "updated", ExtendOrder.verb: "created"}.get(quote.verb)
-    return done is not None and (quote.outcome or {}).get("status") == done
+    outcome = outcome_of(quote)
+    return outcome is not None and outcome.status in (Status.UPDATED, Status.EXTENDED)
 
 
 def _last_asked_at(quote: Quote) -> float:

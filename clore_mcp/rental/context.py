@@ -16,6 +16,7 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import Readings
 from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.monitoring import events
+from clore_mcp.rental.results import Outcome, Status, outcome_of
 from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.terms import POLL_SECONDS
 from clore_mcp.store import brake, ledger, quotes
@@ -159,7 +160,7 @@ def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
     return enforcer(tx, desk, account) is not None
 
 
-async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dict[str, Any]:
+async def settle_quote(desk: Desk, quote: Quote, outcome: Outcome) -> Outcome:
     """Record what came of a quote that this process carries out or that nobody has begun; the outcome that counts.
 
     A quote that was declined, has expired or is another process's stays as it is. While another process carries it out,
@@ -167,19 +168,19 @@ async def settle_quote(desk: Desk, quote: Quote, outcome: dict[str, Any]) -> dic
     its own row in the ledger (closure.py), whoever asked for it; and what was made before is not made again.
     """
 
-    def write(tx: Tx) -> dict[str, Any]:
+    def write(tx: Tx) -> Outcome:
         now = quotes.get(tx, quote.id)
         if now is not None and now.state == "settled":
-            return now.outcome or outcome
+            return outcome_of(now) or outcome
         if now is not None and now.state == "committing" and now.owner != desk.owner:
-            return {"status": "in_progress"}
+            return Outcome(Status.IN_PROGRESS, "Another process carries it out.")
         ours = now is not None and now.state in ("pending", "approved", "committing")
-        if ours and outcome["status"] != "in_progress":
-            quotes.settle(tx, quote.id, outcome)
+        if ours and outcome.status is not Status.IN_PROGRESS:
+            quotes.settle(tx, quote.id, outcome.as_json())
             if quote.verb != "cancel_order":
                 desk.note(
-                    tx, "repeated" if outcome.get("repeated") else outcome["status"], quote.caller, quote.account,
-                    quote_id=quote.id, order_id=outcome.get("order_id"), attempts=outcome.get("attempts", []),
+                    tx, "repeated" if outcome.repeated else outcome.status.value, quote.caller, quote.account,
+                    quote_id=quote.id, order_id=outcome.order_id, attempts=[one.as_json() for one in outcome.attempts],
                 )  # fmt: skip
         return outcome
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.money import coin_name, dollars, plain, shown, shown_up
-from clore_mcp.rental.agreement import approved, creation_fee
+from clore_mcp.rental.agreement import agreement, creation_fee
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.envelopes import Bounds
-from clore_mcp.rental.requests import Ask, CancelOrder, SetSpotPrice
-from clore_mcp.rental.rules.limits import Refusal, cure
+from clore_mcp.rental.results import Attempt, Outcome, Refusal, Status
+from clore_mcp.rental.rules.limits import cure
 from clore_mcp.rental.rules.terms import Candidate, Terms
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.orders import Lease
@@ -27,17 +28,16 @@ _CURES: Final = {  # by the reason of the wanted server; otherwise another serve
 }
 
 
-Attempts = Sequence[dict[str, Any]]
+Attempts = Sequence[Attempt]
 FROZEN: Final = "The person has stopped all spending; only they can lift that, in their own terminal."
+BID_STAYS: Final = "The bid stays as it was."
 _NO: Final = "The person said no."
 UNSEEN: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
 
 
-def created(
-    lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts, by: str | None = None
-) -> dict[str, Any]:
+def created(lease: Lease, candidate: Candidate, terms: Terms, attempts: Attempts, by: str | None = None) -> Outcome:
     """An order runs; `by` says who agreed to it."""
-    fee, fee_due = creation_fee(lease, terms.order_type)
+    free_until, fee_due = creation_fee(lease, terms.order_type)
     hourly = lease.price_native * candidate.usd_per_coin / 24 * (1 + candidate.fee_fraction)
     first = f"Call wait_for_order({lease.order_id}) and follow its `next`."
     if terms.to_win_usd is not None and lease.server_id == terms.candidates[0].server_id:
@@ -46,58 +46,54 @@ def created(
             f" waits and costs nothing, and its hours run. set_spot_price raises it; wait_for_order({lease.order_id})"
             " shows its state."
         )
-    return {
-        "status": "created",
-        "order_id": lease.order_id,
-        "server_id": lease.server_id,
-        "attempts": list(attempts),
-        "usd_per_hour": shown(hourly),
-        "reserved_usd": shown_up(terms.reserved_usd(candidate)),
-        "ends_at": iso(lease.ends_api_at),
-        "enforced_by": terms.enforced_by or "nobody",
-        "approved": approved(terms, by),
-        **fee,
-        "next": " ".join(filter(None, (first, fee_due, ending(terms.on_end, terms.enforced_by)))),
-    }
+    return Outcome(
+        Status.CREATED,
+        " ".join(filter(None, (first, fee_due, ending(terms.on_end, terms.enforced_by)))),
+        order_id=lease.order_id,
+        server_id=lease.server_id,
+        attempts=tuple(attempts),
+        usd_per_hour=shown(hourly),
+        reserved_usd=shown_up(terms.reserved_usd(candidate)),
+        ends_at=iso(lease.ends_api_at),
+        enforced_by=terms.enforced_by or "nobody",
+        approved=agreement(terms, by),
+        creation_fee_usd=shown_up(lease.creation_fee_usd) if lease.creation_fee_usd else None,
+        free_cancel_until=free_until,
+    )
 
 
-def in_progress(quote_id: str) -> dict[str, Any]:
+def in_progress(
+    quote_id: str,
+    said: str = "The order is being made and is not confirmed yet. Call again with exactly the same arguments to get"
+    " the outcome; it is never ordered twice.",
+) -> Outcome:
     """The work goes on after the answer."""
-    return {
-        "status": "in_progress",
-        "approval_id": quote_id,
-        "attempts": [],
-        "next": "The order is being made and is not confirmed yet. Call again with exactly the same arguments to get"
-        " the outcome; it is never ordered twice.",
-    }
+    return Outcome(Status.IN_PROGRESS, said, approval_id=quote_id)
 
 
-def being_replaced(quote: Quote) -> dict[str, Any]:
+def being_replaced(quote: Quote) -> Outcome:
     """The order of this call gives way to another one now."""
-    order_id = quote.terms["replaces_order_id"]
-    return {
-        "status": "in_progress",
-        "approval_id": quote.id,
-        "attempts": [],
-        "next": f"Order {order_id} of this call is being cancelled. Until it is proven gone it may bill, and nothing"
-        f" else is rented. Call create_order with exactly the same arguments and replaces_order_id {order_id}.",
-    }
+    order_id = Terms.from_json(quote.terms).replaces_order_id
+    return in_progress(
+        quote.id,
+        f"Order {order_id} of this call is being cancelled. Until it is proven gone it may bill, and nothing else is"
+        f" rented. Call create_order with exactly the same arguments and replaces_order_id {order_id}.",
+    )
 
 
-def declined(unasked: str | None = None) -> dict[str, Any]:
+def declined(unasked: str | None = None) -> Outcome:
     """No yes was given; `unasked` is why the person was not asked, None where they said no."""
-    said = f"{unasked} Nothing was spent."
-    if unasked is None:
-        said = f"{_NO} Nothing was spent. Ask the person what they would like changed. {UNSEEN}"
-    return {"status": "declined", "attempts": [], "next": said}
+    if unasked is not None:
+        return Outcome(Status.DECLINED, f"{unasked} Nothing was spent.")
+    return Outcome(Status.DECLINED, f"{_NO} Nothing was spent. Ask the person what they would like changed. {UNSEEN}")
 
 
-def expired() -> dict[str, Any]:
+def expired() -> Outcome:
     """The quote ran out before its yes was used."""
     return failed("The quote expired before it was used; nothing was spent. Call again for the price as it is now.")
 
 
-def envelope_used() -> dict[str, Any]:
+def envelope_used() -> Outcome:
     """The wider yes that this rental was to use is gone."""
     return failed(
         "The person's approval for one of several servers was used by another rental, taken back or has lapsed; nothing"
@@ -105,153 +101,153 @@ def envelope_used() -> dict[str, Any]:
     )
 
 
-def covered_still(outcome: dict[str, Any], bounds: Bounds) -> dict[str, Any]:
+def covered_still(outcome: Outcome, bounds: Bounds) -> Outcome:
     """No order was made, and the person's yes covers another server too."""
-    return {
-        **outcome,
-        "next": f"{outcome['next']} The person's approval still stands for {bounds}: call create_order for another of"
-        " these with the same other arguments, and they are not asked again.",
-    }
+    return outcome.also(
+        f"The person's approval still stands for {bounds}: call create_order for another of these with the same other"
+        " arguments, and they are not asked again."
+    )
 
 
-def approval_required(quote_id: str, program: str) -> dict[str, Any]:
+def approval_required(
+    quote_id: str, program: str, *, order_id: int | None = None, until_then: str = "Nothing is spent before."
+) -> Outcome:
     """A person decides outside the chat."""
-    return {
-        "status": "approval_required",
-        "approval_id": quote_id,
-        "attempts": [],
-        "next": f"{_outside(quote_id, program)} Nothing is spent before.",
-    }
+    said = (
+        f"Ask the person to run `{program} approve {quote_id}` in their own terminal within ten minutes, and wait until"
+        f" they say it is done; then call again with exactly the same arguments. {until_then}"
+    )
+    return Outcome(Status.APPROVAL_REQUIRED, said, order_id=order_id, approval_id=quote_id)
 
 
-def cancel_declined(order_id: int, unasked: str | None = None) -> dict[str, Any]:
+def cancel_declined(order_id: int, unasked: str | None = None) -> Outcome:
     """No yes was given to end an order; `unasked` as of `declined`."""
     said = f"Order {order_id} was not cancelled: it runs on and bills."
-    return {
-        "status": "declined",
-        "order_id": order_id,
-        "next": f"{_NO} {said} {UNSEEN}" if unasked is None else f"{unasked} {said}",
-    }
+    told = f"{_NO} {said} {UNSEEN}" if unasked is None else f"{unasked} {said}"
+    return Outcome(Status.DECLINED, told, order_id=order_id)
 
 
-def cancel_expired(order_id: int) -> dict[str, Any]:
+def cancel_expired(order_id: int) -> Outcome:
     """The question about ending an order ran out: nothing was cancelled."""
-    return {
-        "status": "declined",
-        "order_id": order_id,
-        "next": f"The question expired before it was answered, so order {order_id} was not cancelled: it runs on and"
-        " bills. Call cancel_order again to ask anew.",
-    }
+    return Outcome(
+        Status.DECLINED,
+        f"The question expired before it was answered, so order {order_id} was not cancelled: it runs on and bills."
+        " Call cancel_order again to ask anew.",
+        order_id=order_id,
+    )
 
 
-def cancel_approval_required(quote_id: str, program: str, order_id: int) -> dict[str, Any]:
-    """A person decides outside the chat whether an order ends."""
-    return {
-        "status": "approval_required",
-        "order_id": order_id,
-        "approval_id": quote_id,
-        "next": f"{_outside(quote_id, program)} Order {order_id} runs on and bills until then.",
-    }
+def cancel_unfinished(order_id: int) -> Outcome:
+    """The cancel is under way and not proven."""
+    return Outcome(
+        Status.UNVERIFIED,
+        "The cancel is not through yet, so the order may still bill. Call cancel_order again with the same arguments"
+        " for what came of it.",
+        order_id=order_id,
+    )
 
 
-def bid_declined(order_id: int, unasked: str | None = None) -> dict[str, Any]:
+def bid_declined(order_id: int, unasked: str | None = None) -> Outcome:
     """No yes was given to a raise; `unasked` as of `declined`."""
-    said = "The bid stays as it was."
-    return {
-        "status": "declined",
-        "order_id": order_id,
-        "next": f"{_NO} {said} {UNSEEN}" if unasked is None else f"{unasked} {said}",
-    }
+    told = f"{_NO} {BID_STAYS} {UNSEEN}" if unasked is None else f"{unasked} {BID_STAYS}"
+    return Outcome(Status.DECLINED, told, order_id=order_id)
 
 
-def bid_approval_required(quote_id: str, program: str, order_id: int) -> dict[str, Any]:
-    """A person decides outside the chat about a raise."""
-    return {
-        "status": "approval_required",
-        "order_id": order_id,
-        "approval_id": quote_id,
-        "next": f"{_outside(quote_id, program)} The bid stays as it is until then.",
-    }
-
-
-def refused(refusals: Sequence[Refusal], attempts: Attempts = (), *, ends: bool = True) -> dict[str, Any]:
+def refused(refusals: Sequence[Refusal], *, ends: bool = True) -> Outcome:
     """A limit said no. `ends`: something would have ended the order at its time."""
-    names = "; ".join(str(refusal) for refusal in refusals)
-    return {
-        "status": "refused",
-        "refusals": [refusal.as_dict() for refusal in refusals],
-        "attempts": list(attempts),
-        "next": f"Over the limit: {names}. Nothing was spent.{cure(refusals, ends=ends)}",
-    }
+    said = f"Over the limit: {_names(refusals)}. Nothing was spent.{cure(refusals, ends=ends)}"
+    return Outcome(Status.REFUSED, said, refusals=tuple(refusals))
 
 
-def frozen() -> dict[str, Any]:
+def frozen() -> Outcome:
     """The person has stopped all spending."""
-    return {"status": "refused", "attempts": [], "next": f"{FROZEN} Nothing was spent."}
+    return Outcome(Status.REFUSED, f"{FROZEN} Nothing was spent.")
 
 
-def unavailable(attempts: Attempts, why: str, most_hours: Decimal | None = None) -> dict[str, Any]:
+def unavailable(attempts: Attempts, why: str, most_hours: Decimal | None = None) -> Outcome:
     """None of the servers could be rented; definitely nothing was. Up to `most_hours` one of them could be."""
-    first = attempts[0]["outcome"] if attempts else ""
+    first = attempts[0].outcome if attempts else ""
     cure = _CURES.get(first, "Search again and name another server, or give fallback_server_ids.")
-    most = {} if most_hours is None else {"most_hours": float(most_hours)}
-    told = f"{why} Nothing was spent. {cure}".strip()
-    return {"status": "refused", **most, "attempts": list(attempts), "next": told}
+    return Outcome(
+        Status.REFUSED,
+        f"{why} Nothing was spent. {cure}".strip(),
+        attempts=tuple(attempts),
+        most_hours=None if most_hours is None else float(most_hours),
+    )
 
 
-def bid_refused(order_id: int, reason: str, why: str) -> dict[str, Any]:
+def bid_refused(order_id: int, reason: str, why: str) -> Outcome:
     """The bid stays as it was."""
-    return {"status": "refused", "order_id": order_id, "reason": reason, "next": f"{why} The bid stays as it was."}
+    return Outcome(Status.REFUSED, f"{why} {BID_STAYS}", order_id=order_id, reason=reason)
 
 
-def failed(why: str, attempts: Attempts = ()) -> dict[str, Any]:
+def raise_refused(refusals: Sequence[Refusal], usd_per_hour: Decimal | None = None) -> Outcome:
+    """A limit said no to a raise: the order runs on as it was, and another server is no cure."""
+    return Outcome(
+        Status.REFUSED,
+        f"Over the limit: {_names(refusals)}. {BID_STAYS.removesuffix('.')}; a lower one may fit. The order runs on.",
+        refusals=tuple(refusals),
+        bid_usd_per_hour=None if usd_per_hour is None else shown(usd_per_hour),
+    )
+
+
+def failed(why: str, attempts: Attempts = ()) -> Outcome:
     """It did not work, and nothing runs as far as can be seen; `why` ends with what to do."""
-    return {"status": "failed", "attempts": list(attempts), "next": why}
+    return Outcome(Status.FAILED, why, attempts=tuple(attempts))
 
 
-def uncertain(intent: Intent, attempts: Attempts, program: str) -> dict[str, Any]:
+def uncertain(intent: Intent, attempts: Attempts, program: str) -> Outcome:
     """An order may run, and nobody can say."""
-    return {
-        "status": "uncertain",
-        "server_id": intent.server_id,
-        "attempts": list(attempts),
-        "next": f"An order on server {intent.server_id} may be running and billing, but Clore does not show it. Its"
-        " cost stays reserved and the server is blocked. list_orders looks again; ask the person to check clore.ai,"
-        f" and if it stays unclear to run `{program} settle {intent.id} --order ID` or `--none`.",
-    }
+    return Outcome(
+        Status.UNCERTAIN,
+        f"An order on server {intent.server_id} may be running and billing, but Clore does not show it. Its cost stays"
+        " reserved and the server is blocked. list_orders looks again; ask the person to check clore.ai, and if it"
+        f" stays unclear to run `{program} settle {intent.id} --order ID` or `--none`.",
+        server_id=intent.server_id,
+        attempts=tuple(attempts),
+    )
 
 
-def blocked(intent: Intent, program: str) -> dict[str, Any]:
+def blocked(intent: Intent, program: str) -> Outcome:
     """Another create for that server is unsettled: a second one could be a second bill."""
     settle = f" If it stays unclear, ask the person to run `{program} settle {intent.id} --order ID` or `--none`."
-    return {
-        "status": "refused",
-        "server_id": intent.server_id,
-        "attempts": [{"server_id": intent.server_id, "outcome": f"blocked by {intent.id}, which is {intent.state}"}],
-        "next": f"An earlier create for server {intent.server_id} is not settled yet, so no second one is sent; nothing"
-        " was spent now. Rent nothing before list_orders has no `unsettled`."
+    return Outcome(
+        Status.REFUSED,
+        f"An earlier create for server {intent.server_id} is not settled yet, so no second one is sent; nothing was"
+        " spent now. Rent nothing before list_orders has no `unsettled`."
         + (settle if intent.state == "uncertain" else ""),
-    }
+        server_id=intent.server_id,
+        attempts=(Attempt(intent.server_id, f"blocked by {intent.id}, which is {intent.state}"),),
+    )
 
 
-def ended_at_once(
-    said: str, row: OrderRow, candidate: Candidate, gone: dict[str, Any], attempts: Attempts
-) -> dict[str, Any]:
-    """An order that nobody wants as it was made, for the reason `said`: it was cancelled at once."""
+def held_by_you(row: OrderRow, server_id: int) -> Outcome:
+    """This account has the server. Never on to a fallback: that would be a second bill for one wish."""
+    return unavailable(
+        [Attempt(server_id, "held_by_you")],
+        f"Order {row.id} of this account already runs on server {server_id}: extend_order moves its end, and"
+        " cancel_order ends it now.",
+    )
+
+
+def ended_at_once(said: str, row: OrderRow, candidate: Candidate, gone: Outcome | None, attempts: Attempts) -> Outcome:
+    """An order that nobody wants as it was made, for the reason `said`: it was cancelled at once. `gone` is what came
+    of that, None while it is on its way."""
+    proven = gone is not None and gone.status is Status.CANCELLED
     end = (
         "It was cancelled at once."
-        if gone["status"] == "cancelled"
+        if proven
         else f"Its cancel is unverified, so it may bill: call cancel_order({row.id}) until it is proven, and rent"
         " nothing before."
     )
-    answer: dict[str, Any] = {
-        "status": "refused",
-        "server_id": candidate.server_id,
-        "order_id": row.id,
-        "attempts": list(attempts),
-        "next": f"{said} {end}",
-    }
-    return answer | ({"receipt": gone["receipt"]} if "receipt" in gone else {})
+    return Outcome(
+        Status.REFUSED,
+        f"{said} {end}",
+        order_id=row.id,
+        server_id=candidate.server_id,
+        attempts=tuple(attempts),
+        receipt=None if gone is None else gone.receipt,
+    )
 
 
 def above_ceiling(row: OrderRow, candidate: Candidate) -> str:
@@ -263,30 +259,19 @@ def above_ceiling(row: OrderRow, candidate: Candidate) -> str:
     )
 
 
-def repeated(outcome: dict[str, Any], note: str = "") -> dict[str, Any]:
-    """The same call again: its first outcome, marked."""
-    told = {**outcome, "repeated": True}
-    return {**told, "next": f"{note} {told.get('next', '')}".strip()} if note else told
-
-
-def ended_since(outcome: dict[str, Any], lease: Lease, did: str) -> dict[str, Any]:
+def ended_since(outcome: Outcome, lease: Lease, did: str) -> Outcome:
     """The same call again, which `did` something for an order that has ended since without its caller having heard of
     it."""
-    return {
-        **outcome,
-        "repeated": True,
-        **({"receipt": lease.receipt} if lease.receipt else {}),
-        "next": f"Order {lease.order_id} has ended since this call {did}: nothing of it runs or bills any more. To rent"
-        " again, call create_order.",
-    }
+    said = (
+        f"Order {lease.order_id} has ended since this call {did}: nothing of it runs or bills any more. To rent again,"
+        " call create_order."
+    )
+    return replace(outcome, repeated=True, receipt=lease.receipt or outcome.receipt, next=said)
 
 
-def price_moved(server_id: int, now_usd: Decimal, ceiling_usd: Decimal) -> dict[str, Any]:
+def price_moved(server_id: int, now_usd: Decimal, ceiling_usd: Decimal) -> Attempt:
     """An attempt that was not made, because the price rose above what was approved."""
-    return {
-        "server_id": server_id,
-        "outcome": f"price_moved: {dollars(now_usd)} per hour now, {dollars(ceiling_usd)} approved",
-    }
+    return Attempt(server_id, f"price_moved: {dollars(now_usd)} per hour now, {dollars(ceiling_usd)} approved")
 
 
 def ending(on_end: str, enforced_by: str | None) -> str:
@@ -298,40 +283,10 @@ def ending(on_end: str, enforced_by: str | None) -> str:
     return "Call cancel_order as soon as the person is done; it ends by itself only while its enforcer runs."
 
 
-def no_yes(ask: Ask, unasked: str | None = None) -> dict[str, Any]:
-    """No yes, in the words of the tool: what it would have changed goes on. `unasked` as of `declined`."""
-    if isinstance(ask, CancelOrder):
-        return cancel_declined(ask.order_id, unasked)
-    if isinstance(ask, SetSpotPrice):
-        return bid_declined(ask.order_id, unasked)
-    return declined(unasked)
+def newer_question(quote_id: str) -> str:
+    """Why the person is not asked: the quote gave way to a newer one."""
+    return f"A newer question of this client about the same thing, {quote_id}, took the place of this one."
 
 
-def lapsed(ask: Ask) -> dict[str, Any]:
-    """The quote ran out, in the words of the tool."""
-    if isinstance(ask, CancelOrder):
-        return cancel_expired(ask.order_id)
-    if isinstance(ask, SetSpotPrice):
-        return bid_refused(ask.order_id, "quote_expired", "The quote expired before it was used.")
-    return expired()
-
-
-def replaced(ask: Ask, by: str) -> dict[str, Any]:
-    """The quote gave way to a newer one, in the words of the tool."""
-    return no_yes(ask, f"A newer question of this client about the same thing, {by}, took the place of this one.")
-
-
-def ask_outside(ask: Ask, quote_id: str, program: str) -> dict[str, Any]:
-    """A person decides outside the chat, in the words of the tool."""
-    if isinstance(ask, CancelOrder):
-        return cancel_approval_required(quote_id, program, ask.order_id)
-    if isinstance(ask, SetSpotPrice):
-        return bid_approval_required(quote_id, program, ask.order_id)
-    return approval_required(quote_id, program)
-
-
-def _outside(quote_id: str, program: str) -> str:
-    return (
-        f"Ask the person to run `{program} approve {quote_id}` in their own terminal within ten minutes, and wait until"
-        " they say it is done; then call again with exactly the same arguments."
-    )
+def _names(refusals: Sequence[Refusal]) -> str:
+    return "; ".join(str(refusal) for refusal in refusals)

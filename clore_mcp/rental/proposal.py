@@ -1,13 +1,20 @@
-"""What a verb proposes to the guard: terms to freeze, the question to ask, and whether a yes is needed at all."""
+"""A verb of the guard: what it asks a person, what it does with the yes, and what it answers where none came."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
+from clore_mcp.rental import outcomes
+from clore_mcp.rental.context import Desk
+from clore_mcp.rental.requests import Ask
+from clore_mcp.rental.results import Outcome
 from clore_mcp.store.quotes import Quote
+
+A = TypeVar("A", bound=Ask)
 
 
 class Yes(StrEnum):
@@ -25,25 +32,83 @@ class Yes(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
-    """One priced intent, before it is held."""
+class Consent:
+    """How the yes of a quote is to be had. `protocol` is the client's, for the record; `subject` is what the question
+    is about, None where nobody is asked."""
 
-    terms: dict[str, Any]
+    yes: Yes
+    protocol: str = ""
+    subject: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row, beside its terms."""
+        return {"yes": self.yes.value, "protocol": self.protocol, "subject": self.subject}
+
+    @classmethod
+    def of(cls, quote: Quote) -> Consent:
+        """How the yes of that quote is to be had."""
+        row: Mapping[str, Any] = quote.terms
+        return cls(Yes(row["yes"]), row.get("protocol", ""), quote.subject)
+
+
+class QuotedTerms(Protocol):
+    """What a quote freezes; each verb has its own."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row: exact decimals as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One priced intent, before it is held. `question` writes what a person reads, given the quote's id."""
+
+    terms: QuotedTerms
     question: Callable[[str], str]
     yes: Yes
 
 
-class Verb(Protocol):
-    """One kind of spending."""
+class Verb(ABC, Generic[A]):
+    """One kind of call that spends or ends something."""
 
-    async def already(self, ask: Any, account: str, digest: str) -> dict[str, Any] | None:
+    _desk: Desk
+
+    async def account(self, ask: A) -> str:
+        """Whose account the call is about. Raises StateUnavailable where nothing could be recorded."""
+        await self._desk.state.require_unbroken()
+        return await self._desk.readings.account()
+
+    async def already(self, ask: A, account: str, digest: str) -> Outcome | None:
         """The outcome that this very call has led to and that still stands."""
+        return None
 
-    async def propose(self, ask: Any, account: str) -> Proposal | dict[str, Any]:
-        """What to ask a person, or an outcome where there is nothing to ask."""
+    async def shared(self, ask: A, account: str, caller: str, digest: str) -> Quote | None:
+        """The quote of a call that shares the yes of an earlier one. Raises Settled where it may not."""
+        return None
 
-    async def carry_out(self, quote: Quote, ask: Any, *, from_state: str, by: str) -> dict[str, Any]:
-        """Do it, once, and record the outcome."""
+    @abstractmethod
+    async def propose(self, ask: A, account: str) -> Proposal:
+        """What to ask a person. Raises Settled where there is nothing to ask."""
 
-    def unfinished(self, quote: Quote) -> dict[str, Any]:
+    @abstractmethod
+    async def carry_out(self, quote: Quote, ask: A, *, from_state: str, by: str) -> Outcome:
+        """Do it, once, and record the outcome. `from_state` is where the yes stands, `by` who gave it."""
+
+    @abstractmethod
+    def unfinished(self, quote: Quote) -> Outcome:
         """What to answer while it is still being done."""
+
+    def declined(self, ask: A, unasked: str | None = None) -> Outcome:
+        """No yes was given; `unasked` is why the person was not asked, None where they said no."""
+        return outcomes.declined(unasked)
+
+    def lapsed(self, ask: A) -> Outcome:
+        """The quote ran out before its yes was used."""
+        return outcomes.expired()
+
+    def left_to_person(self, ask: A, quote_id: str) -> Outcome:
+        """A person decides outside the chat."""
+        return outcomes.approval_required(quote_id, self._desk.program)
+
+    async def told(self, ask: A, outcome: Outcome) -> Outcome:
+        """The outcome as the caller of this call reads it."""
+        return outcome if outcome.order_id is not None else replace(outcome, order_id=ask.about_order)

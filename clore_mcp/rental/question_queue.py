@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from clore_mcp.errors import Failure
-from clore_mcp.rental.proposal import Yes
-from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder, CreateWatch, ExtendOrder, SetSpotPrice
+from clore_mcp.rental.proposal import Consent, Yes
+from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.store import quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
@@ -32,17 +32,6 @@ class NoRoom(Failure):
     code = "no_room"
 
 
-def subject_of(ask: Ask) -> str:
-    """What a call is about: of one caller, a newer question about it takes the place of an older one."""
-    if isinstance(ask, CreateOrder):
-        return f"server {ask.server_id}"
-    if isinstance(ask, CreateWatch):
-        return f"watch for {' '.join(ask.gpu.casefold().split())}"
-    if isinstance(ask, ExtendOrder | SetSpotPrice | CancelOrder):
-        return f"order {ask.order_id}"
-    raise TypeError(ask.verb)
-
-
 def place(tx: Tx, quote: Quote, now: float, program: str) -> None:
     """Close the older question that this one, just added, replaces, if there is room for it. Raises NoRoom."""
     if quote.verb != CancelOrder.verb and quote.state == "pending":
@@ -50,7 +39,7 @@ def place(tx: Tx, quote: Quote, now: float, program: str) -> None:
     if quote.subject is None:
         return
     waiting = [one for one in quotes.pending(tx, quote.account) if one.subject is not None and not _same(one, quote)]
-    if quote.terms["yes"] != Yes.IF_ASKABLE:  # an order made here: its cancel is never refused
+    if Consent.of(quote).yes is not Yes.IF_ASKABLE:  # an order made here: its cancel is never refused
         _require_room(quote, waiting, program)
     quotes.replace(tx, quote)
 

@@ -29,6 +29,7 @@ from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
 from clore_mcp.rental.create.containers import Command, Env, Image, Ports, with_ssh
 from clore_mcp.rental.create.images import DEFAULT, JUPYTER_PORT, brings_jupyter
 from clore_mcp.rental.create.ssh_keys import public_key_line
+from clore_mcp.rental.results import Status
 from clore_mcp.text import clean
 
 _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
@@ -126,10 +127,26 @@ def _with_jupyter(named: Mapping[str, str] | None, *, jupyter: bool) -> dict[str
 
 
 class Ask(BaseModel):
-    """Arguments of one spending tool; `verb` is the tool's name."""
+    """Arguments of one spending tool; `verb` is the tool's name.
+
+    `spends`: it does nothing while the state can't be used, and nothing soon after three declines. `lost` is the status
+    of a call whose process died over it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     verb: ClassVar[str]
+    spends: ClassVar[bool] = True
+    lost: ClassVar[Status] = Status.FAILED
+
+    @property
+    def about_order(self) -> int | None:
+        """The order that the call is about, where there is one already."""
+        return None
+
+    @property
+    def subject(self) -> str:
+        """What the call is about: of one caller, a newer question about it takes the place of an older one."""
+        return f"order {self.about_order}"
 
 
 class CreateOrder(Ask):
@@ -190,6 +207,11 @@ class CreateOrder(Ask):
         if len(set(every)) != len(every):
             raise ValueError("repeats a server; name each once, and not server_id again")
         return others
+
+    @property
+    def subject(self) -> str:
+        """See `Ask`."""
+        return f"server {self.server_id}"
 
     @property
     def server_ids(self) -> list[int]:
@@ -253,6 +275,11 @@ class CreateWatch(Ask):
     jupyter: Annotated[bool, AfterValidator(_jupyter_has_a_port)] = False
 
     @property
+    def subject(self) -> str:
+        """See `Ask`."""
+        return f"watch for {' '.join(self.gpu.casefold().split())}"
+
+    @property
     def wire_ports(self) -> dict[str, str]:
         """The ports as Clore is asked for them."""
         return _with_jupyter(self.ports, jupyter=self.jupyter)
@@ -281,6 +308,7 @@ class SetSpotPrice(Ask):
     """A new bid for a spot order."""
 
     verb: ClassVar[str] = "set_spot_price"
+    lost: ClassVar[Status] = Status.UNCERTAIN
 
     order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     bid_usd_per_hour: Annotated[
@@ -300,6 +328,11 @@ class SetSpotPrice(Ask):
         if not self.to_win and (self.bid_usd_per_hour is None or self.max_usd_per_hour is not None):
             raise ValueError("give bid_usd_per_hour alone, or to_win with max_usd_per_hour")
         return self
+
+    @property
+    def about_order(self) -> int | None:
+        """See `Ask`."""
+        return self.order_id
 
     @property
     def exact_bid(self) -> Decimal:
@@ -329,6 +362,11 @@ class ExtendOrder(Ask):
         if _seconds(hours) == 0:
             raise ValueError("moves nothing; give the hours to add, or below zero those to take off")
         return hours
+
+    @property
+    def about_order(self) -> int | None:
+        """See `Ask`."""
+        return self.order_id
 
     @property
     def seconds(self) -> int:
@@ -366,6 +404,8 @@ class CancelOrder(Ask):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     verb: ClassVar[str] = "cancel_order"
+    spends: ClassVar[bool] = False
+    lost: ClassVar[Status] = Status.UNVERIFIED
 
     order_id: Annotated[
         int, Field(gt=0, description="From list_orders."), BeforeValidator(_number_of), AfterValidator(possible_order)
@@ -376,6 +416,11 @@ class CancelOrder(Ask):
         BeforeValidator(_comment),
     ] = None
     _comment_change: str = PrivateAttr("")
+
+    @property
+    def about_order(self) -> int | None:
+        """See `Ask`."""
+        return self.order_id
 
     @property
     def comment_change(self) -> str:
@@ -395,3 +440,6 @@ class CancelOrder(Ask):
         elif ask.issue is not None and ask.issue != clean(text, len(text)):
             ask._comment_change = f"The comment was cut to {_ISSUE_MAX:,} characters."
         return ask
+
+
+REQUESTS: Final = {one.verb: one for one in (CreateOrder, CreateWatch, SetSpotPrice, ExtendOrder, CancelOrder)}

@@ -10,6 +10,7 @@ from typing import Any
 
 from clore_mcp.money import from_micros, plain, to_micros
 from clore_mcp.store.database import Row, Tx, drop_value, keep_value, value_of
+from clore_mcp.store.receipts import OrderReceipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Lease:
     on_end: str
     missed_at: float | None = None
     ended_at: float | None = None
-    receipt: dict[str, Any] | None = None
+    receipt: OrderReceipt | None = None
 
     @property
     def usd_per_hour(self) -> Decimal:
@@ -56,7 +57,7 @@ def _lease(row: Row) -> Lease:
     values["creation_fee_usd"] = from_micros(values.pop("creation_fee_micros"))
     for name in ("price_native", "ceiling_native", "fee_fraction", "usd_per_coin"):
         values[name] = Decimal(values[name])
-    values["receipt"] = json.loads(values["receipt"]) if values["receipt"] else None
+    values["receipt"] = OrderReceipt.from_json(json.loads(values["receipt"])) if values["receipt"] else None
     return Lease(**values)
 
 
@@ -243,12 +244,12 @@ def cut(tx: Tx, account: str, order_id: int, api_now: int) -> None:
     )  # fmt: skip
 
 
-def end(tx: Tx, account: str, order_id: int, at: float, receipt: Mapping[str, Any], *, unseen: bool = False) -> bool:
+def end(tx: Tx, account: str, order_id: int, at: float, receipt: OrderReceipt, *, unseen: bool = False) -> bool:
     """Record that an order is gone, once. `unseen`: no reply lists it; then `missed_at` stays, and it may come back."""
     changed = tx.run(
         "UPDATE orders SET ended_at = ?, receipt = ?, missed_at = CASE WHEN ? THEN missed_at END"
         " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
-        at, json.dumps(dict(receipt)), unseen, account, order_id,
+        at, json.dumps(receipt.as_json()), unseen, account, order_id,
     )  # fmt: skip
     drop_value(tx, _missed_name(account, order_id))
     return changed == 1

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -31,14 +31,17 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.requests import Ask
 from clore_mcp.text import clean
+from clore_mcp.tools.kit import Answer
 
 if TYPE_CHECKING:
     from clore_mcp.rental.guard import Held
+    from clore_mcp.rental.results import Outcome
     from clore_mcp.store.quotes import Quote
     from clore_mcp.wiring import Services
 else:
     Held = Any  # the SDK evaluates what a resolver is annotated with; the guard is imported by the first call
 
+AnswerT = TypeVar("AnswerT", bound=Answer)
 _MODERN = "2026-07-28"
 _UNREADABLE: Final = "clore-mcp: no answer"  # a key that no form of ours has
 _UNANSWERED_MOST: Final = 2
@@ -186,12 +189,24 @@ def _words_of(code: int, message: str) -> str:
     return f"error {code}: {clean(message, 60)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Concluded:
+    """What came of a call, and when, by Clore's clock."""
+
+    outcome: Outcome
+    now: str
+
+    def answer(self, kind: type[AnswerT]) -> AnswerT:
+        """The answer of a tool."""
+        return kind.model_validate({**self.outcome.as_json(), "now": self.now})
+
+
 async def permit(
     ask: Ask,
     held: Annotated[Held, Resolve(hold)],
     reply: Annotated[ElicitationResult[Any], Resolve(question)],
     ctx: Context[FirstUse],
-) -> dict[str, Any]:
+) -> Concluded:
     """What comes of the call after the answer, or without one."""
     guard, caller, uses = services_of(ctx).guard, caller_of(ctx), ctx.request_context.lifespan_context
     came = _reply(reply)
@@ -203,12 +218,12 @@ async def permit(
     answer = None if came is None else True if came.said is Said.YES else False if came.is_no else None
     outcome = await guard.conclude(held, ask, answer=answer, caller=caller, reply=came)
     if came is not None and came.said is Said.ERROR and held.quote is not None:
-        outcome = {**outcome, "next": f"{came.told(held.quote, caller)} {outcome.get('next', '')}".strip()}
+        outcome = replace(outcome, next=f"{came.told(held.quote, caller)} {outcome.next}".strip())
     await anyio.lowlevel.checkpoint()  # raises when the caller has gone: then nobody was told
     await guard.told(held, outcome)
     from clore_mcp.rental.context import iso  # here: whoever only lists the tools needs no more than its types
 
-    return {**outcome, "now": iso(services_of(ctx).desk.readings.api_now())}
+    return Concluded(outcome, iso(services_of(ctx).desk.readings.api_now()))
 
 
 def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
@@ -221,4 +236,4 @@ def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
     return QuestionReply(_said(reply))
 
 
-Permitted = Annotated[dict[str, Any], Resolve(permit)]
+Permitted = Annotated[Concluded, Resolve(permit)]

@@ -82,7 +82,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
             ask.image, jupyter=ask.jupyter, hosts=[(one.server_id, one.cuda) for one in found.terms.candidates]
         ),
         allowed=not found.refusals,
-        refusals=[ShownRefusal(**refusal.as_dict()) for refusal in found.refusals],
+        refusals=[ShownRefusal(**refusal.as_json()) for refusal in found.refusals],
         attempts=attempts,
         wallet_covers_hours=None if cover is None else round(float(cover), 2),
         enforced_by=found.terms.enforced_by or "nobody",
@@ -109,10 +109,10 @@ def _after_quote(services: Services, terms: Terms) -> str:
     return then
 
 
-async def create_order(ask: CreateOrder, outcome: Permitted) -> CreateAnswer:
+async def create_order(ask: CreateOrder, permitted: Permitted) -> CreateAnswer:
     """Rent a server: this spends money. It asks the person with the full cost, rents once and confirms. Call it when
     the person has chosen; never as a test or to extend (extend_order). The same call again never orders twice."""
-    return CreateAnswer.model_validate(outcome)
+    return permitted.answer(CreateAnswer)
 
 
 def _page(cursor: str | None) -> str | None:
@@ -167,24 +167,23 @@ async def wait_for_order(
     return WaitAnswer.model_validate(await readiness.wait(order_id, timeout_seconds, progress, caller_of(ctx)))
 
 
-async def extend_order(ask: ExtendOrder, outcome: Permitted) -> ExtendAnswer:
+async def extend_order(ask: ExtendOrder, permitted: Permitted) -> ExtendAnswer:
     """Move the end of an order. Use it when the person wants more or less time; to end it now, cancel_order. More time
     asks the person; an order made elsewhere gets its first end. A repeat within ten minutes moves nothing more."""
-    moved = {"status": "extended"} if outcome["status"] == "created" else {}
-    return ExtendAnswer.model_validate({**outcome, **moved})
+    return permitted.answer(ExtendAnswer)
 
 
-async def cancel_order(ask: CancelOrder, outcome: Permitted) -> CancelAnswer:
+async def cancel_order(ask: CancelOrder, permitted: Permitted) -> CancelAnswer:
     """End an order: its meter stops, its container and data are deleted. Use it as soon as the person is done and has
     their data; for another end, extend_order. Answers with the receipt once it is proven gone; `unverified` means it
     still bills: follow `next`."""
-    return CancelAnswer.model_validate(outcome)
+    return permitted.answer(CancelAnswer)
 
 
-async def set_spot_price(ask: SetSpotPrice, outcome: Permitted) -> BidAnswer:
+async def set_spot_price(ask: SetSpotPrice, permitted: Permitted) -> BidAnswer:
     """Change the bid of a spot order. Use it to win the server or to pay less; on-demand prices are fixed. Raising asks
     the person; Clore lowers by one step in 600 seconds at most. get_server shows the bid that would win."""
-    return BidAnswer.model_validate(outcome)
+    return permitted.answer(BidAnswer)
 
 
 def tools(*, read_only: bool) -> list[Tool]:

@@ -66,11 +66,11 @@ class WatchCancelled(Answer):
     next: str
 
 
-async def create_watch(ask: CreateWatch, outcome: Permitted) -> WatchCreated:
+async def create_watch(ask: CreateWatch, permitted: Permitted) -> WatchCreated:
     """Rent later, when a price falls, after one yes for all of it: the cheapest server that fits, within ceiling and
     limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed now or not),
     filters and what to run: as in search_servers and create_order."""
-    return WatchCreated.model_validate(outcome)
+    return permitted.answer(WatchCreated)
 
 
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:

@@ -150,8 +150,8 @@ class Desk:
             await services.keep_leases()
             held = await services.guard.hold(wish, caller="claude-code", can_ask=False, replay=False)
             outcome = await services.guard.conclude(held, wish, answer=None, caller="claude-code")
-            assert outcome["status"] == "created", outcome
-            return int(outcome["order_id"])
+            assert outcome.status == "created" and outcome.order_id is not None, outcome
+            return outcome.order_id
 
         return self.with_services(work, CLORE_APPROVAL="limits")
 

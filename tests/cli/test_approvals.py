@@ -209,7 +209,7 @@ def _watch(desk: Desk) -> dict[str, object]:
     async def work(services: Services) -> dict[str, object]:
         await services.keep_leases()
         held = await services.guard.hold(ask, caller="claude-code", can_ask=False, replay=False)
-        return await services.guard.conclude(held, ask, answer=None, caller="claude-code")
+        return (await services.guard.conclude(held, ask, answer=None, caller="claude-code")).as_json()
 
     return desk.with_services(work)
 

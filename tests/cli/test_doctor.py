@@ -260,7 +260,7 @@ def test_a_watch_that_nobody_keeps(desk: Desk) -> None:
     async def work(services: Services) -> str:
         await services.keep_leases()
         held = await services.guard.hold(ask, caller="claude-code", can_ask=True, replay=False)
-        return str((await services.guard.conclude(held, ask, answer=True, caller="claude-code"))["status"])
+        return str((await services.guard.conclude(held, ask, answer=True, caller="claude-code")).status)
 
     assert desk.with_services(work) == "waiting"
     assert _first_fault(desk.run("doctor")) == (

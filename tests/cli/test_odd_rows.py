@@ -97,7 +97,7 @@ def test_odd_rows_are_shown_cost_no_other_row_and_can_be_ended(desk: Desk) -> No
 async def _end(services: Services, order_ids: list[int]) -> None:
     for order_id in order_ids:
         outcome = await services.closing.cancel(order_id, issue=None, caller="t", why="asked for")
-        assert outcome["status"] == "cancelled", outcome
+        assert outcome.status == "cancelled", outcome
 
 
 async def _tools(services: Services, ids: dict[str, int]) -> None:

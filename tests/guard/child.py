@@ -108,8 +108,9 @@ async def _main(pipe: Connection, told: dict[str, Any]) -> None:
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     steps = None if point is None else Steps(Point(**point), told["signal"])
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    said = outcome.as_json()
     if steps is not None:
         await services.guard.told(held, outcome)
-        outcome["steps"] = steps.made
-    pipe.send(outcome)
+        said["steps"] = steps.made
+    pipe.send(said)
     await services.aclose()

@@ -69,10 +69,10 @@ async def rented(
     first, *others = world.free()[at : at + 1 + fallbacks]
     ask = wish(first, fallback_server_ids=others or None, **more)
     made = await call(services, ask)
-    assert made["status"] == "created", made
+    assert made.status == "created", made
     world.advance(minutes * 60)
     let_time_pass(services)
-    return Dead(ask, made["order_id"])
+    return Dead(ask, made.order_id)
 
 
 async def dead(world: World, services: Services, **more: Any) -> Dead:

@@ -43,7 +43,7 @@ def unmoved(world: World, order_id: int) -> tuple[int | None, list[dict[str, Any
 
 
 async def ours(world: World, services: Services, **more: Any) -> int:
-    return int((await rent(services, world.free()[0], **more))["order_id"])
+    return int((await rent(services, world.free()[0], **more)).order_id)
 
 
 async def look(services: Services) -> dict[str, Any]:

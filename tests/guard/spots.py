@@ -10,6 +10,7 @@ import pytest
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.results import Outcome
 from clore_mcp.wiring import Services
 from tests.guard.world import USD, World, rent
 
@@ -25,7 +26,7 @@ async def spot(world: World, services: Services, **more: Any) -> tuple[int, floa
     server_id = world.free()[0]
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
     made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid, **more)
-    return made["order_id"], bid
+    return made.order_id, bid
 
 
 def spot_elsewhere(world: World, server_id: int, **more: Any) -> tuple[int, float]:
@@ -45,8 +46,8 @@ def raised(order_id: int, bid: float, factor: float = 1.5) -> SetSpotPrice:
     return SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * factor, 4))
 
 
-def limits_of(outcome: dict[str, Any]) -> list[str]:
-    return [one["limit"] for one in outcome.get("refusals", [])]
+def limits_of(outcome: Outcome) -> list[str]:
+    return [one.limit for one in outcome.refusals]
 
 
 def rewrite(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[[OrderRow], OrderRow | None]) -> None:

@@ -11,6 +11,7 @@ import pytest
 from clore_mcp.clore import OrdersReply
 from clore_mcp.errors import NotJson
 from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.rental.results import BillingOrder
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, cancel, patient, rent
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_cancel_that_failed_is_sent_again_though_nothing_can_be_read(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     ask = CancelOrder(order_id=order_id)
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     world.fault("http502", "cancel_order", times=1)
@@ -31,15 +32,15 @@ async def test_a_cancel_that_failed_is_sent_again_though_nothing_can_be_read(
 
     monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
-    assert outcome["status"] == "unverified"
+    assert outcome.status == "unverified"
     assert not world.active()
 
 
 async def test_each_cancel_that_is_sent_is_in_the_ledger_with_its_answer(world: World, process: Processes) -> None:
     services = await process(patient(proof=12.0))
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("cancel_ignored", times=1)
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
     assert len(world.sent("cancel_order")) == 2
     rows = world.rows("SELECT step, data FROM ledger WHERE step IN ('cancel_sent', 'cancel_answered') ORDER BY seq")
     assert [row["step"] for row in rows] == ["cancel_sent", "cancel_answered"] * 2
@@ -50,7 +51,7 @@ async def test_what_still_runs_has_no_price_where_none_is_known(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = world.free()[:2]
-    order_id = (await rent(services, first))["order_id"]
+    order_id = (await rent(services, first)).order_id
     other = world.rent_elsewhere(second, age_seconds=60)
     real = services.desk.client.my_orders
 
@@ -61,4 +62,4 @@ async def test_what_still_runs_has_no_price_where_none_is_known(
 
     monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
     services.desk.readings.changed()
-    assert (await cancel(services, order_id))["still_running"] == [{"order_id": other}]
+    assert (await cancel(services, order_id)).still_running == (BillingOrder(other),)

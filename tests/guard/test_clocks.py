@@ -34,7 +34,7 @@ async def test_one_wrong_date_neither_ends_an_order_nor_keeps_it(
     world: World, process: Processes, ahead: float
 ) -> None:
     services = await process(env=QUICK)
-    order_id = int((await rent(services, world.free()[0], hours=1))["order_id"])
+    order_id = int((await rent(services, world.free()[0], hours=1)).order_id)
     due = end_of(world, order_id)
     for _ in range(3):
         world.fault("wrong_date", "my_orders", seconds=ahead)
@@ -52,7 +52,7 @@ async def test_one_wrong_date_neither_ends_an_order_nor_keeps_it(
 async def test_a_fresh_process_ends_nothing_by_the_first_date_that_it_hears(
     world: World, process: Processes, ahead: float
 ) -> None:
-    order_id = int((await rent(await process(env=QUICK), world.free()[0], hours=1))["order_id"])
+    order_id = int((await rent(await process(env=QUICK), world.free()[0], hours=1)).order_id)
     world.fault("wrong_date", "my_orders", seconds=ahead)
     other = world.services(SHORT, **QUICK)
     try:
@@ -79,9 +79,9 @@ async def test_a_time_that_can_not_be_moves_no_end_and_is_counted_whole(
     world: World, process: Processes, told: dict[str, float | str]
 ) -> None:
     services = await process(env=QUICK)
-    plain_id = int((await rent(services, world.free()[0], hours=1))["order_id"])
+    plain_id = int((await rent(services, world.free()[0], hours=1)).order_id)
     world.options(**told)
-    order_id = int((await rent(services, world.free()[0], hours=1))["order_id"])
+    order_id = int((await rent(services, world.free()[0], hours=1)).order_id)
     truly = began(world, order_id)
     assert truly - 5 <= (end_of(world, order_id) or 0) - HOUR <= truly + 5
     hourly = {row["id"]: row["price"] / 24 for row in world.orders()}
@@ -99,17 +99,17 @@ async def test_a_time_that_can_not_be_moves_no_end_and_is_counted_whole(
 
 async def test_nothing_is_extended_while_clores_clock_is_in_doubt(world: World, process: Processes) -> None:
     services = await process(env=QUICK)
-    order_id = int((await rent(services, world.free()[0], hours=1))["order_id"])
+    order_id = int((await rent(services, world.free()[0], hours=1)).order_id)
     due = end_of(world, order_id)
     for number in range(1, 30):  # no two of them agree
         world.fault("wrong_date", "my_orders", seconds=number * HOUR)
     services.desk.readings.changed()
     outcome = await call(services, longer(order_id))
-    assert (outcome["status"], outcome["reason"]) == ("refused", "clock_jumped"), outcome
+    assert (outcome.status, outcome.reason) == ("refused", "clock_jumped"), outcome
     assert end_of(world, order_id) == due
     world.mend()
     services.desk.readings.changed()
-    assert (await call(services, longer(order_id)))["status"] == "created"
+    assert (await call(services, longer(order_id))).status == "extended"
     assert end_of(world, order_id) == (due or 0) + HOUR
 
 
@@ -125,10 +125,10 @@ async def test_evidence_from_the_future_decides_nothing(
         return replace(found, wallets=replace(found.wallets, at=found.wallets.at + HOUR))
 
     monkeypatch.setattr(services.appraiser, "evidence", ahead)
-    assert (await call(services, wish(world.free()[0])))["status"] == "failed"
+    assert (await call(services, wish(world.free()[0]))).status == "failed"
     assert len(world.sent()) == sent
     outcome = await call(services, raised(order_id, bid))
-    assert (outcome["status"], outcome["reason"]) == ("refused", "too_slow")
+    assert (outcome.status, outcome.reason) == ("refused", "too_slow")
     assert not world.sent("set_spot_price")
 
 

@@ -27,7 +27,7 @@ async def answered(services: Services, ask: Ask, said: Said) -> None:
     except ArgumentInvalid:
         assert said is Said.MALFORMED
         return
-    assert outcome["status"] == ("approval_required" if said is Said.ERROR else "declined"), (said, outcome)
+    assert outcome.status == ("approval_required" if said is Said.ERROR else "declined"), (said, outcome)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ async def test_only_what_a_person_declined_counts(
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert services.guard.asks(held, can_ask=True) is asked_again
     if asked_again:
-        assert (await call(services, ask))["status"] == "created"
+        assert (await call(services, ask)).status == "created"
     else:
-        assert held.quote is None and held.outcome and held.outcome["status"] == "declined"
+        assert held.quote is None and held.outcome and held.outcome.status == "declined"
     check_invariants(world)
 
 

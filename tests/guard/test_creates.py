@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import IMAGE, World, call, check_invariants, let_time_pass, patient, rent, wish
@@ -39,13 +40,13 @@ async def test_a_faulty_create_is_sent_once_and_settled_by_looking(
     server_id = world.free()[0]
     world.fault(kind, "create_order", **more)
     outcome = await call(services, wish(server_id))
-    assert outcome["status"] == status, outcome
+    assert outcome.status == status, outcome
     assert len(world.sent()) == 1
     assert len(world.active()) == (status == "created")
     assert len(world.reserved()) == (status == "created")
     check_invariants(world)
     again = await call(services, wish(server_id))
-    assert again["status"] == "created", again
+    assert again.status == "created", again
     assert len(world.active()) == 1, "the same call afterwards leads to one order, never two"
     check_invariants(world)
 
@@ -70,12 +71,12 @@ async def test_a_price_that_moves_at_the_last_instant_is_never_paid_above_the_ap
     world.options(required_price=mode)
     world.fault("price_moved", factor=factor)
     outcome = await call(services, wish(server_id))
-    assert outcome["status"] == status, outcome
+    assert outcome.status == status, outcome
     assert all(order["price"] <= approved for order in world.active())
     check_invariants(world)
     if mode == "ignored" and factor > 1:
         assert [order["end_reason"] for order in world.orders()] == ["cancelled"]
-        assert outcome["receipt"]["total_usd"] >= 0
+        assert outcome.receipt.total_usd >= 0
         assert not world.reserved(), "the reservation was replaced by what it cost"
 
 
@@ -87,8 +88,8 @@ async def test_an_order_above_its_ceiling_whose_cancel_is_ignored_is_ended_by_th
     world.fault("price_moved", factor=1.5)
     world.fault("cancel_ignored", times=2)
     outcome = await call(services, wish(server_id))
-    assert outcome["status"] == "refused"
-    assert "unverified" in outcome["next"]
+    assert outcome.status == "refused"
+    assert "unverified" in outcome.next
     assert len(world.reserved()) == 1, "until it is proven gone its cost stays reserved"
     world.mend()
     await services.keeper.poll()
@@ -103,16 +104,16 @@ async def test_an_acknowledged_order_that_does_not_show_is_uncertain_and_adopted
     server_id, other = world.free()[:2]
     world.fault("late_visible", seconds=50_000)
     outcome = await call(services, wish(server_id))
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     check_invariants(world, settled=False)
     assert len(world.reserved()) == 1
     listed = await services.overview.orders(max_age_seconds=0)
     assert [row["server_id"] for row in listed["unsettled"]] == [server_id]
     same = await call(services, wish(server_id))
-    assert (same["status"], same["repeated"]) == ("uncertain", True)
+    assert (same.status, same.repeated) == ("uncertain", True)
     blocked = await call(services, wish(server_id, hours=3))
-    assert blocked["status"] == "refused"
-    assert (await call(services, wish(other)))["status"] == "created", "only that server is blocked"
+    assert blocked.status == "refused"
+    assert (await call(services, wish(other))).status == "created", "only that server is blocked"
     assert len(world.sent()) == 2
     world.advance(50_000)
     await services.overview.orders(max_age_seconds=0)
@@ -127,7 +128,7 @@ async def test_an_uncertain_order_is_found_by_the_keeper_even_when_nothing_else_
     world: World, services: Services
 ) -> None:
     world.fault("late_visible", seconds=50_000)
-    assert (await call(services, wish(world.free()[0])))["status"] == "uncertain"
+    assert (await call(services, wish(world.free()[0]))).status == "uncertain"
     world.advance(50_000)
     await services.keeper.poll()
     assert [row["state"] for row in world.intents()] == ["adopted"]
@@ -136,7 +137,7 @@ async def test_an_uncertain_order_is_found_by_the_keeper_even_when_nothing_else_
 
 async def test_an_uncertain_order_is_still_looked_for_after_two_days(world: World, services: Services) -> None:
     world.fault("late_visible", seconds=50_000)
-    assert (await call(services, wish(world.free()[0])))["status"] == "uncertain"
+    assert (await call(services, wish(world.free()[0]))).status == "uncertain"
     world.change("UPDATE intents SET created_at = created_at - 172800")
     world.advance(50_000)
     await services.overview.orders(max_age_seconds=0)
@@ -150,7 +151,7 @@ async def test_a_failed_create_whose_order_shows_up_late_gets_its_lease_and_rese
     world.fault("late_visible", seconds=50_000)
     held = await services.guard.hold(wish(server_id), caller="tester", can_ask=True, replay=False)
     outcome = await services.guard.conclude(held, wish(server_id), answer=True, caller="tester")
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     # What a process leaves behind that never read Clore's code 0.
     world.change("UPDATE intents SET state = 'failed', acknowledged = 0")
     world.change("UPDATE reservations SET released_at = 1, actual_micros = 0")
@@ -166,7 +167,7 @@ async def test_an_order_made_by_hand_long_after_a_failed_create_is_not_taken_for
 ) -> None:
     server_id = world.free()[0]
     world.fault("code1_before", "create_order")
-    assert (await call(services, wish(server_id)))["status"] == "failed"
+    assert (await call(services, wish(server_id))).status == "failed"
     world.advance(2 * 3600)
     by_hand = world.rent_elsewhere(server_id, image=IMAGE)
     await services.overview.orders(max_age_seconds=0)
@@ -180,7 +181,7 @@ async def test_a_create_whose_process_was_held_up_is_abandoned_and_adopts_nothin
 ) -> None:
     services = await process(patient(send_within=0.0))  # its time to send is over as soon as it is claimed
     server_id = world.free()[0]
-    assert (await call(services, wish(server_id)))["status"] == "failed"
+    assert (await call(services, wish(server_id))).status == "failed"
     assert not world.sent()
     world.rent_elsewhere(server_id, image=IMAGE)
     await services.overview.orders(max_age_seconds=0)
@@ -194,14 +195,14 @@ async def test_an_order_is_never_taken_by_an_older_failed_create_of_the_same_ser
     first, second = await process(), await process()
     server_id = world.free()[0]
     world.fault("code1_before", "create_order")
-    assert (await call(first, wish(server_id)))["status"] == "failed"
+    assert (await call(first, wish(server_id))).status == "failed"
     world.fault("hang_after", "create_order", seconds=3.0)
     renting = asyncio.ensure_future(call(first, wish(server_id, hours=3)))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     world.advance(10)
     await second.overview.orders(max_age_seconds=0)
     assert [row["state"] for row in world.intents()] == ["failed", "sending"], "not the failed one's"
-    assert (await renting)["status"] == "created"
+    assert (await renting).status == "created"
     assert [row["state"] for row in world.intents()] == ["failed", "adopted"]
     check_invariants(world)
 
@@ -215,11 +216,11 @@ async def test_a_look_that_can_see_nothing_ends_uncertain_and_a_later_one_adopts
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     world.fault("http502", "my_orders", times=1000)
     outcome = await renting
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     check_invariants(world, settled=False)
     world.mend()
     again = await call(services, wish(server_id))
-    assert (again["status"], again["repeated"]) == ("created", True)
+    assert (again.status, again.repeated) == ("created", True)
     check_invariants(world)
 
 
@@ -228,7 +229,7 @@ async def test_an_outage_without_an_answer_never_counts_as_failed(world: World, 
     renting = asyncio.ensure_future(call(services, wish(world.free()[0])))
     await asyncio.to_thread(world.await_request, "create_order")
     world.fault("http502", "my_orders", times=1000)
-    assert (await renting)["status"] == "uncertain", "no valid reply: nobody can say that there is none"
+    assert (await renting).status == "uncertain", "no valid reply: nobody can say that there is none"
     assert len(world.reserved()) == 1
     check_invariants(world, settled=False)
 
@@ -239,7 +240,7 @@ async def test_a_rate_limited_create_is_sent_again_after_the_pause(world: World,
     world.options(rate_limit="arrival", interval=0.0, create_interval=1.0, retry_after=True)
     world.take_create_slot()
     outcome = await services.guard.conclude(held, wish(server_id), answer=True, caller="t")
-    assert outcome["status"] == "created"
+    assert outcome.status == "created"
     assert [row["code"] for row in world.sent()] == [2, 5, 0]
     check_invariants(world)
 
@@ -250,7 +251,7 @@ async def test_a_rate_limited_create_is_sent_three_times_at_most(world: World, s
     world.options(rate_limit="arrival", interval=0.0, create_interval=60.0)
     world.take_create_slot()
     outcome = await services.guard.conclude(held, wish(server_id), answer=True, caller="t")
-    assert outcome["status"] == "failed"
+    assert outcome.status == "failed"
     assert [row["code"] for row in world.sent()] == [2, 5, 5, 5]
     assert not world.reserved()
     check_invariants(world)
@@ -267,8 +268,8 @@ async def test_a_price_that_rises_while_a_rate_limited_create_waits_stops_it(wor
     world.post(f"/servers/{server_id}", {"price_factor": 1.2})
     let_time_pass(services)
     outcome = await renting
-    assert outcome["status"] == "refused"
-    assert "price_moved" in outcome["attempts"][0]["outcome"]
+    assert outcome.status == "refused"
+    assert "price_moved" in outcome.attempts[0].outcome
     assert [row["code"] for row in world.sent()] == [2, 5]
     check_invariants(world)
 
@@ -286,11 +287,8 @@ async def test_a_definite_refusal_goes_on_to_the_next_server(
     first, second = world.free()[:2]
     world.fault(kind)
     outcome = await call(services, wish(first, fallback_server_ids=[second]))
-    assert (outcome["status"], outcome["server_id"]) == ("created", second)
-    assert outcome["attempts"] == [
-        {"server_id": first, "outcome": word},
-        {"server_id": second, "outcome": "created"},
-    ]
+    assert (outcome.status, outcome.server_id) == ("created", second)
+    assert outcome.attempts == (Attempt(first, word), Attempt(second, "created"))
     check_invariants(world)
 
 
@@ -299,7 +297,7 @@ async def test_an_unclear_answer_never_goes_on_to_the_next_server(world: World, 
     first, second = world.free()[:2]
     world.fault(kind, "create_order", seconds=0.2)
     outcome = await call(services, wish(first, fallback_server_ids=[second]))
-    assert outcome["status"] == "failed"
+    assert outcome.status == "failed"
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -308,8 +306,8 @@ async def test_an_empty_wallet_at_clore_ends_the_chain(world: World, services: S
     first, second = world.free()[:2]
     world.fault("not_enough_balance")
     outcome = await call(services, wish(first, fallback_server_ids=[second]))
-    assert outcome["status"] == "refused"
-    assert outcome["attempts"] == [{"server_id": first, "outcome": "not_enough_balance"}]
+    assert outcome.status == "refused"
+    assert outcome.attempts == (Attempt(first, "not_enough_balance"),)
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -327,7 +325,7 @@ async def test_a_lost_connection_to_clore_before_the_create_leaves_the_yes_unuse
         await services.guard.conclude(held, ask, answer=None, caller="t")
     world.mend()
     outcome = await call(services, ask, can_ask=False, caller="t")
-    assert outcome["status"] == "created", "the yes waited"
+    assert outcome.status == "created", "the yes waited"
     check_invariants(world)
 
 
@@ -340,7 +338,7 @@ async def test_a_spot_bid_is_reserved_at_its_ceiling_to_the_end_of_its_lease(wor
     assert held["worst_micros"] >= bid * 2 * 10**6
     [order] = world.active()
     assert order["price"] / 24 * 1.0125 <= bid
-    assert outcome["usd_per_hour"] <= bid
+    assert outcome.usd_per_hour <= bid
     check_invariants(world)
 
 
@@ -350,12 +348,12 @@ async def test_an_answer_that_takes_long_is_in_progress_and_the_same_call_gets_t
     services = await process(patient(answer=0.5))
     ask = wish(world.free()[0])
     world.fault("hang_after", "create_order", seconds=1.2)
-    assert (await call(services, ask))["status"] == "in_progress"
+    assert (await call(services, ask)).status == "in_progress"
     again = await call(services, ask)
-    while again["status"] == "in_progress":
+    while again.status == "in_progress":
         again = await call(services, ask)
-    assert again["status"] == "created"
-    assert again["repeated"]
+    assert again.status == "created"
+    assert again.repeated
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -371,7 +369,7 @@ async def test_a_create_that_waits_is_not_abandoned_by_its_own_process(world: Wo
     await asyncio.sleep(0.8)
     assert [row["state"] for row in world.intents()] == ["reserved"]
     await services.overview.orders(max_age_seconds=0)
-    assert (await renting)["status"] == "created"
+    assert (await renting).status == "created"
     check_invariants(world)
 
 
@@ -384,7 +382,7 @@ async def test_a_create_that_waits_is_not_sent_once_its_quote_is_settled(world: 
     await asyncio.to_thread(world.await_request, "create_order", beyond=1)
     told = '{"status": "failed", "attempts": [], "next": "given up by another process"}'
     world.change("UPDATE quotes SET state = 'settled', outcome = ?", told)
-    assert (await renting)["status"] == "failed"
+    assert (await renting).status == "failed"
     assert [row["code"] for row in world.sent()] == [2, 5]
     check_invariants(world)
 
@@ -400,5 +398,5 @@ async def test_another_process_leaves_a_create_alone_while_its_owner_looks(world
     await second.overview.orders(max_age_seconds=0)
     assert [row["state"] for row in world.intents()] == ["sending"], "nobody else gives it up"
     world.advance(50_000)
-    assert (await renting)["status"] == "created"
+    assert (await renting).status == "created"
     check_invariants(world)

@@ -28,7 +28,7 @@ async def test_nothing_is_spent_into_a_state_that_was_deleted(
         await call(services, ask)
     assert not world.sent()
     await services.keep_leases()
-    assert (await call(services, ask))["status"] == "created", "a new state is begun"
+    assert (await call(services, ask)).status == "created", "a new state is begun"
     assert (world.state_dir / FILE_NAME).exists()
     other = await process()
     [seen] = (await other.overview.orders())["orders"]
@@ -56,5 +56,5 @@ async def test_a_state_deleted_while_a_create_is_looked_for_is_said_as_uncertain
     await asyncio.to_thread(world.await_state, lambda: "answered" in world.steps())
     shutil.rmtree(world.state_dir)
     outcome = await renting
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     assert len(world.sent()) == 1

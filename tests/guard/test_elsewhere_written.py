@@ -13,7 +13,7 @@ UNWATCHED = {"CLORE_WATCHDOG": "off"}
 
 async def test_a_cancel_in_one_process_is_seen_by_the_next_list_of_another(world: World, process: Processes) -> None:
     one, other = await process(env=UNWATCHED), await process(env=UNWATCHED)
-    order_id = (await rent(one, world.free()[0]))["order_id"]
+    order_id = (await rent(one, world.free()[0])).order_id
     assert (await one.desk.readings.orders()).find(order_id)
     asked = len(world.sent("my_orders"))
     assert (await other.desk.readings.orders()).find(order_id)

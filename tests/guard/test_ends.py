@@ -20,35 +20,35 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_cancel_is_proven_and_its_cost_replaces_the_reservation(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.advance(1800)
     outcome = await cancel(services, order_id)
-    assert outcome["status"] == "cancelled"
+    assert outcome.status == "cancelled"
     [order] = world.orders()
-    assert outcome["receipt"]["total_usd"] == pytest.approx(order["total"], abs=0.001)
+    assert outcome.receipt.total_usd == pytest.approx(order["total"], abs=0.001)
     assert not world.reserved()
-    assert (await cancel(services, order_id))["status"] == "already_ended"
+    assert (await cancel(services, order_id)).status == "already_ended"
     check_invariants(world)
 
 
 async def test_an_ignored_cancel_is_unverified_and_then_retried_without_a_second_question(
     world: World, services: Services
 ) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("cancel_ignored", times=2)
     outcome = await cancel(services, order_id)
-    assert outcome["status"] == "unverified"
-    assert "Still billing" in outcome["next"]
+    assert outcome.status == "unverified"
+    assert "Still billing" in outcome.next
     assert len(world.reserved()) == 1
     world.mend()
-    assert (await cancel(services, order_id, answer=False))["status"] == "cancelled"
+    assert (await cancel(services, order_id, answer=False)).status == "cancelled"
     check_invariants(world)
 
 
 async def test_a_cancel_that_failed_is_taken_up_by_the_keeper(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("cancel_ignored", times=2)
-    assert (await cancel(services, order_id))["status"] == "unverified"
+    assert (await cancel(services, order_id)).status == "unverified"
     world.mend()
     await services.keeper.poll()
     assert not world.active()
@@ -56,23 +56,23 @@ async def test_a_cancel_that_failed_is_taken_up_by_the_keeper(world: World, serv
 
 
 async def test_a_cancel_whose_reply_is_lost_is_proven_by_looking(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("lost_reply", "cancel_order")
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
     check_invariants(world)
 
 
 async def test_an_order_of_ours_is_cancelled_though_nobody_can_be_asked(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
-    assert (await cancel(services, order_id, can_ask=False))["status"] == "cancelled"
+    order_id = (await rent(services, world.free()[0])).order_id
+    assert (await cancel(services, order_id, can_ask=False)).status == "cancelled"
 
 
 async def test_an_order_made_elsewhere_is_not_cancelled_without_a_yes(world: World, services: Services) -> None:
     order_id = world.rent_elsewhere(world.free()[0], age_seconds=60)
-    assert (await cancel(services, order_id, can_ask=False))["status"] == "approval_required"
-    assert (await cancel(services, order_id, answer=False))["status"] == "declined"
+    assert (await cancel(services, order_id, can_ask=False)).status == "approval_required"
+    assert (await cancel(services, order_id, answer=False)).status == "declined"
     assert not world.sent("cancel_order")
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
 
 
 async def test_the_keeper_ends_a_lease_by_clores_clock(world: World, services: Services) -> None:
@@ -193,7 +193,7 @@ async def test_without_a_keeper_the_whole_of_the_rental_is_reserved(world: World
 async def test_an_order_ends_though_nothing_else_can_be_read(world: World, endpoint: str) -> None:
     first = world.services()
     await first.keep_leases()
-    order_id = (await rent(first, world.free()[0]))["order_id"]
+    order_id = (await rent(first, world.free()[0])).order_id
     await first.aclose()
     world.fault("http502", endpoint, times=10_000)
     second = world.services()
@@ -202,7 +202,7 @@ async def test_an_order_ends_though_nothing_else_can_be_read(world: World, endpo
         outcome = await cancel(second, order_id)
     finally:
         await second.aclose()
-    assert outcome["status"] == ("unverified" if endpoint == "my_orders" else "cancelled")
+    assert outcome.status == ("unverified" if endpoint == "my_orders" else "cancelled")
     assert len(world.sent("cancel_order")) >= 1
     assert not world.active()
 
@@ -212,9 +212,9 @@ async def test_an_order_of_an_unknown_account_ends_with_a_yes_only(world: World)
     world.fault("http502", "wallets", times=10_000)
     services = world.services()
     try:
-        assert (await cancel(services, order_id, can_ask=False))["status"] == "approval_required"
+        assert (await cancel(services, order_id, can_ask=False)).status == "approval_required"
         assert not world.sent("cancel_order")
-        assert (await cancel(services, order_id))["status"] == "cancelled"
+        assert (await cancel(services, order_id)).status == "cancelled"
     finally:
         await services.aclose()
 
@@ -222,7 +222,7 @@ async def test_an_order_of_an_unknown_account_ends_with_a_yes_only(world: World)
 async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:
     first = world.services()
     await first.keep_leases()
-    order_id = (await rent(first, world.free()[0]))["order_id"]
+    order_id = (await rent(first, world.free()[0])).order_id
     await first.aclose()
     for file in world.state_dir.glob(f"{FILE_NAME}*"):
         file.unlink()
@@ -233,7 +233,7 @@ async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:
         with pytest.raises(StateUnavailable, match="nobody knows whether"):
             await cancel(second, order_id, can_ask=False)
         declined = await cancel(second, order_id, answer=False)
-        assert (declined["status"], declined["order_id"]) == ("declined", order_id)
+        assert (declined.status, declined.order_id) == ("declined", order_id)
         assert not world.sent("cancel_order")
         ask = CancelOrder(order_id=order_id)
         held = await second.guard.hold(ask, caller="t", can_ask=True, replay=False)
@@ -241,7 +241,7 @@ async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:
         assert held.quote == again.quote is not None, "each round shows the same question"
         outcome = await second.guard.conclude(again, ask, answer=True, caller="t")
         await second.guard.told(again, outcome)
-        assert outcome["status"] == "cancelled"
+        assert outcome.status == "cancelled"
         assert not world.active()
     finally:
         await second.aclose()
@@ -250,7 +250,7 @@ async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:
 async def test_a_price_that_nobody_knows_is_said_and_stops_no_question(world: World) -> None:
     first = world.services()
     await first.keep_leases()
-    order_id = (await rent(first, world.free()[0]))["order_id"]
+    order_id = (await rent(first, world.free()[0])).order_id
     await first.aclose()
     world.fault("http502", "my_orders", times=10_000)
     second = world.services()
@@ -288,16 +288,16 @@ def _hidden(
 async def test_an_order_missing_from_a_list_is_cancelled_all_the_same(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch, completed: bool
 ) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     _hidden(services, order_id, monkeypatch, completed=completed)
-    assert (await cancel(services, order_id))["status"] == ("unverified" if completed else "cancelled")
+    assert (await cancel(services, order_id)).status == ("unverified" if completed else "cancelled")
     assert not world.active()
 
 
 async def test_a_running_order_is_not_ended_by_an_old_list(world: World, services: Services) -> None:
     await services.desk.readings.completed()
     order_id = world.rent_elsewhere(world.free()[0], age_seconds=60)
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
 
 
 async def test_an_order_that_nobody_knows_is_not_found(world: World, services: Services) -> None:
@@ -308,24 +308,24 @@ async def test_an_order_that_nobody_knows_is_not_found(world: World, services: S
 async def test_a_lease_closed_here_answers_with_its_receipt(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     gone = await cancel(services, order_id)
     _hidden(services, order_id, monkeypatch)
     again = await cancel(services, order_id)
-    assert (again["status"], again["receipt"]) == ("already_ended", gone["receipt"])
+    assert (again.status, again.receipt) == ("already_ended", gone.receipt)
 
 
 async def test_an_expired_row_closes_its_lease(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     await services.desk.client.cancel_order(order_id, None)
-    assert (await cancel(services, order_id))["status"] == "already_ended"
+    assert (await cancel(services, order_id)).status == "already_ended"
     assert not world.reserved()
 
 
 async def test_an_order_that_comes_back_after_it_counted_as_gone_is_kept_again(
     world: World, services: Services
 ) -> None:
-    order_id = (await rent(services, world.free()[0], hours=1.0))["order_id"]
+    order_id = (await rent(services, world.free()[0], hours=1.0)).order_id
     account = await services.desk.readings.account()
     seen = await services.desk.readings.look(completed=True)
     assert seen.api_at is not None
@@ -346,10 +346,10 @@ async def test_an_order_that_comes_back_after_it_counted_as_gone_is_kept_again(
 
 
 async def test_an_order_that_is_back_is_cancelled_with_its_reservation(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.change("UPDATE orders SET ended_at = 1, missed_at = 1, receipt = '{}'")
     world.change("UPDATE reservations SET released_at = 1, actual_micros = 0")
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
     assert "order_seen_again" in world.steps()
     [lease] = world.rows("SELECT * FROM orders")
     assert lease["ended_at"] > 1

@@ -13,12 +13,12 @@ from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import Json, World, call, check_invariants, wish
+from tests.guard.world import Told, World, call, check_invariants, wish
 
 pytestmark = pytest.mark.anyio
 
 
-async def outside(services: Services, ask: CreateOrder, **more: Any) -> Json:
+async def outside(services: Services, ask: CreateOrder, **more: Any) -> Told:
     """The call of a client that can't be asked."""
     return await call(services, ask, can_ask=False, **more)
 
@@ -26,8 +26,8 @@ async def outside(services: Services, ask: CreateOrder, **more: Any) -> Json:
 async def approve(services: Services, ask: CreateOrder, also: list[int], **limits: Decimal) -> Bounds:
     """What `clore-mcp approve ID --any-of …` does after the person has typed yes."""
     waiting = await outside(services, ask)
-    assert waiting["status"] == "approval_required"
-    quote = await services.approvals.get(waiting["approval_id"])
+    assert waiting.status == "approval_required"
+    quote = await services.approvals.get(waiting.approval_id)
     bounds = around(Terms.from_json(quote.terms), also=frozenset(also), **limits)
     assert await services.approvals.approve_within(quote, bounds, by="ann, terminal")
     return bounds
@@ -42,12 +42,12 @@ async def test_a_failover_within_the_bounds_needs_no_second_question(world: Worl
     await approve(services, wish(first), servers, max_usd_per_hour=dearest(world, servers), max_hours=Decimal(6))
     world.fault("already_rented")
     gone = await outside(services, wish(first))
-    assert gone["status"] == "refused"
-    assert f"{other}, " in gone["next"]
-    assert "they are not asked again" in gone["next"]
+    assert gone.status == "refused"
+    assert f"{other}, " in gone.next
+    assert "they are not asked again" in gone.next
     made = await outside(services, wish(other, hours=5.5))
-    assert made["status"] == "created", made
-    assert (await outside(services, wish(third)))["status"] == "approval_required", "one rental, not two"
+    assert made.status == "created", made
+    assert (await outside(services, wish(third))).status == "approval_required", "one rental, not two"
     assert [order["server_id"] for order in world.active()] == [other]
     by = world.rows("SELECT decided_by FROM quotes WHERE state = 'settled' ORDER BY created_at DESC")[0]["decided_by"]
     assert by.startswith("ann, terminal, envelope e")
@@ -74,7 +74,7 @@ async def test_what_differs_in_anything_else_is_asked_about(
 ) -> None:
     first, other, *_ = servers = world.free()[:4]
     await approve(services, wish(first), servers, max_usd_per_hour=dearest(world, servers), max_hours=Decimal(6))
-    assert (await outside(services, wish(other, **change)))["status"] == "approval_required"
+    assert (await outside(services, wish(other, **change))).status == "approval_required"
     assert not world.sent()
 
 
@@ -83,8 +83,8 @@ async def test_other_servers_callers_and_dearer_ones_are_asked_about(world: Worl
     bounds = await approve(services, wish(first), [other, last], max_hours=Decimal(6))
     assert world.price(last) / 24 * 1.05 > bounds.max_usd_per_hour
     for ask, caller in ((wish(third), "tester"), (wish(last), "tester"), (wish(other), "another client")):
-        assert (await outside(services, ask, caller=caller))["status"] == "approval_required"
-    assert (await outside(services, wish(first, fallback_server_ids=[third])))["status"] == "approval_required"
+        assert (await outside(services, ask, caller=caller)).status == "approval_required"
+    assert (await outside(services, wish(first, fallback_server_ids=[third]))).status == "approval_required"
     assert not world.sent()
 
 
@@ -93,7 +93,7 @@ async def test_two_processes_under_one_envelope_make_one_order(world: World, pro
     one, other, *_ = servers = world.free()[:4]
     await approve(first, wish(one), servers, max_usd_per_hour=dearest(world, servers))
     outcomes = await asyncio.gather(outside(first, wish(one)), outside(second, wish(other)))
-    assert sorted(outcome["status"] for outcome in outcomes) in (
+    assert sorted(outcome.status for outcome in outcomes) in (
         ["created", "failed"],
         ["approval_required", "created"],
     )
@@ -105,8 +105,8 @@ async def test_a_create_that_may_have_made_an_order_keeps_the_yes(world: World, 
     one, other, *_ = servers = world.free()[:4]
     await approve(services, wish(one), servers, max_usd_per_hour=dearest(world, servers))
     world.fault("code1_before", "create_order")  # Clore did not confirm, and none appeared: an order may still come
-    assert (await outside(services, wish(one)))["status"] == "failed"
-    assert (await outside(services, wish(other)))["status"] == "approval_required"
+    assert (await outside(services, wish(one))).status == "failed"
+    assert (await outside(services, wish(other))).status == "approval_required"
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -117,13 +117,13 @@ async def test_an_envelope_lapses_is_taken_back_and_ends_with_a_decline(world: W
     (envelope,) = await services.approvals.envelopes()
     assert await services.approvals.close(envelope, by="ann")
     taken = await outside(services, wish(one))
-    assert taken["status"] == "failed"
-    assert "taken back" in taken["next"]
-    assert (await outside(services, wish(other)))["status"] == "approval_required"
+    assert taken.status == "failed"
+    assert "taken back" in taken.next
+    assert (await outside(services, wish(other))).status == "approval_required"
     await approve(services, wish(servers[2]), servers, max_usd_per_hour=dearest(world, servers))
     (envelope,) = await services.approvals.envelopes()
     world.change("UPDATE envelopes SET expires_at = created_at")
-    assert (await outside(services, wish(servers[3])))["status"] == "approval_required"
+    assert (await outside(services, wish(servers[3]))).status == "approval_required"
     assert not world.sent()
 
 
@@ -132,13 +132,13 @@ async def test_limits_hold_inside_an_envelope(world: World, process: Processes) 
     one, other, *_ = servers = world.free()[:4]
     await approve(wide, wish(one), servers, max_usd_per_hour=dearest(world, servers))
     tight = await process(env={"CLORE_MAX_USD_PER_HOUR": "0.01"})
-    assert (await outside(tight, wish(other)))["status"] == "refused"
+    assert (await outside(tight, wish(other))).status == "refused"
     assert not world.sent()
 
 
 async def test_the_sum_follows_from_the_rest_with_everything_in(world: World, services: Services) -> None:
     ask = wish(world.free()[0])
-    quote = await services.approvals.get((await outside(services, ask))["approval_id"])
+    quote = await services.approvals.get((await outside(services, ask)).approval_id)
     terms = Terms.from_json(quote.terms)
     assert around(terms).max_usd == terms.worst_usd
     wide = around(terms, max_usd_per_hour=Decimal("0.40"), max_hours=Decimal(6))

@@ -82,8 +82,8 @@ def orders_of(world: World, one: Child) -> list[Json]:
 async def fulfilled(world: World, services: Services, one: Child) -> None:
     """The same call again until it has its order: one, wherever its process was stopped."""
     async with asyncio.timeout(90):
-        while (outcome := await call(services, wish_of(one)))["status"] != "created":
-            assert outcome["status"] in ("in_progress", "failed"), (one.point, outcome)
+        while (outcome := await call(services, wish_of(one))).status != "created":
+            assert outcome.status in ("in_progress", "failed"), (one.point, outcome)
             services.desk.readings.changed()
     assert len(orders_of(world, one)) == 1, (one.point, outcome)
 

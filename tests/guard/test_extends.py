@@ -33,13 +33,13 @@ async def test_a_yes_moves_the_end_and_raises_what_is_reserved_by_what_comes_on_
     assert held.quote
     outcome = await services.guard.conclude(held, longer(order_id, 3), answer=True, caller="tester")
     assert before is not None
-    assert outcome["status"] == "created"
-    assert at(outcome["previous_ends_at"]) == before
-    assert at(outcome["ends_at"]) == end_of(world, order_id) == before + 3 * 3600
+    assert outcome.status == "extended" and outcome.previous_ends_at and outcome.ends_at and outcome.reserved_usd
+    assert at(outcome.previous_ends_at) == before
+    assert at(outcome.ends_at) == end_of(world, order_id) == before + 3 * 3600
     assert worst(world, order_id) == pytest.approx(reserved + 3 * hourly(world, order_id), abs=0.01)
-    assert outcome["reserved_usd"] >= worst(world, order_id)
+    assert outcome.reserved_usd >= worst(world, order_id)
     [view] = (await look(services))["orders"]
-    assert view["ends_at"] == outcome["ends_at"]
+    assert view["ends_at"] == outcome.ends_at
     assert all(
         row["endpoint"] not in ("create_order", "set_spot_price", "cancel_order")
         for row in world.get("/requests")["requests"][sent:]
@@ -68,14 +68,14 @@ async def test_the_question_says_both_ends_the_extra_cost_the_whole_cost_and_the
 async def test_without_a_yes_nothing_moves(world: World, services: Services) -> None:
     order_id = await ours(world, services)
     before = unmoved(world, order_id)
-    assert (await call(services, longer(order_id), answer=False))["status"] == "declined"
+    assert (await call(services, longer(order_id), answer=False)).status == "declined"
     waiting = await call(services, longer(order_id, 2), can_ask=False)
-    assert waiting["status"] == "approval_required"
-    assert f"approve {waiting['approval_id']}" in waiting["next"]
+    assert waiting.status == "approval_required"
+    assert f"approve {waiting.approval_id}" in waiting.next
     held = await services.guard.hold(longer(order_id, 4), caller="tester", can_ask=True, replay=False)
     world.change("UPDATE quotes SET expires_at = 1 WHERE state = 'pending'")
     late = await services.guard.conclude(held, longer(order_id, 4), answer=True, caller="tester")
-    assert late["status"] == "failed"
+    assert late.status == "failed"
     assert unmoved(world, order_id) == before
     check_invariants(world)
 
@@ -88,13 +88,13 @@ async def test_a_yes_in_a_terminal_moves_the_end_for_the_same_call_once(
     order_id = await _approved_rent(world, services)
     before = end_of(world, order_id)
     waiting = await call(services, longer(order_id), can_ask=False)
-    quote = await services.approvals.get(waiting["approval_id"])
+    quote = await services.approvals.get(waiting.approval_id)
     assert quote.question.startswith(f"Extend order {order_id} by 1 hour")
     assert await services.approvals.decide(quote, yes=True, by="ann at a terminal")
     outcomes = [await call(services, longer(order_id), can_ask=False) for _ in range(2)]
     assert before is not None
-    assert [one["status"] for one in outcomes] == ["created", "created"]
-    assert [one.get("repeated", False) for one in outcomes] == [False, True]
+    assert [one.status for one in outcomes] == ["extended", "extended"]
+    assert [one.repeated for one in outcomes] == [False, True]
     assert end_of(world, order_id) == before + 3600
 
 
@@ -102,9 +102,9 @@ async def _approved_rent(world: World, services: Services) -> int:
     ask = wish(world.free()[0])
     waiting = await call(services, ask, can_ask=False)
     assert await services.approvals.decide(
-        await services.approvals.get(waiting["approval_id"]), yes=True, by="ann at a terminal"
+        await services.approvals.get(waiting.approval_id), yes=True, by="ann at a terminal"
     )
-    return int((await call(services, ask, can_ask=False))["order_id"])
+    return int((await call(services, ask, can_ask=False)).order_id)
 
 
 async def test_within_the_limits_the_same_call_moves_the_end_once_in_ten_minutes(
@@ -114,14 +114,14 @@ async def test_within_the_limits_the_same_call_moves_the_end_once_in_ten_minutes
     order_id = await ours(world, services)
     before = end_of(world, order_id) or 0
     first, again = [await call(services, longer(order_id)) for _ in range(2)]
-    assert (first["status"], again["status"], again["repeated"]) == ("created", "created", True)
-    assert "not moved again" in again["next"]
+    assert (first.status, again.status, again.repeated) == ("extended", "extended", True)
+    assert "not moved again" in again.next
     assert end_of(world, order_id) == before + 3600
     shorter = await call(services, longer(order_id, -1))
-    assert (shorter["status"], end_of(world, order_id)) == ("created", before)
-    assert "repeated" not in await call(services, longer(order_id)), "it was taken back: that is another wish"
+    assert (shorter.status, end_of(world, order_id)) == ("extended", before)
+    assert not (await call(services, longer(order_id))).repeated, "it was taken back: that is another wish"
     world.change("UPDATE quotes SET decided_at = decided_at - 601")
-    assert "repeated" not in await call(services, longer(order_id))
+    assert not (await call(services, longer(order_id))).repeated
     assert end_of(world, order_id) == before + 2 * 3600
     check_invariants(world)
 
@@ -131,7 +131,7 @@ async def test_two_processes_with_one_yes_move_the_end_once(world: World, proces
     order_id = await ours(world, one)
     before = end_of(world, order_id) or 0
     outcomes = await asyncio.gather(*(call(each, longer(order_id)) for each in (one, two, one, two)))
-    assert {outcome["status"] for outcome in outcomes} == {"created"}
+    assert {outcome.status for outcome in outcomes} == {"extended"}
     assert end_of(world, order_id) == before + 3600
     assert world.steps().count("extended") == 1
     check_invariants(world)
@@ -144,10 +144,10 @@ async def test_a_second_yes_for_the_end_that_another_has_moved_meanwhile_moves_n
     order_id = await ours(world, one)
     ask = longer(order_id, 2)
     held = await one.guard.hold(ask, caller="one", can_ask=True, replay=False)
-    assert (await call(two, ask, caller="two"))["status"] == "created"
+    assert (await call(two, ask, caller="two")).status == "extended"
     moved = unmoved(world, order_id)
     late = await one.guard.conclude(held, ask, answer=True, caller="one")
-    assert (late["status"], late["reason"]) == ("refused", "end_moved")
+    assert (late.status, late.reason) == ("refused", "end_moved")
     assert unmoved(world, order_id) == moved
 
 
@@ -159,7 +159,7 @@ async def test_a_replayed_answer_moves_the_end_once(world: World, services: Serv
     for _ in range(3):
         told.append(await services.guard.conclude(held, ask, answer=True, caller="tester"))
         held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=True)
-    assert [one.get("repeated", False) for one in told] == [False, True, True]
+    assert [one.repeated for one in told] == [False, True, True]
     assert end_of(world, order_id) == before + 3600
 
 
@@ -175,15 +175,15 @@ async def test_the_cap_of_an_order_counts_its_whole_life_and_the_day_what_comes_
     before, price, reserved = unmoved(world, order_id), hourly(world, order_id), worst(world, order_id)
     per_order = await process(env={**WIDE, "CLORE_MAX_USD_PER_ORDER": str(round(reserved + 2 * price, 4))})
     outcome = await call(per_order, longer(order_id, 2.5), answer=False)
-    assert (outcome["status"], limits_of(outcome)) == ("refused", ["usd_per_order"])
-    assert outcome["refusals"][0]["needed"] == pytest.approx(reserved + 2.5 * price, abs=0.01)
-    assert f"At most {outcome['most_hours']:g} hours more fit" in outcome["next"]
+    assert (outcome.status, limits_of(outcome)) == ("refused", ["usd_per_order"])
+    assert outcome.refusals[0].needed == pytest.approx(reserved + 2.5 * price, abs=0.01)
+    assert f"At most {outcome.most_hours:g} hours more fit" in outcome.next
     per_day = await process(env={**WIDE, "CLORE_MAX_USD_PER_DAY": str(round(reserved + 2 * price, 4))})
     outcome = await call(per_day, longer(order_id, 2.5), answer=False)
     assert limits_of(outcome) == ["usd_per_day"]
-    assert outcome["refusals"][0]["needed"] == pytest.approx(2.5 * price, abs=0.01)
+    assert outcome.refusals[0].needed == pytest.approx(2.5 * price, abs=0.01)
     assert unmoved(world, order_id) == before
-    assert (await call(per_day, longer(order_id, 1.5)))["status"] == "created", "what fits goes through"
+    assert (await call(per_day, longer(order_id, 1.5))).status == "extended", "what fits goes through"
 
 
 async def test_a_cap_that_fills_between_the_question_and_the_yes_stops_it(world: World, process: Processes) -> None:
@@ -199,7 +199,7 @@ async def test_a_cap_that_fills_between_the_question_and_the_yes_stops_it(world:
     capped.desk.readings.changed()
     before = unmoved(world, order_id)
     outcome = await capped.guard.conclude(held, ask, answer=True, caller="t")
-    assert (outcome["status"], limits_of(outcome)) == ("refused", ["usd_per_day"])
+    assert (outcome.status, limits_of(outcome)) == ("refused", ["usd_per_day"])
     assert unmoved(world, order_id) == before
     check_invariants(world)
 
@@ -211,7 +211,7 @@ async def test_a_wallet_that_lasts_to_the_old_end_only_stops_it(world: World, se
     services.desk.readings.changed()
     outcome = await call(services, longer(order_id, 2))
     assert limits_of(outcome) == ["wallet"]
-    assert "topping up" in outcome["next"]
+    assert "topping up" in outcome.next
     assert unmoved(world, order_id) == before
 
 
@@ -222,17 +222,17 @@ async def test_an_end_beyond_the_hosts_longest_rental_is_refused_with_the_latest
     rich(world)
     server_id = world.free()[0]
     world.post(f"/servers/{server_id}", {"mrl": 6})
-    order_id = int((await rent(services, server_id))["order_id"])
+    order_id = int((await rent(services, server_id)).order_id)
     before = unmoved(world, order_id)
     [row] = world.orders()
     outcome = await call(services, longer(order_id, 4.5), answer=False)
-    assert (outcome["status"], outcome["reason"]) == ("refused", "max_rental_hours")
-    assert at(outcome["latest_ends_at"]) == row["ct"] + 6 * 3600
-    assert outcome["most_hours"] == 4 and "at most 4 hours more can be had" in outcome["next"]
+    assert (outcome.status, outcome.reason) == ("refused", "max_rental_hours")
+    assert at(outcome.latest_ends_at) == row["ct"] + 6 * 3600
+    assert outcome.most_hours == 4 and "at most 4 hours more can be had" in outcome.next
     assert unmoved(world, order_id) == before
-    assert (await call(services, longer(order_id, 4)))["status"] == "created"
+    assert (await call(services, longer(order_id, 4))).status == "extended"
     none_left = await call(services, longer(order_id, 0.5), answer=False)
-    assert none_left["most_hours"] == 0 and "no hour more can be had" in none_left["next"]
+    assert none_left.most_hours == 0 and "no hour more can be had" in none_left.next
     check_invariants(world)
 
 
@@ -244,7 +244,7 @@ async def test_what_was_approved_does_not_cover_a_worst_case_that_grew(world: Wo
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     world.lose_the_keepers()  # nobody is there to end it
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert (outcome["status"], outcome["reason"]) == ("refused", "worst_case_grew")
+    assert (outcome.status, outcome.reason) == ("refused", "worst_case_grew")
     assert unmoved(world, order_id) == before
 
 
@@ -259,7 +259,7 @@ async def test_where_nobody_ends_it_the_host_s_longest_rental_is_counted(world: 
     [order] = world.orders()
     row = world.get(f"/servers/{order['server_id']}")["row"]
     outcome = await services.guard.conclude(held, longer(order_id), answer=True, caller="t")
-    assert (outcome["status"], outcome["enforced_by"]) == ("created", "nobody")
+    assert (outcome.status, outcome.enforced_by) == ("extended", "nobody")
     assert worst(world, order_id) >= hourly(world, order_id) * row["mrl"] * 0.99
 
 
@@ -283,9 +283,9 @@ async def test_stopped_spending_moves_no_end_on_and_lets_one_come_sooner(
         held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
         await freeze()
         late = await services.guard.conclude(held, ask, answer=True, caller="t")
-        assert late["status"] == "failed", "the question is void"
+        assert late.status == "failed", "the question is void"
     assert unmoved(world, order_id) == before
-    assert (await call(services, longer(order_id, -2), answer=None))["status"] == "created"
+    assert (await call(services, longer(order_id, -2), answer=None)).status == "extended"
 
 
 async def test_spending_that_stops_in_the_last_instant_moves_no_end(
@@ -323,7 +323,7 @@ async def test_nothing_moves_while_an_order_can_not_be_read(
     if when == "after it":
         rewrite(services, monkeypatch, lambda row: None if row.id == other else row)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert (outcome["status"], outcome["reason"]) == ("refused", "unreadable_orders")
+    assert (outcome.status, outcome.reason) == ("refused", "unreadable_orders")
     assert unmoved(world, order_id) == before
 
 
@@ -336,7 +336,7 @@ async def test_nothing_moves_while_nobody_says_what_an_order_costs(
     rewrite(services, monkeypatch, lambda row: row.model_copy(update={"price": None}))
     before = unmoved(world, order_id)
     outcome = await call(services, longer(order_id))
-    assert (outcome["status"], outcome["reason"]) == ("refused", "unknown_rate")
+    assert (outcome.status, outcome.reason) == ("refused", "unknown_rate")
     assert unmoved(world, order_id) == before
 
 
@@ -347,13 +347,13 @@ async def test_evidence_that_has_grown_old_moves_nothing_and_keeps_the_yes(
     order_id = await ours(world, services)
     before, ask = end_of(world, order_id) or 0, longer(order_id)
     waiting = await call(services, ask, can_ask=False)
-    quote = await services.approvals.get(waiting["approval_id"])
+    quote = await services.approvals.get(waiting.approval_id)
     assert await services.approvals.decide(quote, yes=True, by="ann at a terminal")
     with monkeypatch.context() as patch:
         patch.setattr("clore_mcp.rental.rules.check.EXECUTION_AGE", -1.0)
         slow = await call(services, ask, can_ask=False)
-    assert (slow["status"], slow["reason"], end_of(world, order_id)) == ("refused", "too_slow", before)
-    assert (await call(services, ask, can_ask=False))["status"] == "created"
+    assert (slow.status, slow.reason, end_of(world, order_id)) == ("refused", "too_slow", before)
+    assert (await call(services, ask, can_ask=False)).status == "extended"
 
 
 # Ended, ending, unknown
@@ -361,10 +361,10 @@ async def test_evidence_that_has_grown_old_moves_nothing_and_keeps_the_yes(
 
 async def test_an_order_that_has_ended_is_refused_with_what_to_do(world: World, services: Services) -> None:
     order_id = await ours(world, services)
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
     outcome = await call(services, longer(order_id))
-    assert (outcome["status"], outcome["reason"]) == ("refused", "ended")
-    assert "create_order" in outcome["next"]
+    assert (outcome.status, outcome.reason) == ("refused", "ended")
+    assert "create_order" in outcome.next
     with pytest.raises(NotFound):
         await call(services, longer(424_242))
 
@@ -375,12 +375,12 @@ async def test_an_order_that_is_being_ended_is_not_extended(world: World, servic
     ask = longer(order_id)
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False) if when == "after it" else None
     world.fault("cancel_ignored", times=99)
-    assert (await cancel(services, order_id))["status"] == "unverified"
+    assert (await cancel(services, order_id)).status == "unverified"
     before = unmoved(world, order_id)
     held = held or await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert outcome["status"] == "refused"
-    assert outcome["reason"] == ("ending" if when == "before the question" else "end_moved")
+    assert outcome.status == "refused"
+    assert outcome.reason == ("ending" if when == "before the question" else "end_moved")
     assert unmoved(world, order_id) == before
     check_invariants(world)
 
@@ -391,7 +391,7 @@ async def test_an_order_whose_lease_is_over_is_not_extended(world: World, proces
     world.advance(2 * 3600 + 60)
     services.desk.readings.changed()
     outcome = await call(services, longer(order_id))
-    assert (outcome["status"], outcome["reason"]) == ("refused", "ending")
+    assert (outcome.status, outcome.reason) == ("refused", "ending")
     check_invariants(world)
 
 
@@ -401,12 +401,12 @@ async def test_an_untold_extension_of_an_order_that_has_ended_since_is_not_told_
     order_id = await ours(world, services)
     ask = longer(order_id)
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
-    assert (await services.guard.conclude(held, ask, answer=True, caller="tester"))["status"] == "created"
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await services.guard.conclude(held, ask, answer=True, caller="tester")).status == "extended"
+    assert (await cancel(services, order_id)).status == "cancelled"
     replayed = await services.guard.conclude(
         await services.guard.hold(ask, caller="tester", can_ask=True, replay=True), ask, answer=True, caller="tester"
     )
-    assert "has ended since this call moved its end" in replayed["next"]
+    assert "has ended since this call moved its end" in replayed.next
 
 
 # Sooner
@@ -418,12 +418,12 @@ async def test_a_shorter_lease_asks_nobody_frees_what_it_saves_and_is_recorded(
     order_id = await ours(world, services, hours=5)
     before, reserved = end_of(world, order_id) or 0, worst(world, order_id)
     outcome = await call(services, longer(order_id, -2.5), answer=None)
-    assert outcome["status"] == "created"
-    assert end_of(world, order_id) == before - 9000 == at(outcome["ends_at"])
+    assert outcome.status == "extended"
+    assert end_of(world, order_id) == before - 9000 == at(outcome.ends_at)
     assert worst(world, order_id) == pytest.approx(reserved - 2.5 * hourly(world, order_id), abs=0.01)
     assert world.steps().count("shortened") == 1
     again = await call(services, longer(order_id, -2.5), answer=None)
-    assert again["repeated"]
+    assert again.repeated
     assert end_of(world, order_id) == before - 9000
     check_invariants(world)
 
@@ -433,6 +433,6 @@ async def test_an_end_that_would_be_a_cancel_is_refused(world: World, services: 
     before = unmoved(world, order_id)
     for hours in (-1.9, -2, -50):
         outcome = await call(services, longer(order_id, hours))
-        assert (outcome["status"], outcome["reason"]) == ("refused", "too_soon")
-        assert "cancel_order" in outcome["next"]
+        assert (outcome.status, outcome.reason) == ("refused", "too_soon")
+        assert "cancel_order" in outcome.next
     assert unmoved(world, order_id) == before

@@ -33,12 +33,12 @@ async def test_an_order_that_is_only_told_of_is_extended_also_after_its_end_and_
     await services.keeper.poll()
     services.desk.readings.changed()
     past = await call(services, longer(order_id, 0.5), answer=False)
-    assert (past["status"], past["reason"]) == ("refused", "past")
+    assert (past.status, past.reason) == ("refused", "past")
     held = await services.guard.hold(longer(order_id, 2), caller="tester", can_ask=True, replay=False)
     assert held.quote
     assert "clore-mcp tells your assistant, nothing cancels it" in held.quote.question
     outcome = await services.guard.conclude(held, longer(order_id, 2), answer=True, caller="tester")
-    assert (outcome["status"], outcome["enforced_by"]) == ("created", "nobody")
+    assert (outcome.status, outcome.enforced_by) == ("extended", "nobody")
     assert worst(world, order_id) == pytest.approx(reserved, abs=0.05), "it counted whole before"
     await services.keeper.poll()
     assert world.steps().count("lease_over") == 1
@@ -67,19 +67,19 @@ async def test_an_order_made_elsewhere_is_given_an_end_with_a_reservation_and_en
     assert ", its data deleted." in held.quote.question
     assert not world.reserved()
     outcome = await services.guard.conclude(held, longer(order_id, 3), answer=True, caller="tester")
-    assert outcome["status"] == "created"
-    assert "previous_ends_at" not in outcome
-    assert end_of(world, order_id) == at(outcome["ends_at"])
+    assert outcome.status == "extended" and outcome.ends_at is not None
+    assert outcome.previous_ends_at is None
+    assert end_of(world, order_id) == at(outcome.ends_at)
     assert worst(world, order_id) >= 3 * hourly(world, order_id)
     assert worst(world, order_id) <= 4 * hourly(world, order_id) + 0.2
     seen = await look(services)
-    assert [(one["ends_at"], one["made_here"]) for one in seen["orders"]] == [(outcome["ends_at"], False)]
+    assert [(one["ends_at"], one["made_here"]) for one in seen["orders"]] == [(outcome.ends_at, False)]
     assert seen["next"] is None
     world.advance(3 * 3600 - 600)
     await services.keeper.poll()
     assert world.active(), "its end has not come"
-    assert (await call(services, longer(order_id, 1)))["status"] == "created", "and can be moved on"
-    assert end_of(world, order_id) == at(outcome["ends_at"]) + 3600
+    assert (await call(services, longer(order_id, 1))).status == "extended", "and can be moved on"
+    assert end_of(world, order_id) == at(outcome.ends_at) + 3600
     world.advance(660)
     await services.keeper.poll()
     assert world.active(), "its old end counts no more"
@@ -98,12 +98,12 @@ async def test_the_limits_are_no_yes_to_ending_someone_elses_work(world: World, 
     world.advance(5)
     for _ in range(2):
         outcome = await call(services, longer(order_id, 3))
-        assert outcome["status"] == "approval_required"
-    quote = await services.approvals.get(outcome["approval_id"])
+        assert outcome.status == "approval_required"
+    quote = await services.approvals.get(outcome.approval_id)
     assert await services.approvals.decide(quote, yes=True, by="ann at a terminal")
-    assert (await call(services, longer(order_id, 3)))["status"] == "created"
+    assert (await call(services, longer(order_id, 3))).status == "extended"
     sooner = await call(services, longer(order_id, -1))
-    assert sooner["status"] == "approval_required", "so with making it sooner"
+    assert sooner.status == "approval_required", "so with making it sooner"
 
 
 async def test_an_order_made_elsewhere_has_no_end_to_be_shortened(world: World, services: Services) -> None:
@@ -112,13 +112,12 @@ async def test_an_order_made_elsewhere_has_no_end_to_be_shortened(world: World, 
     services.desk.readings.changed()
     with pytest.raises(ArgumentInvalid, match="no end here"):
         await call(services, longer(order_id, -1))
-    assert (await call(services, longer(order_id, 5)))["status"] == "created"
+    assert (await call(services, longer(order_id, 5))).status == "extended"
     held = await services.guard.hold(longer(order_id, -2), caller="tester", can_ask=True, replay=False)
     assert held.quote
     assert held.quote.question.startswith(f"End order {order_id} 2 hours sooner, at ")
-    assert (await services.guard.conclude(held, longer(order_id, -2), answer=True, caller="tester"))[
-        "status"
-    ] == "created"
+    outcome = await services.guard.conclude(held, longer(order_id, -2), answer=True, caller="tester")
+    assert outcome.status == "extended"
 
 
 async def test_a_raise_of_a_spot_order_made_elsewhere_counts_to_the_end_that_was_given_to_it(
@@ -127,12 +126,12 @@ async def test_a_raise_of_a_spot_order_made_elsewhere_counts_to_the_end_that_was
     services = await process(env=WIDE)
     rich(world)
     order_id, bid = spot_elsewhere(world, world.free()[0])
-    assert (await call(services, longer(order_id, 3)))["status"] == "created"
+    assert (await call(services, longer(order_id, 3))).status == "extended"
     held = await services.guard.hold(raised(order_id, bid), caller="t", can_ask=True, replay=False)
     assert held.quote
     assert "It was not made here" in held.quote.question
     assert "End: cancelled at 2" in held.quote.question
-    assert (await services.guard.conclude(held, raised(order_id, bid), answer=True, caller="t"))["status"] == "updated"
+    assert (await services.guard.conclude(held, raised(order_id, bid), answer=True, caller="t")).status == "updated"
     assert 3 * bid * 1.49 <= worst(world, order_id) <= 4 * bid * 1.6 + 0.2
 
 
@@ -164,10 +163,10 @@ async def test_a_cancel_of_an_order_made_elsewhere_that_fails_is_tried_again_at_
     services = await process()
     order_id = world.rent_elsewhere(world.free()[0])
     world.advance(5)
-    assert (await call(services, longer(order_id, 5)))["status"] == "created"
+    assert (await call(services, longer(order_id, 5))).status == "extended"
     world.fault("cancel_ignored", times=99)
-    assert (await call(services, CancelOrder(order_id=order_id)))["status"] == "unverified"
-    assert (await call(services, longer(order_id, 2)))["reason"] == "ending"
+    assert (await call(services, CancelOrder(order_id=order_id))).status == "unverified"
+    assert (await call(services, longer(order_id, 2))).reason == "ending"
     world.mend()
     await services.keeper.poll()
     assert not world.active()
@@ -179,7 +178,7 @@ async def test_a_cancel_of_an_order_made_elsewhere_that_fails_is_tried_again_at_
 
 async def test_a_lease_ends_at_its_new_end_and_not_at_its_old_one(world: World, services: Services) -> None:
     order_id = await ours(world, services)
-    assert (await call(services, longer(order_id)))["status"] == "created"
+    assert (await call(services, longer(order_id))).status == "extended"
     world.advance(2 * 3600 + 60)
     await services.keeper.poll()
     assert [one["id"] for one in world.active()] == [order_id]
@@ -199,13 +198,13 @@ async def test_an_end_that_is_moved_while_it_is_looked_at_is_not_enforced(
     else:
         order_id = world.rent_elsewhere(world.free()[0])
         world.advance(5)
-        assert (await call(other, longer(order_id, 2)))["status"] == "created"
+        assert (await call(other, longer(order_id, 2))).status == "extended"
     seen = keeping.keeper._look
 
     async def as_it_is_extended() -> Any:
         monkeypatch.setattr(keeping.keeper, "_look", seen)
         other.desk.readings.changed()
-        assert (await call(other, longer(order_id)))["status"] == "created"
+        assert (await call(other, longer(order_id))).status == "extended"
         world.advance(2 * 3600 + 60)  # the end of before is over by now
         return await seen()
 
@@ -222,7 +221,7 @@ async def test_without_the_state_a_lease_ends_as_it_was_last_read(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order_id = await ours(world, services)
-    assert (await call(services, longer(order_id)))["status"] == "created"
+    assert (await call(services, longer(order_id))).status == "extended"
     await services.keeper.stop()  # the round that misses the state must be the one that finds the end due
     await services.keeper.poll()
     await services.keeper.finish()

@@ -33,11 +33,11 @@ async def test_a_spot_lease_counts_wall_time_and_its_dearest_bid(world: World, p
     rich(world)
     order_id, bid = await spot(world, services)
     before, reserved = end_of(world, order_id) or 0, worst(world, order_id)
-    assert (await call(services, longer(order_id, 3)))["status"] == "created"
+    assert (await call(services, longer(order_id, 3))).status == "extended"
     assert end_of(world, order_id) == before + 3 * 3600
     assert worst(world, order_id) >= reserved + 3 * bid * 0.99
     services.desk.readings.changed()
-    assert (await call(services, raised(order_id, bid, 2)))["status"] == "updated"
+    assert (await call(services, raised(order_id, bid, 2))).status == "updated"
     assert worst(world, order_id) >= 5 * 2 * bid * 0.99, "a raise counts to the new end"
     check_invariants(world)
 
@@ -54,12 +54,12 @@ async def test_a_bid_that_was_priced_for_the_old_end_is_not_sent(
 
     async def after_an_extension(self: Bidding, *told: Any, **more: Any) -> Any:
         monkeypatch.setattr(Bidding, "_claim", claim)
-        assert (await call(two, longer(order_id, 3), caller="another"))["status"] == "created"
+        assert (await call(two, longer(order_id, 3), caller="another")).status == "extended"
         return await claim(self, *told, **more)
 
     monkeypatch.setattr(Bidding, "_claim", after_an_extension)
     outcome = await call(one, ask)
-    assert (outcome["status"], outcome["reason"]) == ("refused", "end_moved")
+    assert (outcome.status, outcome.reason) == ("refused", "end_moved")
     assert not world.sent("set_spot_price")
     assert worst(world, order_id) >= 5 * bid * 0.99
     check_invariants(world)
@@ -83,11 +83,11 @@ async def test_an_extension_while_a_bid_is_on_its_way_counts_the_dearer_one_to_t
     monkeypatch.setattr(one.desk.client, "set_spot_price", slowly)
     bidding = asyncio.ensure_future(call(one, raised(order_id, bid, factor), answer=True if factor > 1 else None))
     await asyncio.wait_for(reached.wait(), 20)
-    assert (await call(two, longer(order_id, 3), caller="another"))["status"] == "created"
+    assert (await call(two, longer(order_id, 3), caller="another")).status == "extended"
     dearest = 5 * bid * max(factor, 1.0) * 0.99
     assert worst(world, order_id) >= dearest
     go.set()
-    assert (await bidding)["status"] == "updated"
+    assert (await bidding).status == "updated"
     assert worst(world, order_id) >= dearest, "the answer to the bid was reckoned with the old end"
     check_invariants(world)
 
@@ -107,7 +107,7 @@ async def test_an_extension_that_is_killed_anywhere_has_moved_both_or_neither(
     else:
         order_id = world.rent_elsewhere(world.free()[0])
         world.advance(5)
-        assert (await call(later, longer(order_id, 2)))["status"] == "created"
+        assert (await call(later, longer(order_id, 2))).status == "extended"
 
     def begin(step: int, *, after: bool) -> Child:
         point = Point(step, after)
@@ -117,7 +117,7 @@ async def test_an_extension_that_is_killed_anywhere_has_moved_both_or_neither(
         return child
 
     undisturbed = await asyncio.to_thread(begin(0, after=False).outcome)
-    assert undisturbed["status"] == "created", undisturbed
+    assert undisturbed["status"] == "extended", undisturbed
     moved = 0
     for step in range(1, undisturbed["steps"] + 1):
         for after in (False, True):
@@ -137,7 +137,7 @@ async def test_an_extension_that_is_killed_anywhere_has_moved_both_or_neither(
             assert not world.rows("SELECT id FROM quotes WHERE state = 'committing'")
             later.desk.readings.changed()
             again = await call(later, child.ask)
-            assert again["status"] == "created"
+            assert again.status == "extended"
             assert end_of(world, order_id) == before + seconds, "once, wherever it was killed"
     assert moved >= 2, "some were killed after the move"
 
@@ -150,7 +150,7 @@ async def test_a_state_that_fails_half_way_has_moved_nothing_and_keeps_the_yes(
     order_id = await ours(world, services)
     before, ask = unmoved(world, order_id), longer(order_id)
     waiting = await call(services, ask, can_ask=False)
-    quote = await services.approvals.get(waiting["approval_id"])
+    quote = await services.approvals.get(waiting.approval_id)
     assert await services.approvals.decide(quote, yes=True, by="ann at a terminal")
     begins = {
         "reservation": "UPDATE reservations",
@@ -164,7 +164,7 @@ async def test_a_state_that_fails_half_way_has_moved_nothing_and_keeps_the_yes(
             await call(services, ask, can_ask=False)
     assert unmoved(world, order_id) == before
     assert (await services.approvals.get(quote.id)).state == "approved"
-    assert (await call(services, ask, can_ask=False))["status"] == "created"
+    assert (await call(services, ask, can_ask=False)).status == "extended"
     check_invariants(world)
 
 

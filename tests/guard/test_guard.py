@@ -15,6 +15,7 @@ from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import settle_quote
 from clore_mcp.rental.guard import Held
 from clore_mcp.rental.requests import Ask, CancelOrder, SetSpotPrice
+from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store.intents import Intent
 from clore_mcp.tools.order_answers import BidAnswer, CancelAnswer, CreateAnswer
 from clore_mcp.wiring import Services
@@ -27,8 +28,8 @@ pytestmark = pytest.mark.anyio
 async def test_four_equal_calls_at_once_make_one_order(world: World, services: Services) -> None:
     ask = wish(world.free()[0])
     told = await asyncio.gather(*(call(services, ask) for _ in range(4)))
-    assert {one["status"] for one in told} == {"created"}
-    assert len({one["order_id"] for one in told}) == 1
+    assert {one.status for one in told} == {"created"}
+    assert len({one.order_id for one in told}) == 1
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -37,8 +38,8 @@ async def test_two_processes_with_the_same_call_make_one_order(world: World, pro
     first, second = await process(), await process()
     ask = wish(world.free()[0])
     told = await asyncio.gather(*(call(one, ask) for one in (first, second, first, second)))
-    assert {one["status"] for one in told} == {"created"}
-    assert len({one["order_id"] for one in told}) == 1
+    assert {one.status for one in told} == {"created"}
+    assert len({one.order_id for one in told}) == 1
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -47,16 +48,16 @@ async def test_the_same_call_again_is_the_order_that_runs(world: World, services
     ask = wish(world.free()[0])
     first = await call(services, ask)
     again = await call(services, ask, answer=False)
-    assert (again["order_id"], again["repeated"]) == (first["order_id"], True), "nobody was asked"
-    await cancel(services, first["order_id"])
-    assert (await call(services, ask, answer=False))["status"] == "declined", "a new wish is a new question"
+    assert (again.order_id, again.repeated) == (first.order_id, True), "nobody was asked"
+    await cancel(services, first.order_id)
+    assert (await call(services, ask, answer=False)).status == "declined", "a new wish is a new question"
     check_invariants(world)
 
 
 @pytest.mark.parametrize("answer", [False, None])
 async def test_without_a_yes_nothing_is_sent(world: World, services: Services, answer: bool | None) -> None:
     outcome = await call(services, wish(world.free()[0]), answer=answer)
-    assert outcome["status"] == ("declined" if answer is False else "approval_required")
+    assert outcome.status == ("declined" if answer is False else "approval_required")
     assert not world.sent()
     assert not world.intents()
 
@@ -66,8 +67,8 @@ async def test_an_answer_after_the_quote_has_expired_spends_nothing(world: World
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     world.change("UPDATE quotes SET expires_at = 1")
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert outcome["status"] == "failed"
-    assert "expired" in outcome["next"]
+    assert outcome.status == "failed"
+    assert "expired" in outcome.next
     assert [row["state"] for row in world.rows("SELECT state FROM quotes")] == ["expired"]
     assert not world.sent()
 
@@ -85,8 +86,8 @@ async def test_a_quote_that_expires_between_the_yes_and_the_claim_spends_nothing
 
     monkeypatch.setattr(services.appraiser, "evidence", slow)
     outcome = await call(services, ask)
-    assert outcome["status"] == "failed"
-    assert "expired" in outcome["next"]
+    assert outcome.status == "failed"
+    assert "expired" in outcome.next
     assert not world.sent()
 
 
@@ -99,8 +100,8 @@ async def test_a_price_that_rises_after_the_question_is_refused_and_nothing_is_s
     world.post(f"/servers/{server_id}", {"price_factor": 1.05})
     let_time_pass(later)
     outcome = await later.guard.conclude(held, wish(server_id), answer=True, caller="t")
-    assert outcome["status"] == "refused"
-    assert "price_moved" in outcome["attempts"][0]["outcome"]
+    assert outcome.status == "refused"
+    assert "price_moved" in outcome.attempts[0].outcome
     assert not world.sent()
     await later.guard.told(held, outcome)
     new = await later.guard.hold(wish(server_id), caller="t", can_ask=True, replay=False)
@@ -115,7 +116,7 @@ async def test_a_fee_that_rises_after_the_question_is_refused(world: World, proc
     held = await asking.guard.hold(ask, caller="t", can_ask=True, replay=False)
     world.options(fee_on_demand=9.0)
     outcome = await later.guard.conclude(held, ask, answer=True, caller="t")
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     assert not world.sent()
 
 
@@ -130,8 +131,8 @@ async def test_evidence_older_than_ten_seconds_decides_nothing(
 
     monkeypatch.setattr(services.appraiser, "evidence", old)
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "failed"
-    assert "slowly" in outcome["next"]
+    assert outcome.status == "failed"
+    assert "slowly" in outcome.next
     assert not world.sent()
     assert not world.intents()
 
@@ -163,7 +164,7 @@ async def test_a_key_that_cannot_be_made_is_said_before_the_yes_is_used(world: W
     assert [row["state"] for row in world.rows("SELECT state FROM quotes")] == ["pending"]
     assert not world.sent()
     object.__setattr__(services.desk, "ssh_key", whole)
-    assert (await call(services, ask, caller="t"))["status"] == "created"
+    assert (await call(services, ask, caller="t")).status == "created"
     check_invariants(world)
 
 
@@ -179,15 +180,15 @@ async def test_a_state_that_breaks_after_the_send_is_said_as_uncertain_and_settl
     whole = type(services.settling).settle
     monkeypatch.setattr(type(services.settling), "settle", full)
     outcome = await call(services, ask)
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     monkeypatch.setattr(type(services.settling), "settle", whole)
     check_invariants(world, settled=False)
     again = await call(services, ask)
-    while again["status"] == "in_progress":
+    while again.status == "in_progress":
         await asyncio.sleep(0.2)
         services.desk.readings.changed()
         again = await call(services, ask)
-    assert again["status"] == "created"
+    assert again.status == "created"
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -198,12 +199,12 @@ async def test_a_no_takes_back_an_unused_yes(world: World, services: Services) -
     assert held.quote
     await services.approvals.decide(held.quote, yes=True, by="a person at a terminal")
     outcome = await services.guard.conclude(held, ask, answer=False, caller="t")
-    assert outcome["status"] == "declined"
+    assert outcome.status == "declined"
     assert not world.sent()
     lost = await call(services, ask, can_ask=False, caller="t")
-    assert lost["status"] == "declined", "a no that nobody was told is told once"
+    assert lost.status == "declined", "a no that nobody was told is told once"
     later = await call(services, ask, can_ask=False, caller="t")
-    assert later["status"] == "approval_required", "then it is a new wish"
+    assert later.status == "approval_required", "then it is a new wish"
 
 
 async def test_a_no_that_comes_too_late_is_not_told_as_declined(world: World, services: Services) -> None:
@@ -213,21 +214,21 @@ async def test_a_no_that_comes_too_late_is_not_told_as_declined(world: World, se
     renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
     await asyncio.to_thread(world.await_request, "create_order")
     late = await services.guard.conclude(held, ask, answer=False, caller="t")
-    assert late["status"] == "created"
-    assert (await renting)["status"] == "created"
+    assert late.status == "created"
+    assert (await renting).status == "created"
 
 
 async def test_a_yes_outside_the_chat_serves_one_call_of_that_caller(world: World, services: Services) -> None:
     ask = wish(world.free()[0])
     waiting = await call(services, ask, can_ask=False, caller="a")
-    assert waiting["status"] == "approval_required"
-    assert (await call(services, ask, can_ask=False, caller="a"))["approval_id"] == waiting["approval_id"]
-    quote = await services.approvals.get(waiting["approval_id"])
+    assert waiting.status == "approval_required"
+    assert (await call(services, ask, can_ask=False, caller="a")).approval_id == waiting.approval_id
+    quote = await services.approvals.get(waiting.approval_id)
     assert await services.approvals.decide(quote, yes=True, by="a person at a terminal")
     other = await call(services, ask, can_ask=False, caller="b")
-    assert other["status"] == "approval_required"
+    assert other.status == "approval_required"
     told = await asyncio.gather(*(call(services, ask, can_ask=False, caller="a") for _ in range(4)))
-    assert {one["status"] for one in told} == {"created"}
+    assert {one.status for one in told} == {"created"}
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -236,29 +237,29 @@ async def test_after_three_declines_spending_is_declined_unasked_and_cancelling_
     world: World, services: Services
 ) -> None:
     servers = world.free()
-    order_id = (await rent(services, servers[0]))["order_id"]
+    order_id = (await rent(services, servers[0])).order_id
     waiting = wish(servers[5])
     await services.guard.hold(waiting, caller="tester", can_ask=True, replay=False)
     for server_id in servers[1:4]:
-        assert (await call(services, wish(server_id), answer=False))["status"] == "declined"
+        assert (await call(services, wish(server_id), answer=False)).status == "declined"
     for ask in (wish(servers[4]), waiting):
         held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
         assert held.quote is None
         assert held.outcome
-        assert held.outcome["status"] == "declined"
-        assert "CLORE_APPROVAL=outside" in held.outcome["next"]
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+        assert held.outcome.status == "declined"
+        assert "CLORE_APPROVAL=outside" in held.outcome.next
+    assert (await cancel(services, order_id)).status == "cancelled"
     world.change("UPDATE quotes SET decided_at = decided_at - 601 WHERE state = 'declined'")
-    assert (await call(services, wish(servers[4])))["status"] == "created"
+    assert (await call(services, wish(servers[4]))).status == "created"
     check_invariants(world)
 
 
 async def test_declined_cancels_do_not_stop_spending(world: World, services: Services) -> None:
     servers = world.free()
-    order_id = (await rent(services, servers[0]))["order_id"]
+    order_id = (await rent(services, servers[0])).order_id
     for _ in range(3):
-        assert (await cancel(services, order_id, answer=False))["status"] == "declined"
-    assert (await call(services, wish(servers[1])))["status"] == "created"
+        assert (await cancel(services, order_id, answer=False)).status == "declined"
+    assert (await call(services, wish(servers[1]))).status == "created"
 
 
 async def test_a_lost_outcome_is_told_again_and_a_told_one_is_not(world: World, services: Services) -> None:
@@ -266,13 +267,13 @@ async def test_a_lost_outcome_is_told_again_and_a_told_one_is_not(world: World, 
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     world.fault("offline")
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     again = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote
     assert again.quote
     assert again.quote.id == held.quote.id, "nobody was told"
     told = await services.guard.conclude(again, ask, answer=None, caller="t")
-    assert told["repeated"]
+    assert told.repeated
     await services.guard.told(again, told)
     new = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert new.quote
@@ -283,27 +284,27 @@ async def test_being_told_that_it_is_in_progress_is_not_being_told(world: World,
     services = await process(patient(answer=0.3))
     ask = wish(world.free()[0])
     world.fault("hang_before", "create_order", seconds=0.8)
-    assert (await call(services, ask))["status"] == "in_progress"
+    assert (await call(services, ask)).status == "in_progress"
     outcome = await call(services, ask)
-    while outcome["status"] == "in_progress":
+    while outcome.status == "in_progress":
         outcome = await call(services, ask)
-    assert (outcome["status"], outcome["repeated"]) == ("failed", True)
+    assert (outcome.status, outcome.repeated) == ("failed", True)
     assert len(world.sent()) == 1
 
 
 async def test_a_spot_bid_is_raised_with_a_yes_and_lowered_without_one(world: World, services: Services) -> None:
     server_id = world.free()[0]
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
-    order_id = (await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid))["order_id"]
+    order_id = (await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)).order_id
     before = world.reserved()[0]["worst_micros"]
     more = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 1.5, 4))
-    assert (await call(services, more, answer=False))["status"] == "declined"
-    assert (await call(services, more, can_ask=False))["status"] == "approval_required"
+    assert (await call(services, more, answer=False)).status == "declined"
+    assert (await call(services, more, can_ask=False)).status == "approval_required"
     assert not world.sent("set_spot_price")
-    assert (await call(services, more))["status"] == "updated"
+    assert (await call(services, more)).status == "updated"
     assert world.reserved()[0]["worst_micros"] > before
     less = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 1.45, 4))
-    assert (await call(services, less, answer=None))["status"] == "updated"
+    assert (await call(services, less, answer=None)).status == "updated"
     check_invariants(world)
 
 
@@ -311,27 +312,27 @@ async def test_a_lowering_that_has_become_a_raise_needs_a_yes(world: World, proc
     first, second = await process(), await process()
     server_id = world.free()[0]
     bid = round(world.price(server_id, "spot") * 3 / 24, 4)
-    order_id = (await rent(first, server_id, order_type="spot", bid_usd_per_hour=bid))["order_id"]
+    order_id = (await rent(first, server_id, order_type="spot", bid_usd_per_hour=bid)).order_id
     less = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 0.95, 4))
     held = await first.guard.hold(less, caller="t", can_ask=True, replay=False)
     lower = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 0.91, 4))
-    assert (await call(second, lower, answer=None))["status"] == "updated"
+    assert (await call(second, lower, answer=None)).status == "updated"
     first.desk.readings.changed()
     outcome = await first.guard.conclude(held, less, answer=None, caller="t")
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     assert len(world.sent("set_spot_price")) == 1
 
 
 async def test_a_raise_that_clore_refuses_leaves_the_reservation_as_it_was(world: World, services: Services) -> None:
     server_id = world.free()[0]
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
-    order_id = (await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid))["order_id"]
+    order_id = (await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)).order_id
     before = world.reserved()
     more = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 1.5, 4))
     held = await services.guard.hold(more, caller="t", can_ask=True, replay=False)
     world.post(f"/servers/{server_id}", {"price": {"spot": {"USD-Blockchain": 1000}}})
     outcome = await services.guard.conclude(held, more, answer=True, caller="t")
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     assert world.reserved() == before
 
 
@@ -342,14 +343,14 @@ async def test_a_lease_that_nobody_would_end_any_more_is_not_begun(world: World,
     assert "NOTHING ends it" not in held.quote.question
     world.lose_the_keepers()
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert outcome["status"] == "failed"
+    assert outcome.status == "failed"
     assert not world.sent()
     assert not world.reserved()
 
 
 async def test_an_unfinished_quote_is_never_marked_as_told(world: World, services: Services) -> None:
     held = await services.guard.hold(wish(world.free()[0]), caller="t", can_ask=True, replay=False)
-    await services.guard.told(held, {"status": "uncertain"})
+    await services.guard.told(held, Outcome(Status.UNCERTAIN, ""))
     assert world.rows("SELECT told FROM quotes") == [{"told": 0}]
 
 
@@ -359,20 +360,20 @@ async def test_a_no_that_loses_the_race_for_the_quote_tells_what_became_of_the_y
     ask = wish(world.free()[0])
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote
-    assert (await services.guard.conclude(held, ask, answer=True, caller="t"))["status"] == "created"
+    assert (await services.guard.conclude(held, ask, answer=True, caller="t")).status == "created"
     look, before = services.approvals.get, [held.quote]
 
     async def get(quote_id: str) -> Any:
         return before.pop() if before else await look(quote_id)
 
     monkeypatch.setattr(services.approvals, "get", get)
-    assert (await services.guard.conclude(held, ask, answer=False, caller="t"))["status"] == "created"
+    assert (await services.guard.conclude(held, ask, answer=False, caller="t")).status == "created"
 
 
 async def test_a_quote_that_was_declined_or_has_expired_is_never_settled(world: World, services: Services) -> None:
     held = await services.guard.hold(wish(world.free()[0]), caller="t", can_ask=True, replay=False)
     assert held.quote
-    outcome = {"status": "failed", "attempts": [], "next": ""}
+    outcome = Outcome(Status.FAILED, "")
     for state in ("declined", "expired"):
         world.change("UPDATE quotes SET state = ?", state)
         await settle_quote(services.desk, held.quote, outcome)
@@ -386,14 +387,15 @@ async def test_an_untold_order_that_has_ended_since_is_not_told_as_running(world
     ask = wish(world.free()[0])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     made = await services.guard.conclude(held, ask, answer=True, caller="tester")  # and the caller is gone: untold
-    gone = await services.closing.cancel(made["order_id"], issue=None, caller="a person", why="by hand")
+    assert made.order_id is not None
+    gone = await services.closing.cancel(made.order_id, issue=None, caller="a person", why="by hand")
     told = await call(services, ask)
-    assert (told["status"], told["repeated"], told["order_id"]) == ("created", True, made["order_id"])
-    assert told["receipt"] == gone["receipt"]
-    assert "has ended since" in told["next"]
-    assert "wait_for_order" not in told["next"]
-    CreateAnswer.model_validate(told)
-    assert (await call(services, ask))["order_id"] != made["order_id"], "it was told, so this is a new wish"
+    assert (told.status, told.repeated, told.order_id) == ("created", True, made.order_id)
+    assert told.receipt == gone.receipt
+    assert "has ended since" in told.next
+    assert "wait_for_order" not in told.next
+    CreateAnswer.model_validate(told.as_json())
+    assert (await call(services, ask)).order_id != made.order_id, "it was told, so this is a new wish"
 
 
 async def _asked(services: Services, ask: Ask) -> Held:
@@ -403,7 +405,7 @@ async def _asked(services: Services, ask: Ask) -> Held:
 
 
 async def test_a_cancel_without_a_yes_says_that_the_order_bills_on(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     theirs = world.rent_elsewhere(world.free()[0], age_seconds=60)
     ask = CancelOrder(order_id=order_id)
     declined = await call(services, ask, answer=False)
@@ -416,35 +418,35 @@ async def test_a_cancel_without_a_yes_says_that_the_order_bills_on(world: World,
         (expired, "declined", order_id),
         (waiting, "approval_required", theirs),
     ):
-        assert (outcome["status"], outcome["order_id"]) == (status, of)
-        assert "runs on and bills" in outcome["next"]
-        assert "spent" not in outcome["next"]
-        CancelAnswer.model_validate(outcome)
+        assert (outcome.status, outcome.order_id) == (status, of)
+        assert "runs on and bills" in outcome.next
+        assert "spent" not in outcome.next
+        CancelAnswer.model_validate(outcome.as_json())
     assert not world.sent("cancel_order")
 
 
 async def test_a_bid_without_a_yes_stays_and_is_never_uncertain(world: World, services: Services) -> None:
     server_id = world.free()[0]
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
-    order_id = (await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid))["order_id"]
+    order_id = (await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)).order_id
     ask = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 1.5, 4))
     declined = await call(services, ask, answer=False)
     waiting = await call(services, ask, can_ask=False)
     held = await _asked(services, ask)
     world.change("UPDATE quotes SET expires_at = 1")
     expired = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert [one["status"] for one in (declined, waiting, expired)] == ["declined", "approval_required", "refused"]
-    assert expired["reason"] == "quote_expired"
+    assert [one.status for one in (declined, waiting, expired)] == ["declined", "approval_required", "refused"]
+    assert expired.reason == "quote_expired"
     for outcome in (declined, waiting, expired):
-        assert "The bid stays as it " in outcome["next"]
-        assert outcome["order_id"] == order_id
-        BidAnswer.model_validate(outcome)
+        assert "The bid stays as it " in outcome.next
+        assert outcome.order_id == order_id
+        BidAnswer.model_validate(outcome.as_json())
     assert not world.sent("set_spot_price")
 
 
 async def test_commands_for_a_person_name_the_program_that_reaches_this_state(services: Services) -> None:
     intent = Intent("i1", "a", "q1", "create_order", 5, "x", "spot", "USD", frozenset(), "uncertain", "o", 0)
-    assert "`clore-mcp --sandbox settle i1 --order ID`" in outcomes.blocked(intent, "clore-mcp --sandbox")["next"]
+    assert "`clore-mcp --sandbox settle i1 --order ID`" in outcomes.blocked(intent, "clore-mcp --sandbox").next
     approvals = Approvals(services.desk.state, time.time, "clore-mcp --sandbox")
     with pytest.raises(NotFound) as caught:
         await approvals.get("q0")

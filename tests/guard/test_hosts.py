@@ -38,7 +38,7 @@ async def failing(world: World, services: Services, server_id: int) -> None:
     made = await rent(services, server_id)
     world.advance(900)
     await look(services)
-    await cancel(services, made["order_id"])
+    await cancel(services, made.order_id)
     let_time_pass(services)
 
 
@@ -84,7 +84,7 @@ async def test_a_host_that_failed_twice_is_marked_and_only_taken_by_name(
     assert f"server {bad}" not in asked and "FAILED" not in asked
 
     named = await call(services, wish(bad, hours=4.0))
-    assert (named["status"], named["server_id"]) == ("created", bad)
+    assert (named.status, named.server_id) == ("created", bad)
 
 
 async def test_failover_passes_over_a_host_that_failed_since_the_question(world: World, services: Services) -> None:
@@ -103,15 +103,15 @@ async def test_failover_passes_over_a_host_that_failed_since_the_question(world:
     world.change("UPDATE ledger SET at = at - 7200 WHERE order_id = 1")
     world.fault("already_rented")
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
-    assert outcome["status"] == "created" and outcome["server_id"] == third
-    assert [one["outcome"] for one in outcome["attempts"]] == ["server-already-rented", "failed_here", "created"]
+    assert outcome.status == "created" and outcome.server_id == third
+    assert [one.outcome for one in outcome.attempts] == ["server-already-rented", "failed_here", "created"]
 
 
 async def test_a_refusal_as_offline_counts_once_an_hour(world: World, services: Services) -> None:
     server_id = world.free()[0]
     for _ in range(2):
         world.fault("offline")
-        assert (await call(services, wish(server_id)))["status"] == "refused"
+        assert (await call(services, wish(server_id))).status == "refused"
     assert await marked(services) == {}
     days_ago(world, 1)
     world.fault("offline")
@@ -128,8 +128,8 @@ async def test_an_order_that_ends_early_without_us_counts_and_one_that_we_end_do
     made = await rent(services, server_id, hours=10)
     ours = await rent(services, other, hours=10)
     world.advance(3600)
-    world._api.post("/cancel_order", json={"id": made["order_id"]})  # as its host, or a person on clore.ai, would
-    await cancel(services, ours["order_id"])
+    world._api.post("/cancel_order", json={"id": made.order_id})  # as its host, or a person on clore.ai, would
+    await cancel(services, ours.order_id)
     await look(services)
     assert "ended" in world.steps()
     account = await services.desk.readings.account()

@@ -89,7 +89,7 @@ async def test_a_lease_ends_though_the_list_of_ended_orders_fails(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = world.free()[:2]
-    gone = (await rent(services, first))["order_id"]
+    gone = (await rent(services, first)).order_id
     await rent(services, second)
     await services.desk.client.cancel_order(gone)
 
@@ -131,9 +131,9 @@ async def test_nothing_is_cancelled_unread_before_clore_ever_told_the_time(
 async def test_a_lease_ends_though_the_row_of_another_call_cannot_be_read(world: World, services: Services) -> None:
     world.fault("lost_reply", "create_order")
     world.options(visible_after=90_000.0)
-    assert (await call(services, wish(world.free()[0])))["status"] == "failed"
+    assert (await call(services, wish(world.free()[0]))).status == "failed"
     world.options(visible_after=2.0)
-    order_id = (await rent(services, world.free()[1]))["order_id"]
+    order_id = (await rent(services, world.free()[1])).order_id
     world.change("UPDATE quotes SET terms = '{}' WHERE state = 'settled' AND outcome LIKE '%failed%'")
     world.advance(90_000)
     await services.keeper.poll()
@@ -237,7 +237,7 @@ async def test_a_price_that_shows_late_and_is_above_the_ceiling_ends_the_order(
             unpriced,
             lambda reply, **_: replace(reply, rows=[row.model_copy(update={"price": None}) for row in reply.rows]),
         )
-        assert (await call(services, wish(world.free()[0])))["status"] == "created"
+        assert (await call(services, wish(world.free()[0]))).status == "created"
         await services.keeper.poll()
         assert len(world.active()) == 1
     services.desk.readings.changed()
@@ -278,7 +278,7 @@ async def test_two_who_wake_at_the_same_end_cancel_once(world: World, process: P
 async def test_the_cancel_of_one_who_was_killed_over_it_counts_for_half_a_poll(
     world: World, local: LocalTime, services: Services, passed: float, held: bool
 ) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     await services.keeper.stop()
     world.advance(HOURS)
     account = await services.desk.readings.account()
@@ -317,7 +317,7 @@ async def test_read_only_adopts_an_order_above_its_ceiling_and_leaves_the_cancel
     world.options(required_price="ignored", visible_after=50_000)
     world.fault("price_moved", factor=1.5)
     ask = wish(world.free()[0])
-    assert (await call(first, ask))["status"] == "uncertain"
+    assert (await call(first, ask)).status == "uncertain"
     await first.aclose()
     world.advance(50_000)
     reader = world.services(CLORE_READ_ONLY="1")

@@ -34,7 +34,7 @@ async def rented(world: World) -> int:
     """An order of the first key; the process that made it has ended."""
     async with opened(world) as services:
         await services.keep_leases()
-        return int((await rent(services, world.free()[0]))["order_id"])
+        return int((await rent(services, world.free()[0])).order_id)
 
 
 def rotate(world: World) -> None:
@@ -74,7 +74,7 @@ async def test_limits_and_a_cancel_without_a_question_follow_the_order(world: Wo
         [order] = world.rows("SELECT account FROM orders")
         assert held["account"] == order["account"] == await services.desk.readings.account()
         told = await call(services, CancelOrder(order_id=order_id), can_ask=False)
-        assert told["status"] == "cancelled", "it was made here"
+        assert told.status == "cancelled", "it was made here"
     assert not world.active()
 
 
@@ -113,7 +113,7 @@ async def test_a_create_on_its_way_while_the_key_was_rotated_is_found(world: Wor
     world.options(visible_after=50_000)
     async with opened(world) as services:
         await services.keep_leases()
-        assert (await call(services, wish(world.free()[0])))["status"] == "uncertain"
+        assert (await call(services, wish(world.free()[0]))).status == "uncertain"
     rotate(world)
     world.advance(50_000)
     async with opened(world, NEW) as services:
@@ -185,7 +185,7 @@ async def test_two_keys_of_one_account_at_once_agree(world: World, local: LocalT
     async with opened(world) as first, opened(world, NEW) as second:
         await first.keep_leases()
         await second.desk.readings.account()
-        order_id = (await rent(first, world.free()[0]))["order_id"]
+        order_id = (await rent(first, world.free()[0])).order_id
         for _ in range(3):
             for one in (first, second):
                 local.pass_by(15)

@@ -17,7 +17,7 @@ from clore_mcp.rental.requests import Ask, CancelOrder
 from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import LocalTime, Processes
-from tests.guard.world import IMAGE, USD, World, call, cancel, check_invariants, patient, rent, wish
+from tests.guard.world import IMAGE, USD, Told, World, call, cancel, check_invariants, patient, rent, wish
 
 pytestmark = [
     pytest.mark.anyio,
@@ -36,7 +36,7 @@ async def test_killed_before_anything_was_sent_nothing_is_reserved(
     child.kill()
     services = await process(BRIEF)
     assert not world.intents()
-    assert (await call(services, ask, answer=False))["status"] == "declined", "asked again: no yes was left behind"
+    assert (await call(services, ask, answer=False)).status == "declined", "asked again: no yes was left behind"
     assert not world.sent()
 
 
@@ -58,16 +58,16 @@ async def test_killed_while_reserved_and_waiting_the_reservation_is_given_back(
     assert [row["state"] for row in world.intents()] == ["abandoned"]
     assert not world.reserved()
     check_invariants(world)
-    assert (await _after_all(services, ask))["status"] == "created"
+    assert (await _after_all(services, ask)).status == "created"
     assert len(world.active()) == 1
     check_invariants(world)
 
 
-async def _after_all(services: Services, ask: Ask) -> dict[str, Any]:
+async def _after_all(services: Services, ask: Ask) -> Told:
     """The same call until it says something final; what nobody was told comes first, once."""
     for _ in range(40):
         outcome = await call(services, ask)
-        if outcome["status"] not in ("in_progress", "failed"):
+        if outcome.status not in ("in_progress", "failed"):
             return outcome
         services.desk.readings.changed()
     return outcome
@@ -85,13 +85,13 @@ async def test_killed_while_the_create_hangs_it_is_settled_by_the_next_process(
     child.kill()
     services = await process(BRIEF)
     early = await call(services, ask)
-    assert early["status"] in ("in_progress", "created"), "the dead process might still be alive"
+    assert early.status in ("in_progress", "created"), "the dead process might still be alive"
     assert len(world.sent()) == 1
     await settle(world, services)
     assert [row["state"] for row in world.intents()] == ["adopted" if orders else "failed"]
     assert len(world.reserved()) == orders
     check_invariants(world)
-    assert (await _after_all(services, ask))["status"] == "created"
+    assert (await _after_all(services, ask)).status == "created"
     assert len(world.active()) == 1
     assert len(world.sent()) == 2 - orders, "bought once"
     check_invariants(world)
@@ -112,13 +112,13 @@ async def test_killed_while_looking_the_order_is_adopted_when_it_shows(
     assert [row["state"] for row in world.intents()] == ["uncertain"], "Clore had said code 0"
     assert len(world.reserved()) == 1
     again = await call(services, ask)
-    assert again["status"] == "uncertain"
-    assert (await call(services, wish(ask.server_id, hours=5)))["status"] == "refused", "that server is blocked"
+    assert again.status == "uncertain"
+    assert (await call(services, wish(ask.server_id, hours=5))).status == "refused", "that server is blocked"
     assert len(world.sent()) == 1
     check_invariants(world, settled=False)
     world.advance(90_000)
     services.desk.readings.changed()
-    assert (await call(services, ask))["status"] == "created"
+    assert (await call(services, ask)).status == "created"
     check_invariants(world)
 
 
@@ -126,7 +126,7 @@ async def test_killed_while_cancelling_the_order_is_ended_by_the_next_process(
     world: World, local: LocalTime, process: Processes, children: list[Child]
 ) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("hang_before", "cancel_order", seconds=8.0)
     child = Child(world, CancelOrder(order_id=order_id))
     children.append(child)
@@ -138,7 +138,7 @@ async def test_killed_while_cancelling_the_order_is_ended_by_the_next_process(
     local.pass_by(31)  # until then that cancel counts as on its way
     await later.keeper.poll()
     await asyncio.to_thread(world.await_state, lambda: not world.active())  # what was agreed to is carried on
-    assert (await cancel(later, order_id))["status"] in ("already_ended", "unverified")
+    assert (await cancel(later, order_id)).status in ("already_ended", "unverified")
     await settle(world, later)
     check_invariants(world)
 
@@ -161,7 +161,7 @@ async def test_a_process_that_was_frozen_before_sending_sends_nothing(
     assert not world.reserved()
     check_invariants(world)
     services = await process(BRIEF)
-    assert (await _after_all(services, ask))["status"] == "created"
+    assert (await _after_all(services, ask)).status == "created"
     assert len(world.sent()) == 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import Any
 
 import pytest
 
@@ -29,14 +28,14 @@ async def test_each_cap_refuses_before_the_question_and_says_who_can_change_it(
 ) -> None:
     services = await process(env={variable: value})
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "refused"
-    [refusal] = outcome["refusals"]
-    assert refusal["limit"] == limit
-    assert refusal["cap"] == float(value)
-    assert refusal["used"] + refusal["left"] == pytest.approx(float(value))
-    assert refusal["needed"] > float(value)
-    assert variable in refusal["change"]
-    assert "operator" in refusal["change"]
+    assert outcome.status == "refused"
+    [refusal] = outcome.refusals
+    assert refusal.limit == limit
+    assert refusal.cap == float(value)
+    assert refusal.used + refusal.left == pytest.approx(float(value))
+    assert refusal.needed > float(value)
+    assert variable in refusal.change
+    assert "operator" in refusal.change
     assert not world.rows("SELECT * FROM quotes"), "nobody was asked"
     assert not world.sent()
 
@@ -48,8 +47,8 @@ async def test_the_number_of_orders_counts_those_made_elsewhere(world: World, pr
     world.advance(10)
     await rent(services, servers[0])
     outcome = await call(services, wish(servers[2]))
-    [refusal] = outcome["refusals"]
-    assert (refusal["limit"], refusal["used"], refusal["cap"]) == ("active_orders", 2, 2)
+    [refusal] = outcome.refusals
+    assert (refusal.limit, int(refusal.used), int(refusal.cap)) == ("active_orders", 2, 2)
     check_invariants(world)
 
 
@@ -61,9 +60,9 @@ async def test_an_order_made_elsewhere_counts_with_its_hourly_price_and_what_it_
     services = await process(env={"CLORE_MAX_USD_PER_HOUR": str(round(hourly * 1.5, 4))})
     world.rent_elsewhere(servers[1], age_seconds=7200)
     outcome = await call(services, wish(servers[0]))
-    [refusal] = outcome["refusals"]
-    assert refusal["limit"] == "usd_per_hour"
-    assert refusal["used"] == pytest.approx(hourly, rel=0.01)
+    [refusal] = outcome.refusals
+    assert refusal.limit == "usd_per_hour"
+    assert refusal.used == pytest.approx(hourly, rel=0.01)
 
 
 async def test_clores_own_most_orders_at_once_is_kept(world: World, services: Services) -> None:
@@ -71,9 +70,9 @@ async def test_clores_own_most_orders_at_once_is_kept(world: World, services: Se
     world.options(order_limit=1)
     await rent(services, servers[0])
     outcome = await call(services, wish(servers[1]))
-    [refusal] = outcome["refusals"]
-    assert (refusal["limit"], refusal["cap"]) == ("active_orders", 1)
-    assert "Clore" in refusal["change"]
+    [refusal] = outcome.refusals
+    assert (refusal.limit, int(refusal.cap)) == ("active_orders", 1)
+    assert "Clore" in refusal.change
     assert len(world.sent()) == 1
 
 
@@ -92,7 +91,7 @@ async def test_two_orders_at_once_never_pass_a_cap_together(world: World, proces
         first.guard.conclude(held[0], asks[0], answer=True, caller="t"),
         second.guard.conclude(held[1], asks[1], answer=True, caller="t"),
     )
-    assert sorted(one["status"] for one in told) == ["created", "refused"]
+    assert sorted(one.status for one in told) == ["created", "refused"]
     assert len(world.active()) == 1
     check_invariants(world)
 
@@ -101,15 +100,14 @@ async def test_renting_and_cancelling_never_outruns_the_day(world: World, proces
     cap = 1.2
     services = await process(env={"CLORE_MAX_USD_PER_DAY": str(cap)})
     server_id = world.free()[0]
-    outcome: dict[str, Any] = {}
     for _ in range(12):
         outcome = await call(services, wish(server_id, hours=1.0))
-        if outcome["status"] != "created":
+        if outcome.status != "created":
             break
         world.advance(700)
-        assert (await cancel(services, outcome["order_id"]))["status"] == "cancelled"
-    assert outcome["status"] == "refused"
-    assert [one["limit"] for one in outcome["refusals"]] == ["usd_per_day"]
+        assert (await cancel(services, outcome.order_id)).status == "cancelled"
+    assert outcome.status == "refused"
+    assert [one.limit for one in outcome.refusals] == ["usd_per_day"]
     assert 0 < sum(order["total"] for order in world.orders()) <= cap
     check_invariants(world)
 
@@ -118,20 +116,20 @@ async def test_a_lost_state_raises_no_cap(world: World, process: Processes) -> N
     servers = world.free()
     lost = world.services(CLORE_MAX_ACTIVE_ORDERS="1")
     await lost.keep_leases()
-    order_id = (await rent(lost, servers[0]))["order_id"]
+    order_id = (await rent(lost, servers[0])).order_id
     world.advance(1800)
     await lost.aclose()
     shutil.rmtree(world.state_dir)
     world.elsewhere.add(order_id)
     services = await process(env={"CLORE_MAX_ACTIVE_ORDERS": "1", "CLORE_MAX_USD_PER_DAY": "0.25"})
     outcome = await call(services, wish(servers[1]))
-    assert {one["limit"] for one in outcome["refusals"]} >= {"active_orders"}
+    assert {one.limit for one in outcome.refusals} >= {"active_orders"}
     await cancel(services, order_id)
     after = await call(services, wish(servers[1]))
-    [refusal] = after["refusals"]
+    [refusal] = after.refusals
     [order] = world.orders()
-    assert refusal["limit"] == "usd_per_day"
-    assert refusal["used"] >= round(order["total"], 4) - 0.0002, "what it cost is seen at Clore"
+    assert refusal.limit == "usd_per_day"
+    assert refusal.used >= round(order["total"], 4) - 0.0002, "what it cost is seen at Clore"
 
 
 async def test_a_wallet_that_is_too_small_is_refused_before_the_question_with_the_top_up(
@@ -140,11 +138,11 @@ async def test_a_wallet_that_is_too_small_is_refused_before_the_question_with_th
     world.post("/wallets", {"balances": {USD: 0.1}})
     services.desk.readings.changed()  # as ten seconds would do
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "refused", outcome
-    [refusal] = outcome["refusals"]
-    assert refusal["limit"] == "wallet"
-    assert "topping up" in refusal["change"]
-    assert "USD on clore.ai" in refusal["change"]
+    assert outcome.status == "refused", outcome
+    [refusal] = outcome.refusals
+    assert refusal.limit == "wallet"
+    assert "topping up" in refusal.change
+    assert "USD on clore.ai" in refusal.change
     assert not world.rows("SELECT * FROM quotes")
 
 
@@ -154,7 +152,7 @@ async def test_a_wallet_is_counted_less_what_other_orders_will_drain(world: Worl
     world.post("/wallets", {"balances": {USD: need * 1.2}})
     await rent(services, first, hours=20)
     outcome = await call(services, wish(second, hours=20))
-    assert [one["limit"] for one in outcome["refusals"]] == ["wallet"]
+    assert [one.limit for one in outcome.refusals] == ["wallet"]
     assert len(world.sent()) == 1
 
 
@@ -163,19 +161,19 @@ async def test_an_order_that_clore_does_not_list_yet_drains_the_wallet_too(world
     need = world.price(first) / 24 * 1.05 * 20 + 0.1
     world.post("/wallets", {"balances": {USD: need * 1.2}})
     world.fault("late_visible", seconds=90_000)
-    assert (await call(services, wish(first, hours=20)))["status"] == "uncertain"
+    assert (await call(services, wish(first, hours=20))).status == "uncertain"
     outcome = await call(services, wish(second, hours=20))
-    assert [one["limit"] for one in outcome["refusals"]] == ["wallet"]
+    assert [one.limit for one in outcome.refusals] == ["wallet"]
 
 
 async def test_a_wallet_whose_balance_is_not_told_pays_for_nothing(world: World, services: Services) -> None:
     world.post("/wallets", {"balances": {USD: None}})
     services.desk.readings.changed()  # as ten seconds would do
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "refused", outcome
-    [refusal] = outcome["refusals"]
-    assert refusal["limit"] == "wallet"
-    assert "does not tell" in refusal["change"]
+    assert outcome.status == "refused", outcome
+    [refusal] = outcome.refusals
+    assert refusal.limit == "wallet"
+    assert "does not tell" in refusal.change
 
 
 async def test_limits_mode_asks_nobody_and_needs_a_live_keeper(world: World, process: Processes) -> None:
@@ -183,16 +181,16 @@ async def test_limits_mode_asks_nobody_and_needs_a_live_keeper(world: World, pro
                            CLORE_MAX_USD_PER_DAY="9999")  # fmt: skip
     ask = wish(world.free()[0])
     outcome = await call(alone, ask, answer=None)
-    assert [one["limit"] for one in outcome["refusals"]] == ["watchdog"]
+    assert [one.limit for one in outcome.refusals] == ["watchdog"]
     await alone.aclose()
     services = await process(env={"CLORE_APPROVAL": "limits"})
-    assert (await call(services, ask, answer=None))["status"] == "created"
+    assert (await call(services, ask, answer=None)).status == "created"
     check_invariants(world)
 
 
 async def test_the_ledger_of_one_rental(world: World, services: Services) -> None:
     server_id = world.free()[0]
-    order_id = (await rent(services, server_id))["order_id"]
+    order_id = (await rent(services, server_id)).order_id
     await cancel(services, order_id)
     rows = world.rows("SELECT step, caller, order_id, server_id FROM ledger ORDER BY seq")
     assert [tuple(row.values()) for row in rows] == [
@@ -219,7 +217,7 @@ async def test_a_spot_order_that_nobody_ends_counts_far_beyond_its_hosts_limit(
     outcome = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)
     world.advance(24 * 3600)
     [order] = world.active()
-    assert order["total"] <= outcome["reserved_usd"]
+    assert order["total"] <= outcome.reserved_usd
 
 
 async def test_a_spot_order_that_nobody_ends_is_above_the_usual_cap_and_the_answer_says_why(
@@ -228,8 +226,8 @@ async def test_a_spot_order_that_nobody_ends_is_above_the_usual_cap_and_the_answ
     server_id = world.free()[0]
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
     outcome = await call(services, wish(server_id, order_type="spot", bid_usd_per_hour=bid, on_end="notify"))
-    assert outcome["status"] == "refused"
-    assert "as if nobody ended it" in outcome["next"] and "on_end cancel" in outcome["next"]
+    assert outcome.status == "refused"
+    assert "as if nobody ended it" in outcome.next and "on_end cancel" in outcome.next
     assert not world.rows("SELECT * FROM quotes"), "nobody was asked"
 
 
@@ -244,13 +242,13 @@ async def test_the_top_up_that_is_named_is_enough_where_other_orders_drain_more_
     world.post("/wallets", {"balances": {USD: 1.0}})
     services.desk.readings.changed()
     outcome = await call(services, wish(third, hours=20))
-    [refusal] = outcome["refusals"]
-    assert refusal["change"] in outcome["next"], "what the model reads first names the cure"
-    assert "operator" not in outcome["next"], "no cap stands against it"
-    top_up = float(refusal["change"].split("topping up ")[1].split()[0])
+    [refusal] = outcome.refusals
+    assert refusal.change in outcome.next, "what the model reads first names the cure"
+    assert "operator" not in outcome.next, "no cap stands against it"
+    top_up = float(refusal.change.split("topping up ")[1].split()[0])
     world.post("/wallets", {"balances": {USD: 1.0 + top_up + 0.01}})  # and a cent for the minutes since
     services.desk.readings.changed()
-    assert (await call(services, wish(third, hours=20)))["status"] == "created"
+    assert (await call(services, wish(third, hours=20))).status == "created"
 
 
 async def test_the_hours_that_a_wallet_covers_leave_room_for_the_creation_fee(world: World, services: Services) -> None:

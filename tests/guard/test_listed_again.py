@@ -53,7 +53,7 @@ async def test_an_order_that_counted_as_gone_and_is_listed_again_has_its_lease_a
     world: World, process: Processes, local: LocalTime, seems: str
 ) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     before, [reserved] = lease(world, order_id), world.reserved()
     await gone(world, services, order_id, seems, local)
     seem(world, order_id, "as_it_is")
@@ -74,7 +74,7 @@ async def test_the_keeper_alone_notices_and_ends_what_is_due_in_the_same_round(
     world: World, process: Processes, local: LocalTime, seems: str, fresh: bool
 ) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     await alone(services)
     await gone(world, services, order_id, seems, local)
     world.advance(HOURS_3)
@@ -97,7 +97,7 @@ async def test_long_after_its_end_an_order_is_still_looked_for_now_and_then(
     world: World, process: Processes, local: LocalTime
 ) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     await gone(world, services, order_id, "expired", local)
     await alone(services)
     await services.keeper.poll()
@@ -125,12 +125,12 @@ async def test_a_cancel_that_was_proven_and_is_listed_again_is_told_and_sent_aga
     world: World, process: Processes, local: LocalTime
 ) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     await alone(services)
     world.fault("cancel_ignored")
     seem(world, order_id, "expired")
     told = await services.closing.cancel(order_id, issue=None, caller="ann", why="asked for")
-    assert told["status"] == "cancelled"
+    assert told.status == "cancelled"
     assert lease(world, order_id)["ended_at"]
     local.pass_by(15)
     seem(world, order_id, "as_it_is")
@@ -145,13 +145,13 @@ async def test_a_cancel_that_was_proven_and_is_listed_again_is_told_and_sent_aga
 
 async def test_what_is_in_both_lists_at_once_runs(world: World, process: Processes, local: LocalTime) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     seem(world, order_id, "both")
     await look(services)
     assert lease(world, order_id)["ended_at"] is None
     world.fault("cancel_ignored", times=10_000)
     told = await call(services, CancelOrder(order_id=order_id))
-    assert told["status"] == "unverified", "it was told that it had ended, while it runs"
+    assert told.status == "unverified", "it was told that it had ended, while it runs"
     world.mend()
     told = await call(services, CancelOrder(order_id=order_id))
     seem(world, order_id, "as_it_is")
@@ -160,7 +160,7 @@ async def test_what_is_in_both_lists_at_once_runs(world: World, process: Process
 
 async def test_an_order_whose_row_is_another_one_is_still_ours(world: World, process: Processes) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     seem(world, order_id, "as_it_is", row={"si": 7, "image": "someone/else", "ct": 1_000_000, "spend": 0})
     [shown] = (await look(services))["orders"]
     assert shown["made_here"]
@@ -171,7 +171,7 @@ async def test_an_order_whose_row_is_another_one_is_still_ours(world: World, pro
 
 async def test_a_clock_that_went_back_hides_no_return(world: World, process: Processes, local: LocalTime) -> None:
     services = await process()
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     await gone(world, services, order_id, "expired", local)
     local.wall -= 3_600
     seem(world, order_id, "as_it_is")
@@ -185,7 +185,7 @@ async def test_an_end_given_to_an_order_made_elsewhere_comes_back_with_it(
 ) -> None:
     services = await process()
     order_id = world.rent_elsewhere(world.free()[0])
-    assert (await call(services, longer(order_id, 2)))["status"] == "created"
+    assert (await call(services, longer(order_id, 2))).status == "created"
     [reserved] = world.reserved()
     await alone(services)
     seem(world, order_id, "expired")

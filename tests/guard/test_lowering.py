@@ -13,16 +13,17 @@ import pytest
 import clore_mcp.wiring as services_module
 from clore_mcp.errors import StepTooLarge
 from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.spots import raised, spot
-from tests.guard.world import USD, Json, World, call, check_invariants, rent, wish
+from tests.guard.world import USD, Told, World, call, check_invariants, rent, wish
 
 pytestmark = pytest.mark.anyio
 CLORE, BTC = "CLORE-Blockchain", "bitcoin"
 
 
-async def lower(services: Services, order_id: int, bid: float, factor: float = 1.0) -> Json:
+async def lower(services: Services, order_id: int, bid: float, factor: float = 1.0) -> Told:
     """A lowering: nobody is asked."""
     services.desk.readings.changed()
     return await call(services, SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * factor, 4)), answer=None)
@@ -54,28 +55,28 @@ async def test_a_second_lowering_within_ten_minutes_is_refused_unsent_in_every_p
 ) -> None:
     one, two = await process(), await process()
     order_id, bid = await slow_spot(world, one)
-    assert (await lower(one, order_id, bid, 0.95))["status"] == "updated"
+    assert (await lower(one, order_id, bid, 0.95)).status == "updated"
     reserved = world.reserved()
     began = time.monotonic()
     for services in (one, two, await process()):
         told = await lower(services, order_id, bid, 0.91)
-        assert (told["status"], told["reason"]) == ("refused", "lowering_too_soon")
-        assert 1 <= told["retry_after_seconds"] <= 602
-        assert f"again in {told['retry_after_seconds']}." in told["next"]
-        assert "The bid stays as it was" in told["next"]
+        assert (told.status, told.reason) == ("refused", "lowering_too_soon")
+        assert 1 <= told.retry_after_seconds <= 602
+        assert f"again in {told.retry_after_seconds}." in told.next
+        assert "The bid stays as it was" in told.next
     assert time.monotonic() - began < 60, "ten minutes are never sat out inside a call"
     assert bids_sent(world) == 1
     assert world.reserved() == reserved
-    world.advance(told["retry_after_seconds"])
-    assert (await lower(two, order_id, bid, 0.91))["status"] == "updated", "what it said is enough for Clore"
+    world.advance(told.retry_after_seconds)
+    assert (await lower(two, order_id, bid, 0.91)).status == "updated", "what it said is enough for Clore"
     check_invariants(world)
 
 
 async def test_raising_is_not_limited_and_frees_no_lowering(world: World, services: Services) -> None:
     order_id, bid = await slow_spot(world, services)
-    assert (await lower(services, order_id, bid, 0.95))["status"] == "updated"
-    assert (await call(services, raised(order_id, bid, 1.1)))["status"] == "updated"
-    assert (await lower(services, order_id, bid, 1.05))["reason"] == "lowering_too_soon"
+    assert (await lower(services, order_id, bid, 0.95)).status == "updated"
+    assert (await call(services, raised(order_id, bid, 1.1))).status == "updated"
+    assert (await lower(services, order_id, bid, 1.05)).reason == "lowering_too_soon"
     assert bids_sent(world) == 2
 
 
@@ -84,16 +85,16 @@ async def test_a_clock_that_was_set_stretches_no_wait_and_clore_has_the_last_wor
     world: World, process: Processes, monkeypatch: pytest.MonkeyPatch, set_by: int, sent: int
 ) -> None:
     order_id, bid = await slow_spot(world, one := await process())
-    assert (await lower(one, order_id, bid, 0.95))["status"] == "updated"
+    assert (await lower(one, order_id, bid, 0.95)).status == "updated"
     await one.aclose()  # the processes of a machine have one clock
     clock = SimpleNamespace(time=lambda: time.time() + set_by, monotonic=time.monotonic)
     monkeypatch.setattr(services_module, "time", clock)
     moved = await process()
     told = await lower(moved, order_id, bid, 0.91)
-    assert told["reason"] == "lowering_too_soon" and 1 <= told["retry_after_seconds"] <= 602
+    assert told.reason == "lowering_too_soon" and 1 <= told.retry_after_seconds <= 602
     assert bids_sent(world) == sent, "where a clock says that it is over, Clore is asked"
     world.advance(602)
-    assert (await lower(moved, order_id, bid, 0.91))["status"] == "updated"
+    assert (await lower(moved, order_id, bid, 0.91)).status == "updated"
 
 
 async def test_what_clore_tells_of_a_lowering_made_elsewhere_is_kept(world: World, process: Processes) -> None:
@@ -104,10 +105,10 @@ async def test_what_clore_tells_of_a_lowering_made_elsewhere_is_kept(world: Worl
     assert theirs.json() == {"code": 0}
     world.advance(200)
     told = await lower(one, order_id, bid, 0.93)
-    assert told["reason"] == "lowering_too_soon" and 380 <= told["retry_after_seconds"] <= 400
+    assert told.reason == "lowering_too_soon" and 380 <= told.retry_after_seconds <= 400
     assert bids_sent(world) == 2
     again = await lower(two, order_id, bid, 0.93)
-    assert again["reason"] == "lowering_too_soon" and again["retry_after_seconds"] <= 402
+    assert again.reason == "lowering_too_soon" and again.retry_after_seconds <= 402
     assert bids_sent(world) == 2, "asked once"
 
 
@@ -124,7 +125,7 @@ async def in_coin(world: World, services: Services, coin: str) -> tuple[int, flo
             bid = round(row["price"]["spot"][coin] * rate * 2 / 24, 4)
             made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid, currency=coin)
             world.post("/clock", {"speed": 1})
-            return made["order_id"], bid
+            return made.order_id, bid
     raise AssertionError(f"no server takes {coin}")
 
 
@@ -135,25 +136,25 @@ async def test_a_step_that_clore_has_named_is_kept_and_the_lowest_bid_it_allows_
     one, two = await process(), await process()
     order_id, bid = await in_coin(world, one, coin)
     first = await lower(one, order_id, bid, 0.7)
-    assert (first["status"], first["reason"]) == ("refused", "exceeded_max_step")
-    lowest = first["lowest_usd_per_hour_now"]
+    assert (first.status, first.reason) == ("refused", "exceeded_max_step")
+    lowest = first.lowest_usd_per_hour_now
     assert bid * 0.89 < lowest < bid * 0.92, "a tenth, fees in"
-    assert named_in(first["next"]) == lowest and "currency" not in first["next"]
+    assert named_in(first.next) == lowest and "currency" not in first.next
     for services in (one, two, await process()):
         again = await lower(services, order_id, bid, 0.75)
-        assert again["reason"] == "exceeded_max_step" and again["lowest_usd_per_hour_now"] == lowest
+        assert again.reason == "exceeded_max_step" and again.lowest_usd_per_hour_now == lowest
     assert bids_sent(world) == 1, "Clore has told it once"
     done = await lower(two, order_id, lowest)
-    assert done["status"] == "updated", "the number that was named is taken"
-    assert done["bid_usd_per_hour"] == pytest.approx(lowest, abs=2e-4)
+    assert done.status == "updated", "the number that was named is taken"
+    assert done.bid_usd_per_hour == pytest.approx(lowest, abs=2e-4)
 
 
 async def test_of_another_bid_no_step_is_known_and_clore_is_asked(world: World, services: Services) -> None:
     order_id, bid = await slow_spot(world, services)
-    assert (await lower(services, order_id, bid, 0.7))["reason"] == "exceeded_max_step"
-    assert (await call(services, raised(order_id, bid, 1.2)))["status"] == "updated"
+    assert (await lower(services, order_id, bid, 0.7)).reason == "exceeded_max_step"
+    assert (await call(services, raised(order_id, bid, 1.2))).status == "updated"
     told = await lower(services, order_id, bid, 0.8)
-    assert told["reason"] == "exceeded_max_step" and told["lowest_usd_per_hour_now"] > bid
+    assert told.reason == "exceeded_max_step" and told.lowest_usd_per_hour_now > bid
     assert bids_sent(world) == 3
 
 
@@ -170,8 +171,8 @@ async def test_a_step_that_nobody_named_is_not_guessed(
     monkeypatch.setattr(services.desk.client, "set_spot_price", unnamed)
     for _ in range(2):
         told = await lower(services, order_id, bid, 0.7)
-        assert told["reason"] == "exceeded_max_step" and "lowest_usd_per_hour_now" not in told
-        assert "does not say how large" in told["next"]
+        assert told.reason == "exceeded_max_step" and told.lowest_usd_per_hour_now is None
+        assert "does not say how large" in told.next
     assert len(asked) == 2
 
 
@@ -181,13 +182,13 @@ async def test_the_lowest_bid_is_never_under_the_hosts_minimum(world: World, ser
     made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=round(least * 1.2 / 24, 4))
     world.post("/clock", {"speed": 1})
     world.options(max_step_percent=2.0)
-    told = await lower(services, made["order_id"], least * 1.05 / 24)
+    told = await lower(services, made.order_id, least * 1.05 / 24)
     world.options(max_step_percent=50.0)
-    assert told["lowest_usd_per_hour_now"] > least * 1.1 / 24
-    again = await lower(services, made["order_id"], least * 1.05 / 24)
-    assert again["lowest_usd_per_hour_now"] == told["lowest_usd_per_hour_now"] and bids_sent(world) == 1
-    under = await lower(services, made["order_id"], least * 0.9 / 24)
-    assert under["reason"] == "too_low_price" and bids_sent(world) == 1
+    assert told.lowest_usd_per_hour_now > least * 1.1 / 24
+    again = await lower(services, made.order_id, least * 1.05 / 24)
+    assert again.lowest_usd_per_hour_now == told.lowest_usd_per_hour_now and bids_sent(world) == 1
+    under = await lower(services, made.order_id, least * 0.9 / 24)
+    assert under.reason == "too_low_price" and bids_sent(world) == 1
 
 
 # The minimum
@@ -200,14 +201,14 @@ async def test_a_bid_under_the_minimum_is_refused_unsent_and_the_bid_that_is_nam
     least = world.price(server_id, "spot")
     low = wish(server_id, order_type="spot", bid_usd_per_hour=round(least * 0.9 / 24, 4))
     refused = await call(services, low)
-    assert refused["status"] == "refused" and not world.sent()
-    assert refused["attempts"] == [{"server_id": server_id, "outcome": "bid_under_minimum"}]
-    named = named_in(refused["next"])
+    assert refused.status == "refused" and not world.sent()
+    assert refused.attempts == (Attempt(server_id, "bid_under_minimum"),)
+    named = named_in(refused.next)
     made = await call(services, wish(server_id, order_type="spot", bid_usd_per_hour=named))
-    assert made["status"] == "created", "the number that was named is taken"
-    under = await lower(services, made["order_id"], named, 0.9)
-    assert (under["status"], under["reason"]) == ("refused", "too_low_price")
-    assert named_in(under["next"]) == named and not bids_sent(world)
+    assert made.status == "created", "the number that was named is taken"
+    under = await lower(services, made.order_id, named, 0.9)
+    assert (under.status, under.reason) == ("refused", "too_low_price")
+    assert named_in(under.next) == named and not bids_sent(world)
 
 
 async def test_a_minimum_that_only_clore_knows_is_told_in_usd_per_hour(world: World, services: Services) -> None:
@@ -215,6 +216,6 @@ async def test_a_minimum_that_only_clore_knows_is_told_in_usd_per_hour(world: Wo
     [order] = world.active()
     world.post(f"/servers/{order['server_id']}", {"price_factor": 1.99})  # after the market was read
     told = await lower(services, order_id, bid, 0.95)
-    assert told["reason"] == "too_low_price" and bids_sent(world) == 1
+    assert told.reason == "too_low_price" and bids_sent(world) == 1
     least = world.price(order["server_id"], "spot") / 24
-    assert least < named_in(told["next"]) < least * 1.03
+    assert least < named_in(told.next) < least * 1.03

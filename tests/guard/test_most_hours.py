@@ -26,13 +26,13 @@ async def fits(services: Services, order_id: int, hours: float, limit: str) -> N
     """The refusal names that many hours; they are moved, and a quarter of an hour more is not."""
     services.desk.readings.changed()
     no = await call(services, longer(order_id, 20), answer=False)
-    assert (no["status"], limits_of(no)) == ("refused", [limit])
-    most = no["most_hours"]
-    assert most == pytest.approx(hours, abs=0.25) and f"At most {most:g} hours more fit." in no["next"]
+    assert (no.status, limits_of(no)) == ("refused", [limit])
+    most = no.most_hours
+    assert most == pytest.approx(hours, abs=0.25) and f"At most {most:g} hours more fit." in no.next
     too_many = await call(services, longer(order_id, round(most + 0.25, 2)), answer=False)
     assert limits_of(too_many) == [limit]
     less = round(most - 0.25, 2)  # a minute passes here in a second, and the bill with it
-    assert (await call(services, longer(order_id, less)))["status"] == "created"
+    assert (await call(services, longer(order_id, less))).status == "extended"
 
 
 @pytest.mark.parametrize("limit", ["usd_per_order", "usd_per_day"])
@@ -53,7 +53,7 @@ async def test_the_wallet_names_the_hours_that_it_pays_for_and_the_top_up_in_the
     world.post("/wallets", {"balances": {USD: 5 * hourly(world, order_id)}})
     services.desk.readings.changed()
     no = await call(services, longer(order_id, 20), answer=False)
-    assert "by topping up " in no["next"] and " USD on clore.ai" in no["next"]
+    assert "by topping up " in no.next and " USD on clore.ai" in no.next
     await fits(services, order_id, 3.0, "wallet")
 
 
@@ -64,7 +64,7 @@ async def test_where_nothing_fits_it_says_so(world: World, process: Processes) -
     world.post("/wallets", {"balances": {USD: hourly(world, order_id)}})
     services.desk.readings.changed()
     no = await call(services, longer(order_id, 1), answer=False)
-    assert no["most_hours"] == 0 and "No extension fits." in no["next"]
+    assert no.most_hours == 0 and "No extension fits." in no.next
     assert unmoved(world, order_id) == before
 
 
@@ -74,14 +74,14 @@ async def test_beyond_the_hosts_longest_rental_a_limit_may_leave_still_fewer_hou
     rich(world)
     server_id = world.free()[0]
     world.post(f"/servers/{server_id}", {"mrl": 12})
-    order_id = int((await rent(await process(env=WIDE), server_id))["order_id"])
+    order_id = int((await rent(await process(env=WIDE), server_id)).order_id)
     cap = round(worst(world, order_id) + 2 * hourly(world, order_id), 4)
     services = await process(env={**WIDE, "CLORE_MAX_USD_PER_ORDER": str(cap)})
     no = await call(services, longer(order_id, 20), answer=False)
-    assert (no["status"], no["reason"]) == ("refused", "max_rental_hours") and no["latest_ends_at"]
-    most = no["most_hours"]
-    assert most == pytest.approx(2.0, abs=0.25) and f"allow at most {most:g} hours more" in no["next"]
-    assert (await call(services, longer(order_id, round(most - 0.25, 2))))["status"] == "created"
+    assert (no.status, no.reason) == ("refused", "max_rental_hours") and no.latest_ends_at
+    most = no.most_hours
+    assert most == pytest.approx(2.0, abs=0.25) and f"allow at most {most:g} hours more" in no.next
+    assert (await call(services, longer(order_id, round(most - 0.25, 2)))).status == "extended"
     check_invariants(world)
 
 
@@ -95,9 +95,9 @@ async def test_a_rental_longer_than_its_hosts_allow_names_the_most_hours_of_any(
         world.post(f"/servers/{server_id}", {"mrl": mrl})
     asked = wish(ids[0], hours=30, fallback_server_ids=ids[1:] or None)
     no = await call(services, asked)
-    assert no["status"] == "refused" and no["most_hours"] == max([6, *others])
-    assert "fewer hours" in no["next"] and not world.sent()
+    assert no.status == "refused" and no.most_hours == max([6, *others])
+    assert "fewer hours" in no.next and not world.sent()
     quoted = await services.appraiser.appraise(asked)
-    assert quoted.most_hours == no["most_hours"]
-    fits = await call(services, wish(ids[-1], hours=no["most_hours"]))
-    assert fits["status"] == "created", fits
+    assert quoted.most_hours == no.most_hours
+    fits = await call(services, wish(ids[-1], hours=no.most_hours))
+    assert fits.status == "extended", fits

@@ -85,7 +85,7 @@ async def test_an_event_is_told_once_by_whoever_wrote_it(world: World, process: 
         await look(first, second)
     [heard] = await listener.hears(1)
     assert heard["event"] | {"at": "", "figures": {}} == {
-        "at": "", "what": "never_deployed", "order_id": made["order_id"], "server_id": made["server_id"],
+        "at": "", "what": "never_deployed", "order_id": made.order_id, "server_id": made.server_id,
         "note": heard["event"]["note"], "figures": {},
     }  # fmt: skip
     assert heard["event"]["figures"]["minutes"] >= 15 and "cancel_order" in heard["event"]["note"]

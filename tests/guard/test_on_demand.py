@@ -71,13 +71,13 @@ async def test_a_raise_names_the_on_demand_price_and_what_the_bid_was(world: Wor
     server_id = world.free()[0]
     usd, bid = on_demand(world, server_id), spot_bid(world, server_id, 1.1)
     made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)
-    high = SetSpotPrice(order_id=made["order_id"], bid_usd_per_hour=round(usd * 1.4, 4))
+    high = SetSpotPrice(order_id=made.order_id, bid_usd_per_hour=round(usd * 1.4, 4))
     assert "NOT below the on-demand price of $" in await question_of(services, high)
     done = await call(services, high, caller="asked")
-    assert done["status"] == "updated"
-    assert done["on_demand_usd_per_hour"] == pytest.approx(usd, rel=0.001)
-    assert done["was_usd_per_hour"] == pytest.approx(bid, rel=0.03)
-    assert done["bid_usd_per_hour"] == pytest.approx(usd * 1.4, rel=0.03)
+    assert done.status == "updated"
+    assert done.on_demand_usd_per_hour == pytest.approx(usd, rel=0.001)
+    assert done.was_usd_per_hour == pytest.approx(bid, rel=0.03)
+    assert done.bid_usd_per_hour == pytest.approx(usd * 1.4, rel=0.03)
 
 
 async def beaten(world: World, services: Services) -> tuple[int, int]:
@@ -85,7 +85,7 @@ async def beaten(world: World, services: Services) -> tuple[int, int]:
     stranger(world, server_id, 2.0)
     bid = spot_bid(world, server_id, 1.2)
     made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid, hours=4.0)
-    return made["order_id"], server_id
+    return made.order_id, server_id
 
 
 async def test_a_bid_left_to_us_is_the_lowest_that_wins_and_is_asked_about(world: World, services: Services) -> None:
@@ -93,15 +93,15 @@ async def test_a_bid_left_to_us_is_the_lowest_that_wins_and_is_asked_about(world
     most = spot_bid(world, server_id, 4.0)
     ask = SetSpotPrice(order_id=order_id, to_win=True, max_usd_per_hour=most)
     no = await call(services, ask, answer=False)
-    assert no["status"] == "declined" and not world.sent("set_spot_price")
+    assert no.status == "declined" and not world.sent("set_spot_price")
     done = await call(services, ask)
-    assert (done["status"], done["rank"]) == ("updated", 1)
+    assert (done.status, done.rank) == ("updated", 1)
     [order] = world.active()
     rival = world.price(server_id, "spot") * 2.0
     assert rival < order["price"] <= rival + 0.011, "one step of the coin above the rival"
-    assert done["bid_usd_per_hour"] <= most
+    assert done.bid_usd_per_hour <= most
     again = await call(services, ask)
-    assert again["status"] == "unchanged" and len(world.sent("set_spot_price")) == 1
+    assert again.status == "unchanged" and len(world.sent("set_spot_price")) == 1
     check_invariants(world)
 
 
@@ -109,11 +109,11 @@ async def test_a_bid_left_to_us_is_never_above_what_was_said(world: World, servi
     order_id, server_id = await beaten(world, services)
     ask = SetSpotPrice(order_id=order_id, to_win=True, max_usd_per_hour=spot_bid(world, server_id, 1.5))
     no = await call(services, ask)
-    assert (no["status"], no["reason"]) == ("refused", "above_max")
-    needed = no["to_win_usd_per_hour"]
+    assert (no.status, no.reason) == ("refused", "above_max")
+    needed = no.to_win_usd_per_hour
     assert needed > ask.exact_bid and not world.sent("set_spot_price")
     yes = await call(services, SetSpotPrice(order_id=order_id, to_win=True, max_usd_per_hour=needed))
-    assert yes["status"] == "updated", "what it names is enough"
+    assert yes.status == "updated", "what it names is enough"
 
 
 async def test_a_rival_that_rises_while_the_person_reads_gets_no_dearer_bid_than_was_approved(
@@ -124,7 +124,7 @@ async def test_a_rival_that_rises_while_the_person_reads_gets_no_dearer_bid_than
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     stranger(world, server_id, 3.0)
     done = await services.guard.conclude(held, ask, answer=True, caller="tester")
-    assert (done["status"], done["reason"]) == ("refused", "outbid_meanwhile")
+    assert (done.status, done.reason) == ("refused", "outbid_meanwhile")
     assert not world.sent("set_spot_price")
 
 
@@ -134,7 +134,7 @@ async def test_a_bid_left_to_us_goes_by_the_limits_too(world: World, process: ob
     order_id, server_id = await beaten(world, services)
     world.post("/bids", {"server_id": server_id, "bid": 24.0, "currency": USD})
     no = await call(services, SetSpotPrice(order_id=order_id, to_win=True, max_usd_per_hour=9))
-    assert no["status"] == "refused" and no["refusals"][0]["limit"] == "usd_per_hour"
+    assert no.status == "refused" and no.refusals[0].limit == "usd_per_hour"
 
 
 @pytest.mark.parametrize(

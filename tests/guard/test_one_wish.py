@@ -11,6 +11,7 @@ import pytest
 
 from clore_mcp.errors import NotJson, Spent
 from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import IMAGE, World, call, check_invariants, let_time_pass, wish
@@ -23,7 +24,7 @@ async def failed(world: World, services: Services, ask: CreateOrder) -> None:
     """The reply is lost and the order shows only later: `failed`, and it bills."""
     world.options(visible_after=LATE)
     world.fault("lost_reply", "create_order")
-    assert (await call(services, ask))["status"] == "failed"
+    assert (await call(services, ask)).status == "failed"
     world.options(visible_after=0.0)
 
 
@@ -55,8 +56,8 @@ async def test_an_order_of_the_same_call_that_shows_while_the_person_is_asked_is
     world.advance(LATE)
     services.desk.readings.changed()  # as ten seconds would do
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
-    assert (outcome["status"], outcome["repeated"]) == ("created", True)
-    assert [order["id"] for order in world.active()] == [outcome["order_id"]]
+    assert (outcome.status, outcome.repeated) == ("created", True)
+    assert [order["id"] for order in world.active()] == [outcome.order_id]
     assert len(world.sent()) == 1
     assert "repeated" in world.steps()
     check_invariants(world)
@@ -82,7 +83,7 @@ async def test_an_equal_call_of_another_process_that_comes_late_is_the_order_of_
     made = await call(one, ask)
     go.set()
     outcome = await renting
-    assert (outcome["order_id"], outcome["repeated"]) == (made["order_id"], True)
+    assert (outcome.order_id, outcome.repeated) == (made.order_id, True)
     assert len(world.active()) == 1
     check_invariants(world)
 
@@ -104,13 +105,13 @@ async def test_a_server_listed_as_rented_is_looked_at_where_a_create_of_ours_is_
     outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     running = [order["server_id"] for order in world.active()]
     if seen == "nothing":
-        assert outcome["status"] == "created", "a valid look without an order: somebody else rents it"
-        assert outcome["attempts"][0] == {"server_id": first, "outcome": "server-already-rented"}
+        assert outcome.status == "created", "a valid look without an order: somebody else rents it"
+        assert outcome.attempts[0] == Attempt(first, "server-already-rented")
         assert running == [first, second]
         return
     assert running == [first], "never on to the fallback"
-    assert outcome["status"] == ("refused" if seen == "a late order" else "failed")
-    assert outcome["attempts"][0]["outcome"] == ("held_by_you" if seen == "a late order" else "server-already-rented")
+    assert outcome.status == ("refused" if seen == "a late order" else "failed")
+    assert outcome.attempts[0].outcome == ("held_by_you" if seen == "a late order" else "server-already-rented")
     assert len(world.sent()) == 1
 
 
@@ -121,7 +122,7 @@ async def test_already_rented_and_a_blind_look_is_uncertain_and_rents_no_fallbac
     await failed(world, services, ask)
     blind(services, monkeypatch)
     outcome = await call(services, ask)
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     assert [order["server_id"] for order in world.active()] == [ask.server_id]
     assert len(world.reserved()) == 1
 
@@ -132,7 +133,7 @@ async def test_already_rented_by_an_order_that_does_not_fit_rents_no_fallback(
     first, second = world.free()[:2]
     world.options(visible_after=0.0)
     world.fault("code1_before", "create_order")
-    assert (await call(services, wish(first)))["status"] == "failed"
+    assert (await call(services, wish(first))).status == "failed"
     ask = wish(first, fallback_server_ids=[second], hours=3.0)
     send = services.desk.client.create_order
 
@@ -143,8 +144,8 @@ async def test_already_rented_by_an_order_that_does_not_fit_rents_no_fallback(
 
     monkeypatch.setattr(services.desk.client, "create_order", after_another)
     outcome = await call(services, ask)
-    assert outcome["status"] == "refused"
-    assert "held_by_you" in {one["outcome"] for one in outcome["attempts"]}
+    assert outcome.status == "refused"
+    assert "held_by_you" in {one.outcome for one in outcome.attempts}
     assert [order["server_id"] for order in world.active()] == [first]
     check_invariants(world)
 
@@ -158,9 +159,9 @@ async def test_a_server_on_which_this_account_runs_something_is_not_sent_a_creat
     world.rent_elsewhere(ask.server_id, image=IMAGE, type="spot", spotprice=8.0)
     services.desk.readings.changed()
     outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
-    assert outcome["status"] == "refused"
-    assert outcome["attempts"] == [{"server_id": ask.server_id, "outcome": "held_by_you"}]
-    assert outcome["next"].count("For a second machine name another server_id.") == 1
+    assert outcome.status == "refused"
+    assert outcome.attempts == (Attempt(ask.server_id, "held_by_you"),)
+    assert outcome.next.count("For a second machine name another server_id.") == 1
     assert not world.sent()
 
 
@@ -169,11 +170,11 @@ async def test_a_rented_server_with_an_uncertain_create_rents_no_fallback(world:
     ask = wish(first, fallback_server_ids=[second], hours=3.0)
     held = await services.guard.hold(ask, caller="another", can_ask=True, replay=False)
     world.options(visible_after=LATE)
-    assert (await call(services, wish(first)))["status"] == "uncertain"
+    assert (await call(services, wish(first))).status == "uncertain"
     let_time_pass(services)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
-    assert outcome["status"] == "refused"
-    assert "blocked by" in outcome["attempts"][0]["outcome"]
+    assert outcome.status == "refused"
+    assert "blocked by" in outcome.attempts[0].outcome
     assert len(world.sent()) == 1
     check_invariants(world, settled=False)
 
@@ -195,7 +196,7 @@ async def test_a_rented_server_beside_an_order_whose_server_nobody_tells_rents_n
 
     monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
-    assert outcome["status"] == "failed"
-    assert "list_orders" in outcome["next"]
+    assert outcome.status == "failed"
+    assert "list_orders" in outcome.next
     assert [order["server_id"] for order in world.active()] == [first]
     assert len(world.sent()) == 1

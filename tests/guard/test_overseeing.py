@@ -14,7 +14,7 @@ from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.store.database import Database
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
-from tests.guard.world import USD, Json, World, call, let_time_pass, rent, wish
+from tests.guard.world import USD, Json, Told, World, call, let_time_pass, rent, wish
 
 pytestmark = pytest.mark.anyio
 QUARTER = 900.0
@@ -48,7 +48,7 @@ def elsewhere(world: World, place: int = 0, **more: Any) -> int:
     return order_id
 
 
-async def bid(world: World, services: Services, **more: Any) -> Json:
+async def bid(world: World, services: Services, **more: Any) -> Told:
     server_id = world.free()[0]
     usd = world.price(server_id, "spot") / 24 * 1.0125
     return await rent(services, server_id, order_type="spot", bid_usd_per_hour=usd * 1.2, hours=10, **more)
@@ -62,12 +62,12 @@ async def test_an_order_that_never_deploys_is_told_after_a_quarter_of_an_hour(wo
     world.advance(QUARTER)
     await look(services)
     [event] = told(world, "never_deployed")
-    assert (event["order_id"], event["server_id"]) == (made["order_id"], made["server_id"])
+    assert (event["order_id"], event["server_id"]) == (made.order_id, made.server_id)
     assert 15 <= event["minutes"] < 60
     await look(services)
     assert len(told(world, "never_deployed")) == 1
     [shown] = [one for one in (await account(services))["events"] if one["what"] == "never deployed"]
-    assert shown["order_id"] == made["order_id"] and "ask whether to end it (cancel_order)" in shown["note"]
+    assert shown["order_id"] == made.order_id and "ask whether to end it (cancel_order)" in shown["note"]
 
 
 async def test_an_order_that_is_up_is_never_told(world: World, services: Services) -> None:
@@ -77,24 +77,24 @@ async def test_an_order_that_is_up_is_never_told(world: World, services: Service
     world.advance(QUARTER)
     await look(services)
     assert not {"never_deployed", "outbid", "host_offline", "wallet_short", "unleased"} & set(world.steps())
-    assert world.active()[0]["id"] == made["order_id"]
+    assert world.active()[0]["id"] == made.order_id
 
 
 async def test_a_bid_that_ran_and_lost_is_told_each_time_and_one_that_waits_never(
     world: World, services: Services
 ) -> None:
     made = await bid(world, services)
-    server_id, price = made["server_id"], world.active()[0]["price"]
+    server_id, price = made.server_id, world.active()[0]["price"]
     await look(services)
     world.post("/bids", {"server_id": server_id, "bid": price * 2, "currency": USD})
     await look(services)
     await look(services)
     [event] = told(world, "outbid")
-    assert event["order_id"] == made["order_id"] and event["coin"] == "USD"
+    assert event["order_id"] == made.order_id and event["coin"] == "USD"
     world.advance(QUARTER * 2)
     await look(services)
     assert not told(world, "never_deployed"), "nothing is billed while it waits"
-    raised = world._api.post("/set_spot_price", json={"order_id": made["order_id"], "desired_price": price * 3})
+    raised = world._api.post("/set_spot_price", json={"order_id": made.order_id, "desired_price": price * 3})
     assert raised.json()["code"] == 0
     await look(services)
     assert len(told(world, "outbid")) == 1
@@ -108,7 +108,7 @@ async def test_a_bid_that_was_raised_elsewhere_above_what_was_approved_costs_mor
 ) -> None:
     made = await bid(world, services)
     price = world.active()[0]["price"]
-    world._api.post("/set_spot_price", json={"order_id": made["order_id"], "desired_price": price * 3})
+    world._api.post("/set_spot_price", json={"order_id": made.order_id, "desired_price": price * 3})
     await look(services)
     await look(services)
     [event] = told(world, "costs_more")
@@ -119,14 +119,14 @@ async def test_a_bid_that_was_raised_elsewhere_above_what_was_approved_costs_mor
 
 async def test_a_host_is_told_as_offline_when_it_stays_so(world: World, services: Services) -> None:
     made = await rent(services, world.free()[0], hours=10)
-    path = f"/servers/{made['server_id']}"
+    path = f"/servers/{made.server_id}"
     world.post(path, {"online": False})
     await look(services)
     assert not told(world, "host_offline"), "it may be for a moment"
     world.advance(180)
     await look(services)
     await look(services)
-    assert [one["server_id"] for one in told(world, "host_offline")] == [made["server_id"]]
+    assert [one["server_id"] for one in told(world, "host_offline")] == [made.server_id]
     world.post(path, {"online": True})
     await look(services)
     world.post(path, {"online": False})
@@ -138,13 +138,13 @@ async def test_a_host_is_told_as_offline_when_it_stays_so(world: World, services
 
 async def test_a_wallet_that_will_not_last_is_told_once_until_it_was_filled(world: World, services: Services) -> None:
     made = await rent(services, world.free()[0], hours=10)
-    hourly = made["usd_per_hour"]
+    hourly = made.usd_per_hour
     for balance, events in ((hourly * 4, 1), (hourly * 3, 1), (hourly * 100, 1), (hourly * 2, 2)):
         world.post("/wallets", {"balances": {USD: balance}})
         await look(services)
         assert len(told(world, "wallet_short")) == events
     event = told(world, "wallet_short")[-1]
-    assert event["coin"] == "USD" and event["orders"] == [made["order_id"]]
+    assert event["coin"] == "USD" and event["orders"] == [made.order_id]
     assert event["hours_left"] == pytest.approx(2, abs=0.3) and event["hours_needed"] > event["hours_left"]
     notes = [one.get("note") or "" for one in (await account(services))["events"]]
     assert any(note.startswith("USD lasts 2") and "top up on clore.ai" in note for note in notes)
@@ -161,7 +161,7 @@ async def test_an_order_made_elsewhere_is_told_when_it_is_seen_and_may_be_given_
     [event] = told(world, "unleased")
     assert event["order_id"] == order_id
     moved = await call(services, ExtendOrder(order_id=order_id, hours=1))
-    assert moved["status"] == "created", moved
+    assert moved.status == "created", moved
     await look(services)
     assert len(told(world, "unleased")) == 1
 
@@ -171,7 +171,7 @@ async def test_the_late_order_of_a_create_that_seemed_to_fail_is_not_taken_for_s
 ) -> None:
     server_id = world.free()[0]
     world.fault("late_visible", seconds=50_000)
-    assert (await call(services, wish(server_id)))["status"] == "uncertain"
+    assert (await call(services, wish(server_id))).status == "uncertain"
     world.change("UPDATE intents SET state = 'failed', acknowledged = 0")  # as of one that never read the code 0
     world.advance(50_000)
     await account(services)
@@ -262,5 +262,5 @@ async def test_what_clore_writes_reaches_no_event_unclean(world: World, services
     await look(services)
     await account(services)
     events = [one for one in (await account(services))["events"] if one["what"] in ("host offline", "unleased")]
-    assert {one["order_id"] for one in events} > {made["order_id"]}
+    assert {one["order_id"] for one in events} > {made.order_id}
     assert all(one["note"].isascii() and "\n" not in one["note"] for one in events)

@@ -27,11 +27,11 @@ async def test_a_pause_that_a_read_brings_holds_no_cancel(
     world: World, process: Processes, kind: str, seconds: int
 ) -> None:
     services = await process(env=REAL)
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault(kind, "my_orders", seconds=seconds)
     services.desk.readings.changed()
     began = time.monotonic()
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
     assert time.monotonic() - began < 40, "with its looks, its receipt and what runs still"
     assert not world.active()
 
@@ -58,7 +58,7 @@ async def test_a_pause_that_a_fresh_process_finds_holds_no_cancel(
 ) -> None:
     """It knows neither its account nor its fees, and everything that it would read waits."""
     services = await process(env=REAL)
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("too_fast", "wallets", seconds=seconds, times=100)
     with pytest.raises(Exception, match=r"too many requests|wait for their turn"):
         await services.desk.client.wallets()
@@ -67,7 +67,7 @@ async def test_a_pause_that_a_fresh_process_finds_holds_no_cancel(
         began = time.monotonic()
         told = await other.closing.cancel(order_id, issue=None, caller="a person", why="asked for")
         assert time.monotonic() - began < 60
-        assert told["status"] == "cancelled"
+        assert told.status == "cancelled"
     finally:
         await other.aclose()
 
@@ -77,7 +77,7 @@ async def _end(services: Services, order_id: int, *, asked: bool) -> None:
         await services.keeper.poll()
         return
     await services.keep_leases()
-    assert (await cancel(services, order_id))["status"] in ("cancelled", "unverified")
+    assert (await cancel(services, order_id)).status in ("cancelled", "unverified")
 
 
 @pytest.mark.parametrize("way", ["its lease is over", "asked for through a client"])
@@ -86,7 +86,7 @@ async def test_a_short_pause_that_a_fresh_process_finds_holds_no_end_until_it_is
 ) -> None:
     """A pause that is shorter than the patience of a read is waited out by reads, and by no end."""
     services = await process(env=REAL)
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     if way == "its lease is over":
         world.advance(13 * 3_600)
         await services.desk.readings.look(completed=False)
@@ -105,7 +105,7 @@ async def test_a_short_pause_that_a_fresh_process_finds_holds_no_end_until_it_is
 
 async def test_a_cancel_that_is_itself_told_to_wait_goes_again_within_seconds(world: World, process: Processes) -> None:
     services = await process(env=REAL)
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("too_fast", "cancel_order", seconds=600, times=2)
     began = time.monotonic()
     await cancel(services, order_id)  # its answer may come before
@@ -114,19 +114,19 @@ async def test_a_cancel_that_is_itself_told_to_wait_goes_again_within_seconds(wo
 
 
 async def test_a_cancel_that_never_went_through_is_not_said_to_have(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("too_fast", "cancel_order", seconds=600, times=1_000)
-    while "not through yet" in (told := await cancel(services, order_id))["next"]:
-        assert told["status"] == "unverified"
-    assert told["status"] == "unverified"
-    assert "Clore did not cancel the order: too many requests" in told["next"]
+    while "not through yet" in (told := await cancel(services, order_id)).next:
+        assert told.status == "unverified"
+    assert told.status == "unverified"
+    assert "Clore did not cancel the order: too many requests" in told.next
     world.mend()
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
 
 
 @pytest.mark.parametrize("word", ["issue_description_too_long", "invalid_input"])
 async def test_a_comment_that_clore_does_not_take_is_left_out(world: World, services: Services, word: str) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("refused", "cancel_order", error=word)
-    assert (await call(services, CancelOrder(order_id=order_id, issue="a slow disk")))["status"] == "cancelled"
+    assert (await call(services, CancelOrder(order_id=order_id, issue="a slow disk"))).status == "cancelled"
     assert [row["body"].get("issue") for row in world.sent("cancel_order")][:2] == ["a slow disk", None]

@@ -38,11 +38,11 @@ async def test_a_raise_of_a_spot_order_older_than_its_mrl_counts_the_longest_ren
     world.post(f"/servers/{server_id}", {"mrl": 3})
     order_id, _ = spot_elsewhere(world, server_id, age_seconds=4 * 3600)
     outcome = await call(services, SetSpotPrice(order_id=order_id, bid_usd_per_hour=4.5))
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     assert limits_of(outcome) == ["usd_per_order", "usd_per_day"]
-    assert "a lower one may fit" in outcome["next"]
-    assert "cheaper server" not in outcome["next"], "that would end the order"
-    assert outcome["refusals"][0]["needed"] >= 4.4 * 3000
+    assert "a lower one may fit" in outcome.next
+    assert "cheaper server" not in outcome.next, "that would end the order"
+    assert outcome.refusals[0].needed >= 4.4 * 3000
     assert not world.sent("set_spot_price")
 
 
@@ -76,13 +76,13 @@ async def test_an_order_whose_cancel_is_unproven_is_not_raised_and_stays_reserve
     order_id, bid = await spot(world, services)
     [before] = world.reserved()
     world.fault("cancel_ignored", times=99)
-    assert (await cancel(services, order_id))["status"] == "unverified"
+    assert (await cancel(services, order_id)).status == "unverified"
     outcome = await call(services, raised(order_id, bid, 2.0))
-    assert (outcome["status"], outcome["reason"]) == ("refused", "ending")
+    assert (outcome.status, outcome.reason) == ("refused", "ending")
     assert not world.sent("set_spot_price")
     assert world.reserved() == [before]
     world.advance(700)
-    assert (await call(services, raised(order_id, bid, 0.95), answer=None))["status"] == "updated"
+    assert (await call(services, raised(order_id, bid, 0.95), answer=None)).status == "updated"
     [after] = world.reserved()
     assert after["worst_micros"] == before["worst_micros"], "a lowering is free, and frees nothing now"
     check_invariants(world)
@@ -97,7 +97,7 @@ async def test_what_an_order_has_spent_counts_against_the_cap_of_a_raise(world: 
     services.desk.readings.changed()
     outcome = await call(services, raised(order_id, bid))  # 10 hours spent, and 10 more at half as much again
     assert limits_of(outcome) == ["usd_per_order"]
-    assert outcome["refusals"][0]["needed"] >= bid * 24.9
+    assert outcome.refusals[0].needed >= bid * 24.9
 
 
 # The limits
@@ -107,7 +107,7 @@ async def test_a_raise_above_a_cap_is_refused_before_anybody_is_asked(world: Wor
     services = await process(env={"CLORE_MAX_USD_PER_ORDER": "1"})
     order_id, bid = await spot(world, services)
     outcome = await call(services, raised(order_id, bid, 1.2 / (bid * 2)), answer=False)
-    assert (outcome["status"], limits_of(outcome)) == ("refused", ["usd_per_order"])
+    assert (outcome.status, limits_of(outcome)) == ("refused", ["usd_per_order"])
     assert not world.sent("set_spot_price")
 
 
@@ -158,7 +158,7 @@ async def test_nothing_is_raised_while_an_order_can_not_be_read(
     if when == "after it":
         rewrite(services, monkeypatch, unreadable)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert (outcome["status"], outcome["reason"]) == ("refused", "unreadable_orders")
+    assert (outcome.status, outcome.reason) == ("refused", "unreadable_orders")
     assert not world.sent("set_spot_price")
 
 
@@ -173,7 +173,7 @@ async def test_a_raise_that_could_cost_more_than_was_approved_is_not_sent(world:
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     world.lose_the_keepers()  # nobody is there to end it at its lease's end
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert (outcome["status"], outcome["reason"]) == ("refused", "worst_case_grew")
+    assert (outcome.status, outcome.reason) == ("refused", "worst_case_grew")
     assert not world.sent("set_spot_price")
     assert world.reserved() == before
 
@@ -190,7 +190,7 @@ async def test_a_raise_that_was_approved_a_while_ago_still_fits_what_was_approve
         world.advance(1500)
         world.change("UPDATE quotes SET created_at = created_at - 1500")
         services.desk.readings.changed()
-        assert (await services.guard.conclude(held, ask, answer=True, caller="t"))["status"] == "updated"
+        assert (await services.guard.conclude(held, ask, answer=True, caller="t")).status == "updated"
 
 
 async def test_a_lowering_that_another_process_has_made_a_raise_a_moment_ago_is_not_sent(
@@ -204,9 +204,9 @@ async def test_a_lowering_that_another_process_has_made_a_raise_a_moment_ago_is_
         return before
 
     monkeypatch.setattr(one.desk.readings, "orders", read_before)
-    assert (await call(two, raised(order_id, bid, 0.91), answer=None))["status"] == "updated"
+    assert (await call(two, raised(order_id, bid, 0.91), answer=None)).status == "updated"
     outcome = await call(one, raised(order_id, bid, 0.95), answer=None)
-    assert (outcome["status"], outcome["reason"]) == ("refused", "bid_changed")
+    assert (outcome.status, outcome.reason) == ("refused", "bid_changed")
     assert len(world.sent("set_spot_price")) == 1
 
 
@@ -215,10 +215,10 @@ async def test_an_untold_raise_is_not_told_as_the_present_bid(world: World, proc
     order_id, bid = await spot(world, services)
     up = raised(order_id, bid)
     held = await services.guard.hold(up, caller="tester", can_ask=True, replay=False)
-    assert (await services.guard.conclude(held, up, answer=True, caller="tester"))["status"] == "updated"  # untold
-    assert (await call(services, up, answer=False))["status"] == "unchanged", "it is the bid still: nobody is asked"
-    assert (await call(services, raised(order_id, bid, 1.4), answer=None))["status"] == "updated"
-    assert (await call(services, up, answer=False))["status"] == "declined", "it is another bid now: it was asked anew"
+    assert (await services.guard.conclude(held, up, answer=True, caller="tester")).status == "updated"  # untold
+    assert (await call(services, up, answer=False)).status == "unchanged", "it is the bid still: nobody is asked"
+    assert (await call(services, raised(order_id, bid, 1.4), answer=None)).status == "updated"
+    assert (await call(services, up, answer=False)).status == "declined", "it is another bid now: it was asked anew"
 
 
 # Two processes on one order
@@ -253,7 +253,7 @@ async def test_two_raises_at_once_never_leave_less_reserved_than_either_may_cost
     order_id, bid = await spot(world, one)
     raising, go = await in_flight(one, monkeypatch, raised(order_id, bid, 3), refused=refused)
     high = worst(world)
-    assert (await call(two, raised(order_id, bid, 2)))["status"] == "updated"
+    assert (await call(two, raised(order_id, bid, 2))).status == "updated"
     assert worst(world) >= high, "the dearer one may still arrive"
     go.set()
     assert (await raising)["status"] == ("refused" if refused else "updated")
@@ -265,13 +265,13 @@ async def test_a_lowering_frees_what_it_saves_and_never_reserves_more(world: Wor
     services = await process(env=WIDE)
     order_id, bid = await spot(world, services)
     before = worst(world)
-    assert (await call(services, raised(order_id, bid, 0.95), answer=None))["status"] == "updated"
+    assert (await call(services, raised(order_id, bid, 0.95), answer=None)).status == "updated"
     after = worst(world)
     assert after < before
     world.advance(700)
     world.lose_the_keepers()
     services.desk.readings.changed()
-    assert (await call(services, raised(order_id, bid, 0.9), answer=None))["status"] == "updated"
+    assert (await call(services, raised(order_id, bid, 0.9), answer=None)).status == "updated"
     assert worst(world) <= after
     check_invariants(world)
 
@@ -283,13 +283,13 @@ async def test_a_raise_that_the_wallet_does_not_cover_is_refused_before_the_ques
     world.post("/wallets", {"balances": {USD: bid * 20}})
     services.desk.readings.changed()  # as ten seconds would do
     outcome = await call(services, raised(order_id, bid, 3))
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     assert limits_of(outcome) == ["wallet"]
     assert not world.sent("set_spot_price")
-    assert (await call(services, raised(order_id, bid, 1.01), answer=False))["status"] == "refused"
+    assert (await call(services, raised(order_id, bid, 1.01), answer=False)).status == "refused"
     world.post("/wallets", {"balances": {USD: bid * 31}})
     services.desk.readings.changed()
-    assert (await call(services, raised(order_id, bid)))["status"] == "updated", "what it costs now is not added"
+    assert (await call(services, raised(order_id, bid))).status == "updated", "what it costs now is not added"
 
 
 async def test_a_wallet_that_empties_between_the_question_and_the_raise_stops_it(
@@ -319,7 +319,7 @@ async def test_limits_mode_raises_no_bid_without_a_live_keeper(world: World, pro
     assert not world.sent("set_spot_price")
     await alone.aclose()
     kept = await process(env=roomy)
-    assert (await call(kept, raised(order_id, bid), answer=None))["status"] == "updated"
+    assert (await call(kept, raised(order_id, bid), answer=None)).status == "updated"
 
 
 async def test_a_raise_counted_to_the_end_of_a_lease_that_nobody_ends_any_more_is_not_sent(

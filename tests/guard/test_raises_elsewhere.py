@@ -47,14 +47,14 @@ async def test_raises_of_two_orders_made_elsewhere_share_the_day(world: World, p
     cap = dearest * LONGEST * 1.2
     services = await process(env={**WIDE, "CLORE_MAX_USD_PER_DAY": str(round(cap, 2))})
     asks = [SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(dearest, 4)) for order_id, _ in (first, second)]
-    assert (await call(services, asks[0]))["status"] == "updated"
+    assert (await call(services, asks[0])).status == "updated"
     assert worst(world) >= dearest * LONGEST * 0.99
     assert limits_of(await call(services, asks[1])) == ["usd_per_day"]
     assert len(world.sent("set_spot_price")) == 1
     ended = await call(services, CancelOrder(order_id=first[0]))
-    assert ended["status"] == "cancelled"
+    assert ended.status == "cancelled"
     assert not world.reserved()
-    assert (await call(services, asks[1]))["status"] == "updated", "what it really cost has taken its place"
+    assert (await call(services, asks[1])).status == "updated", "what it really cost has taken its place"
     check_invariants(world)
 
 
@@ -77,8 +77,8 @@ async def test_a_second_raise_of_an_order_made_elsewhere_adds_only_what_is_more(
     rich(world)
     order_id, bid = spot_elsewhere(world, world.free()[0])
     services = await process(env={**WIDE, "CLORE_MAX_USD_PER_DAY": str(round(bid * 1.7 * LONGEST, 2))})
-    assert (await call(services, raised(order_id, bid)))["status"] == "updated"
-    assert (await call(services, raised(order_id, bid, 1.6)))["status"] == "updated"
+    assert (await call(services, raised(order_id, bid))).status == "updated"
+    assert (await call(services, raised(order_id, bid, 1.6))).status == "updated"
     assert len(world.reserved()) == 1
     assert worst(world) >= bid * 1.59 * LONGEST
     assert limits_of(await call(services, raised(order_id, bid, 1.8))) == ["usd_per_day"]
@@ -92,17 +92,17 @@ async def test_a_raise_of_an_order_made_elsewhere_that_clore_refuses_reserves_no
     ask = raised(order_id, bid)
     held = await roomy.guard.hold(ask, caller="t", can_ask=True, replay=False)
     world.post(f"/servers/{server_id}", {"price": {"spot": {"USD-Blockchain": 1000}}})
-    assert (await roomy.guard.conclude(held, ask, answer=True, caller="t"))["status"] == "refused"
+    assert (await roomy.guard.conclude(held, ask, answer=True, caller="t")).status == "refused"
     assert not world.reserved()
 
 
 async def test_what_is_reserved_for_an_order_made_elsewhere_ends_with_it(world: World, roomy: Services) -> None:
     order_id, bid = spot_elsewhere(world, world.free()[0])
-    assert (await call(roomy, raised(order_id, bid)))["status"] == "updated"
+    assert (await call(roomy, raised(order_id, bid))).status == "updated"
     await look(roomy)
     assert len(world.reserved()) == 1
     world.advance(3600)
-    assert (await roomy.closing.cancel(order_id, issue=None, caller="a person", why="by hand"))["status"] == "cancelled"
+    assert (await roomy.closing.cancel(order_id, issue=None, caller="a person", why="by hand")).status == "cancelled"
     [row] = world.rows("SELECT * FROM reservations")
     [paid] = [order["total"] for order in world.orders()]
     assert row["released_at"] is not None
@@ -114,7 +114,7 @@ async def test_an_order_made_elsewhere_that_another_program_ends_is_found_gone_a
 ) -> None:
     (order_id, bid), (other, its_bid) = (spot_elsewhere(world, server_id) for server_id in world.free()[:2])
     for _ in range(2):
-        assert (await call(roomy, raised(order_id, bid)))["status"] == "updated"
+        assert (await call(roomy, raised(order_id, bid))).status == "updated"
         await roomy.desk.client.cancel_order(order_id, None)
         roomy.desk.readings.changed()
         order_id, bid, before = other, its_bid, order_id
@@ -128,7 +128,7 @@ async def test_a_lease_ends_while_nobody_can_say_what_became_of_an_order_made_el
     world: World, roomy: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs, bid = spot_elsewhere(world, world.free()[0])
-    assert (await call(roomy, raised(theirs, bid)))["status"] == "updated"
+    assert (await call(roomy, raised(theirs, bid))).status == "updated"
     await spot(world, roomy, hours=1)
     await roomy.desk.client.cancel_order(theirs, None)
     world.advance(3700)
@@ -148,7 +148,7 @@ async def test_an_order_made_elsewhere_that_leaves_no_trace_counts_whole_for_a_d
     rich(world)
     services = await process(patient(absence=0.2), env=WIDE)
     order_id, bid = spot_elsewhere(world, world.free()[0])
-    assert (await call(services, raised(order_id, bid)))["status"] == "updated"
+    assert (await call(services, raised(order_id, bid))).status == "updated"
     [before] = world.reserved()
     hidden = [True]
     listed = services.desk.client.my_orders
@@ -218,13 +218,13 @@ async def test_a_raise_that_was_approved_long_ago_is_not_settled_by_another_proc
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
 
     async def approve(ask: Any) -> str:
-        quote_id: str = (await call(first, ask, can_ask=False))["approval_id"]
+        quote_id: str = (await call(first, ask, can_ask=False)).approval_id
         await first.approvals.decide(await first.approvals.get(quote_id), yes=True, by="a person at a terminal")
         return quote_id
 
     rented = wish(server_id, order_type="spot", bid_usd_per_hour=bid)
     await approve(rented)
-    order_id = (await call(first, rented, can_ask=False))["order_id"]
+    order_id = (await call(first, rented, can_ask=False)).order_id
     ask = raised(order_id, bid)
     quote_id = await approve(ask)
     world.change("UPDATE quotes SET decided_at = decided_at - 600 WHERE id = ?", quote_id)
@@ -236,5 +236,5 @@ async def test_a_raise_that_was_approved_long_ago_is_not_settled_by_another_proc
         return await send(*told, **more)
 
     monkeypatch.setattr(first.desk.client, "set_spot_price", slowly)
-    assert (await call(first, ask, can_ask=False))["status"] == "updated"
+    assert (await call(first, ask, can_ask=False)).status == "updated"
     assert "orphaned" not in world.steps()

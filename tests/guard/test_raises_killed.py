@@ -46,6 +46,6 @@ async def test_a_raise_killed_anywhere_leaves_its_worst_case_reserved(
     assert worst(world) >= bid * 1.499 * hours
     again = await process(env=WIDE)
     outcome = await call(again, raised(order_id, bid, 1.45))
-    assert outcome["status"] == "updated"
+    assert outcome.status == "updated"
     assert worst(world) >= bid * 1.499 * hours, "the first may be at Clore, or on its way there"
     check_invariants(world)

@@ -62,7 +62,7 @@ async def test_each_create_that_clore_refuses_unread_is_in_the_ledger(world: Wor
 
 
 async def test_a_cancel_ends_in_one_row(world: World, services: Services) -> None:
-    await cancel(services, (await rent(services, world.free()[0]))["order_id"])
+    await cancel(services, (await rent(services, world.free()[0])).order_id)
     assert world.steps().count("cancelled") == 1
     assert world.steps()[-1] == "cancelled"
 
@@ -93,7 +93,7 @@ async def test_a_state_that_fails_at_any_write_hides_no_order(
         with monkeypatch.context() as patch:
             break_writes(services, patch, first, count)
             try:
-                told = (await call(services, ask))["status"]
+                told = str((await call(services, ask)).status)
             except StateUnavailable:
                 told = "state_unavailable"
         made = len(world.active()) - before
@@ -113,6 +113,6 @@ async def test_a_create_is_in_progress_though_the_state_can_not_be_read_by_who_f
     held = await other.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     break_writes(other, monkeypatch, 2, 1000)
     outcome = await other.guard.conclude(held, ask, answer=None, caller="tester")
-    assert outcome["status"] == "in_progress"
-    assert (await renting)["status"] == "created"
+    assert outcome.status == "in_progress"
+    assert (await renting).status == "created"
     check_invariants(world)

@@ -10,6 +10,7 @@ import pytest
 from clore_mcp.errors import NotJson, Spent
 from clore_mcp.rental.context import Patience
 from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import Json, World, call, cancel, check_invariants, patient, rent, wish
@@ -35,8 +36,8 @@ async def test_a_word_that_another_server_may_not_have_goes_on_to_it(
     first, second = world.free()[:2]
     world.fault("refused", "create_order", error=word)
     outcome = await call(services, wish(first, fallback_server_ids=[second]))
-    assert (outcome["status"], outcome["server_id"]) == ("created", second)
-    assert outcome["attempts"][0] == {"server_id": first, "outcome": word}
+    assert (outcome.status, outcome.server_id) == ("created", second)
+    assert outcome.attempts[0] == Attempt(first, word)
     assert len(world.sent()) == 2
     assert [row["state"] for row in world.intents()] == ["refused", "adopted"]
     check_invariants(world)
@@ -49,8 +50,8 @@ async def test_a_word_that_any_server_would_have_ends_the_chain_and_nothing_is_s
     first, second = world.free()[:2]
     world.fault("refused", "create_order", error=word, status=400)
     outcome = await call(services, wish(first, fallback_server_ids=[second]))
-    assert outcome["status"] == "refused"
-    assert "Nothing was spent" in outcome["next"]
+    assert outcome.status == "refused"
+    assert "Nothing was spent" in outcome.next
     assert len(world.sent()) == 1
     assert not world.active() and not world.reserved()
     check_invariants(world)
@@ -64,9 +65,9 @@ async def test_a_wallet_under_clores_minimum_is_named_as_that_though_it_covers_t
     appraised = await services.appraiser.appraise(wish(server_id))
     assert (appraised.wallet_covers_hours or 0) > 2
     outcome = await call(services, wish(server_id))
-    assert outcome["status"] == "refused"
-    assert "minimum balance for each order type and coin" in outcome["next"]
-    assert "top up" in outcome["next"] and "another server" not in outcome["next"]
+    assert outcome.status == "refused"
+    assert "minimum balance for each order type and coin" in outcome.next
+    assert "top up" in outcome.next and "another server" not in outcome.next
     check_invariants(world)
 
 
@@ -91,9 +92,9 @@ async def test_a_spot_order_that_we_hold_already_is_looked_for_and_never_replace
 
     services.desk.client.create_order = after_another  # type: ignore[method-assign, assignment]
     outcome = await call(services, wish(**ask))
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     assert [order["server_id"] for order in world.active()] == [ask["server_id"]], "no second bill for one wish"
-    assert outcome["attempts"][0]["outcome"] == ("held_by_you" if shows else "you_already_have_spot_order")
+    assert outcome.attempts[0].outcome == ("held_by_you" if shows else "you_already_have_spot_order")
     assert len(world.sent()) == 1
     assert not world.reserved()
     check_invariants(world)
@@ -104,7 +105,7 @@ async def test_a_spot_order_of_this_very_call_is_its_outcome(world: World, servi
     ask = spot_with_a_fallback(world)
     world.options(visible_after=LATE)
     world.fault("lost_reply", "create_order")
-    assert (await call(services, wish(**ask)))["status"] == "failed"
+    assert (await call(services, wish(**ask))).status == "failed"
     world.options(visible_after=0.0)
     send = services.desk.client.create_order
 
@@ -114,8 +115,8 @@ async def test_a_spot_order_of_this_very_call_is_its_outcome(world: World, servi
 
     services.desk.client.create_order = later  # type: ignore[method-assign, assignment]
     outcome = await call(services, wish(**ask))
-    assert outcome["status"] == "created"
-    assert [order["id"] for order in world.active()] == [outcome["order_id"]]
+    assert outcome.status == "created"
+    assert [order["id"] for order in world.active()] == [outcome.order_id]
     assert len(world.reserved()) == 1
 
 
@@ -133,8 +134,8 @@ async def test_unknown_words_are_looked_at_once_after_a_pause_and_then_it_failed
     first, second = world.free()[:2]
     world.fault("refused", "create_order", error="the moon is \u202efull")
     outcome = await call(services, wish(first, fallback_server_ids=[second]))
-    assert outcome["status"] == "failed"
-    assert '("the moon is full")' in outcome["next"]
+    assert outcome.status == "failed"
+    assert '("the moon is full")' in outcome.next
     [create] = world.sent()  # and no fallback
     [looked_at] = looks
     assert looked_at - create["arrived_ns"] / 1e9 >= 1.0
@@ -152,7 +153,7 @@ async def test_unknown_words_over_an_order_that_was_made_find_it(world: World, s
     world.options(visible_after=0.0)
     world.fault("refused", "create_order", error="no-such-word", effect=True)
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "created"
+    assert outcome.status == "created"
     assert len(world.active()) == len(world.reserved()) == 1
     check_invariants(world)
 
@@ -160,7 +161,7 @@ async def test_unknown_words_over_an_order_that_was_made_find_it(world: World, s
 async def test_an_order_that_shows_after_that_look_is_adopted_all_the_same(world: World, services: Services) -> None:
     world.options(visible_after=LATE)
     world.fault("refused", "create_order", error="no-such-word", effect=True)
-    assert (await call(services, wish(world.free()[0])))["status"] == "failed"
+    assert (await call(services, wish(world.free()[0]))).status == "failed"
     world.advance(LATE)
     await services.overview.orders(max_age_seconds=0)
     assert [row["state"] for row in world.intents()] == ["adopted"]
@@ -183,7 +184,7 @@ async def test_after_unknown_words_a_look_that_can_not_be_read_decides_nothing(
     monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
     world.options(visible_after=0.0)
     world.fault("refused", "create_order", error="no-such-word", effect=True)
-    assert (await call(services, wish(world.free()[0])))["status"] == status
+    assert (await call(services, wish(world.free()[0]))).status == status
     assert len(world.active()) == len(world.reserved()) == 1
     check_invariants(world, settled=False)
 
@@ -194,7 +195,7 @@ async def test_code_6_without_an_error_is_looked_at_to_the_end(world: World, pro
     world.options(visible_after=60.0)  # a second of ours: beyond a first look
     world.fault("refused", "create_order", effect=True, **more)
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "created"
+    assert outcome.status == "created"
     check_invariants(world)
 
 
@@ -207,18 +208,18 @@ async def test_a_status_without_a_body_never_says_that_nothing_was_spent(
     first, second = world.free()[:2]
     world.fault("bare_status", "create_order", status=status, effect=effect)
     outcome = await call(services, wish(first, fallback_server_ids=[second]))
-    assert outcome["status"] == ("created" if effect else "failed")
+    assert outcome.status == ("created" if effect else "failed")
     assert len(world.sent()) == 1, "neither sent again nor on to the fallback"
     assert len(world.active()) == effect
     check_invariants(world)
 
 
 async def test_cancelling_what_is_over_is_its_end_and_no_error(world: World, services: Services) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("refused", "cancel_order", error="order_not_active", effect=True)  # it had ended a moment before
     outcome = await cancel(services, order_id)
-    assert outcome["status"] == "cancelled"
-    assert outcome["receipt"]["total_usd"] >= 0
+    assert outcome.status == "cancelled"
+    assert outcome.receipt.total_usd >= 0
     assert not world.active() and not world.reserved()
     check_invariants(world)
 
@@ -226,11 +227,11 @@ async def test_cancelling_what_is_over_is_its_end_and_no_error(world: World, ser
 async def test_not_active_over_an_order_that_is_listed_as_running_is_not_believed(
     world: World, services: Services
 ) -> None:
-    order_id = (await rent(services, world.free()[0]))["order_id"]
+    order_id = (await rent(services, world.free()[0])).order_id
     world.fault("refused", "cancel_order", error="order_not_active", times=50)
     outcome = await cancel(services, order_id)
-    assert outcome["status"] == "unverified"
+    assert outcome.status == "unverified"
     assert len(world.reserved()) == 1
     world.mend()
-    assert (await cancel(services, order_id))["status"] == "cancelled"
+    assert (await cancel(services, order_id)).status == "cancelled"
     check_invariants(world)

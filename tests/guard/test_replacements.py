@@ -13,12 +13,13 @@ import pytest
 
 from clore_mcp.rental.envelopes import around
 from clore_mcp.rental.orders import access, stop
+from clore_mcp.rental.results import Attempt
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.dead import Dead, dead, rented, running, ssh_market, waited
 from tests.guard.spots import rich
-from tests.guard.world import USD, Json, World, call, cancel, check_invariants, let_time_pass, wish
+from tests.guard.world import USD, Told, World, call, cancel, check_invariants, let_time_pass, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -28,7 +29,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield from ssh_market(tmp_path)
 
 
-async def replaced(services: Services, lost: Dead, **more: Any) -> Json:
+async def replaced(services: Services, lost: Dead, **more: Any) -> Told:
     let_time_pass(services)
     return await call(services, lost.replacing, **{"answer": None, **more})
 
@@ -46,12 +47,12 @@ async def test_the_dead_order_is_cancelled_and_the_next_server_rented_under_the_
     assert f"replaces_order_id {lost.order_id}" in told["next"], told
     assert f"server {lost.fallbacks[0]}" in told["next"]
     outcome = await replaced(services, lost)
-    assert (outcome["status"], outcome["server_id"]) == ("created", lost.fallbacks[0]), outcome
+    assert (outcome.status, outcome.server_id) == ("created", lost.fallbacks[0]), outcome
     assert running(world) == [lost.fallbacks[0]]
-    assert outcome["replaced"]["order_id"] == lost.order_id
-    assert 0 < outcome["replaced"]["receipt"]["total_usd"] < 0.1
-    assert outcome["attempts"] == [{"server_id": lost.fallbacks[0], "outcome": "created"}]
-    assert {"usd_per_hour", "ends_at", "reserved_usd", "enforced_by"} <= outcome.keys()
+    assert outcome.replaced is not None and outcome.replaced.order_id == lost.order_id
+    assert outcome.replaced.receipt is not None and 0 < outcome.replaced.receipt.total_usd < 0.1
+    assert outcome.attempts == (Attempt(lost.fallbacks[0], "created"),)
+    assert {"usd_per_hour", "ends_at", "reserved_usd", "enforced_by"} <= outcome.as_json().keys()
     (order,) = world.active()
     (lease,) = world.rows("SELECT * FROM orders WHERE ended_at IS NULL")
     assert lease["ends_api_at"] == lease["started_api_at"] + 2 * 3600, "the same hours, from its own start"
@@ -64,9 +65,10 @@ async def test_the_same_call_again_and_the_first_one_are_the_replacement(world: 
     made = await replaced(services, lost)
     for ask in (lost.replacing, lost.ask, lost.replacing):
         again = await call(services, ask, answer=None, can_ask=False)
-        assert (again["status"], again["order_id"], again["repeated"]) == ("created", made["order_id"], True), again
+        assert (again.status, again.order_id, again.repeated) == ("created", made.order_id, True), again
     assert len(world.sent()) == 2
-    assert (await replaced(services, lost))["replaced"]["order_id"] == lost.order_id
+    told = (await replaced(services, lost)).replaced
+    assert told is not None and told.order_id == lost.order_id
     check_invariants(world)
 
 
@@ -75,21 +77,21 @@ async def test_a_replacement_is_never_replaced(world: World, services: Services)
     world.fault("ssh_times_out")
     made = await replaced(services, lost)
     world.advance(420)
-    told = await waited(services, made["order_id"])
+    told = await waited(services, made.order_id)
     assert told["ready"] is False and "replaces_order_id" not in told["next"]
     for ask in (lost.ask, lost.replacing):
-        again = await call(services, ask.model_copy(update={"replaces_order_id": made["order_id"]}))
-        assert again["status"] == "refused" and "Nothing was cancelled" in again["next"], again
+        again = await call(services, ask.model_copy(update={"replaces_order_id": made.order_id}))
+        assert again.status == "refused" and "Nothing was cancelled" in again.next, again
     assert running(world) == [lost.fallbacks[0]]
 
 
 async def test_once_the_replacement_has_ended_the_call_rents_no_third(world: World, services: Services) -> None:
     lost = await dead(world, services)
     made = await replaced(services, lost)
-    assert (await cancel(services, made["order_id"]))["status"] == "cancelled"
+    assert (await cancel(services, made.order_id)).status == "cancelled"
     again = await replaced(services, lost)
-    assert again["repeated"] is True and not running(world), again
-    assert f"Order {made['order_id']} has ended" in again["next"], again
+    assert again.repeated is True and not running(world), again
+    assert f"Order {made.order_id} has ended" in again.next, again
     assert len(world.sent()) == 2
 
 
@@ -138,7 +140,7 @@ async def offline(world: World, services: Services, patch: pytest.MonkeyPatch) -
 
 async def second_failure(world: World, services: Services, patch: pytest.MonkeyPatch) -> Dead:
     other = await dead(world, services)
-    assert (await cancel(services, other.order_id))["status"] == "cancelled"
+    assert (await cancel(services, other.order_id)).status == "cancelled"
     return await dead(world, services, hours=3.0)
 
 
@@ -172,7 +174,7 @@ async def elsewhere(world: World, services: Services, patch: pytest.MonkeyPatch)
 
 async def ended(world: World, services: Services, patch: pytest.MonkeyPatch) -> Dead:
     lost = await dead(world, services)
-    assert (await cancel(services, lost.order_id))["status"] == "cancelled"
+    assert (await cancel(services, lost.order_id)).status == "cancelled"
     world.post("/faults", {"kind": "http502", "endpoint": "nothing"})
     return lost
 
@@ -216,10 +218,10 @@ async def wider(world: World, services: Services, patch: pytest.MonkeyPatch) -> 
     bounds = around(Terms.from_json(held.quote.terms).alone())
     assert await services.approvals.approve_within(held.quote, bounds, by="a person")
     made = await call(services, ask, can_ask=False)
-    assert made["status"] == "created", made
+    assert made.status == "created", made
     world.advance(420)
-    await waited(services, made["order_id"])
-    return Dead(ask, made["order_id"])
+    await waited(services, made.order_id)
+    return Dead(ask, made.order_id)
 
 
 @pytest.mark.parametrize(
@@ -254,9 +256,9 @@ async def test_where_it_may_not_give_way_it_is_refused_in_plain_words_and_nothin
     lost = await prepare(world, services, monkeypatch)
     before, sent, made = running(world), cancels(world), len(world.sent())
     outcome = await replaced(services, lost)
-    assert outcome["status"] == "refused", outcome
-    assert any(part in outcome["next"] for part in said.split("|")), outcome
-    assert "Nothing was cancelled" in outcome["next"] and "replaced" not in outcome
+    assert outcome.status == "refused", outcome
+    assert any(part in outcome.next for part in said.split("|")), outcome
+    assert "Nothing was cancelled" in outcome.next and outcome.replaced is None
     assert (running(world), cancels(world), len(world.sent())) == (before, sent, made)
     assert not world.rows("SELECT * FROM quotes WHERE replaces IS NOT NULL")
     check_invariants(world)
@@ -279,7 +281,7 @@ async def test_next_names_the_call_to_the_client_that_made_the_order_alone(world
     assert "replaces_order_id" in (await waited(services, lost.order_id))["next"]
     assert "replaces_order_id" not in (await waited(services, lost.order_id, "another client"))["next"]
     outcome = await replaced(services, lost, caller="another client")
-    assert outcome["status"] == "refused" and running(world) == [lost.ask.server_id]
+    assert outcome.status == "refused" and running(world) == [lost.ask.server_id]
 
 
 async def test_nothing_is_rented_while_the_cancel_is_not_proven_and_the_same_call_goes_on(
@@ -289,14 +291,14 @@ async def test_nothing_is_rented_while_the_cancel_is_not_proven_and_the_same_cal
     world.fault("cancel_ignored", times=99)
     for _ in range(2):
         outcome = await replaced(services, lost)
-        assert outcome["status"] == "in_progress", outcome
-        assert "exactly the same arguments" in outcome["next"] and "replaced" not in outcome
+        assert outcome.status == "in_progress", outcome
+        assert "exactly the same arguments" in outcome.next and outcome.replaced is None
     plain = await call(services, lost.ask, answer=None, can_ask=False)
-    assert plain["status"] == "in_progress" and f"replaces_order_id {lost.order_id}" in plain["next"], plain
+    assert plain.status == "in_progress" and f"replaces_order_id {lost.order_id}" in plain.next, plain
     assert running(world) == [lost.ask.server_id] and len(world.sent()) == 1
     world.mend()
     outcome = await replaced(services, lost)
-    assert outcome["status"] == "created", outcome
+    assert outcome.status == "created", outcome
     assert running(world) == [lost.fallbacks[0]]
     check_invariants(world)
 
@@ -310,13 +312,13 @@ async def test_a_fault_of_a_cancel_or_a_create_ends_in_one_order_or_none(
     world.fault(kind, endpoint)
     outcome = await replaced(services, lost)
     for _ in range(3):
-        if outcome["status"] != "in_progress":
+        if outcome.status != "in_progress":
             break
         outcome = await replaced(services, lost)
     no_order = endpoint == "create_order" and kind in ("reset", "http502")
-    assert outcome["status"] == ("failed" if no_order else "created"), outcome
+    assert outcome.status == ("failed" if no_order else "created"), outcome
     assert running(world) == ([] if no_order else [lost.fallbacks[0]])
-    assert outcome["replaced"]["order_id"] == lost.order_id
+    assert outcome.replaced is not None and outcome.replaced.order_id == lost.order_id
     check_invariants(world)
 
 
@@ -326,15 +328,16 @@ async def test_where_none_can_be_rented_after_all_it_says_that_the_old_one_is_go
     lost = await dead(world, services)
     world.fault("already_rented", times=2)
     outcome = await replaced(services, lost)
-    assert outcome["status"] == "refused", outcome
+    assert outcome.status == "refused", outcome
     assert not running(world)
-    assert [one["server_id"] for one in outcome["attempts"]] == lost.fallbacks
+    assert [one.server_id for one in outcome.attempts] == lost.fallbacks
     for words in (f"Order {lost.order_id} is cancelled", "nothing new runs", "without replaces_order_id"):
-        assert words in outcome["next"]
-    assert "Nothing was spent." not in outcome["next"]
-    assert outcome["replaced"]["receipt"]["total_usd"] > 0
+        assert words in outcome.next
+    assert "Nothing was spent." not in outcome.next
+    assert outcome.replaced is not None and outcome.replaced.receipt is not None
+    assert outcome.replaced.receipt.total_usd > 0
     again = await replaced(services, lost)
-    assert (again["status"], again["repeated"]) == ("refused", True) and "nothing new runs" in again["next"]
+    assert (again.status, again.repeated) == ("refused", True) and "nothing new runs" in again.next
     assert len(world.sent()) == 3
     check_invariants(world)
 
@@ -343,7 +346,7 @@ async def test_the_next_fallback_is_tried_where_the_first_is_gone(world: World, 
     lost = await dead(world, services)
     world.fault("already_rented")
     outcome = await replaced(services, lost)
-    assert [one["outcome"] for one in outcome["attempts"]] == ["server-already-rented", "created"]
+    assert [one.outcome for one in outcome.attempts] == ["server-already-rented", "created"]
     assert running(world) == [lost.fallbacks[1]]
     check_invariants(world)
 
@@ -352,8 +355,8 @@ async def test_two_processes_at_once_make_one_replacement(world: World, process:
     one, other = await process(), await process()
     lost = await dead(world, one)
     outcomes = await asyncio.gather(*(replaced(services, lost) for services in (one, other, one, other)))
-    assert {outcome["status"] for outcome in outcomes} == {"created"}, outcomes
-    assert len({outcome["order_id"] for outcome in outcomes}) == 1
+    assert {outcome.status for outcome in outcomes} == {"created"}, outcomes
+    assert len({outcome.order_id for outcome in outcomes}) == 1
     assert running(world) == [lost.fallbacks[0]] and len(world.sent()) == 2
     check_invariants(world)
 
@@ -365,7 +368,7 @@ async def test_a_call_without_the_order_meanwhile_rents_nothing_beside_the_repla
     one, other = await process(env=env), await process(env=env)
     lost = await dead(world, one)
     outcomes = await asyncio.gather(replaced(one, lost), *(call(other, lost.ask) for _ in range(3)))
-    assert outcomes[0]["status"] == "created", outcomes
+    assert outcomes[0].status == "created", outcomes
     assert running(world) == [lost.fallbacks[0]] and len(world.sent()) == 2
     check_invariants(world)
 
@@ -379,16 +382,14 @@ async def test_the_same_yes_covers_it_in_every_mode(world: World, process: Proce
     ask = wish(first, fallback_server_ids=others)
     if mode == "outside":
         asked = await call(services, ask)
-        assert asked["status"] == "approval_required"
-        assert await services.approvals.decide(
-            await services.approvals.get(asked["approval_id"]), yes=True, by="a person"
-        )
+        assert asked.status == "approval_required"
+        assert await services.approvals.decide(await services.approvals.get(asked.approval_id), yes=True, by="a person")
     made = await call(services, ask)
-    assert made["status"] == "created", made
+    assert made.status == "created", made
     world.advance(420)
-    await waited(services, made["order_id"])
-    outcome = await replaced(services, Dead(ask, made["order_id"]))
-    assert outcome["status"] == "created", outcome
+    await waited(services, made.order_id)
+    outcome = await replaced(services, Dead(ask, made.order_id))
+    assert outcome.status == "created", outcome
     assert running(world) == [others[0]]
 
 
@@ -398,10 +399,11 @@ async def test_a_stop_between_the_look_and_the_cancel_lets_nothing_be_rented(wor
     assert held.quote is not None and held.quote.state == "approved"
     await services.desk.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
     outcome = await services.guard.conclude(held, lost.replacing, answer=None, caller="tester")
-    assert outcome["status"] != "created" and not cancels(world), outcome
+    assert outcome.status != "created" and not cancels(world), outcome
     await services.desk.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
-    outcome = await replaced(services, lost)
-    assert outcome["status"] == "refused" and "replacement already" in outcome["next"], outcome
+    again = await replaced(services, lost)
+    outcome = again
+    assert outcome.status == "refused" and "replacement already" in outcome.next, outcome
     assert running(world) == [lost.ask.server_id], "its yes was taken back for good"
 
 
@@ -412,8 +414,8 @@ async def test_an_order_that_has_cost_more_than_the_yes_named_is_not_followed_by
     held = await services.guard.hold(lost.replacing, caller="tester", can_ask=True, replay=False)
     world.change("UPDATE quotes SET terms = json_set(terms, '$.lost_usd', '0.0001') WHERE replaces IS NOT NULL")
     outcome = await services.guard.conclude(held, lost.replacing, answer=None, caller="tester")
-    assert outcome["status"] == "failed" and "more than the $0.0001" in outcome["next"], outcome
-    assert "nothing new runs" in outcome["next"] and not running(world)
+    assert outcome.status == "failed" and "more than the $0.0001" in outcome.next, outcome
+    assert "nothing new runs" in outcome.next and not running(world)
     check_invariants(world)
 
 

@@ -10,15 +10,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
+from clore_mcp.rental.results import Outcome
 from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.dead import Dead, dead, forget, running, ssh_market
 from tests.guard.stepping import Point
-from tests.guard.world import SHORT, Json, World, call, cancel, check_invariants, let_time_pass
+from tests.guard.world import SHORT, Told, World, call, cancel, check_invariants, let_time_pass
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="signals")]
 
@@ -43,11 +44,11 @@ async def steps_of(world: World, services: Services, children: list[Child]) -> i
     lost = await dead(world, services)
     outcome = await asyncio.to_thread(child_of(world, lost, children, Point(0, after=False), 0).outcome)
     assert outcome["status"] == "created", outcome
-    await over(world, services, outcome)
+    await over(world, services, cast(Told, Outcome.from_json(outcome)))
     return int(outcome["steps"])
 
 
-async def over(world: World, services: Services, outcome: Json) -> None:
+async def over(world: World, services: Services, outcome: Told) -> None:
     """End what runs, and forget that it was dead."""
     for order in world.active():
         await cancel(services, order["id"])
@@ -55,13 +56,13 @@ async def over(world: World, services: Services, outcome: Json) -> None:
     assert not world.active(), outcome
 
 
-async def finished(services: Services, lost: Dead) -> Json:
+async def finished(services: Services, lost: Dead) -> Told:
     """The same call again until it says something final."""
     async with asyncio.timeout(60):
         while True:
             let_time_pass(services)
             outcome = await call(services, lost.replacing, answer=None, can_ask=False)
-            if outcome["status"] != "in_progress":
+            if outcome.status != "in_progress":
                 return outcome
 
 
@@ -88,12 +89,12 @@ async def killed_at(points: Sequence[Point], folder: Path, children: list[Child]
             await asyncio.to_thread(child.await_signal)
             assert len(running(world)) <= 1, point
             outcome = await finished(later, lost)
-            assert running(world) == ([lost.fallbacks[0]] if outcome["status"] == "created" else []), (point, outcome)
-            assert outcome["replaced"]["order_id"] == lost.order_id, (point, outcome)
+            assert running(world) == ([lost.fallbacks[0]] if outcome.status == "created" else []), (point, outcome)
+            assert outcome.replaced is not None and outcome.replaced.order_id == lost.order_id, (point, outcome)
             await settle(world, later)
             assert len(world.sent()) <= made + 1, point
             check_invariants(world)
-            ended.add(outcome["status"])
+            ended.add(outcome.status)
             await over(world, later, outcome)
     return ended
 
@@ -121,9 +122,9 @@ async def test_a_process_that_wakes_up_after_another_has_replaced_the_order_rent
         await asyncio.to_thread(child.await_place)
         assert not running(world), "its cancel is proven, and nothing else is rented yet"
         outcome = await finished(later, lost)
-        assert outcome["status"] == "created", outcome
+        assert outcome.status == "created", outcome
         child.wake()
         woken = await asyncio.to_thread(child.outcome)
-        assert (woken["status"], woken["order_id"]) == ("created", outcome["order_id"]), woken
+        assert (woken["status"], woken["order_id"]) == ("created", outcome.order_id), woken
         assert running(world) == [lost.fallbacks[0]] and len(world.sent()) == 2
         check_invariants(world)

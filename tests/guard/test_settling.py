@@ -51,7 +51,7 @@ async def test_an_early_look_that_saw_nothing_does_not_make_it_failed(
 
     monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     assert len(looks) > 1
     assert len(world.active()) == len(world.reserved()) == 1
     check_invariants(world, settled=False)
@@ -63,7 +63,7 @@ async def test_a_new_order_whose_server_clore_does_not_tell_is_not_failed(
     world.fault("lost_reply", "create_order")
     tell(services, monkeypatch, lambda rows: [row.model_copy(update={"server_id": None}) for row in rows])
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     assert len(world.active()) == len(world.reserved()) == 1
     check_invariants(world, settled=False)
 
@@ -78,7 +78,7 @@ async def test_two_orders_that_fit_are_uncertain_and_reserved(
         lambda rows: [*rows, *(row.model_copy(update={"id": row.id + 1}) for row in rows)],
     )
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "uncertain"
+    assert outcome.status == "uncertain"
     assert len(world.reserved()) == 1
     assert not world.rows("SELECT * FROM orders"), "nobody knows which is ours"
     check_invariants(world, settled=False)
@@ -99,7 +99,7 @@ async def test_a_code_0_that_comes_after_another_process_said_failed_takes_that_
     if settled:
         told = '{"status": "failed", "attempts": [], "next": ""}'
         world.change("UPDATE quotes SET state = 'settled', outcome = ?", told)
-    assert (await renting)["status"] == "uncertain"
+    assert (await renting).status == "uncertain"
     assert [row["state"] for row in world.intents()] == ["uncertain"]
     assert len(world.reserved()) == 1
     check_invariants(world, settled=False)
@@ -114,8 +114,8 @@ async def test_an_order_in_a_coin_that_nobody_knows_is_cancelled_at_once(
 ) -> None:
     rewrite(services, monkeypatch, lambda row: row.model_copy(update={"currency": "USDT"}))
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "refused"
-    assert "USDT" in outcome["next"]
+    assert outcome.status == "refused"
+    assert "USDT" in outcome.next
     assert [order["end_reason"] for order in world.orders()] == ["cancelled"]
 
 
@@ -132,7 +132,7 @@ async def test_a_price_that_clore_tells_later_is_waited_for_before_the_order_is_
     world.options(required_price="ignored")
     world.fault("price_moved", factor=factor)
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == ("created" if factor == 1.0 else "refused")
+    assert outcome.status == ("created" if factor == 1.0 else "refused")
     assert len(world.active()) == (factor == 1.0)
     assert "price_unknown" not in world.steps()
     check_invariants(world)
@@ -143,8 +143,8 @@ async def test_an_order_whose_price_stays_unknown_is_taken_and_said(
 ) -> None:
     rewrite(services, monkeypatch, lambda row: row.model_copy(update={"price": None}))
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "created"
-    assert "does not tell this order's price" in outcome["next"]
+    assert outcome.status == "created"
+    assert "does not tell this order's price" in outcome.next
     assert world.steps()[-2:] == ["created", "price_unknown"]
     check_invariants(world)
 
@@ -154,7 +154,7 @@ async def test_a_server_with_an_unsettled_create_is_quoted_as_not_allowed_also_a
 ) -> None:
     server_id, other = world.free()[:2]
     world.fault("late_visible", seconds=50_000)
-    assert (await call(services, wish(server_id)))["status"] == "uncertain"
+    assert (await call(services, wish(server_id))).status == "uncertain"
     alone = await services.appraiser.appraise(wish(server_id, hours=3))
     assert alone.terms is None
     assert [(one.server_id, one.reason) for one in alone.unfit] == [(server_id, "unsettled")]
@@ -165,7 +165,7 @@ async def test_a_server_with_an_unsettled_create_is_quoted_as_not_allowed_also_a
     assert [(one.server_id, one.reason) for one in behind.unfit] == [(server_id, "unsettled")]
     before = len(world.sent())
     outcome = await call(services, wish(server_id, hours=3, fallback_server_ids=[other]))
-    assert outcome["status"] == "refused", "never on to a fallback: the first may be running"
+    assert outcome.status == "refused", "never on to a fallback: the first may be running"
     assert len(world.sent()) == before
 
 

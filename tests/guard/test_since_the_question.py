@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.clore import OrderRow, OrdersReply
+from clore_mcp.rental.results import Outcome
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import Json, World, call, check_invariants, let_time_pass, wish
@@ -20,7 +21,9 @@ UNWATCHED = {"CLORE_WATCHDOG": "off", **WIDE}
 DEAD: Json = {"specs": {"gpu": "1x NVIDIA GeForce GT 710"}, "gpu_array": ["NVIDIA GeForce GT 710"]}
 
 
-async def after_the_question(world: World, asked: Services, sends: Services, ask: Any, then: Callable[[], Any]) -> Json:
+async def after_the_question(
+    world: World, asked: Services, sends: Services, ask: Any, then: Callable[[], Any]
+) -> Outcome:
     """A yes to what `asked` showed, carried out by another process after something moved."""
     held = await asked.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote is not None, held.outcome
@@ -46,8 +49,8 @@ async def test_a_host_that_moves_its_limit_after_the_question_gets_no_order(
     outcome = await after_the_question(
         world, one, two, wish(server_id, **more), lambda: world.post(f"/servers/{server_id}", {"mrl": mrl})
     )
-    assert outcome["status"] == "refused"
-    assert [one["outcome"].split(":")[0] for one in outcome["attempts"]] == ["listing_changed"]
+    assert outcome.status == "refused"
+    assert [one.outcome.split(":")[0] for one in outcome.attempts] == ["listing_changed"]
     assert not world.sent() and not world.reserved()
     check_invariants(world)
 
@@ -57,8 +60,8 @@ async def test_a_server_that_became_another_is_passed_over_for_the_fallback(worl
     first, second = world.free()[:2]
     ask = wish(first, fallback_server_ids=[second])
     outcome = await after_the_question(world, one, two, ask, lambda: world.post(f"/servers/{first}", DEAD))
-    assert (outcome["status"], outcome["server_id"]) == ("created", second)
-    assert outcome["attempts"][0]["outcome"].startswith("listing_changed: 1x GT 710 now, ")
+    assert (outcome.status, outcome.server_id) == ("created", second)
+    assert outcome.attempts[0].outcome.startswith("listing_changed: 1x GT 710 now, ")
     assert len(world.sent()) == 1
     check_invariants(world)
 
@@ -87,8 +90,8 @@ async def test_nothing_is_rented_beside_an_order_of_which_no_price_is_known(
 
     altered(monkeypatch, services, lambda reply: replace(reply, rows=[unpriced(row) for row in reply.rows]))
     outcome = await call(services, wish(server_id))
-    assert "usd_per_hour" in [refusal["limit"] for refusal in outcome["refusals"]]
-    assert "counts as $5.00, the worst that is known, as its cost is not: cancel_order ends it" in outcome["next"]
+    assert "usd_per_hour" in [refusal.limit for refusal in outcome.refusals]
+    assert "counts as $5.00, the worst that is known, as its cost is not: cancel_order ends it" in outcome.next
     assert not world.sent()
 
 
@@ -103,9 +106,9 @@ async def test_a_list_that_can_not_be_read_whole_lets_nothing_leave(
         ask,
         lambda: altered(monkeypatch, services, lambda reply: replace(reply, dropped=1)),
     )
-    assert outcome["status"] == "failed" and "can't be read" in outcome["next"]
+    assert outcome.status == "failed" and "can't be read" in outcome.next
     assert not world.sent() and not world.reserved()
     monkeypatch.undo()
     services.desk.readings.changed()
-    assert (await call(services, ask, caller="t"))["status"] == "created"
+    assert (await call(services, ask, caller="t")).status == "created"
     assert len(world.rows("SELECT * FROM quotes")) == 1, "the question was still open"

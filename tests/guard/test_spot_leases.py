@@ -13,7 +13,7 @@ from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.spots import WIDE, raised, rich, spot
-from tests.guard.world import USD, Json, World, call, cancel, check_invariants, wish
+from tests.guard.world import USD, Told, World, call, cancel, check_invariants, wish
 
 pytestmark = pytest.mark.anyio
 HOUR = 3600
@@ -53,7 +53,7 @@ async def events(services: Services) -> list[tuple[str, int]]:
     return [(one["what"], one["order_id"]) for one in told["events"]]
 
 
-async def end_of_lease(world: World, services: Services, made: Json, hours: float) -> None:
+async def end_of_lease(world: World, services: Services, made: Told, hours: float) -> None:
     world.advance(hours * HOUR + 5)
     services.desk.readings.changed()
     await services.keeper.poll()
@@ -78,7 +78,7 @@ async def test_a_bid_that_would_not_win_is_said_not_to_and_the_bid_that_is_named
     told = await asked(services, better)
     assert "would NOT win" not in told and "only winning bills" in told
     made = await call(services, better)
-    assert made["status"] == "created" and "waits" not in made["next"]
+    assert made.status == "created" and "waits" not in made.next
     [order] = world.active()
     assert order["active"], "the bid that was named wins"
 
@@ -89,7 +89,7 @@ async def test_a_bid_that_nobody_gave_is_one_that_wins_in_its_own_coin(world: Wo
     server_id = next(one for one in world.free() if "CLORE-Blockchain" in _coins(world, one))
     stranger(world, server_id, 1.3, "CLORE-Blockchain")
     made = await call(services, wish(server_id, order_type="spot"))
-    assert made["status"] == "created", made
+    assert made.status == "created", made
     [order] = world.active()
     assert order["currency"] == USD and order["active"]
 
@@ -110,15 +110,15 @@ async def test_a_raise_that_would_not_win_says_so_and_the_answer_names_the_bid_t
     up = raised(order_id, bid, 1.5)
     assert "The bid would NOT win now" in await asked(services, up)
     outcome = await call(services, up)
-    assert (outcome["status"], outcome["rank"]) == ("updated", 2)
-    assert "costs nothing" in outcome["next"]
-    named = named_in(outcome["next"])
+    assert (outcome.status, outcome.rank) == ("updated", 2)
+    assert "costs nothing" in outcome.next
+    named = named_in(outcome.next)
     wins = SetSpotPrice(order_id=order_id, bid_usd_per_hour=named)
     assert "would NOT win" not in await asked(services, wins)
     won = await call(services, wins)
-    assert (won["status"], won["rank"]) == ("updated", 1) and won["next"].startswith("It wins")
+    assert (won.status, won.rank) == ("updated", 1) and won.next.startswith("It wins")
     assert (await services.overview.one(order_id))["status"] in ("deploying", "running"), "not the book of before"
-    assert (await call(services, wins))["status"] == "unchanged"
+    assert (await call(services, wins)).status == "unchanged"
 
 
 # The lease
@@ -129,23 +129,23 @@ async def test_a_bid_that_never_wins_ends_with_its_lease_and_costs_nothing(world
     stranger(world, server_id, 1.4)
     before = balance(world)
     made = await call(services, spot_wish(world, server_id, 1.1, hours=2))
-    assert made["status"] == "created"
-    assert "waits and costs nothing, and its hours run" in made["next"]
+    assert made.status == "created"
+    assert "waits and costs nothing, and its hours run" in made.next
     world.advance(1.5 * HOUR)
     services.desk.readings.changed()
-    view = await services.overview.one(made["order_id"])
+    view = await services.overview.one(made.order_id)
     assert (view["status"], view["spent_usd"]) == ("queued", 0)
     assert world.active(), "its time is not over"
     await end_of_lease(world, services, made, 0.5)
     assert balance(world) == before
-    ended = await cancel(services, made["order_id"])
-    assert ended["status"] == "already_ended"
-    assert "never won" in ended["next"] and "nothing was billed" in ended["next"]
-    assert {name: value for name, value in ended["receipt"].items() if name.endswith("usd")} == {
+    ended = await cancel(services, made.order_id)
+    assert ended.status == "already_ended"
+    assert "never won" in ended.next and "nothing was billed" in ended.next
+    assert {name: value for name, value in ended.receipt.as_json().items() if name.endswith("usd")} == {
         "rent_usd": 0, "fee_usd": 0, "creation_fee_usd": 0, "total_usd": 0
     }  # fmt: skip
-    assert ended["receipt"]["hours"] >= 2, "wall time"
-    assert ("never won nothing billed", made["order_id"]) in await events(services)
+    assert ended.receipt.hours >= 2, "wall time"
+    assert ("never won nothing billed", made.order_id) in await events(services)
     check_invariants(world)
 
 
@@ -156,10 +156,10 @@ async def test_a_bid_that_is_cancelled_before_it_won_has_a_receipt_of_zero_and_s
     stranger(world, server_id, 1.4)
     made = await call(services, spot_wish(world, server_id, 1.1))
     world.advance(1800)
-    gone = await cancel(services, made["order_id"])
-    assert gone["status"] == "cancelled"
-    assert gone["receipt"]["total_usd"] == 0 and gone["receipt"]["creation_fee_usd"] == 0
-    assert "never won" in gone["next"] and "meter" not in gone["next"]
+    gone = await cancel(services, made.order_id)
+    assert gone.status == "cancelled"
+    assert gone.receipt.total_usd == 0 and gone.receipt.creation_fee_usd == 0
+    assert "never won" in gone.next and "meter" not in gone.next
     [order] = world.orders()
     assert order["total"] == 0
     [held] = world.rows("SELECT actual_micros FROM reservations")
@@ -172,21 +172,21 @@ async def test_an_order_that_was_outbid_pays_for_what_it_ran_and_ends_with_its_l
 ) -> None:
     server_id = world.free()[0]
     made = await call(services, spot_wish(world, server_id, 1.1, hours=2))
-    assert made["status"] == "created" and "waits" not in made["next"]
+    assert made.status == "created" and "waits" not in made.next
     world.advance(1800)
     stranger(world, server_id, 3)
     world.advance(1800)
     services.desk.readings.changed()
-    assert (await services.overview.one(made["order_id"]))["status"] == "outbid"
+    assert (await services.overview.one(made.order_id))["status"] == "outbid"
     [reserved] = world.reserved()
     await end_of_lease(world, services, made, 1)
     [order] = world.orders()
-    receipt = (await cancel(services, made["order_id"]))["receipt"]
-    assert receipt["total_usd"] == pytest.approx(order["total"], abs=1e-5)
-    assert receipt["rent_usd"] == pytest.approx(order["price"] * 1800 / 86_400, rel=0.1), "half an hour of two"
-    assert receipt["hours"] >= 2
+    receipt = (await cancel(services, made.order_id)).receipt
+    assert receipt.total_usd == pytest.approx(order["total"], abs=1e-5)
+    assert receipt.rent_usd == pytest.approx(order["price"] * 1800 / 86_400, rel=0.1), "half an hour of two"
+    assert receipt.hours >= 2
     assert order["total"] < reserved["worst_micros"] / 10**6
-    assert ("never won nothing billed", made["order_id"]) not in await events(services)
+    assert ("never won nothing billed", made.order_id) not in await events(services)
     check_invariants(world)
 
 
@@ -200,8 +200,8 @@ async def test_a_bid_that_vanished_when_it_was_outbid_is_closed_with_what_it_cos
     stranger(world, server_id, 3)
     services.desk.readings.changed()
     await services.keeper.poll()
-    ended = await cancel(services, made["order_id"])
+    ended = await cancel(services, made.order_id)
     [order] = world.orders()
-    assert ended["status"] == "already_ended" and "never won" not in ended["next"]
-    assert ended["receipt"]["total_usd"] == pytest.approx(order["total"], abs=1e-5)
+    assert ended.status == "already_ended" and "never won" not in ended.next
+    assert ended.receipt.total_usd == pytest.approx(order["total"], abs=1e-5)
     assert not world.reserved()

@@ -94,14 +94,14 @@ async def test_a_yes_that_was_given_before_is_not_used_after(world: World, servi
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     approved = wish(world.free()[1])
     outside = await call(services, approved, can_ask=False)
-    quote = await services.approvals.get(outside["approval_id"])
+    quote = await services.approvals.get(outside.approval_id)
     assert await services.approvals.decide(quote, yes=True, by="ann")
     assert (await freeze(services)).questions == 2
     late = await services.guard.conclude(held, ask, answer=True, caller="t")
-    assert late["status"] in ("failed", "refused")
+    assert late.status in ("failed", "refused")
     await services.desk.state.write(lambda tx: brake.lift(tx))
     again = await call(services, approved, can_ask=False)
-    assert again["status"] == "approval_required", "an old yes is void after the freeze"
+    assert again.status == "approval_required", "an old yes is void after the freeze"
     assert not world.sent()
     check_invariants(world)
 
@@ -121,9 +121,9 @@ async def test_frozen_between_two_attempts_the_second_is_not_made(
 
     monkeypatch.setattr(services.appraiser, "evidence", evidence)
     outcome = await call(services, wish(first, fallback_server_ids=[other]))
-    assert outcome["status"] == "refused"
-    assert "stopped all spending" in outcome["next"]
-    assert [attempt["server_id"] for attempt in outcome["attempts"]] == [first]
+    assert outcome.status == "refused"
+    assert "stopped all spending" in outcome.next
+    assert [attempt.server_id for attempt in outcome.attempts] == [first]
     assert [row["body"]["renting_server"] for row in world.sent()] == [first]
     check_invariants(world)
 
@@ -141,9 +141,9 @@ async def test_an_order_that_was_on_its_way_is_ended_as_it_shows(world: World, p
     last = steps[-1]
     assert not (isinstance(last, OnItsWay) and last.intents)
     outcome = await call_
-    assert outcome["status"] == "refused"
-    assert outcome["order_id"] == world.orders()[0]["id"]
-    assert "stopped all spending" in outcome["next"]
+    assert outcome.status == "refused"
+    assert outcome.order_id == world.orders()[0]["id"]
+    assert "stopped all spending" in outcome.next
     assert not world.active()
     check_invariants(world)
 
@@ -154,11 +154,11 @@ async def test_a_bid_is_not_raised_while_frozen_but_lowered(world: World, servic
     made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid)
     await freeze(services)
     with pytest.raises(SpendingFrozen):
-        await call(services, SetSpotPrice(order_id=made["order_id"], bid_usd_per_hour=round(bid * 1.5, 4)))
+        await call(services, SetSpotPrice(order_id=made.order_id, bid_usd_per_hour=round(bid * 1.5, 4)))
     world.advance(700)
-    lower = SetSpotPrice(order_id=made["order_id"], bid_usd_per_hour=round(bid * 0.97, 4))
+    lower = SetSpotPrice(order_id=made.order_id, bid_usd_per_hour=round(bid * 0.97, 4))
     outcome = await call(services, lower)
-    assert outcome["status"] == "updated", outcome
+    assert outcome.status == "updated", outcome
     assert len(world.sent("set_spot_price")) == 1
     check_invariants(world)
 
@@ -174,7 +174,7 @@ async def test_a_reservation_that_waits_for_its_turn_is_given_up(world: World, s
     assert done.unsent == 1
     world.options(rate_limit="off")
     outcome = await renting
-    assert outcome["status"] in ("refused", "failed"), outcome
+    assert outcome.status in ("refused", "failed"), outcome
     assert [row["state"] for row in world.intents()] == ["abandoned"]
     assert not world.active()
     check_invariants(world)

@@ -27,7 +27,7 @@ async def queued(world: World, services: Services, **more: float) -> tuple[int, 
     server_id = world.free()[-1]
     stranger(world, server_id, 2.0)
     made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid_of(world, server_id, 1.2), **more)
-    return made["order_id"], server_id
+    return made.order_id, server_id
 
 
 async def account(services: Services) -> Json:
@@ -54,15 +54,15 @@ async def test_a_queued_order_bills_nothing_in_every_total(world: World, service
 
     other = await rent(services, world.free()[0])
     both = await listed(services)
-    assert both["total_usd_per_hour"] == pytest.approx(other["usd_per_hour"], abs=1e-4)
-    assert (await account(services))["burn_usd_per_hour"] == pytest.approx(other["usd_per_hour"], abs=1e-4)
-    gone = await cancel(services, other["order_id"])
-    assert gone["still_running"] == [
+    assert both["total_usd_per_hour"] == pytest.approx(other.usd_per_hour, abs=1e-4)
+    assert (await account(services))["burn_usd_per_hour"] == pytest.approx(other.usd_per_hour, abs=1e-4)
+    gone = await cancel(services, other.order_id)
+    assert [one.as_json() for one in gone.still_running] == [
         {"order_id": order_id, "status": "queued", "usd_per_hour": pytest.approx(row["usd_per_hour"])}
     ]
-    assert "Nothing more to do" not in gone["next"] and f"as soon as a bid wins: order {order_id}" in gone["next"]
+    assert "Nothing more to do" not in gone.next and f"as soon as a bid wins: order {order_id}" in gone.next
     last = await cancel(services, order_id)
-    assert last["still_running"] == [] and last["next"].endswith("Nothing more to do.")
+    assert last.still_running == () and last.next.endswith("Nothing more to do.")
 
 
 async def test_a_raise_after_hours_in_the_queue_bills_only_what_is_won_from_then_on(
@@ -72,7 +72,7 @@ async def test_a_raise_after_hours_in_the_queue_bills_only_what_is_won_from_then
     world.advance(4 * HOUR)
     let_time_pass(services)
     raised = SetSpotPrice(order_id=order_id, bid_usd_per_hour=bid_of(world, server_id, 2.5))
-    assert (await call(services, raised))["status"] == "updated"
+    assert (await call(services, raised)).status == "updated"
     world.advance(120)
     [row] = (await listed(services))["orders"]
     [true] = world.orders()
@@ -123,8 +123,8 @@ async def test_the_account_says_what_was_spent_and_what_it_will_be_when_all_has_
     seen = await account(services)
     true = sum(order["total"] for order in world.orders())
     assert seen["spent_usd"]["last_24_hours"] == pytest.approx(true, abs=0.02)
-    assert seen["all_end_at"] == other["ends_at"]
-    at_most = 2 * made["usd_per_hour"] + 5 * other["usd_per_hour"] + 0.2
+    assert seen["all_end_at"] == other.ends_at
+    at_most = 2 * made.usd_per_hour + 5 * other.usd_per_hour + 0.2
     assert seen["spent_then_usd"] == pytest.approx(at_most, abs=0.05)
     day = seen["limits"]["usd_per_day"]
     assert day["spent"] == seen["spent_usd"]["last_24_hours"]
@@ -132,7 +132,7 @@ async def test_the_account_says_what_was_spent_and_what_it_will_be_when_all_has_
     runway = {wallet["currency"]: wallet["runway_hours"] for wallet in seen["wallets"]}
     assert runway["USD"] == pytest.approx(99_999 / seen["burn_usd_per_hour"], rel=0.01) and runway["BTC"] is None
     for order in (made, other):
-        await cancel(services, order["order_id"])
+        await cancel(services, order.order_id)
     let_time_pass(services)
     over = await account(services)
     assert over["spent_usd"]["last_30_days"] == pytest.approx(sum(one["total"] for one in world.orders()), abs=0.02)

@@ -62,11 +62,11 @@ async def test_an_order_that_could_not_be_recorded_is_told_ended_and_recorded_la
     world: World, services: Services, disk: Disk
 ) -> None:
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "created"
-    assert "could not be recorded" in outcome["next"]
-    assert "make room on the disk" in outcome["next"]
+    assert outcome.status == "created"
+    assert "could not be recorded" in outcome.next
+    assert "make room on the disk" in outcome.next
     (order,) = world.active()
-    assert outcome["order_id"] == order["id"]
+    assert outcome.order_id == order["id"]
     assert not world.rows("SELECT * FROM orders")
     await services.keeper.poll()
     assert world.active(), "not over yet"
@@ -92,8 +92,8 @@ async def test_it_is_written_down_as_soon_as_there_is_room(world: World, service
     disk.full = False
     await services.keeper.poll()
     (row,) = world.rows("SELECT order_id FROM orders")
-    assert row["order_id"] == outcome["order_id"]
-    assert (await call(services, ask))["order_id"] == outcome["order_id"]
+    assert row["order_id"] == outcome.order_id
+    assert (await call(services, ask)).order_id == outcome.order_id
     assert len(world.sent("create_order")) == 1
     check_invariants(world)
 
@@ -104,7 +104,7 @@ async def test_one_above_its_ceiling_is_cancelled_at_once_all_the_same(
     world.options(required_price="ignored")
     world.fault("price_moved", factor=3.0)
     outcome = await call(services, wish(world.free()[0]))
-    assert outcome["status"] == "refused"
+    assert outcome.status == "refused"
     assert not world.active()
 
 
@@ -118,7 +118,7 @@ async def test_a_yes_of_clores_that_could_not_be_recorded_is_never_called_a_fail
     await asyncio.to_thread(world.await_state, lambda: disk.refused > 0, 30.0)
     assert world.sent("create_order")
     disk.full = False
-    assert (await call_)["status"] == "uncertain"
+    assert (await call_).status == "uncertain"
     assert [row["state"] for row in world.intents()] == ["uncertain"]
 
 
@@ -156,8 +156,8 @@ async def test_a_real_disk_that_is_full(
     monkeypatch.setattr(CloreClient, "create_order", and_fill_up)
     outcome = await call(services, wish(world.free()[0]))
     assert shutil.disk_usage(small_disk).free == 0
-    assert outcome["status"] == "created"
-    assert "disk is full" in outcome["next"]
+    assert outcome.status == "created"
+    assert "disk is full" in outcome.next
     world.advance(HOURS)
     await services.keeper.poll()
     assert not world.active()
@@ -168,5 +168,5 @@ async def test_a_real_disk_that_is_full(
     account = await services.desk.readings.account()
     row = await services.desk.state.read(lambda tx: tx.one("SELECT * FROM orders WHERE account = ?", account))
     assert row is not None
-    assert row["order_id"] == outcome["order_id"]
+    assert row["order_id"] == outcome.order_id
     assert row["ended_at"]

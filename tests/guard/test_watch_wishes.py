@@ -40,7 +40,7 @@ async def test_a_known_gpu_that_nobody_lists_is_watched_for_and_rented_when_it_c
 ) -> None:
     outcome = await call(services, watch(gpu="H200 SXM"), answer=None, can_ask=False)
     (quote,) = world.rows("SELECT question FROM quotes")
-    assert outcome["status"] == "approval_required" and "of H200 SXM for 2 hours" in quote["question"]
+    assert outcome.status == "approval_required" and "of H200 SXM for 2 hours" in quote["question"]
     await watched(services, watch(gpu="H200 SXM"))
     await rounds(services, world)
     assert not world.active()
@@ -56,7 +56,7 @@ async def test_a_known_gpu_that_nobody_lists_is_watched_for_and_rented_when_it_c
 async def test_a_watch_that_tells_asks_nothing_rents_nothing_and_tells_once(world: World, services: Services) -> None:
     stock(world, SERVER, 0.30)
     outcome = await call(services, watch(0.30, notify=True), answer=None, can_ask=False)
-    assert outcome["status"] == "waiting" and "rents nothing" in outcome["envelope"], outcome
+    assert outcome.status == "waiting" and "rents nothing" in outcome.envelope, outcome
     await rounds(services, world, 3)
     (one,) = await listed(services)
     assert one["status"] == "fired" and one["order_ids"] == []
@@ -68,7 +68,7 @@ async def test_a_watch_that_tells_asks_nothing_rents_nothing_and_tells_once(worl
 
 async def test_a_watch_that_tells_is_taken_back_like_any_other(world: World, services: Services) -> None:
     outcome = await call(services, watch(0.30, notify=True), answer=None, can_ask=False)
-    gone = await watch_list.cancelled(services.desk, outcome["watch_id"], by="tester")
+    gone = await watch_list.cancelled(services.desk, outcome.watch_id, by="tester")
     stock(world, SERVER, 0.10)
     await rounds(services, world)
     assert gone["status"] == "cancelled" and "watch_met" not in world.steps()

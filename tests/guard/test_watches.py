@@ -93,7 +93,7 @@ async def test_an_order_of_a_watch_gets_what_was_approved_for_it(world: World, s
 async def test_without_a_yes_nothing_watches(world: World, services: Services, can_ask: bool) -> None:
     stock(world, SERVER, 0.10)
     outcome = await call(services, watch(), answer=False, can_ask=can_ask)
-    assert outcome["status"] == ("declined" if can_ask else "approval_required")
+    assert outcome.status == ("declined" if can_ask else "approval_required")
     await rounds(services, world)
     assert not world.rows("SELECT * FROM watches") and not world.sent()
 
@@ -102,7 +102,7 @@ async def test_the_same_call_is_the_same_watch(world: World, services: Services)
     stock(world, SERVER, 0.30)
     first = await watched(services, watch())
     again = await call(services, watch(), answer=False)
-    assert again["repeated"] and again["watch_id"] == first
+    assert again.repeated and again.watch_id == first
     await watch_list.cancelled(services.desk, first, by="tester")
     assert await watched(services, watch()) != first, "after its end the same call is a new wish"
 
@@ -112,7 +112,7 @@ async def test_what_could_never_be_rented_is_refused_before_the_question(world: 
     services = await process(env={"CLORE_MAX_USD_PER_HOUR": "1", "CLORE_MAX_USD_PER_ORDER": "3"})
     for ask, limit in ((watch(1.5), "usd_per_hour"), (watch(0.9, hours=4.0), "usd_per_order")):
         outcome = await call(services, ask)
-        assert outcome["status"] == "refused" and limit in [one["limit"] for one in outcome["refusals"]], outcome
+        assert outcome.status == "refused" and limit in [one.limit for one in outcome.refusals], outcome
     unknown: tuple[Json, ...] = ({"gpu": "RTX 9999"}, {"min_gpus": 4, "max_gpus": 2})
     for wrong in unknown:
         with pytest.raises(ArgumentInvalid):
@@ -133,8 +133,8 @@ async def test_where_nobody_would_rent_or_end_nothing_is_asked(world: World, pro
     stock(world, SERVER, 0.10)
     services = await process(env={"CLORE_WATCHDOG": "off"})
     outcome = await call(services, watch())
-    assert (outcome["status"], outcome["refusals"][0]["limit"]) == ("refused", "watchdog")
-    assert "clore-mcp watchdog" in outcome["next"]
+    assert (outcome.status, outcome.refusals[0].limit) == ("refused", "watchdog")
+    assert "clore-mcp watchdog" in outcome.next
 
 
 async def test_a_cancelled_watch_rents_nothing_more(world: World, services: Services) -> None:
@@ -179,7 +179,7 @@ async def test_stop_takes_watches_back_for_good(world: World, services: Services
 async def test_a_limit_holds_a_watch_up_and_it_says_so(world: World, process: Processes) -> None:
     stock(world, SERVER, 0.15)
     services = await process(env={"CLORE_MAX_ACTIVE_ORDERS": "1"})
-    held = (await rent(services, world.free()[0]))["order_id"]
+    held = (await rent(services, world.free()[0])).order_id
     await watched(services, watch())
     await rounds(services, world, 3)
     assert len(world.active()) == 1

@@ -29,8 +29,8 @@ MALLORY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWF
 async def waiting(services: Services, ask: CreateOrder | CancelOrder) -> Quote:
     """What a call leaves for the person whose client can't ask."""
     told = await call(services, ask, can_ask=False)
-    assert told["status"] == "approval_required", told
-    return await services.approvals.get(told["approval_id"])
+    assert told.status == "approval_required", told
+    return await services.approvals.get(told.approval_id)
 
 
 async def approve(services: Services, ask: CreateOrder | CancelOrder) -> Quote:
@@ -63,9 +63,9 @@ async def test_a_yes_does_not_outlive_its_time_when_the_clock_goes_back(world: W
     given = await approve(services, ask)
     the_clock_goes_back(world, DAY)
     again = await call(services, ask, can_ask=False)
-    assert again["status"] == "approval_required"
-    assert again["approval_id"] != given.id
-    assert (await call(services, ask, can_ask=False))["approval_id"] == again["approval_id"], "the new one is found"
+    assert again.status == "approval_required"
+    assert again.approval_id != given.id
+    assert (await call(services, ask, can_ask=False)).approval_id == again.approval_id, "the new one is found"
     assert not world.sent()
 
 
@@ -89,7 +89,7 @@ async def test_a_yes_is_not_used_by_a_claim_that_comes_after_the_clock_went_back
 
     monkeypatch.setattr(services.appraiser, "evidence", meanwhile)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
-    assert outcome["status"] == "failed"
+    assert outcome.status == "failed"
     assert not world.sent()
     check_invariants(world)
 
@@ -100,7 +100,7 @@ async def test_a_wider_yes_lapses_when_the_clock_goes_back(world: World, service
     the_clock_goes_back(world, DAY)
     assert await services.approvals.envelopes() == []
     for server_id in (one, other):
-        assert (await call(services, wish(server_id), can_ask=False))["status"] == "approval_required"
+        assert (await call(services, wish(server_id), can_ask=False)).status == "approval_required"
     assert not world.sent()
 
 
@@ -143,8 +143,8 @@ async def test_a_yes_is_for_the_ssh_key_that_was_shown(world: World, process: Pr
     ask = wish(world.free()[0])
     given = await approve(one, ask)
     outcome = await call(two, ask, can_ask=False)
-    assert outcome["status"] == "failed", outcome
-    assert "not the one that the question showed" in outcome["next"]
+    assert outcome.status == "failed", outcome
+    assert "not the one that the question showed" in outcome.next
     assert (await waiting(two, ask)).id != given.id
     assert not world.sent()
     check_invariants(world)
@@ -181,7 +181,7 @@ async def test_two_processes_with_the_same_call_under_a_wider_yes_are_told_the_s
     await widen(one, wish(first), other)
     outcomes = await asyncio.gather(*(call(each, wish(first), can_ask=False) for each in (one, two)))
     (order,) = world.active()
-    assert [(outcome["status"], outcome["order_id"]) for outcome in outcomes] == [("created", order["id"])] * 2
+    assert [(outcome.status, outcome.order_id) for outcome in outcomes] == [("created", order["id"])] * 2
     check_invariants(world)
 
 
@@ -212,7 +212,7 @@ async def test_a_no_ends_a_wider_yes_that_another_call_is_just_using_and_gives_b
 
     monkeypatch.setattr(services.desk.client, "create_order", meanwhile)
     world.fault("already_rented")
-    assert (await call(services, wish(other), can_ask=False))["status"] == "refused"
+    assert (await call(services, wish(other), can_ask=False)).status == "refused"
     assert await services.approvals.envelopes() == []
     await waiting(services, wish(other, hours=1.5))
 
@@ -232,7 +232,7 @@ async def test_a_wider_yes_that_is_in_use_when_spending_is_stopped_is_void_after
 
     monkeypatch.setattr(services.desk.client, "create_order", meanwhile)
     world.fault("already_rented")
-    assert (await call(services, wish(one), can_ask=False))["status"] == "refused"
+    assert (await call(services, wish(one), can_ask=False)).status == "refused"
     await services.desk.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
     await waiting(services, wish(other))
 
@@ -258,7 +258,7 @@ async def test_limits_alone_never_cancel_an_order_made_elsewhere(world: World, p
     order_id = world.rent_elsewhere(world.free()[0])
     world.advance(60)  # it shows after a while
     for can_ask in (True, False):
-        assert (await cancel(services, order_id, can_ask=can_ask))["status"] == "approval_required"
+        assert (await cancel(services, order_id, can_ask=can_ask)).status == "approval_required"
     assert not world.sent("cancel_order")
     assert len(world.active()) == 1
 
@@ -269,9 +269,9 @@ async def test_outside_mode_cancels_what_was_made_here_unasked_and_others_with_a
     services = await process(env={"CLORE_APPROVAL": "outside"})
     one, other = world.free()[:2]
     await approve(services, wish(one))
-    ours = (await call(services, wish(one)))["order_id"]
+    ours = (await call(services, wish(one))).order_id
     elsewhere = world.rent_elsewhere(other)
     world.advance(60)  # it shows after a while
-    assert (await cancel(services, ours))["status"] == "cancelled"
-    assert (await cancel(services, elsewhere))["status"] == "approval_required"
+    assert (await cancel(services, ours)).status == "cancelled"
+    assert (await cancel(services, elsewhere)).status == "approval_required"
     assert [row["id"] for row in world.active()] == [elsewhere]

@@ -86,5 +86,5 @@ def ask_for_coin(world: World, server_id: int, usd_per_hour: float, coin: str = 
 async def watched(services: Services, ask: CreateWatch) -> str:
     """A watch that a person has approved; its id."""
     outcome = await call(services, ask)
-    assert outcome["status"] == "waiting", outcome
-    return str(outcome["watch_id"])
+    assert outcome.status == "waiting", outcome
+    return str(outcome.watch_id)

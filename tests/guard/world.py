@@ -9,18 +9,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx2 as httpx
 
 from clore_mcp.rental.context import Patience
 from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder
+from clore_mcp.rental.results import BillingOrder, Outcome
 from clore_mcp.sandbox import SANDBOX_KEY, Running
 from clore_mcp.settings import Settings
 from clore_mcp.store.database import FILE_NAME
+from clore_mcp.store.receipts import OrderReceipt
 from clore_mcp.wiring import Services, build
 
 USD: Final = "USD-Blockchain"
@@ -38,6 +40,31 @@ SHORT: Final = Patience(
     absence=60.0,
 )
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Told(Outcome):
+    """An outcome as a test reads it: what it asks for is there, else the test fails."""
+
+    order_id: int = 0
+    server_id: int = 0
+    approval_id: str = ""
+    reason: str = ""
+    receipt: OrderReceipt = field(default_factory=lambda: OrderReceipt(0, 0, 0, 0, 0))
+    usd_per_hour: float = 0
+    reserved_usd: float = 0
+    previous_ends_at: str = ""
+    ends_at: str = ""
+    most_hours: float = 0
+    retry_after_seconds: int = 0
+    lowest_usd_per_hour_now: float = 0
+    latest_ends_at: str = ""
+    bid_usd_per_hour: float = 0
+    on_demand_usd_per_hour: float = 0
+    to_win_usd_per_hour: float = 0
+    still_running: tuple[BillingOrder, ...] = ()
+    watch_id: str = ""
+    envelope: str = ""
 
 
 class World:
@@ -191,22 +218,22 @@ def wish(server_id: int, **more: Any) -> CreateOrder:
 
 async def call(
     services: Services, ask: Ask, *, answer: bool | None = True, can_ask: bool = True, caller: str = "tester"
-) -> Json:
+) -> Told:
     """A tool call with a person behind it: `answer` is what they say if they are asked."""
     held = await services.guard.hold(ask, caller=caller, can_ask=can_ask, replay=False)
     asked = services.guard.asks(held, can_ask=can_ask)
     outcome = await services.guard.conclude(held, ask, answer=answer if asked else None, caller=caller)
     await services.guard.told(held, outcome)
-    return outcome
+    return cast(Told, outcome)
 
 
-async def rent(services: Services, server_id: int, **more: Any) -> Json:
+async def rent(services: Services, server_id: int, **more: Any) -> Told:
     outcome = await call(services, wish(server_id, **more))
-    assert outcome["status"] == "created", outcome
+    assert outcome.status == "created", outcome
     return outcome
 
 
-async def cancel(services: Services, order_id: int, **more: Any) -> Json:
+async def cancel(services: Services, order_id: int, **more: Any) -> Told:
     return await call(services, CancelOrder(order_id=order_id), **more)
 
 

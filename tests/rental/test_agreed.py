@@ -44,15 +44,15 @@ def test_the_total_that_was_agreed_to_is_the_one_in_the_question_and_the_worst_c
     places: list[tuple[Coin, Decimal]], hours: float, on_end: str, enforced_by: str | None, replaceable: bool
 ) -> None:
     whole = replace(asked(places, hours, on_end, enforced_by), replaceable=replaceable)
-    told = agreement.approved(whole, "a person")
+    told = agreement.agreement(whole, "a person")
     usd, at_most = agreement.asked_usd(whole)
     wish = ask(hours=hours, on_end=on_end)
     first = rent_question("q", wish, whole, cost_of(whole.candidates[0], whole.hours), KEY).splitlines()[0]
     assert first.endswith(f"{'at most ' if at_most else ''}{dollars(usd)} in all?")
-    assert told["total_usd"] == pytest.approx(float(usd), abs=1e-4)
-    assert told["worst_case_usd"] >= told["total_usd"] - 0.0004, "each shown part is rounded up by less than 0.0001"
-    assert told["fallbacks"] == [one.server_id for one in whole.candidates[1:]]
-    assert (told["image"], told["by"]) == (whole.image, "a person")
+    assert told.total_usd == pytest.approx(float(usd), abs=1e-4)
+    assert told.worst_case_usd >= told.total_usd - 0.0004, "each shown part is rounded up by less than 0.0001"
+    assert told.fallbacks == tuple(one.server_id for one in whole.candidates[1:])
+    assert (told.image, told.by) == (whole.image, "a person")
 
 
 @given(PLACES, st.floats(0.1, 160), st.sampled_from(["cancel", "notify"]), st.sampled_from([HOST, None]))
@@ -88,12 +88,12 @@ def test_the_margin_names_each_of_its_reasons(coin: Coin, covers: str) -> None:
 
 def test_a_creation_fee_names_the_time_until_which_a_cancel_is_free() -> None:
     made = lease(started_api_at=1_800_000_000)
-    fee, told = agreement.creation_fee(made, OrderType.ON_DEMAND)
-    assert fee == {"creation_fee_usd": 0.1, "free_cancel_until": "2027-01-15T08:10:00Z"}
+    until, told = agreement.creation_fee(made, OrderType.ON_DEMAND)
+    assert until == "2027-01-15T08:10:00Z"
     assert told == "The $0.10 creation fee is charged at 08:10 UTC; cancel before and it is free."
     waits, said = agreement.creation_fee(made, OrderType.SPOT)
-    assert waits == {"creation_fee_usd": 0.1} and "10 minutes after it first wins" in said
-    assert agreement.creation_fee(replace(made, creation_fee_usd=Decimal(0)), OrderType.ON_DEMAND) == ({}, "")
+    assert waits is None and "10 minutes after it first wins" in said
+    assert agreement.creation_fee(replace(made, creation_fee_usd=Decimal(0)), OrderType.ON_DEMAND) == (None, "")
 
 
 @given(PLACES, st.floats(0.1, 160), st.sampled_from(["cancel", "notify"]), st.sampled_from([HOST, None]))

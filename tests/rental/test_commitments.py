@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.results import Outcome, Status
 
 pytestmark = pytest.mark.anyio
-MADE = {"status": "created", "order_id": 5}
+MADE = Outcome(Status.CREATED, "", order_id=5)
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ async def test_work_that_ends_in_the_instant_of_the_patience_is_told_or_goes_on(
     """A process that slept through both finds them at once: no order may be made under an error then."""
     commitments = Commitments()
 
-    async def work() -> dict[str, Any]:
+    async def work() -> Outcome:
         for _ in range(turns):
             await asyncio.sleep(0)
         return MADE
@@ -37,7 +37,7 @@ async def test_work_goes_on_when_its_caller_is_cancelled_or_gives_up_and_may_be_
     commitments, ends = Commitments(), asyncio.Event()
     begun: list[str] = []
 
-    async def work() -> dict[str, Any]:
+    async def work() -> Outcome:
         begun.append("q")
         await ends.wait()
         return MADE
@@ -54,7 +54,7 @@ async def test_work_goes_on_when_its_caller_is_cancelled_or_gives_up_and_may_be_
 
 
 async def test_a_failure_of_the_work_is_its_callers() -> None:
-    async def work() -> dict[str, Any]:
+    async def work() -> Outcome:
         raise TimeoutError("of its own")
 
     with pytest.raises(TimeoutError, match="of its own"):

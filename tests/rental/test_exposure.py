@@ -53,7 +53,7 @@ def test_a_bill_is_the_sum_of_its_parts_and_its_fees_come_on_top_of_what_clore_c
     assert got.never_won == (spot and not spend)
     ran = age if not spot else spend / 24 * DAY  # a bid of 24 a day pays for so many seconds
     assert bool(got.creation_fee_usd) == (ran > 600 and creation > 0 and not got.never_won)
-    told = got.as_dict()
+    told = got.receipt().as_json()
     assert told["estimated"] and told["total_usd"] == pytest.approx(float(got.total_usd), abs=1e-6)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.create.errand import Errand
 from clore_mcp.rental.create.images import (
     KNOWN,
     SHORT_NAMES,
@@ -16,6 +15,7 @@ from clore_mcp.rental.create.images import (
     image_notes,
     repository,
 )
+from clore_mcp.rental.create.send import Errand
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.sandbox.images import contents
 from clore_mcp.sandbox.options import Options

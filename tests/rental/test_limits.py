@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
+from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.rental.rules.limits import Refusal, Shown, Used, Wanted, check, cure, usage
+from clore_mcp.rental.rules.limits import Shown, Used, Wanted, check, cure, usage
 from clore_mcp.store.intents import Reservation
 
 USD = st.decimals("0", "200", places=2)
@@ -108,13 +109,13 @@ def test_a_cap_may_be_used_to_the_last_micro_dollar_and_not_one_further() -> Non
 )  # fmt: skip
 def test_a_refusal_reads_with_what_is_left_rounded_down(refusal: Refusal, text: str) -> None:
     assert str(refusal) == text
-    assert refusal.as_dict()["left"] >= 0
+    assert refusal.as_json()["left"] >= 0
 
 
 def test_a_refusal_tells_a_model_each_amount_by_its_name() -> None:
     refusal = Refusal("usd_per_day", Decimal(9), Decimal("2.5"), Decimal(7), "the operator: raise it")
     told = {"limit": "usd_per_day", "cap": 9, "used": 2.5, "needed": 7, "left": 6.5, "change": "the operator: raise it"}
-    assert refusal.as_dict() == told
+    assert refusal.as_json() == told
 
 
 def refused_by(limit: str, change: str = "the operator, with X", cap: int = 1) -> Refusal:

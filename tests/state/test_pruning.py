@@ -10,6 +10,7 @@ import pytest
 from clore_mcp.store import intents, ledger, orders, quotes
 from clore_mcp.store.database import Database, Tx
 from clore_mcp.store.ledger import Entry
+from clore_mcp.store.receipts import OrderReceipt
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
 DAY = 86_400.0
@@ -71,7 +72,7 @@ def test_when_an_order_was_missed_is_forgotten_with_its_end_and_with_its_return(
 
     assert len(state.write_now(miss)) == 2
     state.write_now(lambda tx: orders.seen_again(tx, ACCOUNT, [1]))
-    state.write_now(lambda tx: orders.end(tx, ACCOUNT, 2, 200.0, {}, unseen=True))
+    state.write_now(lambda tx: orders.end(tx, ACCOUNT, 2, 200.0, OrderReceipt(0, 0, 0, 0, 0), unseen=True))
     assert state.read_now(names) == []
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -20,9 +20,10 @@ from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.api_clock import created_between
 from clore_mcp.rental.context import Desk, enforcer
-from clore_mcp.rental.create.present_order import running_on
+from clore_mcp.rental.create.presence import running_on
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.orders.memory import Remembered, Unwritten
+from clore_mcp.rental.results import Attempt, Outcome, outcome_of
 from clore_mcp.rental.rules.billing import above, names_coin
 from clore_mcp.rental.rules.terms import Candidate, Terms
 from clore_mcp.store import brake, ends, intents, orders, quotes
@@ -125,8 +126,8 @@ class Adopting:
         row: OrderRow,
         *,
         by: str | None = None,
-        earlier: Sequence[dict[str, Any]] = (),
-    ) -> dict[str, Any] | None:
+        earlier: Sequence[Attempt] = (),
+    ) -> Outcome | None:
         """Take an order as the one that this intent made; above its ceiling it is cancelled at once.
 
         None when somebody else has settled the intent or taken the order. `by` names a person who says so. Where the
@@ -139,7 +140,7 @@ class Adopting:
         lease = lease_of(intent, quote, terms, candidate, row, desk.readings.api_now())
         over = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
 
-        def write(tx: Tx) -> tuple[dict[str, Any], Unwanted | None] | None:
+        def write(tx: Tx) -> tuple[Outcome, Unwanted | None] | None:
             now = intents.get(tx, intent.id)
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
@@ -175,15 +176,15 @@ class Adopting:
         if why is None or not desk.acts:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
-        outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome["attempts"])
+        outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
         with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, and the caller knows better
-            await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome))
+            await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
         return outcome
 
     async def _remember(
         self, intent: Intent, quote: Quote, row: OrderRow, lease: Lease, candidate: Candidate, terms: Terms,
-        earlier: Sequence[dict[str, Any]], error: StateUnavailable,
-    ) -> dict[str, Any]:  # fmt: skip
+        earlier: Sequence[Attempt], error: StateUnavailable,
+    ) -> Outcome:  # fmt: skip
         """Keep the end of an order in memory; above its ceiling it is cancelled at once all the same."""
         desk = self._desk
         log.warning("order %s can't be recorded, so its end is kept in memory: %s", row.id, error.message)
@@ -194,7 +195,7 @@ class Adopting:
         )  # fmt: skip
         self.remembered.orders[row.id] = Unwritten(end, intent, quote, row, tuple(earlier))
         desk.readings.changed()
-        attempts = [*earlier, {"server_id": intent.server_id, "outcome": "above_ceiling" if dearer else "created"}]
+        attempts = [*earlier, Attempt(intent.server_id, "above_ceiling" if dearer else "created")]
         if dearer and desk.acts:
             gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
             return outcomes.ended_at_once(outcomes.above_ceiling(row, candidate), row, candidate, gone, attempts)
@@ -203,7 +204,7 @@ class Adopting:
         except (CloreError, StateUnavailable):
             terms = replace(terms, enforced_by=None)
         outcome = outcomes.created(lease, candidate, terms, attempts, quote.decided_by)
-        return {**outcome, "next": f"{_UNRECORDED.format(error.message)} {outcome['next']}"}
+        return replace(outcome, next=f"{_UNRECORDED.format(error.message)} {outcome.next}")
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
         """The row of an order with its price, which the ceiling is held against; without it when it stays unknown."""
@@ -219,24 +220,24 @@ class Adopting:
 
     def _adopted(
         self, tx: Tx, now: Intent, quote: Quote, lease: Lease, candidate: Candidate, terms: Terms, row: OrderRow,
-        earlier: Sequence[dict[str, Any]], why: Unwanted | None,
-    ) -> dict[str, Any]:  # fmt: skip
+        earlier: Sequence[Attempt], why: Unwanted | None,
+    ) -> Outcome:  # fmt: skip
         intents.step(tx, now.id, was=now.state, now_is="adopted", order_id=row.id)
         orders.add(tx, lease)
         intents.bind(tx, now.id, row.id)
         attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
         if why is not None:
-            outcome = outcomes.ended_at_once(why.said, row, candidate, {"status": "unverified"}, attempts)
+            outcome = outcomes.ended_at_once(why.said, row, candidate, None, attempts)
             if not self._desk.acts:
-                outcome["next"] = f"{why.said} {_LEFT_RUNNING}"
+                outcome = replace(outcome, next=f"{why.said} {_LEFT_RUNNING}")
         else:
             # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.
             terms = replace(terms, enforced_by=enforcer(tx, self._desk, lease.account))
             by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
             outcome = outcomes.created(lease, candidate, terms, attempts, by)
             if not _says_price(row):
-                outcome["next"] = f"{_PRICE_UNKNOWN} {outcome['next']}"
-        quotes.settle(tx, quote.id, outcome)
+                outcome = replace(outcome, next=f"{_PRICE_UNKNOWN} {outcome.next}")
+        quotes.settle(tx, quote.id, outcome.as_json())
         return outcome
 
     async def unfound(
@@ -244,22 +245,21 @@ class Adopting:
         intent: Intent,
         quote: Quote,
         seen: Sight,
-        earlier: Sequence[dict[str, Any]] = (),
+        earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
-    ) -> dict[str, Any]:
+    ) -> Outcome:
         """Close an intent whose order has not shown: failed when that is sure enough, else uncertain. `refusal` is
         Clore's no, where it gave one."""
         desk = self._desk
         if intent.acknowledged:
             self.remembered.acknowledged.add(intent.id)
 
-        def write(tx: Tx) -> dict[str, Any]:
+        def write(tx: Tx) -> Outcome:
             now = intents.get(tx, intent.id)
             if now is None:  # its state was deleted meanwhile
                 return outcomes.uncertain(intent, [*earlier], desk.program)
             if now.state not in ("sending", "uncertain"):
-                row = quotes.get(tx, quote.id)
-                return (row and row.outcome) or outcomes.in_progress(quote.id)
+                return outcome_of(quotes.get(tx, quote.id)) or outcomes.in_progress(quote.id)
             acknowledged = now.acknowledged or intent.id in self.remembered.acknowledged
             certain = seen.valid and not seen.matches and not acknowledged
             state = "failed" if certain else "uncertain"
@@ -276,7 +276,7 @@ class Adopting:
                 if certain
                 else outcomes.uncertain(intent, attempts, desk.program)
             )
-            quotes.settle(tx, quote.id, outcome)
+            quotes.settle(tx, quote.id, outcome.as_json())
             return outcome
 
         return await desk.state.write(write)
@@ -305,16 +305,12 @@ def _refused_in(refusal: UnknownRefusal) -> str:
     )
 
 
-def attempts_of(
-    tx: Tx, quote: Quote, last: Intent, outcome: str, earlier: Sequence[dict[str, Any]] = ()
-) -> list[dict[str, Any]]:
+def attempts_of(tx: Tx, quote: Quote, last: Intent, outcome: str, earlier: Sequence[Attempt] = ()) -> list[Attempt]:
     """The attempts of one quote: `earlier` as the live process knows them, else as the rows tell."""
     before = list(earlier) or [
-        {"server_id": one.server_id, "outcome": one.reason or one.state}
-        for one in intents.of_quote(tx, quote.id)
-        if one.id != last.id
+        Attempt(one.server_id, one.reason or one.state) for one in intents.of_quote(tx, quote.id) if one.id != last.id
     ]
-    return [*before, {"server_id": last.server_id, "outcome": outcome}]
+    return [*before, Attempt(last.server_id, outcome)]
 
 
 def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, row: OrderRow, api_now: float) -> Lease:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
-Outcome = dict[str, Any]
+from clore_mcp.rental.results import Outcome
+
 log = logging.getLogger(__name__)
 
 

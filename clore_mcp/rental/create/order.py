@@ -7,8 +7,9 @@ later; from `sending` on, someone looks for the order. Failover moves on only af
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -28,20 +29,20 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes, questions
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.context import Desk, settle_quote
-from clore_mcp.rental.create.errand import Errand
-from clore_mcp.rental.create.present_order import held_by_you, running_on, standing
+from clore_mcp.rental.create.presence import Presence, in_the_way, made_by_call, running_on
 from clore_mcp.rental.create.quote import Appraiser
-from clore_mcp.rental.create.rented import Rented
 from clore_mcp.rental.create.replacements import Replacements
-from clore_mcp.rental.create.send import Halted, Send, Stopped, listed_now
+from clore_mcp.rental.create.send import Errand, Halted, NotOffered, Send, listed_now
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
 from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.orders.closure import Closing
-from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.rental.orders.notebooks import with_jupyter
+from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.results import Attempt, Outcome, Settled, Status, Stopped
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.refusals import moves_on, word
 from clore_mcp.rental.rules.terms import Terms
@@ -54,7 +55,7 @@ _TRIES: Final = 6  # to send one create: it may be refused unread, or the eviden
 log = logging.getLogger(__name__)
 
 
-class Creating:
+class Creating(Verb[CreateOrder]):
     """Carries out approved rentals."""
 
     def __init__(
@@ -64,44 +65,53 @@ class Creating:
         self._closing = closing
         self._appraiser = appraiser
         self._settling = settling
-        self._rented = Rented(desk, settling)
+        self._presence = Presence(desk, settling)
         self._replacements = replacements
 
-    async def already(self, ask: CreateOrder, account: str, digest: str) -> dict[str, Any] | None:
+    async def already(self, ask: CreateOrder, account: str, digest: str) -> Outcome | None:
         """The order that this very call has made, while it runs; a create of it whose outcome is unknown."""
         current = await self._desk.readings.orders(EXECUTION_AGE)
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, None)
-        return await self._desk.state.read(lambda tx: standing(tx, account, digest, self._desk.program))
+        return await self._desk.state.read(lambda tx: made_by_call(tx, account, digest, self._desk.program))
 
-    async def propose(self, ask: CreateOrder, account: str) -> Proposal | dict[str, Any]:
-        """What a person would be asked; an outcome where limits or the market leave nothing to ask. Raises
+    async def shared(self, ask: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
+        """See `Verb`: a rental in place of an order that can't be reached goes on with the yes of that one."""
+        return await self._replacements.hold(ask, account, caller, digest)
+
+    async def propose(self, ask: CreateOrder, account: str) -> Proposal:
+        """What a person would be asked. Raises Settled where limits or the market leave nothing to ask, and
         SpendingFrozen."""
         await self._desk.require_unfrozen()
         ours = (await self._desk.readings.orders(EXECUTION_AGE)).rows
         running = running_on(ask.server_id, ours)
         if running is not None:
-            return held_by_you(running, ask.server_id)
+            raise Settled(outcomes.held_by_you(running, ask.server_id))
         found = await self._appraiser.appraise(ask)
-        attempts = [{"server_id": one.server_id, "outcome": one.reason} for one in found.unfit]
+        attempts = tuple(Attempt(one.server_id, one.reason) for one in found.unfit)
         if found.terms is None or found.cost is None:
-            return outcomes.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours)
+            raise Settled(
+                outcomes.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours)
+            )
         if found.refusals:
-            return outcomes.refused(found.refusals, attempts, ends=found.terms.ends)
+            raise Settled(replace(outcomes.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
         first = found.terms.candidates[0].server_id
-        held = await self._desk.state.read(lambda tx: intents.open_on(tx, account, first))
+        held = await self._desk.state.read(lambda tx: in_the_way(tx, account, first, ours, self._desk.program))
         if held is not None:
-            return outcomes.blocked(held, self._desk.program)
-        terms, cost, key = found.terms, found.cost, await self._key_shown(ask)
-        return Proposal(
-            terms={**terms.as_json(), "ssh_key": key.fingerprint},
-            question=lambda quote_id: questions.rent_question(quote_id, ask, terms, cost, key),
-            yes=Yes.ALWAYS,
-        )
+            raise Settled(held)
+        cost, key = found.cost, await self._key_shown(ask)
+        terms = replace(found.terms, ssh_key=key.fingerprint)
+        return Proposal(terms, lambda quote_id: questions.rent_question(quote_id, ask, terms, cost, key), Yes.ALWAYS)
 
-    def unfinished(self, quote: Quote) -> dict[str, Any]:
+    def unfinished(self, quote: Quote) -> Outcome:
         """The order is being made."""
         return outcomes.being_replaced(quote) if quote.replaces else outcomes.in_progress(quote.id)
+
+    async def told(self, ask: CreateOrder, outcome: Outcome) -> Outcome:
+        """See `Verb`: with the address of its Jupyter, and with what became of the order that it replaces."""
+        if ask.jupyter:
+            outcome = with_jupyter(outcome, self._desk.readings.latest, self._desk.program)
+        return await self._replacements.told(ask, outcome)
 
     async def _key_shown(self, ask: CreateOrder) -> KeyShown:
         own = await anyio.to_thread.run_sync(self._desk.ssh_key)
@@ -110,25 +120,27 @@ class Creating:
         given = fingerprint(validate(ask.ssh_public_key))
         return KeyShown(given, configured=given == own.fingerprint)
 
-    async def carry_out(self, quote: Quote, ask: CreateOrder, *, from_state: str, by: str) -> dict[str, Any]:
+    async def carry_out(self, quote: Quote, ask: CreateOrder, *, from_state: str, by: str) -> Outcome:
         """Rent one of the quote's servers. `from_state` is where the yes stands; `by` who gave it."""
         terms = Terms.from_json(quote.terms)
-        attempts: list[dict[str, Any]] = []
+        attempts: list[Attempt] = []
         # What can fail without Clore fails before the yes is used.
         key = await key_line(ask.ssh_public_key, self._desk.ssh_key)
-        if fingerprint(key) != quote.terms.get("ssh_key"):
+        if fingerprint(key) != terms.ssh_key:
             return await self._end(quote, Stopped(outcome=_OTHER_KEY, final=not quote.replaces), attempts)
         await anyio.to_thread.run_sync(self._desk.wake_watchdog)  # before the send: killed after it, we end nothing
-        kept = await self._replacements.clear(quote, by) if quote.replaces else None
-        if kept is not None:
-            return kept
+        if quote.replaces:
+            try:
+                await self._replacements.clear(quote, by)
+            except Settled as kept:
+                return kept.outcome
         servers = [candidate.server_id for candidate in terms.candidates]
         failed = await self._desk.state.read(
             lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock(), servers)
         )
         for candidate in terms.candidates:
             if candidate.server_id in failed and candidate.server_id != ask.server_id:  # since the question
-                attempts.append({"server_id": candidate.server_id, "outcome": "failed_here"})
+                attempts.append(Attempt(candidate.server_id, "failed_here"))
                 continue
             made = {"jupyter_token": secret_token()} if ask.jupyter else {}
             errand = Errand(quote, ask, terms, candidate, from_state, by, made)
@@ -139,19 +151,19 @@ class Creating:
             if stopped.outcome is not None:
                 return await self._end(quote, stopped, attempts)
             from_state = "committing" if departure.used else from_state
-        unavailable = outcomes.unavailable(attempts, "None of the servers could be rented.")
-        return await self._end(quote, Stopped(outcome=unavailable), attempts)
+        return await self._end(quote, Stopped(), attempts)
 
-    async def _end(self, quote: Quote, stopped: Stopped, attempts: list[dict[str, Any]]) -> dict[str, Any]:
-        outcome = stopped.outcome or {}
-        if not outcome.get("repeated"):
-            told = outcome.get("attempts", [])
-            outcome = {**outcome, "attempts": [*(one for one in attempts if one not in told), *told]}
+    async def _end(self, quote: Quote, stopped: Stopped, attempts: Sequence[Attempt]) -> Outcome:
+        outcome = stopped.outcome or outcomes.unavailable(attempts, "None of the servers could be rented.")
+        if not outcome.repeated:
+            told = outcome.attempts
+            outcome = replace(outcome, attempts=(*(one for one in attempts if one not in told), *told))
         if not stopped.final:
             return outcome
         try:
             settled = await settle_quote(self._desk, quote, outcome)
-            bounds = await self._still_covered(quote) if settled["status"] in ("refused", "failed") else None
+            unmade = settled.status in (Status.REFUSED, Status.FAILED)
+            bounds = await self._still_covered(quote) if unmade else None
         except StateUnavailable as error:  # an order may run: what is known of it counts more than the record
             log.warning("what came of quote %s could not be recorded: %s", quote.id, error.message)
             return outcome
@@ -165,7 +177,7 @@ class Creating:
         envelope = await self._desk.state.read(lambda tx: envelopes.get(tx, envelope_id))
         return Bounds.from_json(envelope.bounds) if envelope is not None and envelope.free(now) else None
 
-    async def _try(self, errand: Errand, departure: Send, key: str, attempts: list[dict[str, Any]]) -> Stopped:
+    async def _try(self, errand: Errand, departure: Send, key: str, attempts: list[Attempt]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""
         for _ in range(_TRIES):
             try:
@@ -174,10 +186,11 @@ class Creating:
                 if not departure.used:
                     raise
                 return await self._not_sent(errand, departure, error)
-            price = listed_now(errand.candidate, errand.terms, evidence)
-            if isinstance(price, dict):
-                await self._close(errand, departure.intent, "refused", price["outcome"])
-                return await self._rented.unsent(errand, departure, evidence, price)
+            try:
+                price = listed_now(errand.candidate, errand.terms, evidence)
+            except NotOffered as no:
+                await self._close(errand, departure.intent, "refused", no.attempt.outcome)
+                return await self._presence.not_offered(errand.quote, evidence, no.attempt, used=departure.used)
             stopped = await self._send(errand, departure, evidence, errand.request(price, key), attempts)
             if stopped is not None:
                 return stopped
@@ -190,7 +203,7 @@ class Creating:
         departure: Send,
         evidence: Evidence,
         request: CreateRequest,
-        attempts: list[dict[str, Any]],
+        attempts: list[Attempt],
     ) -> Stopped | None:
         """One send and its settlement. None when nothing was looked at: with fresh evidence it may leave again."""
         try:
@@ -217,7 +230,7 @@ class Creating:
         return evidence
 
     async def _answered_badly(
-        self, errand: Errand, departure: Send, error: Failure, attempts: list[dict[str, Any]]
+        self, errand: Errand, departure: Send, error: Failure, attempts: list[Attempt]
     ) -> Stopped:
         if departure.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
             return await self._not_sent(errand, departure, error)
@@ -230,7 +243,7 @@ class Creating:
         self,
         errand: Errand,
         departure: Send,
-        attempts: list[dict[str, Any]],
+        attempts: list[Attempt],
         created: Created | None,
         said: str,
         refusal: UnknownRefusal | None = None,
@@ -258,25 +271,23 @@ class Creating:
         except StateUnavailable:
             return self._unrecorded(intent, attempts)
 
-    def _unrecorded(self, intent: Intent, attempts: list[dict[str, Any]]) -> Stopped:
+    def _unrecorded(self, intent: Intent, attempts: list[Attempt]) -> Stopped:
         """Money may have moved and can't be recorded: say so; a later look settles the row."""
         return Stopped(outcome=outcomes.uncertain(intent, attempts, self._desk.program), final=False)
 
-    async def _refused(
-        self, errand: Errand, departure: Send, error: Refused, attempts: list[dict[str, Any]]
-    ) -> Stopped:
+    async def _refused(self, errand: Errand, departure: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
         intent, reason = _made(departure), word(error)
         if isinstance(error, AlreadyRented | SpotOrderHeld):
             ours = isinstance(error, SpotOrderHeld)
             try:
-                stopped = await self._rented.answered(errand, intent, attempts, ours=ours)
+                stopped = await self._presence.answered(errand.quote, intent, attempts, ours=ours)
             except StateUnavailable:
                 return self._unrecorded(intent, attempts)
             if stopped is not None:
                 await self._close(errand, intent, "refused", reason)
                 return stopped
         await self._close(errand, intent, "refused", reason)
-        attempt = {"server_id": intent.server_id, "outcome": reason}
+        attempt = Attempt(intent.server_id, reason)
         if moves_on(error):
             return Stopped(attempt=attempt)
         said = f"{error.message} {error.hint}"
@@ -287,7 +298,7 @@ class Creating:
     async def _not_sent(self, errand: Errand, departure: Send, error: Failure) -> Stopped:
         """Nothing left. A yes that was not used stays, so that the same call needs no second one."""
         await self._close(errand, departure.intent, "abandoned", word(error))
-        attempt = {"server_id": errand.candidate.server_id, "outcome": "not_sent"}
+        attempt = Attempt(errand.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."
         return Stopped(attempt, outcomes.failed(f"{said} {error.hint}"), final=departure.used)
 

@@ -17,8 +17,10 @@ from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE
 from clore_mcp.rental.context import Desk
+from clore_mcp.rental.create.presence import unsettled_on
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.check import (
     Draw,
     Evidence,
@@ -29,11 +31,8 @@ from clore_mcp.rental.rules.check import (
     stands_against,
     wallet_refusal,
 )
-from clore_mcp.rental.rules.limits import Refusal
 from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
-from clore_mcp.store import intents
 from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +116,16 @@ class Appraiser:
     async def _unsettled(self, account: str, server_ids: Sequence[int]) -> dict[int, Unfit]:
         """The servers with a create on its way or uncertain: a second one could be a second bill."""
         program = self._desk.program
-
-        def read(tx: Tx) -> list[Intent]:
-            found = (intents.open_on(tx, account, number) for number in server_ids)
-            return [held for held in found if held is not None]
-
+        found = await self._desk.state.read(lambda tx: unsettled_on(tx, account, server_ids))
         return {
-            held.server_id: Unfit(
-                held.server_id,
+            number: Unfit(
+                number,
                 "unsettled",
-                f"An earlier create for server {held.server_id} is not settled yet ({held.state}), so no second one is"
+                f"An earlier create for server {number} is not settled yet ({held.state}), so no second one is"
                 " sent. list_orders looks for it; take another server, or ask the person to run"
                 f" `{program} settle {held.id} --order ID` or `--none`.",
             )
-            for held in await self._desk.state.read(read)
+            for number, held in found.items()
         }
 
     async def _judged(

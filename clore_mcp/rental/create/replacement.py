@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-from clore_mcp.money import dollars
+from clore_mcp.money import ZERO, dollars
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.create.present_order import standing
+from clore_mcp.rental.create.presence import made_by_call
+from clore_mcp.rental.results import LostOrder, Outcome, Settled, Status
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Terms
 from clore_mcp.store import brake, intents, orders, quotes
@@ -31,79 +32,86 @@ class ReplacementOffer:
     lease: Lease
     quote: Quote
     terms: Terms
-    lost_usd: Decimal
 
 
-def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> ReplacementOffer | str:
-    """What may take the place of an order, as far as the record says; else what speaks against it, with its cure."""
+def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> ReplacementOffer:
+    """What may take the place of an order, as far as the record says. Raises Settled, with the cure."""
     lease = orders.get(tx, account, order_id)
     made_by = intents.get(tx, lease.intent_id) if lease else None
     quote = quotes.get(tx, made_by.quote_id) if made_by else None
     if lease is None or quote is None or quote.caller != caller:
-        return f"Order {order_id} was not made by a call of this client, so no yes of it covers another. {_END_IT}"
+        raise refused(
+            f"Order {order_id} was not made by a call of this client, so no yes of it covers another. {_END_IT}"
+        )
     if lease.ended_at is not None or lease.ends_api_at <= api_now:
-        return f"Order {order_id} has ended, or its end is under way. {ANEW}"
+        raise refused(f"Order {order_id} has ended, or its end is under way. {ANEW}")
     if quote.replaces is not None or quotes.replacement_of(tx, quote.id) is not None:
-        return f"The yes for order {order_id} was used for a replacement already; it covers one. {_END_IT}"
+        raise refused(f"The yes for order {order_id} was used for a replacement already; it covers one. {_END_IT}")
     terms = Terms.from_json(quote.terms)
     if not terms.replaceable:
-        return f"The question for order {order_id} did not say that another server may replace it. {_END_IT}"
+        raise refused(f"The question for order {order_id} did not say that another server may replace it. {_END_IT}")
     if api_now >= lease.started_api_at + REPLACED_WITHIN_MINUTES * 60:
-        return f"Order {order_id} is older than the {REPLACED_WITHIN_MINUTES} minutes that the yes named. {_END_IT}"
+        raise refused(
+            f"Order {order_id} is older than the {REPLACED_WITHIN_MINUTES} minutes that the yes named. {_END_IT}"
+        )
     used = next(one for one in terms.candidates if one.server_id == lease.server_id)
     left = terms.after(lease.server_id)
     if not left:
-        return f"No fallback is left after the server of order {order_id}. {_END_IT}"
+        raise refused(f"No fallback is left after the server of order {order_id}. {_END_IT}")
     if brake.frozen(tx) is not None:
-        return outcomes.FROZEN
-    return ReplacementOffer(lease, quote, replace(terms.alone(), candidates=left, to_win_usd=None), used.lost_usd)
+        raise refused(outcomes.FROZEN)
+    instead = replace(
+        terms.alone(), candidates=left, to_win_usd=None, replaces_order_id=order_id, replaced_most_usd=used.lost_usd
+    )
+    return ReplacementOffer(lease, quote, instead)
 
 
-def refused(why: str) -> dict[str, Any]:
+def refused(why: str) -> Settled:
     """Nothing gives way."""
-    return {"status": "refused", "attempts": [], "next": f"{why} Nothing was cancelled and nothing was rented."}
+    return Settled(Outcome(Status.REFUSED, f"{why} Nothing was cancelled and nothing was rented."))
 
 
-def lost_order_of(quote: Quote) -> int:
-    """The order that gives way to what this quote rents."""
-    return int(quote.terms["replaces_order_id"])
-
-
-def standing_in_the_way(tx: Tx, quote: Quote, evidence: Evidence, program: str) -> dict[str, Any] | None:
+def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, program: str) -> Outcome | None:
     """Why nothing may be rented in place of the lost order now; None where it is proven gone, has cost no more than was
     agreed to, and the call that made it has made nothing else."""
-    order_id, account = lost_order_of(quote), quote.account
+    order_id, account = terms.replaces_order_id, quote.account
+    if order_id is None:
+        return None
     lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
     if lease is None or lease.ended_at is None or (row is not None and not row.expired):
         return outcomes.being_replaced(quote)
-    cost, most = _cost_usd(lease), Decimal(quote.terms["lost_usd"])
+    cost, most = _cost_usd(lease), terms.replaced_most_usd or ZERO
     if cost is None or cost > most:
         told = "an unknown amount" if cost is None else dollars(cost)
         return outcomes.failed(f"Order {order_id} has cost {told}, more than the {dollars(most)} that the yes named.")
     first = quotes.get(tx, quote.replaces or "")
-    return None if first is None else standing(tx, account, first.digest, program, but_of=quote.id)
+    return None if first is None else made_by_call(tx, account, first.digest, program, but_of=quote.id)
 
 
-def told(tx: Tx, account: str, order_id: int, outcome: dict[str, Any]) -> dict[str, Any]:
+def told(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
     """The outcome of a call that replaces an order, with what became of that order; as it is while that one runs."""
     lease = orders.get(tx, account, order_id)
     made_by = intents.get(tx, lease.intent_id) if lease else None
     quote = quotes.replacement_of(tx, made_by.quote_id) if made_by else None
-    if lease is None or quote is None or lease.ended_at is None or lost_order_of(quote) != order_id:
+    if (
+        lease is None
+        or quote is None
+        or lease.ended_at is None
+        or Terms.from_json(quote.terms).replaces_order_id != order_id
+    ):
         return outcome
     cost = _cost_usd(lease)
     lost = (
         f"Order {order_id} is cancelled; {'what' if cost is None else f'the {dollars(cost)} that'} it has cost is lost."
     )
-    said = str(outcome["next"])
-    if outcome["status"] in ("failed", "refused") and "order_id" not in outcome:
+    said = outcome.next
+    if outcome.status in (Status.FAILED, Status.REFUSED) and outcome.order_id is None:
         said = said.replace("Nothing was spent.", "Nothing more was spent.")
         cure = "Call again with the same arguments to try once more." if quote.state == "approved" else ANEW
         said = f"No server was rented in its place, so nothing new runs. {said.removesuffix(' Call again.')} {cure}"
-    return {**outcome, "replaced": {"order_id": order_id, "receipt": lease.receipt}, "next": f"{lost} {said}"}
+    return replace(outcome, replaced=LostOrder(order_id, lease.receipt), next=f"{lost} {said}")
 
 
 def _cost_usd(lease: Lease) -> Decimal | None:
     """What it has cost by its receipt."""
-    total = (lease.receipt or {}).get("total_usd")
-    return None if total is None else Decimal(str(total))
+    return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))

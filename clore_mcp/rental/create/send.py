@@ -7,7 +7,8 @@ and someone looks for the order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -20,9 +21,11 @@ from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.context import Desk, lease_end_is_enforced
 from clore_mcp.rental.create import replacement
-from clore_mcp.rental.create.errand import Errand, as_record
-from clore_mcp.rental.create.present_order import held_by_you, running_on, standing
+from clore_mcp.rental.create.images import brings_sshd
+from clore_mcp.rental.create.presence import in_the_way, made_by_call
 from clore_mcp.rental.questions import hardware
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
 from clore_mcp.rental.rules.check import Evidence, stands_against
 from clore_mcp.rental.rules.terms import (
     Candidate,
@@ -46,15 +49,45 @@ class Abandoned(Failure):
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """Why nothing more is sent to a candidate. `outcome` ends the whole call, else the next candidate is tried.
+class Errand:
+    """One candidate of an approved quote. `from_state` is where its yes stands, `by` who gave it."""
 
-    `final`: the quote is settled with that outcome; else it stays as it is, and so does an unused yes.
-    """
+    quote: Quote
+    ask: CreateOrder
+    terms: Terms
+    candidate: Candidate
+    from_state: str
+    by: str
+    secrets: Mapping[str, str] = field(repr=False)
 
-    attempt: dict[str, Any] | None = None
-    outcome: dict[str, Any] | None = None
-    final: bool = True
+    def request(self, price: Decimal, key: str) -> CreateRequest:
+        """What to send: `price` per day is the listing's own number, or the bid; `key` the SSH key to let in."""
+        ask, spot = self.ask, self.terms.order_type is OrderType.SPOT
+        return CreateRequest(
+            server_id=self.candidate.server_id,
+            image=ask.image,
+            coin=self.candidate.coin,
+            order_type=ask.order_type,
+            spot_price=price if spot else None,
+            required_price=None if spot else price,
+            ports=ask.wire_ports,
+            env=ask.env or {},
+            ssh_key=key,
+            jupyter_token=self.secrets.get("jupyter_token"),
+            command=ask.command,
+            autossh_entrypoint=not brings_sshd(ask.image),
+        )
+
+
+def _record_of(request: CreateRequest) -> dict[str, Any]:
+    """What a create asks for, for the record: nothing in it is a secret."""
+    asked = {"required_price": request.required_price, "spotprice": request.spot_price}
+    return {
+        "image": request.image,
+        "order_type": request.order_type,
+        "currency": request.coin.value,
+        **{f"{name}_per_day": str(price) for name, price in asked.items() if price is not None},
+    }
 
 
 class Halted(Exception):
@@ -111,7 +144,7 @@ class Send:
     def _claim(self, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Intent | Stopped | None:
         desk, errand, now = self._desk, self._errand, self._desk.clock()
         quote = errand.quote
-        made = standing(tx, quote.account, quote.digest, desk.program, but_of=quote.id)
+        made = made_by_call(tx, quote.account, quote.digest, desk.program, but_of=quote.id)
         if made is not None:
             return Stopped(outcome=made)
         if not evidence.decides(now):
@@ -139,7 +172,7 @@ class Send:
         ):  # fmt: skip
             return Stopped(outcome=_TOO_LATE)
         desk.note(tx, "sending", quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
-                  server_id=intent.server_id, **as_record(request))  # fmt: skip
+                  server_id=intent.server_id, **_record_of(request))  # fmt: skip
         return replace(intent, state="sending", not_after=not_after, sent_api_at=sent_api_at)
 
     def _has_yes(self, tx: Tx, now: float) -> bool:
@@ -159,12 +192,16 @@ class Send:
         gone = None if self.used else self._wider_yes_is_gone(tx, now)
         if gone is not None:
             return Stopped(outcome=gone)
-        kept = replacement.standing_in_the_way(tx, quote, evidence, self._desk.program) if quote.replaces else None
+        kept = self._lost_order_stands(tx, evidence) if quote.replaces else None
         if kept is None:
             return None
-        return Stopped(outcome=kept, final=self.used or kept["status"] != "in_progress")
+        return Stopped(outcome=kept, final=self.used or kept.status is not Status.IN_PROGRESS)
 
-    def _wider_yes_is_gone(self, tx: Tx, now: float) -> dict[str, Any] | None:
+    def _lost_order_stands(self, tx: Tx, evidence: Evidence) -> Outcome | None:
+        errand = self._errand
+        return replacement.standing_in_the_way(tx, errand.quote, errand.terms, evidence, self._desk.program)
+
+    def _wider_yes_is_gone(self, tx: Tx, now: float) -> Outcome | None:
         """What to answer where another quote has used the envelope that this one was to use, or its watch has made all
         its orders, or either was taken back or has lapsed."""
         quote = self._errand.quote
@@ -186,12 +223,9 @@ class Send:
                 )
             )
         server_id = errand.candidate.server_id
-        held = intents.open_on(tx, account, server_id)
+        held = in_the_way(tx, account, server_id, evidence.current.rows, desk.program)
         if held is not None:
-            return Stopped(outcome=outcomes.blocked(held, desk.program))
-        running = running_on(server_id, evidence.current.rows)
-        if running is not None:
-            return Stopped(outcome=held_by_you(running, server_id))
+            return Stopped(outcome=held)
         refusals = stands_against(tx, desk, account, evidence, errand.candidate, errand.terms)
         return Stopped(outcome=outcomes.refused(refusals, ends=errand.terms.ends)) if refusals else None
 
@@ -236,13 +270,13 @@ _UNREADABLE: Final = outcomes.failed(
 )
 
 
-def _taken(row: Quote | None) -> dict[str, Any]:
+def _taken(row: Quote | None) -> Outcome:
     """What to answer when the yes could not be used."""
     if row is None or row.state in ("pending", "approved", "expired"):
         return outcomes.expired()
     if row.state == "declined":
         return outcomes.declined()
-    return row.outcome or outcomes.in_progress(row.id)
+    return outcome_of(row) or outcomes.in_progress(row.id)
 
 
 def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None:
@@ -259,22 +293,30 @@ def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None
     return None
 
 
-def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decimal | dict[str, Any]:
-    """The price per day to ask for: the listing's own number, or the bid; or the attempt that is not made, and why."""
+class NotOffered(Exception):
+    """A server is not asked for, for what the market shows of it now: the attempt that is not made, and why."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(attempt.outcome)
+        self.attempt = attempt
+
+
+def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decimal:
+    """The price per day to ask for: the listing's own number, or the bid. Raises NotOffered."""
     server_id, coin = candidate.server_id, Coin(candidate.coin)
     listing = evidence.snapshot.by_id.get(server_id)
     if listing is None:
-        return {"server_id": server_id, "outcome": "not_listed"}
+        raise NotOffered(Attempt(server_id, "not_listed"))
     if listing.rented:
-        return {"server_id": server_id, "outcome": "server-already-rented"}
+        raise NotOffered(Attempt(server_id, "server-already-rented"))
     changed = _changed(listing, candidate, terms)
     if changed is not None:
-        return {"server_id": server_id, "outcome": f"listing_changed: {changed}"}
+        raise NotOffered(Attempt(server_id, f"listing_changed: {changed}"))
     rate = evidence.snapshot.rates.usd_per(coin)
     spot = terms.order_type is OrderType.SPOT
     listed = (listing.spot if spot else listing.on_demand).get(coin)
     if rate is None or listed is None:
-        return {"server_id": server_id, "outcome": "unpriced"}
+        raise NotOffered(Attempt(server_id, "unpriced"))
     fee = evidence.fees.fraction(terms.order_type, coin)
     price: Decimal | None = listed
     if spot:  # the rate may have moved: never above what was approved, in either unit
@@ -286,5 +328,5 @@ def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decima
     margin = reservation_margin(coin)
     dearer = asked > candidate.ceiling_per_day or hourly > candidate.ceiling_usd_per_hour
     if price is None or dearer or creation > candidate.creation_fee_usd * margin:
-        return outcomes.price_moved(server_id, hourly, candidate.ceiling_usd_per_hour)
+        raise NotOffered(outcomes.price_moved(server_id, hourly, candidate.ceiling_usd_per_hour))
     return price

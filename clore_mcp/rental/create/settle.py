@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -23,6 +23,8 @@ from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Desk
 from clore_mcp.rental.create.adopt import ADOPTABLE, Adopting, Sight
 from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.requests import REQUESTS
+from clore_mcp.rental.results import Attempt, Outcome
 from clore_mcp.store import accounts, intents, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ends import End
@@ -46,9 +48,9 @@ class Settling:
         intent: Intent,
         quote: Quote,
         *,
-        earlier: Sequence[dict[str, Any]] = (),
+        earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
-    ) -> dict[str, Any]:
+    ) -> Outcome:
         """Look until the outcome of a send is known or the patience is over; the outcome, recorded. After a `refusal`
         the first valid look decides."""
         desk = self._desk
@@ -153,9 +155,7 @@ class Settling:
                 quotes.settle(
                     tx,
                     quote.id,
-                    outcomes.failed(
-                        "The server process ended before the outcome was known. Check list_orders, then call again."
-                    ),
+                    _lost(quote).as_json(),
                 )
                 self._desk.note(tx, "orphaned", "clore-mcp", account, quote_id=quote.id)
 
@@ -182,9 +182,8 @@ class Settling:
                 tx, intent.id, was="reserved", now_is="abandoned", reason="its process ended before sending"
             ):
                 intents.release(tx, intent.id, ZERO, self._desk.clock())
-                quotes.settle(
-                    tx, quote.id, outcomes.failed("The server process ended before anything was sent. Call again.")
-                )
+                unsent = outcomes.failed("The server process ended before anything was sent. Call again.")
+                quotes.settle(tx, quote.id, unsent.as_json())
                 self._desk.note(tx, "abandoned", "clore-mcp", intent.account, quote_id=quote.id, intent_id=intent.id)
 
         await self._desk.state.write(write)
@@ -209,7 +208,7 @@ class Settling:
             whose = f" as order {intent.order_id}" if intent.order_id else ""
             raise ArgumentInvalid(f"{intent.id} is settled already: {intent.state}{whose}. Nothing was changed.")
 
-    async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> dict[str, Any]:
+    async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> Outcome:
         """A person's word on an intent that looking could not settle: `row` is its order, or None: it made none.
 
         Raises ArgumentInvalid when it was settled meanwhile. A wrong none is mended like any failed one: an order that
@@ -229,7 +228,15 @@ class Settling:
             intents.release(tx, intent.id, ZERO, self._desk.clock())
             self._desk.note(tx, "settled_by_hand", by, intent.account, quote_id=quote.id, intent_id=intent.id,
                             server_id=intent.server_id, order="none")  # fmt: skip
-            quotes.settle(tx, quote.id, none)
+            quotes.settle(tx, quote.id, none.as_json())
 
         await self._desk.state.write(write)
         return none
+
+
+def _lost(quote: Quote) -> Outcome:
+    """What is told of a quote whose process died over it, with nothing on its way."""
+    return Outcome(
+        REQUESTS[quote.verb].lost,
+        "The server process ended before the outcome was known. Check list_orders, then call again.",
+    )

@@ -7,7 +7,8 @@ had. Only a fresh list that shows the order as expired, or a lease that was clos
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -16,14 +17,16 @@ from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.market.gpus import of_server
 from clore_mcp.rental import outcomes, questions
 from clore_mcp.rental.context import Desk, settle_quote
-from clore_mcp.rental.orders.closure import NEVER_WON, Closing
-from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.rental.orders.closure import NEVER_WON, Closing, account_for
+from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.rental.results import Outcome, Settled, Status
 from clore_mcp.rental.rules.billing import bill, never_won, usd_per_hour
 from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.receipts import OrderReceipt
 
 log = logging.getLogger(__name__)
 
@@ -38,27 +41,57 @@ class History:
     tried: bool = False
 
 
-class Cancelling:
+@dataclass(frozen=True, slots=True)
+class CancelTerms:
+    """What a cancel is asked about."""
+
+    order_id: int
+    made_here: bool | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> CancelTerms:
+        """The terms that `as_json` wrote."""
+        return cls(row["order_id"], row["made_here"])
+
+
+class Cancelling(Verb[CancelOrder]):
     """Proposes and carries out cancels asked for through a client."""
 
     def __init__(self, desk: Desk, closing: Closing) -> None:
         self._desk = desk
         self._closing = closing
 
-    async def already(self, ask: CancelOrder, account: str, digest: str) -> dict[str, Any] | None:
-        """Nothing stands in the way of cancelling again."""
-        return None
+    async def account(self, ask: CancelOrder) -> str:
+        """See `Verb`: a cancel goes on where nobody says whose the account is."""
+        return await account_for(self._desk, ask.order_id)
 
-    async def propose(self, ask: CancelOrder, account: str) -> Proposal | dict[str, Any]:
-        """The question, where someone can be asked; the receipt, where the order has ended already."""
+    def declined(self, ask: CancelOrder, unasked: str | None = None) -> Outcome:
+        """See `Verb`: the order runs on."""
+        return outcomes.cancel_declined(ask.order_id, unasked)
+
+    def lapsed(self, ask: CancelOrder) -> Outcome:
+        """See `Verb`: the order runs on."""
+        return outcomes.cancel_expired(ask.order_id)
+
+    def left_to_person(self, ask: CancelOrder, quote_id: str) -> Outcome:
+        """See `Verb`: the order runs on until then."""
+        until_then = f"Order {ask.order_id} runs on and bills until then."
+        return outcomes.approval_required(quote_id, self._desk.program, order_id=ask.order_id, until_then=until_then)
+
+    async def propose(self, ask: CancelOrder, account: str) -> Proposal:
+        """The question, where someone can be asked. Raises Settled, with the receipt, where the order has ended."""
         await self._desk.client.open()  # where no cancel can leave at all, nobody is asked about one
         history = await self._history(account, ask.order_id)
         row, looked = await self._look(ask.order_id)
         if row is not None and row.expired:
-            return await self._ended(ask, row, history.lease)
+            raise await self._ended(ask, row, history.lease)
         if row is None and looked:
             if history.lease is not None and history.lease.ended_at is not None:
-                return await self._already_ended(ask, history.lease.receipt)
+                raise await self._already_ended(ask, history.lease.receipt)
             if history.made_here is False:
                 raise NotFound(f"This account has no order {ask.order_id}.", hint="list_orders shows the orders.")
         if row is not None and history.lease is not None and history.lease.ended_at is not None:
@@ -66,14 +99,14 @@ class Cancelling:
         hourly, spent = await self._priced(row, history.lease)
         made_here = history.made_here
         return Proposal(
-            terms={"order_id": ask.order_id, "made_here": made_here},
+            terms=CancelTerms(ask.order_id, made_here),
             question=lambda quote_id: questions.cancel_question(
                 quote_id, ask.order_id, what(row), hourly, made_here=made_here, spent_usd=spent
             ),
             yes=Yes.NEVER if history.tried else Yes.IF_ASKABLE if made_here else Yes.PERSON,
         )
 
-    async def carry_out(self, quote: Quote, ask: CancelOrder, *, from_state: str, by: str) -> dict[str, Any]:
+    async def carry_out(self, quote: Quote, ask: CancelOrder, *, from_state: str, by: str) -> Outcome:
         """Cancel and prove it; a state that fails meanwhile stops nothing that a person agreed to."""
         desk = self._desk
 
@@ -91,20 +124,15 @@ class Cancelling:
         if not taken:
             return outcomes.in_progress(quote.id)
         outcome = await self._closing.cancel(ask.order_id, issue=ask.issue, caller=quote.caller, why=f"asked for; {by}")
-        outcome["next"] = f"{outcome['next']} {ask.comment_change}".rstrip()
+        outcome = outcome.also(ask.comment_change)
         try:
             return await settle_quote(desk, quote, outcome)
         except StateUnavailable:
             return outcome
 
-    def unfinished(self, quote: Quote) -> dict[str, Any]:
+    def unfinished(self, quote: Quote) -> Outcome:
         """The cancel is under way and not proven."""
-        return {
-            "status": "unverified",
-            "order_id": quote.terms["order_id"],
-            "next": "The cancel is not through yet, so the order may still bill. Call cancel_order again with the same"
-            " arguments for what came of it.",
-        }
+        return outcomes.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
         """The order as Clore lists it now, and whether its absence would mean anything: both lists, read whole. What
@@ -133,25 +161,18 @@ class Cancelling:
         spent = bill(row, fees, rates, api_now=self._desk.readings.api_now(), lease=lease)
         return told if told is not None else hourly, spent.total_usd if spent.priced else None
 
-    async def _ended(self, ask: CancelOrder, row: OrderRow, lease: Lease | None) -> dict[str, Any]:
+    async def _ended(self, ask: CancelOrder, row: OrderRow, lease: Lease | None) -> Settled:
         final = await self._closing.bill(row, lease)
         if lease is not None and lease.ended_at is None and final is not None:
             await self._closing.close(lease, final, "ended")
         unbilled = f" {NEVER_WON}" if never_won(row) else ""
-        return await self._already_ended(ask, None if final is None else final.as_dict(), unbilled)
+        return await self._already_ended(ask, None if final is None else final.receipt(), unbilled)
 
-    async def _already_ended(
-        self, ask: CancelOrder, receipt: dict[str, Any] | None, unbilled: str = ""
-    ) -> dict[str, Any]:
+    async def _already_ended(self, ask: CancelOrder, receipt: OrderReceipt | None, unbilled: str = "") -> Settled:
         left = await self._closing.remaining()
         unsent = " The comment was not sent." if ask.issue or ask.comment_change else ""
-        return {
-            "status": "already_ended",
-            "order_id": ask.order_id,
-            **({"receipt": receipt} if receipt else {}),
-            **left.as_dict(),
-            "next": f"It had ended before.{unbilled} {left}{unsent}",
-        }
+        said = f"It had ended before.{unbilled} {left}{unsent}"
+        return Settled(left.told_in(Outcome(Status.ALREADY_ENDED, said, order_id=ask.order_id, receipt=receipt)))
 
     async def _reopen(self, lease: Lease) -> None:
         try:

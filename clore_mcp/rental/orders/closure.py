@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from math import ceil
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
@@ -28,6 +28,7 @@ from clore_mcp.rental.context import Desk
 from clore_mcp.rental.orders import cancels, elsewhere
 from clore_mcp.rental.orders.cancels import Sent
 from clore_mcp.rental.orders.remainder import Remaining, remaining
+from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
 from clore_mcp.rental.spot import bid_history
 from clore_mcp.rental.spot.bid_history import BidHistory
@@ -72,7 +73,7 @@ class Closing:
         self._desk = desk
         self.books = Books(desk)
 
-    async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> dict[str, Any]:
+    async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> Outcome:
         """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`.
 
         Raises NotSent where no cancel can leave at all, because of the environment's proxy or certificates."""
@@ -81,11 +82,11 @@ class Closing:
         sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
         left = await self.remaining()
-        told = f" {left}" if outcome["status"] == "cancelled" else ""
-        dropped = "" if sent[0].whole else " Clore did not take the comment, so it was left out."
-        return {**outcome, **left.as_dict(), "next": f"{outcome['next']}{told}{dropped}"}
+        told = str(left) if outcome.status is Status.CANCELLED else ""
+        dropped = "" if sent[0].whole else "Clore did not take the comment, so it was left out."
+        return left.told_in(outcome).also(told).also(dropped)
 
-    async def prove(self, sent: Sequence[Sent]) -> list[dict[str, Any]]:
+    async def prove(self, sent: Sequence[Sent]) -> list[Outcome]:
         """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
         self._desk.readings.changed()
         gone = await cancels.look_until_gone(self._desk, sent)
@@ -193,28 +194,23 @@ class Closing:
         by_clore = seen.api_at - missed if seen.api_at is not None and missed is not None else absence
         return seen.at - (lease.missed_at or 0) >= absence and by_clore >= absence
 
-    async def _gone(self, one: Sent, row: OrderRow) -> dict[str, Any]:
+    async def _gone(self, one: Sent, row: OrderRow) -> Outcome:
         account = one.account
         lease = await self._try_read(lambda tx: orders.get(tx, account, row.id))
         final = await self.bill(row, lease)
-        receipt = {} if final is None else {"receipt": final.as_dict()}
         if lease is not None and final is not None:
             await self.close(lease, final, "cancelled")
         else:
             await cancels.try_write(
                 self._desk, lambda tx: self._close_elsewhere(tx, account, row.id, one.caller, final)
             )
-        return {
-            "status": "cancelled",
-            "order_id": row.id,
-            **receipt,
-            "next": f"{_stopped(row)}{'' if receipt else _COST_UNKNOWN}",
-        }
+        said = f"{_stopped(row)}{'' if final else _COST_UNKNOWN}"
+        return Outcome(Status.CANCELLED, said, order_id=row.id, receipt=None if final is None else final.receipt())
 
     def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
         if final is not None:
             bids.close(tx, account, order_id, final.total_usd, self._desk.clock())
-        receipt = {} if final is None else {"receipt": final.as_dict()}
+        receipt = {} if final is None else {"receipt": final.receipt().as_json()}
         self._desk.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
 
     async def close(self, lease: Lease, final: Bill, step: str) -> None:
@@ -224,7 +220,7 @@ class Closing:
         except StateUnavailable as error:
             log.warning("the end of order %s could not be recorded: %s", lease.order_id, error.message)
 
-    async def _unverified(self, one: Sent) -> dict[str, Any]:
+    async def _unverified(self, one: Sent) -> Outcome:
         def write(tx: Tx) -> None:
             self._desk.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
 
@@ -232,13 +228,8 @@ class Closing:
         known = f"Still billing as far as is known. {one.unproven}"
         if isinstance(one.trouble, OrderNotActive):
             known = "Clore says that the order is over already, but its lists do not show it as ended yet."
-        return {
-            "status": "unverified",
-            "order_id": one.order_id,
-            "said": one.unproven,
-            "next": f"{known} Call cancel_order again in a minute; if it stays, ask the person to cancel it on"
-            " clore.ai.",
-        }
+        said = f"{known} Call cancel_order again in a minute; if it stays, ask the person to cancel it on clore.ai."
+        return Outcome(Status.UNVERIFIED, said, order_id=one.order_id, said=one.unproven)
 
     async def remaining(self) -> Remaining:
         """What else costs money now, or may soon."""
@@ -300,13 +291,13 @@ class Closing:
 
         def write(tx: Tx) -> None:
             unseen = step == "ended_unseen"
-            if orders.end(tx, account, lease.order_id, now, final.as_dict(), unseen=unseen):
+            if orders.end(tx, account, lease.order_id, now, final.receipt(), unseen=unseen):
                 intents.release(tx, lease.intent_id, counted, now)
                 if final.never_won:
                     desk.note(tx, "never_won_nothing_billed", "clore-mcp", account, order_id=lease.order_id)
                 desk.note(
                     tx, "lease_ended" if step == "ended" and _cancelled_at_its_end(tx, lease) else step, "clore-mcp",
-                    account, order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.as_dict(),
+                    account, order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.receipt().as_json(),
                 )  # fmt: skip
 
         await desk.state.write(write)

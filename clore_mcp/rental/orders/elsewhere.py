@@ -85,7 +85,7 @@ async def _close(desk: Desk, one: Reservation, final: Bill | None) -> None:
 
     def write(tx: Tx) -> None:
         bids.close(tx, one.account, one.order_id or 0, cost, desk.clock())
-        receipt = {} if final is None else {"receipt": final.as_dict()}
+        receipt = {} if final is None else {"receipt": final.receipt().as_json()}
         desk.note(tx, step, "clore-mcp", one.account, order_id=one.order_id, **receipt)
 
     await desk.state.write(write)

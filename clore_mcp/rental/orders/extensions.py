@@ -6,6 +6,7 @@ where somebody enforces that, else as long as it runs when nobody ends it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -17,9 +18,9 @@ from clore_mcp.rental import outcomes
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.orders.cancel import what
 from clore_mcp.rental.questions import ExtensionShown
+from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.billing import order_type_of
 from clore_mcp.rental.rules.check import Draw, Evidence
-from clore_mcp.rental.rules.limits import Refusal
 from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
 from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
 from clore_mcp.store.ends import End
@@ -47,6 +48,32 @@ class Move:
         """The end as it will be."""
         on_end, made_here = (self.before.on_end, self.before.made_here) if self.before else ("cancel", False)
         return End(account, self.order_id, self.ends_api_at, on_end, made_here=made_here)
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendTerms:
+    """What was asked about: the end moved from `before` (None: it had none) to `after`, by Clore's clock, and what the
+    order may cost until then."""
+
+    order_id: int
+    before: int | None
+    after: int
+    worst_usd: Decimal
+
+    @property
+    def lengthens(self) -> bool:
+        """Whether it spends more than was agreed on."""
+        return self.before is None or self.after > self.before
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row."""
+        ends = {"before": self.before, "after": self.after}
+        return {"order_id": self.order_id, **ends, "worst_usd": str(self.worst_usd)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> ExtendTerms:
+        """The terms that `as_json` wrote."""
+        return cls(row["order_id"], row["before"], row["after"], Decimal(row["worst_usd"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,60 +214,61 @@ def told_of(extension: Extension, limits: str) -> ExtensionShown:
     )
 
 
-def moved(extension: Extension) -> dict[str, Any]:
+def moved(extension: Extension) -> Outcome:
     """The end was moved."""
     row, move = extension.row, extension.move
-    was = {} if move.before is None else {"previous_ends_at": iso(move.before.ends_api_at)}
-    on_end = move.before.on_end if move.before else "cancel"
-    return {
-        "status": "created",
-        "order_id": row.id,
-        **({} if row.server_id is None else {"server_id": row.server_id}),
-        "attempts": [],
-        "usd_per_hour": shown(extension.usd_per_hour),
-        "reserved_usd": shown_up(extension.worst_usd),
-        "ends_at": iso(move.ends_api_at),
-        **was,
-        "enforced_by": extension.enforced_by or "nobody",
-        "next": f"Order {row.id} is agreed to end at {iso(move.ends_api_at)}."
-        f" {outcomes.ending(on_end, extension.enforced_by)}",
-    }
+    ends_at, on_end = iso(move.ends_api_at), move.before.on_end if move.before else "cancel"
+    said = f"Order {row.id} is agreed to end at {ends_at}. {outcomes.ending(on_end, extension.enforced_by)}"
+    return Outcome(
+        Status.EXTENDED,
+        said,
+        order_id=row.id,
+        server_id=row.server_id,
+        usd_per_hour=shown(extension.usd_per_hour),
+        reserved_usd=shown_up(extension.worst_usd),
+        previous_ends_at=None if move.before is None else iso(move.before.ends_api_at),
+        ends_at=ends_at,
+        enforced_by=extension.enforced_by or "nobody",
+    )
 
 
 def over_limit(
-    order_id: int, refusals: list[Refusal], extension: Extension, most_seconds: int | None = None
-) -> dict[str, Any]:
+    order_id: int, refusals: Sequence[Refusal], extension: Extension, most_seconds: int | None = None
+) -> Outcome:
     """A limit said no: the order ends when it would have. `most_seconds` more fit, None where nobody knows."""
     names = "; ".join(str(refusal) for refusal in refusals)
     most = None if most_seconds is None else _hours_that_fit(most_seconds)
     fewer = "" if most is None else f" At most {plain(most)} hours more fit." if most else " No extension fits."
     if not most and extension.enforced_by is None:
         fewer += " It counts as if nobody ended it, whatever the hours."
-    return {
-        "status": "refused",
-        "order_id": order_id,
-        "refusals": [refusal.as_dict() for refusal in refusals],
-        "attempts": [],
-        **({} if most is None else {"most_hours": float(most)}),
-        "next": f"Over the limit: {names}. Its end stays as it was.{fewer}",
-    }
+    return Outcome(
+        Status.REFUSED,
+        f"Over the limit: {names}. Its end stays as it was.{fewer}",
+        order_id=order_id,
+        refusals=tuple(refusals),
+        most_hours=None if most is None else float(most),
+    )
 
 
-def refused(
-    order_id: int, reason: str, why: str, latest_api_at: int | None = None, most_seconds: int | None = None
-) -> dict[str, Any]:
+def stays(
+    order_id: int,
+    reason: str,
+    why: str,
+    *,
+    latest_api_at: int | None = None,
+    most_seconds: int | None = None,
+    final: bool = True,
+) -> Settled:
     """The end stays as it was. `most_seconds` more fit, None where nobody knows."""
-    latest = {} if latest_api_at is None else {"latest_ends_at": iso(latest_api_at)}
-    most = {} if most_seconds is None else {"most_hours": float(_hours_that_fit(most_seconds))}
-    return {
-        "status": "refused",
-        "order_id": order_id,
-        "reason": reason,
-        "attempts": [],
-        **latest,
-        **most,
-        "next": f"{why} Its end stays as it was.",
-    }
+    outcome = Outcome(
+        Status.REFUSED,
+        f"{why} Its end stays as it was.",
+        order_id=order_id,
+        reason=reason,
+        latest_ends_at=None if latest_api_at is None else iso(latest_api_at),
+        most_hours=None if most_seconds is None else float(_hours_that_fit(most_seconds)),
+    )
+    return Settled(outcome, final=final)
 
 
 def beyond(move: Move, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:

@@ -22,6 +22,7 @@ from clore_mcp.rental.orders import cancels
 from clore_mcp.rental.orders.cancels import Sent
 from clore_mcp.rental.orders.chores import Chore, Chores
 from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.results import Status
 from clore_mcp.rental.rules.terms import POLL_SECONDS
 from clore_mcp.store import ends, ledger, orders, quotes
 from clore_mcp.store.database import Tx
@@ -324,8 +325,8 @@ class Keeper:
     async def _tell_ended(self, sent: Sequence[Sent], overdue: dict[int, str]) -> None:
         """Prove what was cancelled; what is not proven gone stays overdue, and is tried again in the next round."""
         for one in await self._closing.prove(sent):
-            if one["status"] == "cancelled":
-                overdue.pop(one["order_id"], None)
+            if one.status is Status.CANCELLED and one.order_id is not None:
+                overdue.pop(one.order_id, None)
         for lease in self._leases:
             if lease.order_id in {one.order_id for one in sent}:
                 await self._tell(lease, "still_billing" if lease.order_id in overdue else "lease_ended")

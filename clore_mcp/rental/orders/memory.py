@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from clore_mcp.clore import OrderRow
+from clore_mcp.rental.results import Attempt
 from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.quotes import Quote
@@ -19,7 +19,7 @@ class Unwritten:
     intent: Intent
     quote: Quote
     row: OrderRow
-    earlier: tuple[dict[str, Any], ...]
+    earlier: tuple[Attempt, ...]
 
 
 class Remembered:

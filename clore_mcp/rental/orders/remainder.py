@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -15,6 +15,7 @@ from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import shown
 from clore_mcp.rental.context import Desk
+from clore_mcp.rental.results import BillingOrder, Outcome
 from clore_mcp.rental.rules.billing import usd_per_hour
 from clore_mcp.rental.spot.books import Books
 from clore_mcp.store import watches
@@ -31,16 +32,13 @@ class Remaining:
     waiting: Mapping[int, str]
     watches: int | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """For an answer: nothing where nobody knows."""
-        told: dict[str, Any] = {} if self.watches is None else {"watches_waiting": self.watches}
-        if self.hourly is not None:
-            told["still_running"] = [self._row(order_id, usd) for order_id, usd in self.hourly.items()]
-        return told
+    def told_in(self, outcome: Outcome) -> Outcome:
+        """An outcome with what is left; nothing where nobody knows."""
+        running = None if self.hourly is None else tuple(self._row(*one) for one in self.hourly.items())
+        return replace(outcome, still_running=running, watches_waiting=self.watches)
 
-    def _row(self, order_id: int, usd: Decimal | None) -> dict[str, Any]:
-        waits = {"status": self.waiting[order_id]} if order_id in self.waiting else {}
-        return {"order_id": order_id, **waits, **({} if usd is None else {"usd_per_hour": shown(usd)})}
+    def _row(self, order_id: int, usd: Decimal | None) -> BillingOrder:
+        return BillingOrder(order_id, self.waiting.get(order_id), None if usd is None else shown(usd))
 
     def __str__(self) -> str:
         if self.hourly is None:

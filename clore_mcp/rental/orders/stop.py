@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -21,6 +21,7 @@ from clore_mcp.rental.context import Desk
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders import cancels
 from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store import brake, envelopes, intents, ledger, orders, quotes, watches
 from clore_mcp.store.brake import Freeze
 from clore_mcp.store.database import Tx
@@ -50,13 +51,13 @@ class Ended:
     """One order, what came of its cancel, and what Clore said against it, if anything."""
 
     order_id: int
-    outcome: dict[str, Any]
+    outcome: Outcome
     failure: Failure | None = None
 
     @property
     def proven(self) -> bool:
         """Whether it is known to bill no more."""
-        return bool(self.outcome["status"] == "cancelled")
+        return self.outcome.status is Status.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     for intent in unsent:
         intents.step(tx, intent.id, was="reserved", now_is="abandoned", reason="spending was frozen")
         intents.release(tx, intent.id, ZERO, now)
-        quotes.settle(tx, intent.quote_id, outcomes.frozen())
+        quotes.settle(tx, intent.quote_id, outcomes.frozen().as_json())
     if new:
         data = {"questions_closed": questions, "unsent_given_up": len(unsent)}
         ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="frozen", caller=by, data=data))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.listing import Listing
@@ -20,6 +20,7 @@ from clore_mcp.rental.rules.limits import Shown
 from clore_mcp.rental.spot import bid_history
 from clore_mcp.rental.spot.bid_history import BidHistory
 from clore_mcp.store.orders import Lease
+from clore_mcp.store.receipts import OrderReceipt
 
 CREATION_FEE_AFTER_SECONDS: Final = 600
 _FLOAT_NOISE: Final = Decimal("1e-9")
@@ -42,18 +43,11 @@ class Bill:
         """The sum of the parts."""
         return self.rent_usd + self.fee_usd + self.creation_fee_usd
 
-    def as_dict(self) -> dict[str, Any]:
-        """For a receipt. Clore reports the rent; the fees are computed from its tables, so the whole is an estimate."""
-        parts = {name: round(float(value), 6) for name, value in self._parts().items()}
-        return {**parts, "total_usd": round(float(self.total_usd), 6), "estimated": True}
-
-    def _parts(self) -> dict[str, Decimal]:
-        return {
-            "hours": self.hours,
-            "rent_usd": self.rent_usd,
-            "fee_usd": self.fee_usd,
-            "creation_fee_usd": self.creation_fee_usd,
-        }
+    def receipt(self) -> OrderReceipt:
+        """For a person. Clore reports the rent; the fees are computed from its tables, so the whole is an estimate."""
+        parts = (self.hours, self.rent_usd, self.fee_usd, self.creation_fee_usd, self.total_usd)
+        hours, rent, fee, creation, total = (round(float(part), 6) for part in parts)
+        return OrderReceipt(hours, rent, fee, creation, total)
 
 
 def order_type_of(row: OrderRow) -> OrderType:

@@ -16,9 +16,10 @@ from clore_mcp.money import ZERO, Coin, plain, up_to_coin
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.context import Desk, lease_end_is_enforced
 from clore_mcp.rental.create.adopt import matches
+from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
 from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.rental.rules.limits import Refusal, Used, Wanted, check, usage
+from clore_mcp.rental.rules.limits import Used, Wanted, check, usage
 from clore_mcp.rental.rules.terms import Candidate, Terms
 from clore_mcp.store import brake, intents, orders
 from clore_mcp.store.database import Tx

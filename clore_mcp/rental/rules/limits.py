@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-from clore_mcp.money import ZERO, dollars, shown
+from clore_mcp.money import ZERO, dollars
+from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.store.intents import Paid, Reservation
 
 _NAMED: Final = 3
-_NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
 _WORST_CASES: Final = ("usd_per_order", "usd_per_day")
 _SMALLER_FITS: Final = (*_WORST_CASES, "usd_per_hour", "wallet")
 _OPERATOR: Final = "the operator"
@@ -55,42 +55,6 @@ class Wanted:
     usd_per_order: Decimal
     usd_per_day: Decimal
     active_orders: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One limit that says no."""
-
-    limit: str
-    cap: Decimal
-    used: Decimal
-    needed: Decimal
-    change: str
-
-    @property
-    def left(self) -> Decimal:
-        """What the cap still allows; never below zero."""
-        return max(self.cap - self.used, ZERO)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For a result."""
-        return {
-            "limit": self.limit,
-            "cap": shown(self.cap),
-            "used": shown(self.used),
-            "needed": shown(self.needed),
-            "left": shown(self.left),
-            "change": self.change,
-        }
-
-    def __str__(self) -> str:
-        if self.limit in _NOT_AMOUNTS:
-            return f"{self.limit}: {self.change}"
-        who = f"only to be changed by {self.change}"
-        if self.limit == "active_orders":
-            return f"{self.needed} more active order, {self.used} of {self.cap} in use, {who}"
-        left, cap = dollars(self.left, up=False), dollars(self.cap, up=False)
-        return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left, {who}"
 
 
 def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], at_clore: Iterable[Shown]) -> Used:

@@ -94,7 +94,9 @@ class Terms:
     """What a person is asked to approve: these servers in this order, so long, at these ceilings.
 
     `to_win_usd` per hour is what a bid on the first takes to win, None where this one does or nobody can say.
-    `replaceable`: an order whose host can't be reached may, once, give way to a server further down.
+    `replaceable`: an order whose host can't be reached may, once, give way to a server further down. `ssh_key` is the
+    fingerprint of the key that the question showed. What takes the place of a lost order names it, and the most that it
+    may have cost.
     """
 
     candidates: tuple[Candidate, ...]
@@ -106,6 +108,9 @@ class Terms:
     fees_assumed: bool
     to_win_usd: Decimal | None = None
     replaceable: bool = False
+    ssh_key: str | None = None
+    replaces_order_id: int | None = None
+    replaced_most_usd: Decimal | None = None
 
     @property
     def ends(self) -> bool:
@@ -152,6 +157,7 @@ class Terms:
 
     def as_json(self) -> dict[str, Any]:
         """For the quote's row."""
+        instead = {"replaces_order_id": self.replaces_order_id, "lost_usd": str(self.replaced_most_usd)}
         return {
             "candidates": [candidate.as_json() for candidate in self.candidates],
             "hours": str(self.hours),
@@ -162,6 +168,8 @@ class Terms:
             "fees_assumed": self.fees_assumed,
             "to_win_usd": None if self.to_win_usd is None else str(self.to_win_usd),
             "replaceable": self.replaceable,
+            "ssh_key": self.ssh_key,
+            **({} if self.replaces_order_id is None else instead),
         }
 
     @classmethod
@@ -177,6 +185,9 @@ class Terms:
             fees_assumed=row["fees_assumed"],
             to_win_usd=None if row.get("to_win_usd") is None else Decimal(row["to_win_usd"]),
             replaceable=row.get("replaceable", False),
+            ssh_key=row.get("ssh_key"),
+            replaces_order_id=row.get("replaces_order_id"),
+            replaced_most_usd=None if row.get("lost_usd") is None else Decimal(row["lost_usd"]),
         )
 
 

@@ -6,35 +6,25 @@ Here it is decided whether a bid may leave; bid_price.py says what it comes to, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Any
 
-from clore_mcp.money import ZERO, dollars, shown
+from clore_mcp.money import ZERO, dollars
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.context import Desk, settle_quote
 from clore_mcp.rental.create.quote import Appraiser
 from clore_mcp.rental.orders.closure import Closing
-from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
 from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.check import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
-from clore_mcp.rental.rules.limits import Refusal, Wanted, check
+from clore_mcp.rental.rules.limits import Wanted, check
 from clore_mcp.rental.spot import bid_price, bid_send, lowering_rules
 from clore_mcp.rental.spot.bid_question import bid_question, told_of
-from clore_mcp.rental.spot.bids import Bid, raise_refused, reservation_of, step_too_large, too_soon
+from clore_mcp.rental.spot.bids import Bid, BidTerms, reservation_of, step_too_large, too_soon
 from clore_mcp.store import bids, ends, intents, quotes
 from clore_mcp.store.bids import Change
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
-
-
-class _Undecided(Exception):
-    """What the judgement rests on can't decide over money: it has grown too old, or can't be read whole."""
-
-    def __init__(self, reason: str, why: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +35,7 @@ class Claimed:
     change: Change | None
 
 
-class Bidding:
+class Bidding(Verb[SetSpotPrice]):
     """Proposes and carries out changes of spot bids."""
 
     def __init__(self, desk: Desk, appraiser: Appraiser, closing: Closing) -> None:
@@ -53,79 +43,74 @@ class Bidding:
         self._appraiser = appraiser
         self._closing = closing
 
-    async def already(self, ask: SetSpotPrice, account: str, digest: str) -> dict[str, Any] | None:
-        """A bid that is set already is found unchanged by `propose`."""
-        return None
+    def declined(self, ask: SetSpotPrice, unasked: str | None = None) -> Outcome:
+        """See `Verb`: the bid stays."""
+        return outcomes.bid_declined(ask.order_id, unasked)
 
-    def unfinished(self, quote: Quote) -> dict[str, Any]:
+    def lapsed(self, ask: SetSpotPrice) -> Outcome:
+        """See `Verb`: the bid stays."""
+        return outcomes.bid_refused(ask.order_id, "quote_expired", "The quote expired before it was used.")
+
+    def left_to_person(self, ask: SetSpotPrice, quote_id: str) -> Outcome:
+        """See `Verb`: the bid stays until then."""
+        until_then = f"{outcomes.BID_STAYS.removesuffix('.')} until then."
+        return outcomes.approval_required(quote_id, self._desk.program, order_id=ask.order_id, until_then=until_then)
+
+    def unfinished(self, quote: Quote) -> Outcome:
         """The change is under way and its outcome unknown."""
-        return {
-            "status": "uncertain",
-            "order_id": quote.terms["order_id"],
-            "next": "The bid is being changed. Call again with the same arguments for the outcome.",
-        }
+        said = "The bid is being changed. Call again with the same arguments for the outcome."
+        return Outcome(Status.UNCERTAIN, said, order_id=BidTerms.from_json(quote.terms).order_id)
 
-    async def propose(self, ask: SetSpotPrice, account: str) -> Proposal | dict[str, Any]:
-        """What a person would be asked; an outcome where there is nothing to ask."""
+    async def propose(self, ask: SetSpotPrice, account: str) -> Proposal:
+        """What a person would be asked. Raises Settled where there is nothing to ask."""
         row = (await self._desk.readings.orders(EXECUTION_AGE)).find(ask.order_id)
         bid = await bid_price.price(self._desk, ask, row, account, asked_at=self._desk.clock())
-        if isinstance(bid, dict):
-            return bid
         if bid.unchanged:
-            return await bid_send.answer(self._desk, "unchanged", bid)
+            raise Settled(await bid_send.answer(self._desk, Status.UNCHANGED, bid))
         if bid.raises:
             await self._desk.require_unfrozen()
             evidence = await self._appraiser.evidence()
-            if (unsure := _unsure(evidence)) is not None:
-                return outcomes.bid_refused(ask.order_id, unsure.reason, unsure.why)
+            _require_whole(ask.order_id, evidence)
             await self._closing.reconcile(account, evidence.current, evidence.completed)
-            try:
-                refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
-            except _Undecided as ending:
-                return outcomes.bid_refused(ask.order_id, ending.reason, ending.why)
+            refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
             if refusals:
-                return {**raise_refused(refusals), "bid_usd_per_hour": shown(bid.usd_per_hour)}
+                raise Settled(outcomes.raise_refused(refusals, bid.usd_per_hour))
         told = told_of(bid, await bid_price.to_win_usd(self._desk, bid) if bid.raises else None)
         return Proposal(
-            terms={
-                "order_id": ask.order_id,
-                "bid_per_day": str(bid.day.value),
-                "coin": bid.coin.value,
-                "worst_usd": str(bid.worst_usd),
-            },
+            terms=BidTerms(ask.order_id, bid.day.value, bid.coin, bid.worst_usd),
             question=lambda quote_id: bid_question(quote_id, told),
             yes=Yes.ALWAYS if bid.raises else Yes.NEVER,
         )
 
-    async def carry_out(self, quote: Quote, ask: SetSpotPrice, *, from_state: str, by: str) -> dict[str, Any]:
+    async def carry_out(self, quote: Quote, ask: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
         """Send the bid once and report what Clore made of it."""
-        readings, unasked = self._desk.readings, quote.terms["yes"] == Yes.NEVER
+        try:
+            outcome = await self._change(quote, ask, from_state=from_state, by=by)
+        except Settled as known:
+            outcome = known.outcome
+            if not known.final:  # nothing was used or sent
+                return outcome
+        return await settle_quote(self._desk, quote, outcome)
+
+    async def _change(self, quote: Quote, ask: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
+        readings, unasked = self._desk.readings, Consent.of(quote).yes is Yes.NEVER
         # Nobody was asked, so it must be a lowering at this very moment: another process may have lowered it more.
         seen = await (readings.look(completed=False) if unasked else readings.orders(EXECUTION_AGE))
-        row = seen.find(ask.order_id)
+        row, terms = seen.find(ask.order_id), BidTerms.from_json(quote.terms)
         bid = await bid_price.price(self._desk, ask, row, quote.account, asked_at=quote.created_at)
-        if isinstance(bid, dict):
-            return await settle_quote(self._desk, quote, bid)
-        approved = Decimal(quote.terms["bid_per_day"])
         if ask.to_win and bid.unchanged:  # the rival has gone: it wins already
-            return await settle_quote(self._desk, quote, await bid_send.answer(self._desk, "unchanged", bid))
-        if bid.day.value > approved and not ask.to_win:  # the rate moved: never above what was approved
-            bid = bid.at(approved)
-        if (moved := _moved(quote, ask, bid, unasked=unasked)) is not None:
-            return await settle_quote(self._desk, quote, moved)
+            return await bid_send.answer(self._desk, Status.UNCHANGED, bid)
+        if bid.day.value > terms.bid_per_day and not ask.to_win:  # the rate moved: never above what was approved
+            bid = bid.at(terms.bid_per_day)
+        _require_agreed(terms, bid, unasked=unasked)
         if bid.lowers and (stopped := await self._known_refusal(quote, bid)) is not None:
-            return await settle_quote(self._desk, quote, stopped)
-        try:
-            claimed = await self._claim(quote, bid, from_state=from_state, by=by)
-        except _Undecided as unsure:  # nothing was used or sent
-            return outcomes.bid_refused(ask.order_id, unsure.reason, unsure.why)
-        if claimed is None:
-            return outcomes.in_progress(quote.id)
+            return stopped
+        claimed = await self._claim(quote, bid, from_state=from_state, by=by)
         if claimed.refusals:
-            return await settle_quote(self._desk, quote, raise_refused(claimed.refusals))
-        return await settle_quote(self._desk, quote, await bid_send.send(self._desk, quote, bid, claimed.change))
+            return outcomes.raise_refused(claimed.refusals)
+        return await bid_send.send(self._desk, quote, bid, claimed.change)
 
-    async def _known_refusal(self, quote: Quote, bid: Bid) -> dict[str, Any] | None:
+    async def _known_refusal(self, quote: Quote, bid: Bid) -> Outcome | None:
         """Why a lowering is not even sent: what is known here says that Clore would refuse it."""
         known = await lowering_rules.read(self._desk, quote.account, bid)
         if known.wait_seconds:
@@ -133,10 +118,10 @@ class Bidding:
         return None if known.allows(bid) else step_too_large(bid.row.id, bid, known.lowest_per_day)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
-        """Every limit that a raise would break. Raises _Undecided for an order that is being ended: what it may still
+        """Every limit that a raise would break. Raises Settled for an order that is being ended: what it may still
         cost hangs on a cancel that is not proven."""
         if bid_send.being_ended(tx, self._desk, account, bid.row.id):
-            raise _Undecided("ending", "It is being ended, or its lease is over, so its bid is not raised.")
+            raise _undecided(bid.row.id, "ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
         used = used_now(tx, account, evidence, self._desk.clock(), self._desk.caps)
@@ -151,26 +136,27 @@ class Bidding:
         unwatched = watchdog_refusal(tx, self._desk, account, relied_on=bid.enforced_by is not None)
         return [*refusals, *(one for one in (short, unwatched) if one is not None)]
 
-    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed | None:
+    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed:
         """Consume the yes and raise the reservation first, so that a process killed here never counts too little.
-        None when the yes is not to be had; without refusals when the bid may be sent."""
+        Without refusals the bid may be sent. Raises Settled when the yes is not to be had."""
         desk = self._desk
         evidence = await self._appraiser.evidence() if bid.raises else None
 
-        def write(tx: Tx) -> Claimed | None:
+        def write(tx: Tx) -> Claimed:
             now = desk.clock()
             if bid.raises:
                 desk.forbid_frozen(tx)
             if evidence is not None and not evidence.decides(now):
-                raise _Undecided("too_slow", "Clore answers too slowly to check the limits.")
-            if evidence is not None and (unsure := _unsure(evidence)) is not None:
-                raise unsure
+                raise _undecided(bid.row.id, "too_slow", "Clore answers too slowly to check the limits.")
+            if evidence is not None:
+                _require_whole(bid.row.id, evidence)
             end = ends.of(tx, quote.account, bid.row.id)
             if end != bid.end and not bid_send.being_ended(tx, desk, quote.account, bid.row.id):
-                raise _Undecided("end_moved", "Its end has moved meanwhile, and with it what it may cost. Call again.")
+                why = "Its end has moved meanwhile, and with it what it may cost. Call again."
+                raise _undecided(bid.row.id, "end_moved", why)
             refusals = self._stands_against(tx, quote.account, bid, evidence) if evidence else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
-                return None
+                raise Settled(outcomes.in_progress(quote.id), final=False)
             change = None if refusals else bids.begin(tx, quote.id, reservation_of(bid, quote.account, now))
             desk.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                       bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
@@ -179,22 +165,27 @@ class Bidding:
         return await desk.state.write(write)
 
 
-def _moved(quote: Quote, ask: SetSpotPrice, bid: Bid, *, unasked: bool) -> dict[str, Any] | None:
-    """Why a bid is not what was agreed to any more; None where it is."""
-    if bid.day.value > Decimal(quote.terms["bid_per_day"]):
+def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
+    """Raises Settled where a bid is not what was agreed to any more."""
+    reason, why = "", ""
+    if bid.day.value > terms.bid_per_day:
+        reason = "outbid_meanwhile"
         why = f"Winning takes {dollars(bid.usd_per_hour)} per hour by now, more than was approved. Call again."
-        return outcomes.bid_refused(ask.order_id, "outbid_meanwhile", why)
-    if bid.raises and unasked:
-        why = "The bid has changed meanwhile, so this would raise it. Call again."
-        return outcomes.bid_refused(ask.order_id, "bid_changed", why)
-    if bid.raises and bid.due_usd > Decimal(quote.terms["worst_usd"]):
+    elif bid.raises and unasked:
+        reason, why = "bid_changed", "The bid has changed meanwhile, so this would raise it. Call again."
+    elif bid.raises and bid.due_usd > terms.worst_usd:
+        reason = "worst_case_grew"
         why = f"It could cost {dollars(bid.worst_usd)} now, more than was approved. Call again."
-        return outcomes.bid_refused(ask.order_id, "worst_case_grew", why)
-    return None
+    if reason:
+        raise Settled(outcomes.bid_refused(terms.order_id, reason, why))
 
 
-def _unsure(evidence: Evidence) -> _Undecided | None:
+def _undecided(order_id: int, reason: str, why: str) -> Settled:
+    """What the judgement rests on can't decide over money: it has grown too old, or can't be read whole."""
+    return Settled(outcomes.bid_refused(order_id, reason, why), final=False)
+
+
+def _require_whole(order_id: int, evidence: Evidence) -> None:
     if evidence.current.unreadable or evidence.completed.unreadable:
         why = "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits."
-        return _Undecided("unreadable_orders", f"{why} Call again in a minute.")
-    return None
+        raise _undecided(order_id, "unreadable_orders", f"{why} Call again in a minute.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, NotFound
@@ -13,6 +13,7 @@ from clore_mcp.money import ZERO, Coin, DayPrice, dollars, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.context import Desk
 from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.results import Settled
 from clore_mcp.rental.rules.billing import spent_of
 from clore_mcp.rental.rules.terms import bid_within, reservation_margin
 from clore_mcp.rental.spot import bids
@@ -20,11 +21,9 @@ from clore_mcp.rental.spot.bids import SLACK_HOURS, Bid, hours_left
 from clore_mcp.store import ends
 
 
-async def price(
-    desk: Desk, ask: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float
-) -> Bid | dict[str, Any]:
-    """The bid, or the refusal where it is under the host's minimum or in a coin without a rate. `row` is the order as
-    Clore lists it, `asked_at` when the question was put. Raises NotFound and ArgumentInvalid."""
+async def price(desk: Desk, ask: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float) -> Bid:
+    """The bid. `row` is the order as Clore lists it, `asked_at` when the question was put. Raises Settled where it is
+    under the host's minimum or in a coin without a rate; NotFound and ArgumentInvalid."""
     readings = desk.readings
     api_now = readings.api_now()  # of the row: what it has cost, and what is left to run, belong to one moment
     if row is None or row.expired:
@@ -35,18 +34,17 @@ async def price(
     snapshot, fees = await readings.snapshot(), await readings.fees()
     rate = snapshot.rates.usd_per(coin) if coin else None
     if coin is None or rate is None:
-        return outcomes.bid_refused(ask.order_id, "unknown_rate", "No rate to USD is known for the order's coin.")
+        raise Settled(
+            outcomes.bid_refused(ask.order_id, "unknown_rate", "No rate to USD is known for the order's coin.")
+        )
     fee = fees.fraction(OrderType.SPOT, coin)
     listing = snapshot.by_id.get(row.server_id or 0)
     minimum = listing.spot.get(coin) if listing else None
     day = bid_within(ask.exact_bid, coin, rate, fee, minimum)
     if day is None:
-        return bids.too_low(ask.order_id, bids.usd_to_ask(minimum or ZERO, coin, rate, fee))
+        raise Settled(bids.too_low(ask.order_id, bids.usd_to_ask(minimum or ZERO, coin, rate, fee)))
     if ask.to_win:
-        found = await _winning_bid(desk, ask, row, coin, rate, fee)
-        if isinstance(found, dict):
-            return found
-        day = found
+        day = await _winning_bid(desk, ask, row, coin, rate, fee)
     usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
     end = await desk.state.read(lambda tx: ends.of(tx, account, ask.order_id))
     enforced_by = await desk.enforced_by() if end is not None and end.on_end == "cancel" else None
@@ -64,14 +62,14 @@ async def price(
 
 async def _winning_bid(
     desk: Desk, ask: SetSpotPrice, row: OrderRow, coin: Coin, rate: Decimal, fee: Decimal
-) -> DayPrice | dict[str, Any]:
-    """The lowest bid that wins now, the present one where no rival beats it; the refusal where nobody can say or it is
-    above the most that was named."""
+) -> DayPrice:
+    """The lowest bid that wins now, the present one where no rival beats it. Raises Settled where nobody can say or it
+    is above the most that was named."""
     view = await desk.readings.spot_view_if_known(row.server_id or 0)
     winning = view.winning.get(coin) if view is not None else None
     if view is None or winning is None:
         why = "The bids of its server can't be read now, so nobody knows which one wins. Call again, or name a bid."
-        return outcomes.bid_refused(ask.order_id, "book_unreadable", why)
+        raise Settled(outcomes.bid_refused(ask.order_id, "book_unreadable", why))
     present = None if row.price is None else DayPrice(row.price, coin)
     runs = any(offer.mine and offer.active for offer in view.offers)
     if present is not None and (runs or not view.beaten(present)):
@@ -80,7 +78,8 @@ async def _winning_bid(
         return winning
     needed = bids.usd_to_ask(winning.value, coin, rate, fee)
     why = f"Winning takes {dollars(needed)} per hour now, more than max_usd_per_hour."
-    return {**outcomes.bid_refused(ask.order_id, "above_max", why), "to_win_usd_per_hour": shown_up(needed)}
+    refused = outcomes.bid_refused(ask.order_id, "above_max", why)
+    raise Settled(replace(refused, to_win_usd_per_hour=shown_up(needed)))
 
 
 async def to_win_usd(desk: Desk, bid: Bid) -> Decimal | None:

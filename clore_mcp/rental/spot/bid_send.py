@@ -13,6 +13,7 @@ from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.context import Desk
 from clore_mcp.rental.create.send import Abandoned
+from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.spot import lowering_rules
 from clore_mcp.rental.spot.bids import Bid, refusal_of
 from clore_mcp.store import bids, ends, orders
@@ -23,7 +24,7 @@ from clore_mcp.store.quotes import Quote
 _LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
 
 
-async def send(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> dict[str, Any]:
+async def send(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> Outcome:
     """Send a claimed bid and report what Clore made of it. `change` is the reservation that it has begun to change."""
     order_id = bid.row.id
     try:
@@ -38,46 +39,42 @@ async def send(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> dic
                 await desk.state.write(lambda tx: bids.undo(tx, change, desk.clock()))
             return outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
         if not await _arrived(desk, bid):
-            return {
-                "status": "uncertain",
-                "order_id": order_id,
-                "bid_usd_per_hour": shown(bid.usd_per_hour),
-                "next": f"{error.message} The bid may or may not have changed; list_orders shows the price.",
-            }
+            said = f"{error.message} The bid may or may not have changed; list_orders shows the price."
+            usd = shown(bid.usd_per_hour)
+            return Outcome(Status.UNCERTAIN, said, order_id=order_id, bid_usd_per_hour=usd)
     await _record(desk, quote, bid, change)
     desk.readings.changed()
-    return await answer(desk, "updated", bid)
+    return await answer(desk, Status.UPDATED, bid)
 
 
-async def answer(desk: Desk, status: str, bid: Bid) -> dict[str, Any]:
+async def answer(desk: Desk, status: Status, bid: Bid) -> Outcome:
     """The bid as it stands now, with its rank and what would win where it does not."""
     view = await desk.readings.spot_view_if_known(bid.row.server_id or 0)
     rank = view.our_rank if view else None
     winning = view.winning.get(bid.coin) if view else None
-    told: dict[str, Any] = {
-        "status": status,
-        "order_id": bid.row.id,
-        "bid_usd_per_hour": shown(bid.usd_per_hour),
-        "was_usd_per_hour": None if bid.row.price is None else shown(bid.usd(bid.row.price)),
-        "on_demand_usd_per_hour": None if bid.on_demand_usd is None else shown_up(bid.on_demand_usd),
-        "price_per_day": float(bid.day.value),
-        "currency": bid.coin.ticker,
-        "rank": rank,
-        "next": "list_orders shows whether it runs.",
-    }
-    if view is not None and any(offer.mine and offer.active for offer in view.offers):
-        told["next"] = "It wins: the order runs, or starts now, and is billed."
+    wins = view is not None and any(offer.mine and offer.active for offer in view.offers)
+    beaten = rank is not None and rank > 1 and not wins
+    needed = bid.usd_to_ask(winning.value) if beaten and winning is not None else None
+    said = "list_orders shows whether it runs."
+    if wins:
+        said = "It wins: the order runs, or starts now, and is billed."
     elif rank == 1:
-        told["next"] = (
-            "It is the highest bid, not shown as winning yet; none wins while the server is rented on demand."
-        )
-    elif rank is not None:
-        least = ""
-        if winning is not None:
-            needed = bid.usd_to_ask(winning.value)
-            least, told["to_win_usd_per_hour"] = f" {dollars(needed)} per hour would win now.", shown_up(needed)
-        told["next"] = f"It does not win: it waits and costs nothing, and its hours run.{least}"
-    return {name: value for name, value in told.items() if value is not None}
+        said = "It is the highest bid, not shown as winning yet; none wins while the server is rented on demand."
+    elif beaten:
+        least = "" if needed is None else f" {dollars(needed)} per hour would win now."
+        said = f"It does not win: it waits and costs nothing, and its hours run.{least}"
+    return Outcome(
+        status,
+        said,
+        order_id=bid.row.id,
+        bid_usd_per_hour=shown(bid.usd_per_hour),
+        was_usd_per_hour=None if bid.row.price is None else shown(bid.usd(bid.row.price)),
+        on_demand_usd_per_hour=None if bid.on_demand_usd is None else shown_up(bid.on_demand_usd),
+        to_win_usd_per_hour=None if needed is None else shown_up(needed),
+        price_per_day=float(bid.day.value),
+        currency=bid.coin.ticker,
+        rank=rank,
+    )
 
 
 def being_ended(tx: Tx, desk: Desk, account: str, order_id: int) -> bool:

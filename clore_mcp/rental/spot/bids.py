@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import ceil
@@ -13,8 +13,8 @@ from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown
 from clore_mcp.rental import outcomes
+from clore_mcp.rental.results import Outcome
 from clore_mcp.rental.rules.check import Draw
-from clore_mcp.rental.rules.limits import Refusal
 from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS
 from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Reservation
@@ -85,6 +85,26 @@ class Bid:
         return replace(self, day=DayPrice(per_day, self.coin), usd_per_hour=self.usd(per_day))
 
 
+@dataclass(frozen=True, slots=True)
+class BidTerms:
+    """What was asked about: a bid per day in its coin, and the most that the order may come to with it."""
+
+    order_id: int
+    bid_per_day: Decimal
+    coin: Coin
+    worst_usd: Decimal
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row."""
+        amounts = {"bid_per_day": str(self.bid_per_day), "coin": self.coin.value, "worst_usd": str(self.worst_usd)}
+        return {"order_id": self.order_id, **amounts}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> BidTerms:
+        """The terms that `as_json` wrote."""
+        return cls(row["order_id"], Decimal(row["bid_per_day"]), Coin(row["coin"]), Decimal(row["worst_usd"]))
+
+
 def usd_to_ask(per_day: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
     """The lowest USD per hour, fee in, that comes to at least that price per day."""
     return lowest_asked(DayPrice(per_day, coin), usd_per_coin, fee)
@@ -104,32 +124,22 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
     return Reservation(None, account, bid.coin.value, worst, hourly, created_at=now, order_id=bid.row.id)
 
 
-def raise_refused(refusals: Sequence[Refusal]) -> dict[str, Any]:
-    """A limit said no to a raise: the order runs on as it was, and another server is no cure."""
-    names = "; ".join(str(refusal) for refusal in refusals)
-    return {
-        "status": "refused",
-        "refusals": [refusal.as_dict() for refusal in refusals],
-        "next": f"Over the limit: {names}. The bid stays as it was; a lower one may fit. The order runs on.",
-    }
-
-
-def too_low(order_id: int, least_usd: Decimal) -> dict[str, Any]:
+def too_low(order_id: int, least_usd: Decimal) -> Outcome:
     """The host takes no such bid."""
     why = f"The host takes no bid under {_exactly(least_usd)} per hour, fees included."
     return outcomes.bid_refused(order_id, "too_low_price", why)
 
 
-def too_soon(order_id: int, seconds: float) -> dict[str, Any]:
+def too_soon(order_id: int, seconds: float) -> Outcome:
     """The bid was lowered less than ten minutes ago."""
     why = (
         f"Clore lets a bid go down once in 600 seconds, this one again in {ceil(seconds)}. Raising it is not limited,"
         " and cancel_order ends it at once."
     )
-    return {**outcomes.bid_refused(order_id, "lowering_too_soon", why), "retry_after_seconds": ceil(seconds)}
+    return replace(outcomes.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=ceil(seconds))
 
 
-def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> dict[str, Any]:
+def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> Outcome:
     """The bid goes down by more than Clore's largest step; `lowest_per_day` is None where it did not name that."""
     again = "one step in 600 seconds. Raising it is not limited."
     if lowest_per_day is None:
@@ -138,10 +148,10 @@ def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> d
     lowest = bid.usd_to_ask(max(lowest_per_day, bid.minimum or ZERO))
     why = f"Clore lets this bid go down to {_exactly(lowest)} per hour now, {again}"
     refused = outcomes.bid_refused(order_id, "exceeded_max_step", why)
-    return {**refused, "lowest_usd_per_hour_now": shown(lowest)}
+    return replace(refused, lowest_usd_per_hour_now=shown(lowest))
 
 
-def refusal_of(order_id: int, bid: Bid, error: Refused) -> dict[str, Any]:
+def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
     """What Clore refused, by its own rules on bids in USD per hour and seconds where it gave numbers."""
     if isinstance(error, StepTooLarge):
         step, present = error.max_step_per_day, bid.row.price

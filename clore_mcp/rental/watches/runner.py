@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -22,12 +22,13 @@ from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Desk, left_to_watchdog
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.create.order import Creating
-from clore_mcp.rental.create.present_order import running_on
+from clore_mcp.rental.create.presence import ours_on
 from clore_mcp.rental.create.quote import Appraisal, Appraiser
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
+from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.watches.matches import fitting
-from clore_mcp.store import brake, intents, watches
+from clore_mcp.store import brake, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.watches import Watch
 
@@ -135,13 +136,12 @@ class Hunting:
         """The cheapest under the ceiling whose hosts did not fail here lately, and that nothing of ours runs on, or may
         run on."""
         cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
-        ours = {number for number in cheap if running_on(number, current.rows)}
 
         def read(tx: Tx) -> set[int]:
-            unsettled = {number for number in cheap if intents.open_on(tx, watch.account, number)}
-            return unsettled | hosts.failed_twice(tx, watch.account, self._desk.clock())
+            failed = hosts.failed_twice(tx, watch.account, self._desk.clock())
+            return ours_on(tx, watch.account, cheap, current.rows) | failed
 
-        left_out = ours | await self._desk.state.read(read)
+        left_out = await self._desk.state.read(read)
         return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
 
     async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
@@ -164,7 +164,7 @@ class Hunting:
         outcome = await self._commitments.run(
             quote.id, lambda: self._creating.carry_out(quote, order, from_state="approved", by=by), None
         )
-        return _NOTHING if outcome is None or outcome["status"] == "created" else _came(outcome)
+        return _NOTHING if outcome is None or outcome.status is Status.CREATED else _came(outcome)
 
     def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, held: HeldUp) -> None:
         """What was seen; what a person may want to mend is an event when it begins."""
@@ -183,8 +183,8 @@ def _stands(appraised: Appraisal) -> HeldUp:
     return HeldUp(" ".join(one.message for one in appraised.unfit) or None)
 
 
-def _came(outcome: dict[str, Any]) -> HeldUp:
+def _came(outcome: Outcome) -> HeldUp:
     """What a rental came to that made no order: servers that were gone are the market's way."""
-    if outcome["status"] == "refused" and not outcome.get("refusals"):
-        return HeldUp("; ".join(f"server {one['server_id']}: {one['outcome']}" for one in outcome["attempts"]) or None)
-    return HeldUp(outcome["next"], event=True)
+    if outcome.status is Status.REFUSED and not outcome.refusals:
+        return HeldUp("; ".join(f"server {one.server_id}: {one.outcome}" for one in outcome.attempts) or None)
+    return HeldUp(outcome.next, event=True)

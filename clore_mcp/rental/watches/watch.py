@@ -5,6 +5,8 @@ Nothing is reserved or sent here: runner.py rents, and each of its rentals passe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -18,10 +20,11 @@ from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.context import Desk, iso
 from clore_mcp.rental.create.ssh_keys import fingerprint
-from clore_mcp.rental.proposal import Proposal, Yes
+from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateWatch
-from clore_mcp.rental.rules.limits import Refusal, Used, Wanted, check
+from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
+from clore_mcp.rental.rules.limits import Used, Wanted, check
 from clore_mcp.rental.rules.terms import worst_hours, worst_usd
 from clore_mcp.rental.watches.matches import fitting
 from clore_mcp.rental.watches.question import WatchShown, notice, watch_question
@@ -36,22 +39,47 @@ _NOTHING_USED: Final = Used(ZERO, ZERO, 0)
 _DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and one whose rate moves counts most
 
 
-class Watching:
+@dataclass(frozen=True, slots=True)
+class WatchTerms:
+    """What was asked about: `who` looks, for which models, until `ends_at` (this machine's clock). `worst_usd` is what
+    one order may cost, `seen_usd` the price of an hour then, None where none fitted."""
+
+    who: str
+    models: tuple[str, ...]
+    ssh_key: str
+    worst_usd: Decimal
+    ends_at: float
+    seen_usd: Decimal | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row."""
+        seen = None if self.seen_usd is None else str(self.seen_usd)
+        return {**asdict(self), "models": list(self.models), "worst_usd": str(self.worst_usd), "seen_usd": seen}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> WatchTerms:
+        """The terms that `as_json` wrote."""
+        seen = None if row["seen_usd"] is None else Decimal(row["seen_usd"])
+        worst = Decimal(row["worst_usd"])
+        return cls(row["who"], tuple(row["models"]), row["ssh_key"], worst, row["ends_at"], seen)
+
+
+class Watching(Verb[CreateWatch]):
     """Prices, proposes and keeps watches."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def already(self, ask: CreateWatch, account: str, digest: str) -> dict[str, Any] | None:
+    async def already(self, ask: CreateWatch, account: str, digest: str) -> Outcome | None:
         """The watch that this very call has made, while it waits."""
         now = self._desk.clock()
         watch = await self._desk.state.read(lambda tx: watches.of_call(tx, account, digest, now))
         if watch is None:
             return None
-        return outcomes.repeated(_waits(watch, await self._desk.watched_by(), "This call made the watch already."))
+        return _waits(watch, await self._desk.watched_by()).again("This call made the watch already.")
 
-    async def propose(self, ask: CreateWatch, account: str) -> Proposal | dict[str, Any]:
-        """What a person would be asked; a refusal where no such order would ever be within the limits. Raises
+    async def propose(self, ask: CreateWatch, account: str) -> Proposal:
+        """What a person would be asked. Raises Settled where no such order would ever be within the limits;
         SpendingFrozen, ArgumentInvalid."""
         desk = self._desk
         await desk.require_unfrozen()
@@ -64,7 +92,7 @@ class Watching:
         if who is None:
             refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, _nobody(desk.program)))
         if who is None or refusals:
-            return outcomes.refused(refusals)
+            raise Settled(outcomes.refused(refusals))
         ends_at = desk.clock() + ask.expires_hours * 3600
         cheapest = found.servers[0].priced.usd_per_hour if found.servers else None
         key = await self._key(ask)
@@ -78,14 +106,7 @@ class Watching:
             key=key,
         )
         return Proposal(
-            terms={
-                "who": who,
-                "models": list(found.models),
-                "ssh_key": key.fingerprint,
-                "worst_usd": str(worst),
-                "ends_at": ends_at,
-                "seen_usd": None if cheapest is None else str(cheapest),
-            },
+            terms=WatchTerms(who, found.models, key.fingerprint, worst, ends_at, cheapest),
             question=lambda quote_id: (notice if ask.notify else watch_question)(quote_id, ask, told),
             yes=Yes.NEVER if ask.notify else Yes.ALWAYS,  # what only tells spends nothing
         )
@@ -96,35 +117,35 @@ class Watching:
         given = fingerprint(ask.ssh_public_key) if ask.ssh_public_key else own
         return KeyShown(given, configured=given == own)
 
-    async def carry_out(self, quote: Quote, ask: CreateWatch, *, from_state: str, by: str) -> dict[str, Any]:
+    async def carry_out(self, quote: Quote, ask: CreateWatch, *, from_state: str, by: str) -> Outcome:
         """Use the yes and keep the watch, in one transaction."""
-        desk = self._desk
+        desk, terms = self._desk, WatchTerms.from_json(quote.terms)
 
-        def write(tx: Tx) -> dict[str, Any]:
+        def write(tx: Tx) -> Outcome:
             now = desk.clock()
             desk.forbid_frozen(tx)
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
                 return outcomes.in_progress(quote.id)
-            watch = _kept(quote, ask, by, now)
+            watch = _kept(quote, terms, ask, by, now)
             watches.add(tx, watch)
-            outcome = _waits(watch, quote.terms["who"])
-            quotes.settle(tx, quote.id, outcome)
+            outcome = _waits(watch, terms.who)
+            quotes.settle(tx, quote.id, outcome.as_json())
             desk.note(tx, "watch_created", quote.caller, quote.account, quote_id=quote.id, watch_id=watch.id,
                       approved_by=by, **watch.ask)  # fmt: skip
             return outcome
 
-        if (await self._key(ask)).fingerprint != quote.terms["ssh_key"]:
+        if (await self._key(ask)).fingerprint != terms.ssh_key:
             return outcomes.failed("The SSH key is no longer the one in the question; nothing was kept. Call again.")
         outcome = await desk.state.write(write)
         await anyio.to_thread.run_sync(desk.wake_watchdog)
         return outcome
 
-    def unfinished(self, quote: Quote) -> dict[str, Any]:
+    def unfinished(self, quote: Quote) -> Outcome:
         """The watch is being kept."""
-        return {
-            **outcomes.in_progress(quote.id),
-            "next": "The watch is being made. Call again with exactly the same arguments to get it; it is made once.",
-        }
+        return outcomes.in_progress(
+            quote.id,
+            "The watch is being made. Call again with exactly the same arguments to get it; it is made once.",
+        )
 
     def _never(self, ask: CreateWatch, worst: Decimal) -> list[Refusal]:
         """The limits that no order of the watch would keep, however little were used."""
@@ -139,8 +160,7 @@ def _worst(ask: CreateWatch) -> Decimal:
     return worst_usd(ask.exact_usd_per_hour, hours, HIGHEST_CREATION_FEE_USD, coin)
 
 
-def _kept(quote: Quote, ask: CreateWatch, by: str, now: float) -> Watch:
-    seen = quote.terms["seen_usd"]
+def _kept(quote: Quote, terms: WatchTerms, ask: CreateWatch, by: str, now: float) -> Watch:
     return Watch(
         id=new_id("w"),
         account=quote.account,
@@ -149,13 +169,13 @@ def _kept(quote: Quote, ask: CreateWatch, by: str, now: float) -> Watch:
         approved_by=by,
         ask={**ask.model_dump(mode="json", exclude_none=True, exclude={"env"}), "max_orders": ask.max_orders},
         env=ask.env,
-        models=frozenset(quote.terms["models"]),
-        ssh_key=quote.terms["ssh_key"],
-        worst_usd=Decimal(quote.terms["worst_usd"]),
+        models=frozenset(terms.models),
+        ssh_key=terms.ssh_key,
+        worst_usd=terms.worst_usd,
         state="waiting",
         created_at=now,
-        expires_at=quote.terms["ends_at"],
-        best_usd=None if seen is None else Decimal(seen),
+        expires_at=terms.ends_at,
+        best_usd=terms.seen_usd,
     )
 
 
@@ -174,20 +194,17 @@ def envelope_of(watch: Watch) -> str:
     )
 
 
-def _waits(watch: Watch, who: str | None, note: str = "") -> dict[str, Any]:
+def _waits(watch: Watch, who: str | None) -> Outcome:
     does = "tells, and rents nothing," if watch.ask.get("notify") else "rents unasked"
     heard = " It tells by an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.ask.get("notify") else ""
-    told = (
+    return Outcome(
+        Status.WAITING,
         f"It {does} as soon as a server that fits is cheap enough.{heard} Looks once a minute: {who or 'nobody now'}."
-        f" list_watches shows what it has seen; cancel_watch({watch.id}) ends it."
+        f" list_watches shows what it has seen; cancel_watch({watch.id}) ends it.",
+        watch_id=watch.id,
+        envelope=envelope_of(watch),
+        best_seen_usd_per_hour=None if watch.best_usd is None else shown_up(watch.best_usd),
     )
-    return {
-        "status": "waiting",
-        "watch_id": watch.id,
-        "envelope": envelope_of(watch),
-        "best_seen_usd_per_hour": None if watch.best_usd is None else shown_up(watch.best_usd),
-        "next": f"{note} {told}".strip(),
-    }
 
 
 def _nobody(program: str) -> str:

@@ -1,0 +1,262 @@
+"""What becomes of a spending call: one frozen Outcome, its statuses and its parts. outcomes.py has the texts.
+
+Numbers are rounded as they are shown. The record keeps an outcome as JSON, and a tool makes its answer of the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from clore_mcp.money import ZERO, dollars, shown
+from clore_mcp.store.receipts import OrderReceipt
+
+if TYPE_CHECKING:
+    from clore_mcp.store.quotes import Quote
+
+_NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
+
+
+class Status(StrEnum):
+    """What a call came to, in the words of the tools' contract."""
+
+    CREATED = "created"
+    EXTENDED = "extended"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    WAITING = "waiting"
+    CANCELLED = "cancelled"
+    ALREADY_ENDED = "already_ended"
+    IN_PROGRESS = "in_progress"
+    APPROVAL_REQUIRED = "approval_required"
+    DECLINED = "declined"
+    REFUSED = "refused"
+    FAILED = "failed"
+    UNVERIFIED = "unverified"  # a cancel that is not proven: the order may bill
+    UNCERTAIN = "uncertain"  # an order or a bid that nobody can tell
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One limit that says no. `needed` is what the step adds, `change` who can change the limit and how."""
+
+    limit: str
+    cap: Decimal
+    used: Decimal
+    needed: Decimal
+    change: str
+
+    @property
+    def left(self) -> Decimal:
+        """What the cap still allows; never below zero."""
+        return max(self.cap - self.used, ZERO)
+
+    def as_json(self) -> dict[str, Any]:
+        """For a result."""
+        amounts = ("cap", "used", "needed", "left")
+        return {"limit": self.limit, **{name: shown(getattr(self, name)) for name in amounts}, "change": self.change}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Refusal:
+        """The refusal that `as_json` wrote, with its amounts as they were shown."""
+        cap, used, needed = (Decimal(str(row[name])) for name in ("cap", "used", "needed"))
+        return cls(row["limit"], cap, used, needed, row["change"])
+
+    def __str__(self) -> str:
+        if self.limit in _NOT_AMOUNTS:
+            return f"{self.limit}: {self.change}"
+        who = f"only to be changed by {self.change}"
+        if self.limit == "active_orders":
+            return f"{self.needed} more active order, {self.used} of {self.cap} in use, {who}"
+        left, cap = dollars(self.left, up=False), dollars(self.cap, up=False)
+        return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left, {who}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of an outcome: what is None is left out of its JSON."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For a result."""
+        told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in told.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """The part that `as_json` wrote."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt(_Part):
+    """One server that was tried, or could not be, and what came of it."""
+
+    server_id: int
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement(_Part):
+    """What the person was asked and agreed to; `by` says who agreed, None where that is not known."""
+
+    total_usd: float
+    worst_case_usd: float
+    margin: str
+    image: str
+    fallbacks: tuple[int, ...]
+    by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BillingOrder(_Part):
+    """An order that still costs money; `status` where it waits for a server."""
+
+    order_id: int
+    status: str | None = None
+    usd_per_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LostOrder:
+    """The order that gave way to another one, and what it has cost."""
+
+    order_id: int
+    receipt: OrderReceipt | None
+
+    def as_json(self) -> dict[str, Any]:
+        """For a result."""
+        return {"order_id": self.order_id, "receipt": self.receipt and self.receipt.as_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> LostOrder:
+        """The lost order that `as_json` wrote."""
+        return cls(row["order_id"], OrderReceipt.from_json(row["receipt"]) if row["receipt"] else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a call came to. `next` says what to do and speaks to the person; what does not belong to a status is None.
+
+    `said` is what Clore said against a cancel, for a person at a terminal.
+    """
+
+    status: Status
+    next: str
+    order_id: int | None = None
+    server_id: int | None = None
+    approval_id: str | None = None
+    attempts: tuple[Attempt, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    reason: str | None = None
+    repeated: bool = False
+    receipt: OrderReceipt | None = None
+    # A rental, or its moved end.
+    usd_per_hour: float | None = None
+    reserved_usd: float | None = None
+    previous_ends_at: str | None = None
+    ends_at: str | None = None
+    enforced_by: str | None = None
+    approved: Agreement | None = None
+    creation_fee_usd: float | None = None
+    free_cancel_until: str | None = None
+    jupyter_url: str | None = None
+    replaced: LostOrder | None = None
+    most_hours: float | None = None
+    latest_ends_at: str | None = None
+    # A cancel.
+    said: str | None = None
+    still_running: tuple[BillingOrder, ...] | None = None
+    watches_waiting: int | None = None
+    # A bid.
+    bid_usd_per_hour: float | None = None
+    was_usd_per_hour: float | None = None
+    on_demand_usd_per_hour: float | None = None
+    to_win_usd_per_hour: float | None = None
+    price_per_day: float | None = None
+    currency: str | None = None
+    rank: int | None = None
+    lowest_usd_per_hour_now: float | None = None
+    retry_after_seconds: int | None = None
+    # A watch.
+    watch_id: str | None = None
+    envelope: str | None = None
+    best_seen_usd_per_hour: float | None = None
+
+    def again(self, note: str = "") -> Outcome:
+        """The same call again: its first outcome, marked."""
+        return replace(self, repeated=True, next=f"{note} {self.next}".strip())
+
+    def also(self, said: str) -> Outcome:
+        """The same outcome, with one more sentence for the person."""
+        return replace(self, next=f"{self.next} {said}".strip())
+
+    def as_json(self) -> dict[str, Any]:
+        """For the quote's row, and for a tool's answer: what is None, False or empty is left out, attempts aside."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: _as_json(value)
+            for name, value in told.items()
+            if not (value is None or value is False or (name == "refusals" and not value))
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Outcome:
+        """The outcome that `as_json` wrote; what a later version added to it is left out."""
+        known = {field.name for field in fields(cls)}
+        parts = {name: _part(name, value) for name, value in row.items() if name in known}
+        return cls(**{"next": "", **parts})
+
+
+class _Json(Protocol):
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self: ...
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [one.as_json() for one in value]
+    return value.as_json() if hasattr(value, "as_json") else value
+
+
+_ROWS: Final[Mapping[str, type[_Json]]] = {"attempts": Attempt, "refusals": Refusal, "still_running": BillingOrder}
+_PARTS: Final[Mapping[str, type[_Json]]] = {"approved": Agreement, "receipt": OrderReceipt, "replaced": LostOrder}
+
+
+def _part(name: str, value: Any) -> Any:
+    if name == "status":
+        return Status(value)
+    if name in _ROWS:
+        return tuple(_ROWS[name].from_json(one) for one in value)
+    return _PARTS[name].from_json(value) if name in _PARTS else value
+
+
+def outcome_of(quote: Quote | None) -> Outcome | None:
+    """What came of a quote, where it is settled."""
+    if quote is None or quote.state != "settled" or quote.outcome is None:
+        return None
+    return Outcome.from_json(quote.outcome)
+
+
+class Settled(Exception):
+    """There is nothing to ask or nothing more to do: the outcome is known. `final`: a quote that is carried out is
+    settled with it; else nothing was used, and the quote stays as it is."""
+
+    def __init__(self, outcome: Outcome, *, final: bool = True) -> None:
+        super().__init__(outcome.status)
+        self.outcome = outcome
+        self.final = final
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why nothing more is sent to one server of a rental. `outcome` ends the whole call, else the next server is tried.
+
+    `final`: the quote is settled with that outcome; else it stays as it is, and so does an unused yes.
+    """
+
+    attempt: Attempt | None = None
+    outcome: Outcome | None = None
+    final: bool = True
