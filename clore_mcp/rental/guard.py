@@ -30,7 +30,6 @@ from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.question_queue import NoRoom, subject_of
 from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
-from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import orders
 from clore_mcp.store.quotes import Quote
 
@@ -105,7 +104,7 @@ class Guard:
     async def _propose(
         self, ask: Ask, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
     ) -> Held:
-        """A new quote, which waits for its yes unless one covers it."""
+        """A new quote, which waits for its yes."""
         verb = self._verbs[ask.verb]
         proposal = await self._replacements.hold(ask, account, caller, digest) or await verb.propose(ask, account)
         if isinstance(proposal, Quote):
@@ -114,14 +113,9 @@ class Guard:
             # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=await verb.already(ask, account, digest) or proposal)
-        wish, envelope = "", None
-        if isinstance(ask, CreateOrder):
-            wish = await self._approvals.wish(account, caller, ask, proposal.terms["ssh_key"])
-            envelope = await self._approvals.covering(account, wish, Terms.from_json(proposal.terms))
-        asked = proposal.yes.is_needed and envelope is None
-        if asked and (cooled := await self._cooled(ask, account)) is not None:
+        if proposal.yes.is_needed and (cooled := await self._cooled(ask, account)) is not None:
             return cooled
-        subject = subject_of(ask) if envelope is None and self._is_question(proposal.yes, asking=asking) else None
+        subject = subject_of(ask) if self._is_question(proposal.yes, asking=asking) else None
         try:
             quote = await self._approvals.hold(
                 account=account,
@@ -130,8 +124,6 @@ class Guard:
                 caller=caller,
                 terms={**proposal.terms, "yes": proposal.yes.value, "protocol": protocol, "subject": subject},
                 ask=proposal.question,
-                wish=wish,
-                envelope=envelope,
             )
         except NoRoom as full:
             return Held(outcome=outcomes.no_yes(ask, full.message))

@@ -10,7 +10,6 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.money import coin_name, dollars, plain, shown, shown_up
 from clore_mcp.rental.agreement import approved, creation_fee
 from clore_mcp.rental.context import iso
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.requests import Ask, CancelOrder, SetSpotPrice
 from clore_mcp.rental.rules.limits import Refusal, cure
 from clore_mcp.rental.rules.terms import Candidate, Terms
@@ -95,23 +94,6 @@ def declined(unasked: str | None = None) -> dict[str, Any]:
 def expired() -> dict[str, Any]:
     """The quote ran out before its yes was used."""
     return failed("The quote expired before it was used; nothing was spent. Call again for the price as it is now.")
-
-
-def envelope_used() -> dict[str, Any]:
-    """The wider yes that this rental was to use is gone."""
-    return failed(
-        "The person's approval for one of several servers was used by another rental, taken back or has lapsed; nothing"
-        " was spent now. list_orders shows what runs; call again to ask anew."
-    )
-
-
-def covered_still(outcome: dict[str, Any], bounds: Bounds) -> dict[str, Any]:
-    """No order was made, and the person's yes covers another server too."""
-    return {
-        **outcome,
-        "next": f"{outcome['next']} The person's approval still stands for {bounds}: call create_order for another of"
-        " these with the same other arguments, and they are not asked again.",
-    }
 
 
 def approval_required(quote_id: str, program: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Protocol
 
-from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, dollars, plain
@@ -67,20 +66,6 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
         f"Quote {quote_id}. Nothing is spent without a yes.",
     ]
     return "\n".join(lines)
-
-
-def listing_line(listing: Listing) -> str:
-    """One more server that a wider yes would allow, as the market shows it now."""
-    known = _server_line(
-        listing.server_id,
-        hardware(f"{listing.gpu_count}x {listing.gpu}"),
-        listing.country or "??",
-        Decimal(str(round(listing.reliability or 0, 4))),
-        listing.cpu,
-    )
-    prices = [f"{plain(price)} {coin.ticker}" for coin, price in sorted(listing.on_demand.items())]
-    price = f"{' or '.join(prices)} per day on demand, fee not in" if prices else "no on-demand price"
-    return f"{known}; {price}{'; rented now' if listing.rented else ''}"
 
 
 def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, cpu: str) -> str:

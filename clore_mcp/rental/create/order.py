@@ -36,7 +36,6 @@ from clore_mcp.rental.create.replacements import Replacements
 from clore_mcp.rental.create.send import Halted, Send, Stopped, listed_now
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.proposal import Proposal, Yes
@@ -45,7 +44,7 @@ from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.refusals import moves_on, word
 from clore_mcp.rental.rules.terms import Terms
-from clore_mcp.store import envelopes, intents
+from clore_mcp.store import intents
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.quotes import Quote
@@ -150,20 +149,10 @@ class Creating:
         if not stopped.final:
             return outcome
         try:
-            settled = await settle_quote(self._desk, quote, outcome)
-            bounds = await self._still_covered(quote) if settled["status"] in ("refused", "failed") else None
+            return await settle_quote(self._desk, quote, outcome)
         except StateUnavailable as error:  # an order may run: what is known of it counts more than the record
             log.warning("what came of quote %s could not be recorded: %s", quote.id, error.message)
             return outcome
-        return settled if bounds is None else outcomes.covered_still(settled, bounds)
-
-    async def _still_covered(self, quote: Quote) -> Bounds | None:
-        """What the person's wider yes allows after this quote has made no order; None where there is none."""
-        envelope_id, now = quote.envelope_id, self._desk.clock()
-        if envelope_id is None:
-            return None
-        envelope = await self._desk.state.read(lambda tx: envelopes.get(tx, envelope_id))
-        return Bounds.from_json(envelope.bounds) if envelope is not None and envelope.free(now) else None
 
     async def _try(self, errand: Errand, departure: Send, key: str, attempts: list[dict[str, Any]]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""
