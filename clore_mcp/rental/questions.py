@@ -108,7 +108,7 @@ def extend_question(quote_id: str, move: ExtensionShown) -> str:
             f"Price: at most {dollars(move.usd_per_hour)} per hour with fees ({move.day});"
             f" {dollars(move.spent_usd)} spent so far",
             _moved_end(move),
-            *([f"Limits with it: {move.limits}"] if move.limits else []),
+            f"Limits with it: {move.limits}",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
@@ -118,8 +118,6 @@ def _moved(move: ExtensionShown) -> str:
     if move.was is None:
         most = dollars(move.extra_usd)
         return f"End order {move.order_id} in {hours_text(move.hours)}, at {move.ends}? Until then at most {most}."
-    if move.hours < 0:
-        return f"End order {move.order_id} {hours_text(-move.hours)} sooner, at {move.ends}? It ends at {move.was} now."
     return (
         f"Extend order {move.order_id} by {hours_text(move.hours)}, to {move.ends}, for at most"
         f" {dollars(move.extra_usd)} more? It ends at {move.was} now."
