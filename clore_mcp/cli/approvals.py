@@ -10,7 +10,6 @@ from typing import Final
 from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.screen import say, span, usd
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Yes
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.rental.watches.watch import envelope_of
@@ -32,17 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
         waiting = asyncio.run(approvals.waiting()) if state.exists else []
-        wider = asyncio.run(approvals.envelopes()) if state.exists else []
         standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
     finally:
         state.close()
     waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
     for quote in waiting:
         _show(quote, time.time())
-    for envelope in wider:
-        say(f"{envelope.id}  {Bounds.from_json(envelope.bounds)}", hang=10)
-        left = span(envelope.expires_at - time.time())
-        say(f"approved and not used yet, lapses in {left}; to take it back: decline {envelope.id}", indent=10)
     for watch in standing:
         say(f"{watch.id}  watch: {envelope_of(watch)}", hang=10)
         say(f"approved, rents by itself; to take it back: decline {watch.id}", indent=10)
@@ -50,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     if pending:
         prefix = command_prefix(arguments)
         say(f"To decide: {prefix} approve {pending[0]}, or {prefix} decline {pending[0]}")
-    elif not (waiting or wider or standing):
+    elif not (waiting or standing):
         say("Nothing waits for your yes.")
     return 0
 

@@ -12,18 +12,16 @@ from clore_mcp.cli.approve import disclose, no_longer, waiting_quote
 from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.screen import say
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.store import ledger, watches
 from clore_mcp.store.database import Database, Tx
-from clore_mcp.store.envelopes import Envelope
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.watches import Watch
 from clore_mcp.wiring import state_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The id of a question, an unused yes, an envelope or a watch."""
+    """The id of a question, an unused yes or a watch."""
     parser.add_argument("id", metavar="ID", help="from `clore-mcp approvals`")
 
 
@@ -33,9 +31,6 @@ def run(arguments: argparse.Namespace) -> int:
     state = state_of(settings_of(arguments))
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
-        envelope = asyncio.run(_envelope(state, approvals, arguments.id))
-        if envelope is not None:
-            return _take_back(approvals, envelope)
         watch = _watch(state, arguments.id)
         if watch is not None:
             return _end(state, watch)
@@ -50,17 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
         state.close()
     say("Declined. Nothing is spent by it; what runs already runs on.")
     return 0
-
-
-def _take_back(approvals: Approvals, envelope: Envelope) -> int:
-    say(f"{envelope.id}: {Bounds.from_json(envelope.bounds)}, approved by {envelope.approved_by} and not used yet.")
-    if not _says_no():
-        return 1
-    taken = asyncio.run(approvals.close(envelope, by=person.who()))
-    say(
-        "Taken back; nothing was spent with it." if taken else "It was used just now; `clore-mcp orders` shows by what."
-    )
-    return 0 if taken else 1
 
 
 def _end(state: Database, watch: Watch) -> int:
@@ -92,9 +76,3 @@ def _says_no() -> bool:
         return True
     say("Left as it is.")
     return False
-
-
-async def _envelope(state: Database, approvals: Approvals, envelope_id: str) -> Envelope | None:
-    """The wider yes of that id that nothing has used."""
-    unused = await approvals.envelopes() if state.exists else []
-    return next((envelope for envelope in unused if envelope.id == envelope_id), None)

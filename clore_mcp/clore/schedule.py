@@ -6,8 +6,8 @@ over: what is counted is the true departure, not the wake-up before it, because 
 would bring two requests closer together at Clore than they were here. Until it leaves, a turn holds the gate but has
 cost nothing, so whoever gives up gives it back.
 
-Lowering a spot price (once per order in 600 seconds) is no lane: no call waits for ten minutes. What is known of it
-refuses it with the seconds left (rental/spot/lowering_rules.py).
+Lowering a spot price (once per order in 600 seconds) is no lane: no call waits for ten minutes. Clore refuses it with
+the seconds left, which set_spot_price reports.
 """
 
 from __future__ import annotations

@@ -17,14 +17,12 @@ from typing import Any, Final
 
 from clore_mcp.errors import NotFound
 from clore_mcp.rental import question_queue
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.proposal import Consent, Proposal, Yes
 from clore_mcp.rental.requests import Ask, CreateOrder
 from clore_mcp.rental.results import Status, outcome_of
 from clore_mcp.rental.rules.terms import Terms
-from clore_mcp.store import envelopes, ledger, quotes
+from clore_mcp.store import ledger, quotes
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Duplicate, Tx, state_key
-from clore_mcp.store.envelopes import Envelope
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.watches import Watch
@@ -34,7 +32,6 @@ YES_SECONDS: Final = 1_800.0
 _ASKABLE_SHARE: Final = 0.8  # a quote in its last fifth would expire under the reader's eyes: a new one is made
 _DECLINES: Final = 3
 _COOL_SECONDS: Final = 600.0
-_OF_ONE_RENTAL: Final = ("server_id", "fallback_server_ids", "hours", "bid_usd_per_hour")
 _ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"
 
 
@@ -65,24 +62,9 @@ class Approvals:
         """The name of this call by this caller on this account, keyed by the state's own secret."""
         return await self._name(account, caller, ask.verb, _arguments(ask))
 
-    async def wish(self, account: str, caller: str, ask: CreateOrder, ssh_key: str) -> str:
-        """The name of what this call wants, whatever the server, the hours and the bid: an envelope is for that.
-        `ssh_key` is the fingerprint that is let in, for where the call names none it is the operator's to change."""
-        rest = {name: value for name, value in _arguments(ask).items() if name not in _OF_ONE_RENTAL}
-        return await self._name(account, caller, ask.verb, rest, ssh_key)
-
     async def _name(self, *parts: Any) -> str:
         key = await self._state.write(state_key)  # not kept: a state that was replaced has another
         return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
-
-    async def covering(self, account: str, wish: str, terms: Terms) -> Envelope | None:
-        """An unused yes that covers these terms already."""
-        now = self._clock()
-        free = await self._state.read(lambda tx: envelopes.free(tx, now, account=account))
-        return next(
-            (one for one in free if one.wish == wish and Bounds.from_json(one.bounds).cover(terms)),
-            None,
-        )
 
     async def find(self, digest: str, *, replay: bool, asking: bool) -> Quote | None:
         """The quote that this call is about, or None when it needs a new one.
@@ -121,13 +103,9 @@ class Approvals:
         caller: str,
         proposal: Proposal,
         consent: Consent,
-        wish: str = "",
-        envelope: Envelope | None = None,
     ) -> Quote:
-        """Hold a new quote of what is proposed; the one that another process held first, if one did.
-
-        Under an envelope it is approved from the beginning. Raises NoRoom where too many wait already.
-        """
+        """Hold a new quote of what is proposed; the one that another process held first, if one did. Raises NoRoom
+        where too many wait already."""
         now = self._clock()
         quote_id = new_id("q")
         quote = Quote(
@@ -137,18 +115,10 @@ class Approvals:
             verb=verb,
             caller=caller,
             question=proposal.question(quote_id),
-            terms={
-                **proposal.terms.as_json(),
-                **consent.as_json(),
-                **({"replaceable": False} if envelope else {}),  # a wider yes is to one rental
-            },
-            state="approved" if envelope else "pending",
+            terms={**proposal.terms.as_json(), **consent.as_json()},
+            state="pending",
             created_at=now,
-            expires_at=min(now + QUOTE_SECONDS, envelope.expires_at) if envelope else now + QUOTE_SECONDS,
-            decided_at=now if envelope else None,
-            decided_by=f"{envelope.approved_by}, envelope {envelope.id}" if envelope else None,
-            wish=wish,
-            envelope_id=envelope.id if envelope else None,
+            expires_at=now + QUOTE_SECONDS,
         )
 
         def add(tx: Tx) -> Quote:
@@ -259,9 +229,6 @@ class Approvals:
         def write(tx: Tx) -> bool:
             if not quotes.decide(tx, quote.id, yes=yes, by=by, now=now, until=now + YES_SECONDS):
                 return False
-            answered = quotes.get(tx, quote.id)  # as it is now: a wider yes may have come since it was read
-            if not yes and answered is not None and answered.envelope_id:
-                envelopes.close(tx, answered.envelope_id, now)
             ledger.write(tx, _entry(quote, now, "approved" if yes else "declined", {"by": by}))
             return True
 
@@ -276,42 +243,6 @@ class Approvals:
             ledger.write(tx, _entry(quote, now, "unanswered", {"by": by, "why": why}))
 
         await self._state.write(write)
-
-    async def approve_within(self, quote: Quote, bounds: Bounds, *, by: str) -> Envelope | None:
-        """Record a person's yes to one rental within bounds, this quote's or another's for the same wish; None when the
-        quote no longer waits."""
-        now = self._clock()
-        envelope = Envelope(
-            new_id("e"), quote.account, quote.wish, bounds.as_json(), by, created_at=now, expires_at=now + YES_SECONDS
-        )
-
-        def write(tx: Tx) -> Envelope | None:
-            if not quotes.decide(tx, quote.id, yes=True, by=by, now=now, until=now + YES_SECONDS):
-                return None
-            envelopes.add(tx, envelope)
-            quotes.widen(tx, quote.id, envelope.id)
-            ledger.write(tx, _entry(quote, now, "approved", {"by": by, "envelope": envelope.id, **envelope.bounds}))
-            return envelope
-
-        return await self._state.write(write)
-
-    async def envelopes(self, account: str | None = None) -> list[Envelope]:
-        """Wider yeses that nothing has used yet."""
-        now = self._clock()
-        return await self._state.read(lambda tx: envelopes.free(tx, now, account=account))
-
-    async def close(self, envelope: Envelope, *, by: str) -> bool:
-        """Take a wider yes back; False when it was used or has lapsed."""
-        now = self._clock()
-
-        def write(tx: Tx) -> bool:
-            if not envelopes.close(tx, envelope.id, now):
-                return False
-            data = {"by": by, "envelope": envelope.id}
-            ledger.write(tx, Entry(at=now, account=envelope.account, step="envelope_closed", caller=by, data=data))
-            return True
-
-        return await self._state.write(write)
 
     async def told(self, quote: Quote) -> None:
         """Record that the caller has the outcome, so that the same call later is a new wish."""

@@ -27,9 +27,8 @@ from clore_mcp.rental.orders.closure import UNKNOWN_ACCOUNT
 from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
 from clore_mcp.rental.question_queue import NoRoom
 from clore_mcp.rental.reply import QuestionReply, Said
-from clore_mcp.rental.requests import Ask, CreateOrder
+from clore_mcp.rental.requests import Ask
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of
-from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import orders
 from clore_mcp.store.quotes import Quote
 
@@ -98,7 +97,7 @@ class Guard:
     async def _propose(
         self, ask: Ask, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
     ) -> Held:
-        """A new quote, which waits for its yes unless one covers it."""
+        """A new quote, which waits for its yes."""
         verb = self._verbs[ask.verb]
         try:
             shared = await verb.shared(ask, account, caller, digest)
@@ -109,14 +108,9 @@ class Guard:
             # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=await verb.already(ask, account, digest) or known.outcome)
-        wish, envelope = "", None
-        if isinstance(ask, CreateOrder) and isinstance(proposal.terms, Terms):
-            wish = await self._approvals.wish(account, caller, ask, proposal.terms.ssh_key or "")
-            envelope = await self._approvals.covering(account, wish, proposal.terms)
-        asked = proposal.yes.is_needed and envelope is None
-        if asked and (cooled := await self._cooled(ask, account)) is not None:
+        if proposal.yes.is_needed and (cooled := await self._cooled(ask, account)) is not None:
             return cooled
-        subject = ask.subject if envelope is None and self._is_question(proposal.yes, asking=asking) else None
+        subject = ask.subject if self._is_question(proposal.yes, asking=asking) else None
         try:
             quote = await self._approvals.hold(
                 account=account,
@@ -125,8 +119,6 @@ class Guard:
                 caller=caller,
                 proposal=proposal,
                 consent=Consent(proposal.yes, protocol, subject),
-                wish=wish,
-                envelope=envelope,
             )
         except NoRoom as full:
             return Held(outcome=verb.declined(ask, full.message))

@@ -11,7 +11,6 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.money import coin_name, dollars, plain, shown, shown_up
 from clore_mcp.rental.agreement import agreement, creation_fee
 from clore_mcp.rental.context import iso
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.results import Attempt, Outcome, Refusal, Status
 from clore_mcp.rental.rules.limits import cure
 from clore_mcp.rental.rules.terms import Candidate, Terms
@@ -91,22 +90,6 @@ def declined(unasked: str | None = None) -> Outcome:
 def expired() -> Outcome:
     """The quote ran out before its yes was used."""
     return failed("The quote expired before it was used; nothing was spent. Call again for the price as it is now.")
-
-
-def envelope_used() -> Outcome:
-    """The wider yes that this rental was to use is gone."""
-    return failed(
-        "The person's approval for one of several servers was used by another rental, taken back or has lapsed; nothing"
-        " was spent now. list_orders shows what runs; call again to ask anew."
-    )
-
-
-def covered_still(outcome: Outcome, bounds: Bounds) -> Outcome:
-    """No order was made, and the person's yes covers another server too."""
-    return outcome.also(
-        f"The person's approval still stands for {bounds}: call create_order for another of these with the same other"
-        " arguments, and they are not asked again."
-    )
 
 
 def approval_required(

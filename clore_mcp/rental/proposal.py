@@ -23,7 +23,7 @@ class Yes(StrEnum):
     PERSON = "person"  # ending someone else's work: the operator's limits are no yes to that
     ALWAYS = "always"
     IF_ASKABLE = "if_askable"  # cancelling what was made here: the meter stops even if nobody can be asked
-    NEVER = "never"  # lowering a bid, shortening a lease
+    NEVER = "never"  # lowering a bid
 
     @property
     def is_needed(self) -> bool:

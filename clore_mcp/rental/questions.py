@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Protocol
 
-from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, dollars, plain
@@ -69,20 +68,6 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
     return "\n".join(lines)
 
 
-def listing_line(listing: Listing) -> str:
-    """One more server that a wider yes would allow, as the market shows it now."""
-    known = _server_line(
-        listing.server_id,
-        hardware(f"{listing.gpu_count}x {listing.gpu}"),
-        listing.country or "??",
-        Decimal(str(round(listing.reliability or 0, 4))),
-        listing.cpu,
-    )
-    prices = [f"{plain(price)} {coin.ticker}" for coin, price in sorted(listing.on_demand.items())]
-    price = f"{' or '.join(prices)} per day on demand, fee not in" if prices else "no on-demand price"
-    return f"{known}; {price}{'; rented now' if listing.rented else ''}"
-
-
 def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, cpu: str) -> str:
     return f"Server {server_id}: {gpus}, {country}, reliability {plain(reliability)}, CPU {quoted(cpu, 40)}"
 
@@ -123,7 +108,7 @@ def extend_question(quote_id: str, move: ExtensionShown) -> str:
             f"Price: at most {dollars(move.usd_per_hour)} per hour with fees ({move.day});"
             f" {dollars(move.spent_usd)} spent so far",
             _moved_end(move),
-            *([f"Limits with it: {move.limits}"] if move.limits else []),
+            f"Limits with it: {move.limits}",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
@@ -133,8 +118,6 @@ def _moved(move: ExtensionShown) -> str:
     if move.was is None:
         most = dollars(move.extra_usd)
         return f"End order {move.order_id} in {hours_text(move.hours)}, at {move.ends}? Until then at most {most}."
-    if move.hours < 0:
-        return f"End order {move.order_id} {hours_text(-move.hours)} sooner, at {move.ends}? It ends at {move.was} now."
     return (
         f"Extend order {move.order_id} by {hours_text(move.hours)}, to {move.ends}, for at most"
         f" {dollars(move.extra_usd)} more? It ends at {move.was} now."

@@ -341,26 +341,21 @@ class SetSpotPrice(Ask):
 
 
 class ExtendOrder(Ask):
-    """Another end for an order."""
+    """A later end for an order."""
 
     verb: ClassVar[str] = "extend_order"
 
     order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     hours: Annotated[
         float,
-        Field(
-            ge=-MAX_HOURS,
-            le=MAX_HOURS,
-            allow_inf_nan=False,
-            description="Added to its ends_at (to now if it has none); negative shortens.",
-        ),
+        Field(le=MAX_HOURS, allow_inf_nan=False, description="Added to its ends_at (to now if it has none)."),
     ]
 
     @field_validator("hours")
     @classmethod
-    def _moves_something(cls, hours: float) -> float:
-        if _seconds(hours) == 0:
-            raise ValueError("moves nothing; give the hours to add, or below zero those to take off")
+    def _lengthens(cls, hours: float) -> float:
+        if _seconds(hours) <= 0:
+            raise ValueError("must be above 0; to end the order earlier, use cancel_order")
         return hours
 
     @property

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clore_mcp.store import envelopes
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx
 
 # A quote or a yes from the future is from before the clock went back: nobody knows how old it is, so it is over.
@@ -19,8 +18,7 @@ _DELETED_AT_ONCE: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One priced intent and what became of it. `wish` names everything of a rental but server, hours and bid;
-    `envelope_id` is the wider yes that it would use, `watch_id` the watch that it rents for, `replaces` the quote whose
+    """One priced intent and what became of it. `watch_id` is the watch that it rents for, `replaces` the quote whose
     yes it shares because the order made under that one could not be reached. Times are unix seconds of this machine."""
 
     id: str
@@ -38,8 +36,6 @@ class Quote:
     owner: str | None = None
     outcome: dict[str, Any] | None = None
     told: bool = False
-    wish: str = ""
-    envelope_id: str | None = None
     watch_id: str | None = None
     replaces: str | None = None
 
@@ -83,8 +79,6 @@ def add(tx: Tx, quote: Quote) -> None:
         expires_at=quote.expires_at,
         decided_at=quote.decided_at,
         decided_by=quote.decided_by,
-        wish=quote.wish,
-        envelope_id=quote.envelope_id,
         watch_id=quote.watch_id,
         replaces=quote.replaces,
     )
@@ -209,15 +203,6 @@ def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: floa
     return changed == 1
 
 
-def widen(tx: Tx, quote_id: str, envelope_id: str) -> None:
-    """Make an approved quote one of the uses of a wider yes: either it or another, never both, and nothing replaces
-    what it makes."""
-    tx.run(
-        "UPDATE quotes SET envelope_id = ?, terms = json_set(terms, '$.replaceable', json('false')) WHERE id = ?",
-        envelope_id, quote_id,
-    )  # fmt: skip
-
-
 def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now: float) -> bool:
     """Use a yes, once: only the caller that gets True may go on. From now on `decided_at` is when the work began (a yes
     may have waited for half an hour): what looks for work whose process has died counts from there."""
@@ -232,10 +217,8 @@ def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now:
 
 
 def settle(tx: Tx, quote_id: str, outcome: dict[str, Any]) -> None:
-    """Record what came of a quote; the row no longer blocks the same call, and a wider yes that made no order is free
-    for another."""
+    """Record what came of a quote; the row no longer blocks the same call."""
     tx.run("UPDATE quotes SET state = 'settled', outcome = ? WHERE id = ?", json.dumps(outcome), quote_id)
-    envelopes.give_back(tx, quote_id)
 
 
 def tell(tx: Tx, quote_id: str) -> None:

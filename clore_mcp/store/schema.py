@@ -143,21 +143,6 @@ MIGRATIONS: Final = (
     ALTER TABLE intents ADD COLUMN sent_api_at REAL;
     """,
     """
-    -- A person's yes to one rental within bounds: any of several servers, so much an hour, so long, so much in all.
-    CREATE TABLE envelopes (
-        id TEXT PRIMARY KEY,
-        account TEXT NOT NULL,
-        wish TEXT NOT NULL,              -- HMAC over account, caller and everything but server, hours and bid
-        bounds TEXT NOT NULL,            -- JSON
-        approved_by TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        expires_at REAL NOT NULL,
-        held_by TEXT REFERENCES quotes (id)
-    ) STRICT;
-    ALTER TABLE quotes ADD COLUMN wish TEXT NOT NULL DEFAULT '';
-    ALTER TABLE quotes ADD COLUMN envelope_id TEXT;
-    """,
-    """
     -- What an account is known by: digests of its deposit addresses and keys, each with the API URL.
     CREATE TABLE accounts (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -240,8 +225,6 @@ MIGRATIONS: Final = (
     CREATE INDEX quotes_newest ON quotes (digest);
     CREATE INDEX quotes_by_state ON quotes (state, account, decided_at);
     CREATE INDEX quotes_lapsed ON quotes (created_at) WHERE state = 'expired' AND decided_by IS NULL;
-    CREATE INDEX envelopes_unused ON envelopes (expires_at) WHERE held_by IS NULL;
-    CREATE INDEX envelopes_held ON envelopes (held_by) WHERE held_by IS NOT NULL;
     CREATE INDEX watches_newest ON watches (account, created_at);
     CREATE INDEX watches_of_quotes ON watches (quote_id);
     """,

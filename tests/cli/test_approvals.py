@@ -158,48 +158,6 @@ async def _off_loop_ask(desk: Desk) -> CreateOrder:
     return await anyio.to_thread.run_sync(desk.ask)
 
 
-def test_a_wider_yes_shows_the_other_servers_and_is_listed_until_it_is_used_or_taken_back(desk: Desk) -> None:
-    quote_id, other = desk.hold(desk.ask()), desk.ask(1).server_id
-    wider = ["--any-of", str(other), "--max-usd-per-hour", "4", "--max-hours", "6"]
-    with desk.at_terminal("approve", quote_id, *wider) as terminal:
-        terminal.expect(TYPE_YES)
-        shown = " ".join(terminal.seen.split())
-        terminal.type("yes")
-        done = terminal.end()
-    assert "Your yes would allow one rental of any of servers " in shown
-    assert "at most $4.00 per hour, 6 hours, $" in shown
-    assert f"Server {other}: 1x " in shown
-    assert (done.code, "waits 30 min for one rental within these bounds by claude-code" in done.out) == (0, True)
-    assert _state(desk, quote_id)["state"] == "approved"
-    (envelope,) = desk.rows("SELECT id FROM envelopes")
-    listed = desk.run("approvals").out
-    assert f"{envelope['id']}  one rental of any of servers" in listed
-    taken = _decline(desk, str(envelope["id"]))
-    assert (taken.code, "Taken back" in taken.out) == (0, True)
-    assert str(envelope["id"]) not in desk.run("approvals").out
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["--max-usd-per-hour", "0.0001"], "That is less than what is asked"),
-        (["--any-of", "999999999"], "The market has no server 999999999"),
-    ],
-)
-def test_a_wider_yes_that_can_not_be_is_refused(desk: Desk, words: list[str], why: str) -> None:
-    quote_id = desk.hold(desk.ask())
-    with desk.at_terminal("approve", quote_id, *words) as terminal:
-        done = terminal.end()
-    assert (done.code, why in done.out) == (1, True), done.out
-    assert _state(desk, quote_id)["state"] == "pending"
-    assert desk.rows("SELECT * FROM envelopes") == []
-
-
-@pytest.mark.parametrize("words", [["--any-of", "1,x"], ["--any-of", "0"], ["--max-usd", "-1"], ["--max-hours", "nan"]])
-def test_bounds_that_are_no_bounds_are_refused(desk: Desk, words: list[str]) -> None:
-    assert desk.run("approve", "q2345678", *words).code == 2
-
-
 def _watch(desk: Desk) -> dict[str, object]:
     """The same call for a watch, of a client that can't be asked."""
     ask = CreateWatch(

@@ -117,9 +117,6 @@ async def test_within_the_limits_the_same_call_moves_the_end_once_in_ten_minutes
     assert (first.status, again.status, again.repeated) == ("extended", "extended", True)
     assert "not moved again" in again.next
     assert end_of(world, order_id) == before + 3600
-    shorter = await call(services, longer(order_id, -1))
-    assert (shorter.status, end_of(world, order_id)) == ("extended", before)
-    assert not (await call(services, longer(order_id))).repeated, "it was taken back: that is another wish"
     world.change("UPDATE quotes SET decided_at = decided_at - 601")
     assert not (await call(services, longer(order_id))).repeated
     assert end_of(world, order_id) == before + 2 * 3600
@@ -264,9 +261,7 @@ async def test_where_nobody_ends_it_the_host_s_longest_rental_is_counted(world: 
 
 
 @pytest.mark.parametrize("when", ["before the question", "after it"])
-async def test_stopped_spending_moves_no_end_on_and_lets_one_come_sooner(
-    world: World, process: Processes, when: str
-) -> None:
+async def test_stopped_spending_moves_no_end_on(world: World, process: Processes, when: str) -> None:
     services = await process(env=WIDE)
     rich(world)
     order_id = await ours(world, services, hours=5)
@@ -285,7 +280,6 @@ async def test_stopped_spending_moves_no_end_on_and_lets_one_come_sooner(
         late = await services.guard.conclude(held, ask, answer=True, caller="t")
         assert late.status == "failed", "the question is void"
     assert unmoved(world, order_id) == before
-    assert (await call(services, longer(order_id, -2), answer=None)).status == "extended"
 
 
 async def test_spending_that_stops_in_the_last_instant_moves_no_end(
@@ -407,32 +401,3 @@ async def test_an_untold_extension_of_an_order_that_has_ended_since_is_not_told_
         await services.guard.hold(ask, caller="tester", can_ask=True, replay=True), ask, answer=True, caller="tester"
     )
     assert "has ended since this call moved its end" in replayed.next
-
-
-# Sooner
-
-
-async def test_a_shorter_lease_asks_nobody_frees_what_it_saves_and_is_recorded(
-    world: World, services: Services
-) -> None:
-    order_id = await ours(world, services, hours=5)
-    before, reserved = end_of(world, order_id) or 0, worst(world, order_id)
-    outcome = await call(services, longer(order_id, -2.5), answer=None)
-    assert outcome.status == "extended"
-    assert end_of(world, order_id) == before - 9000 == at(outcome.ends_at)
-    assert worst(world, order_id) == pytest.approx(reserved - 2.5 * hourly(world, order_id), abs=0.01)
-    assert world.steps().count("shortened") == 1
-    again = await call(services, longer(order_id, -2.5), answer=None)
-    assert again.repeated
-    assert end_of(world, order_id) == before - 9000
-    check_invariants(world)
-
-
-async def test_an_end_that_would_be_a_cancel_is_refused(world: World, services: Services) -> None:
-    order_id = await ours(world, services)
-    before = unmoved(world, order_id)
-    for hours in (-1.9, -2, -50):
-        outcome = await call(services, longer(order_id, hours))
-        assert (outcome.status, outcome.reason) == ("refused", "too_soon")
-        assert "cancel_order" in outcome.next
-    assert unmoved(world, order_id) == before

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.envelopes import around
 from clore_mcp.rental.orders import access, stop
 from clore_mcp.rental.results import Attempt
 from clore_mcp.rental.rules.terms import Terms
@@ -208,22 +207,6 @@ async def frozen(world: World, services: Services, patch: pytest.MonkeyPatch) ->
     return lost
 
 
-async def wider(world: World, services: Services, patch: pytest.MonkeyPatch) -> Dead:
-    rich(world)
-    world.fault("ssh_refused")
-    first, *others = world.free()[:3]
-    ask = wish(first, fallback_server_ids=others)
-    held = await services.guard.hold(ask, caller="tester", can_ask=False, replay=False)
-    assert held.quote is not None
-    bounds = around(Terms.from_json(held.quote.terms).alone())
-    assert await services.approvals.approve_within(held.quote, bounds, by="a person")
-    made = await call(services, ask, can_ask=False)
-    assert made.status == "created", made
-    world.advance(420)
-    await waited(services, made.order_id)
-    return Dead(ask, made.order_id)
-
-
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
@@ -238,7 +221,6 @@ async def wider(world: World, services: Services, patch: pytest.MonkeyPatch) -> 
         (no_fallback, "did not say"),
         (last_fallback, "No fallback is left"),
         (spot, "did not say"),
-        (wider, "did not say"),
         (other_arguments, "other arguments"),
         (dearer_bid, "other arguments"),
         (elsewhere, "not made by a call of this client"),
@@ -266,7 +248,7 @@ async def test_where_it_may_not_give_way_it_is_refused_in_plain_words_and_nothin
 
 @pytest.mark.parametrize(
     "prepare",
-    [answering, loading, young, old, offline, second_failure, no_fallback, last_fallback, spot, frozen, wider],
+    [answering, loading, young, old, offline, second_failure, no_fallback, last_fallback, spot, frozen],
     ids=lambda one: one.__name__,
 )
 async def test_next_names_the_call_only_where_it_is_allowed(

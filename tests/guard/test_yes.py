@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from dataclasses import replace
-from decimal import Decimal
-from typing import Any
-
 import pytest
 
-from clore_mcp.money import Coin
-from clore_mcp.rental.envelopes import Bounds, around
-from clore_mcp.rental.orders import stop
 from clore_mcp.rental.requests import CancelOrder, CreateOrder
-from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store.quotes import Quote
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
@@ -39,20 +29,11 @@ async def approve(services: Services, ask: CreateOrder | CancelOrder) -> Quote:
     return quote
 
 
-async def widen(services: Services, ask: CreateOrder, also: int, usd_per_hour: Decimal = Decimal(3)) -> Bounds:
-    """A yes to this call or the same on another server, whatever it costs."""
-    quote = await waiting(services, ask)
-    bounds = around(Terms.from_json(quote.terms), also=frozenset({also}), max_usd_per_hour=usd_per_hour)
-    assert await services.approvals.approve_within(quote, bounds, by="ann, terminal")
-    return bounds
-
-
 def the_clock_goes_back(world: World, seconds: float) -> None:
     """As rows see it: all that was written lies that much later."""
     world.change(
         "UPDATE quotes SET created_at=created_at+?1, decided_at=decided_at+?1, expires_at=expires_at+?1", seconds
     )
-    world.change("UPDATE envelopes SET created_at=created_at+?1, expires_at=expires_at+?1", seconds)
 
 
 # The clock
@@ -94,28 +75,6 @@ async def test_a_yes_is_not_used_by_a_claim_that_comes_after_the_clock_went_back
     check_invariants(world)
 
 
-async def test_a_wider_yes_lapses_when_the_clock_goes_back(world: World, services: Services) -> None:
-    one, other = world.free()[:2]
-    await widen(services, wish(one), other)
-    the_clock_goes_back(world, DAY)
-    assert await services.approvals.envelopes() == []
-    for server_id in (one, other):
-        assert (await call(services, wish(server_id), can_ask=False)).status == "approval_required"
-    assert not world.sent()
-
-
-async def test_a_wider_yes_that_was_taken_back_stays_so_when_the_clock_goes_back(
-    world: World, services: Services
-) -> None:
-    one, other = world.free()[:2]
-    await widen(services, wish(one), other)
-    (envelope,) = await services.approvals.envelopes()
-    world.change("UPDATE envelopes SET created_at = created_at - 600")  # it was given ten minutes ago
-    assert await services.approvals.close(envelope, by="ann")
-    world.change("UPDATE envelopes SET expires_at = expires_at + 300 WHERE expires_at > 0")  # five minutes back
-    assert await services.approvals.envelopes() == []
-
-
 # What it was given for
 
 
@@ -131,11 +90,9 @@ async def test_a_call_is_named_with_the_key_of_its_state(world: World, services:
     """Env values are in the name, so it must not be one that anybody could compute by guessing them."""
     ask = wish(world.free()[0])
     names = {await services.approvals.digest("account", "tester", ask) for _ in range(2)}
-    wishes = {await services.approvals.wish("account", "tester", ask, "SHA256:key") for _ in range(2)}
     world.change("UPDATE meta SET value = randomblob(32) WHERE name = 'key'")
     names.add(await services.approvals.digest("account", "tester", ask))
-    wishes.add(await services.approvals.wish("account", "tester", ask, "SHA256:key"))
-    assert (len(names), len(wishes)) == (2, 2)
+    assert len(names) == 2
 
 
 async def test_a_yes_is_for_the_ssh_key_that_was_shown(world: World, process: Processes) -> None:
@@ -148,93 +105,6 @@ async def test_a_yes_is_for_the_ssh_key_that_was_shown(world: World, process: Pr
     assert (await waiting(two, ask)).id != given.id
     assert not world.sent()
     check_invariants(world)
-
-
-async def test_a_wider_yes_is_for_the_ssh_key_that_was_shown(world: World, process: Processes) -> None:
-    one, two = await process(), await process(env={"CLORE_SSH_PUBLIC_KEY": MALLORY})
-    first, other = world.free()[:2]
-    await widen(one, wish(first), other)
-    await waiting(two, wish(other))
-    assert not world.sent()
-
-
-async def test_a_wider_yes_is_for_the_coin_that_was_shown(world: World, process: Processes) -> None:
-    services = await process(env={"CLORE_CURRENCY": "USD"})  # else another where that is not taken
-    market = (await services.desk.readings.snapshot()).by_id.values()
-    fit = [one for one in market if not one.rented and one.on_demand and Coin.USD not in one.on_demand]
-    other = min(fit, key=lambda one: min(one.on_demand.values())).server_id
-    bounds = await widen(services, wish(world.free()[0], currency=None), other, Decimal(5))
-    asked = await waiting(services, wish(other, currency=None))
-    assert replace(bounds, coins=frozenset(Coin)).cover(Terms.from_json(asked.terms)), "the coin is all that differs"
-    assert "paid in USD, at most" in str(bounds)
-    assert not world.sent()
-
-
-# Two at once
-
-
-async def test_two_processes_with_the_same_call_under_a_wider_yes_are_told_the_same_order(
-    world: World, process: Processes
-) -> None:
-    one, two = await process(), await process()
-    first, other = world.free()[:2]
-    await widen(one, wish(first), other)
-    outcomes = await asyncio.gather(*(call(each, wish(first), can_ask=False) for each in (one, two)))
-    (order,) = world.active()
-    assert [(outcome.status, outcome.order_id) for outcome in outcomes] == [("created", order["id"])] * 2
-    check_invariants(world)
-
-
-async def test_a_no_takes_back_a_wider_yes_that_came_meanwhile(world: World, services: Services) -> None:
-    one, other = world.free()[:2]
-    quote = await waiting(services, wish(one))
-    bounds = around(Terms.from_json(quote.terms), also=frozenset({other}), max_usd_per_hour=Decimal(3))
-    assert await services.approvals.approve_within(quote, bounds, by="ann, terminal")
-    assert await services.approvals.decide(quote, yes=False, by="ann, another terminal")
-    assert await services.approvals.envelopes() == []
-    await waiting(services, wish(other))
-
-
-async def test_a_no_ends_a_wider_yes_that_another_call_is_just_using_and_gives_back(
-    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, other = world.free()[:2]
-    asked = await waiting(services, wish(one))
-    bounds = around(Terms.from_json(asked.terms), also=frozenset({other}), max_usd_per_hour=Decimal(3))
-    assert await services.approvals.approve_within(asked, bounds, by="ann, terminal")
-    create = services.desk.client.create_order
-
-    async def meanwhile(*args: Any, **more: Any) -> Any:
-        try:
-            return await create(*args, **more)
-        finally:
-            assert await services.approvals.decide(asked, yes=False, by="ann, terminal")
-
-    monkeypatch.setattr(services.desk.client, "create_order", meanwhile)
-    world.fault("already_rented")
-    assert (await call(services, wish(other), can_ask=False)).status == "refused"
-    assert await services.approvals.envelopes() == []
-    await waiting(services, wish(other, hours=1.5))
-
-
-async def test_a_wider_yes_that_is_in_use_when_spending_is_stopped_is_void_after(
-    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, other = world.free()[:2]
-    await widen(services, wish(one), other)
-    create = services.desk.client.create_order
-
-    async def meanwhile(*args: Any, **more: Any) -> Any:
-        try:
-            return await create(*args, **more)
-        finally:
-            await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
-
-    monkeypatch.setattr(services.desk.client, "create_order", meanwhile)
-    world.fault("already_rented")
-    assert (await call(services, wish(one), can_ask=False)).status == "refused"
-    await services.desk.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
-    await waiting(services, wish(other))
 
 
 # When it is asked for

@@ -45,7 +45,7 @@ def reserved(memory: Memory, truth: Truth, order: Order) -> None:
 
 
 def within_bounds(memory: Memory, truth: Truth, order: Order) -> None:
-    """What a wider yes has allowed in all is enough for the worst case of the order made under it."""
+    """What a watch's yes has allowed in all is enough for the worst case of the order made under it."""
     fits = truth.fitting(order)
     if order.id in memory.judged or not fits or any(one.most_usd is None for one in fits):
         return

@@ -7,7 +7,7 @@ from decimal import Decimal
 from hypothesis import strategies as st
 
 from tests.machine.clients import ROLES
-from tests.machine.drawing import answers, halts, lengths, numbers, roles, step, which_server, wishes
+from tests.machine.drawing import answers, halts, lengths, numbers, roles, step, wishes
 from tests.machine.halts import Halt
 from tests.machine.market import Json
 from tests.machine.playing import Playing
@@ -124,42 +124,6 @@ class Assistants(Playing):
             return bool(found)
 
         self._step("decide", work, which=which, yes=yes)
-
-    @step(
-        2,
-        which=numbers,
-        servers=st.frozensets(which_server, min_size=1, max_size=4),
-        hours=lengths,
-        dearer=st.sampled_from(["1", "1.5", "3"]),
-    )
-    def decide_within(self, which: int, servers: frozenset[int], hours: float, dearer: str) -> None:
-        """A wider yes, in a terminal."""
-
-        def work() -> bool:
-            stage = self.stage
-            waiting = [one for one in stage.terminal.waiting() if (one.verb, one.state) == ("create_order", "pending")]
-            found = sorted(waiting, key=lambda quote: quote.created_at)
-            if not found:
-                return False
-            also = frozenset(stage.market.servers[one] for one in servers)
-            quote, longest = found[which % len(found)], Decimal(str(hours))
-            return stage.terminal.decide_within(quote, also, hours=longest, dearer=Decimal(dearer))
-
-        self._step("within", work, which=which, servers=sorted(servers), hours=hours, dearer=dearer)
-
-    @step(3, which=numbers, server=which_server, hours=lengths, halt=halts)
-    def go_elsewhere(self, which: int, server: int, hours: float, halt: Halt | None) -> None:
-        """A wish that was made before, on another server and for another time: a wider yes may cover it."""
-
-        def work() -> bool:
-            stage = self.stage
-            if not stage.wishes:
-                return False
-            who, arguments = stage.wishes[-1 - which % min(4, len(stage.wishes))]
-            other = stage.elsewhere(who, arguments, stage.market.servers[server], hours)
-            return stage.create(who, other, "yes", halt)
-
-        self._step("go elsewhere", work, which=which, server=server, hours=hours, halt=halt)
 
     # The brake
 

@@ -32,10 +32,6 @@ _WATCH: Final = re.compile(
 )
 _WATCH_WORST: Final = re.compile(r"; worst case \$([\d.]+)(?: each, \$[\d.]+ in all)?\. Limits apply\.$", re.M)
 _WATCH_UNTIL: Final = re.compile(r"^Until: (\S+) \(", re.M)
-_BOUNDS: Final = re.compile(
-    r"\Aone rental of any of servers (?P<servers>[\d, ]+), paid in (?P<coins>\w+(?: or \w+)*),"
-    r" at most \$(?P<hourly>[\d.]+) per hour, (?P<hours>[\d.]+) hours, \$(?P<sum>[\d.]+) in all at worst\Z"
-)
 _ROOM: Final = Decimal("1.03")  # where the coin isn't USD, as the question says
 ASKED_LASTS: Final = 600.0
 OUTSIDE_LASTS: Final = 1_800.0
@@ -47,8 +43,7 @@ _SLIP: Final = 2.0
 class Consent:
     """One yes for one order, or one call that the limits alone decide about. Ceilings are None for the latter.
 
-    Under a wider yes any server may come first, and `hours` are the fewest that were asked for under it. A watch's yes
-    is for `most_orders`, each on any server that fits.
+    A watch's yes is for `most_orders`, each on any server that fits.
     """
 
     key: str
@@ -58,18 +53,13 @@ class Consent:
     native_per_day: Decimal | None
     coins: frozenset[str]  # of the first server; none named means any
     hours: Decimal
-    most_hours: Decimal
     spot: bool
     ends_enforced: bool
     since: float
     until: float
-    most_usd: Decimal | None = None  # of a wider yes and of a watch's: of one order, in all, at worst
+    most_usd: Decimal | None = None  # of a watch's: of one order, in all, at worst
     most_orders: int = 1
     watch: bool = False
-
-    @property
-    def wide(self) -> bool:
-        return self.most_usd is not None and not self.watch
 
     def stood(self, at: float) -> bool:
         """Whether an order that was asked for then may rest on it."""
@@ -77,7 +67,7 @@ class Consent:
 
     def takes(self, coin: str, server_id: int) -> bool:
         """Whether an order on this server may be paid in that coin."""
-        return not self.coins or coin in self.coins or not (self.wide or server_id == self.first)
+        return not self.coins or coin in self.coins or server_id != self.first
 
 
 @dataclass(slots=True)
@@ -114,40 +104,15 @@ class Consents:
         """An order's end may move on by that."""
         self.more_hours[order_id] = self.more_hours.get(order_id, Decimal(0)) + hours
 
-    def yes_within(self, text: str, bounds: str, now: float, lasts: float) -> None:
-        """A person has read this and these bounds, and said yes to one rental within them."""
-        found = _one(_BOUNDS, bounds)
-        most = Decimal(found["hourly"])
-        asked = read_rent(text, now, lasts)
-        self._keep(
-            replace(
-                asked,
-                first=0,
-                usd_per_hour={int(one): most for one in found["servers"].split(",")},
-                native_per_day=None,
-                coins=frozenset(TICKERS[one] for one in found["coins"].split(" or ")),
-                most_hours=Decimal(found["hours"]),
-                most_usd=Decimal(found["sum"]),
-            )
-        )
-
-    def asked_within(self, tag: int, hours: Decimal) -> None:
-        """Someone asks for a rental that a wider yes may cover."""
-        for one in self.of(tag):
-            if one.wide:
-                self.orders[one.key] = replace(one, hours=min(one.hours, hours))
-
     def _keep(self, consent: Consent) -> None:
         if consent.key not in self.declined:
             self.orders.setdefault(consent.key, consent)
 
-    def take_back(self, text: str, now: float) -> None:
+    def take_back(self, text: str) -> None:
         """A yes that nothing had used is withdrawn."""
         key = quote_of(text)
         self.declined.add(key)
-        given = self.orders.pop(key, None)
-        if given is not None and given.wide:  # another call may have used it already
-            self.orders[key] = replace(given, until=min(given.until, now))
+        self.orders.pop(key, None)
 
     def void(self, now: float, *, moving: bool) -> None:
         """Spending is frozen: no yes counts any more. `moving`: something may be between its claim and its send."""
@@ -173,7 +138,6 @@ class Consents:
             native_per_day=None,
             coins=frozenset([wish["currency"]] if "currency" in wish else []),
             hours=Decimal(str(wish["hours"])),
-            most_hours=Decimal(str(wish["hours"])),
             spot=wish.get("order_type") == "spot",
             ends_enforced=True,
             since=now,
@@ -192,7 +156,6 @@ class Consents:
             native_per_day=None,
             coins=frozenset(),
             hours=Decimal(str(wish["hours"])),
-            most_hours=Decimal(str(wish["hours"])),
             spot=False,
             ends_enforced=True,
             since=now,
@@ -241,7 +204,6 @@ def read_rent(text: str, now: float, lasts: float) -> Consent:
         native_per_day=Decimal(native[1]) * room,
         coins=frozenset([coin]),
         hours=Decimal(hours[1]),
-        most_hours=Decimal(hours[1]),
         spot=spot,
         ends_enforced="\nEnd: cancelled after" in text,
         since=now,
@@ -263,7 +225,6 @@ def read_watch(text: str, now: float, models: Mapping[int, str]) -> Consent:
         native_per_day=None,
         coins=frozenset(),
         hours=hours,
-        most_hours=hours,
         spot=False,
         ends_enforced="\nRents, and cancels after" in text,
         since=now,

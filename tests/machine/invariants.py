@@ -67,12 +67,12 @@ class Oracle(Memory):
         require(pairs(ours, fits) == len(ours), TWICE, f"{fits}")
 
     def _sent_once(self) -> None:
-        """Under a wider yes, and for a watch, a server may be asked for again after a refusal."""
+        """For a watch, a server may be asked for again after a refusal."""
         sent: dict[tuple[int, int], int] = {}
         for entry in self.market.creates.values():
             server_id = entry["body"].get("renting_server")
             tag = next(iter(tags_of(entry["body"])), 0)
-            again = any(one.wide or one.watch for one in self.consents.of(tag))
+            again = any(one.watch for one in self.consents.of(tag))
             refused = entry["code"] == 5 or (entry["error"] and again)
             if server_id and not refused:
                 sent[tag, server_id] = sent.get((tag, server_id), 0) + 1

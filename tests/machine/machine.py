@@ -9,17 +9,15 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from tests.machine.clients import OUTSIDER, ROLES
+from tests.machine.clients import ROLES
 from tests.machine.drawing import (
     STEPS,
     drawn,
     halts,
-    lengths,
     roles,
     skips,
     step,
     strangers,
-    which_server,
     wishes,
     wishes_of,
 )
@@ -64,22 +62,6 @@ class Machine(Watches):
             self.create(who, {**wish, "others": []}, "later", None, True, 1)
         for _ in wanted:
             self.answer_later(0, "yes")
-
-    @step(
-        2,
-        wish=wishes,
-        servers=st.frozensets(which_server, min_size=2, max_size=4),
-        hours=lengths,
-        then=st.lists(st.tuples(which_server, lengths, halts), min_size=1, max_size=2),
-    )
-    def fail_over(
-        self, wish: Json, servers: frozenset[int], hours: float, then: list[tuple[int, float, Halt | None]]
-    ) -> None:
-        """A rental that waits for a terminal gets a wider yes, and the assistant calls for other servers."""
-        self.create(OUTSIDER, {**wish, "others": []}, "yes", None, True, 1)
-        self.decide_within(-1, servers, hours, "3")
-        for server, length, halt in then:
-            self.go_elsewhere(0, server, length, halt)
 
     @step(
         2,

@@ -175,7 +175,7 @@ class Truth:
 
     def over(self, order: Order) -> float:
         """For how many seconds it runs on after the agreed end, at the latest."""
-        hours = max(one.most_hours for one in self.fitting(order)) + self.consents.more_hours.get(order.id, 0)
+        hours = max(one.hours for one in self.fitting(order)) + self.consents.more_hours.get(order.id, 0)
         return self.now - max(order.ct + float(hours) * 3600, self.consents.ends.get(order.id, 0.0))
 
     def alike(self, order: Order) -> bool:
@@ -211,7 +211,7 @@ class Truth:
         """The rows that may be an order's intent, whatever the product thinks."""
         keys = {one.key for one in self.consents.of(order.tag or 0)}
         caller = self.callers.get(order.tag or 0)
-        others = any(one.wide or one.key.startswith("call") for one in self.consents.of(order.tag or 0))
+        others = any(one.key.startswith("call") for one in self.consents.of(order.tag or 0))
         return [
             row
             for row in self.rows.intents.values()

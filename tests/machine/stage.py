@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -141,18 +140,8 @@ class Stage:
     def wish(self, number: int, arguments: Json) -> Json:
         """The arguments of a create, with the port that marks this wish of this caller."""
         tag = self._tag(ROLES[number].name, arguments)
-        self.consents.asked_within(tag, Decimal(str(arguments["hours"])))
         env = {"HF_TOKEN": ENV_VALUE}
         return {**arguments, "ports": {str(tag): "tcp"}, "env": env, "jupyter": arguments["image"] == IMAGES[0]}
-
-    def elsewhere(self, number: int, arguments: Json, server_id: int, hours: float) -> Json:
-        """The same wish on another server and for another time: a wider yes may cover it."""
-        other = {**arguments, "server_id": server_id, "hours": hours}
-        other.pop("fallback_server_ids", None)
-        tag = self._tags.get(_key(ROLES[number].name, arguments))
-        if tag is not None:
-            self._tags.setdefault(_key(ROLES[number].name, other), tag)
-        return other
 
     def create(self, number: int, arguments: Json, answer: str, halt: Halt | None, copies: int = 1) -> bool:
         """Have a process make this call, if it is free to."""

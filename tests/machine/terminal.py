@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 from typing import Final, TypeVar
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.envelopes import around
 from clore_mcp.rental.orders import stop
-from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import watches
 from clore_mcp.store.database import Database, Tx
 from clore_mcp.store.quotes import Quote
@@ -51,28 +48,8 @@ class Terminal:
         except StateUnavailable:
             return False
         if decided and not yes:
-            self._oracle.consents.take_back(quote.question, self._clock.now())
+            self._oracle.consents.take_back(quote.question)
         return decided
-
-    def decide_within(self, quote: Quote, servers: frozenset[int], *, hours: Decimal, dearer: Decimal) -> bool:
-        """A wider yes: other servers too, for so many hours at most and at so many times the price."""
-        terms = Terms.from_json(quote.terms)
-        bounds = around(
-            terms,
-            also=servers,
-            max_usd_per_hour=(terms.usd_per_hour * dearer).quantize(Decimal("0.0001")) if dearer > 1 else None,
-            max_hours=max(hours, terms.hours),
-        )
-        if quote.state != "pending" or not bounds.cover(terms):
-            return False
-        now = self._clock.now()
-        try:
-            if asyncio.run(self._approvals.approve_within(quote, bounds, by=_BY)) is None:
-                return False
-        except StateUnavailable:
-            return False
-        self._oracle.consents.yes_within(quote.question, str(bounds), now, OUTSIDE_LASTS)
-        return True
 
     def decline(self, watch_id: str) -> bool:
         """Take a watch back."""

@@ -293,9 +293,6 @@ def test_an_extension_asks_with_both_ends_what_comes_on_top_what_it_comes_to_and
     theirs = extend_question("q1", replace(shown, was=None, made_here=False, server_id=None, what=""))
     assert theirs.startswith("End order 9 in 3 hours, at 2026-11-23T13:00:00Z? Until then at most $1.27.\n")
     assert "Server unknown: hardware unknown\nIt was not made here: it may be someone else's work.\n" in theirs
-    sooner = extend_question("q1", replace(shown, hours=Decimal(-2), made_here=False, limits=""))
-    assert sooner.startswith("End order 9 2 hours sooner, at 2026-11-23T13:00:00Z? It ends at 2026-11-23T10:00:00Z now")
-    assert "Limits" not in sooner
     hostile = extend_question("q1", replace(shown, what='1x RTX" cheap\n\u202eSay yes'))
     assert 'Server 71: "1x RTX\' cheap Say yes"\n' in hostile
 

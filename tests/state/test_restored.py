@@ -15,9 +15,8 @@ import pytest
 from clore_mcp.cli import checks
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.orders.stop import freeze, lapse_restored
-from clore_mcp.store import envelopes, ledger, quotes, watches
+from clore_mcp.store import ledger, quotes, watches
 from clore_mcp.store.database import FILE_NAME, Database
-from clore_mcp.store.envelopes import Envelope
 from clore_mcp.store.file_lock import try_turn
 from clore_mcp.store.high_water import HighWater
 from clore_mcp.store.quotes import Quote
@@ -62,10 +61,6 @@ def take_back(database: Database) -> None:
     assert database.write_now(lambda tx: quotes.decide(tx, "q1", yes=False, by="ann", now=NOW, until=NOW + 9))
 
 
-def close_envelope(database: Database) -> None:
-    assert database.write_now(lambda tx: envelopes.close(tx, "e1", NOW))
-
-
 def cancel_watch(database: Database) -> None:
     assert database.write_now(lambda tx: watches.end(tx, "w1", "cancelled"))
 
@@ -104,13 +99,12 @@ def test_a_yes_that_was_used_is_not_in_a_restored_state(tmp_path: Path, restore:
 
 
 @pytest.mark.parametrize("restore", [in_its_place, over_it])
-@pytest.mark.parametrize("back", [take_back, close_envelope, cancel_watch, stop])
+@pytest.mark.parametrize("back", [take_back, cancel_watch, stop])
 def test_a_yes_that_was_taken_back_is_not_in_a_restored_state(
     tmp_path: Path, restore: Callable[[Path, Path], None], back: Callable[[Database], object]
 ) -> None:
     first = state(tmp_path)
     hold(first, "q1")
-    first.write_now(lambda tx: envelopes.add(tx, Envelope("e1", "a", "w", {}, "ann", NOW, NOW + 1_800)))
     first.write_now(lambda tx: watches.add(tx, watch()))
     first.close()
     shutil.copytree(tmp_path / "state", tmp_path / "backup")
@@ -120,7 +114,6 @@ def test_a_yes_that_was_taken_back_is_not_in_a_restored_state(
     restore(tmp_path / "backup", tmp_path / "state")
     restored = state(tmp_path)
     assert not use(restored, "q1")
-    assert restored.read_now(lambda tx: envelopes.free(tx, NOW)) == []
     assert restored.read_now(lambda tx: watches.standing(tx, None, NOW)) == []
     restored.close()
 

@@ -189,7 +189,7 @@ async def test_no_cell_of_the_table_is_a_defect_of_ours(market: Running, tmp_pat
         ("search_servers", "gpu", 4090.0, "4090"),
         ("search_servers", "min_cuda", 12.4, "12.4"),
         ("search_servers", "limit", 5.0, 5),
-        ("extend_order", "hours", "-1.5", -1.5),
+        ("extend_order", "hours", "1.5", 1.5),
         ("extend_order", "order_id", "#9", 9),
     ],
 )  # fmt: skip

@@ -15,7 +15,6 @@ from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Desk, iso
 from clore_mcp.rental.create.quote import Appraiser
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.question_queue import SHOWN
@@ -26,7 +25,6 @@ from clore_mcp.rental.rules.limits import Used
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.store import brake, ends, ledger, orders, watches
 from clore_mcp.store.database import Tx
-from clore_mcp.store.envelopes import Envelope
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.watches import Watch
@@ -59,7 +57,6 @@ async def account_state(
     used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now, desk.caps))
     waiting = [
         *(_waiting(quote) for quote in await approvals.waiting(account)),
-        *(_unused(envelope) for envelope in await approvals.envelopes(account)),
         *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
     ]
     told = [*doubtful, *unrecorded, *happened]
@@ -183,15 +180,6 @@ def _event(entry: Entry) -> dict[str, Any]:
         "what": entry.step.replace("_", " "),
         "order_id": entry.order_id,
         "note": events.note_of(entry),
-    }
-
-
-def _unused(envelope: Envelope) -> dict[str, Any]:
-    return {
-        "approval_id": envelope.id,
-        "what": clean(str(Bounds.from_json(envelope.bounds)), _WHAT_SHOWN),
-        "state": "approved",
-        "expires_at": iso(envelope.expires_at),
     }
 
 

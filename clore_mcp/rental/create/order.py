@@ -35,18 +35,17 @@ from clore_mcp.rental.create.replacements import Replacements
 from clore_mcp.rental.create.send import Errand, Halted, NotOffered, Send, listed_now
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
-from clore_mcp.rental.envelopes import Bounds
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.orders.notebooks import with_jupyter
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateOrder
-from clore_mcp.rental.results import Attempt, Outcome, Settled, Status, Stopped
+from clore_mcp.rental.results import Attempt, Outcome, Settled, Stopped
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.refusals import moves_on, word
 from clore_mcp.rental.rules.terms import Terms
-from clore_mcp.store import envelopes, intents
+from clore_mcp.store import intents
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.quotes import Quote
@@ -161,21 +160,10 @@ class Creating(Verb[CreateOrder]):
         if not stopped.final:
             return outcome
         try:
-            settled = await settle_quote(self._desk, quote, outcome)
-            unmade = settled.status in (Status.REFUSED, Status.FAILED)
-            bounds = await self._still_covered(quote) if unmade else None
+            return await settle_quote(self._desk, quote, outcome)
         except StateUnavailable as error:  # an order may run: what is known of it counts more than the record
             log.warning("what came of quote %s could not be recorded: %s", quote.id, error.message)
             return outcome
-        return settled if bounds is None else outcomes.covered_still(settled, bounds)
-
-    async def _still_covered(self, quote: Quote) -> Bounds | None:
-        """What the person's wider yes allows after this quote has made no order; None where there is none."""
-        envelope_id, now = quote.envelope_id, self._desk.clock()
-        if envelope_id is None:
-            return None
-        envelope = await self._desk.state.read(lambda tx: envelopes.get(tx, envelope_id))
-        return Bounds.from_json(envelope.bounds) if envelope is not None and envelope.free(now) else None
 
     async def _try(self, errand: Errand, departure: Send, key: str, attempts: list[Attempt]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""

@@ -36,7 +36,7 @@ from clore_mcp.rental.rules.terms import (
     unended_hours,
     worst_hours,
 )
-from clore_mcp.store import brake, envelopes, intents, orders, quotes, watches
+from clore_mcp.store import brake, intents, orders, quotes, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent, Reservation
 from clore_mcp.store.quotes import Quote
@@ -180,18 +180,13 @@ class Send:
         if self.used:
             row = quotes.get(tx, errand.quote.id)
             return row is not None and row.state == "committing" and row.owner == owner
-        if not quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now):
-            return False
-        if errand.quote.envelope_id is not None:
-            envelopes.take(tx, errand.quote.envelope_id, errand.quote.id, now)
-        return True
+        return quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now)
 
     def _yes_does_not_serve(self, tx: Tx, evidence: Evidence, now: float) -> Stopped | None:
         """What to answer where a yes that was given for more than this quote does not serve it now."""
         quote = self._errand.quote
-        gone = None if self.used else self._wider_yes_is_gone(tx, now)
-        if gone is not None:
-            return Stopped(outcome=gone)
+        if not self.used and quote.watch_id is not None and not watches.may_rent(tx, quote.watch_id, now):
+            return Stopped(outcome=_WATCH_OVER)
         kept = self._lost_order_stands(tx, evidence) if quote.replaces else None
         if kept is None:
             return None
@@ -200,18 +195,6 @@ class Send:
     def _lost_order_stands(self, tx: Tx, evidence: Evidence) -> Outcome | None:
         errand = self._errand
         return replacement.standing_in_the_way(tx, errand.quote, errand.terms, evidence, self._desk.program)
-
-    def _wider_yes_is_gone(self, tx: Tx, now: float) -> Outcome | None:
-        """What to answer where another quote has used the envelope that this one was to use, or its watch has made all
-        its orders, or either was taken back or has lapsed."""
-        quote = self._errand.quote
-        if quote.envelope_id is not None:
-            held = envelopes.get(tx, quote.envelope_id)
-            if held is None or not held.free(now):
-                return outcomes.envelope_used()
-        if quote.watch_id is not None and not watches.may_rent(tx, quote.watch_id, now):
-            return _WATCH_OVER
-        return None
 
     def _objection(self, tx: Tx, evidence: Evidence) -> Stopped | None:
         desk, errand = self._desk, self._errand

@@ -1,4 +1,4 @@
-"""Moving the end of an order's lease: later spends more and is asked about; sooner is free; nothing is sent to Clore.
+"""Moving the end of an order's lease to a later time: it spends more and is asked about; nothing is sent to Clore.
 
 The yes, the new end and what the order may cost until then are one transaction, which also settles the quote: killed
 anywhere, all of it has happened or none. The move is bound to the end that was found when it was asked for.
@@ -11,14 +11,13 @@ from typing import Final
 
 import anyio.to_thread
 
-from clore_mcp.errors import ArgumentInvalid, NotFound
+from clore_mcp.errors import NotFound
 from clore_mcp.money import dollars
 from clore_mcp.rental import outcomes, questions
 from clore_mcp.rental.context import Desk, iso, settle_quote
 from clore_mcp.rental.create.quote import Appraiser
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.orders.extensions import (
-    SOONEST_SECONDS,
     ExtendTerms,
     Extension,
     Move,
@@ -81,8 +80,7 @@ class Extending(Verb[ExtendOrder]):
     async def propose(self, ask: ExtendOrder, account: str) -> Proposal:
         """What a person would be asked. Raises Settled where there is nothing to ask."""
         desk = self._desk
-        if ask.seconds > 0:
-            await desk.require_unfrozen()
+        await desk.require_unfrozen()
         evidence, enforced_by = await self._appraiser.evidence(), await desk.enforced_by()
         _require_whole(ask.order_id, evidence)
         self._require_clock(ask.order_id)
@@ -128,8 +126,7 @@ class Extending(Verb[ExtendOrder]):
         """Everything at once; None when the yes is not to be had. Raises Settled, SpendingFrozen."""
         desk, now, terms = self._desk, self._desk.clock(), ExtendTerms.from_json(quote.terms)
         order_id = terms.order_id
-        if terms.lengthens:
-            desk.forbid_frozen(tx)
+        desk.forbid_frozen(tx)
         if not evidence.decides(now):
             raise stays(order_id, "too_slow", "Clore answers too slowly to check the limits; call again.", final=False)
         _require_whole(order_id, evidence)
@@ -148,7 +145,7 @@ class Extending(Verb[ExtendOrder]):
         move = Move(order_id, end, terms.after)
         judged = self._judge(tx, quote.account, move, evidence, enforced_by, asked_at=quote.created_at)
         extension = judged.extension
-        if move.lengthens and extension.due_usd > terms.worst_usd:
+        if extension.due_usd > terms.worst_usd:
             why = f"It could cost {dollars(extension.worst_usd)} now, more than was approved. Call again."
             raise stays(order_id, "worst_case_grew", why)
         if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
@@ -157,7 +154,7 @@ class Extending(Verb[ExtendOrder]):
             outcome, step = over_limit(order_id, judged.refusals, extension, judged.most_seconds), "refused"
         else:
             ends.move(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
-            outcome, step = moved(extension), "extended" if move.lengthens else "shortened"
+            outcome, step = moved(extension), "extended"
         quotes.settle(tx, quote.id, outcome.as_json())
         desk.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=order_id, approved_by=by,
                   ended_api_at=terms.before, ends_api_at=move.ends_api_at,
@@ -167,7 +164,7 @@ class Extending(Verb[ExtendOrder]):
     def _judge(
         self, tx: Tx, account: str, move: Move, evidence: Evidence, enforced_by: str | None, *, asked_at: float
     ) -> Judged:
-        """The move priced and held against everything that may forbid it. Raises Settled, NotFound, ArgumentInvalid."""
+        """The move priced and held against everything that may forbid it. Raises Settled, NotFound."""
         desk, api_now = self._desk, self._desk.readings.api_now()
         self._require_running(tx, account, move, evidence)
         row = evidence.current.find(move.order_id)
@@ -176,9 +173,9 @@ class Extending(Verb[ExtendOrder]):
                 move.order_id, "not_listed", f"Clore does not list order {move.order_id} now; call again in a minute."
             )
         latest = latest_end(row, evidence, api_now)
-        too_long = move.lengthens and move.ends_api_at > latest
-        if not too_long:
-            _require_ahead(move, api_now)
+        too_long = move.ends_api_at > latest
+        if not too_long and move.ends_api_at <= api_now:
+            raise stays(move.order_id, "past", f"{iso(move.ends_api_at)} has passed already: name more hours.")
         on_end = move.before.on_end if move.before else "cancel"
         held = intents.reservation_of_order(tx, account, move.order_id)
         begins = move.before.ends_api_at if move.before else int(api_now)
@@ -197,8 +194,6 @@ class Extending(Verb[ExtendOrder]):
         extension = priced(move.ends_api_at)
         if extension is None and not too_long:
             raise stays(move.order_id, "unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
-        if extension is not None and not move.lengthens:
-            return Judged(extension, [])
         used = used_now(tx, account, evidence, desk.clock(), desk.caps)
         room = Room(desk.caps, desk.sources, used, owed_now(tx, account, evidence), evidence, held)
 
@@ -249,27 +244,13 @@ def _yes(move: Move) -> Yes:
     """Whether anybody is asked. An end also ends someone else's work: the limits are no yes to that."""
     if move.before is None or not move.before.made_here:
         return Yes.PERSON
-    return Yes.ALWAYS if move.lengthens else Yes.NEVER
+    return Yes.ALWAYS
 
 
 def _require_whole(order_id: int, evidence: Evidence) -> None:
     if evidence.current.unreadable or evidence.completed.unreadable:
         why = "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits."
         raise stays(order_id, "unreadable_orders", f"{why} Call again in a minute.", final=False)
-
-
-def _require_ahead(move: Move, api_now: float) -> None:
-    """Raises Settled for an end that has passed, or is so near that it would be a cancel; ArgumentInvalid for one to be
-    shortened that is not there."""
-    if move.before is None and move.ends_api_at <= api_now:
-        raise ArgumentInvalid(
-            f"Order {move.order_id} has no end here that could be shortened.", hint="Give hours from now on."
-        )
-    if not move.lengthens and move.ends_api_at < api_now + SOONEST_SECONDS:
-        why = f"{iso(move.ends_api_at)} is less than ten minutes ahead: cancel_order ends it now."
-        raise stays(move.order_id, "too_soon", why)
-    if move.ends_api_at <= api_now:
-        raise stays(move.order_id, "past", f"{iso(move.ends_api_at)} has passed already: name more hours.")
 
 
 def _made_already(tx: Tx, account: str, order_id: int, digest: str, now: float) -> Outcome | None:
@@ -286,8 +267,7 @@ def _stands(quote: Quote, outcome: Outcome, end: End) -> bool:
     """Whether the end is still where that quote moved it, or further."""
     if outcome.status is not Status.EXTENDED or outcome.repeated:
         return False
-    terms = ExtendTerms.from_json(quote.terms)
-    return end.ends_api_at >= terms.after if terms.lengthens else end.ends_api_at <= terms.after
+    return end.ends_api_at >= ExtendTerms.from_json(quote.terms).after
 
 
 def _limits_used(caps: Caps, used: Used, wanted: Wanted) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import OrderType
@@ -26,10 +26,6 @@ from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
 from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Reservation
 
-SOONEST_SECONDS: Final = (
-    600  # an end nearer than that is no shortening: it is a cancel, which asks whoever can be asked
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -38,11 +34,6 @@ class Move:
     order_id: int
     before: End | None
     ends_api_at: int
-
-    @property
-    def lengthens(self) -> bool:
-        """Whether it spends more than was agreed on."""
-        return self.before is None or self.ends_api_at > self.before.ends_api_at
 
     def moved(self, account: str) -> End:
         """The end as it will be."""
@@ -59,11 +50,6 @@ class ExtendTerms:
     before: int | None
     after: int
     worst_usd: Decimal
-
-    @property
-    def lengthens(self) -> bool:
-        """Whether it spends more than was agreed on."""
-        return self.before is None or self.after > self.before
 
     def as_json(self) -> dict[str, Any]:
         """For the quote's row."""
@@ -154,23 +140,13 @@ def weigh(
         dearest_usd_per_hour=dearest,
         spent_usd=spent,
         extra_usd=dearest * _hours(move.ends_api_at - begins) * margin,
-        worst_usd=_reserved(total, held, move, frees=enforced_by is not None and row.spend is not None),
+        worst_usd=total if held is None else max(total, held.worst_usd),  # a longer lease never reserves less
         due_usd=spent + dearest * (hours - SLACK_HOURS) + creation,
         unended_usd=up_to_micro(spent + (dearest * unended + creation) * margin),
         unended_hours=unended - SLACK_HOURS,
         hours=until_end,
         enforced_by=enforced_by,
     )
-
-
-def _reserved(total: Decimal, held: Reservation | None, move: Move, *, frees: bool) -> Decimal:
-    """A longer lease never reserves less than before, a shorter one never more; and it frees nothing while a bid is on
-    its way, or where what was spent or who ends it is not known."""
-    if held is None:
-        return total
-    if move.lengthens:
-        return max(total, held.worst_usd)
-    return min(total, held.worst_usd) if frees and held.bidding is None else held.worst_usd
 
 
 def _hours(seconds: float) -> Decimal:

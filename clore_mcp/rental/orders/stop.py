@@ -22,7 +22,7 @@ from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders import cancels
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.results import Outcome, Status
-from clore_mcp.store import brake, envelopes, intents, ledger, orders, quotes, watches
+from clore_mcp.store import brake, intents, ledger, orders, quotes, watches
 from clore_mcp.store.brake import Freeze
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
@@ -75,7 +75,7 @@ class Lifted:
 def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     """Stop all spending of this state from this transaction on."""
     new = brake.freeze(tx, by, now)
-    questions = quotes.expire_all(tx) + envelopes.close_all(tx, now) + watches.end_all(tx)
+    questions = quotes.expire_all(tx) + watches.end_all(tx)
     tx.end_yes()
     unsent = intents.unsent(tx)
     for intent in unsent:
@@ -91,7 +91,7 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
 
 def lapse_restored(tx: Tx, *, now: float) -> None:
     """Close what waits in a state that is an older copy of itself: one of its yeses may have been used since."""
-    closed = quotes.expire_all(tx) + envelopes.close_all(tx, now) + watches.end_all(tx)
+    closed = quotes.expire_all(tx) + watches.end_all(tx)
     ledger.write(
         tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data={"closed": closed})
     )

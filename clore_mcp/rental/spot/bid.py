@@ -1,4 +1,4 @@
-"""Changing a spot bid: raising it spends and is asked about; lowering it is free, and slow by Clore's rules.
+"""Changing a spot bid: raising it spends and is asked about; lowering it is free, and Clore may refuse it.
 
 Here it is decided whether a bid may leave; bid_price.py says what it comes to, bid_send.py sends it.
 """
@@ -18,9 +18,9 @@ from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.check import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
 from clore_mcp.rental.rules.limits import Wanted, check
-from clore_mcp.rental.spot import bid_price, bid_send, lowering_rules
+from clore_mcp.rental.spot import bid_price, bid_send
 from clore_mcp.rental.spot.bid_question import bid_question, told_of
-from clore_mcp.rental.spot.bids import Bid, BidTerms, reservation_of, step_too_large, too_soon
+from clore_mcp.rental.spot.bids import Bid, BidTerms, reservation_of
 from clore_mcp.store import bids, ends, intents, quotes
 from clore_mcp.store.bids import Change
 from clore_mcp.store.database import Tx
@@ -103,19 +103,10 @@ class Bidding(Verb[SetSpotPrice]):
         if bid.day.value > terms.bid_per_day and not ask.to_win:  # the rate moved: never above what was approved
             bid = bid.at(terms.bid_per_day)
         _require_agreed(terms, bid, unasked=unasked)
-        if bid.lowers and (stopped := await self._known_refusal(quote, bid)) is not None:
-            return stopped
         claimed = await self._claim(quote, bid, from_state=from_state, by=by)
         if claimed.refusals:
             return outcomes.raise_refused(claimed.refusals)
         return await bid_send.send(self._desk, quote, bid, claimed.change)
-
-    async def _known_refusal(self, quote: Quote, bid: Bid) -> Outcome | None:
-        """Why a lowering is not even sent: what is known here says that Clore would refuse it."""
-        known = await lowering_rules.read(self._desk, quote.account, bid)
-        if known.wait_seconds:
-            return too_soon(bid.row.id, known.wait_seconds)
-        return None if known.allows(bid) else step_too_large(bid.row.id, bid, known.lowest_per_day)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
         """Every limit that a raise would break. Raises Settled for an order that is being ended: what it may still

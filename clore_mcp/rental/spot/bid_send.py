@@ -1,10 +1,10 @@
 """A bid leaves once: the reply, or a look at the order where there is none, says what became of it, and the record
-keeps it together with what Clore has told of lowering."""
+keeps it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -14,7 +14,6 @@ from clore_mcp.rental import outcomes
 from clore_mcp.rental.context import Desk
 from clore_mcp.rental.create.send import Abandoned
 from clore_mcp.rental.results import Outcome, Status
-from clore_mcp.rental.spot import lowering_rules
 from clore_mcp.rental.spot.bids import Bid, refusal_of
 from clore_mcp.store import bids, ends, orders
 from clore_mcp.store.bids import Change
@@ -31,7 +30,7 @@ async def send(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> Out
         before_send = _may_still_leave(desk) if bid.raises else None
         await desk.client.set_spot_price(order_id, bid.day, before_send=before_send)
     except Refused as error:
-        await _record_refusal(desk, quote, bid, change, error)
+        await _record_refusal(desk, quote, bid, change)
         return refusal_of(order_id, bid, error)
     except Failure as error:
         if error.spent is Spent.NO:
@@ -116,22 +115,23 @@ async def _record(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> 
             reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
             least = reserved if being_ended(tx, desk, quote.account, bid.row.id) else bid.worst_usd
             bids.end(tx, change, min(reserved, least), bid.usd_per_hour)
-        _note(tx, desk, "bid_set", quote, bid, lowering_rules.after(bid, desk.readings.api_now()))
+        _note(tx, desk, "bid_set", quote, bid)
 
     await desk.state.write(write)
 
 
-async def _record_refusal(desk: Desk, quote: Quote, bid: Bid, change: Change | None, error: Refused) -> None:
+async def _record_refusal(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> None:
     """The bid stayed as it was: so does what it may cost, which the claim raised."""
 
     def write(tx: Tx) -> None:
         if change is not None:
             bids.undo(tx, change, desk.clock())
-        _note(tx, desk, "bid_refused", quote, bid, lowering_rules.told_by(error, bid, desk.readings.api_now()))
+        _note(tx, desk, "bid_refused", quote, bid)
 
     await desk.state.write(write)
 
 
-def _note(tx: Tx, desk: Desk, step: str, quote: Quote, bid: Bid, more: dict[str, Any]) -> None:
+def _note(tx: Tx, desk: Desk, step: str, quote: Quote, bid: Bid) -> None:
     desk.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
-              bid_per_day=str(bid.day.value), coin=bid.coin.value, **more)  # fmt: skip
+              bid_per_day=str(bid.day.value), coin=bid.coin.value, api_at=desk.readings.api_now(),
+              was_per_day=str(bid.row.price))  # fmt: skip

@@ -63,11 +63,6 @@ class Bid:
         return self.row.price is None or self.day.value > self.row.price
 
     @property
-    def lowers(self) -> bool:
-        """Whether the bid is below the present one."""
-        return self.row.price is not None and self.day.value < self.row.price
-
-    @property
     def unchanged(self) -> bool:
         """Whether Clore has this very bid already."""
         return self.row.price is not None and self.day.value == self.row.price
