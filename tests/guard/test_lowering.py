@@ -60,7 +60,7 @@ async def test_a_second_lowering_within_ten_minutes_is_refused_with_the_seconds_
         told = await lower(services, order_id, bid, 0.91)
         assert (told.status, told.reason) == ("refused", "lowering_too_soon")
         assert 1 <= told.retry_after_seconds <= 600
-        assert f"again in {told.retry_after_seconds}." in told["next"]
+        assert f"again in {told.retry_after_seconds}." in told.next
         assert "The bid stays as it was" in told.next
     assert time.monotonic() - began < 60, "ten minutes are never sat out inside a call"
     assert world.reserved() == reserved
