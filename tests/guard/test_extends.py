@@ -173,12 +173,12 @@ async def test_the_cap_of_an_order_counts_its_whole_life_and_the_day_what_comes_
     per_order = await process(env={**WIDE, "CLORE_MAX_USD_PER_ORDER": str(round(reserved + 2 * price, 4))})
     outcome = await call(per_order, longer(order_id, 2.5), answer=False)
     assert (outcome.status, limits_of(outcome)) == ("refused", ["usd_per_order"])
-    assert outcome.refusals[0].needed == pytest.approx(reserved + 2.5 * price, abs=0.01)
+    assert float(outcome.refusals[0].needed) == pytest.approx(reserved + 2.5 * price, abs=0.01)
     assert f"At most {outcome.most_hours:g} hours more fit" in outcome.next
     per_day = await process(env={**WIDE, "CLORE_MAX_USD_PER_DAY": str(round(reserved + 2 * price, 4))})
     outcome = await call(per_day, longer(order_id, 2.5), answer=False)
     assert limits_of(outcome) == ["usd_per_day"]
-    assert outcome.refusals[0].needed == pytest.approx(2.5 * price, abs=0.01)
+    assert float(outcome.refusals[0].needed) == pytest.approx(2.5 * price, abs=0.01)
     assert unmoved(world, order_id) == before
     assert (await call(per_day, longer(order_id, 1.5))).status == "extended", "what fits goes through"
 

@@ -31,8 +31,8 @@ async def test_each_cap_refuses_before_the_question_and_says_who_can_change_it(
     assert outcome.status == "refused"
     [refusal] = outcome.refusals
     assert refusal.limit == limit
-    assert refusal.cap == float(value)
-    assert refusal.used + refusal.left == pytest.approx(float(value))
+    assert float(refusal.cap) == float(value)
+    assert float(refusal.used + refusal.left) == pytest.approx(float(value))
     assert refusal.needed > float(value)
     assert variable in refusal.change
     assert "operator" in refusal.change
@@ -62,7 +62,7 @@ async def test_an_order_made_elsewhere_counts_with_its_hourly_price_and_what_it_
     outcome = await call(services, wish(servers[0]))
     [refusal] = outcome.refusals
     assert refusal.limit == "usd_per_hour"
-    assert refusal.used == pytest.approx(hourly, rel=0.01)
+    assert float(refusal.used) == pytest.approx(hourly, rel=0.01)
 
 
 async def test_clores_own_most_orders_at_once_is_kept(world: World, services: Services) -> None:
@@ -129,7 +129,7 @@ async def test_a_lost_state_raises_no_cap(world: World, process: Processes) -> N
     [refusal] = after.refusals
     [order] = world.orders()
     assert refusal.limit == "usd_per_day"
-    assert refusal.used >= round(order["total"], 4) - 0.0002, "what it cost is seen at Clore"
+    assert float(refusal.used) >= round(order["total"], 4) - 0.0002, "what it cost is seen at Clore"
 
 
 async def test_a_wallet_that_is_too_small_is_refused_before_the_question_with_the_top_up(

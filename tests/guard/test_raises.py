@@ -256,7 +256,7 @@ async def test_two_raises_at_once_never_leave_less_reserved_than_either_may_cost
     assert (await call(two, raised(order_id, bid, 2))).status == "updated"
     assert worst(world) >= high, "the dearer one may still arrive"
     go.set()
-    assert (await raising)["status"] == ("refused" if refused else "updated")
+    assert (await raising).status == ("refused" if refused else "updated")
     assert worst(world) >= bid * 2 * 2
     check_invariants(world)
 

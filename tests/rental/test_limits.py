@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clore_mcp.money import ZERO
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.rental.rules.limits import Shown, Used, Wanted, check, cure, usage
+from clore_mcp.rental.rules.limits import Shown, Used, Wanted, cure, over_caps, usage
 from clore_mcp.store.intents import Reservation
 
 USD = st.decimals("0", "200", places=2)
@@ -83,14 +83,14 @@ def test_a_wish_is_refused_by_exactly_the_caps_that_it_would_pass(caps: Caps, us
         broken.add("usd_per_day")
     if wanted.active_orders and used.active_orders + wanted.active_orders > caps.active_orders:
         broken.add("active_orders")
-    assert {one.limit for one in check(caps, used, wanted, {})} == broken
+    assert {one.limit for one in over_caps(caps, used, wanted, {})} == broken
 
 
 def test_a_cap_may_be_used_to_the_last_micro_dollar_and_not_one_further() -> None:
     caps = Caps(usd_per_hour=Decimal("0.42"))
     fits = Wanted(Decimal("0.42"), Decimal(1), Decimal(1))
-    assert check(caps, Used(ZERO, ZERO, 0), fits, {}) == []
-    (no,) = check(caps, Used(Decimal("0.000001"), ZERO, 0), fits, {"usd_per_hour": "limits.toml"})
+    assert over_caps(caps, Used(ZERO, ZERO, 0), fits, {}) == []
+    (no,) = over_caps(caps, Used(Decimal("0.000001"), ZERO, 0), fits, {"usd_per_hour": "limits.toml"})
     assert no.limit == "usd_per_hour"
     assert no.change == "the operator, with CLORE_MAX_USD_PER_HOUR (limits.toml now)"
 

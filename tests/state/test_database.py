@@ -38,7 +38,7 @@ import sys, time
 from decimal import Decimal
 from pathlib import Path
 from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.rental.rules.limits import Wanted, check, usage
+from clore_mcp.rental.rules.limits import Wanted, over_caps, usage
 from clore_mcp.store import intents
 from clore_mcp.store.database import Database
 from tests.state.rows import ACCOUNT, intent, reservation
@@ -48,7 +48,7 @@ caps = Caps(Decimal(1000), Decimal(1000), Decimal(25), 1000)
 wanted = Wanted(Decimal(1), Decimal(1), Decimal(1))
 
 def spend(tx):
-    if check(caps, usage(intents.reservations_open(tx, ACCOUNT), [], []), wanted, {}):
+    if over_caps(caps, usage(intents.reservations_open(tx, ACCOUNT), [], []), wanted, {}):
         return False
     count = tx.one("SELECT count(*) AS n FROM intents")["n"]
     intents.add(tx, intent(f"{me}-{count}"), reservation(f"{me}-{count}", "1", "1"))

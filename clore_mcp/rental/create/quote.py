@@ -25,10 +25,13 @@ from clore_mcp.rental.rules.check import (
     Draw,
     Evidence,
     Owed,
+    Position,
+    check,
     draw_of,
     free_balance,
     owed_now,
-    stands_against,
+    position,
+    spend_of,
     wallet_refusal,
 )
 from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
@@ -134,34 +137,20 @@ class Appraiser:
         desk = self._desk
         account = await desk.readings.account()
 
-        def read(tx: Tx) -> tuple[list[list[Refusal]], Owed]:
-            found = [stands_against(tx, desk, account, evidence, one, terms) for one in terms.candidates]
-            return found, owed_now(tx, account, evidence)
-
-        refusals, owed = await desk.state.read(read)
+        stands = await desk.state.read(lambda tx: position(tx, desk, account, evidence))
+        refusals = [check(stands, spend_of(one, terms)) for one in terms.candidates]
         first, *others = zip(terms.candidates, refusals, strict=True)
         over = [Unfit(one.server_id, "over_limit", "; ".join(map(str, no))) for one, no in others if no]
         terms = dataclasses.replace(terms, candidates=(first[0], *(one for one, no in others if not no)))
         if replaceable and not first[1]:
-            terms = await self._replaceable(terms, evidence, account)
+            terms = _replaceable(terms, stands)
         return Appraisal(
             terms=terms,
             cost=cost_of(first[0], terms.hours),
             unfit=(*misfits, *over),
             refusals=tuple(first[1]),
-            wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, owed),
+            wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, stands.owed),
         )
-
-    async def _replaceable(self, terms: Terms, evidence: Evidence, account: str) -> Terms:
-        """The same terms; where the limits have room for a lost server and the next one, the yes may cover both."""
-        if terms.order_type is OrderType.SPOT or len(terms.candidates) == 1:
-            return terms
-        desk, wider = self._desk, dataclasses.replace(terms, replaceable=True)
-
-        def fits(tx: Tx) -> bool:
-            return not any(stands_against(tx, desk, account, evidence, one, wider) for one in wider.candidates)
-
-        return wider if await desk.state.read(fits) else terms
 
     async def _payable(
         self, ask: CreateOrder, server_id: int, evidence: Evidence, owed: Owed, *, enforced: bool
@@ -241,6 +230,15 @@ class Appraiser:
         beaten = view is not None and view.beaten(DayPrice(first.listed_per_day, first.coin))
         winning = view.winning.get(first.coin) if view is not None and beaten else None
         return None if winning is None else lowest_asked(winning, first.usd_per_coin, first.fee_fraction)
+
+
+def _replaceable(terms: Terms, stands: Position) -> Terms:
+    """The same terms; where the limits have room for a lost server and the next one, the yes may cover both."""
+    if terms.order_type is OrderType.SPOT or len(terms.candidates) == 1:
+        return terms
+    wider = dataclasses.replace(terms, replaceable=True)
+    fits = not any(check(stands, spend_of(one, wider)) for one in wider.candidates)
+    return wider if fits else terms
 
 
 def _passed_over(ask: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:

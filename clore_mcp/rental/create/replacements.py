@@ -25,7 +25,7 @@ from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.orders.readiness import Readiness
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Settled, Status
-from clore_mcp.rental.rules.check import stands_against
+from clore_mcp.rental.rules.check import check, position, spend_of
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import brake, orders, quotes
 from clore_mcp.store.database import Tx
@@ -94,11 +94,9 @@ class Replacements:
         else:
             none_left = refused("None of the servers that are left can be rented now.").outcome
             raise Settled(replace(none_left, attempts=tuple(attempts)))
-        refusals = await self.desk.state.read(
-            lambda tx: stands_against(
-                tx, self.desk, account, evidence, one, offer.terms, instead_of=offer.lease.order_id
-            )
-        )
+        lost = offer.lease.order_id
+        stands = await self.desk.state.read(lambda tx: position(tx, self.desk, account, evidence, instead_of=lost))
+        refusals = check(stands, spend_of(one, offer.terms, instead_of=lost))
         if refusals:
             raise Settled(outcomes.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
 

@@ -19,14 +19,14 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice, plain
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import new_id
-from clore_mcp.rental.context import Desk, lease_end_is_enforced
+from clore_mcp.rental.context import Desk
 from clore_mcp.rental.create import replacement
 from clore_mcp.rental.create.images import brings_sshd
 from clore_mcp.rental.create.presence import in_the_way, made_by_call
 from clore_mcp.rental.questions import hardware
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
-from clore_mcp.rental.rules.check import Evidence, stands_against
+from clore_mcp.rental.rules.check import Doubt, Evidence, Position, Undecided, check, position, spend_of
 from clore_mcp.rental.rules.terms import (
     Candidate,
     Terms,
@@ -147,12 +147,12 @@ class Send:
         made = made_by_call(tx, quote.account, quote.digest, desk.program, but_of=quote.id)
         if made is not None:
             return Stopped(outcome=made)
-        if not evidence.decides(now):
-            return None
+        try:
+            stands = position(tx, desk, quote.account, evidence, deciding=True)
+        except Undecided as no:
+            return None if no.doubt is Doubt.TOO_OLD else Stopped(outcome=_unreadable(no), final=self.used)
         if desk.monotonic() >= self._leave_by:
             return Stopped(outcome=_TOO_LATE, final=self.used)
-        if evidence.current.unreadable or evidence.completed.unreadable:
-            return Stopped(outcome=_UNREADABLE, final=self.used)
         if brake.frozen(tx) is not None:
             return Stopped(outcome=outcomes.frozen(), final=self.used)
         no_yes = self._yes_does_not_serve(tx, evidence, now)
@@ -160,7 +160,7 @@ class Send:
             return no_yes
         if not self._has_yes(tx, now):
             return Stopped(outcome=_taken(quotes.get(tx, quote.id)), final=False)
-        stop = None if self.intent else self._objection(tx, evidence)
+        stop = None if self.intent else self._objection(tx, evidence, stands)
         if stop is not None:
             return stop
         intent = self.intent or self._reserve(tx, evidence, now)
@@ -196,10 +196,10 @@ class Send:
         errand = self._errand
         return replacement.standing_in_the_way(tx, errand.quote, errand.terms, evidence, self._desk.program)
 
-    def _objection(self, tx: Tx, evidence: Evidence) -> Stopped | None:
+    def _objection(self, tx: Tx, evidence: Evidence, stands: Position) -> Stopped | None:
         desk, errand = self._desk, self._errand
         account = errand.quote.account
-        if errand.terms.enforced_by is not None and not lease_end_is_enforced(tx, desk, account):
+        if errand.terms.enforced_by is not None and not stands.ended:
             return Stopped(
                 outcome=outcomes.failed(
                     "Whoever was to end the lease has stopped running; nothing was sent. Call again."
@@ -209,7 +209,7 @@ class Send:
         held = in_the_way(tx, account, server_id, evidence.current.rows, desk.program)
         if held is not None:
             return Stopped(outcome=held)
-        refusals = stands_against(tx, desk, account, evidence, errand.candidate, errand.terms)
+        refusals = check(stands, spend_of(errand.candidate, errand.terms))
         return Stopped(outcome=outcomes.refused(refusals, ends=errand.terms.ends)) if refusals else None
 
     def _reserve(self, tx: Tx, evidence: Evidence, now: float) -> Intent:
@@ -247,10 +247,10 @@ class Send:
 
 _WATCH_OVER: Final = outcomes.failed("The watch that this order was for is over; nothing was spent.")
 _TOO_LATE: Final = outcomes.failed("It took too long to get a turn; nothing was sent. Call again.")
-_UNREADABLE: Final = outcomes.failed(
-    "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits; nothing was"
-    " sent. Call again in a minute."
-)
+
+
+def _unreadable(no: Undecided) -> Outcome:
+    return outcomes.failed(f"{no.why}; nothing was sent. Call again in a minute.")
 
 
 def _taken(row: Quote | None) -> Outcome:

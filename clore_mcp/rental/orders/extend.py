@@ -23,6 +23,7 @@ from clore_mcp.rental.orders.extensions import (
     Move,
     beyond,
     latest_end,
+    most_seconds,
     moved,
     over_limit,
     reservation_of,
@@ -30,13 +31,11 @@ from clore_mcp.rental.orders.extensions import (
     told_of,
     weigh,
 )
-from clore_mcp.rental.orders.room import Room, most_seconds
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status, outcome_of
-from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.rental.rules.check import Evidence, owed_now, used_now, watchdog_refusal
-from clore_mcp.rental.rules.limits import Used, Wanted
+from clore_mcp.rental.rules.check import Doubt, Evidence, Position, Undecided, check, position
+from clore_mcp.rental.rules.limits import Wanted
 from clore_mcp.store import ends, intents, ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ends import End
@@ -82,7 +81,10 @@ class Extending(Verb[ExtendOrder]):
         desk = self._desk
         await desk.require_unfrozen()
         evidence, enforced_by = await self._appraiser.evidence(), await desk.enforced_by()
-        _require_whole(ask.order_id, evidence)
+        try:
+            evidence.require_whole()
+        except Undecided as no:
+            raise _undecided(ask.order_id, no) from None
         self._require_clock(ask.order_id)
         await self._closing.reconcile(account, evidence.current, evidence.completed)
 
@@ -90,7 +92,8 @@ class Extending(Verb[ExtendOrder]):
             end = ends.of(tx, account, ask.order_id)
             begins = end.ends_api_at if end else int(desk.readings.api_now())
             move = Move(ask.order_id, end, begins + ask.seconds)
-            return self._judge(tx, account, move, evidence, enforced_by, asked_at=desk.clock())
+            stands = position(tx, desk, account, evidence)
+            return self._judge(tx, account, move, stands, evidence, enforced_by, asked_at=desk.clock())
 
         judged = await desk.state.read(read)
         extension = judged.extension
@@ -127,9 +130,10 @@ class Extending(Verb[ExtendOrder]):
         desk, now, terms = self._desk, self._desk.clock(), ExtendTerms.from_json(quote.terms)
         order_id = terms.order_id
         desk.forbid_frozen(tx)
-        if not evidence.decides(now):
-            raise stays(order_id, "too_slow", "Clore answers too slowly to check the limits; call again.", final=False)
-        _require_whole(order_id, evidence)
+        try:
+            stands = position(tx, desk, quote.account, evidence, deciding=True)
+        except Undecided as no:
+            raise _undecided(order_id, no) from None
         self._require_clock(order_id)
         end = ends.of(tx, quote.account, order_id)
         made = _made_already(tx, quote.account, order_id, quote.digest, now)
@@ -143,7 +147,7 @@ class Extending(Verb[ExtendOrder]):
             why = f"Its end was moved meanwhile{where}; call again if it should be moved on."
             raise stays(order_id, "end_moved", why)
         move = Move(order_id, end, terms.after)
-        judged = self._judge(tx, quote.account, move, evidence, enforced_by, asked_at=quote.created_at)
+        judged = self._judge(tx, quote.account, move, stands, evidence, enforced_by, asked_at=quote.created_at)
         extension = judged.extension
         if extension.due_usd > terms.worst_usd:
             why = f"It could cost {dollars(extension.worst_usd)} now, more than was approved. Call again."
@@ -162,7 +166,15 @@ class Extending(Verb[ExtendOrder]):
         return outcome
 
     def _judge(
-        self, tx: Tx, account: str, move: Move, evidence: Evidence, enforced_by: str | None, *, asked_at: float
+        self,
+        tx: Tx,
+        account: str,
+        move: Move,
+        stands: Position,
+        evidence: Evidence,
+        enforced_by: str | None,
+        *,
+        asked_at: float,
     ) -> Judged:
         """The move priced and held against everything that may forbid it. Raises Settled, NotFound."""
         desk, api_now = self._desk, self._desk.readings.api_now()
@@ -194,25 +206,24 @@ class Extending(Verb[ExtendOrder]):
         extension = priced(move.ends_api_at)
         if extension is None and not too_long:
             raise stays(move.order_id, "unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
-        used = used_now(tx, account, evidence, desk.clock(), desk.caps)
-        room = Room(desk.caps, desk.sources, used, owed_now(tx, account, evidence), evidence, held)
+
+        def fits(seconds: int) -> bool:
+            found = priced(begins + seconds)
+            return found is not None and not check(stands, found.spend(held))
 
         def most() -> int:
             longest = max(0, latest - begins)
-            found = most_seconds(lambda seconds: room.has(priced(begins + seconds)), longest)
+            found = most_seconds(fits, longest)
             return found if found == longest else max(0, found - _BILLED_LATE_SECONDS)
 
-        relied_on = extension is not None and extension.enforced_by is not None
-        unwatched = watchdog_refusal(tx, desk, account, relied_on=relied_on)
+        refusals = [] if extension is None else check(stands, extension.spend(held))
+        unwatched = any(one.limit == "watchdog" for one in refusals)  # then no hours fit
         if extension is None or too_long:
-            fit = None if extension is None or unwatched is not None else most()
+            fit = None if extension is None or unwatched else most()
             why = beyond(move, latest, api_now, fit)
             raise stays(move.order_id, "max_rental_hours", why, latest_api_at=latest, most_seconds=fit)
-        refusals = room.refusals(extension)
-        if unwatched is not None:
-            return Judged(extension, [*refusals, unwatched])
-        limits = _limits_used(desk.caps, used, room.wanted(extension))
-        return Judged(extension, refusals, limits, most() if refusals else None)
+        limits = _limits_used(stands, extension.spend(held).wanted)
+        return Judged(extension, refusals, limits, most() if refusals and not unwatched else None)
 
     def _require_clock(self, order_id: int) -> None:
         """Raises Settled while nobody knows what time it is at Clore: a new end would be counted from a wrong one."""
@@ -247,10 +258,10 @@ def _yes(move: Move) -> Yes:
     return Yes.ALWAYS
 
 
-def _require_whole(order_id: int, evidence: Evidence) -> None:
-    if evidence.current.unreadable or evidence.completed.unreadable:
-        why = "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits."
-        raise stays(order_id, "unreadable_orders", f"{why} Call again in a minute.", final=False)
+def _undecided(order_id: int, no: Undecided) -> Settled:
+    """Nothing was used: the same call may go on with the same yes."""
+    again = "; call again." if no.doubt is Doubt.TOO_OLD else ". Call again in a minute."
+    return stays(order_id, no.doubt.value, f"{no.why}{again}", final=False)
 
 
 def _made_already(tx: Tx, account: str, order_id: int, digest: str, now: float) -> Outcome | None:
@@ -270,7 +281,8 @@ def _stands(quote: Quote, outcome: Outcome, end: End) -> bool:
     return end.ends_api_at >= ExtendTerms.from_json(quote.terms).after
 
 
-def _limits_used(caps: Caps, used: Used, wanted: Wanted) -> str:
+def _limits_used(stands: Position, wanted: Wanted) -> str:
+    caps, used = stands.caps, stands.used
     rows = (
         (wanted.usd_per_order, caps.usd_per_order, "per order"),
         (used.usd_per_day + wanted.usd_per_day, caps.usd_per_day, "per day"),

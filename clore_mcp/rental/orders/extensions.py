@@ -6,7 +6,7 @@ where somebody enforces that, else as long as it runs when nobody ends it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -20,7 +20,8 @@ from clore_mcp.rental.orders.cancel import what
 from clore_mcp.rental.questions import ExtensionShown
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.billing import order_type_of
-from clore_mcp.rental.rules.check import Draw, Evidence
+from clore_mcp.rental.rules.check import UNENDED, Draw, Evidence, Spend
+from clore_mcp.rental.rules.limits import Wanted
 from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
 from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
 from clore_mcp.store.ends import End
@@ -89,6 +90,17 @@ class Extension:
         """What it takes from the wallet until its new end."""
         per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
         return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
+
+    def spend(self, held: Reservation | None) -> Spend:
+        """What it adds to what is used; `held` is what is reserved for the order already."""
+        before_hourly = held.usd_per_hour if held else self.usd_per_hour
+        wanted = Wanted(
+            usd_per_hour=self.dearest_usd_per_hour - before_hourly,
+            usd_per_order=self.worst_usd,
+            usd_per_day=self.worst_usd - (held.worst_usd if held else ZERO),
+            active_orders=0,
+        )
+        return Spend(wanted, self.draw, UNENDED if self.enforced_by is not None else None)
 
 
 def latest_end(row: OrderRow, evidence: Evidence, api_now: float) -> int:
@@ -264,3 +276,15 @@ def beyond(move: Move, latest_api_at: int, api_now: float, most_seconds: int | N
 def _hours_that_fit(seconds: int) -> Decimal:
     """Hours with two places, rounded down: what is named fits."""
     return Decimal(seconds * 100 // 3600) / 100
+
+
+def most_seconds(fits: Callable[[int], bool], longest: int) -> int:
+    """The most whole seconds up to `longest` that fit, where all fewer ones fit too; 0 where none do."""
+    fitting, too_many = 0, max(0, longest) + 1
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if fits(middle):
+            fitting = middle
+        else:
+            too_many = middle
+    return fitting

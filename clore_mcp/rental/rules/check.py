@@ -1,7 +1,8 @@
-"""What stands against a wish: the limits, Clore's own limit, the wallet, a lease that nobody would end.
+"""The one judge of every spending step: create, extend, raise and watch all ask `check`.
 
-Pure but for the rows of the caller's transaction: the same judgement runs when a quote is made and inside the
-transaction that writes the reservation.
+What it looks at: the operator's caps, Clore's own limit, the wallet, a lease that nobody would end, the brake; and how
+old what that rests on may be. `position` reads where the account stands from the rows of the caller's transaction, so
+the same judgement runs when a quote is made and inside the transaction that writes the reservation. The rest is pure.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from enum import StrEnum
+from typing import Final
 
 from clore_mcp.market.rates import Fees
 from clore_mcp.market.snapshot import Snapshot
@@ -19,7 +22,7 @@ from clore_mcp.rental.create.adopt import matches
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
 from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.rental.rules.limits import Used, Wanted, check, usage
+from clore_mcp.rental.rules.limits import Used, Wanted, over_caps, usage
 from clore_mcp.rental.rules.terms import Candidate, Terms
 from clore_mcp.store import brake, intents, orders
 from clore_mcp.store.database import Tx
@@ -48,20 +51,75 @@ class Evidence:
         read = (self.snapshot.fetched_at, self.current.at, self.wallets.at)
         return all(0 <= now - at <= EXECUTION_AGE for at in read)
 
+    def require_whole(self) -> None:
+        """Raises Undecided where a row of the orders can't be read."""
+        if self.current.unreadable or self.completed.unreadable:
+            raise Undecided(Doubt.UNREADABLE)
 
-def stands_against(
-    tx: Tx,
-    desk: Desk,
-    account: str,
-    evidence: Evidence,
-    candidate: Candidate,
-    terms: Terms,
-    *,
-    instead_of: int | None = None,
-) -> list[Refusal]:
-    """Every limit that one candidate would break, read in the caller's transaction. `instead_of` is an order made here
-    that ends before."""
-    used = used_now(tx, account, evidence, desk.clock(), desk.caps)
+    def require_decisive(self, now: float) -> None:
+        """Raises Undecided where it can't decide over money: it has grown too old, or is not whole."""
+        if not self.decides(now):
+            raise Undecided(Doubt.TOO_OLD)
+        self.require_whole()
+
+
+class Doubt(StrEnum):
+    """Why nothing can be decided, by the reason code that a caller reads."""
+
+    TOO_OLD = "too_slow"
+    UNREADABLE = "unreadable_orders"
+
+
+_DOUBTS: Final = {
+    Doubt.TOO_OLD: "Clore answers too slowly to check the limits",
+    Doubt.UNREADABLE: "Clore's list of orders has a row that can't be read, so nothing can be counted against the"
+    " limits",
+}
+
+
+class Undecided(Exception):
+    """What a judgement rests on can't decide over money; nothing was used. `why` is a sentence without its full
+    stop."""
+
+    def __init__(self, doubt: Doubt) -> None:
+        super().__init__(doubt.value)
+        self.doubt = doubt
+        self.why = _DOUBTS[doubt]
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What one step would add. `draw` is what it takes from a wallet, None where that is not known yet. `unended` says
+    who can change it that nobody ends leases, where the step relies on somebody who does."""
+
+    wanted: Wanted
+    draw: Draw | None = None
+    unended: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where an account stands: the caps and what is used of them, what its wallets owe, and who ends leases."""
+
+    caps: Caps
+    sources: Mapping[str, str]
+    used: Used
+    owed: Owed
+    evidence: Evidence | None
+    ended: bool
+    unasked: bool
+    frozen: bool = False
+
+
+def position(
+    tx: Tx, desk: Desk, account: str, evidence: Evidence, *, deciding: bool = False, instead_of: int | None = None
+) -> Position:
+    """Where the account stands, read in the caller's transaction; as if the order `instead_of` had ended. `deciding`:
+    money moves by it. Raises Undecided then, where the evidence does not allow that."""
+    now = desk.clock()
+    if deciding:
+        evidence.require_decisive(now)
+    used = used_now(tx, account, evidence, now, desk.caps)
     held = None if instead_of is None else intents.reservation_of_order(tx, account, instead_of)
     if held is not None:
         used = replace(
@@ -70,38 +128,50 @@ def stands_against(
             usd_per_day=used.usd_per_day - held.worst_usd,
             active_orders=used.active_orders - 1,
         )
-    worst = terms.reserved_usd(candidate)
-    wanted = Wanted(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst)
-    refusals = check(desk.caps, used, wanted, desk.sources)
-    most = evidence.current.limit
-    if most is not None and used.active_orders >= most:
-        taken, cap = Decimal(used.active_orders), Decimal(most)
-        refusals.append(
-            Refusal("active_orders", cap, taken, Decimal(1), "the person, by ending one: Clore's own limit")
-        )
-    draw = replace(draw_of(candidate, terms.hours), order_id=instead_of)
-    short = wallet_refusal(draw, evidence, owed_now(tx, account, evidence))
+    return Position(
+        caps=desk.caps,
+        sources=desk.sources,
+        used=used,
+        owed=owed_now(tx, account, evidence),
+        evidence=evidence,
+        ended=lease_end_is_enforced(tx, desk, account),
+        unasked=desk.mode == "limits",
+        frozen=brake.frozen(tx) is not None,
+    )
+
+
+def unused(desk: Desk, *, ended: bool) -> Position:
+    """Where an account would stand that has used nothing yet: what `check` refuses then is never within the limits."""
+    return Position(desk.caps, desk.sources, Used(ZERO, ZERO, 0), Owed({}, ()), None, ended=ended, unasked=False)
+
+
+def check(stands: Position, spend: Spend) -> list[Refusal]:
+    """Everything that stands against a step; empty where it may be taken."""
+    refusals = over_caps(stands.caps, stands.used, spend.wanted, stands.sources)
+    evidence, taken = stands.evidence, stands.used.active_orders
+    most = None if evidence is None or not spend.wanted.active_orders else evidence.current.limit
+    if most is not None and taken >= most:
+        change = "the person, by ending one: Clore's own limit"
+        refusals.append(Refusal("active_orders", Decimal(most), Decimal(taken), Decimal(1), change))
+    short = None if evidence is None or spend.draw is None else wallet_refusal(spend.draw, evidence, stands.owed)
     if short is not None:
         refusals.append(short)
-    unwatched = watchdog_refusal(tx, desk, account)
-    if unwatched is not None:
-        refusals.append(unwatched)
-    if brake.frozen(tx) is not None:
+    if not stands.ended and (stands.unasked or spend.unended is not None):
+        change = "the operator: CLORE_APPROVAL=limits needs a live watchdog" if stands.unasked else spend.unended or ""
+        refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, change))
+    if stands.frozen:
         refusals.append(Refusal("frozen", ZERO, ZERO, ZERO, "the person, who stopped all spending: `stop --lift`"))
     return refusals
 
 
-def watchdog_refusal(tx: Tx, desk: Desk, account: str, *, relied_on: bool = False) -> Refusal | None:
-    """What stands against spending while nobody ends leases: nothing where a person is asked, unless the worst case was
-    counted up to a lease's end (`relied_on`)."""
-    if not (relied_on or desk.mode == "limits") or lease_end_is_enforced(tx, desk, account):
-        return None
-    why = (
-        "the operator: CLORE_APPROVAL=limits needs a live watchdog"
-        if desk.mode == "limits"
-        else "the person, by calling again: whoever was to end the lease has stopped running"
-    )
-    return Refusal("watchdog", ZERO, ZERO, ZERO, why)
+UNENDED: Final = "the person, by calling again: whoever was to end the lease has stopped running"
+
+
+def spend_of(candidate: Candidate, terms: Terms, instead_of: int | None = None) -> Spend:
+    """What a rental of one server would add; `instead_of` is an order that gives way to it."""
+    worst = terms.reserved_usd(candidate)
+    draw = replace(draw_of(candidate, terms.hours), order_id=instead_of)
+    return Spend(Wanted(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst), draw)
 
 
 def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -> Used:

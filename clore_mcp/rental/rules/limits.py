@@ -86,7 +86,7 @@ def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], 
     return Used(hourly, daily + sum(paid.values(), ZERO), active, unpriced)
 
 
-def check(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:
+def over_caps(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:
     """Every limit that the wish would break; empty when it fits. `sources` says where each cap was set."""
     rows = (
         ("usd_per_order", caps.usd_per_order, ZERO, wanted.usd_per_order),

@@ -16,8 +16,8 @@ from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
-from clore_mcp.rental.rules.check import Evidence, owed_now, used_now, wallet_refusal, watchdog_refusal
-from clore_mcp.rental.rules.limits import Wanted, check
+from clore_mcp.rental.rules.check import UNENDED, Doubt, Position, Spend, Undecided, check, position
+from clore_mcp.rental.rules.limits import Wanted
 from clore_mcp.rental.spot import bid_price, bid_send
 from clore_mcp.rental.spot.bid_question import bid_question, told_of
 from clore_mcp.rental.spot.bids import Bid, BidTerms, reservation_of
@@ -70,9 +70,14 @@ class Bidding(Verb[SetSpotPrice]):
         if bid.raises:
             await self._desk.require_unfrozen()
             evidence = await self._appraiser.evidence()
-            _require_whole(ask.order_id, evidence)
+            try:
+                evidence.require_whole()
+            except Undecided as no:
+                raise _cannot_decide(ask.order_id, no) from None
             await self._closing.reconcile(account, evidence.current, evidence.completed)
-            refusals = await self._desk.state.read(lambda tx: self._stands_against(tx, account, bid, evidence))
+            refusals = await self._desk.state.read(
+                lambda tx: self._stands_against(tx, account, bid, position(tx, self._desk, account, evidence))
+            )
             if refusals:
                 raise Settled(outcomes.raise_refused(refusals, bid.usd_per_hour))
         told = told_of(bid, await bid_price.to_win_usd(self._desk, bid) if bid.raises else None)
@@ -108,24 +113,20 @@ class Bidding(Verb[SetSpotPrice]):
             return outcomes.raise_refused(claimed.refusals)
         return await bid_send.send(self._desk, quote, bid, claimed.change)
 
-    def _stands_against(self, tx: Tx, account: str, bid: Bid, evidence: Evidence) -> list[Refusal]:
+    def _stands_against(self, tx: Tx, account: str, bid: Bid, stands: Position) -> list[Refusal]:
         """Every limit that a raise would break. Raises Settled for an order that is being ended: what it may still
         cost hangs on a cancel that is not proven."""
         if bid_send.being_ended(tx, self._desk, account, bid.row.id):
             raise _undecided(bid.row.id, "ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
-        used = used_now(tx, account, evidence, self._desk.clock(), self._desk.caps)
         wanted = Wanted(
             usd_per_hour=max(ZERO, bid.usd_per_hour - before_hourly),
             usd_per_order=bid.worst_usd,
             usd_per_day=max(ZERO, bid.worst_usd - (held.worst_usd if held else ZERO)),
             active_orders=0,
         )
-        refusals = check(self._desk.caps, used, wanted, self._desk.sources)
-        short = wallet_refusal(bid.draw, evidence, owed_now(tx, account, evidence))
-        unwatched = watchdog_refusal(tx, self._desk, account, relied_on=bid.enforced_by is not None)
-        return [*refusals, *(one for one in (short, unwatched) if one is not None)]
+        return check(stands, Spend(wanted, bid.draw, UNENDED if bid.enforced_by is not None else None))
 
     async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed:
         """Consume the yes and raise the reservation first, so that a process killed here never counts too little.
@@ -137,15 +138,15 @@ class Bidding(Verb[SetSpotPrice]):
             now = desk.clock()
             if bid.raises:
                 desk.forbid_frozen(tx)
-            if evidence is not None and not evidence.decides(now):
-                raise _undecided(bid.row.id, "too_slow", "Clore answers too slowly to check the limits.")
-            if evidence is not None:
-                _require_whole(bid.row.id, evidence)
+            try:
+                stands = evidence and position(tx, desk, quote.account, evidence, deciding=True)
+            except Undecided as no:
+                raise _cannot_decide(bid.row.id, no) from None
             end = ends.of(tx, quote.account, bid.row.id)
             if end != bid.end and not bid_send.being_ended(tx, desk, quote.account, bid.row.id):
                 why = "Its end has moved meanwhile, and with it what it may cost. Call again."
                 raise _undecided(bid.row.id, "end_moved", why)
-            refusals = self._stands_against(tx, quote.account, bid, evidence) if evidence else []
+            refusals = self._stands_against(tx, quote.account, bid, stands) if stands else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
                 raise Settled(outcomes.in_progress(quote.id), final=False)
             change = None if refusals else bids.begin(tx, quote.id, reservation_of(bid, quote.account, now))
@@ -176,7 +177,6 @@ def _undecided(order_id: int, reason: str, why: str) -> Settled:
     return Settled(outcomes.bid_refused(order_id, reason, why), final=False)
 
 
-def _require_whole(order_id: int, evidence: Evidence) -> None:
-    if evidence.current.unreadable or evidence.completed.unreadable:
-        why = "Clore's list of orders has a row that can't be read, so nothing can be counted against the limits."
-        raise _undecided(order_id, "unreadable_orders", f"{why} Call again in a minute.")
+def _cannot_decide(order_id: int, no: Undecided) -> Settled:
+    again = "" if no.doubt is Doubt.TOO_OLD else " Call again in a minute."
+    return _undecided(order_id, no.doubt.value, f"{no.why}.{again}")

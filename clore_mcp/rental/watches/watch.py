@@ -24,7 +24,8 @@ from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
-from clore_mcp.rental.rules.limits import Used, Wanted, check
+from clore_mcp.rental.rules.check import Spend, check, unused
+from clore_mcp.rental.rules.limits import Wanted
 from clore_mcp.rental.rules.terms import worst_hours, worst_usd
 from clore_mcp.rental.watches.matches import fitting
 from clore_mcp.rental.watches.question import WatchShown, notice, watch_question
@@ -35,7 +36,6 @@ from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean
 
 _MODELS_SHOWN: Final = 120
-_NOTHING_USED: Final = Used(ZERO, ZERO, 0)
 _DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and one whose rate moves counts most
 
 
@@ -88,9 +88,7 @@ class Watching(Verb[CreateWatch]):
         found = await fitting(desk, ask, max_age_seconds=BROWSING_AGE)
         who = await desk.watched_by()
         worst = ZERO if ask.notify else _worst(ask)
-        refusals = [] if ask.notify else self._never(ask, worst)
-        if who is None:
-            refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, _nobody(desk.program)))
+        refusals = self._never(ask, ended=who is not None)
         if who is None or refusals:
             raise Settled(outcomes.refused(refusals))
         ends_at = desk.clock() + ask.expires_hours * 3600
@@ -126,6 +124,9 @@ class Watching(Verb[CreateWatch]):
             desk.forbid_frozen(tx)
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
                 return outcomes.in_progress(quote.id)
+            refusals = self._never(ask, ended=True)  # by the limits of this process, which may be tighter
+            if refusals:
+                return self._settled(tx, quote, outcomes.refused(refusals))
             watch = _kept(quote, terms, ask, by, now)
             watches.add(tx, watch)
             outcome = _waits(watch, terms.who)
@@ -147,10 +148,17 @@ class Watching(Verb[CreateWatch]):
             "The watch is being made. Call again with exactly the same arguments to get it; it is made once.",
         )
 
-    def _never(self, ask: CreateWatch, worst: Decimal) -> list[Refusal]:
-        """The limits that no order of the watch would keep, however little were used."""
-        wanted = Wanted(ask.exact_usd_per_hour, worst, worst)
-        return check(self._desk.caps, _NOTHING_USED, wanted, self._desk.sources)
+    def _never(self, ask: CreateWatch, *, ended: bool) -> list[Refusal]:
+        """What stands against any order of the watch, however little were used. `ended`: somebody would end it."""
+        worst = _worst(ask)
+        nothing = Wanted(ZERO, ZERO, ZERO, active_orders=0)
+        wanted = nothing if ask.notify else Wanted(ask.exact_usd_per_hour, worst, worst)
+        return check(unused(self._desk, ended=ended), Spend(wanted, unended=_nobody(self._desk.program)))
+
+    def _settled(self, tx: Tx, quote: Quote, outcome: Outcome) -> Outcome:
+        quotes.settle(tx, quote.id, outcome.as_json())
+        self._desk.note(tx, outcome.status.value, quote.caller, quote.account, quote_id=quote.id)
+        return outcome
 
 
 def _worst(ask: CreateWatch) -> Decimal:
