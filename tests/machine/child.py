@@ -36,7 +36,7 @@ from clore_mcp.rental.create import adopt, order, settle
 from clore_mcp.rental.orders import cancels, stop
 from clore_mcp.rental.orders.keeper import Keeper
 from clore_mcp.rental.orders.stop import Ended
-from clore_mcp.rental.spot import bid_send
+from clore_mcp.rental.spot import bid
 from clore_mcp.settings import Settings
 from clore_mcp.store import database, pulse
 from tests.machine.clock import SharedClock
@@ -231,7 +231,7 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     put(settle, "_PAUSES", (*_QUICK, 0.1))
     put(cancels, "_LOOK_PAUSES", _QUICK)
     put(adopt, "_PRICE_PAUSES", _QUICK)
-    put(bid_send, "_LOOK_PAUSES", _QUICK)
+    put(bid, "_LOOK_PAUSES", _QUICK)
     put(database, "_BUSY_SECONDS", 1.0)
     put(pulse, "_TICK_SECONDS", 0.15)
     put(pulse, "_LOOK_SECONDS", 0.03)

@@ -27,7 +27,7 @@ from clore_mcp.errors import (
 )
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes, questions
-from clore_mcp.rental.account.reading import EXECUTION_AGE
+from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.context import Desk, settle_quote
 from clore_mcp.rental.create.presence import Presence, in_the_way, made_by_call, running_on
 from clore_mcp.rental.create.quote import Appraiser
@@ -36,12 +36,12 @@ from clore_mcp.rental.create.send import Errand, Halted, NotOffered, Send, liste
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
 from clore_mcp.rental.monitoring import hosts
+from clore_mcp.rental.orders.access import access_of
 from clore_mcp.rental.orders.closure import Closing
-from clore_mcp.rental.orders.notebooks import with_jupyter
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateOrder
-from clore_mcp.rental.results import Attempt, Outcome, Settled, Stopped
+from clore_mcp.rental.results import Attempt, Outcome, Settled, Status, Stopped
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.refusals import moves_on, word
 from clore_mcp.rental.rules.terms import Terms
@@ -109,7 +109,7 @@ class Creating(Verb[CreateOrder]):
     async def told(self, ask: CreateOrder, outcome: Outcome) -> Outcome:
         """See `Verb`: with the address of its Jupyter, and with what became of the order that it replaces."""
         if ask.jupyter:
-            outcome = with_jupyter(outcome, self._desk.readings.latest, self._desk.program)
+            outcome = _with_jupyter(outcome, self._desk.readings.latest, self._desk.program)
         return await self._replacements.told(ask, outcome)
 
     async def _key_shown(self, ask: CreateOrder) -> KeyShown:
@@ -320,3 +320,18 @@ def _made(departure: Send) -> Intent:
     if departure.intent is None:
         raise RuntimeError("a create left without its claim")
     return departure.intent
+
+
+def _with_jupyter(outcome: Outcome, current: Orders | None, program: str) -> Outcome:
+    """The outcome of a create that asked for Jupyter, with its address as far as the list that was last read has it,
+    and the token's place. Any outcome without a running order is returned as it is."""
+    order_id = outcome.order_id
+    row = None if current is None or order_id is None else current.find(order_id)
+    if outcome.status is not Status.CREATED or row is None or row.expired:
+        return outcome
+    url = access_of(row, None).http_url
+    where = "Jupyter opens at jupyter_url" if url else "wait_for_order shows Jupyter's address as http_url"
+    token = (
+        f"{where}. Its token is for the person alone: they run `{program} connect {order_id}` in their own terminal."
+    )
+    return replace(outcome, jupyter_url=url or None).also(token)

@@ -1,27 +1,41 @@
 """Changing a spot bid: raising it spends and is asked about; lowering it is free, and Clore may refuse it.
 
-Here it is decided whether a bid may leave; bid_price.py says what it comes to, bid_send.py sends it.
+It leaves once: the reply, or a look at the order where there is none, says what became of it, and the record keeps it.
+bids.py says what a bid comes to.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
-from clore_mcp.money import ZERO, dollars
+import anyio
+
+from clore_mcp.errors import CloreError, Failure, Refused, Spent
+from clore_mcp.money import ZERO, dollars, shown, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.context import Desk, settle_quote
 from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.create.send import Abandoned
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.check import UNENDED, Doubt, Position, Spend, Undecided, check, position
 from clore_mcp.rental.rules.limits import Wanted
-from clore_mcp.rental.spot import bid_price, bid_send
-from clore_mcp.rental.spot.bid_question import bid_question, told_of
-from clore_mcp.rental.spot.bids import Bid, BidTerms, reservation_of
-from clore_mcp.store import bids, ends, intents, quotes
+from clore_mcp.rental.spot.bids import (
+    Bid,
+    BidTerms,
+    bid_question,
+    priced,
+    refusal_of,
+    reservation_of,
+    to_win_usd,
+    told_of,
+)
+from clore_mcp.store import bids, ends, intents, orders, quotes
 from clore_mcp.store.bids import Change
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
@@ -64,9 +78,9 @@ class Bidding(Verb[SetSpotPrice]):
     async def propose(self, ask: SetSpotPrice, account: str) -> Proposal:
         """What a person would be asked. Raises Settled where there is nothing to ask."""
         row = (await self._desk.readings.orders(EXECUTION_AGE)).find(ask.order_id)
-        bid = await bid_price.price(self._desk, ask, row, account, asked_at=self._desk.clock())
+        bid = await priced(self._desk, ask, row, account, asked_at=self._desk.clock())
         if bid.unchanged:
-            raise Settled(await bid_send.answer(self._desk, Status.UNCHANGED, bid))
+            raise Settled(await _answer(self._desk, Status.UNCHANGED, bid))
         if bid.raises:
             await self._desk.require_unfrozen()
             evidence = await self._appraiser.evidence()
@@ -80,7 +94,7 @@ class Bidding(Verb[SetSpotPrice]):
             )
             if refusals:
                 raise Settled(outcomes.raise_refused(refusals, bid.usd_per_hour))
-        told = told_of(bid, await bid_price.to_win_usd(self._desk, bid) if bid.raises else None)
+        told = told_of(bid, await to_win_usd(self._desk, bid) if bid.raises else None)
         return Proposal(
             terms=BidTerms(ask.order_id, bid.day.value, bid.coin, bid.worst_usd),
             question=lambda quote_id: bid_question(quote_id, told),
@@ -102,21 +116,21 @@ class Bidding(Verb[SetSpotPrice]):
         # Nobody was asked, so it must be a lowering at this very moment: another process may have lowered it more.
         seen = await (readings.look(completed=False) if unasked else readings.orders(EXECUTION_AGE))
         row, terms = seen.find(ask.order_id), BidTerms.from_json(quote.terms)
-        bid = await bid_price.price(self._desk, ask, row, quote.account, asked_at=quote.created_at)
+        bid = await priced(self._desk, ask, row, quote.account, asked_at=quote.created_at)
         if ask.to_win and bid.unchanged:  # the rival has gone: it wins already
-            return await bid_send.answer(self._desk, Status.UNCHANGED, bid)
+            return await _answer(self._desk, Status.UNCHANGED, bid)
         if bid.day.value > terms.bid_per_day and not ask.to_win:  # the rate moved: never above what was approved
             bid = bid.at(terms.bid_per_day)
         _require_agreed(terms, bid, unasked=unasked)
         claimed = await self._claim(quote, bid, from_state=from_state, by=by)
         if claimed.refusals:
             return outcomes.raise_refused(claimed.refusals)
-        return await bid_send.send(self._desk, quote, bid, claimed.change)
+        return await _send(self._desk, quote, bid, claimed.change)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, stands: Position) -> list[Refusal]:
         """Every limit that a raise would break. Raises Settled for an order that is being ended: what it may still
         cost hangs on a cancel that is not proven."""
-        if bid_send.being_ended(tx, self._desk, account, bid.row.id):
+        if _being_ended(tx, self._desk, account, bid.row.id):
             raise _undecided(bid.row.id, "ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
@@ -143,7 +157,7 @@ class Bidding(Verb[SetSpotPrice]):
             except Undecided as no:
                 raise _cannot_decide(bid.row.id, no) from None
             end = ends.of(tx, quote.account, bid.row.id)
-            if end != bid.end and not bid_send.being_ended(tx, desk, quote.account, bid.row.id):
+            if end != bid.end and not _being_ended(tx, desk, quote.account, bid.row.id):
                 why = "Its end has moved meanwhile, and with it what it may cost. Call again."
                 raise _undecided(bid.row.id, "end_moved", why)
             refusals = self._stands_against(tx, quote.account, bid, stands) if stands else []
@@ -180,3 +194,120 @@ def _undecided(order_id: int, reason: str, why: str) -> Settled:
 def _cannot_decide(order_id: int, no: Undecided) -> Settled:
     again = "" if no.doubt is Doubt.TOO_OLD else " Call again in a minute."
     return _undecided(order_id, no.doubt.value, f"{no.why}.{again}")
+
+
+_LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
+
+
+async def _send(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> Outcome:
+    """Send a claimed bid and report what Clore made of it. `change` is the reservation that it has begun to change."""
+    order_id = bid.row.id
+    try:
+        before_send = _may_still_leave(desk) if bid.raises else None
+        await desk.client.set_spot_price(order_id, bid.day, before_send=before_send)
+    except Refused as error:
+        await _record_refusal(desk, quote, bid, change)
+        return refusal_of(order_id, bid, error)
+    except Failure as error:
+        if error.spent is Spent.NO:
+            if change is not None:
+                await desk.state.write(lambda tx: bids.undo(tx, change, desk.clock()))
+            return outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
+        if not await _arrived(desk, bid):
+            said = f"{error.message} The bid may or may not have changed; list_orders shows the price."
+            usd = shown(bid.usd_per_hour)
+            return Outcome(Status.UNCERTAIN, said, order_id=order_id, bid_usd_per_hour=usd)
+    await _record(desk, quote, bid, change)
+    desk.readings.changed()
+    return await _answer(desk, Status.UPDATED, bid)
+
+
+async def _answer(desk: Desk, status: Status, bid: Bid) -> Outcome:
+    """The bid as it stands now, with its rank and what would win where it does not."""
+    view = await desk.readings.spot_view_if_known(bid.row.server_id or 0)
+    rank = view.our_rank if view else None
+    winning = view.winning.get(bid.coin) if view else None
+    wins = view is not None and any(offer.mine and offer.active for offer in view.offers)
+    beaten = rank is not None and rank > 1 and not wins
+    needed = bid.usd_to_ask(winning.value) if beaten and winning is not None else None
+    said = "list_orders shows whether it runs."
+    if wins:
+        said = "It wins: the order runs, or starts now, and is billed."
+    elif rank == 1:
+        said = "It is the highest bid, not shown as winning yet; none wins while the server is rented on demand."
+    elif beaten:
+        least = "" if needed is None else f" {dollars(needed)} per hour would win now."
+        said = f"It does not win: it waits and costs nothing, and its hours run.{least}"
+    return Outcome(
+        status,
+        said,
+        order_id=bid.row.id,
+        bid_usd_per_hour=shown(bid.usd_per_hour),
+        was_usd_per_hour=None if bid.row.price is None else shown(bid.usd(bid.row.price)),
+        on_demand_usd_per_hour=None if bid.on_demand_usd is None else shown_up(bid.on_demand_usd),
+        to_win_usd_per_hour=None if needed is None else shown_up(needed),
+        price_per_day=float(bid.day.value),
+        currency=bid.coin.ticker,
+        rank=rank,
+    )
+
+
+def _being_ended(tx: Tx, desk: Desk, account: str, order_id: int) -> bool:
+    """Whether its lease is over or was cut by a cancel: until that is proven, its end says nothing of its cost."""
+    end = ends.of(tx, account, order_id)
+    return end is not None and end.on_end == "cancel" and end.ends_api_at <= desk.readings.api_now()
+
+
+def _may_still_leave(desk: Desk) -> Callable[[], Awaitable[None]]:
+    """The check right before a raise leaves: not after a freeze of spending, and not by a process that was held up
+    since its claim."""
+    not_after = desk.clock() + desk.patience.answer
+    deadline = desk.monotonic() + desk.patience.answer
+
+    async def refuse() -> None:
+        await desk.require_unfrozen()
+        if desk.clock() >= not_after or desk.monotonic() >= deadline:
+            raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
+
+    return refuse
+
+
+async def _arrived(desk: Desk, bid: Bid) -> bool:
+    for pause in _LOOK_PAUSES:
+        await anyio.sleep(pause)
+        try:
+            row = (await desk.readings.look(completed=False)).find(bid.row.id)
+        except CloreError:
+            continue
+        if row is not None and row.price is not None and abs(row.price - bid.day.value) <= bid.day.value / 10**9:
+            return True
+    return False
+
+
+async def _record(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> None:
+    def write(tx: Tx) -> None:
+        orders.bid(tx, quote.account, bid.row.id, bid.day.value, bid.day.value)
+        if change is not None:
+            reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
+            least = reserved if _being_ended(tx, desk, quote.account, bid.row.id) else bid.worst_usd
+            bids.end(tx, change, min(reserved, least), bid.usd_per_hour)
+        _note(tx, desk, "bid_set", quote, bid)
+
+    await desk.state.write(write)
+
+
+async def _record_refusal(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> None:
+    """The bid stayed as it was: so does what it may cost, which the claim raised."""
+
+    def write(tx: Tx) -> None:
+        if change is not None:
+            bids.undo(tx, change, desk.clock())
+        _note(tx, desk, "bid_refused", quote, bid)
+
+    await desk.state.write(write)
+
+
+def _note(tx: Tx, desk: Desk, step: str, quote: Quote, bid: Bid) -> None:
+    desk.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
+              bid_per_day=str(bid.day.value), coin=bid.coin.value, api_at=desk.readings.api_now(),
+              was_per_day=str(bid.row.price))  # fmt: skip

@@ -1,4 +1,4 @@
-"""A spot bid in USD and in its coin, and Clore's own rules on changing one. Pure."""
+"""A spot bid in USD and in its coin: what it comes to, the question before a raise, and what Clore refuses of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from math import ceil
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.errors import BidTooLow, LoweringTooSoon, Refused, StepTooLarge
+from clore_mcp.errors import ArgumentInvalid, BidTooLow, LoweringTooSoon, NotFound, Refused, StepTooLarge
+from clore_mcp.market.pricing import on_demand_usd_per_hour
+from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import lowest_asked
-from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown
+from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown, shown_up
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.results import Outcome
+from clore_mcp.rental.context import Desk, iso
+from clore_mcp.rental.orders.cancel import what
+from clore_mcp.rental.questions import NOT_MADE_HERE, hardware, not_below_on_demand, would_not_win
+from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.results import Outcome, Settled
+from clore_mcp.rental.rules.billing import spent_of
 from clore_mcp.rental.rules.check import Draw
-from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS
+from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS, bid_within, reservation_margin
+from clore_mcp.store import ends
 from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Reservation
 
@@ -119,7 +127,7 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
     return Reservation(None, account, bid.coin.value, worst, hourly, created_at=now, order_id=bid.row.id)
 
 
-def too_low(order_id: int, least_usd: Decimal) -> Outcome:
+def _too_low(order_id: int, least_usd: Decimal) -> Outcome:
     """The host takes no such bid."""
     why = f"The host takes no bid under {_exactly(least_usd)} per hour, fees included."
     return outcomes.bid_refused(order_id, "too_low_price", why)
@@ -155,7 +163,7 @@ def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
     if isinstance(error, LoweringTooSoon):
         return too_soon(order_id, error.retry_after_seconds or 0)
     if isinstance(error, BidTooLow) and error.min_price_per_day is not None:
-        return too_low(order_id, bid.usd_to_ask(Decimal(str(error.min_price_per_day))))
+        return _too_low(order_id, bid.usd_to_ask(Decimal(str(error.min_price_per_day))))
     reason = "too_low_price" if isinstance(error, BidTooLow) else error.code
     return outcomes.bid_refused(order_id, reason, f"{error.message} {error.hint}")
 
@@ -163,3 +171,140 @@ def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
 def _exactly(usd: Decimal) -> str:
     """A bound as it may be asked for: a price that `dollars` rounds is no longer the lowest one."""
     return f"${plain(usd)}"
+
+
+async def priced(desk: Desk, ask: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float) -> Bid:
+    """The bid. `row` is the order as Clore lists it, `asked_at` when the question was put. Raises Settled where it is
+    under the host's minimum or in a coin without a rate; NotFound and ArgumentInvalid."""
+    readings = desk.readings
+    api_now = readings.api_now()  # of the row: what it has cost, and what is left to run, belong to one moment
+    if row is None or row.expired:
+        raise NotFound(f"No order {ask.order_id} is running.", hint="list_orders shows what runs.")
+    if not row.spot:
+        raise ArgumentInvalid(f"Order {ask.order_id} is on-demand: its price is fixed.", hint="Only spot has bids.")
+    coin = Coin.parse(row.currency or "")
+    snapshot, fees = await readings.snapshot(), await readings.fees()
+    rate = snapshot.rates.usd_per(coin) if coin else None
+    if coin is None or rate is None:
+        raise Settled(
+            outcomes.bid_refused(ask.order_id, "unknown_rate", "No rate to USD is known for the order's coin.")
+        )
+    fee = fees.fraction(OrderType.SPOT, coin)
+    listing = snapshot.by_id.get(row.server_id or 0)
+    minimum = listing.spot.get(coin) if listing else None
+    day = bid_within(ask.exact_bid, coin, rate, fee, minimum)
+    if day is None:
+        raise Settled(_too_low(ask.order_id, usd_to_ask(minimum or ZERO, coin, rate, fee)))
+    if ask.to_win:
+        day = await _winning_bid(desk, ask, row, coin, rate, fee)
+    usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
+    end = await desk.state.read(lambda tx: ends.of(tx, account, ask.order_id))
+    enforced_by = await desk.enforced_by() if end is not None and end.on_end == "cancel" else None
+    enforced_end = end.ends_api_at if end is not None and enforced_by else None
+    worst_hours = hours_left(enforced_end, api_now, desk.clock() - asked_at)
+    spent = (spent_of(row, None, api_now) or ZERO) * rate * (1 + fee)
+    creation = fees.creation_usd(OrderType.SPOT, coin, rate)
+    worst_usd = spent + (usd_per_hour * worst_hours + creation) * reservation_margin(coin)
+    due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation
+    left = ZERO if end is None else Decimal(str(end.ends_api_at - api_now)) / 3600
+    hours = min(left, worst_hours) if left > 0 else worst_hours
+    on_demand = on_demand_usd_per_hour(listing, coin, fees, snapshot.rates) if listing else None
+    return Bid(row, coin, rate, fee, day, usd_per_hour, worst_usd, due_usd, hours, end, enforced_by, minimum, on_demand)
+
+
+async def _winning_bid(
+    desk: Desk, ask: SetSpotPrice, row: OrderRow, coin: Coin, rate: Decimal, fee: Decimal
+) -> DayPrice:
+    """The lowest bid that wins now, the present one where no rival beats it. Raises Settled where nobody can say or it
+    is above the most that was named."""
+    view = await desk.readings.spot_view_if_known(row.server_id or 0)
+    winning = view.winning.get(coin) if view is not None else None
+    if view is None or winning is None:
+        why = "The bids of its server can't be read now, so nobody knows which one wins. Call again, or name a bid."
+        raise Settled(outcomes.bid_refused(ask.order_id, "book_unreadable", why))
+    present = None if row.price is None else DayPrice(row.price, coin)
+    runs = any(offer.mine and offer.active for offer in view.offers)
+    if present is not None and (runs or not view.beaten(present)):
+        return present
+    if winning.usd_per_hour(rate) * (1 + fee) <= ask.exact_bid:
+        return winning
+    needed = usd_to_ask(winning.value, coin, rate, fee)
+    why = f"Winning takes {dollars(needed)} per hour now, more than max_usd_per_hour."
+    refused = outcomes.bid_refused(ask.order_id, "above_max", why)
+    raise Settled(replace(refused, to_win_usd_per_hour=shown_up(needed)))
+
+
+async def to_win_usd(desk: Desk, bid: Bid) -> Decimal | None:
+    """USD per hour that would win in the order's coin now; None where the bid wins, or nobody can say."""
+    view = await desk.readings.spot_view_if_known(bid.row.server_id or 0)
+    winning = view.winning.get(bid.coin) if view is not None and view.beaten(bid.day) else None
+    return None if winning is None else bid.usd_to_ask(winning.value)
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseShown:
+    """What a person reads of a raise: `was` the present bid, `day` the new one in its coin, `what` the hardware as the
+    host names it, `ends` when it ends, None for an order made elsewhere to which nobody gave an end, `to_win_usd` what
+    an hour would cost with a bid that wins, None where this one does or nobody can say; `dear_on_demand_usd` the
+    on-demand price where the bid is not below it."""
+
+    order_id: int
+    server_id: int | None
+    what: str
+    was: str
+    usd_per_hour: Decimal
+    day: str
+    ends: str | None
+    on_end: str
+    made_here: bool
+    enforced_by: str | None
+    worst_usd: Decimal
+    to_win_usd: Decimal | None = None
+    dear_on_demand_usd: Decimal | None = None
+
+
+def bid_question(quote_id: str, bid: RaiseShown) -> str:
+    """The question before a spot bid is raised."""
+    server = "unknown" if bid.server_id is None else bid.server_id
+    return "\n".join(
+        [
+            f"Raise the bid of spot order {bid.order_id} to {dollars(bid.usd_per_hour)} per hour,"
+            f" fees included ({bid.day})? It is {bid.was} now.",
+            f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
+            *([] if bid.made_here else [NOT_MADE_HERE]),
+            *([] if bid.to_win_usd is None else [would_not_win(bid.to_win_usd)]),
+            *([] if bid.dear_on_demand_usd is None else [not_below_on_demand(bid.dear_on_demand_usd)]),
+            f"{_bid_end(bid)} In all it could cost {dollars(bid.worst_usd)} at most.",
+            f"Quote {quote_id}. Nothing changes without a yes.",
+        ]
+    )
+
+
+def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
+    """What a person reads of a raise; `to_win_usd` per hour where the bid would not win."""
+    row, end = bid.row, bid.end
+    return RaiseShown(
+        order_id=row.id,
+        server_id=row.server_id,
+        what=what(row),
+        was="unknown" if row.price is None else f"{dollars(bid.usd(row.price))} per hour",
+        usd_per_hour=bid.usd_per_hour,
+        day=f"{plain(bid.day.value)} {bid.coin.ticker} per day",
+        ends=iso(end.ends_api_at) if end else None,
+        on_end=end.on_end if end else "",
+        made_here=end is not None and end.made_here,
+        enforced_by=bid.enforced_by,
+        worst_usd=bid.worst_usd,
+        to_win_usd=to_win_usd,
+        dear_on_demand_usd=bid.dear_on_demand_usd,
+    )
+
+
+def _bid_end(bid: RaiseShown) -> str:
+    if bid.ends is None:
+        return f"End: NOTHING here ends it; counted for {plain(LONGEST_RENTAL_HOURS)} hours, the longest rental."
+    if bid.on_end == "notify":
+        return f"End: at {bid.ends} clore-mcp tells your assistant, nothing cancels it."
+    if bid.enforced_by is None:
+        return f"End: NOTHING ends it at {bid.ends} unless someone cancels."
+    return f"End: cancelled at {bid.ends} by {bid.enforced_by}."
