@@ -347,7 +347,7 @@ async def test_an_order_that_comes_back_after_it_counted_as_gone_is_kept_again(
 
 async def test_an_order_that_is_back_is_cancelled_with_its_reservation(world: World, services: Services) -> None:
     order_id = (await rent(services, world.free()[0])).order_id
-    world.change("UPDATE orders SET ended_at = 1, missed_at = 1, receipt = '{}'")
+    world.change("UPDATE orders SET ended_at = 1, missed_at = 1, receipt = NULL")
     world.change("UPDATE reservations SET released_at = 1, actual_micros = 0")
     assert (await cancel(services, order_id)).status == "cancelled"
     assert "order_seen_again" in world.steps()

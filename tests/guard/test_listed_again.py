@@ -185,7 +185,7 @@ async def test_an_end_given_to_an_order_made_elsewhere_comes_back_with_it(
 ) -> None:
     services = await process()
     order_id = world.rent_elsewhere(world.free()[0])
-    assert (await call(services, longer(order_id, 2))).status == "created"
+    assert (await call(services, longer(order_id, 2))).status == "extended"
     [reserved] = world.reserved()
     await alone(services)
     seem(world, order_id, "expired")

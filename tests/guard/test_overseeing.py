@@ -161,7 +161,7 @@ async def test_an_order_made_elsewhere_is_told_when_it_is_seen_and_may_be_given_
     [event] = told(world, "unleased")
     assert event["order_id"] == order_id
     moved = await call(services, ExtendOrder(order_id=order_id, hours=1))
-    assert moved.status == "created", moved
+    assert moved.status == "extended", moved
     await look(services)
     assert len(told(world, "unleased")) == 1
 
