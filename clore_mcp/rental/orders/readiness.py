@@ -18,6 +18,7 @@ from clore_mcp.rental.orders.advice import Reaches, Situation
 from clore_mcp.rental.orders.reachability import Attempt
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.requests import LONGEST_WAIT_SECONDS
+from clore_mcp.rental.results import Settled
 from clore_mcp.store.database import Tx, keep_value, value_of
 
 log = logging.getLogger(__name__)
@@ -105,8 +106,11 @@ class Readiness:
     async def _next_server(self, order_id: int, caller: str) -> int | None:
         """The server that the same yes would rent in place of this order."""
         account, api_now = await self._desk.readings.account(), self._desk.readings.api_now()
-        offer = await self._desk.state.read(lambda tx: replacement.offered(tx, account, order_id, caller, api_now))
-        return None if isinstance(offer, str) else offer.terms.candidates[0].server_id
+        try:
+            offer = await self._desk.state.read(lambda tx: replacement.offered(tx, account, order_id, caller, api_now))
+        except Settled:
+            return None
+        return offer.terms.candidates[0].server_id
 
     async def _name(self) -> str:
         return f"reached {await self._desk.readings.account()}"
