@@ -97,7 +97,7 @@ async def order_ids(services: Services, typed: str) -> list[str]:
     """Current orders, newest first."""
     from clore_mcp.rental.account.reading import BROWSING_AGE
 
-    rows = (await services.desk.readings.orders(BROWSING_AGE)).rows
+    rows = (await services.context.readings.orders(BROWSING_AGE)).rows
     return matching((str(row.id) for row in sorted(rows, key=lambda row: -row.id) if not row.expired), typed)
 
 

@@ -122,11 +122,11 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
     from clore_mcp.rental.account.reading import EXECUTION_AGE
     from clore_mcp.rental.orders import access
 
-    desk = services.desk
+    context = services.context
     order = await read_order(services, order_id)
     if order["status"] == "ended":
         return f"# Order {order_id} has ended; there is nothing to connect to.\n"
-    row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
+    row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
     reach = (
         access.Access()
         if row is None
@@ -144,7 +144,7 @@ async def read_account(services: Services) -> dict[str, Any]:
 
     await services.keep_leases()
     told = await account_state(
-        services.desk, services.appraiser, services.approvals, services.overview, await services.look_over()
+        services.context, services.pricer, services.approvals, services.overview, await services.look_over()
     )
     return AccountAnswer.model_validate(told).wire()
 
@@ -153,10 +153,10 @@ async def read_gpus(services: Services) -> dict[str, Any]:
     """Every GPU model on the market, those with the most free GPUs first."""
     from clore_mcp.market.summary import gpu_models_summary
 
-    readings = services.desk.readings
+    readings = services.context.readings
     snapshot = await readings.snapshot()
     found = await asyncio.to_thread(gpu_models_summary, snapshot, await readings.fees())
-    age = round(snapshot.age_seconds(services.desk.clock()), 1)
+    age = round(snapshot.age_seconds(services.context.clock()), 1)
     told = {"models": [_model(one) for one in found], "snapshot_age_seconds": age, "stale": snapshot.stale_because}
     return _without_none(told)
 
@@ -171,9 +171,9 @@ async def read_ledger(services: Services) -> dict[str, Any]:
     """The newest steps of this account, newest first."""
     from clore_mcp.store import ledger
 
-    desk = services.desk
-    account = await desk.readings.account()
-    entries = await desk.state.read(lambda tx: ledger.read(tx, account=account, limit=LEDGER_STEPS))
+    context = services.context
+    account = await context.readings.account()
+    entries = await context.state.read(lambda tx: ledger.read(tx, account=account, limit=LEDGER_STEPS))
     return _fitting([_step(entry) for entry in entries])
 
 

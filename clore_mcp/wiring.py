@@ -24,11 +24,11 @@ from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock
 from clore_mcp.rental.account.reading import BROWSING_AGE, Readings
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.context import Desk, Patience
+from clore_mcp.rental.context import Context, Patience
 from clore_mcp.rental.create.adopt import Adopting
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.create.order import Creating
-from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacements import Replacements
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import public_key
@@ -47,7 +47,7 @@ from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.proposal import Verb
 from clore_mcp.rental.rules.terms import POLL_SECONDS
 from clore_mcp.rental.spot.bid import Bidding
-from clore_mcp.rental.watches.runner import Hunting
+from clore_mcp.rental.watches.runner import WatchRunner
 from clore_mcp.rental.watches.watch import Watching
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
 from clore_mcp.store.copies import Copies, owner_of
@@ -72,10 +72,10 @@ class Services:
 
     settings: Settings
     pacer: SharedPacer
-    desk: Desk
+    context: Context
     market: Market
     marketplace: Shared[Rows[ServerRow]]
-    appraiser: Appraiser
+    pricer: Pricer
     approvals: Approvals
     guard: Guard
     overview: Overview
@@ -85,7 +85,7 @@ class Services:
     keeper: Keeper
     poll_seconds: float
     overseer: Overseer
-    hunting: Hunting
+    watch_runner: WatchRunner
     hosts: Hosts
     notifier: Notifier
     stopping: Stopping
@@ -104,7 +104,7 @@ class Services:
     async def look_over(self, *, wallets: bool = True) -> list[Entry]:
         """Record what is wrong with the orders that were just read; where nothing may be recorded, answer it. Asks for
         the `wallets` too. What fails here spoils no answer."""
-        readings = self.desk.readings
+        readings = self.context.readings
         try:
             account, current = await readings.account(), await readings.orders(BROWSING_AGE)
             if not self.keeps:
@@ -118,11 +118,11 @@ class Services:
 
     def changes(self, since: float) -> Changes:
         """What changes of the orders from then on (this machine's clock)."""
-        return Changes(self.desk, since)
+        return Changes(self.context, since)
 
     async def resume_leases(self) -> None:
         """End the leases of an earlier run, if there was one."""
-        if await asyncio.to_thread(lambda: self.desk.state.exists):
+        if await asyncio.to_thread(lambda: self.context.state.exists):
             try:
                 await self.keep_leases()
             except Failure as failure:
@@ -135,10 +135,10 @@ class Services:
         await asyncio.to_thread(self.notifier.close)
         await self.market.aclose()
         await self.marketplace.aclose()
-        await self.desk.readings.aclose()
-        await self.desk.client.aclose()
+        await self.context.readings.aclose()
+        await self.context.client.aclose()
         await self.pacer.aclose()
-        await asyncio.to_thread(self.desk.state.close)
+        await asyncio.to_thread(self.context.state.close)
 
 
 def _address(api_url: str) -> tuple[str, int]:
@@ -196,7 +196,7 @@ def build(
     slower = min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
     api_clock = ApiClock(time.time, time.monotonic, faster=1 / max(slower, _FASTEST))
     readings = Readings(client, market, api_clock, identity, copies)
-    desk = Desk(
+    context = Context(
         state=state,
         client=client,
         readings=readings,
@@ -218,44 +218,44 @@ def build(
         wake_watchdog=wake_watchdog or (lambda: False),
         tell=notifier.tell if settings.notify_command and not settings.read_only else lambda event: None,
     )
-    appraiser = Appraiser(desk)
-    closing = Closing(desk)
+    pricer = Pricer(context)
+    closing = Closing(context)
     commitments = Commitments()
-    settling = Settling(desk, Adopting(desk, closing), commitments)
-    approvals = Approvals(desk.state, time.time, desk.program)
-    overseer = Overseer(desk)
-    overview = Overview(desk, closing, settling)
-    readiness = Readiness(desk, overview, _address(settings.api_url))
-    replacements = Replacements(desk, appraiser, approvals, closing, readiness)
-    creating = Creating(desk, appraiser, settling, closing, replacements)
+    settling = Settling(context, Adopting(context, closing), commitments)
+    approvals = Approvals(context.state, time.time, context.program)
+    overseer = Overseer(context)
+    overview = Overview(context, closing, settling)
+    readiness = Readiness(context, overview, _address(settings.api_url))
+    replacements = Replacements(context, pricer, approvals, closing, readiness)
+    creating = Creating(context, pricer, settling, closing, replacements)
     verbs: dict[str, Verb[Any]] = {
         "create_order": creating,
-        "extend_order": Extending(desk, appraiser, closing),
-        "create_watch": Watching(desk),
-        "set_spot_price": Bidding(desk, appraiser, closing),
-        "cancel_order": Cancelling(desk, closing),
+        "extend_order": Extending(context, pricer, closing),
+        "create_watch": Watching(context),
+        "set_spot_price": Bidding(context, pricer, closing),
+        "cancel_order": Cancelling(context, closing),
     }
     poll_seconds = POLL_SECONDS * slower
-    hunting = Hunting(desk, appraiser, approvals, creating, commitments, poll_seconds)
+    watch_runner = WatchRunner(context, pricer, approvals, creating, commitments, poll_seconds)
     return Services(
         settings=settings,
         pacer=pacer,
-        desk=desk,
+        context=context,
         market=market,
         marketplace=marketplace,
-        appraiser=appraiser,
+        pricer=pricer,
         approvals=approvals,
-        guard=Guard(desk, approvals, commitments, settling, verbs),
+        guard=Guard(context, approvals, commitments, settling, verbs),
         overview=overview,
         readiness=readiness,
         closing=closing,
         settling=settling,
-        keeper=Keeper(desk, closing, settling, (overseer, hunting), poll_seconds),
+        keeper=Keeper(context, closing, settling, (overseer, watch_runner), poll_seconds),
         poll_seconds=poll_seconds,
         overseer=overseer,
-        hunting=hunting,
-        hosts=Hosts(desk),
+        watch_runner=watch_runner,
+        hosts=Hosts(context),
         notifier=notifier,
-        stopping=Stopping(desk, closing, settling),
+        stopping=Stopping(context, closing, settling),
         commitments=commitments,
     )

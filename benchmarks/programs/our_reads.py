@@ -46,7 +46,7 @@ async def timed(call: Call) -> dict[str, Any]:
 async def main(how: str, count: int, server: int) -> None:
     """Wait for the start, then make the calls one after another, or all at once."""
     services = build(settings.load())
-    client = services.desk.client
+    client = services.context.client
     print("ready", flush=True)
     sys.stdin.readline()  # nothing else runs yet
     calls = [lambda: client.cancel_order(1)] if how == "cancel" else reads(client, server, count)

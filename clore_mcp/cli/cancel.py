@@ -72,14 +72,14 @@ def _look(parts: Opened, *, everything: bool) -> orders.OrdersSeen | None:
 
 async def _leases(services: Services) -> list[Lease]:
     """What was made here and still runs, as the state knows it."""
-    account = await services.desk.readings.account()
-    return await services.desk.state.read(lambda tx: rows.active(tx, account))
+    account = await services.context.readings.account()
+    return await services.context.state.read(lambda tx: rows.active(tx, account))
 
 
 async def _lease(services: Services, order_id: int) -> Lease | None:
-    account = await account_for(services.desk, order_id)
+    account = await account_for(services.context, order_id)
     try:
-        return await services.desk.state.read(lambda tx: rows.get(tx, account, order_id))
+        return await services.context.state.read(lambda tx: rows.get(tx, account, order_id))
     except StateUnavailable:
         return None
 

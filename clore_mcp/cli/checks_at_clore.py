@@ -33,9 +33,9 @@ async def api(services: Services) -> list[CheckResult]:
     no_key = fault("key", "no API key is set.", _MAKE_A_KEY)
     try:
         if settings.api_key is None:
-            await services.desk.client.marketplace()
+            await services.context.client.marketplace()
             return [_reached(url, began), no_key]
-        current = await services.desk.readings.orders()
+        current = await services.context.readings.orders()
     except InvalidApiKey:
         return [_reached(url, began), fault("key", f"Clore does not know the one from {source}.", _NEW_KEY)]
     except CloreError as failure:
@@ -81,7 +81,7 @@ def clock(ahead: float | None, *, simulated: bool) -> CheckResult:
 
 async def wallets(services: Services) -> CheckResult:
     """Whether there is anything to pay with."""
-    rows = (await services.desk.readings.wallets()).rows
+    rows = (await services.context.readings.wallets()).rows
     told = [f"{coin_name(row.name)} {'?' if row.balance is None else plain(round(row.balance, 8))}" for row in rows]
     if not any(row.balance for row in rows):
         return fault("wallets", "all are empty.", "Top one up on clore.ai.")
@@ -90,7 +90,7 @@ async def wallets(services: Services) -> CheckResult:
 
 async def unsettled(services: Services, account: str) -> CheckResult:
     """Rentals that nobody knows the outcome of."""
-    found = await services.desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
+    found = await services.context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
     if not found:
         return CheckResult("unsettled", "none")
     uncertain = [intent for intent in found if intent.state == "uncertain"]
@@ -100,27 +100,27 @@ async def unsettled(services: Services, account: str) -> CheckResult:
     return fault(
         "unsettled",
         f"{len(uncertain)}: an order on server {first.server_id} may be running and billing.",
-        f"Look on clore.ai, then `{services.desk.program} settle {first.id} --order ID` or `--none`.",
+        f"Look on clore.ai, then `{services.context.program} settle {first.id} --order ID` or `--none`.",
     )
 
 
 async def doubtful_orders(services: Services) -> list[CheckResult]:
     """Orders made here of which nothing tells whether they are this account's; nothing where there are none."""
     try:
-        found = await services.desk.readings.doubtful()
+        found = await services.context.readings.doubtful()
     except CloreError as failure:
         return [fault("account", failure.message, for_a_person(failure))]
     if not found:
         return []
-    said, cure = doubtful((lease.order_id for lease in found), services.desk.program).split(" Run ", 1)
+    said, cure = doubtful((lease.order_id for lease in found), services.context.program).split(" Run ", 1)
     return [fault("account", said, f"Run {cure}")]
 
 
 async def approvals(services: Services) -> CheckResult:
     """What waits for the person."""
-    waiting = await services.desk.state.read(_pending)
+    waiting = await services.context.state.read(_pending)
     if waiting:
-        return note("approvals", f"{waiting} waiting for you: `{services.desk.program} approvals` lists them")
+        return note("approvals", f"{waiting} waiting for you: `{services.context.program} approvals` lists them")
     return CheckResult("approvals", "none wait")
 
 
@@ -130,9 +130,9 @@ def _pending(tx: Tx) -> int:
 
 async def watchdog(services: Services, account: str) -> CheckResult:
     """Whether someone ends leases and rents for watches, where there are any."""
-    desk = services.desk
-    alive = await desk.enforced_by()
-    if await desk.watchdog_hangs():
+    context = services.context
+    alive = await context.enforced_by()
+    if await context.watchdog_hangs():
         who = f"; {clean(alive, 120)} ends orders" if alive else ""
         return fault(
             "watchdog", f"one holds its place, but it does not answer or can't end orders, so no other starts{who}.",
@@ -140,41 +140,41 @@ async def watchdog(services: Services, account: str) -> CheckResult:
         )  # fmt: skip
     if alive is not None:
         return CheckResult("watchdog", f"alive: {clean(alive, 120)}")
-    now = desk.clock()
+    now = context.clock()
 
     def read(tx: Tx) -> tuple[list[Lease], list[Watch]]:
         return orders.active(tx, account), watches.standing(tx, account, now)
 
     try:
-        leases, waiting = await desk.state.read(read)
+        leases, waiting = await context.state.read(read)
     except Failure:
         raise
     except Exception as error:  # a row that nobody can read
         return fault(
             "watchdog", f"the ends of orders can't be read ({type(error).__name__}), so no watchdog can keep them.",
-            f"Look at clore.ai for what runs, and end it with `{desk.program} cancel ORDER`.",
+            f"Look at clore.ai for what runs, and end it with `{context.program} cancel ORDER`.",
         )  # fmt: skip
     bound = [lease for lease in leases if lease.on_end == "cancel"]
     if not bound and not waiting:
         return without_watchdog(services)
     told = []
     if bound:
-        left = min(lease.ends_api_at for lease in bound) - desk.readings.api_now()
+        left = min(lease.ends_api_at for lease in bound) - context.readings.api_now()
         when = f"the first is due in {span(left)}" if left > 0 else "the first is overdue"
         have = f"{len(bound)} running orders have" if len(bound) > 1 else "1 running order has"
         told.append(f"and {have} an end; {when}.")
     if waiting:
         wait = f"{len(waiting)} watches wait" if len(waiting) > 1 else "1 watch waits"
         told.append(f"{'Also' if bound else 'and'} {wait} for a price that nobody looks at.")
-    otherwise = f", or `{desk.program} cancel --all`" if bound else ""
-    return fault("watchdog", f"absent, {' '.join(told)}", f"Run `{desk.program} watchdog`{otherwise}.")
+    otherwise = f", or `{context.program} cancel --all`" if bound else ""
+    return fault("watchdog", f"absent, {' '.join(told)}", f"Run `{context.program} watchdog`{otherwise}.")
 
 
 def without_watchdog(services: Services) -> CheckResult:
     """What it means that nobody ends leases while there is none to end."""
     if services.settings.watchdog is Watchdog.AUTO:
         return CheckResult("watchdog", "absent; nothing needs it now, and it starts with the first order")
-    start = f"Run `{services.desk.program} watchdog` as a service, or unset CLORE_WATCHDOG."
+    start = f"Run `{services.context.program} watchdog` as a service, or unset CLORE_WATCHDOG."
     if services.settings.approval is Approval.LIMITS:
         return fault("watchdog", "absent, and without one CLORE_APPROVAL=limits rents nothing.", start)
     return warn("watchdog", "absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel.", start)

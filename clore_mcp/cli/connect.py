@@ -65,17 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _ways(services: Services, order_id: int, prefix: str) -> Ways:
-    desk = services.desk
-    account = await desk.readings.account()
-    row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
-    lease = await desk.state.read(lambda tx: orders.get(tx, account, order_id))
+    context = services.context
+    account = await context.readings.account()
+    row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
+    lease = await context.state.read(lambda tx: orders.get(tx, account, order_id))
     if row is None or row.expired:
         raise NotFound(f"No order {order_id} is running.", hint=f"`{prefix} orders` lists what runs.")
-    access = access_of(row, desk.ssh_key() if lease else None)
+    access = access_of(row, context.ssh_key() if lease else None)
     return Ways(row, access, lease is not None, await _secrets(services, lease))
 
 
 async def _secrets(services: Services, lease: Lease | None) -> dict[str, str]:
     if lease is None:
         return {}
-    return await services.desk.state.read(lambda tx: orders.secrets_of(tx, lease.intent_id))
+    return await services.context.state.read(lambda tx: orders.secrets_of(tx, lease.intent_id))

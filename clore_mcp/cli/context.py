@@ -53,7 +53,8 @@ def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iter
 
     with asyncio.Runner() as runner:
         services = build(wanted, queue_seconds=queue_seconds)
-        services.desk.readings.changed()  # whoever types a command wants what is so now, not what another process read
+        # Whoever types a command wants what is so now, not what another process read.
+        services.context.readings.changed()
         try:
             yield Opened(services, runner)
         finally:

@@ -94,13 +94,13 @@ def _with_clore(parts: Opened, *, state_works: bool) -> Iterator[CheckResult]:
     account = None
     if services.settings.api_key is not None and all(one.kind != "fault" or one.name == "clock" for one in reached):
         try:
-            account = run_(services.desk.readings.account())
+            account = run_(services.context.readings.account())
             yield run_(checks_at_clore.wallets(services))
         except CloreError as failure:
             yield fault("account", failure.message, checks_at_clore.for_a_person(failure))
     if not state_works:
         return
-    if not services.desk.state.exists:
+    if not services.context.state.exists:
         yield checks_at_clore.without_watchdog(services)
         return
     yield run_(checks_at_clore.approvals(services))

@@ -55,17 +55,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def look(services: Services, *, include_ended: bool = False, urgent: bool = False) -> OrdersSeen:
     """The orders now, settled and reconciled as far as looking can. `urgent` as of `Overview.orders`."""
-    desk = services.desk
+    context = services.context
     found = await services.overview.orders(include_ended=include_ended, urgent=urgent)
-    account = await desk.readings.account()
-    leases = await desk.state.read(lambda tx: orders.active(tx, account))
+    account = await context.readings.account()
+    leases = await context.state.read(lambda tx: orders.active(tx, account))
     return OrdersSeen(
         views=found["orders"],
         unsettled=found["unsettled"],
         usd_per_hour=found["total_usd_per_hour"],
-        api_now=desk.readings.api_now(),
+        api_now=context.readings.api_now(),
         told_only=frozenset(lease.order_id for lease in leases if lease.on_end == "notify"),
-        enforced_by=await desk.enforced_by(),
+        enforced_by=await context.enforced_by(),
     )
 
 

@@ -52,14 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _look(services: Services) -> Orders:
-    seen = await services.desk.readings.look(completed=True)
-    await services.settling.settle_open(await services.desk.readings.account(), seen)
+    seen = await services.context.readings.look(completed=True)
+    await services.settling.settle_open(await services.context.readings.account(), seen)
     return seen
 
 
 async def _still_open(services: Services, intent_id: str) -> tuple[Intent, Quote] | str:
     """The intent, or in words what the look just now has made of it."""
-    intent = await services.desk.state.read(lambda tx: intents.get(tx, intent_id))
+    intent = await services.context.state.read(lambda tx: intents.get(tx, intent_id))
     if intent is not None and intent.state == "adopted":
         return f"Settled by looking just now: order {intent.order_id} on server {intent.server_id} is it."
     if intent is not None and intent.state == "failed":
@@ -69,7 +69,7 @@ async def _still_open(services: Services, intent_id: str) -> tuple[Intent, Quote
 
 async def _order(services: Services, intent: Intent, seen: Orders, arguments: argparse.Namespace) -> OrderRow | None:
     """The order that the person means. Raises ArgumentInvalid when it can't be that one."""
-    taken = await services.desk.state.read(
+    taken = await services.context.state.read(
         lambda tx: orders.made_here(tx, intent.account, [row.id for row in seen.rows])
     )
     mine = [

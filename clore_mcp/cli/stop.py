@@ -85,7 +85,7 @@ def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str)
 async def _can_send(parts: Opened, prefix: str) -> bool:
     """Whether a cancel can leave at all; where not, say so, and what runs."""
     try:
-        await parts.services.desk.client.open()
+        await parts.services.context.client.open()
     except Failure as failure:
         running = await parts.services.stopping.running()
         _tell_nothing_ended(failure, prefix)

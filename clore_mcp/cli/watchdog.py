@@ -78,7 +78,7 @@ async def _once(wanted: Settings, prefix: str) -> int:
     """One round beside whoever else works: a cancel that is sent twice changes nothing."""
     services = build(wanted, owner=WATCHDOG)
     try:
-        if not services.desk.state.exists:
+        if not services.context.state.exists:
             say("Nothing was ever rented here; nothing to end.")
             return 0
         watch = _Watch(services, prefix)
@@ -92,7 +92,7 @@ async def _once(wanted: Settings, prefix: str) -> int:
 
 async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
     services = build(wanted, owner=WATCHDOG)
-    state, place = services.desk.state, place_of(wanted)
+    state, place = services.context.state, place_of(wanted)
     state.may_begin = not detached
     try:
         if not detached:  # a service begins the state: its heartbeat counts before the first order
@@ -120,10 +120,10 @@ async def _turn(services: Services, place: Place, *, detached: bool) -> int | No
     _say_now("Another watchdog works for this state and key; waiting for its end.")
     while not place.take():
         await asyncio.sleep(_TICK_SECONDS)
-        if not services.desk.state.exists:
+        if not services.context.state.exists:
             return _gone(services.settings)
     # A place that stands free in a folder which was just deleted is none to work in.
-    return None if services.desk.state.exists else _gone(services.settings)
+    return None if services.context.state.exists else _gone(services.settings)
 
 
 async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:
@@ -154,7 +154,7 @@ async def _rounds(services: Services, place: Place, prefix: str, *, detached: bo
                     return _gone(services.settings)
     finally:
         pulse.cancel()
-        if place.stands and services.desk.state.exists:
+        if place.stands and services.context.state.exists:
             await watch.rest()
 
 
@@ -176,7 +176,7 @@ async def _round(watch: _Watch, services: Services, place: Place) -> float | Non
 
 def _is_lost(services: Services, place: Place) -> bool:
     """Whether the state was deleted or replaced."""
-    return not services.desk.state.exists or (place.held and not place.stands)
+    return not services.context.state.exists or (place.held and not place.stands)
 
 
 async def _hold(watch: _Watch, services: Services, place: Place, *, detached: bool) -> int | None:
@@ -293,10 +293,10 @@ class _Watch:
     async def rest(self) -> None:
         """Take the heartbeat back."""
         await self._keeper.stop()
-        desk = self._services.desk
+        context = self._services.context
         try:
-            account = await desk.readings.account()
-            await desk.state.write(lambda tx: ledger.rest(tx, account, desk.owner))
+            account = await context.readings.account()
+            await context.state.write(lambda tx: ledger.rest(tx, account, context.owner))
         except Failure:  # then it runs out by itself
             return
 
@@ -346,14 +346,14 @@ class _Watch:
 
     async def _record_refusal(self) -> None:
         """Leave it in the ledger, where get_account finds it with the next key that works; once an hour."""
-        desk = self._services.desk
+        context = self._services.context
 
         def write(tx: Tx) -> None:
-            since = desk.clock() - _ALARM_AGAIN_SECONDS
+            since = context.clock() - _ALARM_AGAIN_SECONDS
             if not ledger.of_steps(tx, EVERY_ACCOUNT, ("key_refused",), since=since, limit=1):
-                desk.note(tx, "key_refused", "clore-mcp", EVERY_ACCOUNT)
+                context.note(tx, "key_refused", "clore-mcp", EVERY_ACCOUNT)
 
         try:
-            await desk.state.write(write)
+            await context.state.write(write)
         except StateUnavailable as error:
             logging.getLogger(__name__).warning("that the key is refused could not be recorded: %s", error.message)

@@ -18,7 +18,7 @@ from typing import Any, Final
 from clore_mcp.errors import NotFound
 from clore_mcp.rental import question_queue
 from clore_mcp.rental.proposal import Consent, Proposal, Yes
-from clore_mcp.rental.requests import Ask, CreateOrder
+from clore_mcp.rental.requests import CreateOrder, Request
 from clore_mcp.rental.results import Status, outcome_of
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import ledger, quotes
@@ -58,9 +58,9 @@ class Approvals:
         self._program = program
         self._clock = clock
 
-    async def digest(self, account: str, caller: str, ask: Ask) -> str:
+    async def digest(self, account: str, caller: str, request: Request) -> str:
         """The name of this call by this caller on this account, keyed by the state's own secret."""
-        return await self._name(account, caller, ask.verb, _arguments(ask))
+        return await self._name(account, caller, request.verb, _arguments(request))
 
     async def _name(self, *parts: Any) -> str:
         key = await self._state.write(state_key)  # not kept: a state that was replaced has another
@@ -255,9 +255,9 @@ class Approvals:
         return cooling_until(times, now)
 
 
-def _arguments(ask: Ask) -> dict[str, Any]:
+def _arguments(request: Request) -> dict[str, Any]:
     """The arguments as they name a call: without a `replaces_order_id` they are those of the call before it."""
-    named = ask.model_dump(mode="json")
+    named = request.model_dump(mode="json")
     if named.get("replaces_order_id") is None:
         named.pop("replaces_order_id", None)
     return named

@@ -46,7 +46,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Context:
     """The shared parts. `owner` names this process, `host` this machine, `mode` how a yes is given."""
 
     state: Database
@@ -125,17 +125,17 @@ class Desk:
             tx.afterwards.append(lambda: self.tell(entry))
 
 
-def _beats(tx: Tx, desk: Desk, account: str) -> list[Beat]:
+def _beats(tx: Tx, context: Context, account: str) -> list[Beat]:
     """Who said lately that it ends leases; a watchdog goes before a server. A beat from the future is from before a
     clock went back: nobody knows how old it is."""
-    now = desk.clock()
+    now = context.clock()
     since, until = now - HEARTBEAT_LASTS_SECONDS, now + CLOCK_SLACK_SECONDS
     return ledger.beats(tx, account, first=WATCHDOG, since=since, until=until)
 
 
-def enforcer(tx: Tx, desk: Desk, account: str) -> str | None:
+def enforcer(tx: Tx, context: Context, account: str) -> str | None:
     """Who ends leases now, inside a transaction: of those who said so, one that has answered since."""
-    alive = next((one for one in _beats(tx, desk, account) if desk.pulse.answered(one.owner)), None)
+    alive = next((one for one in _beats(tx, context, account) if context.pulse.answered(one.owner)), None)
     if alive is None:
         return None
     return (
@@ -149,18 +149,18 @@ def _watchdog_on(host: str) -> str:
     return f"the watchdog on {host}, with or without an assistant, while the machine is awake"
 
 
-def left_to_watchdog(tx: Tx, desk: Desk, account: str) -> bool:
+def left_to_watchdog(tx: Tx, context: Context, account: str) -> bool:
     """Whether a watchdog lives and this process is not it: then it alone does what one process is enough for."""
-    first = next(iter(_beats(tx, desk, account)), None)
-    return first is not None and first.owner.startswith(WATCHDOG) and not desk.owner.startswith(WATCHDOG)
+    first = next(iter(_beats(tx, context, account)), None)
+    return first is not None and first.owner.startswith(WATCHDOG) and not context.owner.startswith(WATCHDOG)
 
 
-def lease_end_is_enforced(tx: Tx, desk: Desk, account: str) -> bool:
+def lease_end_is_enforced(tx: Tx, context: Context, account: str) -> bool:
     """Whether someone who ends leases was alive a moment ago."""
-    return enforcer(tx, desk, account) is not None
+    return enforcer(tx, context, account) is not None
 
 
-async def settle_quote(desk: Desk, quote: Quote, outcome: Outcome) -> Outcome:
+async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outcome:
     """Record what came of a quote that this process carries out or that nobody has begun; the outcome that counts.
 
     A quote that was declined, has expired or is another process's stays as it is. While another process carries it out,
@@ -172,19 +172,19 @@ async def settle_quote(desk: Desk, quote: Quote, outcome: Outcome) -> Outcome:
         now = quotes.get(tx, quote.id)
         if now is not None and now.state == "settled":
             return outcome_of(now) or outcome
-        if now is not None and now.state == "committing" and now.owner != desk.owner:
+        if now is not None and now.state == "committing" and now.owner != context.owner:
             return Outcome(Status.IN_PROGRESS, "Another process carries it out.")
         ours = now is not None and now.state in ("pending", "approved", "committing")
         if ours and outcome.status is not Status.IN_PROGRESS:
             quotes.settle(tx, quote.id, outcome.as_json())
             if quote.verb != "cancel_order":
-                desk.note(
+                context.note(
                     tx, "repeated" if outcome.repeated else outcome.status.value, quote.caller, quote.account,
                     quote_id=quote.id, order_id=outcome.order_id, attempts=[one.as_json() for one in outcome.attempts],
                 )  # fmt: skip
         return outcome
 
-    return await desk.state.write(write)
+    return await context.state.write(write)
 
 
 def iso(unix_seconds: float) -> str:

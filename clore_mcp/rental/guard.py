@@ -20,14 +20,14 @@ from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavail
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders.closure import UNKNOWN_ACCOUNT
 from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
 from clore_mcp.rental.question_queue import NoRoom
 from clore_mcp.rental.reply import QuestionReply, Said
-from clore_mcp.rental.requests import Ask
+from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of
 from clore_mcp.store import orders
 from clore_mcp.store.quotes import Quote
@@ -54,92 +54,94 @@ class Guard:
 
     def __init__(
         self,
-        desk: Desk,
+        context: Context,
         approvals: Approvals,
         commitments: Commitments,
         settling: Settling,
         verbs: Mapping[str, Verb[Any]],
     ) -> None:
-        self._desk = desk
+        self._context = context
         self._approvals = approvals
         self._commitments = commitments
         self._settling = settling
         self._verbs = verbs
-        self._unkept: dict[tuple[str, Ask], Quote] = {}  # questions while the state can't be used
+        self._unkept: dict[tuple[str, Request], Quote] = {}  # questions while the state can't be used
 
-    async def hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool, protocol: str = "") -> Held:
+    async def hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str = "") -> Held:
         """The quote of this call: the live one, the settled one that it replays or was never told, or a new one.
         `protocol` is only for the record: the same wish in another era is the same."""
         try:
-            return await self._hold(ask, caller=caller, can_ask=can_ask, replay=replay, protocol=protocol)
+            return await self._hold(request, caller=caller, can_ask=can_ask, replay=replay, protocol=protocol)
         except StateUnavailable:
-            if ask.spends:
+            if request.spends:
                 raise
-            return await self._hold_unkept(ask, caller=caller, can_ask=can_ask)
+            return await self._hold_unkept(request, caller=caller, can_ask=can_ask)
 
-    async def _hold(self, ask: Ask, *, caller: str, can_ask: bool, replay: bool, protocol: str) -> Held:
-        verb = self._verbs[ask.verb]
-        account = await verb.account(ask)
-        digest = await self._approvals.digest(account, caller, ask)
-        asking = can_ask and self._desk.mode == "ask"
+    async def _hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str) -> Held:
+        verb = self._verbs[request.verb]
+        account = await verb.account(request)
+        digest = await self._approvals.digest(account, caller, request)
+        asking = can_ask and self._context.mode == "ask"
         quote = await self._approvals.find(digest, replay=replay, asking=asking)
         if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
             quote = await self._left_by_another(quote)
         if quote is not None:
             waits = quote.state == "pending" and Held(quote).yes.is_needed and not replay
-            return await self._cooled(ask, account) or Held(quote) if waits else Held(quote)
-        standing = await verb.already(ask, account, digest)
+            return await self._cooled(request, account) or Held(quote) if waits else Held(quote)
+        standing = await verb.already(request, account, digest)
         if standing is not None:  # what another process is still making, or has just made, is followed
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=standing)
-        return await self._propose(ask, account, digest, caller=caller, asking=asking, replay=replay, protocol=protocol)
+        return await self._propose(
+            request, account, digest, caller=caller, asking=asking, replay=replay, protocol=protocol
+        )
 
     async def _propose(
-        self, ask: Ask, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
+        self, request: Request, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
     ) -> Held:
         """A new quote, which waits for its yes."""
-        verb = self._verbs[ask.verb]
+        verb = self._verbs[request.verb]
         try:
-            shared = await verb.shared(ask, account, caller, digest)
+            shared = await verb.shared(request, account, caller, digest)
             if shared is not None:
                 return Held(shared)
-            proposal = await verb.propose(ask, account)
+            proposal = await verb.propose(request, account)
         except Settled as known:
             # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
-            return Held(twin) if twin else Held(outcome=await verb.already(ask, account, digest) or known.outcome)
-        if proposal.yes.is_needed and (cooled := await self._cooled(ask, account)) is not None:
+            return Held(twin) if twin else Held(outcome=await verb.already(request, account, digest) or known.outcome)
+        if proposal.yes.is_needed and (cooled := await self._cooled(request, account)) is not None:
             return cooled
-        subject = ask.subject if self._is_question(proposal.yes, asking=asking) else None
+        subject = request.subject if self._is_question(proposal.yes, asking=asking) else None
         try:
             quote = await self._approvals.hold(
                 account=account,
                 digest=digest,
-                verb=ask.verb,
+                verb=request.verb,
                 caller=caller,
                 proposal=proposal,
                 consent=Consent(proposal.yes, protocol, subject),
             )
         except NoRoom as full:
-            return Held(outcome=verb.declined(ask, full.message))
+            return Held(outcome=verb.declined(request, full.message))
         return Held(quote)
 
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
         """Whether a quote waits for a person, and is not carried out at once."""
         if yes is Yes.ALWAYS:
-            return self._desk.mode != "limits"
+            return self._context.mode != "limits"
         return yes is Yes.PERSON or (yes is Yes.IF_ASKABLE and asking)
 
-    async def _hold_unkept(self, ask: Ask, *, caller: str, can_ask: bool) -> Held:
+    async def _hold_unkept(self, request: Request, *, caller: str, can_ask: bool) -> Held:
         """The question of a cancel while the state can't be used: it lives as long as this process."""
-        now, key = self._desk.clock(), (caller, ask)
+        now, key = self._context.clock(), (caller, request)
         quote = self._unkept.get(key)
         if quote is not None and quote.in_time(now):
             return Held(quote)
-        if not can_ask or self._desk.mode != "ask":
-            raise self._unrecorded(ask)
+        if not can_ask or self._context.mode != "ask":
+            raise self._unrecorded(request)
         try:
-            proposal: Proposal = await self._verbs[ask.verb].propose(ask, UNKNOWN_ACCOUNT)
+            proposal: Proposal = await self._verbs[request.verb].propose(request, UNKNOWN_ACCOUNT)
         except Settled as known:
             return Held(outcome=known.outcome)
         quote_id = new_id("q")
@@ -147,7 +149,7 @@ class Guard:
             id=quote_id,
             account=UNKNOWN_ACCOUNT,
             digest="",
-            verb=ask.verb,
+            verb=request.verb,
             caller=caller,
             question=proposal.question(quote_id),
             terms={**proposal.terms.as_json(), **Consent(Yes.PERSON).as_json()},
@@ -158,24 +160,24 @@ class Guard:
         self._unkept[key] = quote
         return Held(quote)
 
-    def _unrecorded(self, ask: Ask) -> StateUnavailable:
+    def _unrecorded(self, request: Request) -> StateUnavailable:
         return StateUnavailable(
-            f"The record can't be read, so nobody knows whether order {ask.about_order} was made here, and nobody can"
-            " be asked; it was not cancelled and bills on.",
-            hint=f"Ask the person to run `{self._desk.program} cancel {ask.about_order}` in their own terminal.",
+            f"The record can't be read, so nobody knows whether order {request.about_order} was made here, and nobody"
+            " can be asked; it was not cancelled and bills on.",
+            hint=f"Ask the person to run `{self._context.program} cancel {request.about_order}` in their own terminal.",
         )
 
-    async def _cooled(self, ask: Ask, account: str) -> Held | None:
+    async def _cooled(self, request: Request, account: str) -> Held | None:
         """After three declines nothing that spends is asked for a while; cancelling always is."""
-        if not ask.spends or not await self._approvals.cooling_until(account):
+        if not request.spends or not await self._approvals.cooling_until(account):
             return None
         why = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
-        return Held(outcome=self._verbs[ask.verb].declined(ask, why))
+        return Held(outcome=self._verbs[request.verb].declined(request, why))
 
     async def _left_by_another(self, quote: Quote) -> Quote:
         """A quote that this process is not carrying out: another one is, or has died over it; then it is settled."""
         try:
-            current = await self._desk.readings.orders(EXECUTION_AGE)
+            current = await self._context.readings.orders(EXECUTION_AGE)
             await self._settling.settle_open(quote.account, current)
         except CloreError:
             return quote
@@ -187,53 +189,53 @@ class Guard:
             held.quote is not None
             and held.quote.state == "pending"
             and can_ask
-            and self._desk.mode == "ask"
+            and self._context.mode == "ask"
             and held.yes is not Yes.NEVER
         )
 
     async def conclude(
-        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: QuestionReply | None = None
+        self, held: Held, request: Request, *, answer: bool | None, caller: str, reply: QuestionReply | None = None
     ) -> Outcome:
         """What comes of the call. `answer` is the person's, or None where they gave none through the client; `reply` is
         what the client did with the question. Raises ArgumentInvalid for a malformed answer to an open question."""
-        outcome = await self._conclude(held, ask, answer=answer, caller=caller, reply=reply)
-        return await self._verbs[ask.verb].told(ask, outcome)
+        outcome = await self._conclude(held, request, answer=answer, caller=caller, reply=reply)
+        return await self._verbs[request.verb].told(request, outcome)
 
     async def _conclude(
-        self, held: Held, ask: Ask, *, answer: bool | None, caller: str, reply: QuestionReply | None
+        self, held: Held, request: Request, *, answer: bool | None, caller: str, reply: QuestionReply | None
     ) -> Outcome:
-        verb = self._verbs[ask.verb]
+        verb = self._verbs[request.verb]
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
         try:
-            await self._desk.state.require_unbroken()
+            await self._context.state.require_unbroken()
             quote = await self._approvals.get(held.quote.id)
             waits = quote.state in ("pending", "expired") and quote.replaced_by is None
             if reply is not None and reply.is_open and waits:
                 await self._leave(quote, reply, caller)
-                return self._unanswered(quote, ask, reply, caller)
-            known = await self._known(quote, ask)
+                return self._unanswered(quote, request, reply, caller)
+            known = await self._known(quote, request)
             if known is not None:
                 return known
             if answer is False:
                 if await self._approvals.decide(quote, yes=False, by=caller):
-                    return self._unanswered(quote, ask, reply, caller) if reply else verb.declined(ask)
-                return await self._follow(quote, ask)  # too late: another process has its yes already
+                    return self._unanswered(quote, request, reply, caller) if reply else verb.declined(request)
+                return await self._follow(quote, request)  # too late: another process has its yes already
         except (NotFound, StateUnavailable):
-            if ask.spends:
+            if request.spends:
                 raise
             if reply is not None and reply.is_open:
-                self._unkept.pop((caller, ask), None)
-                return self._unanswered(held.quote, ask, reply, caller)
-            return await self._conclude_unkept(held, held.quote, ask, answer=answer, caller=caller)
+                self._unkept.pop((caller, request), None)
+                return self._unanswered(held.quote, request, reply, caller)
+            return await self._conclude_unkept(held, held.quote, request, answer=answer, caller=caller)
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
-            return verb.left_to_person(ask, quote.id)
-        return await self._carry_out(quote, ask, by)
+            return verb.left_to_person(request, quote.id)
+        return await self._carry_out(quote, request, by)
 
-    def _unanswered(self, quote: Quote, ask: Ask, reply: QuestionReply, caller: str) -> Outcome:
+    def _unanswered(self, quote: Quote, request: Request, reply: QuestionReply, caller: str) -> Outcome:
         """No yes, in the words of the tool, with what the client answered and whether asking again can help."""
-        return self._verbs[ask.verb].declined(ask, reply.told(quote, caller)).also(reply.cure)
+        return self._verbs[request.verb].declined(request, reply.told(quote, caller)).also(reply.cure)
 
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """A question without an answer. After a cancel it is over, so that no answer to it can come later and count;
@@ -246,42 +248,42 @@ class Guard:
         await self._approvals.leave(quote, by=caller, why=reply.said.value)
 
     async def _conclude_unkept(
-        self, held: Held, quote: Quote, ask: Ask, *, answer: bool | None, caller: str
+        self, held: Held, quote: Quote, request: Request, *, answer: bool | None, caller: str
     ) -> Outcome:
         """A cancel while the state can't be used: the person's word alone counts."""
-        self._unkept.pop((caller, ask), None)
+        self._unkept.pop((caller, request), None)
         if answer is False:
-            return self._verbs[ask.verb].declined(ask)
-        if not quote.in_time(self._desk.clock()):
-            return self._verbs[ask.verb].lapsed(ask)
+            return self._verbs[request.verb].declined(request)
+        if not quote.in_time(self._context.clock()):
+            return self._verbs[request.verb].lapsed(request)
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
-            raise self._unrecorded(ask)
-        return await self._carry_out(quote, ask, by)
+            raise self._unrecorded(request)
+        return await self._carry_out(quote, request, by)
 
-    async def _known(self, quote: Quote, ask: Ask) -> Outcome | None:
+    async def _known(self, quote: Quote, request: Request) -> Outcome | None:
         """What has come of a quote already, or comes of it while it is waited for."""
         if quote.state == "committing":
-            return await self._follow(quote, ask)
-        return await self._over(quote, ask)
+            return await self._follow(quote, request)
+        return await self._over(quote, request)
 
-    async def _over(self, quote: Quote, ask: Ask) -> Outcome | None:
+    async def _over(self, quote: Quote, request: Request) -> Outcome | None:
         """The outcome of a quote that is over."""
-        verb, outcome = self._verbs[ask.verb], outcome_of(quote)
+        verb, outcome = self._verbs[request.verb], outcome_of(quote)
         if outcome is not None:
             return await self._again(quote, outcome)
         if quote.state == "declined":
-            return verb.declined(ask)
+            return verb.declined(request)
         if quote.state == "expired":
             newer = quote.replaced_by
-            return verb.declined(ask, outcomes.newer_question(newer)) if newer else verb.lapsed(ask)
+            return verb.declined(request, outcomes.newer_question(newer)) if newer else verb.lapsed(request)
         return None
 
     async def _again(self, quote: Quote, outcome: Outcome) -> Outcome:
         """An outcome that its caller may not have had; an order that has ended meanwhile is not told as running."""
         did, order_id = _DID.get(outcome.status), outcome.order_id
         if did is not None and order_id is not None:
-            lease = await self._desk.state.read(lambda tx: orders.get(tx, quote.account, order_id))
+            lease = await self._context.state.read(lambda tx: orders.get(tx, quote.account, order_id))
             if lease is not None and lease.ended_at is not None:
                 return outcomes.ended_since(outcome, lease, did)
         return outcome.again()
@@ -301,33 +303,33 @@ class Guard:
             return quote.decided_by or "the person, outside the chat"
         if not yes.is_needed:
             return "no yes needed"
-        if self._desk.mode == "limits" and yes is Yes.ALWAYS:
+        if self._context.mode == "limits" and yes is Yes.ALWAYS:
             return "the operator's limits (CLORE_APPROVAL=limits)"
         return None
 
-    async def _carry_out(self, quote: Quote, ask: Ask, by: str) -> Outcome:
-        verb = self._verbs[ask.verb]
+    async def _carry_out(self, quote: Quote, request: Request, by: str) -> Outcome:
+        verb = self._verbs[request.verb]
         outcome = await self._commitments.run(
             quote.id,
-            lambda: verb.carry_out(quote, ask, from_state=quote.state, by=by),
-            self._desk.patience.answer,
+            lambda: verb.carry_out(quote, request, from_state=quote.state, by=by),
+            self._context.patience.answer,
         )
         if outcome is None:
             return verb.unfinished(quote)
         if outcome.status is Status.IN_PROGRESS:  # another process took the yes first, or a cancel is not proven yet
             waits = quote.replaces is not None and (await self._approvals.get(quote.id)).state == "approved"
-            return outcome if waits else await self._follow(quote, ask)
+            return outcome if waits else await self._follow(quote, request)
         return outcome
 
-    async def _follow(self, quote: Quote, ask: Ask) -> Outcome:
+    async def _follow(self, quote: Quote, request: Request) -> Outcome:
         """Wait for whoever carries the quote out, here or in another process."""
-        give_up_at = self._desk.monotonic() + self._desk.patience.answer
-        while self._desk.monotonic() < give_up_at:
+        give_up_at = self._context.monotonic() + self._context.patience.answer
+        while self._context.monotonic() < give_up_at:
             try:
-                over = await self._over(await self._approvals.get(quote.id), ask)
+                over = await self._over(await self._approvals.get(quote.id), request)
             except StateUnavailable:  # the work goes on all the same
                 over = None
             if over is not None:
                 return over
             await anyio.sleep(_FOLLOW_PAUSE_SECONDS)
-        return self._verbs[ask.verb].unfinished(quote)
+        return self._verbs[request.verb].unfinished(quote)

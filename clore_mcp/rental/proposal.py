@@ -9,12 +9,12 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.context import Desk
-from clore_mcp.rental.requests import Ask
+from clore_mcp.rental.context import Context
+from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome
 from clore_mcp.store.quotes import Quote
 
-A = TypeVar("A", bound=Ask)
+A = TypeVar("A", bound=Request)
 
 
 class Yes(StrEnum):
@@ -70,45 +70,45 @@ class Proposal:
 class Verb(ABC, Generic[A]):
     """One kind of call that spends or ends something."""
 
-    _desk: Desk
+    _context: Context
 
-    async def account(self, ask: A) -> str:
+    async def account(self, request: A) -> str:
         """Whose account the call is about. Raises StateUnavailable where nothing could be recorded."""
-        await self._desk.state.require_unbroken()
-        return await self._desk.readings.account()
+        await self._context.state.require_unbroken()
+        return await self._context.readings.account()
 
-    async def already(self, ask: A, account: str, digest: str) -> Outcome | None:
+    async def already(self, request: A, account: str, digest: str) -> Outcome | None:
         """The outcome that this very call has led to and that still stands."""
         return None
 
-    async def shared(self, ask: A, account: str, caller: str, digest: str) -> Quote | None:
+    async def shared(self, request: A, account: str, caller: str, digest: str) -> Quote | None:
         """The quote of a call that shares the yes of an earlier one. Raises Settled where it may not."""
         return None
 
     @abstractmethod
-    async def propose(self, ask: A, account: str) -> Proposal:
+    async def propose(self, request: A, account: str) -> Proposal:
         """What to ask a person. Raises Settled where there is nothing to ask."""
 
     @abstractmethod
-    async def carry_out(self, quote: Quote, ask: A, *, from_state: str, by: str) -> Outcome:
+    async def carry_out(self, quote: Quote, request: A, *, from_state: str, by: str) -> Outcome:
         """Do it, once, and record the outcome. `from_state` is where the yes stands, `by` who gave it."""
 
     @abstractmethod
     def unfinished(self, quote: Quote) -> Outcome:
         """What to answer while it is still being done."""
 
-    def declined(self, ask: A, unasked: str | None = None) -> Outcome:
+    def declined(self, request: A, unasked: str | None = None) -> Outcome:
         """No yes was given; `unasked` is why the person was not asked, None where they said no."""
         return outcomes.declined(unasked)
 
-    def lapsed(self, ask: A) -> Outcome:
+    def lapsed(self, request: A) -> Outcome:
         """The quote ran out before its yes was used."""
         return outcomes.expired()
 
-    def left_to_person(self, ask: A, quote_id: str) -> Outcome:
+    def left_to_person(self, request: A, quote_id: str) -> Outcome:
         """A person decides outside the chat."""
-        return outcomes.approval_required(quote_id, self._desk.program)
+        return outcomes.approval_required(quote_id, self._context.program)
 
-    async def told(self, ask: A, outcome: Outcome) -> Outcome:
+    async def told(self, request: A, outcome: Outcome) -> Outcome:
         """The outcome as the caller of this call reads it."""
-        return outcome if outcome.order_id is not None else replace(outcome, order_id=ask.about_order)
+        return outcome if outcome.order_id is not None else replace(outcome, order_id=request.about_order)

@@ -50,7 +50,7 @@ def quoted(text: str, limit: int) -> str:
     return '"' + clean(text, limit).translate(_QUOTE_MARKS) + '"'
 
 
-def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
+def rent_question(quote_id: str, request: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
     """The question before a rental."""
     first = terms.candidates[0]
     lines = [
@@ -60,7 +60,7 @@ def rent_question(quote_id: str, ask: CreateOrder, terms: Terms, cost: Cost, key
         _price_line(first, terms, cost),
         _end_line(terms),
         *_spot_lines(terms),
-        *run_lines(ask, key, [(one.server_id, one.cuda) for one in terms.candidates]),
+        *run_lines(request, key, [(one.server_id, one.cuda) for one in terms.candidates]),
         *_fallback_lines(*terms.candidates),
         *_replacement_lines(terms),
         f"Quote {quote_id}. Nothing is spent without a yes.",
@@ -233,17 +233,17 @@ class Container(Protocol):
     def env(self) -> dict[str, str] | None: ...
 
 
-def run_lines(ask: Container, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()) -> Iterable[str]:
+def run_lines(request: Container, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()) -> Iterable[str]:
     """What would be started, and whose key would be let in. `hosts` are the servers and the CUDA that each takes."""
-    ports = ", ".join(f"{port}/{kind}" for port, kind in ask.wire_ports.items())
-    yield f"Runs: image {quoted(ask.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if ask.jupyter else ''}"
-    yield from image_notes(ask.image, jupyter=ask.jupyter, hosts=hosts)
-    if ask.command:
-        script = ask.command.replace("\n", _LINE_END)
-        cut = f" (the beginning of {len(ask.command):,} characters)" if len(script) > _COMMAND_SHOWN else ""
+    ports = ", ".join(f"{port}/{kind}" for port, kind in request.wire_ports.items())
+    yield f"Runs: image {quoted(request.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if request.jupyter else ''}"
+    yield from image_notes(request.image, jupyter=request.jupyter, hosts=hosts)
+    if request.command:
+        script = request.command.replace("\n", _LINE_END)
+        cut = f" (the beginning of {len(request.command):,} characters)" if len(script) > _COMMAND_SHOWN else ""
         yield f"Command{cut}: {quoted(script, _COMMAND_SHOWN)}"
-    if ask.env:
-        names = list(ask.env)
+    if request.env:
+        names = list(request.env)
         more = f" and {len(names) - _ENV_NAMES_SHOWN} more" if len(names) > _ENV_NAMES_SHOWN else ""
         yield f"Environment: {', '.join(clean(name, 40) for name in names[:_ENV_NAMES_SHOWN])}{more} (values not shown)"
     yield f"SSH key: {key.fingerprint}{'' if key.configured else ' - NOT your configured key'}"

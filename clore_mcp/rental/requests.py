@@ -126,7 +126,7 @@ def _with_jupyter(named: Mapping[str, str] | None, *, jupyter: bool) -> dict[str
     return ports
 
 
-class Ask(BaseModel):
+class Request(BaseModel):
     """Arguments of one spending tool; `verb` is the tool's name.
 
     `spends`: it does nothing while the state can't be used, and nothing soon after three declines. `lost` is the status
@@ -149,7 +149,7 @@ class Ask(BaseModel):
         return f"order {self.about_order}"
 
 
-class CreateOrder(Ask):
+class CreateOrder(Request):
     """What to rent, for how long, and what to run on it."""
 
     verb: ClassVar[str] = "create_order"
@@ -210,7 +210,7 @@ class CreateOrder(Ask):
 
     @property
     def subject(self) -> str:
-        """See `Ask`."""
+        """See `Request`."""
         return f"server {self.server_id}"
 
     @property
@@ -234,7 +234,7 @@ class CreateOrder(Ask):
         return None if self.bid_usd_per_hour is None else Decimal(str(self.bid_usd_per_hour))
 
 
-class CreateWatch(Ask):
+class CreateWatch(Request):
     """A standing wish to rent below a price, or to be told of one."""
 
     verb: ClassVar[str] = "create_watch"
@@ -276,7 +276,7 @@ class CreateWatch(Ask):
 
     @property
     def subject(self) -> str:
-        """See `Ask`."""
+        """See `Request`."""
         return f"watch for {' '.join(self.gpu.casefold().split())}"
 
     @property
@@ -304,7 +304,7 @@ class CreateWatch(Ask):
         )  # fmt: skip
 
 
-class SetSpotPrice(Ask):
+class SetSpotPrice(Request):
     """A new bid for a spot order."""
 
     verb: ClassVar[str] = "set_spot_price"
@@ -331,7 +331,7 @@ class SetSpotPrice(Ask):
 
     @property
     def about_order(self) -> int | None:
-        """See `Ask`."""
+        """See `Request`."""
         return self.order_id
 
     @property
@@ -340,7 +340,7 @@ class SetSpotPrice(Ask):
         return Decimal(str(self.max_usd_per_hour if self.to_win else self.bid_usd_per_hour))
 
 
-class ExtendOrder(Ask):
+class ExtendOrder(Request):
     """A later end for an order."""
 
     verb: ClassVar[str] = "extend_order"
@@ -360,7 +360,7 @@ class ExtendOrder(Ask):
 
     @property
     def about_order(self) -> int | None:
-        """See `Ask`."""
+        """See `Request`."""
         return self.order_id
 
     @property
@@ -394,7 +394,7 @@ def _as_text(told: Any) -> str:
     return told if isinstance(told, str) else json.dumps(told, default=str)
 
 
-class CancelOrder(Ask):
+class CancelOrder(Request):
     """An order to end now. Nothing beside the order's id can stop it: the meter runs."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -414,7 +414,7 @@ class CancelOrder(Ask):
 
     @property
     def about_order(self) -> int | None:
-        """See `Ask`."""
+        """See `Request`."""
         return self.order_id
 
     @property
@@ -425,16 +425,16 @@ class CancelOrder(Ask):
     @model_validator(mode="wrap")
     @classmethod
     def _tell_what_is_missing(cls, told: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        ask = handler(told)
+        request = handler(told)
         given = told.get("issue") if isinstance(told, Mapping) else None
         if given in _NO_COMMENT:
-            return ask
+            return request
         text = _as_text(given)
-        if ask.issue is None and text.strip():
-            ask._comment_change = "The comment has no character that can be shown, so it was left out."
-        elif ask.issue is not None and ask.issue != clean(text, len(text)):
-            ask._comment_change = f"The comment was cut to {_ISSUE_MAX:,} characters."
-        return ask
+        if request.issue is None and text.strip():
+            request._comment_change = "The comment has no character that can be shown, so it was left out."
+        elif request.issue is not None and request.issue != clean(text, len(text)):
+            request._comment_change = f"The comment was cut to {_ISSUE_MAX:,} characters."
+        return request
 
 
 REQUESTS: Final = {one.verb: one for one in (CreateOrder, CreateWatch, SetSpotPrice, ExtendOrder, CancelOrder)}

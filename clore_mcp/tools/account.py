@@ -91,7 +91,7 @@ async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
     services = services_of(ctx)
     await services.keep_leases()
     told = await account_state(
-        services.desk, services.appraiser, services.approvals, services.overview, await services.look_over()
+        services.context, services.pricer, services.approvals, services.overview, await services.look_over()
     )
     return AccountAnswer.model_validate(told)
 

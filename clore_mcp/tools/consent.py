@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.reply import QuestionReply, Said
-from clore_mcp.rental.requests import Ask
+from clore_mcp.rental.requests import Request
 from clore_mcp.text import clean
 from clore_mcp.tools.kit import Answer
 
@@ -83,12 +83,12 @@ def caller_of(ctx: Context[FirstUse]) -> str:
     return clean(params.client_info.name, 60) if params else "unknown client"
 
 
-async def hold(ask: Ask, ctx: Context[FirstUse]) -> Held:
+async def hold(request: Request, ctx: Context[FirstUse]) -> Held:
     """Find or make the quote of this call."""
     services = services_of(ctx)
     await services.keep_leases()
     return await services.guard.hold(
-        ask,
+        request,
         caller=caller_of(ctx),
         can_ask=can_ask(ctx),
         replay=ctx.input_responses is not None,
@@ -124,7 +124,7 @@ async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:
     def came(said: Said, detail: str = "") -> QuestionReply:
         return QuestionReply(said, time.monotonic() - began, detail)
 
-    left = quote.expires_at - services_of(ctx).desk.clock()
+    left = quote.expires_at - services_of(ctx).context.clock()
     try:
         with anyio.fail_after(max(left, 0.0)):
             result = await ctx.elicit(quote.question, Approve)
@@ -202,7 +202,7 @@ class Concluded:
 
 
 async def permit(
-    ask: Ask,
+    request: Request,
     held: Annotated[Held, Resolve(hold)],
     reply: Annotated[ElicitationResult[Any], Resolve(question)],
     ctx: Context[FirstUse],
@@ -216,14 +216,14 @@ async def permit(
     if came is not None and came.said is Said.ERROR and told_us:  # not where only this question brought no answer
         uses.unaskable.add(caller)
     answer = None if came is None else True if came.said is Said.YES else False if came.is_no else None
-    outcome = await guard.conclude(held, ask, answer=answer, caller=caller, reply=came)
+    outcome = await guard.conclude(held, request, answer=answer, caller=caller, reply=came)
     if came is not None and came.said is Said.ERROR and held.quote is not None:
         outcome = replace(outcome, next=f"{came.told(held.quote, caller)} {outcome.next}".strip())
     await anyio.lowlevel.checkpoint()  # raises when the caller has gone: then nobody was told
     await guard.told(held, outcome)
     from clore_mcp.rental.context import iso  # here: whoever only lists the tools needs no more than its types
 
-    return Concluded(outcome, iso(services_of(ctx).desk.readings.api_now()))
+    return Concluded(outcome, iso(services_of(ctx).context.readings.api_now()))
 
 
 def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:

@@ -30,11 +30,11 @@ _OFFERS_SHOWN: Final = 10
 
 async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
     """What search_servers tells; `wish` holds the arguments that were given or have a default."""
-    readings = services.desk.readings
+    readings = services.context.readings
     snapshot = await readings.snapshot()
     fees = await readings.fees()
     balances = await readings.balances_if_known()
-    result = await find(snapshot, _query(wish, services.desk.preferred), fees, balances, services.desk.clock())
+    result = await find(snapshot, _query(wish, services.context.preferred), fees, balances, services.context.clock())
     failed = await services.hosts.marked() if balances is not None else {}  # else it would ask Clore once more
     return SearchAnswer(
         servers=[_row(one, failed.get(one.listing.server_id)) for one in result.matches],
@@ -51,12 +51,12 @@ async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
 
 async def in_full(services: Services, server_id: int) -> dict[str, Any]:
     """What get_server tells. Raises NotFound."""
-    readings = services.desk.readings
+    readings = services.context.readings
     snapshot = await readings.snapshot()
     listing = snapshot.server(server_id)
     fees, balances = await readings.fees(), await readings.balances_if_known()
     kind, rates = OrderType.ON_DEMAND, snapshot.rates
-    priced = choose(listing, kind, fees, rates, wallet=balances, preferred=services.desk.preferred)
+    priced = choose(listing, kind, fees, rates, wallet=balances, preferred=services.context.preferred)
     every = [one for one in prices_of(listing, kind, fees, rates).values() if isinstance(one, Priced)]
     view = await readings.spot_view_if_known(server_id)
     bid = view.min_usd_per_hour if view else usd_per_hour(choose(listing, OrderType.SPOT, fees, rates))
@@ -80,7 +80,7 @@ async def in_full(services: Services, server_id: int) -> dict[str, Any]:
         "disk_mb_per_second": listing.disk_mb_per_second,
         "pcie": _pcie(listing),
         "failed_here": None if balances is None else (await services.hosts.marked()).get(server_id),
-        "snapshot_age_seconds": round(snapshot.age_seconds(services.desk.clock()), 1),
+        "snapshot_age_seconds": round(snapshot.age_seconds(services.context.clock()), 1),
     }
 
 

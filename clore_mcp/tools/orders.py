@@ -41,21 +41,21 @@ _MOST_LISTED = 50
 ENDED_TOO = Field(description="Also ended ones.")
 
 
-async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
+async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     """Price a rental and check it against limits and wallet, asking no one, holding nothing. Arguments as
     for create_order, which quotes by itself: use this to compare or explain a refusal."""
     from clore_mcp.rental import agreement
 
     services = services_of(ctx)
     await services.keep_leases()
-    found = await services.appraiser.appraise(ask)
+    found = await services.pricer.price(request)
     first = found.terms.candidates[0] if found.terms else None
     attempts = [ShownAttempt(server_id=one.server_id, outcome=one.reason) for one in found.unfit]
     if found.terms is None or found.cost is None or first is None:
         why = " ".join(one.message for one in found.unfit)
         return QuoteAnswer(
-            server_id=ask.server_id,
-            hours=ask.hours,
+            server_id=request.server_id,
+            hours=request.hours,
             allowed=False,
             refusals=[],
             attempts=attempts,
@@ -66,7 +66,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     return QuoteAnswer(
         server_id=first.server_id,
         usd_per_hour=shown(first.usd_per_hour),
-        hours=ask.hours,
+        hours=request.hours,
         rent_usd=round(float(cost.rent_usd), 6),
         fee_usd=round(float(cost.fee_usd), 6),
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
@@ -77,9 +77,9 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
         on_demand_usd_per_hour=None if first.on_demand_usd_per_hour is None else shown_up(first.on_demand_usd_per_hour),
         currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),
-        image=ask.image,
+        image=request.image,
         image_notes=image_notes(
-            ask.image, jupyter=ask.jupyter, hosts=[(one.server_id, one.cuda) for one in found.terms.candidates]
+            request.image, jupyter=request.jupyter, hosts=[(one.server_id, one.cuda) for one in found.terms.candidates]
         ),
         allowed=not found.refusals,
         refusals=[ShownRefusal(**refusal.as_json()) for refusal in found.refusals],
@@ -94,7 +94,7 @@ async def quote_order(ask: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
 
 def _after_quote(services: Services, terms: Terms) -> str:
     then = "create_order with the same arguments asks the person and rents."
-    if services.desk.mode == "limits":
+    if services.context.mode == "limits":
         then = "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
     if terms.to_win_usd is not None:
         most = dollars(terms.to_win_usd)
@@ -109,7 +109,7 @@ def _after_quote(services: Services, terms: Terms) -> str:
     return then
 
 
-async def create_order(ask: CreateOrder, permitted: Permitted) -> CreateAnswer:
+async def create_order(request: CreateOrder, permitted: Permitted) -> CreateAnswer:
     """Rent a server: this spends money. It asks the person with the full cost, rents once and confirms. Call it when
     the person has chosen; never as a test or to extend (extend_order). The same call again never orders twice."""
     return permitted.answer(CreateAnswer)
@@ -144,7 +144,7 @@ async def list_orders(
         {
             **told,
             "orders": rows[start : start + limit],
-            "now": iso(services.desk.readings.api_now()),
+            "now": iso(services.context.readings.api_now()),
             "next_cursor": str(start + limit) if len(rows) > start + limit else None,
         }
     )
@@ -167,20 +167,20 @@ async def wait_for_order(
     return WaitAnswer.model_validate(await readiness.wait(order_id, timeout_seconds, progress, caller_of(ctx)))
 
 
-async def extend_order(ask: ExtendOrder, permitted: Permitted) -> ExtendAnswer:
+async def extend_order(request: ExtendOrder, permitted: Permitted) -> ExtendAnswer:
     """Move the end of an order. Use it when the person wants more or less time; to end it now, cancel_order. More time
     asks the person; an order made elsewhere gets its first end. A repeat within ten minutes moves nothing more."""
     return permitted.answer(ExtendAnswer)
 
 
-async def cancel_order(ask: CancelOrder, permitted: Permitted) -> CancelAnswer:
+async def cancel_order(request: CancelOrder, permitted: Permitted) -> CancelAnswer:
     """End an order: its meter stops, its container and data are deleted. Use it as soon as the person is done and has
     their data; for another end, extend_order. Answers with the receipt once it is proven gone; `unverified` means it
     still bills: follow `next`."""
     return permitted.answer(CancelAnswer)
 
 
-async def set_spot_price(ask: SetSpotPrice, permitted: Permitted) -> BidAnswer:
+async def set_spot_price(request: SetSpotPrice, permitted: Permitted) -> BidAnswer:
     """Change the bid of a spot order. Use it to win the server or to pay less; on-demand prices are fixed. Raising asks
     the person; Clore lowers by one step in 600 seconds at most. get_server shows the bid that would win."""
     return permitted.answer(BidAnswer)

@@ -66,7 +66,7 @@ class WatchCancelled(Answer):
     next: str
 
 
-async def create_watch(ask: CreateWatch, permitted: Permitted) -> WatchCreated:
+async def create_watch(request: CreateWatch, permitted: Permitted) -> WatchCreated:
     """Rent later, when a price falls, after one yes for all of it: the cheapest server that fits, within ceiling and
     limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed now or not),
     filters and what to run: as in search_servers and create_order."""
@@ -80,7 +80,7 @@ async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, EN
 
     services = services_of(ctx)
     await services.keep_leases()
-    return WatchesAnswer.model_validate(await listed(services.desk, include_ended=include_ended))
+    return WatchesAnswer.model_validate(await listed(services.context, include_ended=include_ended))
 
 
 async def cancel_watch(
@@ -90,7 +90,7 @@ async def cancel_watch(
     cancel_order ends those."""
     from clore_mcp.rental.watches.watch_list import cancelled
 
-    return WatchCancelled.model_validate(await cancelled(services_of(ctx).desk, watch_id, by=caller_of(ctx)))
+    return WatchCancelled.model_validate(await cancelled(services_of(ctx).context, watch_id, by=caller_of(ctx)))
 
 
 def tools(*, read_only: bool) -> list[Tool]:

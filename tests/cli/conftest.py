@@ -157,14 +157,14 @@ class Desk:
 
 
 async def _wish(services: Services, begin: int, place: int, changes: dict[str, Any]) -> CreateOrder:
-    listings = (await services.desk.readings.snapshot()).by_id.values()
+    listings = (await services.context.readings.snapshot()).by_id.values()
     single = [one for one in listings if not one.rented and one.gpu_count == 1 and one.max_rental_hours]
     ordered = sorted(single, key=lambda one: one.server_id)
     begin %= len(ordered)
     fitting = 0
     for listing in (*ordered[begin:], *ordered[:begin]):
         ask = CreateOrder.model_validate({"server_id": listing.server_id, "image": IMAGE, "hours": 1.5, **changes})
-        found = await services.appraiser.appraise(ask)
+        found = await services.pricer.price(ask)
         if found.terms is not None and not found.refusals:
             if fitting == place:
                 return ask

@@ -15,7 +15,7 @@ import pytest
 
 from clore_mcp import resources
 from clore_mcp.cli.orders import OrdersSeen, look
-from clore_mcp.rental.create.quote import Appraisal
+from clore_mcp.rental.create.quote import PricedOrder
 from clore_mcp.rental.requests import CancelOrder, CreateOrder
 from clore_mcp.store.orders import Lease
 from clore_mcp.wiring import Services
@@ -61,7 +61,7 @@ def odd_ones(desk: Desk) -> dict[str, int]:
 
 
 async def _free(services: Services) -> list[int]:
-    listings = (await services.desk.readings.fresh_snapshot(0)).by_id.values()  # what was rented just now is taken
+    listings = (await services.context.readings.fresh_snapshot(0)).by_id.values()  # what was rented just now is taken
     return [one.server_id for one in listings if not one.rented and one.gpu_count == 1][-40:-20]
 
 
@@ -176,7 +176,7 @@ def _at_the_market(desk: Desk) -> list[dict[str, Any]]:
 
 
 async def _looked(services: Services) -> OrdersSeen:
-    services.desk.readings.changed()
+    services.context.readings.changed()
     return await look(services)
 
 
@@ -201,6 +201,6 @@ def test_beside_an_order_whose_cost_is_not_known_a_cap_is_never_passed(desk: Des
         assert allowed or f"order {theirs} counts as $" in said
 
 
-async def _appraised(services: Services, wish: CreateOrder) -> Appraisal:
-    services.desk.readings.changed()
-    return await services.appraiser.appraise(wish)
+async def _appraised(services: Services, wish: CreateOrder) -> PricedOrder:
+    services.context.readings.changed()
+    return await services.pricer.price(wish)

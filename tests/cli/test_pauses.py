@@ -39,7 +39,7 @@ def _refused(desk: Desk, endpoint: str, seconds: int) -> None:
     """Another process is told to wait by a read."""
 
     async def read(services: Services) -> None:
-        call = services.desk.client.wallets if endpoint == "wallets" else services.desk.client.marketplace
+        call = services.context.client.wallets if endpoint == "wallets" else services.context.client.marketplace
         with contextlib.suppress(TimeoutError, QueueFull):
             async with asyncio.timeout(3):  # the refusal comes at once, and then it would wait
                 await call()

@@ -21,9 +21,9 @@ from clore_mcp.clore import CloreClient, CreateRequest
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.money import DayPrice
 from clore_mcp.rental.context import Patience
-from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.send import Send
-from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.rental.requests import CancelOrder, CreateOrder, ExtendOrder, Request, SetSpotPrice
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.settings import Settings
 from clore_mcp.store.database import Tx
@@ -39,23 +39,23 @@ def stop_at(place: str, freeze: Callable[[], None]) -> None:
     if place == "claimed":
         claim = Send._claim
 
-        def then_stop(self: Send, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Any:
-            found = claim(self, tx, evidence, request, not_after)
+        def then_stop(self: Send, tx: Tx, evidence: Evidence, create: CreateRequest, not_after: float) -> Any:
+            found = claim(self, tx, evidence, create, not_after)
             freeze()
             return found
 
         Send._claim = then_stop  # type: ignore[method-assign]
     elif place == "evidence":
-        gather = Appraiser.evidence
+        gather = Pricer.evidence
         calls = iter(range(100))
 
-        async def gather_and_stop(self: Appraiser, max_age_seconds: float = 10.0) -> Evidence:
+        async def gather_and_stop(self: Pricer, max_age_seconds: float = 10.0) -> Evidence:
             found = await gather(self, max_age_seconds)
             if next(calls) == 1:
                 freeze()
             return found
 
-        Appraiser.evidence = gather_and_stop  # type: ignore[method-assign]
+        Pricer.evidence = gather_and_stop  # type: ignore[method-assign]
     elif place in ("bid claimed", "bid sent"):
         send = CloreClient.set_spot_price
 
@@ -99,11 +99,11 @@ async def _main(pipe: Connection, told: dict[str, Any]) -> None:
         stop_at(told["stop"], freeze)
         await services.keep_leases()
     else:
-        services.desk.client._timing = Timing(create_seconds=_HTTP_SECONDS)
+        services.context.client._timing = Timing(create_seconds=_HTTP_SECONDS)
     if told["verb"] == HUNT:
         pipe.send(await hunt(services, Steps(Point(**point), told["signal"])))
         return
-    kinds: tuple[type[Ask], ...] = (CreateOrder, CancelOrder, ExtendOrder, SetSpotPrice)
+    kinds: tuple[type[Request], ...] = (CreateOrder, CancelOrder, ExtendOrder, SetSpotPrice)
     ask = next(kind for kind in kinds if kind.verb == told["verb"]).model_validate(told["ask"])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     steps = None if point is None else Steps(Point(**point), told["signal"])

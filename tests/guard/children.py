@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from clore_mcp.rental.context import Patience
-from clore_mcp.rental.requests import Ask
+from clore_mcp.rental.requests import Request
 from clore_mcp.wiring import Services
 from tests.forking import forked, stands_still
 from tests.guard.child import HUNT, STOPPING, begin
@@ -29,7 +29,7 @@ class Child:
     def __init__(
         self,
         world: World,
-        ask: Ask | None,
+        ask: Request | None,
         *,
         stop: str = "",
         patience: Patience = SHORT,
@@ -110,7 +110,7 @@ async def settle(world: World, services: Services, *, seconds: float = 60.0) -> 
     """Look as a later process would, until nothing is on its way any more."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        services.desk.readings.changed()
+        services.context.readings.changed()
         await services.overview.orders(max_age_seconds=0)
         states = {row["state"] for row in world.intents()}
         left = world.rows("SELECT id FROM quotes WHERE state = 'committing'")

@@ -47,7 +47,7 @@ async def ours(world: World, services: Services, **more: Any) -> int:
 
 
 async def look(services: Services) -> dict[str, Any]:
-    services.desk.readings.changed()
+    services.context.readings.changed()
     return await services.overview.orders(max_age_seconds=0)
 
 

@@ -52,12 +52,12 @@ def limits_of(outcome: Outcome) -> list[str]:
 
 def rewrite(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[[OrderRow], OrderRow | None]) -> None:
     """Clore's lists of orders, told otherwise; None for a row that nobody can read."""
-    read = services.desk.client.my_orders
+    read = services.context.client.my_orders
 
     async def my_orders(**how: Any) -> Any:
         reply = await read(**how)
         rows = [row for row in map(change, reply.rows) if row is not None]
         return replace(reply, rows=rows, dropped=reply.dropped + len(reply.rows) - len(rows))
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
-    services.desk.readings.changed()
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
+    services.context.readings.changed()

@@ -19,14 +19,14 @@ async def test_a_new_wallet_forgets_no_lease(world: World, services: Services, m
     await rent(services, world.free()[0])
     await services.keeper.stop()
     later = world.services()
-    real = later.desk.client.wallets
+    real = later.context.client.wallets
 
     async def wallets() -> Any:
         reply = await real()
         extra = reply.rows[0].model_copy(update={"name": "USDT", "deposit": "an address more"})
         return replace(reply, rows=[*reply.rows, extra])
 
-    monkeypatch.setattr(later.desk.client, "wallets", wallets)
+    monkeypatch.setattr(later.context.client, "wallets", wallets)
     world.advance(HOURS)
     try:
         await later.keeper.poll()

@@ -105,8 +105,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
 async def aged(world: World, rows: int) -> None:
     """A state of this account with so many rows of the past."""
     first = world.services(CLORE_WATCHDOG="off")
-    await first.desk.state.write(lambda tx: None)
-    account = await first.desk.readings.account()
+    await first.context.state.write(lambda tx: None)
+    account = await first.context.readings.account()
     await first.aclose()
     fill(world.state_dir, account, rows, time.time())
 
@@ -169,12 +169,12 @@ async def story(world: World, process: Processes) -> None:
         await call("cancel_order", order_id=made["order_id"])
         await call("get_account")
     for _ in range(2):
-        services.desk.readings.changed()
+        services.context.readings.changed()
         await services.keeper.poll()
         await services.keeper.finish()
     await services.stopping.take_up()
     await services.stopping.running()
-    await services.desk.state.read(lambda tx: ledger.newest_before(tx, 0.0, 10))
+    await services.context.state.read(lambda tx: ledger.newest_before(tx, 0.0, 10))
     await services.approvals.waiting()
 
 
@@ -233,9 +233,9 @@ async def test_a_quote_reads_the_failures_of_its_own_servers_alone(world: World,
     try:
         first, second, *_ = world.free()
         ask = wish(first, fallback_server_ids=[second])
-        await services.appraiser.appraise(ask)
+        await services.pricer.price(ask)
         watched.steps.clear()
-        assert (await services.appraiser.appraise(ask)).terms is not None
+        assert (await services.pricer.price(ask)).terms is not None
         assert sum(watched.steps.values()) < MOST_STEPS_OF_A_QUOTE, watched.steps
     finally:
         await services.aclose()

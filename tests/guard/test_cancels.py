@@ -30,7 +30,7 @@ async def test_a_cancel_that_failed_is_sent_again_though_nothing_can_be_read(
     async def my_orders(**_: Any) -> OrdersReply:
         raise NotJson("outage")
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
     assert outcome.status == "unverified"
     assert not world.active()
@@ -53,13 +53,13 @@ async def test_what_still_runs_has_no_price_where_none_is_known(
     first, second = world.free()[:2]
     order_id = (await rent(services, first)).order_id
     other = world.rent_elsewhere(second, age_seconds=60)
-    real = services.desk.client.my_orders
+    real = services.context.client.my_orders
 
     async def my_orders(**asked: Any) -> OrdersReply:
         reply = await real(**asked)
         unpriced = [row.model_copy(update={"price": None}) if row.id == other else row for row in reply.rows]
         return replace(reply, rows=unpriced)
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
-    services.desk.readings.changed()
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
+    services.context.readings.changed()
     assert (await cancel(services, order_id)).still_running == (BillingOrder(other),)

@@ -18,13 +18,13 @@ NOTHING = Changed()
 
 
 async def note(services: Services, step: str, **what: Any) -> None:
-    await services.desk.state.write(lambda tx: services.desk.note(tx, step, "clore-mcp", "a", **what))
+    await services.context.state.write(lambda tx: services.context.note(tx, step, "clore-mcp", "a", **what))
 
 
 async def test_each_step_is_told_once_to_each(world: World, process: Processes) -> None:
     ours, theirs = await process(), await process()
     await note(ours, "outbid", order_id=1)
-    one, other = Changes(ours.desk, time.time() + 60), Changes(ours.desk, 0.0)
+    one, other = Changes(ours.context, time.time() + 60), Changes(ours.context, 0.0)
     assert await one.look() == NOTHING
     assert (await other.look()).order_ids == {1}
     await note(theirs, "outbid", order_id=2)
@@ -40,13 +40,13 @@ async def test_each_step_is_told_once_to_each(world: World, process: Processes) 
 async def test_what_looks_different_at_clore_is_told_and_what_it_has_cost_is_not(
     world: World, services: Services
 ) -> None:
-    changes = Changes(services.desk, time.time() + 60)
+    changes = Changes(services.context, time.time() + 60)
     assert await changes.look() == NOTHING
     order_id = elsewhere(world)
 
     async def look() -> Changed:
         let_time_pass(services)
-        await services.desk.readings.orders()
+        await services.context.readings.orders()
         return await changes.look()
 
     assert await look() == NOTHING, "the first list is what the next is held against"
@@ -63,7 +63,7 @@ async def test_what_looks_different_at_clore_is_told_and_what_it_has_cost_is_not
 async def test_another_state_is_followed_from_its_beginning(world: World, services: Services) -> None:
     for number in range(3):
         await note(services, "outbid", order_id=number)
-    changes = Changes(services.desk, 0.0)
+    changes = Changes(services.context, 0.0)
     assert (await changes.look()).order_ids == {0, 1, 2}
     world.change("DROP TRIGGER ledger_keeps_rows")
     world.change("DELETE FROM ledger")
@@ -74,6 +74,6 @@ async def test_another_state_is_followed_from_its_beginning(world: World, servic
 
 async def test_a_state_that_was_never_begun_is_not_begun(world: World) -> None:
     services = world.services()
-    assert await Changes(services.desk, 0.0).look() == NOTHING
-    assert not services.desk.state.exists
+    assert await Changes(services.context, 0.0).look() == NOTHING
+    assert not services.context.state.exists
     await services.aclose()

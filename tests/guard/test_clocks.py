@@ -103,12 +103,12 @@ async def test_nothing_is_extended_while_clores_clock_is_in_doubt(world: World, 
     due = end_of(world, order_id)
     for number in range(1, 30):  # no two of them agree
         world.fault("wrong_date", "my_orders", seconds=number * HOUR)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     outcome = await call(services, longer(order_id))
     assert (outcome.status, outcome.reason) == ("refused", "clock_jumped"), outcome
     assert end_of(world, order_id) == due
     world.mend()
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await call(services, longer(order_id))).status == "extended"
     assert end_of(world, order_id) == (due or 0) + HOUR
 
@@ -118,13 +118,13 @@ async def test_evidence_from_the_future_decides_nothing(
 ) -> None:
     order_id, bid = await spot(world, services)
     sent = len(world.sent())
-    gather = services.appraiser.evidence
+    gather = services.pricer.evidence
 
     async def ahead(max_age_seconds: float = 10.0) -> Any:
         found = await gather(max_age_seconds)
         return replace(found, wallets=replace(found.wallets, at=found.wallets.at + HOUR))
 
-    monkeypatch.setattr(services.appraiser, "evidence", ahead)
+    monkeypatch.setattr(services.pricer, "evidence", ahead)
     assert (await call(services, wish(world.free()[0]))).status == "failed"
     assert len(world.sent()) == sent
     outcome = await call(services, raised(order_id, bid))
@@ -134,13 +134,13 @@ async def test_evidence_from_the_future_decides_nothing(
 
 async def test_a_heartbeat_from_the_future_is_no_sign_of_life(world: World) -> None:
     services = world.services()
-    account = await services.desk.readings.account()
+    account = await services.context.readings.account()
 
     async def enforced(ahead: float) -> bool:
-        at = services.desk.clock() + ahead
-        await services.desk.state.write(lambda tx: ledger.beat(tx, account, services.desk.owner, "its host", at))
-        in_a_claim = await services.desk.state.read(lambda tx: lease_end_is_enforced(tx, services.desk, account))
-        assert (await services.desk.enforced_by() is not None) is in_a_claim
+        at = services.context.clock() + ahead
+        await services.context.state.write(lambda tx: ledger.beat(tx, account, services.context.owner, "its host", at))
+        in_a_claim = await services.context.state.read(lambda tx: lease_end_is_enforced(tx, services.context, account))
+        assert (await services.context.enforced_by() is not None) is in_a_claim
         return in_a_claim
 
     assert await enforced(0)

@@ -6,7 +6,7 @@ import pytest
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.rental.reply import QuestionReply, Said
-from clore_mcp.rental.requests import Ask
+from clore_mcp.rental.requests import Request
 from clore_mcp.wiring import Services
 from tests.guard.world import World, call, check_invariants, wish
 
@@ -15,7 +15,7 @@ NO_ANSWERS = (Said.CANCEL, Said.SILENCE, Said.ERROR, Said.MALFORMED)
 N, D = Said.NO, Said.DECLINE
 
 
-async def answered(services: Services, ask: Ask, said: Said) -> None:
+async def answered(services: Services, ask: Request, said: Said) -> None:
     """One call whose question brings that, as the tools give it to the guard."""
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert services.guard.asks(held, can_ask=True), "it is asked"

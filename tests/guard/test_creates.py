@@ -320,7 +320,7 @@ async def test_a_lost_connection_to_clore_before_the_create_leaves_the_yes_unuse
     assert held.quote is not None
     await services.approvals.decide(held.quote, yes=True, by="a person at a terminal")
     world.fault("outage", seconds=60)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     with pytest.raises(Exception, match="Clore"):
         await services.guard.conclude(held, ask, answer=None, caller="t")
     world.mend()

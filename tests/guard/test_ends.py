@@ -119,8 +119,8 @@ async def test_an_order_that_clore_ends_is_closed_with_its_cost(world: World, se
 
 async def test_one_empty_list_is_no_proof_and_two_a_minute_apart_are(world: World, services: Services) -> None:
     await rent(services, world.free()[0])
-    account = await services.desk.readings.account()
-    seen = await services.desk.readings.look(completed=True)
+    account = await services.context.readings.account()
+    seen = await services.context.readings.look(completed=True)
     assert seen.api_at is not None
 
     def empty(after: float) -> object:
@@ -138,8 +138,8 @@ async def test_one_empty_list_is_no_proof_and_two_a_minute_apart_are(world: Worl
 
 async def test_an_order_that_is_seen_again_was_not_gone(world: World, services: Services) -> None:
     await rent(services, world.free()[0])
-    account = await services.desk.readings.account()
-    seen = await services.desk.readings.look(completed=True)
+    account = await services.context.readings.account()
+    seen = await services.context.readings.look(completed=True)
     assert seen.api_at is not None
     await services.closing.reconcile(account, replace(seen, rows=[]), replace(seen, rows=[]))
     later = replace(seen, at=seen.at + 30, api_at=seen.api_at + 30)
@@ -151,8 +151,8 @@ async def test_an_order_that_is_seen_again_was_not_gone(world: World, services: 
 
 async def test_a_list_with_unreadable_rows_proves_nothing(world: World, services: Services) -> None:
     await rent(services, world.free()[0])
-    account = await services.desk.readings.account()
-    seen = await services.desk.readings.look(completed=True)
+    account = await services.context.readings.account()
+    seen = await services.context.readings.look(completed=True)
     assert seen.api_at is not None
     for after in (0, 100):
         torn = replace(seen, rows=[], unreadable=1, at=seen.at + after, api_at=seen.api_at + after)
@@ -165,7 +165,7 @@ async def test_a_list_with_unreadable_rows_proves_nothing(world: World, services
 async def test_a_process_that_stops_takes_its_heartbeat_back(world: World, process: Processes) -> None:
     services = world.services()
     await services.keep_leases()
-    assert await services.desk.enforced_by() is not None
+    assert await services.context.enforced_by() is not None
     await services.aclose()
     assert not world.rows("SELECT * FROM heartbeats")
 
@@ -271,7 +271,7 @@ def _hidden(
     services: Services, order_id: int, monkeypatch: pytest.MonkeyPatch, *, completed: bool = True
 ) -> list[bool]:
     """Hide an order from the lists until the answer is emptied; `completed`: from that of completed ones too."""
-    real, on = services.desk.client.my_orders, [True]
+    real, on = services.context.client.my_orders, [True]
 
     async def my_orders(**asked: Any) -> Any:
         reply = await real(**asked)
@@ -279,8 +279,8 @@ def _hidden(
             return reply
         return replace(reply, rows=[row for row in reply.rows if row.id != order_id])
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
-    services.desk.readings.changed()
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
+    services.context.readings.changed()
     return on
 
 
@@ -295,7 +295,7 @@ async def test_an_order_missing_from_a_list_is_cancelled_all_the_same(
 
 
 async def test_a_running_order_is_not_ended_by_an_old_list(world: World, services: Services) -> None:
-    await services.desk.readings.completed()
+    await services.context.readings.completed()
     order_id = world.rent_elsewhere(world.free()[0], age_seconds=60)
     assert (await cancel(services, order_id)).status == "cancelled"
 
@@ -317,7 +317,7 @@ async def test_a_lease_closed_here_answers_with_its_receipt(
 
 async def test_an_expired_row_closes_its_lease(world: World, services: Services) -> None:
     order_id = (await rent(services, world.free()[0])).order_id
-    await services.desk.client.cancel_order(order_id, None)
+    await services.context.client.cancel_order(order_id, None)
     assert (await cancel(services, order_id)).status == "already_ended"
     assert not world.reserved()
 
@@ -326,8 +326,8 @@ async def test_an_order_that_comes_back_after_it_counted_as_gone_is_kept_again(
     world: World, services: Services
 ) -> None:
     order_id = (await rent(services, world.free()[0], hours=1.0)).order_id
-    account = await services.desk.readings.account()
-    seen = await services.desk.readings.look(completed=True)
+    account = await services.context.readings.account()
+    seen = await services.context.readings.look(completed=True)
     assert seen.api_at is not None
     for after in (-122, -61):  # in the past, so that the reply below is younger
         empty = replace(seen, rows=[], at=seen.at + after, api_at=seen.api_at + after)
@@ -364,8 +364,8 @@ async def test_every_clock_that_is_known_must_say_a_minute(
     world: World, services: Services, local: float, clore: float | None, gone: bool
 ) -> None:
     await rent(services, world.free()[0])
-    account = await services.desk.readings.account()
-    seen = await services.desk.readings.look(completed=True)
+    account = await services.context.readings.account()
+    seen = await services.context.readings.look(completed=True)
     first = replace(seen, rows=[], api_at=seen.at - 120)  # Clore's clock is two minutes behind ours
     await services.closing.reconcile(account, first, first)
     api_at = None if clore is None else seen.at - 120 + clore
@@ -375,7 +375,7 @@ async def test_every_clock_that_is_known_must_say_a_minute(
 
 
 async def _events(services: Services) -> list[str]:
-    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    told = await account_state(services.context, services.pricer, services.approvals, services.overview)
     return [event["what"] for event in told["events"]]
 
 

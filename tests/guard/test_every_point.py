@@ -84,7 +84,7 @@ async def fulfilled(world: World, services: Services, one: Child) -> None:
     async with asyncio.timeout(90):
         while (outcome := await call(services, wish_of(one))).status != "created":
             assert outcome.status in ("in_progress", "failed"), (one.point, outcome)
-            services.desk.readings.changed()
+            services.context.readings.changed()
     assert len(orders_of(world, one)) == 1, (one.point, outcome)
 
 

@@ -193,7 +193,7 @@ async def test_a_cap_that_fills_between_the_question_and_the_yes_stops_it(world:
     held = await capped.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote
     await rent(services, world.free()[0], hours=cap)
-    capped.desk.readings.changed()
+    capped.context.readings.changed()
     before = unmoved(world, order_id)
     outcome = await capped.guard.conclude(held, ask, answer=True, caller="t")
     assert (outcome.status, limits_of(outcome)) == ("refused", ["usd_per_day"])
@@ -205,7 +205,7 @@ async def test_a_wallet_that_lasts_to_the_old_end_only_stops_it(world: World, se
     order_id = await ours(world, services)
     before = unmoved(world, order_id)
     world.post("/wallets", {"balances": {USD: 3 * hourly(world, order_id)}})
-    services.desk.readings.changed()
+    services.context.readings.changed()
     outcome = await call(services, longer(order_id, 2))
     assert limits_of(outcome) == ["wallet"]
     assert "topping up" in outcome.next
@@ -268,7 +268,7 @@ async def test_stopped_spending_moves_no_end_on(world: World, process: Processes
     before, ask = unmoved(world, order_id), longer(order_id)
 
     async def freeze() -> None:
-        await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
+        await services.context.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
 
     if when == "before the question":
         await freeze()
@@ -288,14 +288,14 @@ async def test_spending_that_stops_in_the_last_instant_moves_no_end(
     order_id = await ours(world, services)
     before, ask = unmoved(world, order_id), longer(order_id)
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    gather = services.appraiser.evidence
+    gather = services.pricer.evidence
 
     async def then_freeze(*told: Any) -> Any:
         found = await gather(*told)
-        await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
+        await services.context.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
         return found
 
-    monkeypatch.setattr(type(services.appraiser), "evidence", lambda self, *told: then_freeze(*told))
+    monkeypatch.setattr(type(services.pricer), "evidence", lambda self, *told: then_freeze(*told))
     with pytest.raises(SpendingFrozen):
         await services.guard.conclude(held, ask, answer=True, caller="t")
     assert unmoved(world, order_id) == before
@@ -312,7 +312,7 @@ async def test_nothing_moves_while_an_order_can_not_be_read(
     before, ask = unmoved(world, order_id), longer(order_id)
     if when == "before the question":
         rewrite(services, monkeypatch, lambda row: None if row.id == other else row)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     if when == "after it":
         rewrite(services, monkeypatch, lambda row: None if row.id == other else row)
@@ -383,7 +383,7 @@ async def test_an_order_whose_lease_is_over_is_not_extended(world: World, proces
     services = await process(env={"CLORE_WATCHDOG": "off"})
     order_id = await ours(world, services)
     world.advance(2 * 3600 + 60)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     outcome = await call(services, longer(order_id))
     assert (outcome.status, outcome.reason) == ("refused", "ending")
     check_invariants(world)

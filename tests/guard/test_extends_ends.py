@@ -30,7 +30,7 @@ async def test_an_order_that_is_only_told_of_is_extended_also_after_its_end_and_
     reserved = worst(world, order_id)
     world.advance(3 * 3600)
     await services.keeper.poll()
-    services.desk.readings.changed()
+    services.context.readings.changed()
     past = await call(services, longer(order_id, 0.5), answer=False)
     assert (past.status, past.reason) == ("refused", "past")
     held = await services.guard.hold(longer(order_id, 2), caller="tester", can_ask=True, replay=False)
@@ -133,7 +133,9 @@ async def test_an_end_given_to_a_late_order_of_our_own_goes_over_to_its_lease(wo
         " SELECT account, ?, coin, worst_micros * 2, hourly_micros, created_at, ? FROM reservations",
         order_id, later,
     )  # fmt: skip
-    assert await services.desk.state.read(lambda tx: [end.ends_api_at for end in ends.active(tx, account)]) == [later]
+    assert await services.context.state.read(lambda tx: [end.ends_api_at for end in ends.active(tx, account)]) == [
+        later
+    ]
     [view] = (await look(services))["orders"]
     assert (view["made_here"], at(view["ends_at"])) == (True, later)
     [held] = world.reserved()
@@ -187,7 +189,7 @@ async def test_an_end_that_is_moved_while_it_is_looked_at_is_not_enforced(
 
     async def as_it_is_extended() -> Any:
         monkeypatch.setattr(keeping.keeper, "_look", seen)
-        other.desk.readings.changed()
+        other.context.readings.changed()
         assert (await call(other, longer(order_id))).status == "extended"
         world.advance(2 * 3600 + 60)  # the end of before is over by now
         return await seen()

@@ -36,7 +36,7 @@ async def test_a_spot_lease_counts_wall_time_and_its_dearest_bid(world: World, p
     assert (await call(services, longer(order_id, 3))).status == "extended"
     assert end_of(world, order_id) == before + 3 * 3600
     assert worst(world, order_id) >= reserved + 3 * bid * 0.99
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await call(services, raised(order_id, bid, 2))).status == "updated"
     assert worst(world, order_id) >= 5 * 2 * bid * 0.99, "a raise counts to the new end"
     check_invariants(world)
@@ -72,7 +72,7 @@ async def test_an_extension_while_a_bid_is_on_its_way_counts_the_dearer_one_to_t
     one, two = await process(env=WIDE), await process(env=WIDE)
     rich(world)
     order_id, bid = await spot(world, one)
-    send = one.desk.client.set_spot_price
+    send = one.context.client.set_spot_price
     reached, go = asyncio.Event(), asyncio.Event()
 
     async def slowly(*told: Any, **more: Any) -> Any:
@@ -80,7 +80,7 @@ async def test_an_extension_while_a_bid_is_on_its_way_counts_the_dearer_one_to_t
         await go.wait()
         return await send(*told, **more)
 
-    monkeypatch.setattr(one.desk.client, "set_spot_price", slowly)
+    monkeypatch.setattr(one.context.client, "set_spot_price", slowly)
     bidding = asyncio.ensure_future(call(one, raised(order_id, bid, factor), answer=True if factor > 1 else None))
     await asyncio.wait_for(reached.wait(), 20)
     assert (await call(two, longer(order_id, 3), caller="another")).status == "extended"
@@ -135,7 +135,7 @@ async def test_an_extension_that_is_killed_anywhere_has_moved_both_or_neither(
                 extra = (came - before) / 3600 * hourly(world, order_id) * 0.98
                 assert now["worst_micros"] >= reserved["worst_micros"] + extra * 10**6
             assert not world.rows("SELECT id FROM quotes WHERE state = 'committing'")
-            later.desk.readings.changed()
+            later.context.readings.changed()
             again = await call(later, child.ask)
             assert again.status == "extended"
             assert end_of(world, order_id) == before + seconds, "once, wherever it was killed"

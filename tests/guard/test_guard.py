@@ -14,7 +14,7 @@ from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import settle_quote
 from clore_mcp.rental.guard import Held
-from clore_mcp.rental.requests import Ask, CancelOrder, SetSpotPrice
+from clore_mcp.rental.requests import CancelOrder, Request, SetSpotPrice
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store.intents import Intent
 from clore_mcp.tools.order_answers import BidAnswer, CancelAnswer, CreateAnswer
@@ -77,14 +77,14 @@ async def test_a_quote_that_expires_between_the_yes_and_the_claim_spends_nothing
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = wish(world.free()[0])
-    gather = services.appraiser.evidence
+    gather = services.pricer.evidence
 
     async def slow(max_age_seconds: float = 10.0) -> Any:
         if max_age_seconds <= 10:
             world.change("UPDATE quotes SET expires_at = 1")
         return await gather(max_age_seconds)
 
-    monkeypatch.setattr(services.appraiser, "evidence", slow)
+    monkeypatch.setattr(services.pricer, "evidence", slow)
     outcome = await call(services, ask)
     assert outcome.status == "failed"
     assert "expired" in outcome.next
@@ -123,13 +123,13 @@ async def test_a_fee_that_rises_after_the_question_is_refused(world: World, proc
 async def test_evidence_older_than_ten_seconds_decides_nothing(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gather = services.appraiser.evidence
+    gather = services.pricer.evidence
 
     async def old(max_age_seconds: float = 10.0) -> Any:
         found = await gather(max_age_seconds)
         return replace(found, wallets=replace(found.wallets, at=found.wallets.at - 10.5))
 
-    monkeypatch.setattr(services.appraiser, "evidence", old)
+    monkeypatch.setattr(services.pricer, "evidence", old)
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "failed"
     assert "slowly" in outcome.next
@@ -157,13 +157,13 @@ async def test_a_key_that_cannot_be_made_is_said_before_the_yes_is_used(world: W
     def broken() -> Any:
         raise StateUnavailable("The SSH key can't be made.")
 
-    whole = services.desk.ssh_key
-    object.__setattr__(services.desk, "ssh_key", broken)
+    whole = services.context.ssh_key
+    object.__setattr__(services.context, "ssh_key", broken)
     with pytest.raises(StateUnavailable):
         await services.guard.conclude(held, ask, answer=True, caller="t")
     assert [row["state"] for row in world.rows("SELECT state FROM quotes")] == ["pending"]
     assert not world.sent()
-    object.__setattr__(services.desk, "ssh_key", whole)
+    object.__setattr__(services.context, "ssh_key", whole)
     assert (await call(services, ask, caller="t")).status == "created"
     check_invariants(world)
 
@@ -186,7 +186,7 @@ async def test_a_state_that_breaks_after_the_send_is_said_as_uncertain_and_settl
     again = await call(services, ask)
     while again.status == "in_progress":
         await asyncio.sleep(0.2)
-        services.desk.readings.changed()
+        services.context.readings.changed()
         again = await call(services, ask)
     assert again.status == "created"
     assert len(world.sent()) == 1
@@ -317,7 +317,7 @@ async def test_a_lowering_that_has_become_a_raise_needs_a_yes(world: World, proc
     held = await first.guard.hold(less, caller="t", can_ask=True, replay=False)
     lower = SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * 0.91, 4))
     assert (await call(second, lower, answer=None)).status == "updated"
-    first.desk.readings.changed()
+    first.context.readings.changed()
     outcome = await first.guard.conclude(held, less, answer=None, caller="t")
     assert outcome.status == "refused"
     assert len(world.sent("set_spot_price")) == 1
@@ -376,10 +376,10 @@ async def test_a_quote_that_was_declined_or_has_expired_is_never_settled(world: 
     outcome = Outcome(Status.FAILED, "")
     for state in ("declined", "expired"):
         world.change("UPDATE quotes SET state = ?", state)
-        await settle_quote(services.desk, held.quote, outcome)
+        await settle_quote(services.context, held.quote, outcome)
         assert world.rows("SELECT state, outcome FROM quotes") == [{"state": state, "outcome": None}]
     world.change("UPDATE quotes SET state = 'committing', owner = 'another process'")
-    await settle_quote(services.desk, held.quote, outcome)
+    await settle_quote(services.context, held.quote, outcome)
     assert world.rows("SELECT state FROM quotes") == [{"state": "committing"}]
 
 
@@ -398,7 +398,7 @@ async def test_an_untold_order_that_has_ended_since_is_not_told_as_running(world
     assert (await call(services, ask)).order_id != made.order_id, "it was told, so this is a new wish"
 
 
-async def _asked(services: Services, ask: Ask) -> Held:
+async def _asked(services: Services, ask: Request) -> Held:
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote
     return held
@@ -447,7 +447,7 @@ async def test_a_bid_without_a_yes_stays_and_is_never_uncertain(world: World, se
 async def test_commands_for_a_person_name_the_program_that_reaches_this_state(services: Services) -> None:
     intent = Intent("i1", "a", "q1", "create_order", 5, "x", "spot", "USD", frozenset(), "uncertain", "o", 0)
     assert "`clore-mcp --sandbox settle i1 --order ID`" in outcomes.blocked(intent, "clore-mcp --sandbox").next
-    approvals = Approvals(services.desk.state, time.time, "clore-mcp --sandbox")
+    approvals = Approvals(services.context.state, time.time, "clore-mcp --sandbox")
     with pytest.raises(NotFound) as caught:
         await approvals.get("q0")
     assert "`clore-mcp --sandbox approvals`" in caught.value.hint

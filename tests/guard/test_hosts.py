@@ -19,17 +19,17 @@ DAY = 86_400.0
 
 
 async def marked(services: Services) -> dict[int, int]:
-    account = await services.desk.readings.account()
+    account = await services.context.readings.account()
 
     def read(tx: Tx) -> dict[int, int]:
-        now = services.desk.clock()
+        now = services.context.clock()
         found = hosts.failed(tx, account, now)
         for servers in (list(found), [*found, 1], [1, 2]):
             alone = hosts.failed(tx, account, now, servers)
             assert alone == {one: found[one] for one in servers if one in found}, "asked for some, the same is said"
         return found
 
-    return await services.desk.state.read(read)
+    return await services.context.state.read(read)
 
 
 async def failing(world: World, services: Services, server_id: int) -> None:
@@ -92,13 +92,13 @@ async def test_failover_passes_over_a_host_that_failed_since_the_question(world:
     ask = wish(first, fallback_server_ids=[second, third])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert held.quote is not None and f"server {second}" in held.quote.question
-    account = await services.desk.readings.account()
+    account = await services.context.readings.account()
 
     def fail(tx: Any) -> None:
         for order_id in (1, 2):
-            services.desk.note(tx, "host_offline", "clore-mcp", account, order_id=order_id, server_id=second)
+            services.context.note(tx, "host_offline", "clore-mcp", account, order_id=order_id, server_id=second)
 
-    await services.desk.state.write(fail)
+    await services.context.state.write(fail)
     world.change("DROP TRIGGER ledger_keeps_text")
     world.change("UPDATE ledger SET at = at - 7200 WHERE order_id = 1")
     world.fault("already_rented")
@@ -132,12 +132,12 @@ async def test_an_order_that_ends_early_without_us_counts_and_one_that_we_end_do
     await cancel(services, ours.order_id)
     await look(services)
     assert "ended" in world.steps()
-    account = await services.desk.readings.account()
+    account = await services.context.readings.account()
 
     def counted(tx: Any) -> list[int]:
         return [number for number, _ in hosts._failures(tx, account, 0.0)]
 
-    assert await services.desk.state.read(counted) == [server_id]
+    assert await services.context.state.read(counted) == [server_id]
 
 
 async def test_an_order_that_an_empty_wallet_ended_counts_against_no_host(world: World, services: Services) -> None:
@@ -148,8 +148,8 @@ async def test_an_order_that_an_empty_wallet_ended_counts_against_no_host(world:
     world.advance(3 * 3600)
     await look(services)
     assert not world.active() and "ended" in world.steps(), made
-    account = await services.desk.readings.account()
-    assert await services.desk.state.read(lambda tx: list(hosts._failures(tx, account, 0.0))) == []
+    account = await services.context.readings.account()
+    assert await services.context.state.read(lambda tx: list(hosts._failures(tx, account, 0.0))) == []
 
 
 def test_a_search_row_carries_the_mark_only_where_there_is_one() -> None:

@@ -26,13 +26,13 @@ HOURS = 3 * 3600.0
 
 def replies(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[..., OrdersReply]) -> None:
     """Let each list of orders pass through `change(reply, **asked)`, which may raise."""
-    real = services.desk.client.my_orders
+    real = services.context.client.my_orders
 
     async def my_orders(**asked: Any) -> OrdersReply:
         return change(await real(**asked), completed=asked["completed"], urgent=asked["urgent"])
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
-    services.desk.readings.changed()
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
+    services.context.readings.changed()
 
 
 def down(*_: Any, **__: Any) -> OrdersReply:
@@ -47,7 +47,7 @@ async def test_a_lease_ends_though_nothing_can_be_written(
     async def full(work: Any) -> Any:
         raise StateUnavailable("database or disk is full")
 
-    monkeypatch.setattr(services.desk.state, "write", full)
+    monkeypatch.setattr(services.context.state, "write", full)
     world.advance(HOURS)
     await services.keeper.poll()
     assert not world.active()
@@ -91,7 +91,7 @@ async def test_a_lease_ends_though_the_list_of_ended_orders_fails(
     first, second = world.free()[:2]
     gone = (await rent(services, first)).order_id
     await rent(services, second)
-    await services.desk.client.cancel_order(gone)
+    await services.context.client.cancel_order(gone)
 
     def change(reply: OrdersReply, *, completed: bool = False, urgent: bool = False) -> OrdersReply:
         return down() if completed and not urgent else reply
@@ -158,20 +158,20 @@ async def test_a_round_that_cannot_end_leases_claims_nothing(
     with monkeypatch.context() as broken:
         replies(services, broken, down)
         await services.keeper.poll()
-    assert await services.desk.enforced_by() is None, "the orders can't be read"
+    assert await services.context.enforced_by() is None, "the orders can't be read"
     world.advance(HOURS)
     with monkeypatch.context() as broken:
 
         async def cancel_order(*_: Any) -> None:
             raise NotSent("no connection")
 
-        broken.setattr(services.desk.client, "cancel_order", cancel_order)
+        broken.setattr(services.context.client, "cancel_order", cancel_order)
         assert await services.keeper.poll() < 60, "tried again soon"
-    assert await services.desk.enforced_by() is None, "a cancel does not get through"
+    assert await services.context.enforced_by() is None, "a cancel does not get through"
     await services.keeper.poll()
     assert not world.active()
     await services.keeper.poll()
-    assert await services.desk.enforced_by() is not None
+    assert await services.context.enforced_by() is not None
     check_invariants(world)
 
 
@@ -201,14 +201,14 @@ async def test_a_local_clock_that_jumps_in_the_middle_of_a_round_ends_no_lease(
 ) -> None:
     services = await process()
     await rent(services, world.free()[0])
-    look = services.desk.readings.look
+    look = services.context.readings.look
 
     async def then_jump(**asked: Any) -> Any:
         seen = await look(**asked)
         local.wall = ahead
         return seen
 
-    monkeypatch.setattr(services.desk.readings, "look", then_jump)
+    monkeypatch.setattr(services.context.readings, "look", then_jump)
     await services.keeper.poll()
     replies(services, monkeypatch, down)
     await services.keeper.poll()
@@ -240,10 +240,10 @@ async def test_a_price_that_shows_late_and_is_above_the_ceiling_ends_the_order(
         assert (await call(services, wish(world.free()[0]))).status == "created"
         await services.keeper.poll()
         assert len(world.active()) == 1
-    services.desk.readings.changed()
+    services.context.readings.changed()
     await services.overview.orders(max_age_seconds=0)
     assert not world.active()
-    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    told = await account_state(services.context, services.pricer, services.approvals, services.overview)
     assert "above ceiling" in [event["what"] for event in told["events"]]
     assert not world.reserved()
 
@@ -281,10 +281,12 @@ async def test_the_cancel_of_one_who_was_killed_over_it_counts_for_half_a_poll(
     order_id = (await rent(services, world.free()[0])).order_id
     await services.keeper.stop()
     world.advance(HOURS)
-    account = await services.desk.readings.account()
-    await services.desk.state.write(lambda tx: services.desk.note(tx, "cancel_sent", "x", account, order_id=order_id))
+    account = await services.context.readings.account()
+    await services.context.state.write(
+        lambda tx: services.context.note(tx, "cancel_sent", "x", account, order_id=order_id)
+    )
     local.wall += passed  # set back, nobody knows how old that cancel is
-    keeper = Keeper(services.desk, services.closing, services.settling, ())
+    keeper = Keeper(services.context, services.closing, services.settling, ())
     pause = await keeper.poll()
     assert bool(world.active()) is held
     assert pause == 15 or not held, "it looks again soon"

@@ -69,10 +69,10 @@ async def test_limits_and_a_cancel_without_a_question_follow_the_order(world: Wo
     order_id = await rented(world)
     rotate(world)
     async with opened(world, NEW) as services:
-        await services.desk.readings.account()
+        await services.context.readings.account()
         [held] = world.reserved()
         [order] = world.rows("SELECT account FROM orders")
-        assert held["account"] == order["account"] == await services.desk.readings.account()
+        assert held["account"] == order["account"] == await services.context.readings.account()
         told = await call(services, CancelOrder(order_id=order_id), can_ask=False)
         assert told.status == "cancelled", "it was made here"
     assert not world.active()
@@ -86,7 +86,7 @@ async def test_a_key_that_was_new_while_the_order_did_not_show_finds_it_when_it_
     async with opened(world, NEW) as services:
         await services.keeper.poll()
         assert services.keeper.last.doubtful == {order_id}, "it can't be known, and that is said"
-        told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+        told = await account_state(services.context, services.pricer, services.approvals, services.overview)
         [event] = [one for one in told["events"] if one["what"] == "account doubtful"]
         assert event["order_id"] == order_id
         world.post(f"/orders/{order_id}", {"seems": "as_it_is"})
@@ -132,10 +132,10 @@ async def test_wallets_with_other_addresses_make_no_new_account(world: World, ki
     async with opened(world) as services:
         [shown] = (await services.overview.orders(max_age_seconds=0))["orders"]
         assert shown["made_here"]
-        assert {await services.desk.readings.account()} == before
+        assert {await services.context.readings.account()} == before
     world.mend()
     async with opened(world) as services:
-        assert {await services.desk.readings.account()} == before
+        assert {await services.context.readings.account()} == before
         assert order_id
 
 
@@ -145,20 +145,20 @@ async def test_one_wrong_reading_of_the_wallets_names_no_account_for_a_new_key(w
     world.fault("other_deposits")
     async with opened(world, NEW) as services:
         with pytest.raises(NotJson):
-            await services.desk.readings.account()
-        assert {await services.desk.readings.account()} == accounts(world)
+            await services.context.readings.account()
+        assert {await services.context.readings.account()} == accounts(world)
 
 
 async def test_an_address_that_one_reading_showed_wrongly_merges_no_two_accounts(world: World) -> None:
     await rented(world)
     world.fault("other_deposits")
     async with opened(world) as services:
-        mine = await services.desk.readings.account()
+        mine = await services.context.readings.account()
     other = world.services(SHORT, CLORE_API_KEY=NEW)
     world.post("/keys", {"key": NEW})
     await other.aclose()
     async with opened(world, NEW) as services:
-        names = services.desk.readings.identity._names(["sandboxnobodybitcoin"])
+        names = services.context.readings.identity._names(["sandboxnobodybitcoin"])
     known = {row["name"] for row in world.rows("SELECT name FROM accounts WHERE account = ?", mine)}
     assert not known & set(names)
 
@@ -172,7 +172,7 @@ async def test_orders_of_another_api_are_never_taken_for_ours(world: World) -> N
         [shown] = (await services.overview.orders(max_age_seconds=0))["orders"]
         assert (shown["order_id"], shown["made_here"]) == (order_id, False)
         assert [lease.order_id for lease in await services.stopping.running()] == []
-        assert not await services.desk.readings.doubtful()
+        assert not await services.context.readings.doubtful()
 
 
 def two_keys(world: World) -> list[Json]:
@@ -184,14 +184,14 @@ async def test_two_keys_of_one_account_at_once_agree(world: World, local: LocalT
     rotate(world)
     async with opened(world) as first, opened(world, NEW) as second:
         await first.keep_leases()
-        await second.desk.readings.account()
+        await second.context.readings.account()
         order_id = (await rent(first, world.free()[0])).order_id
         for _ in range(3):
             for one in (first, second):
                 local.pass_by(15)
-                one.desk.readings.changed()
+                one.context.readings.changed()
                 [shown] = (await one.overview.orders(max_age_seconds=0))["orders"]
                 assert (shown["order_id"], shown["made_here"]) == (order_id, True)
-        assert await first.desk.readings.account() == await second.desk.readings.account()
+        assert await first.context.readings.account() == await second.context.readings.account()
     assert world.steps().count("account_recognized") <= 1
     assert len(two_keys(world)) >= 2

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.requests import Ask, CancelOrder
+from clore_mcp.rental.requests import CancelOrder, Request
 from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import LocalTime, Processes
@@ -63,13 +63,13 @@ async def test_killed_while_reserved_and_waiting_the_reservation_is_given_back(
     check_invariants(world)
 
 
-async def _after_all(services: Services, ask: Ask) -> Told:
+async def _after_all(services: Services, ask: Request) -> Told:
     """The same call until it says something final; what nobody was told comes first, once."""
     for _ in range(40):
         outcome = await call(services, ask)
         if outcome.status not in ("in_progress", "failed"):
             return outcome
-        services.desk.readings.changed()
+        services.context.readings.changed()
     return outcome
 
 
@@ -117,7 +117,7 @@ async def test_killed_while_looking_the_order_is_adopted_when_it_shows(
     assert len(world.sent()) == 1
     check_invariants(world, settled=False)
     world.advance(90_000)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await call(services, ask)).status == "created"
     check_invariants(world)
 

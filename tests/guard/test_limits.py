@@ -136,7 +136,7 @@ async def test_a_wallet_that_is_too_small_is_refused_before_the_question_with_th
     world: World, services: Services
 ) -> None:
     world.post("/wallets", {"balances": {USD: 0.1}})
-    services.desk.readings.changed()  # as ten seconds would do
+    services.context.readings.changed()  # as ten seconds would do
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "refused", outcome
     [refusal] = outcome.refusals
@@ -168,7 +168,7 @@ async def test_an_order_that_clore_does_not_list_yet_drains_the_wallet_too(world
 
 async def test_a_wallet_whose_balance_is_not_told_pays_for_nothing(world: World, services: Services) -> None:
     world.post("/wallets", {"balances": {USD: None}})
-    services.desk.readings.changed()  # as ten seconds would do
+    services.context.readings.changed()  # as ten seconds would do
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "refused", outcome
     [refusal] = outcome.refusals
@@ -240,14 +240,14 @@ async def test_the_top_up_that_is_named_is_enough_where_other_orders_drain_more_
     world.rent_elsewhere(second)
     world.advance(5)
     world.post("/wallets", {"balances": {USD: 1.0}})
-    services.desk.readings.changed()
+    services.context.readings.changed()
     outcome = await call(services, wish(third, hours=20))
     [refusal] = outcome.refusals
     assert refusal.change in outcome.next, "what the model reads first names the cure"
     assert "operator" not in outcome.next, "no cap stands against it"
     top_up = float(refusal.change.split("topping up ")[1].split()[0])
     world.post("/wallets", {"balances": {USD: 1.0 + top_up + 0.01}})  # and a cent for the minutes since
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await call(services, wish(third, hours=20))).status == "created"
 
 
@@ -256,7 +256,7 @@ async def test_the_hours_that_a_wallet_covers_leave_room_for_the_creation_fee(wo
     hourly = world.price(server_id) / 24 * 1.05
     for balance, hours in ((hourly * 2 + 0.1, 2.0), (0.05, 0.0)):
         world.post("/wallets", {"balances": {USD: balance}})
-        services.desk.readings.changed()
-        found = await services.appraiser.appraise(wish(server_id, hours=2))
+        services.context.readings.changed()
+        found = await services.pricer.price(wish(server_id, hours=2))
         assert found.wallet_covers_hours is not None
         assert float(found.wallet_covers_hours) == pytest.approx(hours, abs=1e-6)

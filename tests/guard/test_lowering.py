@@ -23,7 +23,7 @@ CLORE, BTC = "CLORE-Blockchain", "bitcoin"
 
 async def lower(services: Services, order_id: int, bid: float, factor: float = 1.0) -> Told:
     """A lowering: nobody is asked."""
-    services.desk.readings.changed()
+    services.context.readings.changed()
     return await call(services, SetSpotPrice(order_id=order_id, bid_usd_per_hour=round(bid * factor, 4)), answer=None)
 
 
@@ -126,7 +126,7 @@ async def test_a_step_that_nobody_named_is_not_guessed(
         asked.append(told)
         raise StepTooLarge("Clore refused.")
 
-    monkeypatch.setattr(services.desk.client, "set_spot_price", unnamed)
+    monkeypatch.setattr(services.context.client, "set_spot_price", unnamed)
     for _ in range(2):
         told = await lower(services, order_id, bid, 0.7)
         assert told.reason == "exceeded_max_step" and told.lowest_usd_per_hour_now is None

@@ -24,7 +24,7 @@ def test_the_most_that_fits_fits_and_one_second_more_does_not(longest: int, fitt
 
 async def fits(services: Services, order_id: int, hours: float, limit: str) -> None:
     """The refusal names that many hours; they are moved, and a quarter of an hour more is not."""
-    services.desk.readings.changed()
+    services.context.readings.changed()
     no = await call(services, longer(order_id, 20), answer=False)
     assert (no.status, limits_of(no)) == ("refused", [limit])
     most = no.most_hours
@@ -51,7 +51,7 @@ async def test_the_wallet_names_the_hours_that_it_pays_for_and_the_top_up_in_the
     rich(world)
     order_id = await ours(world, services)  # for two hours
     world.post("/wallets", {"balances": {USD: 5 * hourly(world, order_id)}})
-    services.desk.readings.changed()
+    services.context.readings.changed()
     no = await call(services, longer(order_id, 20), answer=False)
     assert "by topping up " in no.next and " USD on clore.ai" in no.next
     await fits(services, order_id, 3.0, "wallet")
@@ -62,7 +62,7 @@ async def test_where_nothing_fits_it_says_so(world: World, process: Processes) -
     order_id = await ours(world, services)
     before = unmoved(world, order_id)
     world.post("/wallets", {"balances": {USD: hourly(world, order_id)}})
-    services.desk.readings.changed()
+    services.context.readings.changed()
     no = await call(services, longer(order_id, 1), answer=False)
     assert no.most_hours == 0 and "No extension fits." in no.next
     assert unmoved(world, order_id) == before
@@ -97,7 +97,7 @@ async def test_a_rental_longer_than_its_hosts_allow_names_the_most_hours_of_any(
     no = await call(services, asked)
     assert no.status == "refused" and no.most_hours == max([6, *others])
     assert "fewer hours" in no.next and not world.sent()
-    quoted = await services.appraiser.appraise(asked)
+    quoted = await services.pricer.price(asked)
     assert quoted.most_hours == no.most_hours
     fits = await call(services, wish(ids[-1], hours=no.most_hours))
     assert fits.status == "created", fits

@@ -113,13 +113,15 @@ async def test_what_is_rolled_back_is_not_told(world: World, process: Processes,
     services = await process(env={"CLORE_NOTIFY_COMMAND": listener.command})
 
     def fails(tx: object) -> None:
-        services.desk.note(tx, "outbid", "clore-mcp", "a", order_id=1)  # type: ignore[arg-type]
+        services.context.note(tx, "outbid", "clore-mcp", "a", order_id=1)  # type: ignore[arg-type]
         raise RuntimeError("before it is written")
 
     with pytest.raises(RuntimeError):
-        await services.desk.state.write(fails)
-    await services.desk.state.write(lambda tx: services.desk.note(tx, "outbid", "clore-mcp", "a", order_id=2))
-    await services.desk.state.write(lambda tx: services.desk.note(tx, "cancel_sent", "clore-mcp", "a", order_id=3))
+        await services.context.state.write(fails)
+    await services.context.state.write(lambda tx: services.context.note(tx, "outbid", "clore-mcp", "a", order_id=2))
+    await services.context.state.write(
+        lambda tx: services.context.note(tx, "cancel_sent", "clore-mcp", "a", order_id=3)
+    )
     await services.aclose()
     assert [one["event"]["order_id"] for one in listener.heard] == [2], "told before the process ends"
 

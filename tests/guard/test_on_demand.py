@@ -43,7 +43,7 @@ async def test_the_question_names_the_on_demand_price_wherever_a_bid_is_not_belo
     ask = wish(server_id, order_type="spot", bid_usd_per_hour=bid)
     question = await question_of(services, ask)
     assert ("NOT below the on-demand price of $" in question) == named
-    found = await services.appraiser.appraise(ask)
+    found = await services.pricer.price(ask)
     assert found.terms is not None
     [one] = found.terms.candidates
     assert float(one.on_demand_usd_per_hour or 0) == pytest.approx(usd, rel=0.001)

@@ -30,14 +30,14 @@ async def failed(world: World, services: Services, ask: CreateOrder) -> None:
 
 def blind(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look from now on fails; what lists show that merely wait in the queue is read."""
-    read = services.desk.client.my_orders
+    read = services.context.client.my_orders
 
     async def my_orders(**how: Any) -> Any:
         if how.get("urgent"):
             raise NotJson("an outage", spent=Spent.NO)
         return await read(**how)
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
 
 
 def spot_with_a_fallback(world: World) -> CreateOrder:
@@ -54,7 +54,7 @@ async def test_an_order_of_the_same_call_that_shows_while_the_person_is_asked_is
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert held.quote
     world.advance(LATE)
-    services.desk.readings.changed()  # as ten seconds would do
+    services.context.readings.changed()  # as ten seconds would do
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
     assert (outcome.status, outcome.repeated) == ("created", True)
     assert [order["id"] for order in world.active()] == [outcome.order_id]
@@ -97,7 +97,7 @@ async def test_a_server_listed_as_rented_is_looked_at_where_a_create_of_ours_is_
     held = await services.guard.hold(ask, caller="another", can_ask=True, replay=False)
     await failed(world, services, wish(first))
     let_time_pass(services)  # a minute: now the server is listed as rented
-    await services.desk.readings.orders(0)
+    await services.context.readings.orders(0)
     if seen == "a late order":
         world.advance(LATE)  # and the list that was read just now has nothing of it
     elif seen == "an outage":
@@ -135,14 +135,14 @@ async def test_already_rented_by_an_order_that_does_not_fit_rents_no_fallback(
     world.fault("code1_before", "create_order")
     assert (await call(services, wish(first))).status == "failed"
     ask = wish(first, fallback_server_ids=[second], hours=3.0)
-    send = services.desk.client.create_order
+    send = services.context.client.create_order
 
     async def after_another(*about: Any, **more: Any) -> Any:
         if not world.orders():
             world.rent_elsewhere(first, image="another/image")
         return await send(*about, **more)
 
-    monkeypatch.setattr(services.desk.client, "create_order", after_another)
+    monkeypatch.setattr(services.context.client, "create_order", after_another)
     outcome = await call(services, ask)
     assert outcome.status == "refused"
     assert "held_by_you" in {one.outcome for one in outcome.attempts}
@@ -157,7 +157,7 @@ async def test_a_server_on_which_this_account_runs_something_is_not_sent_a_creat
     held = await services.guard.hold(ask, caller="another", can_ask=True, replay=False)
     world.options(visible_after=0.0)
     world.rent_elsewhere(ask.server_id, image=IMAGE, type="spot", spotprice=8.0)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     assert outcome.status == "refused"
     assert outcome.attempts == (Attempt(ask.server_id, "held_by_you"),)
@@ -188,13 +188,13 @@ async def test_a_rented_server_beside_an_order_whose_server_nobody_tells_rents_n
     await failed(world, services, wish(first))
     world.advance(LATE)
     let_time_pass(services)
-    read = services.desk.client.my_orders
+    read = services.context.client.my_orders
 
     async def my_orders(**how: Any) -> Any:
         reply = await read(**how)
         return replace(reply, rows=[row.model_copy(update={"server_id": None}) for row in reply.rows])
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     assert outcome.status == "failed"
     assert "list_orders" in outcome.next

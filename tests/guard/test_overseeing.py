@@ -32,7 +32,7 @@ async def look(*services: Services) -> None:
 async def account(services: Services) -> Json:
     let_time_pass(services)
     return await account_state(
-        services.desk, services.appraiser, services.approvals, services.overview, await services.look_over()
+        services.context, services.pricer, services.approvals, services.overview, await services.look_over()
     )
 
 
@@ -204,8 +204,8 @@ async def test_two_processes_that_look_at_the_same_instant_tell_it_once(
 ) -> None:
     services = [await process(), await process()]
     elsewhere(world)
-    account_id = await services[0].desk.readings.account()
-    lists = [await one.desk.readings.look(completed=False) for one in services]
+    account_id = await services[0].context.readings.account()
+    lists = [await one.context.readings.look(completed=False) for one in services]
     both_have_read = asyncio.Barrier(2)
     real = Database.write
 
@@ -214,7 +214,7 @@ async def test_two_processes_that_look_at_the_same_instant_tell_it_once(
             await both_have_read.wait()
         return await real(state, work)
 
-    await asyncio.gather(*(one.desk.readings.fees() for one in services))
+    await asyncio.gather(*(one.context.readings.fees() for one in services))
     monkeypatch.setattr(Database, "write", write)
     lists[1] = replace(lists[1], at=lists[0].at)
     await asyncio.gather(
@@ -231,7 +231,7 @@ async def test_an_order_that_one_list_misses_is_not_told_again(
     await rent(services, world.free()[0], hours=10)
     world.advance(QUARTER)
     await look(services)
-    account_id, current = await services.desk.readings.account(), await services.desk.readings.orders()
+    account_id, current = await services.context.readings.account(), await services.context.readings.orders()
     current.rows.clear()
     await services.overseer.record(account_id, current)
     await look(services)

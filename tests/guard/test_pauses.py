@@ -29,7 +29,7 @@ async def test_a_pause_that_a_read_brings_holds_no_cancel(
     services = await process(env=REAL)
     order_id = (await rent(services, world.free()[0])).order_id
     world.fault(kind, "my_orders", seconds=seconds)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     began = time.monotonic()
     assert (await cancel(services, order_id)).status == "cancelled"
     assert time.monotonic() - began < 40, "with its looks, its receipt and what runs still"
@@ -42,7 +42,7 @@ async def test_a_pause_that_another_process_brought_or_left_holds_no_lease(world
     world.fault("too_fast", "marketplace", seconds=600)
     other = world.services(SHORT, **REAL)
     with pytest.raises(Exception, match=r"too many requests|wait for their turn"):
-        await other.desk.readings.fresh_snapshot(0)
+        await other.context.readings.fresh_snapshot(0)
     await other.aclose()
     world.advance(13 * 3_600)
     began = time.monotonic()
@@ -61,7 +61,7 @@ async def test_a_pause_that_a_fresh_process_finds_holds_no_cancel(
     order_id = (await rent(services, world.free()[0])).order_id
     world.fault("too_fast", "wallets", seconds=seconds, times=100)
     with pytest.raises(Exception, match=r"too many requests|wait for their turn"):
-        await services.desk.client.wallets()
+        await services.context.client.wallets()
     other = world.services(SHORT, **REAL)
     try:
         began = time.monotonic()
@@ -89,7 +89,7 @@ async def test_a_short_pause_that_a_fresh_process_finds_holds_no_end_until_it_is
     order_id = (await rent(services, world.free()[0])).order_id
     if way == "its lease is over":
         world.advance(13 * 3_600)
-        await services.desk.readings.look(completed=False)
+        await services.context.readings.look(completed=False)
         await services.keeper.stop()
     other = world.services(SHORT, **REAL)
     try:

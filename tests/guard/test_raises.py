@@ -60,8 +60,8 @@ async def test_a_raise_of_an_order_that_does_not_tell_its_times_counts_the_longe
 
 async def test_a_listed_order_always_has_time_left(world: World, services: Services) -> None:
     order_id, _ = await spot(world, services)
-    account = await services.desk.readings.account()
-    lease = await services.desk.state.read(lambda tx: orders.get(tx, account, order_id))
+    account = await services.context.readings.account()
+    lease = await services.context.state.read(lambda tx: orders.get(tx, account, order_id))
     assert lease is not None
     assert hours_left(lease.ends_api_at, lease.ends_api_at - 3600, 0) == 1 + Decimal(2) / 60
     assert hours_left(lease.ends_api_at, lease.ends_api_at + 99_999, 0) == Decimal(2) / 60, (
@@ -94,7 +94,7 @@ async def test_what_an_order_has_spent_counts_against_the_cap_of_a_raise(world: 
     rich(world)
     order_id, _ = await spot(world, services, hours=20)
     world.advance(10 * 3600)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     outcome = await call(services, raised(order_id, bid))  # 10 hours spent, and 10 more at half as much again
     assert limits_of(outcome) == ["usd_per_order"]
     assert outcome.refusals[0].needed >= bid * 24.9
@@ -120,7 +120,7 @@ async def test_a_cap_that_fills_between_the_question_and_the_raise_stops_it(worl
     held = await second.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote
     await rent(first, world.free()[0], hours=cap / world.price(world.free()[0]) * 24)
-    second.desk.readings.changed()
+    second.context.readings.changed()
     before = world.reserved()
     outcome = await second.guard.conclude(held, ask, answer=True, caller="t")
     assert limits_of(outcome) == ["usd_per_day"]
@@ -152,7 +152,7 @@ async def test_nothing_is_raised_while_an_order_can_not_be_read(
     ask, unreadable = raised(order_id, bid), lambda row: None if row.id == other else row
     if when == "before the question":
         rewrite(services, monkeypatch, unreadable)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert (held.quote is None) == (when == "before the question")
     if when == "after it":
@@ -184,12 +184,12 @@ async def test_a_raise_that_was_approved_a_while_ago_still_fits_what_was_approve
     services = await process(env=WIDE)
     rich(world)
     for order_id, bid in (await spot(world, services, hours=20), spot_elsewhere(world, world.free()[0])):
-        services.desk.readings.changed()
+        services.context.readings.changed()
         ask = raised(order_id, bid)
         held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
         world.advance(1500)
         world.change("UPDATE quotes SET created_at = created_at - 1500")
-        services.desk.readings.changed()
+        services.context.readings.changed()
         assert (await services.guard.conclude(held, ask, answer=True, caller="t")).status == "updated"
 
 
@@ -198,12 +198,12 @@ async def test_a_lowering_that_another_process_has_made_a_raise_a_moment_ago_is_
 ) -> None:
     one, two = await process(), await process()
     order_id, bid = await spot(world, one)
-    before = await one.desk.readings.orders()
+    before = await one.context.readings.orders()
 
     async def read_before(*_: Any) -> Any:
         return before
 
-    monkeypatch.setattr(one.desk.readings, "orders", read_before)
+    monkeypatch.setattr(one.context.readings, "orders", read_before)
     assert (await call(two, raised(order_id, bid, 0.91), answer=None)).status == "updated"
     outcome = await call(one, raised(order_id, bid, 0.95), answer=None)
     assert (outcome.status, outcome.reason) == ("refused", "bid_changed")
@@ -228,7 +228,7 @@ async def in_flight(
     services: Services, monkeypatch: pytest.MonkeyPatch, ask: SetSpotPrice, *, refused: bool
 ) -> tuple[asyncio.Future[Any], asyncio.Event]:
     """A raise that has used its yes and waits to be sent until the event is set."""
-    send = services.desk.client.set_spot_price
+    send = services.context.client.set_spot_price
     reached, go = asyncio.Event(), asyncio.Event()
 
     async def slowly(*told: Any, **more: Any) -> Any:
@@ -238,7 +238,7 @@ async def in_flight(
             raise Refused("Clore refused.", hint="")
         return await send(*told, **more)
 
-    monkeypatch.setattr(services.desk.client, "set_spot_price", slowly)
+    monkeypatch.setattr(services.context.client, "set_spot_price", slowly)
     raising = asyncio.ensure_future(call(services, ask, caller="another"))
     await asyncio.wait_for(reached.wait(), 20)
     return raising, go
@@ -270,7 +270,7 @@ async def test_a_lowering_frees_what_it_saves_and_never_reserves_more(world: Wor
     assert after < before
     world.advance(700)
     world.lose_the_keepers()
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await call(services, raised(order_id, bid, 0.9), answer=None)).status == "updated"
     assert worst(world) <= after
     check_invariants(world)
@@ -281,14 +281,14 @@ async def test_a_raise_that_the_wallet_does_not_cover_is_refused_before_the_ques
 ) -> None:
     order_id, bid = await spot(world, services, hours=20)
     world.post("/wallets", {"balances": {USD: bid * 20}})
-    services.desk.readings.changed()  # as ten seconds would do
+    services.context.readings.changed()  # as ten seconds would do
     outcome = await call(services, raised(order_id, bid, 3))
     assert outcome.status == "refused"
     assert limits_of(outcome) == ["wallet"]
     assert not world.sent("set_spot_price")
     assert (await call(services, raised(order_id, bid, 1.01), answer=False)).status == "refused"
     world.post("/wallets", {"balances": {USD: bid * 31}})
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await call(services, raised(order_id, bid))).status == "updated", "what it costs now is not added"
 
 
@@ -300,7 +300,7 @@ async def test_a_wallet_that_empties_between_the_question_and_the_raise_stops_it
     ask = raised(order_id, bid)
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     world.post("/wallets", {"balances": {USD: bid}})
-    services.desk.readings.changed()
+    services.context.readings.changed()
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert limits_of(outcome) == ["wallet"]
     assert not world.sent("set_spot_price")
@@ -328,13 +328,13 @@ async def test_a_raise_counted_to_the_end_of_a_lease_that_nobody_ends_any_more_i
     order_id, bid = await spot(world, services)
     ask = raised(order_id, bid)
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    gather = services.appraiser.evidence
+    gather = services.pricer.evidence
 
     async def and_lose_the_keeper(max_age_seconds: float = 10.0) -> Any:
         world.lose_the_keepers()
         return await gather(max_age_seconds)
 
-    monkeypatch.setattr(services.appraiser, "evidence", and_lose_the_keeper)
+    monkeypatch.setattr(services.pricer, "evidence", and_lose_the_keeper)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert limits_of(outcome) == ["watchdog"]
     assert not world.sent("set_spot_price")

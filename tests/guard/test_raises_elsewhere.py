@@ -36,7 +36,7 @@ async def roomy(world: World, process: Processes) -> Services:
 
 
 async def look(services: Services) -> None:
-    services.desk.readings.changed()
+    services.context.readings.changed()
     await services.overview.orders(max_age_seconds=0)
 
 
@@ -62,7 +62,7 @@ async def test_the_question_of_a_raise_says_whose_order_it_is_and_when_it_ends(w
     theirs, bid = spot_elsewhere(world, world.free()[0])
     server_id = world.orders()[0]["server_id"]
     ours, own_bid = await spot(world, roomy)
-    roomy.desk.readings.changed()
+    roomy.context.readings.changed()
     for order_id, price, made_here in ((theirs, bid, False), (ours, own_bid, True)):
         held = await roomy.guard.hold(raised(order_id, price), caller="t", can_ask=True, replay=False)
         assert held.quote
@@ -115,8 +115,8 @@ async def test_an_order_made_elsewhere_that_another_program_ends_is_found_gone_a
     (order_id, bid), (other, its_bid) = (spot_elsewhere(world, server_id) for server_id in world.free()[:2])
     for _ in range(2):
         assert (await call(roomy, raised(order_id, bid))).status == "updated"
-        await roomy.desk.client.cancel_order(order_id, None)
-        roomy.desk.readings.changed()
+        await roomy.context.client.cancel_order(order_id, None)
+        roomy.context.readings.changed()
         order_id, bid, before = other, its_bid, order_id
         assert [row["order_id"] for row in world.reserved()] == [before]
     await look(roomy)
@@ -130,13 +130,13 @@ async def test_a_lease_ends_while_nobody_can_say_what_became_of_an_order_made_el
     theirs, bid = spot_elsewhere(world, world.free()[0])
     assert (await call(roomy, raised(theirs, bid))).status == "updated"
     await spot(world, roomy, hours=1)
-    await roomy.desk.client.cancel_order(theirs, None)
+    await roomy.context.client.cancel_order(theirs, None)
     world.advance(3700)
 
     async def completed(max_age_seconds: float) -> Any:
         raise NotJson("Clore answers no such list.")
 
-    monkeypatch.setattr(roomy.desk.readings, "completed", completed)
+    monkeypatch.setattr(roomy.context.readings, "completed", completed)
     await roomy.keeper.poll()
     assert not world.active()
     assert [row["order_id"] for row in world.reserved()] == [theirs]
@@ -151,13 +151,13 @@ async def test_an_order_made_elsewhere_that_leaves_no_trace_counts_whole_for_a_d
     assert (await call(services, raised(order_id, bid))).status == "updated"
     [before] = world.reserved()
     hidden = [True]
-    listed = services.desk.client.my_orders
+    listed = services.context.client.my_orders
 
     async def my_orders(**how: Any) -> Any:
         reply = await listed(**how)
         return replace(reply, rows=[]) if hidden else reply
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
     await look(services)
     assert world.reserved() == [{**before, "missed_at": world.reserved()[0]["missed_at"]}], "once is no proof"
     world.change("UPDATE reservations SET missed_at = missed_at - 1")
@@ -178,7 +178,7 @@ async def test_an_order_that_turns_out_to_be_ours_takes_over_what_was_reserved_f
         "INSERT INTO reservations (account, order_id, coin, worst_micros, hourly_micros, created_at)"
         " SELECT account, order_id, coin, worst_micros * 2, hourly_micros * 2, created_at FROM reservations"
     )
-    await roomy.desk.state.write(lambda tx: intents.bind(tx, ours["intent_id"], order_id))
+    await roomy.context.state.write(lambda tx: intents.bind(tx, ours["intent_id"], order_id))
     [left] = world.reserved()
     assert (left["intent_id"], left["worst_micros"]) == (ours["intent_id"], ours["worst_micros"] * 2)
 
@@ -201,7 +201,7 @@ async def test_a_raise_that_was_frozen_before_it_left_is_not_sent(
     if meanwhile == "its time passes":
         await asyncio.sleep(0.8)
     else:
-        await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
+        await services.context.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
     child.wake()
     outcome = await asyncio.to_thread(child.outcome)
     assert outcome["status"] in ("refused", "uncertain")
@@ -228,13 +228,13 @@ async def test_a_raise_that_was_approved_long_ago_is_not_settled_by_another_proc
     ask = raised(order_id, bid)
     quote_id = await approve(ask)
     world.change("UPDATE quotes SET decided_at = decided_at - 600 WHERE id = ?", quote_id)
-    send = first.desk.client.set_spot_price
+    send = first.context.client.set_spot_price
 
     async def slowly(*told: Any, **more: Any) -> Any:
         other = await process()
         await other.overview.orders(max_age_seconds=0)
         return await send(*told, **more)
 
-    monkeypatch.setattr(first.desk.client, "set_spot_price", slowly)
+    monkeypatch.setattr(first.context.client, "set_spot_price", slowly)
     assert (await call(first, ask, can_ask=False)).status == "updated"
     assert "orphaned" not in world.steps()

@@ -69,14 +69,14 @@ async def test_a_cancel_ends_in_one_row(world: World, services: Services) -> Non
 
 def break_writes(services: Services, monkeypatch: pytest.MonkeyPatch, first: int, count: int) -> None:
     """The disk is full at some of the coming writes."""
-    write, made = services.desk.state.write, iter(range(1, 1000))
+    write, made = services.context.state.write, iter(range(1, 1000))
 
     async def full(work: Any) -> Any:
         if first <= next(made) < first + count:
             raise StateUnavailable("The disk is full.")
         return await write(work)
 
-    monkeypatch.setattr(services.desk.state, "write", full)
+    monkeypatch.setattr(services.context.state, "write", full)
 
 
 @pytest.mark.parametrize("count", [3, 1000])

@@ -62,7 +62,7 @@ async def test_a_wallet_under_clores_minimum_is_named_as_that_though_it_covers_t
 ) -> None:
     world.options(minimum_balance_usd=1_000.0)
     server_id = world.free()[0]
-    appraised = await services.appraiser.appraise(wish(server_id))
+    appraised = await services.pricer.price(wish(server_id))
     assert (appraised.wallet_covers_hours or 0) > 2
     outcome = await call(services, wish(server_id))
     assert outcome.status == "refused"
@@ -82,7 +82,7 @@ async def test_a_spot_order_that_we_hold_already_is_looked_for_and_never_replace
 ) -> None:
     """An order made by hand after the evidence was read: Clore refuses the second one for its server."""
     ask = spot_with_a_fallback(world)
-    send = services.desk.client.create_order
+    send = services.context.client.create_order
     world.options(visible_after=0.0 if shows else LATE)
 
     async def after_another(*about: object, **more: object) -> object:
@@ -90,7 +90,7 @@ async def test_a_spot_order_that_we_hold_already_is_looked_for_and_never_replace
             world.rent_elsewhere(ask["server_id"], type="spot", spotprice=world.price(ask["server_id"], "spot") * 2)
         return await send(*about, **more)  # type: ignore[arg-type]
 
-    services.desk.client.create_order = after_another  # type: ignore[method-assign, assignment]
+    services.context.client.create_order = after_another  # type: ignore[method-assign, assignment]
     outcome = await call(services, wish(**ask))
     assert outcome.status == "refused"
     assert [order["server_id"] for order in world.active()] == [ask["server_id"]], "no second bill for one wish"
@@ -107,13 +107,13 @@ async def test_a_spot_order_of_this_very_call_is_its_outcome(world: World, servi
     world.fault("lost_reply", "create_order")
     assert (await call(services, wish(**ask))).status == "failed"
     world.options(visible_after=0.0)
-    send = services.desk.client.create_order
+    send = services.context.client.create_order
 
     async def later(*about: object, **more: object) -> object:
         world.advance(LATE)
         return await send(*about, **more)  # type: ignore[arg-type]
 
-    services.desk.client.create_order = later  # type: ignore[method-assign, assignment]
+    services.context.client.create_order = later  # type: ignore[method-assign, assignment]
     outcome = await call(services, wish(**ask))
     assert outcome.status == "created"
     assert [order["id"] for order in world.active()] == [outcome.order_id]
@@ -173,7 +173,7 @@ async def test_an_order_that_shows_after_that_look_is_adopted_all_the_same(world
 async def test_after_unknown_words_a_look_that_can_not_be_read_decides_nothing(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch, blind: int, status: str
 ) -> None:
-    read, looks = services.desk.client.my_orders, []
+    read, looks = services.context.client.my_orders, []
 
     async def my_orders(**how: Any) -> Any:
         looks.append(how)
@@ -181,7 +181,7 @@ async def test_after_unknown_words_a_look_that_can_not_be_read_decides_nothing(
             raise NotJson("an outage", spent=Spent.NO)
         return await read(**how)
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
     world.options(visible_after=0.0)
     world.fault("refused", "create_order", error="no-such-word", effect=True)
     assert (await call(services, wish(world.free()[0]))).status == status

@@ -109,7 +109,7 @@ async def answering(world: World, services: Services, patch: pytest.MonkeyPatch)
 
 async def answering_since(world: World, services: Services, patch: pytest.MonkeyPatch) -> Dead:
     lost = await rented(world, services, ssh="")
-    account = await services.desk.readings.account()
+    account = await services.context.readings.account()
     memory = f'{{"{lost.order_id}":[{lost.ask.server_id},"timed_out",{time.time()},true]}}'
     world.change("INSERT INTO meta VALUES (?, ?)", f"reached {account}", memory.encode())
     return lost
@@ -203,7 +203,7 @@ async def poor(world: World, services: Services, patch: pytest.MonkeyPatch) -> D
 
 async def frozen(world: World, services: Services, patch: pytest.MonkeyPatch) -> Dead:
     lost = await dead(world, services)
-    await services.desk.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
+    await services.context.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
     return lost
 
 
@@ -379,10 +379,10 @@ async def test_a_stop_between_the_look_and_the_cancel_lets_nothing_be_rented(wor
     lost = await dead(world, services)
     held = await services.guard.hold(lost.replacing, caller="tester", can_ask=True, replay=False)
     assert held.quote is not None and held.quote.state == "approved"
-    await services.desk.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
+    await services.context.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
     outcome = await services.guard.conclude(held, lost.replacing, answer=None, caller="tester")
     assert outcome.status != "created" and not cancels(world), outcome
-    await services.desk.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
+    await services.context.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
     again = await replaced(services, lost)
     outcome = again
     assert outcome.status == "refused" and "replacement already" in outcome.next, outcome

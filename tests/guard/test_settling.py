@@ -25,13 +25,13 @@ def tell(
     services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[[list[OrderRow]], list[OrderRow]]
 ) -> None:
     """Clore's lists of orders, told otherwise."""
-    read = services.desk.client.my_orders
+    read = services.context.client.my_orders
 
     async def my_orders(**how: Any) -> Any:
         reply = await read(**how)
         return replace(reply, rows=change(reply.rows))
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
 
 
 async def test_an_early_look_that_saw_nothing_does_not_make_it_failed(
@@ -40,7 +40,7 @@ async def test_an_early_look_that_saw_nothing_does_not_make_it_failed(
     services = await process(patient(look=2.0))
     world.options(visible_after=3_600.0)  # a minute of ours
     world.fault("lost_reply", "create_order")
-    read, looks = services.desk.client.my_orders, []
+    read, looks = services.context.client.my_orders, []
 
     async def my_orders(**how: Any) -> Any:
         if how.get("urgent"):
@@ -49,7 +49,7 @@ async def test_an_early_look_that_saw_nothing_does_not_make_it_failed(
                 raise NotJson("an outage", spent=Spent.NO)
         return await read(**how)
 
-    monkeypatch.setattr(services.desk.client, "my_orders", my_orders)
+    monkeypatch.setattr(services.context.client, "my_orders", my_orders)
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "uncertain"
     assert len(looks) > 1
@@ -155,11 +155,11 @@ async def test_a_server_with_an_unsettled_create_is_quoted_as_not_allowed_also_a
     server_id, other = world.free()[:2]
     world.fault("late_visible", seconds=50_000)
     assert (await call(services, wish(server_id))).status == "uncertain"
-    alone = await services.appraiser.appraise(wish(server_id, hours=3))
+    alone = await services.pricer.price(wish(server_id, hours=3))
     assert alone.terms is None
     assert [(one.server_id, one.reason) for one in alone.unfit] == [(server_id, "unsettled")]
     assert "clore-mcp settle" in alone.unfit[0].message
-    behind = await services.appraiser.appraise(wish(other, fallback_server_ids=[server_id]))
+    behind = await services.pricer.price(wish(other, fallback_server_ids=[server_id]))
     assert behind.terms is not None
     assert [one.server_id for one in behind.terms.candidates] == [other]
     assert [(one.server_id, one.reason) for one in behind.unfit] == [(server_id, "unsettled")]
@@ -170,7 +170,7 @@ async def test_a_server_with_an_unsettled_create_is_quoted_as_not_allowed_also_a
 
 
 async def test_what_a_person_is_told_to_type_about_an_intent_reaches_this_state(services: Services) -> None:
-    object.__setattr__(services.desk, "program", "clore-mcp --sandbox")
+    object.__setattr__(services.context, "program", "clore-mcp --sandbox")
     with pytest.raises(NotFound) as caught:
         await services.settling.unsettled("i-nothing")
     assert "`clore-mcp --sandbox orders`" in caught.value.hint

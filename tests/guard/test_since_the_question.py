@@ -68,14 +68,14 @@ async def test_a_server_that_became_another_is_passed_over_for_the_fallback(worl
 
 def altered(monkeypatch: pytest.MonkeyPatch, services: Services, change: Callable[[OrdersReply], OrdersReply]) -> None:
     """Every list of orders that this process reads from now on is another."""
-    client = services.desk.client
+    client = services.context.client
     listed = client.my_orders
 
     async def my_orders(**how: Any) -> OrdersReply:
         return change(await listed(**how))
 
     monkeypatch.setattr(client, "my_orders", my_orders)
-    services.desk.readings.changed()
+    services.context.readings.changed()
 
 
 async def test_nothing_is_rented_beside_an_order_of_which_no_price_is_known(
@@ -109,6 +109,6 @@ async def test_a_list_that_can_not_be_read_whole_lets_nothing_leave(
     assert outcome.status == "failed" and "can't be read" in outcome.next
     assert not world.sent() and not world.reserved()
     monkeypatch.undo()
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await call(services, ask, caller="t")).status == "created"
     assert len(world.rows("SELECT * FROM quotes")) == 1, "the question was still open"

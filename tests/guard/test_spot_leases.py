@@ -49,13 +49,13 @@ async def asked(services: Services, ask: Any) -> str:
 
 
 async def events(services: Services) -> list[tuple[str, int]]:
-    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    told = await account_state(services.context, services.pricer, services.approvals, services.overview)
     return [(one["what"], one["order_id"]) for one in told["events"]]
 
 
 async def end_of_lease(world: World, services: Services, made: Told, hours: float) -> None:
     world.advance(hours * HOUR + 5)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     await services.keeper.poll()
     world.await_state(lambda: not world.active())
 
@@ -132,7 +132,7 @@ async def test_a_bid_that_never_wins_ends_with_its_lease_and_costs_nothing(world
     assert made.status == "created"
     assert "waits and costs nothing, and its hours run" in made.next
     world.advance(1.5 * HOUR)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     view = await services.overview.one(made.order_id)
     assert (view["status"], view["spent_usd"]) == ("queued", 0)
     assert world.active(), "its time is not over"
@@ -176,7 +176,7 @@ async def test_an_order_that_was_outbid_pays_for_what_it_ran_and_ends_with_its_l
     world.advance(1800)
     stranger(world, server_id, 3)
     world.advance(1800)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     assert (await services.overview.one(made.order_id))["status"] == "outbid"
     [reserved] = world.reserved()
     await end_of_lease(world, services, made, 1)
@@ -198,7 +198,7 @@ async def test_a_bid_that_vanished_when_it_was_outbid_is_closed_with_what_it_cos
     made = await call(services, spot_wish(world, server_id, 1.1, hours=2))
     world.advance(900)
     stranger(world, server_id, 3)
-    services.desk.readings.changed()
+    services.context.readings.changed()
     await services.keeper.poll()
     ended = await cancel(services, made.order_id)
     [order] = world.orders()

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def freeze(services: Services) -> Frozen:
-    return await services.desk.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
+    return await services.context.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
 
 
 async def end_all(services: Services, seconds: float = 20.0) -> list[Ended | OnItsWay | Lifted]:
@@ -45,7 +45,7 @@ async def test_everything_made_here_ends_and_no_process_rents_any_more(world: Wo
             await call(services, wish(world.free()[0]))
     assert len(world.sent()) == 2
     check_invariants(world)
-    await first.desk.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
+    await first.context.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
     await rent(second, world.free()[-1])
     assert [step for step in world.steps() if step in ("frozen", "lifted")] == ["frozen", "lifted"]
 
@@ -58,13 +58,13 @@ async def test_the_brake_sends_every_cancel_before_it_proves_one(
         await rent(services, server_id)
     await services.keeper.stop()  # its rounds look too, whenever they are due: also between two cancels
     await freeze(services)
-    gone, look = set[int](), services.desk.readings.look
+    gone, look = set[int](), services.context.readings.look
 
     async def slow(**asked: Any) -> Any:
         gone.add(3 - len(world.active()))
         return await look(**asked)
 
-    monkeypatch.setattr(services.desk.readings, "look", slow)
+    monkeypatch.setattr(services.context.readings, "look", slow)
     steps = await end_all(services)
     assert gone == {3}, "the first look for a proof comes after the last cancel"
     assert all(step.proven for step in steps if isinstance(step, Ended))
@@ -82,7 +82,7 @@ async def test_a_stop_that_goes_on_after_the_lift_ends_nothing_that_was_made_sin
     steps = stopper.stopping.end_all(by="ann", patience_seconds=20.0)
     first = await anext(steps)
     assert isinstance(first, Ended) and first.proven
-    await stopper.desk.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
+    await stopper.context.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
     await rent(renting, since)
     assert [step async for step in steps] == [Lifted()]
     assert [order["server_id"] for order in world.active()] == [since]
@@ -99,7 +99,7 @@ async def test_a_yes_that_was_given_before_is_not_used_after(world: World, servi
     assert (await freeze(services)).questions == 2
     late = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert late.status in ("failed", "refused")
-    await services.desk.state.write(lambda tx: brake.lift(tx))
+    await services.context.state.write(lambda tx: brake.lift(tx))
     again = await call(services, approved, can_ask=False)
     assert again.status == "approval_required", "an old yes is void after the freeze"
     assert not world.sent()
@@ -111,7 +111,7 @@ async def test_frozen_between_two_attempts_the_second_is_not_made(
 ) -> None:
     first, other = world.free()[:2]
     world.fault("already_rented")
-    gather, readings = services.appraiser.evidence, itertools.count(1)
+    gather, readings = services.pricer.evidence, itertools.count(1)
 
     async def evidence(max_age_seconds: float = 10.0) -> Evidence:
         found = await gather(max_age_seconds)
@@ -119,7 +119,7 @@ async def test_frozen_between_two_attempts_the_second_is_not_made(
             await freeze(services)
         return found
 
-    monkeypatch.setattr(services.appraiser, "evidence", evidence)
+    monkeypatch.setattr(services.pricer, "evidence", evidence)
     outcome = await call(services, wish(first, fallback_server_ids=[other]))
     assert outcome.status == "refused"
     assert "stopped all spending" in outcome.next

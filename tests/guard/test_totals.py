@@ -31,7 +31,7 @@ async def queued(world: World, services: Services, **more: float) -> tuple[int, 
 
 
 async def account(services: Services) -> Json:
-    return await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    return await account_state(services.context, services.pricer, services.approvals, services.overview)
 
 
 async def listed(services: Services) -> Json:

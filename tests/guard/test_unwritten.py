@@ -75,7 +75,7 @@ async def test_an_order_that_could_not_be_recorded_is_told_ended_and_recorded_la
     assert not world.active(), "ended from memory"
     disk.full = False
     for _ in range(2):
-        services.desk.readings.changed()
+        services.context.readings.changed()
         await services.keeper.poll()
     (row,) = world.rows("SELECT order_id, ended_at, receipt FROM orders")
     assert row["order_id"] == order["id"]
@@ -163,10 +163,10 @@ async def test_a_real_disk_that_is_full(
     assert not world.active()
     filler.unlink()
     for _ in range(2):
-        services.desk.readings.changed()
+        services.context.readings.changed()
         await services.keeper.poll()
-    account = await services.desk.readings.account()
-    row = await services.desk.state.read(lambda tx: tx.one("SELECT * FROM orders WHERE account = ?", account))
+    account = await services.context.readings.account()
+    row = await services.context.state.read(lambda tx: tx.one("SELECT * FROM orders WHERE account = ?", account))
     assert row is not None
     assert row["order_id"] == outcome.order_id
     assert row["ended_at"]

@@ -68,7 +68,7 @@ async def test_a_watch_that_tells_asks_nothing_rents_nothing_and_tells_once(worl
 
 async def test_a_watch_that_tells_is_taken_back_like_any_other(world: World, services: Services) -> None:
     outcome = await call(services, watch(0.30, notify=True), answer=None, can_ask=False)
-    gone = await watch_list.cancelled(services.desk, outcome.watch_id, by="tester")
+    gone = await watch_list.cancelled(services.context, outcome.watch_id, by="tester")
     stock(world, SERVER, 0.10)
     await rounds(services, world)
     assert gone["status"] == "cancelled" and "watch_met" not in world.steps()

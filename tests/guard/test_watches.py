@@ -45,7 +45,7 @@ async def rounds(services: Services, world: World, count: int = 2) -> None:
 
 
 async def listed(services: Services, *, include_ended: bool = True) -> list[Json]:
-    rows: list[Json] = (await watch_list.listed(services.desk, include_ended=include_ended))["watches"]
+    rows: list[Json] = (await watch_list.listed(services.context, include_ended=include_ended))["watches"]
     return rows
 
 
@@ -103,7 +103,7 @@ async def test_the_same_call_is_the_same_watch(world: World, services: Services)
     first = await watched(services, watch())
     again = await call(services, watch(), answer=False)
     assert again.repeated and again.watch_id == first
-    await watch_list.cancelled(services.desk, first, by="tester")
+    await watch_list.cancelled(services.context, first, by="tester")
     assert await watched(services, watch()) != first, "after its end the same call is a new wish"
 
 
@@ -143,14 +143,14 @@ async def test_a_cancelled_watch_rents_nothing_more(world: World, services: Serv
     reprice(world, SERVER, 0.10)
     await rounds(services, world)
     (order,) = world.active()
-    told = await watch_list.cancelled(services.desk, watch_id, by="tester")
+    told = await watch_list.cancelled(services.context, watch_id, by="tester")
     assert told["status"] == "cancelled" and str(order["id"]) in told["next"]
     stock(world, OTHER, 0.10)
     await rounds(services, world)
     assert [one["id"] for one in world.active()] == [order["id"]], "it rents no more, and its order runs on"
-    assert (await watch_list.cancelled(services.desk, watch_id, by="tester"))["status"] == "cancelled"
+    assert (await watch_list.cancelled(services.context, watch_id, by="tester"))["status"] == "cancelled"
     with pytest.raises(NotFound):
-        await watch_list.cancelled(services.desk, "wnobody", by="tester")
+        await watch_list.cancelled(services.context, "wnobody", by="tester")
 
 
 @pytest.mark.parametrize("way", ["over", "from the future"])
@@ -168,8 +168,8 @@ async def test_a_watch_whose_time_is_over_rents_nothing(world: World, services: 
 async def test_stop_takes_watches_back_for_good(world: World, services: Services) -> None:
     stock(world, SERVER, 0.30)
     await watched(services, watch())
-    await services.desk.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
-    await services.desk.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
+    await services.context.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
+    await services.context.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
     reprice(world, SERVER, 0.10)
     await rounds(services, world)
     assert not world.sent()
@@ -190,7 +190,7 @@ async def test_a_limit_holds_a_watch_up_and_it_says_so(world: World, process: Pr
     await until(lambda: "watch_fired" in world.steps(), "it rents when there is room")
     assert [row["server_id"] for row in world.active()] == [SERVER]
     assert held not in [row["id"] for row in world.active()]
-    told = await account_state(services.desk, services.appraiser, services.approvals, services.overview)
+    told = await account_state(services.context, services.pricer, services.approvals, services.overview)
     assert {"watch held up", "watch fired"} <= {event["what"] for event in told["events"]}
     check_invariants(world)
 
@@ -209,7 +209,7 @@ async def test_a_gone_server_fails_over_to_the_next_that_fits(world: World, serv
 async def test_a_host_that_failed_twice_is_left_out(world: World, services: Services) -> None:
     stock(world, SERVER, 0.10)
     stock(world, OTHER, 0.15)
-    account = await services.desk.readings.account()
+    account = await services.context.readings.account()
     failures = [
         Entry(time.time() - ago, account, "host_offline", "clore-mcp", server_id=SERVER, order_id=ago)
         for ago in (20_000, 10_000)
@@ -219,7 +219,7 @@ async def test_a_host_that_failed_twice_is_left_out(world: World, services: Serv
         for one in failures:
             ledger.write(tx, one)
 
-    await services.desk.state.write(happened)
+    await services.context.state.write(happened)
     await watched(services, watch())
     await until(lambda: "watch_fired" in world.steps(), "the one that did not fail")
     assert [order["server_id"] for order in world.active()] == [OTHER]
@@ -335,9 +335,9 @@ async def test_nothing_is_rented_while_nobody_would_end_it(world: World, process
     await watched(services, watch())
     reprice(world, SERVER, 0.15)
     let_time_pass(services)
-    current = await services.desk.readings.look(completed=False)
+    current = await services.context.readings.look(completed=False)
     world.lose_the_keepers()
-    await services.hunting.round(await services.desk.readings.account(), current)
+    await services.watch_runner.round(await services.context.readings.account(), current)
     (one,) = await listed(services)
     assert not world.sent() and "Nobody is alive" in one["held_up"]
 
@@ -345,7 +345,7 @@ async def test_nothing_is_rented_while_nobody_would_end_it(world: World, process
 async def test_the_wallet_that_is_empty_is_said(world: World, services: Services) -> None:
     stock(world, SERVER, 0.15)
     world.post("/wallets", {"balances": {USD: 0.0}})
-    services.desk.readings.changed()
+    services.context.readings.changed()
     await watched(services, watch())
     await rounds(services, world)
     (one,) = await listed(services)

@@ -62,13 +62,13 @@ async def test_a_yes_is_not_used_by_a_claim_that_comes_after_the_clock_went_back
 ) -> None:
     ask = wish(world.free()[0])
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
-    evidence = services.appraiser.evidence
+    evidence = services.pricer.evidence
 
     async def meanwhile(max_age: float) -> object:
         the_clock_goes_back(world, DAY)
         return await evidence(max_age)
 
-    monkeypatch.setattr(services.appraiser, "evidence", meanwhile)
+    monkeypatch.setattr(services.pricer, "evidence", meanwhile)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
     assert outcome.status == "failed"
     assert not world.sent()

@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 import httpx2 as httpx
 
 from clore_mcp.rental.context import Patience
-from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder
+from clore_mcp.rental.requests import CancelOrder, CreateOrder, Request
 from clore_mcp.rental.results import BillingOrder, Outcome
 from clore_mcp.sandbox import SANDBOX_KEY, Running
 from clore_mcp.settings import Settings
@@ -217,7 +217,7 @@ def wish(server_id: int, **more: Any) -> CreateOrder:
 
 
 async def call(
-    services: Services, ask: Ask, *, answer: bool | None = True, can_ask: bool = True, caller: str = "tester"
+    services: Services, ask: Request, *, answer: bool | None = True, can_ask: bool = True, caller: str = "tester"
 ) -> Told:
     """A tool call with a person behind it: `answer` is what they say if they are asked."""
     held = await services.guard.hold(ask, caller=caller, can_ask=can_ask, replay=False)
@@ -241,7 +241,7 @@ def let_time_pass(services: Services) -> None:
     """What this process has, and what it would take from another, is too old now."""
     services.market._held = None
     services.marketplace.forget()
-    services.desk.readings.changed()
+    services.context.readings.changed()
 
 
 def patient(**changes: float) -> Patience:

@@ -34,7 +34,7 @@ async def tick(gaps: list[float]) -> None:
 
 
 async def first_search(services: Services) -> int:
-    readings = services.desk.readings
+    readings = services.context.readings
     snapshot = await readings.snapshot(0.0)
     fees, balances = await readings.fees(), await readings.balances_if_known()
     found = await find(snapshot, Query(gpu="4090"), fees, balances, time.time())

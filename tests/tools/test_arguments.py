@@ -99,8 +99,8 @@ def around(tool: CloreTool, name: str) -> dict[str, Any]:
 def received(tool: CloreTool, name: str, **arguments: Any) -> Any:
     """What the tool receives as that argument, in the forms of JSON. Raises ValidationError."""
     read = tool.fn_metadata.validate_arguments({**around(tool, name), **arguments})
-    if "ask" in read:
-        read = read["ask"].model_dump(mode="json")
+    if "request" in read:
+        read = read["request"].model_dump(mode="json")
     return read[name]
 
 

@@ -287,8 +287,8 @@ class Readings:
             return Fees.highest_documented()
 
     def _shared(self, copies: Copies, what: str, *, completed: bool) -> Shared[_Listed]:
-        ask = functools.partial(self._ask, completed=completed, urgent=False)
-        return Shared(copies, what, ask, lambda body: _kept().validate_json(body), marked=True)
+        request = functools.partial(self._ask, completed=completed, urgent=False)
+        return Shared(copies, what, request, lambda body: _kept().validate_json(body), marked=True)
 
     async def _ask(self, departure: Departure, *, completed: bool, urgent: bool) -> tuple[_Listed, bytes]:
         reply = await self.client.my_orders(completed=completed, urgent=urgent, before_send=departure)

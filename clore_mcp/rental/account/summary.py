@@ -13,8 +13,8 @@ from clore_mcp.money import ZERO, Coin, shown
 from clore_mcp.rental.account import spent
 from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.context import Desk, iso
-from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.context import Context, iso
+from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.question_queue import SHOWN
@@ -38,33 +38,33 @@ _EVENTS_SINCE_SECONDS: Final = 86_400
 
 
 async def account_state(
-    desk: Desk, appraiser: Appraiser, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
+    context: Context, pricer: Pricer, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
 ) -> dict[str, Any]:
     """Everything that get_account tells. `unrecorded` are events of now where none may be written."""
-    evidence = await appraiser.evidence(BROWSING_AGE)
-    account = await desk.readings.account()  # the lists that were just read may have told it
-    now = desk.clock()
+    evidence = await pricer.evidence(BROWSING_AGE)
+    account = await context.readings.account()  # the lists that were just read may have told it
+    now = context.clock()
     doubtful = [
         Entry(at=now, account=account, step="account_doubtful", caller="clore-mcp", order_id=lease.order_id)
-        for lease in await desk.readings.doubtful()
+        for lease in await context.readings.doubtful()
     ]
     running = [row for row in evidence.current.rows if not row.expired]
     rates = evidence.snapshot.rates
-    happened = await desk.state.read(
+    happened = await context.state.read(
         lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_COUNTED)
     )
-    freeze = await desk.state.read(brake.frozen)
-    used = await desk.state.read(lambda tx: used_now(tx, account, evidence, now, desk.caps))
+    freeze = await context.state.read(brake.frozen)
+    used = await context.state.read(lambda tx: used_now(tx, account, evidence, now, context.caps))
     waiting = [
         *(_waiting(quote) for quote in await approvals.waiting(account)),
-        *(_watching(watch) for watch in await desk.state.read(lambda tx: watches.standing(tx, account, now))),
+        *(_watching(watch) for watch in await context.state.read(lambda tx: watches.standing(tx, account, now))),
     ]
     told = [*doubtful, *unrecorded, *happened]
     unwon = await overview.books.waiting(running)
     hourly = {row.id: usd_per_hour(row, evidence.fees, rates) for row in running if row.id not in unwon}
     burn = sum((usd for usd in hourly.values() if usd is not None), ZERO)
     unpriced = [order_id for order_id, usd in hourly.items() if usd is None]
-    spent = await desk.state.read(lambda tx: _spent(tx, account, evidence, hourly, now))
+    spent = await context.state.read(lambda tx: _spent(tx, account, evidence, hourly, now))
     return {
         "wallets": _with_runway(await overview.balances(), evidence, [row for row in running if row.id in hourly]),
         "burn_usd_per_hour": shown(burn),
@@ -72,12 +72,12 @@ async def account_state(
         "spent_usd": {"last_24_hours": shown(spent.day), "last_30_days": shown(spent.month)},
         **({"all_end_at": iso(spent.then[0]), "spent_then_usd": shown(spent.then[1])} if spent.then else {}),
         "fees": _fees(evidence.fees),
-        "limits": _limits(desk.caps, used, Taken(burn, spent.day, len(running))),
+        "limits": _limits(context.caps, used, Taken(burn, spent.day, len(running))),
         "pending_approvals": waiting[:SHOWN],
         "events": [_event(entry) for entry in told[:_EVENTS_SHOWN]],
-        "more": _more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, desk.program),
+        "more": _more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program),
         **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
-        "watchdog": "alive" if await desk.enforced_by() else "absent",
+        "watchdog": "alive" if await context.enforced_by() else "absent",
     }
 
 

@@ -19,7 +19,7 @@ from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.api_clock import created_between
-from clore_mcp.rental.context import Desk, enforcer
+from clore_mcp.rental.context import Context, enforcer
 from clore_mcp.rental.create.presence import running_on
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.orders.memory import Remembered, Unwritten
@@ -89,8 +89,8 @@ def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
 class Adopting:
     """Binds orders to intents, and closes intents that made none."""
 
-    def __init__(self, desk: Desk, closing: Closing) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, closing: Closing) -> None:
+        self._context = context
         self._closing = closing
         self.remembered = Remembered()
 
@@ -117,7 +117,7 @@ class Adopting:
             whole = not any(row.server_id in (None, intent.server_id) and _fits(intent, row, taken) for row in odd)
             return Sight(tuple(mine), valid and whole, running_on(intent.server_id, (r for r in rows if r not in mine)))
 
-        return await self._desk.state.read(read)
+        return await self._context.state.read(read)
 
     async def adopt(
         self,
@@ -133,11 +133,11 @@ class Adopting:
         None when somebody else has settled the intent or taken the order. `by` names a person who says so. Where the
         state can't be written, this process remembers the order and its end until it can.
         """
-        desk = self._desk
+        context = self._context
         row = await self._look_for_price(row)
         terms = Terms.from_json(quote.terms)
         candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
-        lease = lease_of(intent, quote, terms, candidate, row, desk.readings.api_now())
+        lease = lease_of(intent, quote, terms, candidate, row, context.readings.api_now())
         over = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
 
         def write(tx: Tx) -> tuple[Outcome, Unwanted | None] | None:
@@ -150,35 +150,35 @@ class Adopting:
             held = agreed if why is None else over  # killed before the cancel below, whoever ends leases sees to it
             outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
             step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
-            desk.note(
+            context.note(
                 tx, step, by or quote.caller, intent.account,
                 quote_id=quote.id, intent_id=intent.id, order_id=row.id, server_id=intent.server_id,
                 price_per_day=str(row.price), coin=row.currency, ends_api_at=held.ends_api_at,
                 reserved_usd=str(terms.reserved_usd(candidate)),
             )  # fmt: skip
             if why is None and not _says_price(row):
-                desk.note(tx, "price_unknown", by or quote.caller, intent.account, quote_id=quote.id,
-                          intent_id=intent.id, order_id=row.id, server_id=intent.server_id)  # fmt: skip
+                context.note(tx, "price_unknown", by or quote.caller, intent.account, quote_id=quote.id,
+                             intent_id=intent.id, order_id=row.id, server_id=intent.server_id)  # fmt: skip
             return outcome, why
 
         try:
-            await desk.ask_enforcers(intent.account)
-            written = await desk.state.write(write)
+            await context.ask_enforcers(intent.account)
+            written = await context.state.write(write)
         except StateUnavailable as error:
             if by is not None:
                 raise
             return await self._remember(intent, quote, row, lease, candidate, terms, earlier, error)
         self.remembered.orders.pop(row.id, None)
-        desk.readings.changed()
+        context.readings.changed()
         if written is None:
             return None
         outcome, why = written
-        if why is None or not desk.acts:
+        if why is None or not context.acts:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
         outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
         with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, and the caller knows better
-            await desk.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
+            await context.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
         return outcome
 
     async def _remember(
@@ -186,7 +186,7 @@ class Adopting:
         earlier: Sequence[Attempt], error: StateUnavailable,
     ) -> Outcome:  # fmt: skip
         """Keep the end of an order in memory; above its ceiling it is cancelled at once all the same."""
-        desk = self._desk
+        context = self._context
         log.warning("order %s can't be recorded, so its end is kept in memory: %s", row.id, error.message)
         dearer = above(row, candidate.coin, candidate.ceiling_per_day)
         end = End(
@@ -194,13 +194,13 @@ class Adopting:
             "cancel" if dearer else lease.on_end, made_here=True,
         )  # fmt: skip
         self.remembered.orders[row.id] = Unwritten(end, intent, quote, row, tuple(earlier))
-        desk.readings.changed()
+        context.readings.changed()
         attempts = [*earlier, Attempt(intent.server_id, "above_ceiling" if dearer else "created")]
-        if dearer and desk.acts:
+        if dearer and context.acts:
             gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
             return outcomes.ended_at_once(outcomes.above_ceiling(row, candidate), row, candidate, gone, attempts)
         try:
-            terms = replace(terms, enforced_by=await desk.enforced_by())
+            terms = replace(terms, enforced_by=await context.enforced_by())
         except (CloreError, StateUnavailable):
             terms = replace(terms, enforced_by=None)
         outcome = outcomes.created(lease, candidate, terms, attempts, quote.decided_by)
@@ -213,7 +213,7 @@ class Adopting:
                 break
             await anyio.sleep(pause)
             try:
-                row = (await self._desk.readings.look(completed=False)).find(row.id) or row
+                row = (await self._context.readings.look(completed=False)).find(row.id) or row
             except CloreError:
                 continue
         return row
@@ -228,11 +228,11 @@ class Adopting:
         attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
         if why is not None:
             outcome = outcomes.ended_at_once(why.said, row, candidate, None, attempts)
-            if not self._desk.acts:
+            if not self._context.acts:
                 outcome = replace(outcome, next=f"{why.said} {_LEFT_RUNNING}")
         else:
             # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.
-            terms = replace(terms, enforced_by=enforcer(tx, self._desk, lease.account))
+            terms = replace(terms, enforced_by=enforcer(tx, self._context, lease.account))
             by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
             outcome = outcomes.created(lease, candidate, terms, attempts, by)
             if not _says_price(row):
@@ -250,14 +250,14 @@ class Adopting:
     ) -> Outcome:
         """Close an intent whose order has not shown: failed when that is sure enough, else uncertain. `refusal` is
         Clore's no, where it gave one."""
-        desk = self._desk
+        context = self._context
         if intent.acknowledged:
             self.remembered.acknowledged.add(intent.id)
 
         def write(tx: Tx) -> Outcome:
             now = intents.get(tx, intent.id)
             if now is None:  # its state was deleted meanwhile
-                return outcomes.uncertain(intent, [*earlier], desk.program)
+                return outcomes.uncertain(intent, [*earlier], context.program)
             if now.state not in ("sending", "uncertain"):
                 return outcome_of(quotes.get(tx, quote.id)) or outcomes.in_progress(quote.id)
             acknowledged = now.acknowledged or intent.id in self.remembered.acknowledged
@@ -265,8 +265,8 @@ class Adopting:
             state = "failed" if certain else "uncertain"
             intents.step(tx, intent.id, was=now.state, now_is=state)
             if certain:
-                intents.release(tx, intent.id, ZERO, desk.clock())
-            desk.note(
+                intents.release(tx, intent.id, ZERO, context.clock())
+            context.note(
                 tx, state, quote.caller, intent.account,
                 quote_id=quote.id, intent_id=intent.id, server_id=intent.server_id, matches=len(seen.matches),
             )  # fmt: skip
@@ -274,12 +274,12 @@ class Adopting:
             outcome = (
                 outcomes.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
                 if certain
-                else outcomes.uncertain(intent, attempts, desk.program)
+                else outcomes.uncertain(intent, attempts, context.program)
             )
             quotes.settle(tx, quote.id, outcome.as_json())
             return outcome
 
-        return await desk.state.write(write)
+        return await context.state.write(write)
 
 
 _LEFT_RUNNING: Final = (

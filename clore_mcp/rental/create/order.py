@@ -28,11 +28,11 @@ from clore_mcp.errors import (
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes, questions
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
-from clore_mcp.rental.context import Desk, settle_quote
+from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.create.presence import Presence, in_the_way, made_by_call, running_on
-from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacements import Replacements
-from clore_mcp.rental.create.send import Errand, Halted, NotOffered, Send, listed_now
+from clore_mcp.rental.create.send import CreateCall, Halted, NotOffered, Send, listed_now
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
 from clore_mcp.rental.monitoring import hosts
@@ -58,35 +58,35 @@ class Creating(Verb[CreateOrder]):
     """Carries out approved rentals."""
 
     def __init__(
-        self, desk: Desk, appraiser: Appraiser, settling: Settling, closing: Closing, replacements: Replacements
+        self, context: Context, pricer: Pricer, settling: Settling, closing: Closing, replacements: Replacements
     ) -> None:
-        self._desk = desk
+        self._context = context
         self._closing = closing
-        self._appraiser = appraiser
+        self._pricer = pricer
         self._settling = settling
-        self._presence = Presence(desk, settling)
+        self._presence = Presence(context, settling)
         self._replacements = replacements
 
-    async def already(self, ask: CreateOrder, account: str, digest: str) -> Outcome | None:
+    async def already(self, request: CreateOrder, account: str, digest: str) -> Outcome | None:
         """The order that this very call has made, while it runs; a create of it whose outcome is unknown."""
-        current = await self._desk.readings.orders(EXECUTION_AGE)
+        current = await self._context.readings.orders(EXECUTION_AGE)
         await self._settling.settle_open(account, current)
         await self._closing.reconcile(account, current, None)
-        return await self._desk.state.read(lambda tx: made_by_call(tx, account, digest, self._desk.program))
+        return await self._context.state.read(lambda tx: made_by_call(tx, account, digest, self._context.program))
 
-    async def shared(self, ask: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
+    async def shared(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
         """See `Verb`: a rental in place of an order that can't be reached goes on with the yes of that one."""
-        return await self._replacements.hold(ask, account, caller, digest)
+        return await self._replacements.hold(request, account, caller, digest)
 
-    async def propose(self, ask: CreateOrder, account: str) -> Proposal:
+    async def propose(self, request: CreateOrder, account: str) -> Proposal:
         """What a person would be asked. Raises Settled where limits or the market leave nothing to ask, and
         SpendingFrozen."""
-        await self._desk.require_unfrozen()
-        ours = (await self._desk.readings.orders(EXECUTION_AGE)).rows
-        running = running_on(ask.server_id, ours)
+        await self._context.require_unfrozen()
+        ours = (await self._context.readings.orders(EXECUTION_AGE)).rows
+        running = running_on(request.server_id, ours)
         if running is not None:
-            raise Settled(outcomes.held_by_you(running, ask.server_id))
-        found = await self._appraiser.appraise(ask)
+            raise Settled(outcomes.held_by_you(running, request.server_id))
+        found = await self._pricer.price(request)
         attempts = tuple(Attempt(one.server_id, one.reason) for one in found.unfit)
         if found.terms is None or found.cost is None:
             raise Settled(
@@ -95,61 +95,63 @@ class Creating(Verb[CreateOrder]):
         if found.refusals:
             raise Settled(replace(outcomes.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
         first = found.terms.candidates[0].server_id
-        held = await self._desk.state.read(lambda tx: in_the_way(tx, account, first, ours, self._desk.program))
+        held = await self._context.state.read(lambda tx: in_the_way(tx, account, first, ours, self._context.program))
         if held is not None:
             raise Settled(held)
-        cost, key = found.cost, await self._key_shown(ask)
+        cost, key = found.cost, await self._key_shown(request)
         terms = replace(found.terms, ssh_key=key.fingerprint)
-        return Proposal(terms, lambda quote_id: questions.rent_question(quote_id, ask, terms, cost, key), Yes.ALWAYS)
+        return Proposal(
+            terms, lambda quote_id: questions.rent_question(quote_id, request, terms, cost, key), Yes.ALWAYS
+        )
 
     def unfinished(self, quote: Quote) -> Outcome:
         """The order is being made."""
         return outcomes.being_replaced(quote) if quote.replaces else outcomes.in_progress(quote.id)
 
-    async def told(self, ask: CreateOrder, outcome: Outcome) -> Outcome:
+    async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
         """See `Verb`: with the address of its Jupyter, and with what became of the order that it replaces."""
-        if ask.jupyter:
-            outcome = _with_jupyter(outcome, self._desk.readings.latest, self._desk.program)
-        return await self._replacements.told(ask, outcome)
+        if request.jupyter:
+            outcome = _with_jupyter(outcome, self._context.readings.latest, self._context.program)
+        return await self._replacements.told(request, outcome)
 
-    async def _key_shown(self, ask: CreateOrder) -> KeyShown:
-        own = await anyio.to_thread.run_sync(self._desk.ssh_key)
-        if ask.ssh_public_key is None:
+    async def _key_shown(self, request: CreateOrder) -> KeyShown:
+        own = await anyio.to_thread.run_sync(self._context.ssh_key)
+        if request.ssh_public_key is None:
             return KeyShown(own.fingerprint, configured=True)
-        given = fingerprint(validate(ask.ssh_public_key))
+        given = fingerprint(validate(request.ssh_public_key))
         return KeyShown(given, configured=given == own.fingerprint)
 
-    async def carry_out(self, quote: Quote, ask: CreateOrder, *, from_state: str, by: str) -> Outcome:
+    async def carry_out(self, quote: Quote, request: CreateOrder, *, from_state: str, by: str) -> Outcome:
         """Rent one of the quote's servers. `from_state` is where the yes stands; `by` who gave it."""
         terms = Terms.from_json(quote.terms)
         attempts: list[Attempt] = []
         # What can fail without Clore fails before the yes is used.
-        key = await key_line(ask.ssh_public_key, self._desk.ssh_key)
+        key = await key_line(request.ssh_public_key, self._context.ssh_key)
         if fingerprint(key) != terms.ssh_key:
             return await self._end(quote, Stopped(outcome=_OTHER_KEY, final=not quote.replaces), attempts)
-        await anyio.to_thread.run_sync(self._desk.wake_watchdog)  # before the send: killed after it, we end nothing
+        await anyio.to_thread.run_sync(self._context.wake_watchdog)  # before the send: killed after it, we end nothing
         if quote.replaces:
             try:
                 await self._replacements.clear(quote, by)
             except Settled as kept:
                 return kept.outcome
         servers = [candidate.server_id for candidate in terms.candidates]
-        failed = await self._desk.state.read(
-            lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock(), servers)
+        failed = await self._context.state.read(
+            lambda tx: hosts.failed_twice(tx, quote.account, self._context.clock(), servers)
         )
         for candidate in terms.candidates:
-            if candidate.server_id in failed and candidate.server_id != ask.server_id:  # since the question
+            if candidate.server_id in failed and candidate.server_id != request.server_id:  # since the question
                 attempts.append(Attempt(candidate.server_id, "failed_here"))
                 continue
-            made = {"jupyter_token": secret_token()} if ask.jupyter else {}
-            errand = Errand(quote, ask, terms, candidate, from_state, by, made)
-            departure = Send(self._desk, errand)
-            stopped = await self._try(errand, departure, key, attempts)
+            made = {"jupyter_token": secret_token()} if request.jupyter else {}
+            call = CreateCall(quote, request, terms, candidate, from_state, by, made)
+            send = Send(self._context, call)
+            stopped = await self._try(call, send, key, attempts)
             if stopped.attempt is not None:
                 attempts.append(stopped.attempt)
             if stopped.outcome is not None:
                 return await self._end(quote, stopped, attempts)
-            from_state = "committing" if departure.used else from_state
+            from_state = "committing" if send.used else from_state
         return await self._end(quote, Stopped(), attempts)
 
     async def _end(self, quote: Quote, stopped: Stopped, attempts: Sequence[Attempt]) -> Outcome:
@@ -160,99 +162,95 @@ class Creating(Verb[CreateOrder]):
         if not stopped.final:
             return outcome
         try:
-            return await settle_quote(self._desk, quote, outcome)
+            return await settle_quote(self._context, quote, outcome)
         except StateUnavailable as error:  # an order may run: what is known of it counts more than the record
             log.warning("what came of quote %s could not be recorded: %s", quote.id, error.message)
             return outcome
 
-    async def _try(self, errand: Errand, departure: Send, key: str, attempts: list[Attempt]) -> Stopped:
+    async def _try(self, call: CreateCall, send: Send, key: str, attempts: list[Attempt]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""
         for _ in range(_TRIES):
             try:
-                evidence = await self._evidence(errand.quote.account)
+                evidence = await self._evidence(call.quote.account)
             except Failure as error:
-                if not departure.used:
+                if not send.used:
                     raise
-                return await self._not_sent(errand, departure, error)
+                return await self._not_sent(call, send, error)
             try:
-                price = listed_now(errand.candidate, errand.terms, evidence)
+                price = listed_now(call.candidate, call.terms, evidence)
             except NotOffered as no:
-                await self._close(errand, departure.intent, "refused", no.attempt.outcome)
-                return await self._presence.not_offered(errand.quote, evidence, no.attempt, used=departure.used)
-            stopped = await self._send(errand, departure, evidence, errand.request(price, key), attempts)
+                await self._close(call, send.intent, "refused", no.attempt.outcome)
+                return await self._presence.not_offered(call.quote, evidence, no.attempt, used=send.used)
+            stopped = await self._send(call, send, evidence, call.create(price, key), attempts)
             if stopped is not None:
                 return stopped
-        await self._close(errand, departure.intent, "abandoned", "too_slow")
-        return Stopped(outcome=_TOO_SLOW, final=departure.used)
+        await self._close(call, send.intent, "abandoned", "too_slow")
+        return Stopped(outcome=_TOO_SLOW, final=send.used)
 
     async def _send(
         self,
-        errand: Errand,
-        departure: Send,
+        call: CreateCall,
+        send: Send,
         evidence: Evidence,
-        request: CreateRequest,
+        create: CreateRequest,
         attempts: list[Attempt],
     ) -> Stopped | None:
         """One send and its settlement. None when nothing was looked at: with fresh evidence it may leave again."""
         try:
-            created = await self._desk.client.create_order(
-                request, before_send=lambda: departure.leave(evidence, request)
-            )
+            created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
         except Halted as halted:
             if halted.why is not None:
-                await self._close(errand, departure.intent, "abandoned", "not_sent")
+                await self._close(call, send.intent, "abandoned", "not_sent")
             return halted.why
         except RateLimited as error:
-            if not await departure.back():
-                return await self._refused(errand, departure, error, attempts)
-            await anyio.sleep(min(error.retry_after_seconds or 1.0, self._desk.patience.answer))
+            if not await send.back():
+                return await self._refused(call, send, error, attempts)
+            await anyio.sleep(min(error.retry_after_seconds or 1.0, self._context.patience.answer))
             return None
         except Failure as error:
-            return await self._answered_badly(errand, departure, error, attempts)
-        return await self._left(errand, departure, attempts, created, "code 0")
+            return await self._answered_badly(call, send, error, attempts)
+        return await self._left(call, send, attempts, created, "code 0")
 
     async def _evidence(self, account: str) -> Evidence:
-        evidence = await self._appraiser.evidence(EXECUTION_AGE)
+        evidence = await self._pricer.evidence(EXECUTION_AGE)
         await self._settling.settle_open(account, evidence.current)
-        await self._desk.ask_enforcers(account)  # the claim can't wait for an answer
+        await self._context.ask_enforcers(account)  # the claim can't wait for an answer
         return evidence
 
-    async def _answered_badly(
-        self, errand: Errand, departure: Send, error: Failure, attempts: list[Attempt]
-    ) -> Stopped:
-        if departure.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
-            return await self._not_sent(errand, departure, error)
+    async def _answered_badly(self, call: CreateCall, send: Send, error: Failure, attempts: list[Attempt]) -> Stopped:
+        if send.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
+            return await self._not_sent(call, send, error)
         if isinstance(error, Refused):
-            return await self._refused(errand, departure, error, attempts)
+            return await self._refused(call, send, error, attempts)
         refusal = error if isinstance(error, UnknownRefusal) else None
-        return await self._left(errand, departure, attempts, None, error.message, refusal)
+        return await self._left(call, send, attempts, None, error.message, refusal)
 
     async def _left(
         self,
-        errand: Errand,
-        departure: Send,
+        call: CreateCall,
+        send: Send,
         attempts: list[Attempt],
         created: Created | None,
         said: str,
         refusal: UnknownRefusal | None = None,
     ) -> Stopped:
         """The create has left and was not refused, or in words that nobody knows: look."""
-        desk, intent, quote = self._desk, _made(departure), errand.quote
+        context, intent, quote = self._context, _made(send), call.quote
         words = {} if refusal is None else {"reported": refusal.reported}
 
         def write(tx: Tx) -> None:
             if created is not None:
                 intents.acknowledge(tx, intent.id)
-            desk.note(tx, "answered", quote.caller, intent.account, quote_id=quote.id, intent_id=intent.id, said=said,
-                      **words)  # fmt: skip
+            context.note(tx, "answered", quote.caller, intent.account, quote_id=quote.id, intent_id=intent.id,
+                         said=said, **words)  # fmt: skip
 
-        desk.readings.changed()
+        context.readings.changed()
         try:
-            await desk.state.write(write)
+            await context.state.write(write)
         except StateUnavailable as error:  # an order may run: it is looked for, and its end is kept, all the same
             log.warning("what Clore said of %s could not be recorded: %s", intent.id, error.message)
             intent = replace(intent, acknowledged=intent.acknowledged or created is not None)
-        await anyio.to_thread.run_sync(desk.wake_watchdog)  # one that was about to end may have missed this order
+        await anyio.to_thread.run_sync(context.wake_watchdog)  # one that was about to end may have missed this order
         try:
             outcome = await self._settling.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
             return Stopped(outcome=outcome)
@@ -261,20 +259,20 @@ class Creating(Verb[CreateOrder]):
 
     def _unrecorded(self, intent: Intent, attempts: list[Attempt]) -> Stopped:
         """Money may have moved and can't be recorded: say so; a later look settles the row."""
-        return Stopped(outcome=outcomes.uncertain(intent, attempts, self._desk.program), final=False)
+        return Stopped(outcome=outcomes.uncertain(intent, attempts, self._context.program), final=False)
 
-    async def _refused(self, errand: Errand, departure: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
-        intent, reason = _made(departure), word(error)
+    async def _refused(self, call: CreateCall, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
+        intent, reason = _made(send), word(error)
         if isinstance(error, AlreadyRented | SpotOrderHeld):
             ours = isinstance(error, SpotOrderHeld)
             try:
-                stopped = await self._presence.answered(errand.quote, intent, attempts, ours=ours)
+                stopped = await self._presence.answered(call.quote, intent, attempts, ours=ours)
             except StateUnavailable:
                 return self._unrecorded(intent, attempts)
             if stopped is not None:
-                await self._close(errand, intent, "refused", reason)
+                await self._close(call, intent, "refused", reason)
                 return stopped
-        await self._close(errand, intent, "refused", reason)
+        await self._close(call, intent, "refused", reason)
         attempt = Attempt(intent.server_id, reason)
         if moves_on(error):
             return Stopped(attempt=attempt)
@@ -283,15 +281,15 @@ class Creating(Verb[CreateOrder]):
             return Stopped(attempt, outcomes.failed(said))
         return Stopped(attempt, outcomes.unavailable([attempt], said))
 
-    async def _not_sent(self, errand: Errand, departure: Send, error: Failure) -> Stopped:
+    async def _not_sent(self, call: CreateCall, send: Send, error: Failure) -> Stopped:
         """Nothing left. A yes that was not used stays, so that the same call needs no second one."""
-        await self._close(errand, departure.intent, "abandoned", word(error))
-        attempt = Attempt(errand.candidate.server_id, "not_sent")
+        await self._close(call, send.intent, "abandoned", word(error))
+        attempt = Attempt(call.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."
-        return Stopped(attempt, outcomes.failed(f"{said} {error.hint}"), final=departure.used)
+        return Stopped(attempt, outcomes.failed(f"{said} {error.hint}"), final=send.used)
 
-    async def _close(self, errand: Errand, intent: Intent | None, state: str, reason: str) -> None:
-        desk, quote = self._desk, errand.quote
+    async def _close(self, call: CreateCall, intent: Intent | None, state: str, reason: str) -> None:
+        context, quote = self._context, call.quote
         if intent is None:
             return
 
@@ -300,11 +298,11 @@ class Creating(Verb[CreateOrder]):
             if now is None or now.state not in ("reserved", "sending"):
                 return
             intents.step(tx, intent.id, was=now.state, now_is=state, reason=reason)
-            intents.release(tx, intent.id, ZERO, desk.clock())
-            desk.note(tx, f"attempt_{state}", quote.caller, intent.account, quote_id=quote.id, intent_id=intent.id,
-                      server_id=intent.server_id, reason=reason)  # fmt: skip
+            intents.release(tx, intent.id, ZERO, context.clock())
+            context.note(tx, f"attempt_{state}", quote.caller, intent.account, quote_id=quote.id, intent_id=intent.id,
+                         server_id=intent.server_id, reason=reason)  # fmt: skip
 
-        await desk.state.write(write)
+        await context.state.write(write)
 
 
 _OTHER_KEY: Final = outcomes.failed(
@@ -315,11 +313,11 @@ _TOO_SLOW: Final = outcomes.failed(
 )
 
 
-def _made(departure: Send) -> Intent:
+def _made(send: Send) -> Intent:
     """The intent of a create that has left: only its own hook lets it leave."""
-    if departure.intent is None:
+    if send.intent is None:
         raise RuntimeError("a create left without its claim")
-    return departure.intent
+    return send.intent
 
 
 def _with_jupyter(outcome: Outcome, current: Orders | None, program: str) -> Outcome:

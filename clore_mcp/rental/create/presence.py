@@ -16,7 +16,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import Orders
-from clore_mcp.rental.context import Desk, iso
+from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Tx
@@ -82,8 +82,8 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
 class Presence:
     """Looks before a chain of servers leaves a rented one behind."""
 
-    def __init__(self, desk: Desk, settling: Settling) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, settling: Settling) -> None:
+        self._context = context
         self._settling = settling
 
     async def not_offered(self, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool) -> Stopped:
@@ -124,19 +124,19 @@ class Presence:
 
     async def _seen(self) -> Orders | None:
         try:
-            return await self._desk.readings.look(completed=False)
+            return await self._context.readings.look(completed=False)
         except CloreError:
             return None
 
     async def _may_be_ours(self, account: str, server_id: int, but: Intent | None = None) -> bool:
         """Whether another create of ours for that server may have made an order within a day."""
-        since = self._desk.clock() - intents.ADOPTABLE_SECONDS
-        found = await self._desk.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
+        since = self._context.clock() - intents.ADOPTABLE_SECONDS
+        found = await self._context.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
         return any(but is None or one.id != but.id for one in found)
 
     async def _held(self, quote: Quote, server_id: int) -> Outcome | None:
         """What this very call has made already, or an unsettled create for that server."""
-        program = self._desk.program
+        program = self._context.program
 
         def read(tx: Tx) -> Outcome | None:
             made = made_by_call(tx, quote.account, quote.digest, program, but_of=quote.id)
@@ -144,7 +144,7 @@ class Presence:
             blocked = unsettled is not None and unsettled.quote_id != quote.id
             return made or (outcomes.blocked(unsettled, program) if unsettled is not None and blocked else None)
 
-        return await self._desk.state.read(read)
+        return await self._context.state.read(read)
 
 
 _UNSEEN: Final = outcomes.failed(

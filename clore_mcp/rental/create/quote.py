@@ -16,7 +16,7 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.presence import unsettled_on
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder
@@ -39,7 +39,7 @@ from clore_mcp.store.database import Tx
 
 
 @dataclass(frozen=True, slots=True)
-class Appraisal:
+class PricedOrder:
     """A priced wish. Without `terms` none of the servers fits, and `unfit` says why."""
 
     terms: Terms | None
@@ -56,15 +56,15 @@ class Appraisal:
         return max((one.most_hours for one in self.unfit if one.most_hours is not None), default=None)
 
 
-class Appraiser:
+class Pricer:
     """Prices wishes and gathers the evidence to judge them."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def evidence(self, max_age_seconds: float = EXECUTION_AGE) -> Evidence:
         """Everything that a judgement needs, none of it older than that."""
-        readings = self._desk.readings
+        readings = self._context.readings
         fees = await readings.fees()
         completed = await readings.completed(max_age_seconds)
         snapshot = await readings.fresh_snapshot(max_age_seconds)
@@ -72,25 +72,25 @@ class Appraiser:
         wallets = await readings.wallets(max_age_seconds)
         return Evidence(snapshot, fees, current, completed, wallets, readings.api_now())
 
-    async def appraise(self, ask: CreateOrder, *, at_most: Decimal | None = None) -> Appraisal:
+    async def price(self, request: CreateOrder, *, at_most: Decimal | None = None) -> PricedOrder:
         """Price a wish and judge it; nothing is held. `at_most`: above so many USD per hour no server fits."""
         evidence = await self.evidence(BROWSING_AGE)
-        enforced_by = await self._desk.enforced_by()
+        enforced_by = await self._context.enforced_by()
         enforced = enforced_by is not None
-        account = await self._desk.readings.account()
+        account = await self._context.readings.account()
 
         def read(tx: Tx) -> tuple[Owed, Mapping[int, int]]:
-            return owed_now(tx, account, evidence), hosts.failed(tx, account, self._desk.clock(), ask.server_ids)
+            return owed_now(tx, account, evidence), hosts.failed(tx, account, self._context.clock(), request.server_ids)
 
-        owed, failed = await self._desk.state.read(read)
-        unsettled = await self._unsettled(account, ask.server_ids)
-        if ask.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
-            return Appraisal(None, None, (unsettled[ask.server_id],))
+        owed, failed = await self._context.state.read(read)
+        unsettled = await self._unsettled(account, request.server_ids)
+        if request.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
+            return PricedOrder(None, None, (unsettled[request.server_id],))
         found = [
             unsettled.get(number)
-            or _passed_over(ask, number, failed)
-            or await self._payable(ask, number, evidence, owed, enforced=enforced)
-            for number in ask.server_ids
+            or _passed_over(request, number, failed)
+            or await self._payable(request, number, evidence, owed, enforced=enforced)
+            for number in request.server_ids
         ]
         if at_most is not None:
             found = [capped(one, at_most) if isinstance(one, Candidate) else one for one in found]
@@ -101,25 +101,25 @@ class Appraiser:
         candidates = [one for one in found if isinstance(one, Candidate)]
         misfits = tuple(one for one in found if isinstance(one, Unfit))
         if not candidates:
-            return Appraisal(None, None, misfits)
-        order_type = OrderType(ask.order_type)
+            return PricedOrder(None, None, misfits)
+        order_type = OrderType(request.order_type)
         terms = Terms(
             candidates=tuple(candidates),
-            hours=ask.exact_hours,
+            hours=request.exact_hours,
             order_type=order_type,
-            on_end=ask.on_end,
-            image=ask.image,
+            on_end=request.on_end,
+            image=request.image,
             enforced_by=enforced_by,
             fees_assumed=any(evidence.fees.assumes(order_type, one.coin) for one in candidates),
-            to_win_usd=await self._to_win_usd(ask, candidates[0]),
+            to_win_usd=await self._to_win_usd(request, candidates[0]),
         )
         # What a watch may rent was asked about in other words.
         return await self._judged(terms, evidence, misfits, replaceable=at_most is None)
 
     async def _unsettled(self, account: str, server_ids: Sequence[int]) -> dict[int, Unfit]:
         """The servers with a create on its way or uncertain: a second one could be a second bill."""
-        program = self._desk.program
-        found = await self._desk.state.read(lambda tx: unsettled_on(tx, account, server_ids))
+        program = self._context.program
+        found = await self._context.state.read(lambda tx: unsettled_on(tx, account, server_ids))
         return {
             number: Unfit(
                 number,
@@ -133,18 +133,18 @@ class Appraiser:
 
     async def _judged(
         self, terms: Terms, evidence: Evidence, misfits: tuple[Unfit, ...], *, replaceable: bool
-    ) -> Appraisal:
-        desk = self._desk
-        account = await desk.readings.account()
+    ) -> PricedOrder:
+        context = self._context
+        account = await context.readings.account()
 
-        stands = await desk.state.read(lambda tx: position(tx, desk, account, evidence))
+        stands = await context.state.read(lambda tx: position(tx, context, account, evidence))
         refusals = [check(stands, spend_of(one, terms)) for one in terms.candidates]
         first, *others = zip(terms.candidates, refusals, strict=True)
         over = [Unfit(one.server_id, "over_limit", "; ".join(map(str, no))) for one, no in others if no]
         terms = dataclasses.replace(terms, candidates=(first[0], *(one for one, no in others if not no)))
         if replaceable and not first[1]:
             terms = _replaceable(terms, stands)
-        return Appraisal(
+        return PricedOrder(
             terms=terms,
             cost=cost_of(first[0], terms.hours),
             unfit=(*misfits, *over),
@@ -153,47 +153,47 @@ class Appraiser:
         )
 
     async def _payable(
-        self, ask: CreateOrder, server_id: int, evidence: Evidence, owed: Owed, *, enforced: bool
+        self, request: CreateOrder, server_id: int, evidence: Evidence, owed: Owed, *, enforced: bool
     ) -> Candidate | Unfit:
         """The server in the cheapest coin; where that wallet is too small and another is not, in the other."""
-        first = await self._candidate(ask, server_id, evidence, enforced=enforced)
-        if isinstance(first, Unfit) or ask.currency or not _short(first, evidence, owed, ask):
+        first = await self._candidate(request, server_id, evidence, enforced=enforced)
+        if isinstance(first, Unfit) or request.currency or not _short(first, evidence, owed, request):
             return first
         others = [coin for coin in evidence.snapshot.server(server_id).allowed_coins if coin is not first.coin]
         found = [
             await self._candidate(
-                ask.model_copy(update={"currency": coin.ticker}), server_id, evidence, enforced=enforced
+                request.model_copy(update={"currency": coin.ticker}), server_id, evidence, enforced=enforced
             )
             for coin in others
         ]
-        paid = [one for one in found if isinstance(one, Candidate) and not _short(one, evidence, owed, ask)]
+        paid = [one for one in found if isinstance(one, Candidate) and not _short(one, evidence, owed, request)]
         return min(paid, key=lambda one: one.usd_per_hour, default=first)
 
     async def _candidate(
-        self, ask: CreateOrder, server_id: int, evidence: Evidence, *, enforced: bool
+        self, request: CreateOrder, server_id: int, evidence: Evidence, *, enforced: bool
     ) -> Candidate | Unfit:
         listing = evidence.snapshot.by_id.get(server_id)
         if listing is None:
             return Unfit(server_id, "not_listed", f"Server {server_id} is not on the marketplace now.")
         balances = evidence.wallets.balances
         bid: DayPrice | None = None
-        if ask.order_type == "spot":
-            found = await self._bid(ask, listing, evidence)
+        if request.order_type == "spot":
+            found = await self._bid(request, listing, evidence)
             if isinstance(found, Unfit):
                 return found
             bid = found
         return candidate_of(
-            ask,
+            request,
             listing,
             evidence.fees,
             evidence.snapshot.rates,
             wallet=balances,
-            preferred=self._desk.preferred,
+            preferred=self._context.preferred,
             spot_bid=bid,
             enforced=enforced,
         )
 
-    async def _bid(self, ask: CreateOrder, listing: Listing, evidence: Evidence) -> DayPrice | Unfit:
+    async def _bid(self, request: CreateOrder, listing: Listing, evidence: Evidence) -> DayPrice | Unfit:
         """The bid in a coin: what was asked for, else what would win now."""
         rates, fees = evidence.snapshot.rates, evidence.fees
         priced = choose(
@@ -202,17 +202,17 @@ class Appraiser:
             fees,
             rates,
             wallet=evidence.wallets.balances,
-            preferred=self._desk.preferred,
-            only=Coin(ask.currency) if ask.currency else None,
+            preferred=self._context.preferred,
+            only=Coin(request.currency) if request.currency else None,
         )
         if not isinstance(priced, Priced):
             return Unfit(
                 listing.server_id, "unpriced", f"Server {listing.server_id} has no spot price: {priced.value}."
             )
-        if ask.exact_bid is None:
-            winning = (await self._desk.readings.spot_view(listing.server_id)).winning.get(priced.coin)
+        if request.exact_bid is None:
+            winning = (await self._context.readings.spot_view(listing.server_id)).winning.get(priced.coin)
             return winning if winning is not None and winning.value >= priced.day.value else priced.day
-        bid = bid_within(ask.exact_bid, priced.coin, priced.usd_per_coin, priced.fee, priced.day.value)
+        bid = bid_within(request.exact_bid, priced.coin, priced.usd_per_coin, priced.fee, priced.day.value)
         if bid is None:
             least = plain(lowest_asked(priced.day, priced.usd_per_coin, priced.fee))
             return Unfit(
@@ -222,11 +222,11 @@ class Appraiser:
             )
         return bid
 
-    async def _to_win_usd(self, ask: CreateOrder, first: Candidate) -> Decimal | None:
+    async def _to_win_usd(self, request: CreateOrder, first: Candidate) -> Decimal | None:
         """USD per hour that would win in that coin now, where the bid that was asked for does not."""
-        if ask.order_type != "spot" or ask.exact_bid is None:
+        if request.order_type != "spot" or request.exact_bid is None:
             return None
-        view = await self._desk.readings.spot_view_if_known(first.server_id)
+        view = await self._context.readings.spot_view_if_known(first.server_id)
         beaten = view is not None and view.beaten(DayPrice(first.listed_per_day, first.coin))
         winning = view.winning.get(first.coin) if view is not None and beaten else None
         return None if winning is None else lowest_asked(winning, first.usd_per_coin, first.fee_fraction)
@@ -241,16 +241,16 @@ def _replaceable(terms: Terms, stands: Position) -> Terms:
     return wider if fits else terms
 
 
-def _passed_over(ask: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:
+def _passed_over(request: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:
     """Why a fallback is not taken whose host failed here too often; the server that was named first may be."""
-    if server_id == ask.server_id or server_id not in failed:
+    if server_id == request.server_id or server_id not in failed:
         return None
     said = f"Server {server_id} failed here {failed[server_id]} times in the last {hosts.DAYS} days and is passed over."
     return Unfit(server_id, "failed_here", said)
 
 
-def _short(candidate: Candidate, evidence: Evidence, owed: Owed, ask: CreateOrder) -> bool:
-    return wallet_refusal(draw_of(candidate, ask.exact_hours), evidence, owed) is not None
+def _short(candidate: Candidate, evidence: Evidence, owed: Owed, request: CreateOrder) -> bool:
+    return wallet_refusal(draw_of(candidate, request.exact_hours), evidence, owed) is not None
 
 
 def _covered_hours(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:

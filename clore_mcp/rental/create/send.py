@@ -19,7 +19,7 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, DayPrice, plain
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import new_id
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create import replacement
 from clore_mcp.rental.create.images import brings_sshd
 from clore_mcp.rental.create.presence import in_the_way, made_by_call
@@ -49,43 +49,43 @@ class Abandoned(Failure):
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
+class CreateCall:
     """One candidate of an approved quote. `from_state` is where its yes stands, `by` who gave it."""
 
     quote: Quote
-    ask: CreateOrder
+    request: CreateOrder
     terms: Terms
     candidate: Candidate
     from_state: str
     by: str
     secrets: Mapping[str, str] = field(repr=False)
 
-    def request(self, price: Decimal, key: str) -> CreateRequest:
+    def create(self, price: Decimal, key: str) -> CreateRequest:
         """What to send: `price` per day is the listing's own number, or the bid; `key` the SSH key to let in."""
-        ask, spot = self.ask, self.terms.order_type is OrderType.SPOT
+        request, spot = self.request, self.terms.order_type is OrderType.SPOT
         return CreateRequest(
             server_id=self.candidate.server_id,
-            image=ask.image,
+            image=request.image,
             coin=self.candidate.coin,
-            order_type=ask.order_type,
+            order_type=request.order_type,
             spot_price=price if spot else None,
             required_price=None if spot else price,
-            ports=ask.wire_ports,
-            env=ask.env or {},
+            ports=request.wire_ports,
+            env=request.env or {},
             ssh_key=key,
             jupyter_token=self.secrets.get("jupyter_token"),
-            command=ask.command,
-            autossh_entrypoint=not brings_sshd(ask.image),
+            command=request.command,
+            autossh_entrypoint=not brings_sshd(request.image),
         )
 
 
-def _record_of(request: CreateRequest) -> dict[str, Any]:
+def _record_of(create: CreateRequest) -> dict[str, Any]:
     """What a create asks for, for the record: nothing in it is a secret."""
-    asked = {"required_price": request.required_price, "spotprice": request.spot_price}
+    asked = {"required_price": create.required_price, "spotprice": create.spot_price}
     return {
-        "image": request.image,
-        "order_type": request.order_type,
-        "currency": request.coin.value,
+        "image": create.image,
+        "order_type": create.order_type,
+        "currency": create.coin.value,
         **{f"{name}_per_day": str(price) for name, price in asked.items() if price is not None},
     }
 
@@ -101,57 +101,57 @@ class Halted(Exception):
 class Send:
     """The way of one candidate's create out of the door. `intent` is its row, once there is one."""
 
-    def __init__(self, desk: Desk, errand: Errand) -> None:
-        self._desk = desk
-        self._errand = errand
-        self._leave_by = desk.monotonic() + desk.patience.leave_within
+    def __init__(self, context: Context, call: CreateCall) -> None:
+        self._context = context
+        self._call = call
+        self._leave_by = context.monotonic() + context.patience.leave_within
         self.intent: Intent | None = None
         self.too_fast = 0  # how often it has left and was refused unread
 
-    async def leave(self, evidence: Evidence, request: CreateRequest) -> None:
+    async def leave(self, evidence: Evidence, create: CreateRequest) -> None:
         """The hook before the bytes leave. Raises Halted; Abandoned when a frozen process finds its time gone."""
-        desk = self._desk
-        not_after = desk.clock() + desk.patience.send_within
-        deadline = min(desk.monotonic() + desk.patience.send_within, self._leave_by)
-        result = await desk.state.write(lambda tx: self._claim(tx, evidence, request, not_after))
+        context = self._context
+        not_after = context.clock() + context.patience.send_within
+        deadline = min(context.monotonic() + context.patience.send_within, self._leave_by)
+        result = await context.state.write(lambda tx: self._claim(tx, evidence, create, not_after))
         if not isinstance(result, Intent):
             raise Halted(result)
         self.intent = result
-        if desk.clock() >= not_after or desk.monotonic() >= deadline:
+        if context.clock() >= not_after or context.monotonic() >= deadline:
             raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
 
     async def back(self) -> bool:
         """Clore refused it unread: the intent waits for another send, unless these were enough or someone has abandoned
         it."""
-        desk, errand, intent = self._desk, self._errand, self.intent
+        context, call, intent = self._context, self._call, self.intent
         if intent is None:
             return False
         self.too_fast += 1
 
         def write(tx: Tx) -> bool:
-            desk.note(tx, "too_fast", errand.quote.caller, intent.account, quote_id=intent.quote_id,
-                      intent_id=intent.id, server_id=intent.server_id, said="code 5")  # fmt: skip
+            context.note(tx, "too_fast", call.quote.caller, intent.account, quote_id=intent.quote_id,
+                         intent_id=intent.id, server_id=intent.server_id, said="code 5")  # fmt: skip
             again = self.too_fast < _SENDS
-            return again and intents.step(tx, intent.id, was="sending", now_is="reserved", owner=desk.owner)
+            return again and intents.step(tx, intent.id, was="sending", now_is="reserved", owner=context.owner)
 
-        return await desk.state.write(write)
+        return await context.state.write(write)
 
     @property
     def used(self) -> bool:
         """Whether the yes is used already, by this candidate or one before it."""
-        return self.intent is not None or self._errand.from_state == "committing"
+        return self.intent is not None or self._call.from_state == "committing"
 
-    def _claim(self, tx: Tx, evidence: Evidence, request: CreateRequest, not_after: float) -> Intent | Stopped | None:
-        desk, errand, now = self._desk, self._errand, self._desk.clock()
-        quote = errand.quote
-        made = made_by_call(tx, quote.account, quote.digest, desk.program, but_of=quote.id)
+    def _claim(self, tx: Tx, evidence: Evidence, create: CreateRequest, not_after: float) -> Intent | Stopped | None:
+        context, call, now = self._context, self._call, self._context.clock()
+        quote = call.quote
+        made = made_by_call(tx, quote.account, quote.digest, context.program, but_of=quote.id)
         if made is not None:
             return Stopped(outcome=made)
         try:
-            stands = position(tx, desk, quote.account, evidence, deciding=True)
+            stands = position(tx, context, quote.account, evidence, deciding=True)
         except Undecided as no:
             return None if no.doubt is Doubt.TOO_OLD else Stopped(outcome=_unreadable(no), final=self.used)
-        if desk.monotonic() >= self._leave_by:
+        if context.monotonic() >= self._leave_by:
             return Stopped(outcome=_TOO_LATE, final=self.used)
         if brake.frozen(tx) is not None:
             return Stopped(outcome=outcomes.frozen(), final=self.used)
@@ -164,27 +164,27 @@ class Send:
         if stop is not None:
             return stop
         intent = self.intent or self._reserve(tx, evidence, now)
-        known = evidence.current.api_at is not None and desk.readings.api_clock.settled
-        sent_api_at = desk.readings.api_now() if known else None
+        known = evidence.current.api_at is not None and context.readings.api_clock.settled
+        sent_api_at = context.readings.api_now() if known else None
         if not intents.step(
-            tx, intent.id, was="reserved", now_is="sending", owner=desk.owner, not_after=not_after,
+            tx, intent.id, was="reserved", now_is="sending", owner=context.owner, not_after=not_after,
             sent_api_at=sent_api_at,
         ):  # fmt: skip
             return Stopped(outcome=_TOO_LATE)
-        desk.note(tx, "sending", quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
-                  server_id=intent.server_id, **_record_of(request))  # fmt: skip
+        context.note(tx, "sending", quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
+                     server_id=intent.server_id, **_record_of(create))  # fmt: skip
         return replace(intent, state="sending", not_after=not_after, sent_api_at=sent_api_at)
 
     def _has_yes(self, tx: Tx, now: float) -> bool:
-        errand, owner = self._errand, self._desk.owner
+        call, owner = self._call, self._context.owner
         if self.used:
-            row = quotes.get(tx, errand.quote.id)
+            row = quotes.get(tx, call.quote.id)
             return row is not None and row.state == "committing" and row.owner == owner
-        return quotes.consume(tx, errand.quote.id, from_state=errand.from_state, owner=owner, by=errand.by, now=now)
+        return quotes.consume(tx, call.quote.id, from_state=call.from_state, owner=owner, by=call.by, now=now)
 
     def _yes_does_not_serve(self, tx: Tx, evidence: Evidence, now: float) -> Stopped | None:
         """What to answer where a yes that was given for more than this quote does not serve it now."""
-        quote = self._errand.quote
+        quote = self._call.quote
         if not self.used and quote.watch_id is not None and not watches.may_rent(tx, quote.watch_id, now):
             return Stopped(outcome=_WATCH_OVER)
         kept = self._lost_order_stands(tx, evidence) if quote.replaces else None
@@ -193,54 +193,54 @@ class Send:
         return Stopped(outcome=kept, final=self.used or kept.status is not Status.IN_PROGRESS)
 
     def _lost_order_stands(self, tx: Tx, evidence: Evidence) -> Outcome | None:
-        errand = self._errand
-        return replacement.standing_in_the_way(tx, errand.quote, errand.terms, evidence, self._desk.program)
+        call = self._call
+        return replacement.standing_in_the_way(tx, call.quote, call.terms, evidence, self._context.program)
 
     def _objection(self, tx: Tx, evidence: Evidence, stands: Position) -> Stopped | None:
-        desk, errand = self._desk, self._errand
-        account = errand.quote.account
-        if errand.terms.enforced_by is not None and not stands.ended:
+        context, call = self._context, self._call
+        account = call.quote.account
+        if call.terms.enforced_by is not None and not stands.ended:
             return Stopped(
                 outcome=outcomes.failed(
                     "Whoever was to end the lease has stopped running; nothing was sent. Call again."
                 )
             )
-        server_id = errand.candidate.server_id
-        held = in_the_way(tx, account, server_id, evidence.current.rows, desk.program)
+        server_id = call.candidate.server_id
+        held = in_the_way(tx, account, server_id, evidence.current.rows, context.program)
         if held is not None:
             return Stopped(outcome=held)
-        refusals = check(stands, spend_of(errand.candidate, errand.terms))
-        return Stopped(outcome=outcomes.refused(refusals, ends=errand.terms.ends)) if refusals else None
+        refusals = check(stands, spend_of(call.candidate, call.terms))
+        return Stopped(outcome=outcomes.refused(refusals, ends=call.terms.ends)) if refusals else None
 
     def _reserve(self, tx: Tx, evidence: Evidence, now: float) -> Intent:
-        errand, candidate = self._errand, self._errand.candidate
+        call, candidate = self._call, self._call.candidate
         intent = Intent(
             id=new_id("i"),
-            account=errand.quote.account,
-            quote_id=errand.quote.id,
-            verb=errand.ask.verb,
+            account=call.quote.account,
+            quote_id=call.quote.id,
+            verb=call.request.verb,
             server_id=candidate.server_id,
-            image=errand.ask.image,
-            order_type=errand.ask.order_type,
+            image=call.request.image,
+            order_type=call.request.order_type,
             coin=candidate.coin.value,
             known_order_ids=frozenset(row.id for row in (*evidence.current.rows, *evidence.completed.rows)),
             state="reserved",
-            owner=self._desk.owner,
+            owner=self._context.owner,
             created_at=now,
         )
         reservation = Reservation(
             intent_id=intent.id,
             account=intent.account,
             coin=intent.coin,
-            worst_usd=errand.terms.reserved_usd(candidate),
+            worst_usd=call.terms.reserved_usd(candidate),
             usd_per_hour=candidate.ceiling_usd_per_hour,
             created_at=now,
         )
         intents.add(tx, intent, reservation)
-        orders.keep_secrets(tx, intent.id, errand.secrets)
-        self._desk.note(
-            tx, "reserved", errand.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
-            server_id=intent.server_id, approved_by=errand.by, worst_usd=str(reservation.worst_usd),
+        orders.keep_secrets(tx, intent.id, call.secrets)
+        self._context.note(
+            tx, "reserved", call.quote.caller, intent.account, quote_id=intent.quote_id, intent_id=intent.id,
+            server_id=intent.server_id, approved_by=call.by, worst_usd=str(reservation.worst_usd),
         )  # fmt: skip
         return intent
 

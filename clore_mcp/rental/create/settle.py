@@ -20,7 +20,7 @@ from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, UnknownRefus
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import Orders
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.adopt import ADOPTABLE, Adopting, Sight
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.requests import REQUESTS
@@ -38,8 +38,8 @@ _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 class Settling:
     """Looks, adopts, and closes what processes that died have left open."""
 
-    def __init__(self, desk: Desk, adopting: Adopting, commitments: Commitments) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, adopting: Adopting, commitments: Commitments) -> None:
+        self._context = context
         self._adopting = adopting
         self._commitments = commitments
 
@@ -53,15 +53,15 @@ class Settling:
     ) -> Outcome:
         """Look until the outcome of a send is known or the patience is over; the outcome, recorded. After a `refusal`
         the first valid look decides."""
-        desk = self._desk
+        context = self._context
         if refusal is not None:
-            await anyio.sleep(desk.patience.look_after_refusal)
-        give_up_at = desk.monotonic() + desk.patience.look
+            await anyio.sleep(context.patience.look_after_refusal)
+        give_up_at = context.monotonic() + context.patience.look
         # An order shows late: a look that saw none says nothing once it is old, as when Clore has been down since.
-        counts_from = give_up_at - desk.patience.look * _LAST_SHARE
+        counts_from = give_up_at - context.patience.look * _LAST_SHARE
         last, looks = Sight(), 0
         while True:
-            asked_at = desk.monotonic()
+            asked_at = context.monotonic()
             seen = await self.look(intent, completed=looks % 3 == 2)
             if len(seen.matches) == 1:
                 outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
@@ -69,7 +69,7 @@ class Settling:
                     return outcome
             if seen.valid and (refusal is not None or asked_at >= counts_from):
                 last = seen
-            left = give_up_at - desk.monotonic()
+            left = give_up_at - context.monotonic()
             decided = refusal is not None and seen.valid
             if decided or left <= 0 or not await self._is_open(intent):
                 return await self._adopting.unfound(intent, quote, last, earlier, refusal)
@@ -79,13 +79,13 @@ class Settling:
     async def look(self, intent: Intent, *, completed: bool) -> Sight:
         """One look for the order of an intent; never raises for Clore's sake."""
         try:
-            seen = await self._desk.readings.look(completed=completed)
+            seen = await self._context.readings.look(completed=completed)
         except CloreError:
             return Sight()
         return await self._adopting.sight(intent, seen.rows, valid=not seen.unreadable)
 
     async def _is_open(self, intent: Intent) -> bool:
-        now = await self._desk.state.read(lambda tx: intents.get(tx, intent.id))
+        now = await self._context.state.read(lambda tx: intents.get(tx, intent.id))
         return now is not None and now.state in ADOPTABLE  # failed: another process gave up before us
 
     def unwritten(self, account: str) -> list[End]:
@@ -99,7 +99,7 @@ class Settling:
     async def settle_open(self, account: str, current: Orders) -> None:
         """Close what processes that ended have left: abandon what was never sent, look for what was. What this
         process is still carrying out is left to itself."""
-        desk, now = self._desk, self._desk.clock()
+        context, now = self._context, self._context.clock()
 
         def read(tx: Tx) -> list[tuple[Intent, Quote | None]]:
             open_ = intents.in_state(tx, account, *intents.OPEN)
@@ -112,37 +112,37 @@ class Settling:
             return [(intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed)]
 
         await self._bring_strays(account, current)
-        for intent, quote in await desk.state.read(read):
+        for intent, quote in await context.state.read(read):
             if quote is not None and not self._commitments.runs(quote.id):
                 await self._settle_left(intent, quote, current, now)
-        await desk.state.write(lambda tx: self._settle_orphans(tx, account, now))
+        await context.state.write(lambda tx: self._settle_orphans(tx, account, now))
 
     async def _bring_strays(self, account: str, current: Orders) -> None:
         """Take over a create that was sent under another key of what may be this account, once its order shows here."""
-        desk = self._desk
+        context = self._context
         for intent in await self._strays(account):
             seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
             if len(seen.matches) == 1:
-                await desk.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
+                await context.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
 
     async def strays(self, account: str) -> bool:
         """Returns whether such a create may still show as an order."""
         return bool(await self._strays(account))
 
     async def _strays(self, account: str) -> list[Intent]:
-        identity, since = self._desk.readings.identity, self._desk.clock() - intents.ADOPTABLE_SECONDS
-        return await self._desk.state.read(lambda tx: identity.stray_intents(tx, account, since))
+        identity, since = self._context.readings.identity, self._context.clock() - intents.ADOPTABLE_SECONDS
+        return await self._context.state.read(lambda tx: identity.stray_intents(tx, account, since))
 
     async def to_settle(self, account: str) -> bool:
         """Whether a look might still find an order that nobody has adopted."""
-        since = self._desk.clock() - intents.ADOPTABLE_SECONDS
+        since = self._context.clock() - intents.ADOPTABLE_SECONDS
 
         def read(tx: Tx) -> bool:
             return bool(
                 intents.in_state(tx, account, *intents.OPEN) or intents.in_state(tx, account, "failed", since=since)
             )
 
-        return await self._desk.state.read(read)
+        return await self._context.state.read(read)
 
     def _settle_orphans(self, tx: Tx, account: str, now: float) -> None:
         """Close quotes whose work ended between two steps, with nothing on its way: else they block the same call."""
@@ -151,16 +151,16 @@ class Settling:
             if self._commitments.runs(quote.id) or any(intent.state in intents.OPEN for intent in made):
                 continue
             last = max([quote.decided_at or 0.0, *(intent.not_after or intent.created_at for intent in made)])
-            if now - last > self._desk.patience.orphan:
+            if now - last > self._context.patience.orphan:
                 quotes.settle(
                     tx,
                     quote.id,
                     _lost(quote).as_json(),
                 )
-                self._desk.note(tx, "orphaned", "clore-mcp", account, quote_id=quote.id)
+                self._context.note(tx, "orphaned", "clore-mcp", account, quote_id=quote.id)
 
     async def _settle_left(self, intent: Intent, quote: Quote, current: Orders, now: float) -> None:
-        patience = self._desk.patience
+        patience = self._context.patience
         if intent.state == "reserved":
             if now - max(intent.created_at, intent.not_after or 0) > patience.orphan:
                 await self._abandon(intent, quote)
@@ -181,27 +181,27 @@ class Settling:
             if intents.step(
                 tx, intent.id, was="reserved", now_is="abandoned", reason="its process ended before sending"
             ):
-                intents.release(tx, intent.id, ZERO, self._desk.clock())
+                intents.release(tx, intent.id, ZERO, self._context.clock())
                 unsent = outcomes.failed("The server process ended before anything was sent. Call again.")
                 quotes.settle(tx, quote.id, unsent.as_json())
-                self._desk.note(tx, "abandoned", "clore-mcp", intent.account, quote_id=quote.id, intent_id=intent.id)
+                self._context.note(tx, "abandoned", "clore-mcp", intent.account, quote_id=quote.id, intent_id=intent.id)
 
-        await self._desk.state.write(write)
+        await self._context.state.write(write)
 
     async def unsettled(self, intent_id: str) -> tuple[Intent, Quote]:
         """An intent that only a person can settle now, and its quote. Raises NotFound and ArgumentInvalid."""
-        found = await self._desk.state.read(lambda tx: intents.get(tx, intent_id))
-        quote = await self._desk.state.read(lambda tx: quotes.get(tx, found.quote_id) if found else None)
-        if found is None or quote is None or found.account != await self._desk.readings.account():
+        found = await self._context.state.read(lambda tx: intents.get(tx, intent_id))
+        quote = await self._context.state.read(lambda tx: quotes.get(tx, found.quote_id) if found else None)
+        if found is None or quote is None or found.account != await self._context.readings.account():
             raise NotFound(
                 "This account has no such intent.",
-                hint=f"`{self._desk.program} orders` names those that are unsettled.",
+                hint=f"`{self._context.program} orders` names those that are unsettled.",
             )
         self._require_unsettled(found)
         return found, quote
 
     def _require_unsettled(self, intent: Intent) -> None:
-        over = self._desk.clock() >= (intent.not_after or 0) + self._desk.patience.window
+        over = self._context.clock() >= (intent.not_after or 0) + self._context.patience.window
         if intent.state == "sending" and not over:
             raise ArgumentInvalid(f"{intent.id} is still on its way; nothing was changed.", hint="Wait two minutes.")
         if intent.state not in ("sending", "uncertain"):
@@ -225,12 +225,12 @@ class Settling:
             now = intents.get(tx, intent.id) or intent
             self._require_unsettled(now)
             intents.step(tx, intent.id, was=now.state, now_is="failed", reason="settled by hand: no order")
-            intents.release(tx, intent.id, ZERO, self._desk.clock())
-            self._desk.note(tx, "settled_by_hand", by, intent.account, quote_id=quote.id, intent_id=intent.id,
-                            server_id=intent.server_id, order="none")  # fmt: skip
+            intents.release(tx, intent.id, ZERO, self._context.clock())
+            self._context.note(tx, "settled_by_hand", by, intent.account, quote_id=quote.id, intent_id=intent.id,
+                               server_id=intent.server_id, order="none")  # fmt: skip
             quotes.settle(tx, quote.id, none.as_json())
 
-        await self._desk.state.write(write)
+        await self._context.state.write(write)
         return none
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.monitoring import events
 from clore_mcp.store import ledger
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Tx
@@ -29,8 +29,8 @@ class Changed:
 class Changes:
     """Looks from `since` on (this machine's clock), each time from where it was."""
 
-    def __init__(self, desk: Desk, since: float) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, since: float) -> None:
+        self._context = context
         self._since = since
         self._seq: int | None = None
         self._rows: dict[int, tuple[Any, ...]] | None = None
@@ -38,7 +38,7 @@ class Changes:
     async def look(self) -> Changed:
         """What is new. Raises StateUnavailable."""
         seen = self._seen()
-        steps = await self._desk.state.read(self._steps) if self._desk.state.exists else []
+        steps = await self._context.state.read(self._steps) if self._context.state.exists else []
         told = {one.order_id for one in steps if one.order_id is not None}
         return Changed(
             order_ids=frozenset(seen | told),
@@ -58,7 +58,7 @@ class Changes:
 
     def _seen(self) -> set[int]:
         """The orders that look different from the list before."""
-        current = self._desk.readings.latest
+        current = self._context.readings.latest
         if current is None:
             return set()
         before, self._rows = self._rows, {row.id: _look_of(row) for row in current.rows}

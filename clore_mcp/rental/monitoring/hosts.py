@@ -14,7 +14,7 @@ from typing import Final
 
 from clore_mcp.clore.fresh import Fresh
 from clore_mcp.errors import CloreError, StateUnavailable
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.store import intents, ledger, orders
 from clore_mcp.store.database import Tx
 
@@ -48,13 +48,13 @@ def failed_twice(tx: Tx, account: str, now: float, servers: Sequence[int] | None
 class Hosts:
     """The marks as searches show them, counted at most twice a minute."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self._marked = Fresh(self._count, desk.monotonic)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._marked = Fresh(self._count, context.monotonic)
 
     async def marked(self) -> Mapping[int, int]:
         """How often each marked server failed; none where nobody knows whose account this is or the state is away."""
-        if not self._desk.state.exists:
+        if not self._context.state.exists:
             return _NONE
         try:
             return await self._marked.get(_KEPT_SECONDS)
@@ -62,9 +62,9 @@ class Hosts:
             return _NONE
 
     async def _count(self) -> Mapping[int, int]:
-        desk = self._desk
-        account = await desk.readings.account()
-        return await desk.state.read(lambda tx: failed(tx, account, desk.clock()))
+        context = self._context
+        account = await context.readings.account()
+        return await context.state.read(lambda tx: failed(tx, account, context.clock()))
 
 
 def _failures(tx: Tx, account: str, since: float, servers: Sequence[int] | None = None) -> Iterator[tuple[int, float]]:

@@ -14,7 +14,7 @@ from typing import Final
 
 from clore_mcp.errors import CloreError
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.adopt import matches
 from clore_mcp.rental.monitoring import findings
 from clore_mcp.rental.monitoring.findings import AccountRecord, AccountSeen, Finding, Memory
@@ -32,8 +32,8 @@ class Overseer:
 
     what = "what runs"
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._shown: Memory = {}  # what holds, where nothing is recorded
 
     async def left(self, account: str) -> bool:
@@ -53,7 +53,7 @@ class Overseer:
 
         def judged(tx: Tx) -> tuple[Memory, list[Finding]] | None:
             before, at = findings.memory_from(value_of(tx, _name(account)))
-            if current.at < at <= self._desk.clock() + CLOCK_SLACK_SECONDS:
+            if current.at < at <= self._context.clock() + CLOCK_SLACK_SECONDS:
                 return None  # another process has judged by a younger list
             after, new = findings.judge(seen, self._known(tx, account, current), before)
             return None if after == before else (after, new)
@@ -63,13 +63,13 @@ class Overseer:
             if found is not None:
                 after, new = found
                 for one in new:
-                    self._desk.note(
+                    self._context.note(
                         tx, one.step, _CALLER, account, order_id=one.order_id, server_id=one.server_id, **one.figures
                     )
                 keep_value(tx, _name(account), findings.memory_as(after, current.at))
 
-        if await self._desk.state.read(judged) is not None:
-            await self._desk.state.write(write)
+        if await self._context.state.read(judged) is not None:
+            await self._context.state.write(write)
 
     async def show(self, account: str, current: Orders) -> list[Entry]:
         """What is wrong now and nobody has recorded, as events; nothing is written."""
@@ -78,12 +78,12 @@ class Overseer:
         def read(tx: Tx) -> tuple[AccountRecord, Memory]:
             return self._known(tx, account, current), findings.memory_from(value_of(tx, _name(account)))[0]
 
-        known, recorded = await self._desk.state.read(read)
+        known, recorded = await self._context.state.read(read)
         self._shown, _ = findings.judge(seen, known, self._shown)
         told = {(one.step, one.order_id) for one in findings.standing(recorded, seen, known)}
         return [
             Entry(
-                self._desk.clock(), account, one.step, _CALLER,
+                self._context.clock(), account, one.step, _CALLER,
                 order_id=one.order_id, server_id=one.server_id, data=dict(one.figures),
             )
             for one in findings.standing(self._shown, seen, known)
@@ -91,25 +91,25 @@ class Overseer:
         ]  # fmt: skip
 
     async def _seen(self, current: Orders, wins: Mapping[int, bool], *, wallets: bool) -> AccountSeen:
-        readings = self._desk.readings
+        readings = self._context.readings
         balances = None
         if wallets:
             with contextlib.suppress(CloreError):
                 balances = (await readings.wallets(BROWSING_AGE)).balances
         fees, whole = await readings.fees(), not current.unreadable
         # A row says how it was when the list was asked for, which is up to a minute ago.
-        api_then = readings.api_now() - max(0.0, self._desk.clock() - current.at)
+        api_then = readings.api_now() - max(0.0, self._context.clock() - current.at)
         return AccountSeen(current.rows, wins, balances, fees, api_then, whole)
 
     async def _wins(self, account: str, current: Orders) -> dict[int, bool]:
         """Whether each bid that has an end here runs, by its server's book; of one that can't be read, nothing."""
-        kept = await self._desk.state.read(lambda tx: {end.order_id for end in ends.active(tx, account)})
+        kept = await self._context.state.read(lambda tx: {end.order_id for end in ends.active(tx, account)})
         found: dict[int, bool] = {}
         for row in current.rows:
             if not row.spot or row.expired or row.id not in kept or row.server_id is None:
                 continue
             try:
-                book = await self._desk.readings.spot_book(row.server_id)
+                book = await self._context.readings.spot_book(row.server_id)
             except CloreError as error:
                 log.warning("whether the bid of order %s runs is not known: %s", row.id, error.message)
                 continue
@@ -120,7 +120,7 @@ class Overseer:
 
     def _known(self, tx: Tx, account: str, current: Orders) -> AccountRecord:
         made_here = orders.made_here(tx, account, [row.id for row in current.rows])
-        failed = intents.in_state(tx, account, "failed", since=self._desk.clock() - intents.ADOPTABLE_SECONDS)
+        failed = intents.in_state(tx, account, "failed", since=self._context.clock() - intents.ADOPTABLE_SECONDS)
         return AccountRecord(
             leases={lease.order_id: lease for lease in orders.active(tx, account)},
             ends={end.order_id: end for end in ends.active(tx, account)},

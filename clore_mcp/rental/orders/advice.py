@@ -176,8 +176,8 @@ def _if_that_fails(found: Situation) -> str:
             f" gave. What this one has cost is lost. Or end it with cancel_order. {_free(found)}"
         ).rstrip()
     if found.age < OVERDUE_MINUTES:
-        ask = "If it fails for them too, ask whether to go on with wait_for_order or to end it with cancel_order."
-        return f"{ask} {_free(found)}".rstrip()
+        request = "If it fails for them too, ask whether to go on with wait_for_order or to end it with cancel_order."
+        return f"{request} {_free(found)}".rstrip()
     return "If it fails for them too, stop waiting and advise them to end it with cancel_order."
 
 

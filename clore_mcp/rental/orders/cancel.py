@@ -16,7 +16,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.market.gpus import of_server
 from clore_mcp.rental import outcomes, questions
-from clore_mcp.rental.context import Desk, settle_quote
+from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.orders.closure import NEVER_WON, Closing, account_for
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.requests import CancelOrder
@@ -61,72 +61,76 @@ class CancelTerms:
 class Cancelling(Verb[CancelOrder]):
     """Proposes and carries out cancels asked for through a client."""
 
-    def __init__(self, desk: Desk, closing: Closing) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, closing: Closing) -> None:
+        self._context = context
         self._closing = closing
 
-    async def account(self, ask: CancelOrder) -> str:
+    async def account(self, request: CancelOrder) -> str:
         """See `Verb`: a cancel goes on where nobody says whose the account is."""
-        return await account_for(self._desk, ask.order_id)
+        return await account_for(self._context, request.order_id)
 
-    def declined(self, ask: CancelOrder, unasked: str | None = None) -> Outcome:
+    def declined(self, request: CancelOrder, unasked: str | None = None) -> Outcome:
         """See `Verb`: the order runs on."""
-        return outcomes.cancel_declined(ask.order_id, unasked)
+        return outcomes.cancel_declined(request.order_id, unasked)
 
-    def lapsed(self, ask: CancelOrder) -> Outcome:
+    def lapsed(self, request: CancelOrder) -> Outcome:
         """See `Verb`: the order runs on."""
-        return outcomes.cancel_expired(ask.order_id)
+        return outcomes.cancel_expired(request.order_id)
 
-    def left_to_person(self, ask: CancelOrder, quote_id: str) -> Outcome:
+    def left_to_person(self, request: CancelOrder, quote_id: str) -> Outcome:
         """See `Verb`: the order runs on until then."""
-        until_then = f"Order {ask.order_id} runs on and bills until then."
-        return outcomes.approval_required(quote_id, self._desk.program, order_id=ask.order_id, until_then=until_then)
+        until_then = f"Order {request.order_id} runs on and bills until then."
+        return outcomes.approval_required(
+            quote_id, self._context.program, order_id=request.order_id, until_then=until_then
+        )
 
-    async def propose(self, ask: CancelOrder, account: str) -> Proposal:
+    async def propose(self, request: CancelOrder, account: str) -> Proposal:
         """The question, where someone can be asked. Raises Settled, with the receipt, where the order has ended."""
-        await self._desk.client.open()  # where no cancel can leave at all, nobody is asked about one
-        history = await self._history(account, ask.order_id)
-        row, looked = await self._look(ask.order_id)
+        await self._context.client.open()  # where no cancel can leave at all, nobody is asked about one
+        history = await self._history(account, request.order_id)
+        row, looked = await self._look(request.order_id)
         if row is not None and row.expired:
-            raise await self._ended(ask, row, history.lease)
+            raise await self._ended(request, row, history.lease)
         if row is None and looked:
             if history.lease is not None and history.lease.ended_at is not None:
-                raise await self._already_ended(ask, history.lease.receipt)
+                raise await self._already_ended(request, history.lease.receipt)
             if history.made_here is False:
-                raise NotFound(f"This account has no order {ask.order_id}.", hint="list_orders shows the orders.")
+                raise NotFound(f"This account has no order {request.order_id}.", hint="list_orders shows the orders.")
         if row is not None and history.lease is not None and history.lease.ended_at is not None:
             await self._reopen(history.lease)
         hourly, spent = await self._priced(row, history.lease)
         made_here = history.made_here
         return Proposal(
-            terms=CancelTerms(ask.order_id, made_here),
+            terms=CancelTerms(request.order_id, made_here),
             question=lambda quote_id: questions.cancel_question(
-                quote_id, ask.order_id, what(row), hourly, made_here=made_here, spent_usd=spent
+                quote_id, request.order_id, what(row), hourly, made_here=made_here, spent_usd=spent
             ),
             yes=Yes.NEVER if history.tried else Yes.IF_ASKABLE if made_here else Yes.PERSON,
         )
 
-    async def carry_out(self, quote: Quote, ask: CancelOrder, *, from_state: str, by: str) -> Outcome:
+    async def carry_out(self, quote: Quote, request: CancelOrder, *, from_state: str, by: str) -> Outcome:
         """Cancel and prove it; a state that fails meanwhile stops nothing that a person agreed to."""
-        desk = self._desk
+        context = self._context
 
         def use(tx: Tx) -> bool:
             kept = quotes.get(tx, quote.id) is not None  # else it was asked while the state could not be used
             return not kept or quotes.consume(
-                tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=desk.clock()
+                tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=context.clock()
             )
 
         try:
-            taken = await desk.state.write(use)
+            taken = await context.state.write(use)
         except StateUnavailable as error:
             log.warning("a cancel goes on without its record: %s", error.message)
             taken = True
         if not taken:
             return outcomes.in_progress(quote.id)
-        outcome = await self._closing.cancel(ask.order_id, issue=ask.issue, caller=quote.caller, why=f"asked for; {by}")
-        outcome = outcome.also(ask.comment_change)
+        outcome = await self._closing.cancel(
+            request.order_id, issue=request.issue, caller=quote.caller, why=f"asked for; {by}"
+        )
+        outcome = outcome.also(request.comment_change)
         try:
-            return await settle_quote(desk, quote, outcome)
+            return await settle_quote(context, quote, outcome)
         except StateUnavailable:
             return outcome
 
@@ -140,7 +144,7 @@ class Cancelling(Verb[CancelOrder]):
         looked, ended = True, None
         for completed in (True, False):
             try:
-                seen = await self._desk.readings.look(completed=completed)
+                seen = await self._context.readings.look(completed=completed)
             except CloreError as error:
                 log.warning("a cancel goes on without the list of orders: %s", error.message)
                 return ended, False
@@ -158,21 +162,21 @@ class Cancelling(Verb[CancelOrder]):
             return hourly, None
         fees, rates = await self._closing.prices()
         told = usd_per_hour(row, fees, rates)
-        spent = bill(row, fees, rates, api_now=self._desk.readings.api_now(), lease=lease)
+        spent = bill(row, fees, rates, api_now=self._context.readings.api_now(), lease=lease)
         return told if told is not None else hourly, spent.total_usd if spent.priced else None
 
-    async def _ended(self, ask: CancelOrder, row: OrderRow, lease: Lease | None) -> Settled:
+    async def _ended(self, request: CancelOrder, row: OrderRow, lease: Lease | None) -> Settled:
         final = await self._closing.bill(row, lease)
         if lease is not None and lease.ended_at is None and final is not None:
             await self._closing.close(lease, final, "ended")
         unbilled = f" {NEVER_WON}" if never_won(row) else ""
-        return await self._already_ended(ask, None if final is None else final.receipt(), unbilled)
+        return await self._already_ended(request, None if final is None else final.receipt(), unbilled)
 
-    async def _already_ended(self, ask: CancelOrder, receipt: OrderReceipt | None, unbilled: str = "") -> Settled:
+    async def _already_ended(self, request: CancelOrder, receipt: OrderReceipt | None, unbilled: str = "") -> Settled:
         left = await self._closing.remaining()
-        unsent = " The comment was not sent." if ask.issue or ask.comment_change else ""
+        unsent = " The comment was not sent." if request.issue or request.comment_change else ""
         said = f"It had ended before.{unbilled} {left}{unsent}"
-        return Settled(left.told_in(Outcome(Status.ALREADY_ENDED, said, order_id=ask.order_id, receipt=receipt)))
+        return Settled(left.told_in(Outcome(Status.ALREADY_ENDED, said, order_id=request.order_id, receipt=receipt)))
 
     async def _reopen(self, lease: Lease) -> None:
         try:
@@ -187,7 +191,7 @@ class Cancelling(Verb[CancelOrder]):
             return History(lease is not None, lease, unproven is not None)
 
         try:
-            return await self._desk.state.read(read)
+            return await self._context.state.read(read)
         except StateUnavailable:
             return History()
 

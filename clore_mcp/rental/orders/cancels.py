@@ -16,7 +16,7 @@ import anyio
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
 from clore_mcp.rental.account.reading import Orders
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.store import ends, ledger, orders
 from clore_mcp.store.database import Tx
 from clore_mcp.text import clean
@@ -61,7 +61,7 @@ class Sent:
 
 
 async def send(
-    desk: Desk,
+    context: Context,
     targets: Iterable[tuple[str, int]],
     *,
     issue: str | None = None,
@@ -72,22 +72,22 @@ async def send(
     """Cancel orders (account, order id) without looking what becomes of it; none waits for another's reply. Those sent;
     with `over` none whose end was moved on since it was read, and none that somebody else has cancelled since."""
     sent = [Sent(account, order_id, issue, caller) for account, order_id in targets]
-    await _send(desk, sent, why, over)
+    await _send(context, sent, why, over)
     return sent
 
 
-async def look_until_gone(desk: Desk, sent: Sequence[Sent]) -> dict[int, OrderRow]:
+async def look_until_gone(context: Context, sent: Sequence[Sent]) -> dict[int, OrderRow]:
     """The rows of those that have expired when all have, or the patience is over. What the list of current orders still
     shows as running has not. Until then a cancel is sent again while anything speaks against its having worked, or
     nothing can be read that speaks for it."""
-    give_up_at = desk.monotonic() + desk.patience.proof
+    give_up_at = context.monotonic() + context.patience.proof
     gone: dict[int, OrderRow] = {}
     looks = 0
     while True:
-        seen, running = await _look(desk, {one.order_id for one in sent})
+        seen, running = await _look(context, {one.order_id for one in sent})
         looks += 1
         pause = _LOOK_PAUSES[min(looks, len(_LOOK_PAUSES)) - 1]
-        over = desk.monotonic() + pause > give_up_at
+        over = context.monotonic() + pause > give_up_at
         rows = {row.id: row for row in seen.rows} if seen else {}
         gone.update({row.id: row for row in rows.values() if row.expired})
         gone = {order_id: row for order_id, row in gone.items() if order_id not in running}
@@ -95,51 +95,51 @@ async def look_until_gone(desk: Desk, sent: Sequence[Sent]) -> dict[int, OrderRo
         shown = rows.keys() | running
         doubtful = [one for one in left if one.trouble or one.order_id in shown or not seen or seen.unreadable]
         if doubtful and (looks % _AGAIN_AFTER_LOOKS == 0 or (seen is None and any(one.trouble for one in left))):
-            await _send(desk, doubtful, "it is not proven gone")
+            await _send(context, doubtful, "it is not proven gone")
         if not left or over:
             return gone
         await anyio.sleep(pause)
 
 
-async def try_write(desk: Desk, work: Callable[[Tx], None]) -> None:
+async def try_write(context: Context, work: Callable[[Tx], None]) -> None:
     """Record something about an end, if the state can be used."""
     try:
-        await desk.state.write(work)
+        await context.state.write(work)
     except StateUnavailable as error:
         log.warning("a cancel goes on without its record: %s", error.message)
 
 
-async def _send(desk: Desk, sent: list[Sent], why: str, over: Over | None = None) -> None:
+async def _send(context: Context, sent: list[Sent], why: str, over: Over | None = None) -> None:
     """Each is in the ledger before it leaves, its lease over, and then what came back. From that row on nobody moves
     its end any more."""
-    api_now = int(desk.readings.api_now())
+    api_now = int(context.readings.api_now())
 
     def leaving(tx: Tx) -> None:
         if over is not None:
-            sent[:] = [one for one in sent if not _in_other_hands(tx, desk, one, over, api_now)]
+            sent[:] = [one for one in sent if not _in_other_hands(tx, context, one, over, api_now)]
         for one in sent:
             orders.cut(tx, one.account, one.order_id, api_now)
             issue = clean(one.issue or "", _ISSUE_NOTED)
-            desk.note(tx, "cancel_sent", one.caller, one.account, order_id=one.order_id, why=why, issue=issue)
+            context.note(tx, "cancel_sent", one.caller, one.account, order_id=one.order_id, why=why, issue=issue)
 
     def answered(tx: Tx) -> None:
         for one in sent:
-            desk.note(tx, "cancel_answered", one.caller, one.account, order_id=one.order_id, said=one.said)
+            context.note(tx, "cancel_answered", one.caller, one.account, order_id=one.order_id, said=one.said)
 
-    await try_write(desk, leaving)
+    await try_write(context, leaving)
     async with anyio.create_task_group() as tasks:
         for one in sent:
-            tasks.start_soon(_send_one, desk, one)
-    await try_write(desk, answered)
+            tasks.start_soon(_send_one, context, one)
+    await try_write(context, answered)
 
 
-def _in_other_hands(tx: Tx, desk: Desk, one: Sent, over: Over, api_now: int) -> bool:
+def _in_other_hands(tx: Tx, context: Context, one: Sent, over: Over, api_now: int) -> bool:
     """Whether its end was moved on, or another was faster, for servers and a watchdog wake at the same end: our list
     does not show what came of that cancel. Without an answer it counts for a while: its sender may have been killed."""
     if ends.moved_beyond(tx, one.account, one.order_id, api_now):
         return True
     last = ledger.last_of_order(tx, one.account, one.order_id, ("cancel_sent", "cancel_answered"))
-    now = desk.clock()
+    now = context.clock()
     if last is None or last.at > now:  # from before this machine's clock went back: nobody knows how old it is
         return False
     if last.step == "cancel_sent":
@@ -147,9 +147,9 @@ def _in_other_hands(tx: Tx, desk: Desk, one: Sent, over: Over, api_now: int) -> 
     return over.looked_at is not None and last.at > over.looked_at
 
 
-async def _send_one(desk: Desk, one: Sent) -> None:
+async def _send_one(context: Context, one: Sent) -> None:
     try:
-        one.whole = await desk.client.cancel_order(one.order_id, one.issue)
+        one.whole = await context.client.cancel_order(one.order_id, one.issue)
     except Failure as error:  # a refusal too: it is also Clore's answer for an order that has ended
         one.trouble = error
     except Exception as error:  # whatever breaks here must not stop the other cancels
@@ -158,18 +158,18 @@ async def _send_one(desk: Desk, one: Sent) -> None:
         one.trouble = None
 
 
-async def _look(desk: Desk, order_ids: Set[int]) -> tuple[Orders | None, Set[int]]:
+async def _look(context: Context, order_ids: Set[int]) -> tuple[Orders | None, Set[int]]:
     """The list that can prove orders gone, None where it can't be read; and which are listed as running. While all of
     them run, the list of current orders says enough."""
     running: Set[int] = set()
     try:
-        current = await desk.readings.look(completed=False)
+        current = await context.readings.look(completed=False)
         running = {row.id for row in current.rows if not row.expired}
         if order_ids <= running:
             return current, running
     except CloreError:
         pass
     try:
-        return await desk.readings.look(completed=True), running
+        return await context.readings.look(completed=True), running
     except CloreError:
         return None, running

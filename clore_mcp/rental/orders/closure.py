@@ -24,7 +24,7 @@ from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, OrderNotActive
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.orders import cancels, elsewhere
 from clore_mcp.rental.orders.cancels import Sent
 from clore_mcp.rental.orders.remainder import Remaining, remaining
@@ -49,19 +49,19 @@ NEVER_WON: Final = (
 )
 
 
-async def account_for(desk: Desk, order_id: int) -> str:
+async def account_for(context: Context, order_id: int) -> str:
     """The account; where Clore does not say soon, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`. A
     lease under an account that may be this one is the order's."""
     with anyio.move_on_after(_PRICING_SECONDS):
         try:
-            account = await desk.readings.account()
-            return await desk.readings.identity.owner(account, order_id) or account
+            account = await context.readings.account()
+            return await context.readings.identity.owner(account, order_id) or account
         except (NoApiKey, InvalidApiKey):
             raise
         except CloreError as error:
             log.warning("the account can't be read: %s", error.message)
     try:
-        return await desk.state.read(lambda tx: orders.account_of(tx, order_id)) or UNKNOWN_ACCOUNT
+        return await context.state.read(lambda tx: orders.account_of(tx, order_id)) or UNKNOWN_ACCOUNT
     except StateUnavailable:
         return UNKNOWN_ACCOUNT
 
@@ -69,17 +69,17 @@ async def account_for(desk: Desk, order_id: int) -> str:
 class Closing:
     """Cancels orders and keeps the record of ended ones."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
-        self.books = Books(desk)
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.books = Books(context)
 
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> Outcome:
         """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`.
 
         Raises NotSent where no cancel can leave at all, because of the environment's proxy or certificates."""
-        await self._desk.client.open()
-        account = await account_for(self._desk, order_id)
-        sent = await cancels.send(self._desk, [(account, order_id)], issue=issue, caller=caller, why=why)
+        await self._context.client.open()
+        account = await account_for(self._context, order_id)
+        sent = await cancels.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
         left = await self.remaining()
         told = str(left) if outcome.status is Status.CANCELLED else ""
@@ -88,8 +88,8 @@ class Closing:
 
     async def prove(self, sent: Sequence[Sent]) -> list[Outcome]:
         """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
-        self._desk.readings.changed()
-        gone = await cancels.look_until_gone(self._desk, sent)
+        self._context.readings.changed()
+        gone = await cancels.look_until_gone(self._context, sent)
         return [
             await (self._gone(one, gone[one.order_id]) if one.order_id in gone else self._unverified(one))
             for one in sent
@@ -97,19 +97,19 @@ class Closing:
 
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
         """Hold what is reserved for orders against what Clore lists; those proven gone are closed with their cost."""
-        desk = self._desk
+        context = self._context
         await self.reopen_listed(account, current)
-        await elsewhere.reconcile(desk, account, current, completed, self.bill)
-        leases = await desk.state.read(lambda tx: orders.active(tx, account))
+        await elsewhere.reconcile(context, account, current, completed, self.bill)
+        leases = await context.state.read(lambda tx: orders.active(tx, account))
         listed = {row.id for row in current.rows if not row.expired}
         missing = [lease for lease in leases if lease.order_id not in listed]
         back = [lease.order_id for lease in leases if lease.order_id in listed and lease.missed_at is not None]
         if back:
-            await desk.state.write(lambda tx: orders.seen_again(tx, account, back))
+            await context.state.write(lambda tx: orders.seen_again(tx, account, back))
         await self._end_dearer(leases, current)
         if not missing or current.unreadable:
             return
-        completed = completed or await desk.readings.completed(BROWSING_AGE)
+        completed = completed or await context.readings.completed(BROWSING_AGE)
         for lease in missing:
             row = completed.find(lease.order_id)
             if row is not None or not completed.unreadable:
@@ -118,7 +118,7 @@ class Closing:
     async def _end_dearer(self, leases: Sequence[Lease], current: Orders) -> None:
         """Clore may tell the price of an order late: above what was approved, the order ends as it would have at once.
         Without a right to act here (read-only), its lease ends, and whoever keeps leases sees to it."""
-        desk, api_now = self._desk, self._desk.readings.api_now()
+        context, api_now = self._context, self._context.readings.api_now()
         rows = {row.id: row for row in current.rows if not row.expired and not row.spot}
         dearer = [
             lease
@@ -134,25 +134,25 @@ class Closing:
             for lease in dearer:
                 row = rows[lease.order_id]
                 orders.cut(tx, lease.account, lease.order_id, int(api_now))
-                desk.note(
+                context.note(
                     tx, "above_ceiling", "clore-mcp", lease.account, order_id=lease.order_id, intent_id=lease.intent_id,
                     price_per_day=str(row.price), coin=row.currency, ceiling_per_day=str(lease.ceiling_native),
                 )  # fmt: skip
 
-        await cancels.try_write(desk, write)
-        if desk.acts:
+        await cancels.try_write(context, write)
+        if context.acts:
             targets = [(lease.account, lease.order_id) for lease in dearer]
-            await self.prove(await cancels.send(desk, targets, caller="clore-mcp", why="above_ceiling"))
+            await self.prove(await cancels.send(context, targets, caller="clore-mcp", why="above_ceiling"))
 
     async def reopen_listed(self, account: str, current: Orders) -> None:
         """What counted as gone, for whatever reason, and is listed as running gets its reservation and its end back."""
         for lease in await self.back(account, current):
             await self.reopen(lease)
-        await elsewhere.reopen(self._desk, account, current)
+        await elsewhere.reopen(self._context, account, current)
 
     async def back(self, account: str, current: Orders) -> list[Lease]:
         """Returns the leases of orders that count as gone and were listed as running since."""
-        now = self._desk.clock()
+        now = self._context.clock()
 
         def read(tx: Tx) -> list[Lease]:
             found = (orders.get(tx, account, row.id) for row in current.rows if not row.expired)
@@ -162,7 +162,7 @@ class Closing:
                 if lease is not None and elsewhere.came_back(lease.ended_at, seen_at=current.at, now=now)
             ]
 
-        return await self._desk.state.read(read)
+        return await self._context.state.read(read)
 
     async def reopen(self, lease: Lease) -> None:
         """Take back that an order counted as gone."""
@@ -170,27 +170,27 @@ class Closing:
         def write(tx: Tx) -> None:
             if orders.reopen(tx, lease.account, lease.order_id):
                 intents.bind(tx, lease.intent_id, lease.order_id)
-                self._desk.note(
+                self._context.note(
                     tx, "order_seen_again", "clore-mcp", lease.account,
                     order_id=lease.order_id, intent_id=lease.intent_id,
                 )  # fmt: skip
 
-        await self._desk.state.write(write)
+        await self._context.state.write(write)
 
     async def _reconcile_missing(self, account: str, lease: Lease, seen: Orders, row: OrderRow | None) -> None:
-        desk = self._desk
+        context = self._context
         if row is not None and row.expired:
             final = await self.bill(row, lease)
             await self._close(account, lease, final or self._bill_unseen(lease), "ended")
         elif row is None and lease.missed_at is None:
-            await desk.state.write(lambda tx: orders.miss(tx, account, lease.order_id, seen.at, seen.api_at))
+            await context.state.write(lambda tx: orders.miss(tx, account, lease.order_id, seen.at, seen.api_at))
         elif row is None and lease.missed_at is not None and await self._absent_long_enough(lease, seen):
             await self._close(account, lease, self._bill_unseen(lease), "ended_unseen")
 
     async def _absent_long_enough(self, lease: Lease, seen: Orders) -> bool:
         """Whether every clock that is known says a minute: each against itself, for any of them may jump or be off."""
-        absence = self._desk.patience.absence
-        missed = await self._desk.state.read(lambda tx: orders.missed_api_at(tx, lease.account, lease.order_id))
+        absence = self._context.patience.absence
+        missed = await self._context.state.read(lambda tx: orders.missed_api_at(tx, lease.account, lease.order_id))
         by_clore = seen.api_at - missed if seen.api_at is not None and missed is not None else absence
         return seen.at - (lease.missed_at or 0) >= absence and by_clore >= absence
 
@@ -202,16 +202,16 @@ class Closing:
             await self.close(lease, final, "cancelled")
         else:
             await cancels.try_write(
-                self._desk, lambda tx: self._close_elsewhere(tx, account, row.id, one.caller, final)
+                self._context, lambda tx: self._close_elsewhere(tx, account, row.id, one.caller, final)
             )
         said = f"{_stopped(row)}{'' if final else _COST_UNKNOWN}"
         return Outcome(Status.CANCELLED, said, order_id=row.id, receipt=None if final is None else final.receipt())
 
     def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
         if final is not None:
-            bids.close(tx, account, order_id, final.total_usd, self._desk.clock())
+            bids.close(tx, account, order_id, final.total_usd, self._context.clock())
         receipt = {} if final is None else {"receipt": final.receipt().as_json()}
-        self._desk.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
+        self._context.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
 
     async def close(self, lease: Lease, final: Bill, step: str) -> None:
         """Record that an order is proven gone; where the state fails, the next look records it."""
@@ -222,9 +222,9 @@ class Closing:
 
     async def _unverified(self, one: Sent) -> Outcome:
         def write(tx: Tx) -> None:
-            self._desk.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
+            self._context.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
 
-        await cancels.try_write(self._desk, write)
+        await cancels.try_write(self._context, write)
         known = f"Still billing as far as is known. {one.unproven}"
         if isinstance(one.trouble, OrderNotActive):
             known = "Clore says that the order is over already, but its lists do not show it as ended yet."
@@ -234,7 +234,7 @@ class Closing:
     async def remaining(self) -> Remaining:
         """What else costs money now, or may soon."""
         fees, rates = await self.prices()
-        return await remaining(self._desk, self.books, fees, rates, _PRICING_SECONDS)
+        return await remaining(self._context, self.books, fees, rates, _PRICING_SECONDS)
 
     async def prices(self) -> tuple[Fees, Rates]:
         """The renter's fees and the market's rates, asked for at once: neither waits for the other."""
@@ -243,21 +243,21 @@ class Closing:
     async def _fees(self) -> Fees:
         """The highest documented ones where Clore does not answer soon."""
         with anyio.move_on_after(_PRICING_SECONDS):
-            return await self._desk.readings.fees()
+            return await self._context.readings.fees()
         return Fees.highest_documented()
 
     async def _rates(self) -> Rates:
         """Those now, or however old where Clore does not answer; none but USD's own where no market was ever read."""
         with anyio.move_on_after(_PRICING_SECONDS):
             try:
-                return (await self._desk.readings.snapshot()).rates
+                return (await self._context.readings.snapshot()).rates
             except CloreError:
                 pass
         return Rates({Coin.USD: Decimal(1)})
 
     async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
         """What an order has cost; None where it is not ours and nobody knows what its coin is worth."""
-        api_now = self._desk.readings.api_now()
+        api_now = self._context.readings.api_now()
         history = await self._history(row, lease, api_now) if row.spot else None
         fees, rates = await self.prices()
         found = bill(row, fees, rates, api_now=api_now, lease=lease, history=history)
@@ -273,7 +273,7 @@ class Closing:
 
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
         try:
-            return await self._desk.state.read(work)
+            return await self._context.state.read(work)
         except StateUnavailable:
             return None
 
@@ -285,7 +285,7 @@ class Closing:
         return Bill(hours, rent, rent * lease.fee_fraction, lease.creation_fee_usd)
 
     async def _close(self, account: str, lease: Lease, final: Bill, step: str) -> None:
-        desk, now = self._desk, self._desk.clock()
+        context, now = self._context, self._context.clock()
         # The limits count the creation fee also within the ten minutes in which one document waives it.
         counted = final.rent_usd + final.fee_usd + max(final.creation_fee_usd, lease.creation_fee_usd)
 
@@ -294,13 +294,13 @@ class Closing:
             if orders.end(tx, account, lease.order_id, now, final.receipt(), unseen=unseen):
                 intents.release(tx, lease.intent_id, counted, now)
                 if final.never_won:
-                    desk.note(tx, "never_won_nothing_billed", "clore-mcp", account, order_id=lease.order_id)
-                desk.note(
+                    context.note(tx, "never_won_nothing_billed", "clore-mcp", account, order_id=lease.order_id)
+                context.note(
                     tx, "lease_ended" if step == "ended" and _cancelled_at_its_end(tx, lease) else step, "clore-mcp",
                     account, order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.receipt().as_json(),
                 )  # fmt: skip
 
-        await desk.state.write(write)
+        await context.state.write(write)
 
 
 def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.rules.billing import Bill
 from clore_mcp.store import bids
 from clore_mcp.store.database import Tx
@@ -19,21 +19,21 @@ from clore_mcp.store.intents import Reservation
 
 
 async def reconcile(
-    desk: Desk,
+    context: Context,
     account: str,
     current: Orders,
     completed: Orders | None,
     bill: Callable[[OrderRow, None], Awaitable[Bill | None]],
 ) -> None:
     """Hold these reservations against what Clore lists; `bill` says what an order has cost, if anybody knows."""
-    held = await desk.state.read(lambda tx: bids.elsewhere(tx, account))
+    held = await context.state.read(lambda tx: bids.elsewhere(tx, account))
     listed = {row.id for row in current.rows if not row.expired}
-    await reopen(desk, account, current)
+    await reopen(context, account, current)
     missing = [one for one in held if one.order_id not in listed and one.released_at is None]
     if not missing or current.unreadable:
         return
     try:
-        completed = completed or await desk.readings.completed(BROWSING_AGE)
+        completed = completed or await context.readings.completed(BROWSING_AGE)
     except CloreError:  # what is reserved stays so; the ends of leases, which come after this, wait for nothing
         return
     for one in missing:
@@ -41,14 +41,14 @@ async def reconcile(
         if row is not None and row.expired:
             final = await bill(row, None)
             if final is not None:
-                await _close(desk, one, final)
+                await _close(context, one, final)
         elif row is None and not completed.unreadable:
-            await _missing(desk, one, current)
+            await _missing(context, one, current)
 
 
-async def reopen(desk: Desk, account: str, current: Orders) -> None:
+async def reopen(context: Context, account: str, current: Orders) -> None:
     """Give back what was reserved for those that count as gone, or were missing, and are listed as running."""
-    listed, now = {row.id for row in current.rows if not row.expired}, desk.clock()
+    listed, now = {row.id for row in current.rows if not row.expired}, context.clock()
 
     def back(tx: Tx) -> list[Reservation]:
         return [
@@ -61,10 +61,10 @@ async def reopen(desk: Desk, account: str, current: Orders) -> None:
         for one in back(tx):
             bids.seen_again(tx, [one.id])
             if one.released_at is not None:
-                desk.note(tx, "order_seen_again", "clore-mcp", account, order_id=one.order_id)
+                context.note(tx, "order_seen_again", "clore-mcp", account, order_id=one.order_id)
 
-    if await desk.state.read(back):
-        await desk.state.write(write)
+    if await context.state.read(back):
+        await context.state.write(write)
 
 
 def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
@@ -73,19 +73,19 @@ def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
     return ended_at is not None and (seen_at > ended_at or ended_at > now)
 
 
-async def _missing(desk: Desk, one: Reservation, seen: Orders) -> None:
+async def _missing(context: Context, one: Reservation, seen: Orders) -> None:
     if one.missed_at is None:
-        await desk.state.write(lambda tx: bids.miss(tx, one.id, seen.at))
-    elif seen.at - one.missed_at >= desk.patience.absence:
-        await _close(desk, one, None)
+        await context.state.write(lambda tx: bids.miss(tx, one.id, seen.at))
+    elif seen.at - one.missed_at >= context.patience.absence:
+        await _close(context, one, None)
 
 
-async def _close(desk: Desk, one: Reservation, final: Bill | None) -> None:
+async def _close(context: Context, one: Reservation, final: Bill | None) -> None:
     cost, step = (one.worst_usd, "ended_unseen") if final is None else (final.total_usd, "ended")
 
     def write(tx: Tx) -> None:
-        bids.close(tx, one.account, one.order_id or 0, cost, desk.clock())
+        bids.close(tx, one.account, one.order_id or 0, cost, context.clock())
         receipt = {} if final is None else {"receipt": final.receipt().as_json()}
-        desk.note(tx, step, "clore-mcp", one.account, order_id=one.order_id, **receipt)
+        context.note(tx, step, "clore-mcp", one.account, order_id=one.order_id, **receipt)
 
-    await desk.state.write(write)
+    await context.state.write(write)

@@ -14,8 +14,8 @@ import anyio.to_thread
 from clore_mcp.errors import NotFound
 from clore_mcp.money import dollars
 from clore_mcp.rental import outcomes, questions
-from clore_mcp.rental.context import Desk, iso, settle_quote
-from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.context import Context, iso, settle_quote
+from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.orders.extensions import (
     ExtendTerms,
@@ -62,85 +62,88 @@ class Judged:
 class Extending(Verb[ExtendOrder]):
     """Prices, proposes and makes moves of leases' ends."""
 
-    def __init__(self, desk: Desk, appraiser: Appraiser, closing: Closing) -> None:
-        self._desk = desk
-        self._appraiser = appraiser
+    def __init__(self, context: Context, pricer: Pricer, closing: Closing) -> None:
+        self._context = context
+        self._pricer = pricer
         self._closing = closing
 
-    async def already(self, ask: ExtendOrder, account: str, digest: str) -> Outcome | None:
+    async def already(self, request: ExtendOrder, account: str, digest: str) -> Outcome | None:
         """The move that this very call has made within ten minutes, while it stands."""
-        now = self._desk.clock()
-        return await self._desk.state.read(lambda tx: _made_already(tx, account, ask.order_id, digest, now))
+        now = self._context.clock()
+        return await self._context.state.read(lambda tx: _made_already(tx, account, request.order_id, digest, now))
 
     def unfinished(self, quote: Quote) -> Outcome:
         """The end is being moved."""
         return outcomes.in_progress(quote.id, "The end is being moved. Call again with the same arguments.")
 
-    async def propose(self, ask: ExtendOrder, account: str) -> Proposal:
+    async def propose(self, request: ExtendOrder, account: str) -> Proposal:
         """What a person would be asked. Raises Settled where there is nothing to ask."""
-        desk = self._desk
-        await desk.require_unfrozen()
-        evidence, enforced_by = await self._appraiser.evidence(), await desk.enforced_by()
+        context = self._context
+        await context.require_unfrozen()
+        evidence, enforced_by = await self._pricer.evidence(), await context.enforced_by()
         try:
             evidence.require_whole()
         except Undecided as no:
-            raise _undecided(ask.order_id, no) from None
-        self._require_clock(ask.order_id)
+            raise _undecided(request.order_id, no) from None
+        self._require_clock(request.order_id)
         await self._closing.reconcile(account, evidence.current, evidence.completed)
 
         def read(tx: Tx) -> Judged:
-            end = ends.of(tx, account, ask.order_id)
-            begins = end.ends_api_at if end else int(desk.readings.api_now())
-            move = Move(ask.order_id, end, begins + ask.seconds)
-            stands = position(tx, desk, account, evidence)
-            return self._judge(tx, account, move, stands, evidence, enforced_by, asked_at=desk.clock())
+            end = ends.of(tx, account, request.order_id)
+            begins = end.ends_api_at if end else int(context.readings.api_now())
+            move = Move(request.order_id, end, begins + request.seconds)
+            stands = position(tx, context, account, evidence)
+            return self._judge(tx, account, move, stands, evidence, enforced_by, asked_at=context.clock())
 
-        judged = await desk.state.read(read)
+        judged = await context.state.read(read)
         extension = judged.extension
         if judged.refusals:
-            raise Settled(over_limit(ask.order_id, judged.refusals, extension, judged.most_seconds))
+            raise Settled(over_limit(request.order_id, judged.refusals, extension, judged.most_seconds))
         told, move = told_of(extension, judged.limits), extension.move
         return Proposal(
             terms=ExtendTerms(
-                ask.order_id, move.before.ends_api_at if move.before else None, move.ends_api_at, extension.worst_usd
+                request.order_id,
+                move.before.ends_api_at if move.before else None,
+                move.ends_api_at,
+                extension.worst_usd,
             ),
             question=lambda quote_id: questions.extend_question(quote_id, told),
             yes=_yes(move),
         )
 
-    async def carry_out(self, quote: Quote, ask: ExtendOrder, *, from_state: str, by: str) -> Outcome:
+    async def carry_out(self, quote: Quote, request: ExtendOrder, *, from_state: str, by: str) -> Outcome:
         """Use the yes and move the end, in one transaction."""
-        desk = self._desk
-        evidence, enforced_by = await self._appraiser.evidence(), await desk.enforced_by()
+        context = self._context
+        evidence, enforced_by = await self._pricer.evidence(), await context.enforced_by()
 
         def write(tx: Tx) -> Outcome | None:
             return self._move(tx, quote, evidence, enforced_by, from_state=from_state, by=by)
 
         try:
-            outcome = await desk.state.write(write)
+            outcome = await context.state.write(write)
         except Settled as known:
-            return await settle_quote(desk, quote, known.outcome) if known.final else known.outcome
-        await anyio.to_thread.run_sync(desk.wake_watchdog)
+            return await settle_quote(context, quote, known.outcome) if known.final else known.outcome
+        await anyio.to_thread.run_sync(context.wake_watchdog)
         return outcome or outcomes.in_progress(quote.id)
 
     def _move(
         self, tx: Tx, quote: Quote, evidence: Evidence, enforced_by: str | None, *, from_state: str, by: str
     ) -> Outcome | None:
         """Everything at once; None when the yes is not to be had. Raises Settled, SpendingFrozen."""
-        desk, now, terms = self._desk, self._desk.clock(), ExtendTerms.from_json(quote.terms)
+        context, now, terms = self._context, self._context.clock(), ExtendTerms.from_json(quote.terms)
         order_id = terms.order_id
-        desk.forbid_frozen(tx)
+        context.forbid_frozen(tx)
         try:
-            stands = position(tx, desk, quote.account, evidence, deciding=True)
+            stands = position(tx, context, quote.account, evidence, deciding=True)
         except Undecided as no:
             raise _undecided(order_id, no) from None
         self._require_clock(order_id)
         end = ends.of(tx, quote.account, order_id)
         made = _made_already(tx, quote.account, order_id, quote.digest, now)
         if made is not None:  # by an equal call that was asked about at the same time
-            if quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
+            if quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
                 quotes.settle(tx, quote.id, made.as_json())
-                desk.note(tx, "repeated", quote.caller, quote.account, quote_id=quote.id, order_id=order_id)
+                context.note(tx, "repeated", quote.caller, quote.account, quote_id=quote.id, order_id=order_id)
             return made
         if (end and end.ends_api_at) != terms.before:
             where = f", to {iso(end.ends_api_at)}" if end else ""
@@ -152,7 +155,7 @@ class Extending(Verb[ExtendOrder]):
         if extension.due_usd > terms.worst_usd:
             why = f"It could cost {dollars(extension.worst_usd)} now, more than was approved. Call again."
             raise stays(order_id, "worst_case_grew", why)
-        if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
+        if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
             return None
         if judged.refusals:
             outcome, step = over_limit(order_id, judged.refusals, extension, judged.most_seconds), "refused"
@@ -160,9 +163,9 @@ class Extending(Verb[ExtendOrder]):
             ends.move(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
             outcome, step = moved(extension), "extended"
         quotes.settle(tx, quote.id, outcome.as_json())
-        desk.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=order_id, approved_by=by,
-                  ended_api_at=terms.before, ends_api_at=move.ends_api_at,
-                  reserved_usd=str(extension.worst_usd))  # fmt: skip
+        context.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=order_id, approved_by=by,
+                     ended_api_at=terms.before, ends_api_at=move.ends_api_at,
+                     reserved_usd=str(extension.worst_usd))  # fmt: skip
         return outcome
 
     def _judge(
@@ -177,7 +180,7 @@ class Extending(Verb[ExtendOrder]):
         asked_at: float,
     ) -> Judged:
         """The move priced and held against everything that may forbid it. Raises Settled, NotFound."""
-        desk, api_now = self._desk, self._desk.readings.api_now()
+        context, api_now = self._context, self._context.readings.api_now()
         self._require_running(tx, account, move, evidence)
         row = evidence.current.find(move.order_id)
         if row is None:
@@ -199,7 +202,7 @@ class Extending(Verb[ExtendOrder]):
                 held,
                 evidence,
                 api_now=api_now,
-                asked_seconds_ago=desk.clock() - asked_at,
+                asked_seconds_ago=context.clock() - asked_at,
                 enforced_by=enforced_by if on_end == "cancel" else None,
             )
 
@@ -227,7 +230,7 @@ class Extending(Verb[ExtendOrder]):
 
     def _require_clock(self, order_id: int) -> None:
         """Raises Settled while nobody knows what time it is at Clore: a new end would be counted from a wrong one."""
-        clock = self._desk.readings.api_clock
+        clock = self._context.readings.api_clock
         if not (clock.settled and clock.certain):
             why = "Clore's clock has just jumped, so the new end can't be counted yet; nothing was changed."
             raise stays(order_id, "clock_jumped", f"{why} Call again in a minute.", final=False)
@@ -240,7 +243,7 @@ class Extending(Verb[ExtendOrder]):
             raise NotFound(f"No order {order_id} is running.", hint="list_orders shows what runs.")
         if (lease is not None and lease.ended_at is not None) or (row is not None and row.expired):
             raise stays(order_id, "ended", f"Order {order_id} has ended; to go on, rent a server with create_order.")
-        over = move.before is not None and move.before.ends_api_at <= self._desk.readings.api_now()
+        over = move.before is not None and move.before.ends_api_at <= self._context.readings.api_now()
         cancelled = move.before is not None and move.before.on_end == "cancel"
         if (over and cancelled) or ledger.last_of_order(tx, account, order_id, ("cancel_sent",)):
             raise stays(

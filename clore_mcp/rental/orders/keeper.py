@@ -16,7 +16,7 @@ from typing import Final
 
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.account.reading import Orders
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders import cancels
 from clore_mcp.rental.orders.cancels import Sent
@@ -55,13 +55,13 @@ class Keeper:
 
     def __init__(
         self,
-        desk: Desk,
+        context: Context,
         closing: Closing,
         settling: Settling,
         chores: Sequence[Chore] = (),
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        self._desk = desk
+        self._context = context
         self._closing = closing
         self._settling = settling
         self._chores = Chores(chores)
@@ -86,7 +86,7 @@ class Keeper:
             if self._task is None:
                 try:
                     # For the call that starts this. It lasts three polls; only a round that could end leases renews it.
-                    account = await self._desk.readings.account()
+                    account = await self._context.readings.account()
                     await self._read_leases(account)
                     if self._unread is not None:
                         raise self._unread
@@ -100,11 +100,11 @@ class Keeper:
 
     async def answer(self) -> None:
         """Answer for this process, as long as it can read the leases, whoever asks whether they are kept."""
-        await self._desk.pulse.keep(self._can_read)
+        await self._context.pulse.keep(self._can_read)
 
     async def _can_read(self) -> bool:
         try:
-            await self._desk.state.read(lambda tx: None)
+            await self._context.state.read(lambda tx: None)
         except StateUnavailable:
             return False
         return self._unread is None
@@ -123,8 +123,8 @@ class Keeper:
         await asyncio.wait([self._task, self._pulse])
         self._task = self._pulse = None
         try:
-            account = await self._desk.readings.account()
-            await self._desk.state.write(lambda tx: ledger.rest(tx, account, self._desk.owner))
+            account = await self._context.readings.account()
+            await self._context.state.write(lambda tx: ledger.rest(tx, account, self._context.owner))
         except Failure as failure:  # then it runs out by itself
             log.warning("the heartbeat could not be taken back: %s", failure.message)
 
@@ -135,7 +135,7 @@ class Keeper:
 
     async def _round(self) -> float:
         try:
-            account = await self._desk.readings.account()
+            account = await self._context.readings.account()
         except CloreError as error:
             self.last = Round(blind=error)
             raise
@@ -153,7 +153,7 @@ class Keeper:
             left = left or bool(self._leases)
         sent = await self._end_due(current)
         if left:
-            await asyncio.to_thread(self._desk.wake_watchdog)
+            await asyncio.to_thread(self._context.wake_watchdog)
         overdue = {one.order_id: one.unproven for one in sent} if current else self._overdue_unseen(sent)
         if current is not None:
             if not any(one.trouble for one in sent):
@@ -193,7 +193,7 @@ class Keeper:
     async def _read_leases(self, account: str) -> bool:
         """Whether there are leases, or orders that may come back. Leases that can't be read end as they were read last,
         and those of orders that could not be written down as they are remembered."""
-        now = self._desk.clock()
+        now = self._context.clock()
         unseen, proven = now - _BACK_WITHIN_SECONDS, now - _BACK_WITHIN_POLLS * self._poll_seconds
 
         def read(tx: Tx) -> tuple[list[End], bool]:
@@ -202,7 +202,7 @@ class Keeper:
 
         back, self._unread = False, None
         try:
-            self._leases, back = await self._desk.state.read(read)
+            self._leases, back = await self._context.state.read(read)
         except StateUnavailable as error:
             self._unread = error
         except Exception as error:  # a row that nobody can read, too
@@ -216,11 +216,11 @@ class Keeper:
     async def _left_to_newer(self, unread: StateUnavailable) -> bool:
         """Whether a watchdog of the version that changed the state ends the orders: ends that it moved on are not
         those that this process remembers."""
-        return isinstance(unread, StateNewer) and await asyncio.to_thread(self._desk.wake_watchdog)
+        return isinstance(unread, StateNewer) and await asyncio.to_thread(self._context.wake_watchdog)
 
     def _remembers(self, current: Orders | None) -> bool:
         """Whether an order that memory knows may still have to be ended."""
-        api_now = self._desk.readings.api_now()
+        api_now = self._context.readings.api_now()
         listed = None if current is None or current.unreadable else {r.id for r in current.rows if not r.expired}
         return any(
             lease.on_end == "cancel"
@@ -231,30 +231,30 @@ class Keeper:
     async def _may_come_back(self, account: str) -> bool:
         """Whether to look for orders that were proven gone, and those of other accounts, though nothing is left to
         keep: in the first round of a process, and in each tenth while an order has ended within a day."""
-        seconds = self._desk.monotonic() - self._looked_at
+        seconds = self._context.monotonic() - self._looked_at
         if seconds < _BACK_WITHIN_POLLS * self._poll_seconds:
             return False
-        since = self._desk.clock() - _BACK_WITHIN_SECONDS
+        since = self._context.clock() - _BACK_WITHIN_SECONDS
 
         def read(tx: Tx) -> bool:
             return orders.ended_since(tx, account, since) or (seconds == math.inf and orders.made_any(tx))
 
         try:
-            return await self._desk.state.read(read)
+            return await self._context.state.read(read)
         except Exception as error:  # then there may be some
             log.warning("what has ended could not be read: %s", error)
             return True
 
     async def _taken_up(self, account: str, current: Orders) -> str:
         """Give back the leases of what is listed as running; returns whose account this is by now."""
-        self._looked_at = self._desk.monotonic()
+        self._looked_at = self._context.monotonic()
         try:
-            account = await self._desk.readings.account()
+            account = await self._context.readings.account()
             await self._closing.reopen_listed(account, current)
-            self._doubtful = frozenset(lease.order_id for lease in await self._desk.readings.doubtful())
-            account = await self._desk.readings.account()
+            self._doubtful = frozenset(lease.order_id for lease in await self._context.readings.doubtful())
+            account = await self._context.readings.account()
             self._strays = await self._settling.strays(account)
-            found = await self._desk.state.read(lambda tx: ends.active(tx, account))
+            found = await self._context.state.read(lambda tx: ends.active(tx, account))
         except Exception as error:  # a row that nobody can read, too, must not hold up an end
             log.warning("what runs again could not be taken up: %s", getattr(error, "message", type(error).__name__))
             return account
@@ -274,9 +274,9 @@ class Keeper:
     async def _asked(self, account: str) -> bool:
         """Whether a question waits or has its yes: who makes that order has found the watchdog at work, and may be
         killed over it."""
-        now = self._desk.clock()
+        now = self._context.clock()
         try:
-            held = await self._desk.state.read(lambda tx: quotes.waiting(tx, account))
+            held = await self._context.state.read(lambda tx: quotes.waiting(tx, account))
         except Exception as error:  # then there may be one
             log.warning("the questions could not be read: %s", error)
             return True
@@ -285,7 +285,7 @@ class Keeper:
     async def _look(self) -> Orders | None:
         self._blind = None
         try:
-            return await self._desk.readings.look(completed=False)
+            return await self._context.readings.look(completed=False)
         except CloreError as error:
             self._blind = error
             log.warning("leases end without the list of orders: %s", error.message)
@@ -294,7 +294,7 @@ class Keeper:
     async def _end_due(self, current: Orders | None) -> list[Sent]:
         """Cancel all that are due, at once, while Clore's time is certain; a jump of either clock forces the next look.
         Without the list, an order counts as running."""
-        readings = self._desk.readings
+        readings = self._context.readings
         self._held_back = False
         if not readings.api_clock.certain:
             return []
@@ -308,7 +308,9 @@ class Keeper:
             and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
         ]
         by = cancels.Over(None if current is None else current.at, self._poll_seconds / 2)
-        sent = await cancels.send(self._desk, due, caller="clore-mcp", why=cancels.LEASE_OVER, over=by) if due else []
+        sent = (
+            await cancels.send(self._context, due, caller="clore-mcp", why=cancels.LEASE_OVER, over=by) if due else []
+        )
         self._held_back = len(sent) < len(due)
         for lease in over:
             if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
@@ -317,7 +319,7 @@ class Keeper:
 
     def _overdue_unseen(self, sent: Sequence[Sent]) -> dict[int, str]:
         """Why orders run on while Clore's list can't be read."""
-        api_now = self._desk.readings.api_now()
+        api_now = self._context.readings.api_now()
         over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
         why = "" if self._blind is None else self._blind.message
         return {lease.order_id: why for lease in over} | {one.order_id: one.unproven for one in sent}
@@ -338,16 +340,16 @@ class Keeper:
         def write(tx: Tx) -> None:
             told = orders.steps(tx, lease.account, lease.order_id, step)
             if not any(step == "lease_ended" or one["ends_api_at"] == lease.ends_api_at for one in told):
-                self._desk.note(
+                self._context.note(
                     tx, step, "clore-mcp", lease.account, order_id=lease.order_id, ends_api_at=lease.ends_api_at
                 )
 
-        await self._desk.state.write(write)
+        await self._context.state.write(write)
 
     async def _until_next(self, account: str) -> float:
         """Seconds to the next end, or to the next poll."""
         await self._read_leases(account)  # the round may have brought some
-        api_now = self._desk.readings.api_now()
+        api_now = self._context.readings.api_now()
         left = [lease.ends_api_at - api_now for lease in self._leases if lease.ends_api_at > api_now]
         return max(1.0, min([self._poll_seconds, *left]))
 
@@ -357,8 +359,8 @@ class Keeper:
             await self._try("the heartbeat could not be written", self._beat(account))
 
     async def _beat(self, account: str) -> None:
-        desk = self._desk
-        await desk.state.write(lambda tx: ledger.beat(tx, account, desk.owner, desk.host, desk.clock()))
+        context = self._context
+        await context.state.write(lambda tx: ledger.beat(tx, account, context.owner, context.host, context.clock()))
 
     async def _try(self, otherwise: str, work: Awaitable[None]) -> None:
         """Do one part of a round; whatever it fails with holds up no other part."""

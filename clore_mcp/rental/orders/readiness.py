@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from clore_mcp.errors import NotSent, QueueFull, RateLimited, StateUnavailable, TimedOut, Unclear
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create import replacement
 from clore_mcp.rental.orders import access, advice, reachability
 from clore_mcp.rental.orders.access import ReadyReason
@@ -47,26 +47,26 @@ class Look:
 class Readiness:
     """Looks at one order until it is ready. `api` is the host and port of the Clore API."""
 
-    def __init__(self, desk: Desk, overview: Overview, api: tuple[str, int]) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, overview: Overview, api: tuple[str, int]) -> None:
+        self._context = context
         self._overview = overview
         self._api = api
 
     async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> dict[str, Any]:
         """Return the order as it is once its SSH answers, once it has ended, or when the time is over. Raises NotFound,
         CloreError where Clore did not answer once."""
-        began, look = self._desk.monotonic(), None
+        began, look = self._context.monotonic(), None
         ends_at = anyio.current_time() + timeout_seconds
         with anyio.move_on_after(LONGEST_WAIT_SECONDS) as scope:
             while True:
                 look = await self._look(order_id, look)
                 scope.deadline = ends_at  # the first look is whole, however short the time
-                passed = self._desk.monotonic() - began
+                passed = self._context.monotonic() - began
                 if look.over or passed + _POLL_SECONDS > timeout_seconds:
                     break
                 await progress(passed, advice.stage(self._situation(order_id, look)))
                 await anyio.sleep(_POLL_SECONDS)
-                self._desk.readings.changed_orders()
+                self._context.readings.changed_orders()
         if look is None:
             raise TimedOut(f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order bills on.")
         return await self._answer(order_id, look, caller)
@@ -75,7 +75,7 @@ class Readiness:
         """How the order was when it was last waited for, and how it is now. Raises NotFound, CloreError."""
         look = await self._look(order_id, None)
         name = await self._name()
-        memory = await self._desk.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
+        memory = await self._context.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
         return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
 
     async def _look(self, order_id: int, before: Look | None) -> Look:
@@ -91,7 +91,7 @@ class Readiness:
 
     async def _answer(self, order_id: int, look: Look, caller: str) -> dict[str, Any]:
         found = await self._with_others(self._situation(order_id, look), look)
-        if found.reaches is not None and self._desk.acts:
+        if found.reaches is not None and self._context.acts:
             found = replace(found, next_server=await self._next_server(order_id, caller))
         told = {
             **look.view,
@@ -105,15 +105,17 @@ class Readiness:
 
     async def _next_server(self, order_id: int, caller: str) -> int | None:
         """The server that the same yes would rent in place of this order."""
-        account, api_now = await self._desk.readings.account(), self._desk.readings.api_now()
+        account, api_now = await self._context.readings.account(), self._context.readings.api_now()
         try:
-            offer = await self._desk.state.read(lambda tx: replacement.offered(tx, account, order_id, caller, api_now))
+            offer = await self._context.state.read(
+                lambda tx: replacement.offered(tx, account, order_id, caller, api_now)
+            )
         except Settled:
             return None
         return offer.terms.candidates[0].server_id
 
     async def _name(self) -> str:
-        return f"reached {await self._desk.readings.account()}"
+        return f"reached {await self._context.readings.account()}"
 
     def _situation(self, order_id: int, look: Look) -> Situation:
         view = look.view
@@ -126,7 +128,7 @@ class Readiness:
             warning=view.get("warning") if "ssh" not in view else None,
             free_until=view.get("free_cancel_until"),
             clore_answers=look.clore_answers,
-            program=self._desk.program,
+            program=self._context.program,
         )
 
     async def _with_others(self, found: Situation, look: Look) -> Situation:
@@ -134,8 +136,8 @@ class Readiness:
         if found.reason is None:
             return found
         server_id = look.view.get("server_id")
-        name, now = await self._name(), self._desk.clock()
-        memory = await self._desk.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
+        name, now = await self._name(), self._context.clock()
+        memory = await self._context.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
         others = reachability.others(memory, found.order_id, server_id, now)
         failed = tuple(sorted(about for about, one in others.items() if one.reason is not ReadyReason.READY))
         reaches = await self._reaches(found, len(failed) < len(others)) if found.reason in _UNREACHED else None
@@ -148,7 +150,7 @@ class Readiness:
     async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: Attempt) -> None:
         """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
         before = memory.get(order_id)
-        if not self._desk.acts or (before and replace(before, at=attempt.at) == attempt):
+        if not self._context.acts or (before and replace(before, at=attempt.at) == attempt):
             return
 
         def write(tx: Tx) -> None:
@@ -156,7 +158,7 @@ class Readiness:
             keep_value(tx, name, reachability.memory_as(reachability.remembered(known, order_id, attempt)))
 
         try:
-            await self._desk.state.write(write)
+            await self._context.state.write(write)
         except StateUnavailable as failure:
             log.warning("how order %s was reached is not remembered: %s", order_id, failure.message)
 

@@ -14,7 +14,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import shown
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.results import BillingOrder, Outcome
 from clore_mcp.rental.rules.billing import usd_per_hour
 from clore_mcp.rental.spot.books import Books
@@ -59,20 +59,20 @@ def _orders(ids: list[int]) -> str:
     return f"order {', '.join(map(str, ids[:_NAMED]))}{more}"
 
 
-async def remaining(desk: Desk, books: Books, fees: Fees, rates: Rates, patience_seconds: float) -> Remaining:
+async def remaining(context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float) -> Remaining:
     """What is left now; no part is waited for longer than that, and what can't be read stops nothing."""
     rows: list[OrderRow] | None = None
     waiting: Mapping[int, str] = {}
     with anyio.move_on_after(patience_seconds), contextlib.suppress(CloreError):
-        rows = [row for row in (await desk.readings.orders()).rows if not row.expired]
+        rows = [row for row in (await context.readings.orders()).rows if not row.expired]
         waiting = await books.waiting(rows)
     hourly = None if rows is None else {row.id: usd_per_hour(row, fees, rates) for row in rows}
-    return Remaining(hourly, waiting, await watches_waiting(desk))
+    return Remaining(hourly, waiting, await watches_waiting(context))
 
 
-async def watches_waiting(desk: Desk) -> int | None:
+async def watches_waiting(context: Context) -> int | None:
     """How many watches may still rent; None where nobody knows."""
     with contextlib.suppress(CloreError, StateUnavailable):
-        account = await desk.readings.account()
-        return len(await desk.state.read(lambda tx: watches.standing(tx, account, desk.clock())))
+        account = await context.readings.account()
+        return len(await context.state.read(lambda tx: watches.standing(tx, account, context.clock())))
     return None

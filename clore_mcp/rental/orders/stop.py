@@ -17,7 +17,7 @@ import anyio
 from clore_mcp.errors import CloreError, Failure
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders import cancels
 from clore_mcp.rental.orders.closure import Closing
@@ -108,17 +108,17 @@ def lift(tx: Tx, *, by: str, now: float) -> bool:
 class Stopping:
     """Ends what was made here."""
 
-    def __init__(self, desk: Desk, closing: Closing, settling: Settling) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, closing: Closing, settling: Settling) -> None:
+        self._context = context
         self._closing = closing
         self._settling = settling
 
     async def running(self) -> list[Lease]:
         """Orders made here that are not proven gone, and those under an account that may be this one; of every account
         in the state while Clore does not say which one this is."""
-        readings = self._desk.readings
+        readings = self._context.readings
         account = await self._account()
-        made = await self._desk.state.read(orders.active_anywhere)
+        made = await self._context.state.read(orders.active_anywhere)
         if account is None:
             return made
         maybe = await readings.identity.doubtful(account, readings.api_now())
@@ -129,8 +129,8 @@ class Stopping:
         that no version has recorded."""
         if await self._account() is None:
             return []
-        made = await self._desk.state.read(orders.active_anywhere)
-        found = await self._desk.readings.identity.of_this_api(made, or_unknown=True)
+        made = await self._context.state.read(orders.active_anywhere)
+        found = await self._context.readings.identity.of_this_api(made, or_unknown=True)
         return [lease for lease in found if lease.order_id not in tried]
 
     async def take_up(self) -> None:
@@ -138,9 +138,9 @@ class Stopping:
         is. A list that does not come holds up nothing for long."""
         with anyio.move_on_after(_TAKE_UP_SECONDS):
             try:
-                current = await self._desk.readings.look(completed=False)
-                await self._closing.reopen_listed(await self._desk.readings.account(), current)
-                await self._desk.readings.doubtful()
+                current = await self._context.readings.look(completed=False)
+                await self._closing.reopen_listed(await self._context.readings.account(), current)
+                await self._context.readings.doubtful()
             except Failure as failure:
                 log.warning("whether an order that had ended runs again is not known: %s", failure.message)
 
@@ -150,22 +150,22 @@ class Stopping:
         """Cancel all at once, then what runs again though it had ended, and what is still on its way once it shows;
         tell of each as it is known. The last word is `OnItsWay` when some create is not settled after all, and `Lifted`
         when the freeze is over before the work is: this process may have been suspended for hours."""
-        desk, tried = self._desk, set[int]()
-        give_up_at = desk.monotonic() + patience_seconds
+        context, tried = self._context, set[int]()
+        give_up_at = context.monotonic() + patience_seconds
         told: tuple[Intent, ...] = ()
         while True:
             for looked in (False, True):  # no cancel of what is known to run waits for a look
                 if looked:
                     await self.take_up()
                 found = [lease for lease in await self.running() if lease.order_id not in tried]
-                if await desk.state.read(brake.frozen) is None:  # after the list: else it may hold what came since
+                if await context.state.read(brake.frozen) is None:  # after the list: else it may hold what came since
                     yield Lifted()
                     return
                 tried.update(lease.order_id for lease in found)
                 for ended in await self._end(found, by):
                     yield ended
-            left = tuple(await desk.state.read(intents.sent_anywhere))
-            over = desk.monotonic() >= give_up_at or all(intent.state == "uncertain" for intent in left)
+            left = tuple(await context.state.read(intents.sent_anywhere))
+            over = context.monotonic() >= give_up_at or all(intent.state == "uncertain" for intent in left)
             if left != told or (left and over):
                 yield OnItsWay(left)
             if over:
@@ -179,7 +179,7 @@ class Stopping:
         if not leases:
             return []
         targets = [(lease.account, lease.order_id) for lease in leases]
-        sent = await cancels.send(self._desk, targets, caller=by, why="stop")
+        sent = await cancels.send(self._context, targets, caller=by, why="stop")
         outcomes_ = await self._closing.prove(sent)
         return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes_, strict=True)]
 
@@ -188,13 +188,13 @@ class Stopping:
         if account is None:
             return
         try:
-            current = await self._desk.readings.look(completed=False)
+            current = await self._context.readings.look(completed=False)
             await self._settling.settle_open(account, current)
         except CloreError:
             return
 
     async def _account(self) -> str | None:
         try:
-            return await self._desk.readings.account()
+            return await self._context.readings.account()
         except CloreError:
             return None

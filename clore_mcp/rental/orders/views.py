@@ -16,7 +16,7 @@ from clore_mcp.market.listing import country_code
 from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import ZERO, Coin, coin_name, shown
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE, Orders
-from clore_mcp.rental.context import Desk, iso
+from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.monitoring import monitor
@@ -57,8 +57,8 @@ class RowPrices:
 class Overview:
     """Reads orders together with what this state knows of them."""
 
-    def __init__(self, desk: Desk, closing: Closing, settling: Settling) -> None:
-        self._desk = desk
+    def __init__(self, context: Context, closing: Closing, settling: Settling) -> None:
+        self._context = context
         self._closing = closing
         self._settling = settling
         self.books = closing.books
@@ -68,7 +68,7 @@ class Overview:
     ) -> dict[str, Any]:
         """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown. Urgent,
         where one is about to be ended: the lists are asked for first, and prices may be missing."""
-        readings, acts = self._desk.readings, self._desk.acts
+        readings, acts = self._context.readings, self._context.acts
         await readings.account()
         current = await (readings.look(completed=False) if urgent else readings.orders(max_age_seconds))
         account = await readings.account()  # the list may have told that it is another one
@@ -91,7 +91,7 @@ class Overview:
             "orders": views,
             "total_usd_per_hour": shown(self._burn(current, priced, views)),
             "total_spent_usd": shown(sum(spent, ZERO)),
-            "watches_waiting": await watches_waiting(self._desk),
+            "watches_waiting": await watches_waiting(self._context),
             "unsettled": unsettled[:_UNSETTLED_SHOWN],
             "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if acts else None),
         }
@@ -99,12 +99,12 @@ class Overview:
     async def one(self, order_id: int) -> dict[str, Any]:
         """One order, with the time now, its minutes since the start and until when a cancel saves the creation fee.
         Raises NotFound."""
-        desk = self._desk
-        await desk.readings.account()
-        row = (await desk.readings.orders(EXECUTION_AGE)).find(order_id)
+        context = self._context
+        await context.readings.account()
+        row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
         if row is None:
-            row = (await desk.readings.completed(BROWSING_AGE)).find(order_id)
-        account = await desk.readings.account()  # the list may have told that it is another one
+            row = (await context.readings.completed(BROWSING_AGE)).find(order_id)
+        account = await context.readings.account()  # the list may have told that it is another one
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
         lease, agreed = (await self._leases(account, [order_id])).get(order_id), await self._agreed(account)
@@ -114,7 +114,7 @@ class Overview:
 
     async def unsettled(self, account: str) -> list[dict[str, Any]]:
         """Creates whose outcome nobody knows."""
-        found = await self._desk.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
+        found = await self._context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
         return [
             {"intent_id": one.id, "server_id": one.server_id, "since": iso(one.created_at), "state": one.state}
             for one in found
@@ -128,13 +128,13 @@ class Overview:
         return sum((usd for usd in hourly if usd is not None), ZERO)
 
     async def _leases(self, account: str, listed: Iterable[int]) -> Mapping[int, Lease]:
-        return await self._desk.state.read(lambda tx: orders.of_ids(tx, account, listed))
+        return await self._context.state.read(lambda tx: orders.of_ids(tx, account, listed))
 
     async def _agreed(self, account: str) -> Mapping[int, End]:
-        return await self._desk.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})
+        return await self._context.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})
 
     async def _priced(self, *, urgent: bool = False) -> RowPrices:
-        readings = self._desk.readings
+        readings = self._context.readings
         if urgent:
             return RowPrices(*await self._closing.prices(), readings.api_now())
         return RowPrices(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
@@ -180,24 +180,24 @@ class Overview:
     async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory:
         """What is known of a spot order's bids. Where Clore does not tell what it has cost, it counts as winning since
         it was first seen so."""
-        account, began = await self._desk.readings.account(), began_of(row, lease, api_now)
+        account, began = await self._context.readings.account(), began_of(row, lease, api_now)
 
         def work(tx: Tx) -> BidHistory:
             won_from = monitor.first_won(tx, account).get(row.id)
             return bid_history.read(tx, account, row, began, won_from=won_from)
 
-        return await self._desk.state.read(work)
+        return await self._context.state.read(work)
 
     async def key(self) -> SshKey | None:
         """The key for the SSH line, read off the loop; without it the line still stands, without its path."""
         try:
-            return await anyio.to_thread.run_sync(self._desk.ssh_key)
+            return await anyio.to_thread.run_sync(self._context.ssh_key)
         except Failure:
             return None
 
     async def balances(self) -> list[dict[str, Any]]:
         """The wallets with their worth in USD."""
-        readings = self._desk.readings
+        readings = self._context.readings
         wallets, rates = await readings.wallets(BROWSING_AGE), (await readings.snapshot()).rates
         told = []
         for row in wallets.rows:

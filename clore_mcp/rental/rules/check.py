@@ -17,7 +17,7 @@ from clore_mcp.market.rates import Fees
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.money import ZERO, Coin, plain, up_to_coin
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets
-from clore_mcp.rental.context import Desk, lease_end_is_enforced
+from clore_mcp.rental.context import Context, lease_end_is_enforced
 from clore_mcp.rental.create.adopt import matches
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
@@ -112,14 +112,14 @@ class Position:
 
 
 def position(
-    tx: Tx, desk: Desk, account: str, evidence: Evidence, *, deciding: bool = False, instead_of: int | None = None
+    tx: Tx, context: Context, account: str, evidence: Evidence, *, deciding: bool = False, instead_of: int | None = None
 ) -> Position:
     """Where the account stands, read in the caller's transaction; as if the order `instead_of` had ended. `deciding`:
     money moves by it. Raises Undecided then, where the evidence does not allow that."""
-    now = desk.clock()
+    now = context.clock()
     if deciding:
         evidence.require_decisive(now)
-    used = used_now(tx, account, evidence, now, desk.caps)
+    used = used_now(tx, account, evidence, now, context.caps)
     held = None if instead_of is None else intents.reservation_of_order(tx, account, instead_of)
     if held is not None:
         used = replace(
@@ -129,20 +129,20 @@ def position(
             active_orders=used.active_orders - 1,
         )
     return Position(
-        caps=desk.caps,
-        sources=desk.sources,
+        caps=context.caps,
+        sources=context.sources,
         used=used,
         owed=owed_now(tx, account, evidence),
         evidence=evidence,
-        ended=lease_end_is_enforced(tx, desk, account),
-        unasked=desk.mode == "limits",
+        ended=lease_end_is_enforced(tx, context, account),
+        unasked=context.mode == "limits",
         frozen=brake.frozen(tx) is not None,
     )
 
 
-def unused(desk: Desk, *, ended: bool) -> Position:
+def unused(context: Context, *, ended: bool) -> Position:
     """Where an account would stand that has used nothing yet: what `check` refuses then is never within the limits."""
-    return Position(desk.caps, desk.sources, Used(ZERO, ZERO, 0), Owed({}, ()), None, ended=ended, unasked=False)
+    return Position(context.caps, context.sources, Used(ZERO, ZERO, 0), Owed({}, ()), None, ended=ended, unasked=False)
 
 
 def check(stands: Position, spend: Spend) -> list[Refusal]:

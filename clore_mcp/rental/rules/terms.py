@@ -203,7 +203,7 @@ class Unfit:
 
 
 def candidate_of(
-    ask: CreateOrder,
+    request: CreateOrder,
     listing: Listing,
     fees: Fees,
     rates: Rates,
@@ -214,9 +214,9 @@ def candidate_of(
     enforced: bool,
 ) -> Candidate | Unfit:
     """One server priced for these arguments; `spot_bid` is the bid in the listing's coin for a spot order."""
-    order_type = OrderType(ask.order_type)
+    order_type = OrderType(request.order_type)
     longest = longest_hours(listing)
-    if ask.exact_hours > longest:
+    if request.exact_hours > longest:
         what = f"is rented for at most {longest.normalize():f} hours at a time"
         return replace(_unfit(listing, "max_rental_hours", what), most_hours=longest)
     if listing.rented:
@@ -224,15 +224,15 @@ def candidate_of(
     priced = (
         price_of(spot_bid, order_type, fees, rates)
         if spot_bid is not None
-        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=_only(ask))
+        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=_only(request))
     )
     if isinstance(priced, Unpriced):
         return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
     unended = unended_hours(listing, order_type)
-    hours = worst_hours(ask.exact_hours, unended, ends=ask.on_end == "cancel" and enforced)
+    hours = worst_hours(request.exact_hours, unended, ends=request.on_end == "cancel" and enforced)
     moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
     ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent as it stands
-    ceiling_usd = up_to_micro(max(priced.usd_per_hour, ask.exact_bid or ZERO) * (1 + moving))
+    ceiling_usd = up_to_micro(max(priced.usd_per_hour, request.exact_bid or ZERO) * (1 + moving))
     creation = up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin))
     return Candidate(
         server_id=listing.server_id,
@@ -322,8 +322,8 @@ def bid_within(
     return DayPrice(minimum, coin) if minimum <= exact.value else None
 
 
-def _only(ask: CreateOrder) -> Coin | None:
-    return Coin(ask.currency) if ask.currency else None
+def _only(request: CreateOrder) -> Coin | None:
+    return Coin(request.currency) if request.currency else None
 
 
 def _unfit(listing: Listing, reason: str, what: str) -> Unfit:

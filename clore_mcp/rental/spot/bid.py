@@ -16,8 +16,8 @@ from clore_mcp.errors import CloreError, Failure, Refused, Spent
 from clore_mcp.money import ZERO, dollars, shown, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
-from clore_mcp.rental.context import Desk, settle_quote
-from clore_mcp.rental.create.quote import Appraiser
+from clore_mcp.rental.context import Context, settle_quote
+from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.send import Abandoned
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
@@ -52,85 +52,87 @@ class Claimed:
 class Bidding(Verb[SetSpotPrice]):
     """Proposes and carries out changes of spot bids."""
 
-    def __init__(self, desk: Desk, appraiser: Appraiser, closing: Closing) -> None:
-        self._desk = desk
-        self._appraiser = appraiser
+    def __init__(self, context: Context, pricer: Pricer, closing: Closing) -> None:
+        self._context = context
+        self._pricer = pricer
         self._closing = closing
 
-    def declined(self, ask: SetSpotPrice, unasked: str | None = None) -> Outcome:
+    def declined(self, request: SetSpotPrice, unasked: str | None = None) -> Outcome:
         """See `Verb`: the bid stays."""
-        return outcomes.bid_declined(ask.order_id, unasked)
+        return outcomes.bid_declined(request.order_id, unasked)
 
-    def lapsed(self, ask: SetSpotPrice) -> Outcome:
+    def lapsed(self, request: SetSpotPrice) -> Outcome:
         """See `Verb`: the bid stays."""
-        return outcomes.bid_refused(ask.order_id, "quote_expired", "The quote expired before it was used.")
+        return outcomes.bid_refused(request.order_id, "quote_expired", "The quote expired before it was used.")
 
-    def left_to_person(self, ask: SetSpotPrice, quote_id: str) -> Outcome:
+    def left_to_person(self, request: SetSpotPrice, quote_id: str) -> Outcome:
         """See `Verb`: the bid stays until then."""
         until_then = f"{outcomes.BID_STAYS.removesuffix('.')} until then."
-        return outcomes.approval_required(quote_id, self._desk.program, order_id=ask.order_id, until_then=until_then)
+        return outcomes.approval_required(
+            quote_id, self._context.program, order_id=request.order_id, until_then=until_then
+        )
 
     def unfinished(self, quote: Quote) -> Outcome:
         """The change is under way and its outcome unknown."""
         said = "The bid is being changed. Call again with the same arguments for the outcome."
         return Outcome(Status.UNCERTAIN, said, order_id=BidTerms.from_json(quote.terms).order_id)
 
-    async def propose(self, ask: SetSpotPrice, account: str) -> Proposal:
+    async def propose(self, request: SetSpotPrice, account: str) -> Proposal:
         """What a person would be asked. Raises Settled where there is nothing to ask."""
-        row = (await self._desk.readings.orders(EXECUTION_AGE)).find(ask.order_id)
-        bid = await priced(self._desk, ask, row, account, asked_at=self._desk.clock())
+        row = (await self._context.readings.orders(EXECUTION_AGE)).find(request.order_id)
+        bid = await priced(self._context, request, row, account, asked_at=self._context.clock())
         if bid.unchanged:
-            raise Settled(await _answer(self._desk, Status.UNCHANGED, bid))
+            raise Settled(await _answer(self._context, Status.UNCHANGED, bid))
         if bid.raises:
-            await self._desk.require_unfrozen()
-            evidence = await self._appraiser.evidence()
+            await self._context.require_unfrozen()
+            evidence = await self._pricer.evidence()
             try:
                 evidence.require_whole()
             except Undecided as no:
-                raise _cannot_decide(ask.order_id, no) from None
+                raise _cannot_decide(request.order_id, no) from None
             await self._closing.reconcile(account, evidence.current, evidence.completed)
-            refusals = await self._desk.state.read(
-                lambda tx: self._stands_against(tx, account, bid, position(tx, self._desk, account, evidence))
+            refusals = await self._context.state.read(
+                lambda tx: self._stands_against(tx, account, bid, position(tx, self._context, account, evidence))
             )
             if refusals:
                 raise Settled(outcomes.raise_refused(refusals, bid.usd_per_hour))
-        told = told_of(bid, await to_win_usd(self._desk, bid) if bid.raises else None)
+        told = told_of(bid, await to_win_usd(self._context, bid) if bid.raises else None)
         return Proposal(
-            terms=BidTerms(ask.order_id, bid.day.value, bid.coin, bid.worst_usd),
+            terms=BidTerms(request.order_id, bid.day.value, bid.coin, bid.worst_usd),
             question=lambda quote_id: bid_question(quote_id, told),
             yes=Yes.ALWAYS if bid.raises else Yes.NEVER,
         )
 
-    async def carry_out(self, quote: Quote, ask: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
+    async def carry_out(self, quote: Quote, request: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
         """Send the bid once and report what Clore made of it."""
         try:
-            outcome = await self._change(quote, ask, from_state=from_state, by=by)
+            outcome = await self._change(quote, request, from_state=from_state, by=by)
         except Settled as known:
             outcome = known.outcome
             if not known.final:  # nothing was used or sent
                 return outcome
-        return await settle_quote(self._desk, quote, outcome)
+        return await settle_quote(self._context, quote, outcome)
 
-    async def _change(self, quote: Quote, ask: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
-        readings, unasked = self._desk.readings, Consent.of(quote).yes is Yes.NEVER
+    async def _change(self, quote: Quote, request: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
+        readings, unasked = self._context.readings, Consent.of(quote).yes is Yes.NEVER
         # Nobody was asked, so it must be a lowering at this very moment: another process may have lowered it more.
         seen = await (readings.look(completed=False) if unasked else readings.orders(EXECUTION_AGE))
-        row, terms = seen.find(ask.order_id), BidTerms.from_json(quote.terms)
-        bid = await priced(self._desk, ask, row, quote.account, asked_at=quote.created_at)
-        if ask.to_win and bid.unchanged:  # the rival has gone: it wins already
-            return await _answer(self._desk, Status.UNCHANGED, bid)
-        if bid.day.value > terms.bid_per_day and not ask.to_win:  # the rate moved: never above what was approved
+        row, terms = seen.find(request.order_id), BidTerms.from_json(quote.terms)
+        bid = await priced(self._context, request, row, quote.account, asked_at=quote.created_at)
+        if request.to_win and bid.unchanged:  # the rival has gone: it wins already
+            return await _answer(self._context, Status.UNCHANGED, bid)
+        if bid.day.value > terms.bid_per_day and not request.to_win:  # the rate moved: never above what was approved
             bid = bid.at(terms.bid_per_day)
         _require_agreed(terms, bid, unasked=unasked)
         claimed = await self._claim(quote, bid, from_state=from_state, by=by)
         if claimed.refusals:
             return outcomes.raise_refused(claimed.refusals)
-        return await _send(self._desk, quote, bid, claimed.change)
+        return await _send(self._context, quote, bid, claimed.change)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, stands: Position) -> list[Refusal]:
         """Every limit that a raise would break. Raises Settled for an order that is being ended: what it may still
         cost hangs on a cancel that is not proven."""
-        if _being_ended(tx, self._desk, account, bid.row.id):
+        if _being_ended(tx, self._context, account, bid.row.id):
             raise _undecided(bid.row.id, "ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
@@ -145,30 +147,30 @@ class Bidding(Verb[SetSpotPrice]):
     async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed:
         """Consume the yes and raise the reservation first, so that a process killed here never counts too little.
         Without refusals the bid may be sent. Raises Settled when the yes is not to be had."""
-        desk = self._desk
-        evidence = await self._appraiser.evidence() if bid.raises else None
+        context = self._context
+        evidence = await self._pricer.evidence() if bid.raises else None
 
         def write(tx: Tx) -> Claimed:
-            now = desk.clock()
+            now = context.clock()
             if bid.raises:
-                desk.forbid_frozen(tx)
+                context.forbid_frozen(tx)
             try:
-                stands = evidence and position(tx, desk, quote.account, evidence, deciding=True)
+                stands = evidence and position(tx, context, quote.account, evidence, deciding=True)
             except Undecided as no:
                 raise _cannot_decide(bid.row.id, no) from None
             end = ends.of(tx, quote.account, bid.row.id)
-            if end != bid.end and not _being_ended(tx, desk, quote.account, bid.row.id):
+            if end != bid.end and not _being_ended(tx, context, quote.account, bid.row.id):
                 why = "Its end has moved meanwhile, and with it what it may cost. Call again."
                 raise _undecided(bid.row.id, "end_moved", why)
             refusals = self._stands_against(tx, quote.account, bid, stands) if stands else []
-            if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
+            if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
                 raise Settled(outcomes.in_progress(quote.id), final=False)
             change = None if refusals else bids.begin(tx, quote.id, reservation_of(bid, quote.account, now))
-            desk.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
-                      bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
+            context.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
+                         bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
             return Claimed(tuple(refusals), change)
 
-        return await desk.state.write(write)
+        return await context.state.write(write)
 
 
 def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
@@ -199,32 +201,32 @@ def _cannot_decide(order_id: int, no: Undecided) -> Settled:
 _LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
 
 
-async def _send(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> Outcome:
+async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None) -> Outcome:
     """Send a claimed bid and report what Clore made of it. `change` is the reservation that it has begun to change."""
     order_id = bid.row.id
     try:
-        before_send = _may_still_leave(desk) if bid.raises else None
-        await desk.client.set_spot_price(order_id, bid.day, before_send=before_send)
+        before_send = _may_still_leave(context) if bid.raises else None
+        await context.client.set_spot_price(order_id, bid.day, before_send=before_send)
     except Refused as error:
-        await _record_refusal(desk, quote, bid, change)
+        await _record_refusal(context, quote, bid, change)
         return refusal_of(order_id, bid, error)
     except Failure as error:
         if error.spent is Spent.NO:
             if change is not None:
-                await desk.state.write(lambda tx: bids.undo(tx, change, desk.clock()))
+                await context.state.write(lambda tx: bids.undo(tx, change, context.clock()))
             return outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
-        if not await _arrived(desk, bid):
+        if not await _arrived(context, bid):
             said = f"{error.message} The bid may or may not have changed; list_orders shows the price."
             usd = shown(bid.usd_per_hour)
             return Outcome(Status.UNCERTAIN, said, order_id=order_id, bid_usd_per_hour=usd)
-    await _record(desk, quote, bid, change)
-    desk.readings.changed()
-    return await _answer(desk, Status.UPDATED, bid)
+    await _record(context, quote, bid, change)
+    context.readings.changed()
+    return await _answer(context, Status.UPDATED, bid)
 
 
-async def _answer(desk: Desk, status: Status, bid: Bid) -> Outcome:
+async def _answer(context: Context, status: Status, bid: Bid) -> Outcome:
     """The bid as it stands now, with its rank and what would win where it does not."""
-    view = await desk.readings.spot_view_if_known(bid.row.server_id or 0)
+    view = await context.readings.spot_view_if_known(bid.row.server_id or 0)
     rank = view.our_rank if view else None
     winning = view.winning.get(bid.coin) if view else None
     wins = view is not None and any(offer.mine and offer.active for offer in view.offers)
@@ -252,31 +254,31 @@ async def _answer(desk: Desk, status: Status, bid: Bid) -> Outcome:
     )
 
 
-def _being_ended(tx: Tx, desk: Desk, account: str, order_id: int) -> bool:
+def _being_ended(tx: Tx, context: Context, account: str, order_id: int) -> bool:
     """Whether its lease is over or was cut by a cancel: until that is proven, its end says nothing of its cost."""
     end = ends.of(tx, account, order_id)
-    return end is not None and end.on_end == "cancel" and end.ends_api_at <= desk.readings.api_now()
+    return end is not None and end.on_end == "cancel" and end.ends_api_at <= context.readings.api_now()
 
 
-def _may_still_leave(desk: Desk) -> Callable[[], Awaitable[None]]:
+def _may_still_leave(context: Context) -> Callable[[], Awaitable[None]]:
     """The check right before a raise leaves: not after a freeze of spending, and not by a process that was held up
     since its claim."""
-    not_after = desk.clock() + desk.patience.answer
-    deadline = desk.monotonic() + desk.patience.answer
+    not_after = context.clock() + context.patience.answer
+    deadline = context.monotonic() + context.patience.answer
 
     async def refuse() -> None:
-        await desk.require_unfrozen()
-        if desk.clock() >= not_after or desk.monotonic() >= deadline:
+        await context.require_unfrozen()
+        if context.clock() >= not_after or context.monotonic() >= deadline:
             raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
 
     return refuse
 
 
-async def _arrived(desk: Desk, bid: Bid) -> bool:
+async def _arrived(context: Context, bid: Bid) -> bool:
     for pause in _LOOK_PAUSES:
         await anyio.sleep(pause)
         try:
-            row = (await desk.readings.look(completed=False)).find(bid.row.id)
+            row = (await context.readings.look(completed=False)).find(bid.row.id)
         except CloreError:
             continue
         if row is not None and row.price is not None and abs(row.price - bid.day.value) <= bid.day.value / 10**9:
@@ -284,30 +286,30 @@ async def _arrived(desk: Desk, bid: Bid) -> bool:
     return False
 
 
-async def _record(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> None:
+async def _record(context: Context, quote: Quote, bid: Bid, change: Change | None) -> None:
     def write(tx: Tx) -> None:
         orders.bid(tx, quote.account, bid.row.id, bid.day.value, bid.day.value)
         if change is not None:
             reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
-            least = reserved if _being_ended(tx, desk, quote.account, bid.row.id) else bid.worst_usd
+            least = reserved if _being_ended(tx, context, quote.account, bid.row.id) else bid.worst_usd
             bids.end(tx, change, min(reserved, least), bid.usd_per_hour)
-        _note(tx, desk, "bid_set", quote, bid)
+        _note(tx, context, "bid_set", quote, bid)
 
-    await desk.state.write(write)
+    await context.state.write(write)
 
 
-async def _record_refusal(desk: Desk, quote: Quote, bid: Bid, change: Change | None) -> None:
+async def _record_refusal(context: Context, quote: Quote, bid: Bid, change: Change | None) -> None:
     """The bid stayed as it was: so does what it may cost, which the claim raised."""
 
     def write(tx: Tx) -> None:
         if change is not None:
-            bids.undo(tx, change, desk.clock())
-        _note(tx, desk, "bid_refused", quote, bid)
+            bids.undo(tx, change, context.clock())
+        _note(tx, context, "bid_refused", quote, bid)
 
-    await desk.state.write(write)
+    await context.state.write(write)
 
 
-def _note(tx: Tx, desk: Desk, step: str, quote: Quote, bid: Bid) -> None:
-    desk.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
-              bid_per_day=str(bid.day.value), coin=bid.coin.value, api_at=desk.readings.api_now(),
-              was_per_day=str(bid.row.price))  # fmt: skip
+def _note(tx: Tx, context: Context, step: str, quote: Quote, bid: Bid) -> None:
+    context.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
+                 bid_per_day=str(bid.day.value), coin=bid.coin.value, api_at=context.readings.api_now(),
+                 was_per_day=str(bid.row.price))  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Final
 from clore_mcp.clore import OrderRow, SpotBook
 from clore_mcp.clore.fresh import Fresh
 from clore_mcp.errors import CloreError
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 
 _BOOK_AGE: Final = 30.0
 
@@ -17,8 +17,8 @@ _BOOK_AGE: Final = 30.0
 class Books:
     """The books of the servers on which this account bids, each read at most twice a minute."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
         self._held: dict[tuple[int, Decimal | None], Fresh[SpotBook]] = {}
 
     async def status(self, row: OrderRow) -> str:
@@ -40,7 +40,7 @@ class Books:
             return row.deployed
         server_id = row.server_id
         held = self._held.setdefault(  # a book from before the present bid says nothing of it
-            (server_id, row.price), Fresh(lambda: self._desk.readings.spot_book(server_id), self._desk.clock)
+            (server_id, row.price), Fresh(lambda: self._context.readings.spot_book(server_id), self._context.clock)
         )
         try:
             book = await held.get(_BOOK_AGE)

@@ -10,7 +10,7 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market.query import MAX_LIMIT, Query
 from clore_mcp.market.search import Found, find
 from clore_mcp.money import Coin
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.images import least_cuda
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.text import clean
@@ -35,35 +35,35 @@ class Fitting:
 
 
 async def fitting(
-    desk: Desk, ask: CreateWatch, *, max_age_seconds: float, models: Collection[str] | None = None
+    context: Context, request: CreateWatch, *, max_age_seconds: float, models: Collection[str] | None = None
 ) -> Fitting:
     """What fits, by a snapshot no older than that; only of `models` where a person has read which ones. Raises
     ArgumentInvalid for a GPU or a place that nobody knows, and for a name that stands for more GPUs than a question
     can list."""
-    readings = desk.readings
+    readings = context.readings
     snapshot = await readings.fresh_snapshot(max_age_seconds)
     fees, balances = await readings.fees(), await readings.balances_if_known()
     query = Query(
-        gpu=ask.gpu,
-        **{name: getattr(ask, name) for name in _SAME},
-        countries=tuple(ask.countries or ()),
-        exclude_countries=tuple(ask.exclude_countries or ()),
-        min_cuda=least_cuda(ask.image, ask.min_cuda),
-        min_rental_hours=ask.hours,
-        currency=Coin(ask.currency) if ask.currency else None,
-        preferred=desk.preferred,
+        gpu=request.gpu,
+        **{name: getattr(request, name) for name in _SAME},
+        countries=tuple(request.countries or ()),
+        exclude_countries=tuple(request.exclude_countries or ()),
+        min_cuda=least_cuda(request.image, request.min_cuda),
+        min_rental_hours=request.hours,
+        currency=Coin(request.currency) if request.currency else None,
+        preferred=context.preferred,
         limit=MAX_LIMIT,
     )
-    result = await find(snapshot, query, fees, balances, desk.clock())
+    result = await find(snapshot, query, fees, balances, context.clock())
     if models is None:
         if not result.gpu_models:
-            said = f"gpu: {clean(ask.gpu, 60)!r} names no GPU model."
+            said = f"gpu: {clean(request.gpu, 60)!r} names no GPU model."
             if result.unknown_gpu is not None:
                 said = " ".join(result.suggestions)
             raise ArgumentInvalid(f"{said} Nothing was asked or spent.", hint=_HINT)
         if len(result.gpu_models) > _MOST_MODELS:
             raise ArgumentInvalid(
-                f"gpu: {clean(ask.gpu, 60)!r} stands for {len(result.gpu_models)} models; a watch is for"
+                f"gpu: {clean(request.gpu, 60)!r} stands for {len(result.gpu_models)} models; a watch is for"
                 f" {_MOST_MODELS} at most. Nothing was asked or spent.",
                 hint="Name the models that the person means, such as '4090 or 3090'.",
             )

@@ -40,35 +40,37 @@ class WatchShown:
     key: KeyShown
 
 
-def watch_question(quote_id: str, ask: CreateWatch, shown: WatchShown) -> str:
+def watch_question(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
     """The whole envelope, in the words of the other questions."""
-    each = " each" if ask.max_orders > 1 else ""
+    each = " each" if request.max_orders > 1 else ""
     return "\n".join(
         [
-            f"Rent later without asking again: {_count(ask)} of {_gpus(shown)} for {hours_text(ask.exact_hours)}{each},"
-            f" whenever one costs {dollars(ask.exact_usd_per_hour)} per hour or less?",
-            f"Any server that fits: {', '.join(_filters(ask, *shown.gpu_counts))}",
-            f"Price: at most {dollars(ask.exact_usd_per_hour)} per hour with fees for a whole server, and a creation"
-            f" fee of about {dollars(HIGHEST_CREATION_FEE_USD)}; worst case {_worst(ask, shown)}. Limits apply.",
-            f"Until: {shown.ends} ({hours_text(Decimal(str(ask.expires_hours)))}), or until you cancel it",
-            f"Rents, and cancels after {hours_text(ask.exact_hours)}: {shown.who}",
-            _now(ask, shown),
-            *run_lines(ask, shown.key),
+            f"Rent later without asking again: {_count(request)} of {_gpus(shown)} for"
+            f" {hours_text(request.exact_hours)}{each}, whenever one costs"
+            f" {dollars(request.exact_usd_per_hour)} per hour or less?",
+            f"Any server that fits: {', '.join(_filters(request, *shown.gpu_counts))}",
+            f"Price: at most {dollars(request.exact_usd_per_hour)} per hour with fees for a whole server, and a"
+            f" creation fee of about {dollars(HIGHEST_CREATION_FEE_USD)}; worst case {_worst(request, shown)}."
+            " Limits apply.",
+            f"Until: {shown.ends} ({hours_text(Decimal(str(request.expires_hours)))}), or until you cancel it",
+            f"Rents, and cancels after {hours_text(request.exact_hours)}: {shown.who}",
+            _now(request, shown),
+            *run_lines(request, shown.key),
             f"Quote {quote_id}. Nothing is spent without a yes.",
         ]
     )
 
 
-def notice(quote_id: str, ask: CreateWatch, shown: WatchShown) -> str:
+def notice(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
     """What a watch does that only tells: nobody is asked, for it spends nothing."""
     return (
-        f"Tell when {_gpus(shown)} costs {dollars(ask.exact_usd_per_hour)} per hour or less, until {shown.ends}."
-        f" Any server that fits: {', '.join(_filters(ask, *shown.gpu_counts))}. Quote {quote_id}. It rents nothing."
+        f"Tell when {_gpus(shown)} costs {dollars(request.exact_usd_per_hour)} per hour or less, until {shown.ends}."
+        f" Any server that fits: {', '.join(_filters(request, *shown.gpu_counts))}. Quote {quote_id}. It rents nothing."
     )
 
 
-def _count(ask: CreateWatch) -> str:
-    return "one server" if ask.max_orders == 1 else f"up to {ask.max_orders} servers"
+def _count(request: CreateWatch) -> str:
+    return "one server" if request.max_orders == 1 else f"up to {request.max_orders} servers"
 
 
 def _gpus(shown: WatchShown) -> str:
@@ -79,20 +81,20 @@ def _name(model: str) -> str:
     return model if model.replace(" ", "").isalnum() and model.isascii() and len(model) < 40 else quoted(model, 40)
 
 
-def _filters(ask: CreateWatch, least: int | None, most: int | None) -> Iterator[str]:
+def _filters(request: CreateWatch, least: int | None, most: int | None) -> Iterator[str]:
     """Every filter, in words: what is left out here could be anything."""
     yield _number_of_gpus(least, most)
     for name, words in _AT_LEAST.items():
-        if value := getattr(ask, name):
+        if value := getattr(request, name):
             yield words.format(plain(Decimal(str(value))))
-    if cuda := least_cuda(ask.image, ask.min_cuda):
-        yield f"CUDA {quoted(cuda, 12)} or newer{'' if cuda == ask.min_cuda else ', which the image needs'}"
-    if ask.currency:
-        yield f"paid in {ask.currency}"
-    yield f"in {_places(ask.countries)}" if ask.countries else "in any country"
-    if ask.exclude_countries:
-        yield f"not in {_places(ask.exclude_countries)}"
-    if not ask.min_reliability:
+    if cuda := least_cuda(request.image, request.min_cuda):
+        yield f"CUDA {quoted(cuda, 12)} or newer{'' if cuda == request.min_cuda else ', which the image needs'}"
+    if request.currency:
+        yield f"paid in {request.currency}"
+    yield f"in {_places(request.countries)}" if request.countries else "in any country"
+    if request.exclude_countries:
+        yield f"not in {_places(request.exclude_countries)}"
+    if not request.min_reliability:
         yield "any reliability"
 
 
@@ -107,16 +109,16 @@ def _places(places: Sequence[str]) -> str:
     return f"{', '.join(quoted(place, 20) for place in places[:_PLACES_SHOWN])}{more}"
 
 
-def _worst(ask: CreateWatch, shown: WatchShown) -> str:
-    if ask.max_orders == 1:
+def _worst(request: CreateWatch, shown: WatchShown) -> str:
+    if request.max_orders == 1:
         return dollars(shown.worst_usd)
-    return f"{dollars(shown.worst_usd)} each, {dollars(shown.worst_usd * ask.max_orders)} in all"
+    return f"{dollars(shown.worst_usd)} each, {dollars(shown.worst_usd * request.max_orders)} in all"
 
 
-def _now(ask: CreateWatch, shown: WatchShown) -> str:
+def _now(request: CreateWatch, shown: WatchShown) -> str:
     if shown.cheapest_usd is None:
         return "Now: none that fits is free"
-    if shown.cheapest_usd <= ask.exact_usd_per_hour:
+    if shown.cheapest_usd <= request.exact_usd_per_hour:
         return f"Now: one that fits costs {dollars(shown.cheapest_usd)} per hour, so it is rented AT ONCE after a yes"
-    above = shown.cheapest_usd - ask.exact_usd_per_hour
+    above = shown.cheapest_usd - request.exact_usd_per_hour
     return f"Now: the cheapest that fits costs {dollars(shown.cheapest_usd)} per hour, {dollars(above)} too much"

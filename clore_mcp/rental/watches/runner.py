@@ -19,11 +19,11 @@ from clore_mcp.market.search import Found
 from clore_mcp.money import dollars, shown_up
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.context import Desk, left_to_watchdog
+from clore_mcp.rental.context import Context, left_to_watchdog
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.create.order import Creating
 from clore_mcp.rental.create.presence import ours_on
-from clore_mcp.rental.create.quote import Appraisal, Appraiser
+from clore_mcp.rental.create.quote import PricedOrder, Pricer
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import Outcome, Status
@@ -58,22 +58,22 @@ _UNSETTLED: Final = HeldUp(
 _UNENDED: Final = HeldUp("Nobody is alive who would end the order: a watch rents only where somebody is.", event=True)
 
 
-class Hunting:
+class WatchRunner:
     """One round looks for every watch that waits; the watchdog's alone, while one lives."""
 
     what = "the watches"
 
     def __init__(
         self,
-        desk: Desk,
-        appraiser: Appraiser,
+        context: Context,
+        pricer: Pricer,
         approvals: Approvals,
         creating: Creating,
         commitments: Commitments,
         poll_seconds: float,
     ) -> None:
-        self._desk = desk
-        self._appraiser = appraiser
+        self._context = context
+        self._pricer = pricer
         self._approvals = approvals
         self._creating = creating
         self._commitments = commitments
@@ -81,56 +81,56 @@ class Hunting:
 
     async def left(self, account: str) -> bool:
         """Whether a watch waits."""
-        return bool(await self._desk.state.read(lambda tx: watches.waiting(tx, account)))
+        return bool(await self._context.state.read(lambda tx: watches.waiting(tx, account)))
 
     async def round(self, account: str, current: Orders) -> None:
         """Look for each, and rent what is cheap enough."""
-        waiting = await self._desk.state.write(lambda tx: self._sweep(tx, account))
+        waiting = await self._context.state.write(lambda tx: self._sweep(tx, account))
         if waiting:
             await asyncio.gather(*(self._look(watch, current) for watch in waiting))
-            await self._desk.state.write(lambda tx: self._sweep(tx, account))
+            await self._context.state.write(lambda tx: self._sweep(tx, account))
 
     def _sweep(self, tx: Tx, account: str) -> list[Watch]:
         """Tell what was rented, end what is over, and say which watches this process is to look for."""
-        desk, now = self._desk, self._desk.clock()
+        context, now = self._context, self._context.clock()
         found = []
         for watch_id, order_id in watches.untold(tx, account, now - _TOLD_WITHIN_SECONDS):
-            desk.note(tx, "watch_fired", "clore-mcp", account, order_id=order_id, watch_id=watch_id)
+            context.note(tx, "watch_fired", "clore-mcp", account, order_id=order_id, watch_id=watch_id)
         for watch in watches.waiting(tx, account):
             is_now = watches.status(tx, watch, now)
             if is_now != "waiting":
                 if watches.end(tx, watch.id, is_now) and is_now == "expired":
-                    desk.note(tx, "watch_expired", "clore-mcp", account, watch_id=watch.id)
+                    context.note(tx, "watch_expired", "clore-mcp", account, watch_id=watch.id)
             elif watches.may_rent(tx, watch.id, now):
                 found.append(watch)
             else:
                 self._record(tx, watch, watch.seen_usd, _UNSETTLED)
-        return [] if left_to_watchdog(tx, desk, account) or brake.frozen(tx) is not None else found
+        return [] if left_to_watchdog(tx, context, account) or brake.frozen(tx) is not None else found
 
     async def _look(self, watch: Watch, current: Orders) -> None:
         """One look for one watch, and what was seen."""
         seen, held = None, _NOTHING
         try:
-            ask = CreateWatch.model_validate({**watch.ask, "env": watch.env})
-            found = await fitting(self._desk, ask, max_age_seconds=self._age, models=watch.models)
+            request = CreateWatch.model_validate({**watch.ask, "env": watch.env})
+            found = await fitting(self._context, request, max_age_seconds=self._age, models=watch.models)
             seen = found.servers[0].priced.usd_per_hour if found.servers else None
-            picked = await self._free(watch, found.servers, ask.exact_usd_per_hour, current)
-            if picked and ask.notify:
-                await self._desk.state.write(lambda tx: self._tell(tx, watch, found.servers, picked[0]))
+            picked = await self._free(watch, found.servers, request.exact_usd_per_hour, current)
+            if picked and request.notify:
+                await self._context.state.write(lambda tx: self._tell(tx, watch, found.servers, picked[0]))
             elif picked:
-                held = await self._rent(watch, ask.order(picked), ask.exact_usd_per_hour)
+                held = await self._rent(watch, request.order(picked), request.exact_usd_per_hour)
         except ValidationError:  # an earlier version took it: it must not stop the other watches
             held = _NOT_TAKEN
         except Failure as failure:
             held = HeldUp(failure.message, event=True)
-        await self._desk.state.write(lambda tx: self._record(tx, watch, seen, held))
+        await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
 
     def _tell(self, tx: Tx, watch: Watch, servers: Sequence[Found], server_id: int) -> None:
         """Say, once, that a server is cheap enough; that is all such a watch does."""
         usd = next(one.priced.usd_per_hour for one in servers if one.listing.server_id == server_id)
         if watches.end(tx, watch.id, "fired"):
-            self._desk.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
-                            usd_per_hour=shown_up(usd))  # fmt: skip
+            self._context.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
+                               usd_per_hour=shown_up(usd))  # fmt: skip
 
     async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
         """The cheapest under the ceiling whose hosts did not fail here lately, and that nothing of ours runs on, or may
@@ -138,25 +138,25 @@ class Hunting:
         cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
 
         def read(tx: Tx) -> set[int]:
-            failed = hosts.failed_twice(tx, watch.account, self._desk.clock())
+            failed = hosts.failed_twice(tx, watch.account, self._context.clock())
             return ours_on(tx, watch.account, cheap, current.rows) | failed
 
-        left_out = await self._desk.state.read(read)
+        left_out = await self._context.state.read(read)
         return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
 
     async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
         """Make the next order; what stood in the way, if anything did."""
-        appraised = await self._appraiser.appraise(order, at_most=ceiling)
-        terms = appraised.terms
+        priced = await self._pricer.price(order, at_most=ceiling)
+        terms = priced.terms
         if terms is not None and terms.enforced_by is None:
             return _UNENDED
-        if terms is None or appraised.refusals:
-            return _stands(appraised)
+        if terms is None or priced.refusals:
+            return _stands(priced)
         if terms.worst_usd > watch.worst_usd:
             most = f"{dollars(terms.worst_usd)} at worst, {dollars(watch.worst_usd)} approved"
             return HeldUp(f"An order would come to more than was approved: {most}.", event=True)
-        desk = self._desk
-        made = await desk.state.read(lambda tx: watches.made(tx, watch.id, desk.clock()))
+        context = self._context
+        made = await context.state.read(lambda tx: watches.made(tx, watch.id, context.clock()))
         quote = await self._approvals.under_watch(watch, made + 1, terms)
         if quote is None:
             return _NOTHING
@@ -168,19 +168,19 @@ class Hunting:
 
     def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, held: HeldUp) -> None:
         """What was seen; what a person may want to mend is an event when it begins."""
-        desk, now = self._desk, self._desk.clock()
+        context, now = self._context, self._context.clock()
         before = watches.get(tx, watch.id)
         watches.see(tx, watch.id, at=now, usd_per_hour=seen, said=held.said)
         begins = held.event and before is not None and before.said is None
         if begins and watches.status(tx, watch, now) == "waiting":
-            desk.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=held.said)
+            context.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=held.said)
 
 
-def _stands(appraised: Appraisal) -> HeldUp:
+def _stands(priced: PricedOrder) -> HeldUp:
     """What the limits or the wallet say, else the market."""
-    if appraised.refusals:
-        return HeldUp("; ".join(str(refusal) for refusal in appraised.refusals), event=True)
-    return HeldUp(" ".join(one.message for one in appraised.unfit) or None)
+    if priced.refusals:
+        return HeldUp("; ".join(str(refusal) for refusal in priced.refusals), event=True)
+    return HeldUp(" ".join(one.message for one in priced.unfit) or None)
 
 
 def _came(outcome: Outcome) -> HeldUp:

@@ -18,7 +18,7 @@ from clore_mcp.money import ZERO, Coin, dollars, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import new_id
-from clore_mcp.rental.context import Desk, iso
+from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.create.ssh_keys import fingerprint
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
@@ -67,33 +67,33 @@ class WatchTerms:
 class Watching(Verb[CreateWatch]):
     """Prices, proposes and keeps watches."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
-    async def already(self, ask: CreateWatch, account: str, digest: str) -> Outcome | None:
+    async def already(self, request: CreateWatch, account: str, digest: str) -> Outcome | None:
         """The watch that this very call has made, while it waits."""
-        now = self._desk.clock()
-        watch = await self._desk.state.read(lambda tx: watches.of_call(tx, account, digest, now))
+        now = self._context.clock()
+        watch = await self._context.state.read(lambda tx: watches.of_call(tx, account, digest, now))
         if watch is None:
             return None
-        return _waits(watch, await self._desk.watched_by()).again("This call made the watch already.")
+        return _waits(watch, await self._context.watched_by()).again("This call made the watch already.")
 
-    async def propose(self, ask: CreateWatch, account: str) -> Proposal:
+    async def propose(self, request: CreateWatch, account: str) -> Proposal:
         """What a person would be asked. Raises Settled where no such order would ever be within the limits;
         SpendingFrozen, ArgumentInvalid."""
-        desk = self._desk
-        await desk.require_unfrozen()
-        if ask.min_gpus is not None and ask.max_gpus is not None and ask.min_gpus > ask.max_gpus:
+        context = self._context
+        await context.require_unfrozen()
+        if request.min_gpus is not None and request.max_gpus is not None and request.min_gpus > request.max_gpus:
             raise ArgumentInvalid("max_gpus is less than min_gpus.")
-        found = await fitting(desk, ask, max_age_seconds=BROWSING_AGE)
-        who = await desk.watched_by()
-        worst = ZERO if ask.notify else _worst(ask)
-        refusals = self._never(ask, ended=who is not None)
+        found = await fitting(context, request, max_age_seconds=BROWSING_AGE)
+        who = await context.watched_by()
+        worst = ZERO if request.notify else _worst(request)
+        refusals = self._never(request, ended=who is not None)
         if who is None or refusals:
             raise Settled(outcomes.refused(refusals))
-        ends_at = desk.clock() + ask.expires_hours * 3600
+        ends_at = context.clock() + request.expires_hours * 3600
         cheapest = found.servers[0].priced.usd_per_hour if found.servers else None
-        key = await self._key(ask)
+        key = await self._key(request)
         told = WatchShown(
             models=found.models,
             gpu_counts=found.gpu_counts,
@@ -105,40 +105,40 @@ class Watching(Verb[CreateWatch]):
         )
         return Proposal(
             terms=WatchTerms(who, found.models, key.fingerprint, worst, ends_at, cheapest),
-            question=lambda quote_id: (notice if ask.notify else watch_question)(quote_id, ask, told),
-            yes=Yes.NEVER if ask.notify else Yes.ALWAYS,  # what only tells spends nothing
+            question=lambda quote_id: (notice if request.notify else watch_question)(quote_id, request, told),
+            yes=Yes.NEVER if request.notify else Yes.ALWAYS,  # what only tells spends nothing
         )
 
-    async def _key(self, ask: CreateWatch) -> KeyShown:
+    async def _key(self, request: CreateWatch) -> KeyShown:
         """Whose key the orders would let in."""
-        own = (await anyio.to_thread.run_sync(self._desk.ssh_key)).fingerprint
-        given = fingerprint(ask.ssh_public_key) if ask.ssh_public_key else own
+        own = (await anyio.to_thread.run_sync(self._context.ssh_key)).fingerprint
+        given = fingerprint(request.ssh_public_key) if request.ssh_public_key else own
         return KeyShown(given, configured=given == own)
 
-    async def carry_out(self, quote: Quote, ask: CreateWatch, *, from_state: str, by: str) -> Outcome:
+    async def carry_out(self, quote: Quote, request: CreateWatch, *, from_state: str, by: str) -> Outcome:
         """Use the yes and keep the watch, in one transaction."""
-        desk, terms = self._desk, WatchTerms.from_json(quote.terms)
+        context, terms = self._context, WatchTerms.from_json(quote.terms)
 
         def write(tx: Tx) -> Outcome:
-            now = desk.clock()
-            desk.forbid_frozen(tx)
-            if not quotes.consume(tx, quote.id, from_state=from_state, owner=desk.owner, by=by, now=now):
+            now = context.clock()
+            context.forbid_frozen(tx)
+            if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
                 return outcomes.in_progress(quote.id)
-            refusals = self._never(ask, ended=True)  # by the limits of this process, which may be tighter
+            refusals = self._never(request, ended=True)  # by the limits of this process, which may be tighter
             if refusals:
                 return self._settled(tx, quote, outcomes.refused(refusals))
-            watch = _kept(quote, terms, ask, by, now)
+            watch = _kept(quote, terms, request, by, now)
             watches.add(tx, watch)
             outcome = _waits(watch, terms.who)
             quotes.settle(tx, quote.id, outcome.as_json())
-            desk.note(tx, "watch_created", quote.caller, quote.account, quote_id=quote.id, watch_id=watch.id,
-                      approved_by=by, **watch.ask)  # fmt: skip
+            context.note(tx, "watch_created", quote.caller, quote.account, quote_id=quote.id, watch_id=watch.id,
+                         approved_by=by, **watch.ask)  # fmt: skip
             return outcome
 
-        if (await self._key(ask)).fingerprint != terms.ssh_key:
+        if (await self._key(request)).fingerprint != terms.ssh_key:
             return outcomes.failed("The SSH key is no longer the one in the question; nothing was kept. Call again.")
-        outcome = await desk.state.write(write)
-        await anyio.to_thread.run_sync(desk.wake_watchdog)
+        outcome = await context.state.write(write)
+        await anyio.to_thread.run_sync(context.wake_watchdog)
         return outcome
 
     def unfinished(self, quote: Quote) -> Outcome:
@@ -148,35 +148,35 @@ class Watching(Verb[CreateWatch]):
             "The watch is being made. Call again with exactly the same arguments to get it; it is made once.",
         )
 
-    def _never(self, ask: CreateWatch, *, ended: bool) -> list[Refusal]:
+    def _never(self, request: CreateWatch, *, ended: bool) -> list[Refusal]:
         """What stands against any order of the watch, however little were used. `ended`: somebody would end it."""
-        worst = _worst(ask)
+        worst = _worst(request)
         nothing = Wanted(ZERO, ZERO, ZERO, active_orders=0)
-        wanted = nothing if ask.notify else Wanted(ask.exact_usd_per_hour, worst, worst)
-        return check(unused(self._desk, ended=ended), Spend(wanted, unended=_nobody(self._desk.program)))
+        wanted = nothing if request.notify else Wanted(request.exact_usd_per_hour, worst, worst)
+        return check(unused(self._context, ended=ended), Spend(wanted, unended=_nobody(self._context.program)))
 
     def _settled(self, tx: Tx, quote: Quote, outcome: Outcome) -> Outcome:
         quotes.settle(tx, quote.id, outcome.as_json())
-        self._desk.note(tx, outcome.status.value, quote.caller, quote.account, quote_id=quote.id)
+        self._context.note(tx, outcome.status.value, quote.caller, quote.account, quote_id=quote.id)
         return outcome
 
 
-def _worst(ask: CreateWatch) -> Decimal:
+def _worst(request: CreateWatch) -> Decimal:
     """What one order may cost at worst: a watch rents only while someone lives who ends what it rents."""
-    hours = worst_hours(ask.exact_hours, ask.exact_hours * 2 + 1, ends=True)
-    coin = Coin(ask.currency) if ask.currency else _DEAREST
-    return worst_usd(ask.exact_usd_per_hour, hours, HIGHEST_CREATION_FEE_USD, coin)
+    hours = worst_hours(request.exact_hours, request.exact_hours * 2 + 1, ends=True)
+    coin = Coin(request.currency) if request.currency else _DEAREST
+    return worst_usd(request.exact_usd_per_hour, hours, HIGHEST_CREATION_FEE_USD, coin)
 
 
-def _kept(quote: Quote, terms: WatchTerms, ask: CreateWatch, by: str, now: float) -> Watch:
+def _kept(quote: Quote, terms: WatchTerms, request: CreateWatch, by: str, now: float) -> Watch:
     return Watch(
         id=new_id("w"),
         account=quote.account,
         digest=quote.digest,
         quote_id=quote.id,
         approved_by=by,
-        ask={**ask.model_dump(mode="json", exclude_none=True, exclude={"env"}), "max_orders": ask.max_orders},
-        env=ask.env,
+        ask={**request.model_dump(mode="json", exclude_none=True, exclude={"env"}), "max_orders": request.max_orders},
+        env=request.env,
         models=frozenset(terms.models),
         ssh_key=terms.ssh_key,
         worst_usd=terms.worst_usd,
@@ -189,15 +189,15 @@ def _kept(quote: Quote, terms: WatchTerms, ask: CreateWatch, by: str, now: float
 
 def envelope_of(watch: Watch) -> str:
     """What was approved, in a line."""
-    ask = watch.ask
-    count = ask["max_orders"]
+    request = watch.ask
+    count = request["max_orders"]
     orders = "1 order" if count == 1 else f"up to {count} orders"
     models = clean(" or ".join(sorted(watch.models)), _MODELS_SHOWN)
-    most, worst = dollars(Decimal(str(ask["max_usd_per_hour"]))), dollars(watch.worst_usd * count)
-    if ask.get("notify"):
+    most, worst = dollars(Decimal(str(request["max_usd_per_hour"]))), dollars(watch.worst_usd * count)
+    if request.get("notify"):
         return f"tells of {models} at {most} per hour or less, rents nothing, until {iso(watch.expires_at)}"
     return (
-        f"{orders} of {models}, {ask['hours']:g} hours each, at most {most} per hour, worst case {worst} in all,"
+        f"{orders} of {models}, {request['hours']:g} hours each, at most {most} per hour, worst case {worst} in all,"
         f" until {iso(watch.expires_at)}"
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from clore_mcp.errors import NotFound
 from clore_mcp.money import shown_up
-from clore_mcp.rental.context import Desk, iso
+from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.store import watches
 from clore_mcp.store.database import Tx
@@ -19,9 +19,9 @@ _ENDED_SHOWN: Final = 50  # read; how many are shown is `_WATCHES_SHOWN`
 _WATCHES_SHOWN: Final = 20
 
 
-async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
+async def listed(context: Context, *, include_ended: bool) -> dict[str, Any]:
     """What list_watches tells, newest first: all that wait, and of those that have ended the newest."""
-    account, now = await desk.readings.account(), desk.clock()
+    account, now = await context.readings.account(), context.clock()
 
     def read(tx: Tx) -> list[dict[str, Any]]:
         ended = watches.newest(tx, account, _ENDED_SHOWN) if include_ended else []
@@ -30,31 +30,31 @@ async def listed(desk: Desk, *, include_ended: bool) -> dict[str, Any]:
         every = ((watch, watches.status(tx, watch, now)) for watch in newest)
         return [_view(tx, watch, is_now) for watch, is_now in every if include_ended or is_now == "waiting"]
 
-    found = await desk.state.read(read)
-    who = await desk.watched_by()
+    found = await context.state.read(read)
+    who = await context.watched_by()
     waits = any(one["status"] == "waiting" for one in found)
-    alone = f"Nobody looks for them now: ask the person to run `{desk.program} watchdog`."
+    alone = f"Nobody looks for them now: ask the person to run `{context.program} watchdog`."
     unshown = len(found) - _WATCHES_SHOWN
     more = f"And {unshown} more, not shown: cancel_watch ends one that is not wanted." if unshown > 0 else ""
     said = f"{alone if waits and who is None else ''} {more}".strip()
     return {"watches": found[:_WATCHES_SHOWN], "watched_by": who or "nobody", "next": said or None}
 
 
-async def cancelled(desk: Desk, watch_id: str, *, by: str) -> dict[str, Any]:
+async def cancelled(context: Context, watch_id: str, *, by: str) -> dict[str, Any]:
     """Take one back: it rents nothing more from this transaction on; its orders run on. Raises NotFound."""
-    account = await desk.readings.account()
+    account = await context.readings.account()
 
     def write(tx: Tx) -> dict[str, Any]:
         watch = watches.get(tx, watch_id)
         if watch is None or watch.account != account:
             raise NotFound(f"There is no watch {clean(watch_id, 20)!r}.", hint="list_watches shows them.")
-        was = watches.status(tx, watch, desk.clock())
+        was = watches.status(tx, watch, context.clock())
         if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
-            desk.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
+            context.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
             return {**_view(tx, watch, "cancelled"), "next": _after(tx, watch, "It rents nothing more.")}
         return {**_view(tx, watch, was), "next": _after(tx, watch, f"It had {was} before; nothing changed.")}
 
-    return await desk.state.write(write)
+    return await context.state.write(write)
 
 
 def _after(tx: Tx, watch: Watch, said: str) -> str:
