@@ -10,7 +10,7 @@ from typing import Final
 from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.screen import say, span, usd
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.proposal import Yes
+from clore_mcp.rental.proposal import Consent, Yes
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.store import watches
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
     finally:
         state.close()
-    waiting = [quote for quote in waiting if quote.terms.get("yes") != Yes.NEVER]
+    waiting = [quote for quote in waiting if Consent.of(quote).yes is not Yes.NEVER]
     for quote in waiting:
         _show(quote, time.time())
     for watch in standing:
