@@ -24,7 +24,7 @@ from rich.text import Text
 from tests.cli.conftest import Terminal
 
 PICTURE: Final = Path(__file__).parents[1] / "docs" / "demo.svg"
-SHOWN: Final = ("You ask", "1/11", "3/11", "7/11")
+SHOWN: Final = ("You ask", "1/6", "3/6", "6/6")
 """How the parts begin that are drawn; each goes on to the next empty line."""
 
 _ASKED: Final = " Your answer? y = yes, n = no, q = leave the tour: "
@@ -41,12 +41,12 @@ def main() -> None:
 
 
 def taken() -> str:
-    """What a terminal of 80 columns was sent while a person said yes twice and then left."""
+    """What a terminal of 80 columns was sent while a person said yes twice."""
     told = ""
     with tempfile.TemporaryDirectory() as home:
         env = {"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8"}
         with Terminal([sys.executable, "-m", "clore_mcp", "demo"], env) as terminal:
-            for answer in ("y", "y", "q"):
+            for answer in ("y", "y"):
                 terminal.expect(_ASKED)
                 terminal.type(answer)
                 told, terminal.seen = told + terminal.seen, ""

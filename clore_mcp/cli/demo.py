@@ -1,7 +1,4 @@
-"""`clore-mcp demo`: a guided tour. A real MCP client drives the real server over stdio, against the simulated market.
-
-This module is what the parser needs; the tour itself, and `rich` with it, is imported when the command runs.
-"""
+"""`clore-mcp demo`: its options. The tour itself, and `rich` with it, is imported when the command runs."""
 
 from __future__ import annotations
 
@@ -19,6 +16,6 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.yes and (sys.stdin is None or not sys.stdin.isatty()):
         print("clore-mcp demo: nobody can answer here: run it in a terminal, or with --yes.", file=sys.stderr)
         return 2
-    from clore_mcp.cli.demo_connection import give_tour
+    from clore_mcp.demo.tour import give_tour
 
     return give_tour(yes=arguments.yes)

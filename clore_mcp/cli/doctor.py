@@ -8,25 +8,63 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from clore_mcp.cli import checks, checks_at_clore
-from clore_mcp.cli.checks import CheckResult, fault, note
-from clore_mcp.cli.context import Opened, opened_with, settings_of, settings_with_api
-from clore_mcp.cli.screen import say
-from clore_mcp.errors import CloreError, Failure, SettingsInvalid
+from clore_mcp import __version__
+from clore_mcp.cli.context import opened_with, settings_of, settings_with_api
+from clore_mcp.cli.screen import doubtful, for_a_person, say, span
+from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent, SettingsInvalid, StateUnavailable
+from clore_mcp.money import coin_name, dollars, plain
+from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.settings import LIMITS_FILE, Approval, Settings, Watchdog
+from clore_mcp.store import brake, intents, orders, watches
+from clore_mcp.store.database import Database, Tx, link_in
+from clore_mcp.store.orders import Lease
+from clore_mcp.store.schema import MIGRATIONS
+from clore_mcp.text import clean
+from clore_mcp.watchdog_process import LOG_NAME
+from clore_mcp.wiring import Services
 
 _MARKS: Final = {"ok": "ok", "warn": " !", "fault": "!!", "note": "--"}
 _NAME_WIDTH: Final = 10
 # Nothing works with a malformed setting or without the state; behind a network that is down nothing can be known; a key
 # that Clore does not know stops everything, a freeze all spending, a limit one kind of it.
 _FIRST: Final = (
-    "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "SSH key",
-    "clock", "unsettled", "watchdog",
+    "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "clock",
+     "unsettled", "watchdog",
 )  # fmt: skip
+_MODES: Final = {
+    Approval.ASK: "asked through the client",
+    Approval.OUTSIDE: "with `clore-mcp approve` alone",
+    Approval.LIMITS: "nobody is asked, the limits alone decide",
+}
+_CLOCKS_AGREE_SECONDS: Final = 5.0
+_CLOCK_WRONG_SECONDS: Final = 120.0  # a clock that the network sets is never that far off
+_WALLETS_SHOWN: Final = 6
+_MAKE_A_KEY: Final = "Make one on clore.ai under API and set CLORE_API_KEY; or try `clore-mcp --sandbox` without one."
+_NEW_KEY: Final = "Make a new one on clore.ai under API and set it where the old one is."
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One fact. `fault`: it stops renting or lets money run; `warn`: better mended; each with its cure. `note`: neither
+    good nor bad, or not looked at."""
+
+    name: str
+    said: str
+    kind: Literal["ok", "warn", "fault", "note"] = "ok"
+    cure: str = ""
+
+    def show(self) -> None:
+        """Print it, marked."""
+        name = f"{_MARKS[self.kind]}  {self.name:<{_NAME_WIDTH}}"
+        say(f"{name}{self.said} {self.cure}".rstrip(), hang=len(name))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,82 +75,284 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything in order; 0 if nothing stops renting or lets money run."""
     found: list[CheckResult] = []
-    for finding in _examine(arguments):
-        found.append(finding)
-        if not arguments.json and finding.kind in ("ok", "note"):
-            _print(finding)
+    for one in _examined(arguments):
+        found.append(one)
+        if not arguments.json and one.kind in ("ok", "note"):
+            one.show()
+    warnings = [one for one in found if one.kind == "warn"]
     faults = sorted((one for one in found if one.kind == "fault"), key=lambda one: _FIRST.index(one.name))
     if arguments.json:
         start = faults[0].name if faults else None
-        print(json.dumps({"checks": [asdict(finding) for finding in found], "start_here": start}, indent=2))
-    else:
-        _conclude([one for one in found if one.kind == "warn"], faults)
-    return 1 if faults else 0
-
-
-def _conclude(warnings: Sequence[CheckResult], faults: Sequence[CheckResult]) -> None:
-    """What isn't right, each once, and where to start."""
-    for finding in (*warnings, *reversed(faults[1:])):
-        _print(finding)
+        print(json.dumps({"checks": [asdict(one) for one in found], "start_here": start}, indent=2))
+        return 1 if faults else 0
+    for one in (*warnings, *reversed(faults[1:])):
+        one.show()
     say()
     if faults:
         say(f"Start here: {faults[0].name}: {faults[0].said} {faults[0].cure}", hang=2)
-    elif warnings:
-        say("Nothing stops you from renting; what is marked ! can be better.", hang=2)
-    else:
-        say("All is well.")
+        return 1
+    say("Nothing stops you from renting; what is marked ! can be better." if warnings else "All is well.", hang=2)
+    return 0
 
 
-def _examine(arguments: argparse.Namespace) -> Iterator[CheckResult]:
-    program = "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp"
-    yield checks.version()
+def _examined(arguments: argparse.Namespace) -> Iterator[CheckResult]:
+    yield CheckResult("version", f"clore-mcp {__version__}, Python {platform.python_version()}, {platform.system()}")
     try:
         wanted = settings_of(arguments)
     except SettingsInvalid as failure:
-        yield fault("settings", failure.message, "Correct or unset it; nothing else can be checked before.")
+        yield _fault("settings", failure.message, "Correct or unset it; nothing else can be checked before.")
         return
-    yield from checks.settings(wanted)
-    state = checks.state(wanted.state_dir)
+    yield from _settings(wanted)
+    state = _state(wanted.state_dir)
     yield state
     if state.kind != "fault":
-        yield checks.freeze(wanted.state_dir, program)
-    yield from checks.limits(wanted)
+        yield _freeze(wanted.state_dir, "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp")
+    yield from _limits(wanted)
     try:
         wanted = settings_with_api(arguments)
     except Failure as failure:
-        yield fault("API", failure.message, failure.hint)
+        yield _fault("API", failure.message, failure.hint)
         return
-    yield checks.ssh_key(wanted, Path.home())
     with opened_with(wanted) as parts:
-        yield from _with_clore(parts, state_works=state.kind != "fault")
+        services = parts.services
+        yield from (reached := parts.run(_api(services)))
+        account = None
+        if services.settings.api_key is not None and all(one.kind != "fault" or one.name == "clock" for one in reached):
+            try:
+                account = parts.run(services.context.readings.account())
+                yield parts.run(_wallets(services))
+            except CloreError as failure:
+                yield _fault("account", failure.message, for_a_person(failure))
+        if state.kind != "fault":
+            yield from parts.run(_kept(services, account))
 
 
-def _with_clore(parts: Opened, *, state_works: bool) -> Iterator[CheckResult]:
-    services, run_ = parts.services, parts.run
-    reached = run_(checks_at_clore.api(services))
-    yield from reached
-    account = None
-    if services.settings.api_key is not None and all(one.kind != "fault" or one.name == "clock" for one in reached):
-        try:
-            account = run_(services.context.readings.account())
-            yield run_(checks_at_clore.wallets(services))
-        except CloreError as failure:
-            yield fault("account", failure.message, checks_at_clore.for_a_person(failure))
-    if not state_works:
-        return
+# On this machine
+
+
+def _settings(wanted: Settings) -> Iterator[CheckResult]:
+    extras = [
+        "read-only" if wanted.read_only else "",
+        f"toolsets {', '.join(sorted(wanted.toolsets))}",
+        f"pays in {wanted.currency.ticker} if possible" if wanted.currency else "",
+        f"runs {Path(wanted.notify_command[0]).name} for each event" if wanted.notify_command else "",
+    ]
+    yield CheckResult("settings", "; ".join(filter(None, extras)))
+    source = wanted.sources.get("approval", "default")
+    yield CheckResult("approval", f"{wanted.approval.value} ({source}): {_MODES[wanted.approval]}")
+    yield from (_note("note", said) for said in wanted.notes)
+
+
+def _limits(wanted: Settings) -> Iterator[CheckResult]:
+    """Each cap, and where it comes from; a cap at zero lets nothing be rented."""
+    for name in Caps.__dataclass_fields__:
+        cap, source = getattr(wanted.limits, name), wanted.sources.get(name, "default")
+        if cap > 0:
+            yield CheckResult("limit", f"{name} {plain(cap) if name == 'active_orders' else dollars(cap)} ({source})")
+        else:
+            where = f"max_{name} in {source}" if source.endswith(LIMITS_FILE) else f"CLORE_MAX_{name.upper()}"
+            yield _fault("limit", f"{name} is 0 ({source}), so nothing can be rented.", f"Raise {where}.")
+
+
+def _state(folder: Path) -> CheckResult:
+    """Whether the state can be kept, by this user alone; no record is begun."""
+    choose = "Set CLORE_STATE_DIR to a folder that you can write to, or mend this one."
+    try:
+        if not folder.exists():
+            nearest = next((parent for parent in folder.parents if parent.exists()), folder)
+            if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+                said = f"{folder} can't be made: {nearest} is not a folder that you can write to."
+                return _fault("state", said, choose)
+            return CheckResult("state", f"{folder} is made at the first call to Clore")
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            return _fault("state", f"{folder} can't be written to.", choose)
+        if (link := link_in(folder)) is not None:
+            return _fault("state", f"{link} is a link, so the state is not used.", f"Remove {link}.")
+        return _state_in(folder)
+    except OSError as error:
+        return _fault("state", f"{folder} can't be looked into ({error.strerror}).", choose)
+
+
+def _state_in(folder: Path) -> CheckResult:
+    database = Database(folder)
+    if os.name == "posix" and folder.stat().st_mode & 0o022:
+        return _fault("state", f"others can write to {folder}.", f"chmod 700 '{folder}'")
+    if not database.exists:
+        return CheckResult("state", f"{folder}, nothing kept yet")
+    if os.name == "posix" and database.path.stat().st_mode & 0o077:
+        return _fault("state", f"others can read {database.path}.", f"chmod 600 '{database.path}'")
+    try:
+        database.write_now(lambda tx: None)
+    except StateUnavailable as failure:
+        newer = "newer clore-mcp" in failure.message
+        cure = "pip install -U clore-mcp" if newer else "Make room or mend it; moved away, the record starts anew."
+        return _fault("state", failure.message, cure)
+    finally:
+        database.close()
+    return CheckResult("state", f"{database.folder}, private, opens, schema {len(MIGRATIONS)}")
+
+
+def _freeze(folder: Path, program: str) -> CheckResult:
+    """Whether the person has stopped all spending; `program` is what they type to reach this state."""
+    database = Database(folder)
+    try:
+        found = database.read_now(brake.frozen) if database.exists else None
+    finally:
+        database.close()
+    if found is None:
+        return CheckResult("spending", "allowed, within the limits")
+    said = f"frozen {span(time.time() - found.at)} ago by {clean(found.by, 80)}: nothing can be rented."
+    return _fault("spending", said, f"`{program} stop --lift` allows it again.")
+
+
+# With Clore's help
+
+
+async def _api(services: Services) -> list[CheckResult]:
+    """Whether Clore answers and takes the key, and whose clock is off; the market alone where there is no key."""
+    began, settings = time.monotonic(), services.settings
+    url, source = settings.api_url, settings.api_key_source
+
+    def reached() -> CheckResult:
+        return CheckResult("API", f"{url} answers in {time.monotonic() - began:.2f} s")
+
+    no_key = _fault("key", "no API key is set.", _MAKE_A_KEY)
+    try:
+        if settings.api_key is None:
+            await services.context.client.marketplace()
+            return [reached(), no_key]
+        current = await services.context.readings.orders()
+    except InvalidApiKey:
+        return [reached(), _fault("key", f"Clore does not know the one from {source}.", _NEW_KEY)]
+    except CloreError as failure:
+        why = f"does not answer as it should: {failure.message}"
+        if isinstance(failure, NotSent):
+            why = f"can't be reached{failure.why and f': {failure.why}'}."
+        away = _fault("API", f"{url} {why}", for_a_person(failure))
+        return [away, no_key if settings.api_key is None else _note("key", f"set, from {source}; not tested")]
+    ahead = None if current.api_at is None else current.api_at - current.at
+    taken = CheckResult("key", f"set, from {source} (never shown); Clore takes it")
+    # The settings take plain http for loopback alone.
+    return [reached(), taken, clock(ahead, simulated=url.startswith("http:"))]
+
+
+def clock(ahead: float | None, *, simulated: bool) -> CheckResult:
+    """Clore's clock against this machine's; `ahead` in seconds that Clore's is ahead. Leases run on Clore's."""
+    if ahead is None:
+        return _note("clock", "not compared: Clore's reply had no date")
+    if (apart := abs(ahead)) <= _CLOCKS_AGREE_SECONDS:
+        return CheckResult("clock", "agrees with Clore's")
+    length = f"{apart:.0f} s" if apart < _CLOCK_WRONG_SECONDS else span(apart)
+    said = f"this computer's is {length} {'behind' if ahead > 0 else 'ahead of'} Clore's"
+    if simulated:
+        return _note("clock", f"{said}, which is simulated and keeps its own time")
+    judge = _warn if apart <= _CLOCK_WRONG_SECONDS else _fault
+    return judge("clock", f"{said}.", "Set it from the network (NTP): ends of orders are told in Clore's time.")
+
+
+async def _wallets(services: Services) -> CheckResult:
+    rows = (await services.context.readings.wallets()).rows
+    told = [f"{coin_name(row.name)} {'?' if row.balance is None else plain(round(row.balance, 8))}" for row in rows]
+    if not any(row.balance for row in rows):
+        return _fault("wallets", "all are empty.", "Top one up on clore.ai.")
+    return CheckResult("wallets", ", ".join(told[:_WALLETS_SHOWN]))
+
+
+async def _kept(services: Services, account: str | None) -> list[CheckResult]:
+    """What the state has of this account: what is unknown, and who ends orders."""
     if not services.context.state.exists:
-        yield checks_at_clore.without_watchdog(services)
-        return
-    yield run_(checks_at_clore.approvals(services))
+        return [_without_watchdog(services)]
     if account is None:
-        yield note("orders", "not checked: Clore does not say which account this is")
-    else:
-        yield run_(checks_at_clore.unsettled(services, account))
-        yield from run_(checks_at_clore.doubtful_orders(services))
-        yield run_(checks_at_clore.watchdog(services, account))
+        return [_note("orders", "not checked: Clore does not say which account this is")]
+    unknown = await _unknown_orders(services)
+    return [await _unsettled(services, account), *unknown, await _watchdog(services, account)]
 
 
-def _print(finding: CheckResult) -> None:
-    cure = f" {finding.cure}" if finding.cure else ""
-    name = f"{_MARKS[finding.kind]}  {finding.name:<{_NAME_WIDTH}}"
-    say(f"{name}{finding.said}{cure}", hang=len(name))
+async def _unsettled(services: Services, account: str) -> CheckResult:
+    """Rentals that nobody knows the outcome of."""
+    found = await services.context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
+    uncertain = [intent for intent in found if intent.state == "uncertain"]
+    if not uncertain:
+        sent = f"{len(found)} on the way, not confirmed yet: look again in a minute"
+        return _note("unsettled", sent) if found else CheckResult("unsettled", "none")
+    first = uncertain[0]
+    return _fault(
+        "unsettled",
+        f"{len(uncertain)}: an order on server {first.server_id} may be running and billing.",
+        f"Look on clore.ai, then `{services.context.program} settle {first.id} --order ID` or `--none`.",
+    )
+
+
+async def _unknown_orders(services: Services) -> list[CheckResult]:
+    """Orders made here of which nothing tells whether they are this account's; nothing where there are none."""
+    try:
+        found = await services.context.readings.doubtful()
+    except CloreError as failure:
+        return [_fault("account", failure.message, for_a_person(failure))]
+    if not found:
+        return []
+    said, cure = doubtful((lease.order_id for lease in found), services.context.program).split(" Run ", 1)
+    return [_fault("account", said, f"Run {cure}")]
+
+
+async def _watchdog(services: Services, account: str) -> CheckResult:
+    """Whether someone ends leases and rents for watches, where there are any."""
+    context = services.context
+    alive = await context.enforced_by()
+    if await context.watchdog_hangs():
+        who = f"; {clean(alive, 120)} ends orders" if alive else ""
+        return _fault(
+            "watchdog", f"one holds its place, but it does not answer or can't end orders, so no other starts{who}.",
+            f"End the process that {LOG_NAME} in the state folder or its service's journal names, then start it again.",
+        )  # fmt: skip
+    if alive is not None:
+        return CheckResult("watchdog", f"alive: {clean(alive, 120)}")
+
+    def read(tx: Tx) -> tuple[list[Lease], int]:
+        bound = [lease for lease in orders.active(tx, account) if lease.on_end == "cancel"]
+        return bound, len(watches.standing(tx, account, context.clock()))
+
+    try:
+        bound, waiting = await context.state.read(read)
+    except Failure:
+        raise
+    except Exception as error:  # a row that nobody can read
+        return _fault(
+            "watchdog", f"the ends of orders can't be read ({type(error).__name__}), so no watchdog can keep them.",
+            f"Look at clore.ai for what runs, and end it with `{context.program} cancel ORDER`.",
+        )  # fmt: skip
+    if not bound and not waiting:
+        return _without_watchdog(services)
+    told = []
+    if bound:
+        left = min(lease.ends_api_at for lease in bound) - context.readings.api_now()
+        when = f"the first is due in {span(left)}" if left > 0 else "the first is overdue"
+        have = f"{len(bound)} running orders have" if len(bound) > 1 else "1 running order has"
+        told.append(f"and {have} an end; {when}.")
+    if waiting:
+        wait = f"{waiting} watches wait" if waiting > 1 else "1 watch waits"
+        told.append(f"{'Also' if bound else 'and'} {wait} for a price that nobody looks at.")
+    otherwise = f", or `{context.program} cancel --all`" if bound else ""
+    return _fault("watchdog", f"absent, {' '.join(told)}", f"Run `{context.program} watchdog`{otherwise}.")
+
+
+def _without_watchdog(services: Services) -> CheckResult:
+    """What it means that nobody ends leases while there is none to end."""
+    if services.settings.watchdog is Watchdog.AUTO:
+        return CheckResult("watchdog", "absent; nothing needs it now, and it starts with the first order")
+    start = f"Run `{services.context.program} watchdog` as a service, or unset CLORE_WATCHDOG."
+    if services.settings.approval is Approval.LIMITS:
+        return _fault("watchdog", "absent, and without one CLORE_APPROVAL=limits rents nothing.", start)
+    return _warn("watchdog", "absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel.", start)
+
+
+def _fault(name: str, said: str, cure: str) -> CheckResult:
+    return CheckResult(name, said, "fault", cure)
+
+
+def _warn(name: str, said: str, cure: str) -> CheckResult:
+    return CheckResult(name, said, "warn", cure)
+
+
+def _note(name: str, said: str) -> CheckResult:
+    return CheckResult(name, said, "note")

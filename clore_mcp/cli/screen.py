@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final, TextIO
 
+from clore_mcp.errors import Failure
 from clore_mcp.money import dollars
 from clore_mcp.store.receipts import OrderReceipt
 
@@ -80,6 +81,13 @@ def to_the_operator(hint: str) -> str:
     """A hint that asks a model to pass it on, as it is said to the operator."""
     own = hint.removeprefix("Ask the operator to ")
     return own[:1].upper() + own[1:]
+
+
+def for_a_person(failure: Failure) -> str:
+    """A failure's own hint, unless it sends people to the doctor, who shows it."""
+    if "clore-mcp doctor" in failure.hint:
+        return "Check the network and any proxy; then CLORE_API_URL, if you set it."
+    return to_the_operator(failure.hint)
 
 
 def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:

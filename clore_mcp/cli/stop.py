@@ -13,9 +13,8 @@ from typing import TypeVar
 
 from clore_mcp.cli import orders, person
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.checks_at_clore import for_a_person
 from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, opened, require_spending, settings_of
-from clore_mcp.cli.screen import loud, receipt, say, span, usd
+from clore_mcp.cli.screen import for_a_person, loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
 from clore_mcp.rental.orders import stop
 from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted

@@ -18,9 +18,8 @@ from collections.abc import Coroutine, Iterator
 from typing import Any, Final
 
 from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.checks_at_clore import for_a_person
 from clore_mcp.cli.context import require_spending, settings_with_api
-from clore_mcp.cli.screen import doubtful, loud, say
+from clore_mcp.cli.screen import doubtful, for_a_person, loud, say
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.context import WATCHDOG
 from clore_mcp.rental.orders.keeper import Round

@@ -9,23 +9,17 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
-import httpx2 as httpx
 import pytest
 from mcp.types import CallToolResult, ElicitRequestFormParams
 
-from clore_mcp.cli import demo_guide
-from clore_mcp.cli.demo_guide import Broken, Guide
-from clore_mcp.cli.demo_lease import let_a_lease_end
-from clore_mcp.cli.demo_market import DemoMarket
-from clore_mcp.cli.demo_rental import rent_and_cancel
-from clore_mcp.cli.demo_screen import Screen
-from clore_mcp.cli.demo_watch import rent_when_cheaper
-from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
+from clore_mcp.demo.guide import Broken, Guide
+from clore_mcp.demo.screen import Screen
+from clore_mcp.demo.tour import rent_and_cancel
 from tests import picture
 from tests.cli.conftest import Terminal
 from tests.conftest import processes_that_know
@@ -72,24 +66,15 @@ def test_the_tour_runs_by_itself_and_its_numbers_add_up(env: dict[str, str], tmp
     assert max(len(line) for line in shown.splitlines()) <= 80
     assert "\x1b" not in shown
     assert re.search(r"^ +ssh -p \d+ root@127\.0\.0\.1$", shown, re.MULTILINE)
-    assert shown.count("The server asks you") == shown.count("(given by --yes)") == 5
-    assert re.search(r"< ready +after \d+ s", shown)
-    rented, ended, bought = re.split(r"\n8/11 |\n9/11 ", shown)
-    for part, sums in ((rented, 2), (ended, 1), (bought, 1)):
-        assert part.count("  total  ") == sums
-        for at in re.finditer("  rent  ", part):
-            rent, fee, creation, total = (
-                float(re.search(rf"{name} +\$(\d+\.\d+)", part[at.start() :])[1])  # type: ignore[index]
-                for name in ("rent", "Clore's fee", "creation fee", "total")
-            )
-            assert round(rent + fee + creation, 6) == total > 0
-    (order_id,) = re.findall(r"< created +order (\d+)", ended)
-    assert re.search(rf"< lease ended +order {order_id}\n", ended) and "cancel_order" in ended
-    assert re.search(r"< gone +after \d+ s", ended) and "Cancel order" not in ended, "nobody was asked to end it"
-    ceiling, price = (float(re.search(rf"{word} \$(\d+\.\d+)", bought)[1]) for word in ("at most", "to"))  # type: ignore[index]
-    (order_id,) = re.findall(r"< fired +it rented order (\d+)", bought)
-    assert re.search(rf"{order_id} .* {price:.4f} ", bought) and price < ceiling
-    assert shown.count("< no orders  $0.00 per hour") == 2
+    assert shown.count("The server asks you") == shown.count("(given by --yes)") == 2
+    assert shown.count("  total  ") == 2
+    for at in re.finditer("  rent  ", shown):
+        rent, fee, creation, total = (
+            float(re.search(rf"{name} +\$(\d+\.\d+)", shown[at.start() :])[1])  # type: ignore[index]
+            for name in ("rent", "Clore's fee", "creation fee", "total")
+        )
+        assert round(rent + fee + creation, 6) == total > 0
+    assert "< ready " in shown and "< no orders  nothing is left behind: $0.00 per hour" in shown
     for part in picture.words_of_parts():
         assert part in picture.words(shown), "`python -m tests.picture` draws the README's picture anew"
     assert_nothing_left(tmp_path)
@@ -115,18 +100,16 @@ def test_a_no_rents_nothing_and_leaving_is_no_failure(env: dict[str, str], tmp_p
 
 def test_leaving_at_a_later_question_leaves_no_order_and_no_process_behind(env: dict[str, str], tmp_path: Path) -> None:
     with Terminal(DEMO, env | {"NO_COLOR": "1"}) as terminal:
-        for question in ("Rent 1x", "Cancel order", "0.02 hours"):
-            terminal.expect(question)
-            terminal.expect(PROMPT)
-            terminal.seen = ""
-            terminal.type("y")
-        terminal.expect("Rent later without asking again")
+        terminal.expect("Rent 1x")
+        terminal.expect(PROMPT)
+        terminal.type("y")
+        terminal.expect("Cancel order")
         terminal.expect(PROMPT)
         terminal.type("q")
         done = terminal.end()
     assert done.code == 0, done.out
-    assert "lease ended" in done.out and "Nothing watches, and nothing was spent." in done.out
-    assert "The tour ends here." in done.out and "The price falls" not in done.out
+    assert "The order runs on and bills." in done.out
+    assert "The tour ends here." in done.out and "Receipt" not in done.out
     assert not re.search("\x1b\\[[0-9;]*3[0-7]", done.out), "no colour where none is wanted"
     assert_nothing_left(tmp_path)
 
@@ -187,12 +170,6 @@ def test_without_a_terminal_nobody_can_answer(env: dict[str, str], tmp_path: Pat
 
 SERVER: dict[str, Any] = {"server_id": 7, "gpu": "RTX 4090", "gpu_count": 1, "usd_per_hour": 0.105, "rented": False}
 BILL = {"rent_usd": 0.2, "fee_usd": 0.01, "creation_fee_usd": 0.1, "total_usd": 0.31}
-ORDER: dict[str, Any] = {
-    "order_id": 1, "server_id": 7, "status": "running", "gpu": "RTX 4090", "gpu_count": 1, "usd_per_hour": 0.07,
-    "spent_usd": 0.0, "ends_at": "2026-11-24T06:00:00Z",
-}  # fmt: skip
-WATCH: dict[str, Any] = {"watch_id": "w1", "status": "fired", "order_ids": [1]}
-NO_ORDERS = {"orders": [], "total_usd_per_hour": 0.0}
 ANSWERS: Mapping[str, dict[str, Any]] = {
     "search_servers": {"servers": [SERVER], "total_matches": 1, "snapshot_age_seconds": 1},
     "quote_order": {"allowed": True, "usd_per_hour": 0.105, "worst_case_usd": 0.4, **BILL},
@@ -200,11 +177,9 @@ ANSWERS: Mapping[str, dict[str, Any]] = {
         "status": "created", "order_id": 1, "server_id": 7, "usd_per_hour": 0.105, "reserved_usd": 0.4,
         "ends_at": "2026-11-24T06:00:00Z",
     },
-    "list_orders": NO_ORDERS,
-    "get_account": {"events": [{"at": "2026-11-24T06:00:00Z", "what": "lease ended", "order_id": 1}]},
-    "cancel_order": {"status": "already_ended", "receipt": {"hours": 0.025, **BILL}},
-    "create_watch": {"status": "waiting", "watch_id": "w1", "best_seen_usd_per_hour": 0.105},
-    "list_watches": {"watches": [WATCH]},
+    "wait_for_order": {"status": "running", "ready": True, "ssh": {"command": "ssh -p 1 root@host"}},
+    "cancel_order": {"status": "cancelled", "receipt": {"hours": 0.025, **BILL}},
+    "list_orders": {"orders": [], "total_usd_per_hour": 0.0},
 }  # fmt: skip
 
 
@@ -220,24 +195,12 @@ class Server:
         return CallToolResult(content=[], structured_content=self._answers[tool])
 
 
-class Prices:
-    """Stands in for the market's control path."""
-
-    async def move_price(self, server_id: int, factor: float) -> None:
-        assert server_id == 7 and 0 < factor < 1
-
-
-def tell(part: str, answers: Mapping[str, dict[str, Any]], asks: Collection[str]) -> None:
-    """One part of the tour, against canned answers."""
-    guide, prices = Guide(Screen(), yes=True), Prices()
+def tell(answers: Mapping[str, dict[str, Any]], asks: Collection[str]) -> None:
+    """The tour, against canned answers."""
+    guide = Guide(Screen(), yes=True)
     client: Any = Server(guide, asks, {**ANSWERS, **answers})
     guide.client = client
-    work: Mapping[str, Callable[[], Awaitable[Any]]] = {
-        "rental": lambda: rent_and_cancel(guide),
-        "lease": lambda: let_a_lease_end(guide, SERVER),
-        "watch": lambda: rent_when_cheaper(guide, cast("DemoMarket", prices), SERVER, SERVER),
-    }
-    anyio.run(work[part])
+    anyio.run(rent_and_cancel, guide)
 
 
 @pytest.mark.parametrize(
@@ -247,74 +210,24 @@ def tell(part: str, answers: Mapping[str, dict[str, Any]], asks: Collection[str]
         ("search_servers", {"servers": [SERVER | {"usd_per_hour": 0.5}]}, "Step 1 .*not what was asked for"),
         ("quote_order", {"total_usd": 0.3}, r"Step 2 \(Quote\): the parts do not add up"),
         ("quote_order", {"allowed": False}, "Step 2 .*limits refuse"),
-        ("create_order", {}, "Step 3 .*create_order asked 0 times"),
+        ("create_order", {"server_id": 8}, "Step 3 .*another server"),
+        ("wait_for_order", {"ready": False}, "Step 4 .*not ready"),
+        ("wait_for_order", {"ssh": {}}, "Step 4 .*no SSH line"),
+        ("cancel_order", {"status": "unverified"}, "Step 5 .*answered unverified"),
+        ("cancel_order", {"receipt": {}}, "Step 6 .*no receipt"),
+        ("cancel_order", {"receipt": {**BILL, "total_usd": 0.3}}, "Step 6 .*do not add up"),
+        ("list_orders", {"orders": [{"order_id": 1}]}, "Step 6 .*something still runs"),
     ],
 )
 def test_a_step_that_does_not_do_what_it_shows_is_named(tool: str, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(Broken, match=told):
-        tell("rental", {tool: ANSWERS[tool] | changes}, asks=())
+        tell({tool: ANSWERS[tool] | changes}, asks=("create_order", "cancel_order"))
 
 
-@pytest.mark.parametrize(
-    ("tool", "changes", "told"),
-    [
-        ("create_order", {"server_id": 8}, "Step 8 .*another server"),
-        ("list_orders", {"orders": [ORDER]}, "Step 8 .*did not happen"),
-        ("get_account", {"events": [{"at": "", "what": "lease ended", "order_id": 2}]}, "Step 8 .*did not happen"),
-        ("cancel_order", {"status": "cancelled"}, "Step 8 .*answered cancelled"),
-        ("cancel_order", {"receipt": {"hours": 0.019, **BILL}}, "Step 8 .*before its time"),
-        ("cancel_order", {"receipt": {"hours": 0.02, **BILL, "total_usd": 0.5}}, "Step 8 .*more than the worst case"),
-        ("cancel_order", {"receipt": {"hours": 0.02, **BILL, "total_usd": 0.3}}, "Step 8 .*do not add up"),
-        ("cancel_order", {"receipt": {}}, "Step 8 .*no receipt"),
-    ],
-)
-def test_a_lease_that_does_not_end_by_itself_is_named(
-    tool: str, changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tell("lease", {}, asks=["create_order"])
-    monkeypatch.setattr(demo_guide, "_LOOKS_SECONDS", 0.2)
-    with pytest.raises(Broken, match=told):
-        tell("lease", {tool: ANSWERS[tool] | changes}, asks=["create_order"])
-
-
-@pytest.mark.parametrize(
-    ("tool", "changes", "told"),
-    [
-        ("create_watch", {"status": "refused", "next": "No."}, "Step 9 .*answered refused"),
-        ("create_watch", {"best_seen_usd_per_hour": 0.2}, "Step 9 .*price of the search"),
-        ("list_watches", {"watches": [WATCH | {"status": "waiting", "order_ids": []}]}, "Step 10 .*did not happen"),
-        ("list_watches", {"watches": [WATCH | {"status": "expired", "order_ids": []}]}, "Step 10 .*expired with 0"),
-        ("list_watches", {"watches": []}, "Step 10 .*watch is None"),
-        ("list_orders", NO_ORDERS, "Step 11 .*just the order of the watch"),
-        ("list_orders", {"orders": [ORDER | {"server_id": 8}]}, "Step 11 .*another server"),
-        ("list_orders", {"orders": [ORDER | {"usd_per_hour": 0.09}]}, "Step 11 .*more than the yes"),
-        ("cancel_order", {"status": "unverified"}, "Step 11 .*answered unverified"),
-        ("cancel_order", {"receipt": {}}, "Step 11 .*no receipt"),
-        ("cancel_order", {}, "Step 11 .*something still runs"),
-    ],
-)
-def test_a_watch_that_does_not_rent_as_approved_is_named(
-    tool: str, changes: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(demo_guide, "_LOOKS_SECONDS", 0.2)
-    one_order = {"orders": [ORDER], "total_usd_per_hour": 0.07}
-    answers = {**ANSWERS, "list_orders": one_order, "cancel_order": {"status": "cancelled", "receipt": BILL}}
-    with pytest.raises(Broken, match=told):
-        tell("watch", answers | {tool: answers[tool] | changes}, asks=["create_watch", "cancel_order"])
-
-
-def test_the_tour_moves_a_price_where_the_server_says_its_market_is(tmp_path: Path) -> None:
-    with start_in_thread(Options(servers=30)) as running:
-        (tmp_path / "sandbox").mkdir()
-        (tmp_path / "sandbox" / "url").write_text(running.url, encoding="utf-8")
-        state: Any = httpx.get(f"{running.url}/marketplace", headers={"auth": SANDBOX_KEY}).json()
-        server = next(row for row in state["servers"] if row["price"]["on_demand"])
-        anyio.run(DemoMarket(tmp_path).move_price, server["id"], 0.5)
-        now = httpx.get(f"{running.control_url}/servers/{server['id']}").json()["row"]["price"]["on_demand"]
-        half = {coin: price / 2 for coin, price in server["price"]["on_demand"].items()}
-        assert now == pytest.approx(half, abs=1e-8)  # the market's prices have so many places
-        with pytest.raises(ValueError, match="answered 400"):
-            anyio.run(DemoMarket(tmp_path).move_price, 4, 0.5)
+def test_a_rental_that_asked_nobody_is_named() -> None:
+    tell({}, asks=("create_order", "cancel_order"))
+    with pytest.raises(Broken, match=r"Step 3 .*create_order asked 0 times"):
+        tell({}, asks=())
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
@@ -322,7 +235,7 @@ def test_every_console_gets_what_it_can_show(encoding: str, monkeypatch: pytest.
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
     screen = Screen()
-    screen.heading("1/11 Search")
+    screen.heading("1/6 Search")
     screen.frame("The server asks you", "Rent 1× RTX 4090 → now… \U0001f600?")
     screen.say("a – b — c · d", "bold")
     sys.stdout.flush()

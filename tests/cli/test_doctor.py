@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.cli import checks_at_clore
+from clore_mcp.cli.doctor import clock
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
 from clore_mcp.store import brake
@@ -21,7 +21,6 @@ from clore_mcp.wiring import Services
 from tests.cli.conftest import IMAGE, Desk, Done
 from tests.cli.tls import certificate, in_front_of
 
-PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJMQWxjeemqSsc7LBZvuHT6oenQG/+SvRGXVx+NJ0LVB me@home"
 WRONG_KEY = "wrong-key-000000000000000000000"
 ZERO = {"CLORE_MAX_USD_PER_DAY": "0"}
 TEN_MINUTES = 600
@@ -71,12 +70,11 @@ def real(desk: Desk, dated: Running, tmp_path: Path) -> Iterator[Desk]:
 
 
 def test_all_well_is_exit_0_and_shows_no_secret(desk: Desk) -> None:
-    done = desk.run("doctor", CLORE_SSH_PUBLIC_KEY=PUBLIC_KEY)
+    done = desk.run("doctor")
     assert done.code == 0, done.out
     assert done.out.splitlines()[-1] == "All is well."
     assert "set, from CLORE_API_KEY (never shown); Clore takes it" in done.out
     assert "usd_per_day $100.00 (default)" in done.out
-    assert "SHA256:" in done.out
     assert desk.key not in done.out + done.err
     assert not (desk.state / FILE_NAME).exists()  # it keeps its turn in the schedule, and begins no record
 
@@ -163,10 +161,10 @@ def test_a_certificate_that_nobody_vouches_for_is_not_the_clocks_fault(
 
 
 def test_a_clock_is_no_fault_where_clores_is_simulated_or_not_told() -> None:
-    assert checks_at_clore.clock(4.9, simulated=False).kind == "ok"
-    assert checks_at_clore.clock(-6.0, simulated=False).said == "this computer's is 6 s ahead of Clore's."
-    assert checks_at_clore.clock(600.0, simulated=True).kind == "note"
-    assert checks_at_clore.clock(None, simulated=False).kind == "note"
+    assert clock(4.9, simulated=False).kind == "ok"
+    assert clock(-6.0, simulated=False).said == "this computer's is 6 s ahead of Clore's."
+    assert clock(600.0, simulated=True).kind == "note"
+    assert clock(None, simulated=False).kind == "note"
 
 
 def test_a_limit_at_zero(desk: Desk) -> None:
@@ -244,11 +242,9 @@ def test_a_malformed_setting_is_a_finding(desk: Desk) -> None:
     assert fault.startswith("settings: CLORE_APPROVAL is 'never'; accepted: ask, outside or limits.")
 
 
-def test_orders_that_nobody_ends_and_what_waits(desk: Desk) -> None:
-    desk.hold(desk.ask(place=1))
+def test_orders_that_nobody_ends(desk: Desk) -> None:
     desk.rent()
     done = desk.run("doctor")
-    assert "1 waiting for you" in done.out
     fault = _first_fault(done)
     assert fault.startswith("watchdog: absent, and 1 running order has an end; the first is due in ")
     assert fault.endswith("Run `clore-mcp watchdog`, or `clore-mcp cancel --all`.")

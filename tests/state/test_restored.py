@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.cli import checks
+from clore_mcp.cli import doctor
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.orders.stop import freeze, lapse_restored
 from clore_mcp.store import ledger, quotes, watches
@@ -205,7 +205,7 @@ def test_a_lock_and_a_log_are_not_written_through_a_link(tmp_path: Path, leads: 
 def test_the_doctor_names_a_link_in_the_state_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / name).symlink_to(tmp_path / "nowhere")
     tmp_path.chmod(0o700)
-    found = checks.state(tmp_path)
+    found = doctor._state(tmp_path)
     assert found.kind == "fault"
     assert f"{tmp_path / name} is a link" in found.said
     assert not (tmp_path / "nowhere").exists()

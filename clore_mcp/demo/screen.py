@@ -83,7 +83,6 @@ class Screen:
         """A line that is made for pasting: alone and plain."""
         self.gap()
         self._block(Text("   "), Text(self._fit(text), "bold"))
-        self.gap()
 
     def progress(self, seconds: float, message: str) -> None:
         """A sign of life from a long call."""

@@ -6,24 +6,18 @@ It sees what any MCP client sees, and nothing of our code.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-import anyio
 import anyio.lowlevel
 from mcp import Client, MCPError
 from mcp.client import ClientRequestContext
 from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, TextContent
 
-from clore_mcp.cli.demo_screen import Key, Screen, ctrl_c_raises
+from clore_mcp.demo.screen import Key, Screen, ctrl_c_raises
 
-STEPS: Final = 11
-MICRO: Final = 0.0000011  # results have six places; a float's last bit is no error
-FOURTH_PLACE: Final = 0.0001  # prices per hour are rounded to four
-
-_LOOKS_EVERY_SECONDS: Final = 0.5
-_LOOKS_SECONDS: Final = 60.0
+STEPS: Final = 6
+_MICRO: Final = 0.0000011  # results have six places; a float's last bit is no error
 
 
 class TourStopped(Exception):
@@ -56,14 +50,14 @@ class Guide:
         self.screen = screen
         self.yes = yes
         self.client: Client | None = None
-        self._questions: list[str] = []
+        self._questions = 0
         self._last: Key | None = None
         self._interrupted = False
 
     async def answer(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
         """Show the server's question as it is, and pass on what the person answers."""
         self.screen.idle()
-        self._questions.append(params.message)
+        self._questions += 1
         with ctrl_c_raises():
             await anyio.lowlevel.checkpoint()  # a Ctrl-C that came just before is taken here
             self._last = self._answered(params.message)
@@ -100,15 +94,15 @@ class Guide:
         names = {"rent_usd": "rent", "fee_usd": "Clore's fee", "creation_fee_usd": "creation fee", "total_usd": "total"}
         self.check(names.keys() <= money.keys(), "there is no receipt")
         *parts, total = (money[name] for name in names)
-        self.check(abs(sum(parts) - total) < MICRO, "the parts do not add up to the total")
+        self.check(abs(sum(parts) - total) < _MICRO, "the parts do not add up to the total")
         self.screen.table(("", ""), [(name, usd(money[key], 6)) for key, name in names.items()], right=(1,))
 
     async def asked(self, tool: str, arguments: Mapping[str, Any], wanted: str, after_no: str) -> Mapping[str, Any]:
         """A call that asks the person: offered twice, and never carried out without the question."""
         for chance in (1, 2):
-            before = len(self._questions)
+            before = self._questions
             answer = await self.call(tool, arguments)
-            self.check(len(self._questions) == before + 1, f"{tool} asked {len(self._questions) - before} times")
+            self.check(self._questions == before + 1, f"{tool} asked {self._questions - before} times")
             if self._interrupted:
                 raise Interrupted
             if self._last == "y":
@@ -119,48 +113,16 @@ class Guide:
             if self._last == "q" or chance == 2:
                 break
             self.screen.say(
-                "That no is final for this quote: the model cannot get round it, only ask anew. It is told to ask you"
-                " what to change. For the tour, the same question once more:"
+                "That no is final for this quote. The model can't get round it; it is told to ask you what to change."
+                " For the tour, the same question once more:"
             )
         raise Left
 
-    async def nothing_runs(self) -> None:
-        """Show that no order is left."""
-        told = await self.call("list_orders", {})
-        self.check(not told.get("orders") and not told.get("unsettled"), "something still runs")
-        self.screen.result("no orders", f"{usd(told['total_usd_per_hour'], 2)} per hour")
-
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """One tool call, shown; its structured result. A failure of any kind ends the tour."""
+        assert self.client is not None  # noqa: S101 - set before any step
         self.screen.call(tool, arguments)
         self.screen.busy("working")
-        return await self._answer_of(tool, arguments)
-
-    async def until(
-        self,
-        happened: Callable[[Mapping[str, Any]], bool],
-        tool: str,
-        arguments: Mapping[str, Any],
-        sign: Callable[[Mapping[str, Any]], str],
-    ) -> Mapping[str, Any]:
-        """The same call, shown once, until its result says that it happened; that result. Until then a `sign` of life
-        is read from each, and shown when it is another. After a minute the tour ends."""
-        self.screen.call(tool, arguments)
-        self.screen.busy("looking on")
-        began, shown = time.monotonic(), ""
-        while (passed := time.monotonic() - began) < _LOOKS_SECONDS:
-            told = await self._answer_of(tool, arguments)
-            if happened(told):
-                return told
-            if sign(told) != shown:
-                shown = sign(told)
-                self.screen.progress(passed, shown)
-            self.screen.busy("looking on")
-            await anyio.sleep(_LOOKS_EVERY_SECONDS)
-        raise Broken(f"{self.step}: it did not happen within {_LOOKS_SECONDS:.0f} seconds.")
-
-    async def _answer_of(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        assert self.client is not None  # noqa: S101 - set before any step
         try:
             result = await self.client.call_tool(tool, dict(arguments), progress_callback=self._progress)
         except MCPError as error:
