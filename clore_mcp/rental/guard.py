@@ -30,6 +30,7 @@ from clore_mcp.rental.proposal import Verb, Yes
 from clore_mcp.rental.question_queue import NoRoom, subject_of
 from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.requests import Ask, CancelOrder, CreateOrder, ExtendOrder, SetSpotPrice
+from clore_mcp.settings import Approval
 from clore_mcp.store import orders
 from clore_mcp.store.quotes import Quote
 
@@ -88,7 +89,7 @@ class Guard:
             await self._desk.state.require_unbroken()
             account = await self._desk.readings.account()
         digest = await self._approvals.digest(account, caller, ask)
-        asking = can_ask and self._desk.mode == "ask"
+        asking = can_ask and self._desk.settings.approval is Approval.ASK
         quote = await self._approvals.find(digest, replay=replay, asking=asking)
         if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
             quote = await self._left_by_another(quote)
@@ -132,7 +133,7 @@ class Guard:
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
         """Whether a quote waits for a person, and is not carried out at once."""
         if yes is Yes.ALWAYS:
-            return self._desk.mode != "limits"
+            return self._desk.settings.approval is not Approval.LIMITS
         return yes is Yes.PERSON or (yes is Yes.IF_ASKABLE and asking)
 
     async def _hold_unkept(self, ask: CancelOrder, *, caller: str, can_ask: bool) -> Held:
@@ -141,7 +142,7 @@ class Guard:
         quote = self._unkept.get(key)
         if quote is not None and quote.in_time(now):
             return Held(quote)
-        if not can_ask or self._desk.mode != "ask":
+        if not can_ask or self._desk.settings.approval is not Approval.ASK:
             raise self._unrecorded(ask)
         proposal = await self._verbs[ask.verb].propose(ask, UNKNOWN_ACCOUNT)
         if isinstance(proposal, dict):
@@ -191,7 +192,7 @@ class Guard:
             held.quote is not None
             and held.quote.state == "pending"
             and can_ask
-            and self._desk.mode == "ask"
+            and self._desk.settings.approval is Approval.ASK
             and held.yes is not Yes.NEVER
         )
 
@@ -304,7 +305,7 @@ class Guard:
             return quote.decided_by or "the person, outside the chat"
         if not yes.is_needed:
             return "no yes needed"
-        if self._desk.mode == "limits" and yes is Yes.ALWAYS:
+        if self._desk.settings.approval is Approval.LIMITS and yes is Yes.ALWAYS:
             return "the operator's limits (CLORE_APPROVAL=limits)"
         return None
 

@@ -172,7 +172,7 @@ class Adopting:
         if written is None:
             return None
         outcome, why = written
-        if why is None or not desk.acts:
+        if why is None or desk.settings.read_only:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
         outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome["attempts"])
@@ -195,7 +195,7 @@ class Adopting:
         self.remembered.orders[row.id] = Unwritten(end, intent, quote, row, tuple(earlier))
         desk.readings.changed()
         attempts = [*earlier, {"server_id": intent.server_id, "outcome": "above_ceiling" if dearer else "created"}]
-        if dearer and desk.acts:
+        if dearer and not desk.settings.read_only:
             gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
             return outcomes.ended_at_once(outcomes.above_ceiling(row, candidate), row, candidate, gone, attempts)
         try:
@@ -227,7 +227,7 @@ class Adopting:
         attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
         if why is not None:
             outcome = outcomes.ended_at_once(why.said, row, candidate, {"status": "unverified"}, attempts)
-            if not self._desk.acts:
+            if self._desk.settings.read_only:
                 outcome["next"] = f"{why.said} {_LEFT_RUNNING}"
         else:
             # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.

@@ -204,7 +204,7 @@ class Appraiser:
             evidence.fees,
             evidence.snapshot.rates,
             wallet=balances,
-            preferred=self._desk.preferred,
+            preferred=self._desk.settings.currency,
             spot_bid=bid,
             enforced=enforced,
         )
@@ -218,7 +218,7 @@ class Appraiser:
             fees,
             rates,
             wallet=evidence.wallets.balances,
-            preferred=self._desk.preferred,
+            preferred=self._desk.settings.currency,
             only=Coin(ask.currency) if ask.currency else None,
         )
         if not isinstance(priced, Priced):

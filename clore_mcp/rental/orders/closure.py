@@ -139,7 +139,7 @@ class Closing:
                 )  # fmt: skip
 
         await cancels.try_write(desk, write)
-        if desk.acts:
+        if not desk.settings.read_only:
             targets = [(lease.account, lease.order_id) for lease in dearer]
             await self.prove(await cancels.send(desk, targets, caller="clore-mcp", why="above_ceiling"))
 

@@ -33,9 +33,9 @@ from clore_mcp.rental.orders.extensions import (
 from clore_mcp.rental.orders.room import Room, most_seconds
 from clore_mcp.rental.proposal import Proposal, Yes
 from clore_mcp.rental.requests import ExtendOrder
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.check import Evidence, owed_now, used_now, watchdog_refusal
 from clore_mcp.rental.rules.limits import Refusal, Used, Wanted
+from clore_mcp.settings import Caps
 from clore_mcp.store import ends, intents, ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ends import End
@@ -210,8 +210,8 @@ class Extending:
         extension = priced(move.ends_api_at)
         if extension is None and not too_long:
             raise _Stays("unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
-        used = used_now(tx, account, evidence, desk.clock(), desk.caps)
-        room = Room(desk.caps, desk.sources, used, owed_now(tx, account, evidence), evidence, held)
+        used = used_now(tx, account, evidence, desk.clock(), desk.settings.limits)
+        room = Room(desk.settings.limits, desk.settings.sources, used, owed_now(tx, account, evidence), evidence, held)
 
         def most() -> int:
             longest = max(0, latest - begins)
@@ -226,7 +226,7 @@ class Extending:
         refusals = room.refusals(extension)
         if unwatched is not None:
             return Judged(extension, [*refusals, unwatched])
-        limits = _limits_used(desk.caps, used, room.wanted(extension))
+        limits = _limits_used(desk.settings.limits, used, room.wanted(extension))
         return Judged(extension, refusals, limits, most() if refusals else None)
 
     def _require_clock(self) -> None:

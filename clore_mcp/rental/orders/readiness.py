@@ -90,7 +90,7 @@ class Readiness:
 
     async def _answer(self, order_id: int, look: Look, caller: str) -> dict[str, Any]:
         found = await self._with_others(self._situation(order_id, look), look)
-        if found.reaches is not None and self._desk.acts:
+        if found.reaches is not None and not self._desk.settings.read_only:
             found = replace(found, next_server=await self._next_server(order_id, caller))
         told = {
             **look.view,
@@ -144,7 +144,7 @@ class Readiness:
     async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: Attempt) -> None:
         """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
         before = memory.get(order_id)
-        if not self._desk.acts or (before and replace(before, at=attempt.at) == attempt):
+        if self._desk.settings.read_only or (before and replace(before, at=attempt.at) == attempt):
             return
 
         def write(tx: Tx) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from clore_mcp.money import ZERO
 from clore_mcp.rental.orders.extensions import Extension
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.check import Evidence, Owed, wallet_refusal
 from clore_mcp.rental.rules.limits import Refusal, Used, Wanted, check
+from clore_mcp.settings import Caps
 from clore_mcp.store.intents import Reservation
 
 

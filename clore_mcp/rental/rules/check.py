@@ -17,9 +17,9 @@ from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.context import Desk, lease_end_is_enforced
 from clore_mcp.rental.create.adopt import matches
 from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.limits import Refusal, Used, Wanted, check, usage
 from clore_mcp.rental.rules.terms import Candidate, Terms
+from clore_mcp.settings import Approval, Caps
 from clore_mcp.store import brake, intents, orders
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Reservation
@@ -60,7 +60,7 @@ def stands_against(
 ) -> list[Refusal]:
     """Every limit that one candidate would break, read in the caller's transaction. `instead_of` is an order made here
     that ends before."""
-    used = used_now(tx, account, evidence, desk.clock(), desk.caps)
+    used = used_now(tx, account, evidence, desk.clock(), desk.settings.limits)
     held = None if instead_of is None else intents.reservation_of_order(tx, account, instead_of)
     if held is not None:
         used = replace(
@@ -71,7 +71,7 @@ def stands_against(
         )
     worst = terms.reserved_usd(candidate)
     wanted = Wanted(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst)
-    refusals = check(desk.caps, used, wanted, desk.sources)
+    refusals = check(desk.settings.limits, used, wanted, desk.settings.sources)
     most = evidence.current.limit
     if most is not None and used.active_orders >= most:
         taken, cap = Decimal(used.active_orders), Decimal(most)
@@ -93,11 +93,11 @@ def stands_against(
 def watchdog_refusal(tx: Tx, desk: Desk, account: str, *, relied_on: bool = False) -> Refusal | None:
     """What stands against spending while nobody ends leases: nothing where a person is asked, unless the worst case was
     counted up to a lease's end (`relied_on`)."""
-    if not (relied_on or desk.mode == "limits") or lease_end_is_enforced(tx, desk, account):
+    if not (relied_on or desk.settings.approval is Approval.LIMITS) or lease_end_is_enforced(tx, desk, account):
         return None
     why = (
         "the operator: CLORE_APPROVAL=limits needs a live watchdog"
-        if desk.mode == "limits"
+        if desk.settings.approval is Approval.LIMITS
         else "the person, by calling again: whoever was to end the lease has stopped running"
     )
     return Refusal("watchdog", ZERO, ZERO, ZERO, why)

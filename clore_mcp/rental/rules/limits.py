@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.money import ZERO, dollars, shown
-from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.settings import Caps
 from clore_mcp.store.intents import Paid, Reservation
 
 _NAMED: Final = 3

@@ -130,14 +130,14 @@ class Bidding:
             raise _Undecided("ending", "It is being ended, or its lease is over, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
-        used = used_now(tx, account, evidence, self._desk.clock(), self._desk.caps)
+        used = used_now(tx, account, evidence, self._desk.clock(), self._desk.settings.limits)
         wanted = Wanted(
             usd_per_hour=max(ZERO, bid.usd_per_hour - before_hourly),
             usd_per_order=bid.worst_usd,
             usd_per_day=max(ZERO, bid.worst_usd - (held.worst_usd if held else ZERO)),
             active_orders=0,
         )
-        refusals = check(self._desk.caps, used, wanted, self._desk.sources)
+        refusals = check(self._desk.settings.limits, used, wanted, self._desk.settings.sources)
         short = wallet_refusal(bid.draw, evidence, owed_now(tx, account, evidence))
         unwatched = watchdog_refusal(tx, self._desk, account, relied_on=bid.enforced_by is not None)
         return [*refusals, *(one for one in (short, unwatched) if one is not None)]

@@ -51,7 +51,7 @@ async def fitting(
         min_cuda=least_cuda(ask.image, ask.min_cuda),
         min_rental_hours=ask.hours,
         currency=Coin(ask.currency) if ask.currency else None,
-        preferred=desk.preferred,
+        preferred=desk.settings.currency,
         limit=MAX_LIMIT,
     )
     result = await find(snapshot, query, fees, balances, desk.clock())

@@ -129,7 +129,7 @@ class Watching:
     def _never(self, ask: CreateWatch, worst: Decimal) -> list[Refusal]:
         """The limits that no order of the watch would keep, however little were used."""
         wanted = Wanted(ask.exact_usd_per_hour, worst, worst)
-        return check(self._desk.caps, _NOTHING_USED, wanted, self._desk.sources)
+        return check(self._desk.settings.limits, _NOTHING_USED, wanted, self._desk.settings.sources)
 
 
 def _worst(ask: CreateWatch) -> Decimal:
