@@ -197,12 +197,10 @@ def build(
     api_clock = ApiClock(time.time, time.monotonic, faster=1 / max(slower, _FASTEST))
     readings = Readings(client, market, api_clock, identity, copies)
     context = Context(
+        settings=settings,
         state=state,
         client=client,
         readings=readings,
-        caps=settings.limits,
-        sources=settings.sources,
-        mode=settings.approval.value,
         owner=name,
         host=socket.gethostname(),
         clock=time.time,
@@ -210,9 +208,7 @@ def build(
         pulse=Pulse(settings.state_dir, name, time.monotonic),
         watchdog_place=watchdog_place(settings.state_dir, settings.key_name),
         ssh_key=lambda: public_key(settings.ssh_public_key, Path.home(), settings.state_dir),
-        preferred=settings.currency,
         program="clore-mcp --sandbox" if settings.api_key_source == "sandbox" else "clore-mcp",
-        acts=not settings.read_only,
         patience=patience or Patience(),
         starts_watchdog=wake_watchdog is not None,
         wake_watchdog=wake_watchdog or (lambda: False),

@@ -27,13 +27,12 @@ from clore_mcp.rental.create.images import KNOWN, SHORT_NAMES, Basis
 from clore_mcp.rental.create.send import _SENDS
 from clore_mcp.rental.monitoring.events import NOTES
 from clore_mcp.rental.monitoring.findings import _KINDS
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.sandbox import SANDBOX_KEY, Options
 from clore_mcp.sandbox.control import Control
 from clore_mcp.sandbox.engine import Engine
 from clore_mcp.sandbox.faults import EFFECT
 from clore_mcp.server import create_server
-from clore_mcp.settings import ACCEPTED, DEFAULT_API_URL, DEFAULT_GAP_SECONDS, TOOLSETS, Approval, Watchdog
+from clore_mcp.settings import ACCEPTED, DEFAULT_API_URL, DEFAULT_GAP_SECONDS, TOOLSETS, Approval, Caps, Watchdog
 from clore_mcp.store import intents
 from tests.conftest import settings_for
 from tests.readme import named_commands, prose

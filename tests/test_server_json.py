@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp import __version__
-from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.settings import ACCEPTED
+from clore_mcp.settings import ACCEPTED, Caps
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT.parent / "shared" / "schemas" / "server.schema.json"

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings, strategies
 from clore_mcp.errors import SettingsInvalid
 from clore_mcp.money import Coin
 from clore_mcp.settings import ACCEPTED, Approval, Caps, Settings, Watchdog, load, public_key_line
-from clore_mcp.settings.folders import account_config_dir
+from clore_mcp.settings.sources import account_config_dir
 
 KEY = "Zq7-not-a-real-key-000000000000x"
 LOOPBACK = "http://127.0.0.1:8123/v1"

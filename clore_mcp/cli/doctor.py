@@ -21,8 +21,7 @@ from clore_mcp.cli.context import opened_with, settings_of, settings_with_api
 from clore_mcp.cli.screen import doubtful, for_a_person, say, span
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent, SettingsInvalid, StateUnavailable
 from clore_mcp.money import coin_name, dollars, plain
-from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.settings import LIMITS_FILE, Approval, Settings, Watchdog
+from clore_mcp.settings import LIMITS_FILE, Approval, Caps, Settings, Watchdog
 from clore_mcp.store import brake, intents, orders, watches
 from clore_mcp.store.database import Database, Tx, link_in
 from clore_mcp.store.orders import Lease

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,13 +12,12 @@ import anyio.to_thread
 
 from clore_mcp.clore import CloreClient
 from clore_mcp.errors import SpendingFrozen
-from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import Readings
 from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.results import Outcome, Status, outcome_of
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.terms import POLL_SECONDS
+from clore_mcp.settings import Settings
 from clore_mcp.store import brake, ledger, quotes
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Tx
 from clore_mcp.store.ledger import Beat, Entry
@@ -47,14 +46,12 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The shared parts. `owner` names this process, `host` this machine, `mode` how a yes is given."""
+    """The shared parts. `owner` names this process, `host` this machine."""
 
+    settings: Settings
     state: Database
     client: CloreClient
     readings: Readings
-    caps: Caps
-    sources: Mapping[str, str]
-    mode: str
     owner: str
     host: str
     clock: Callable[[], float]
@@ -62,9 +59,7 @@ class Context:
     pulse: Pulse
     watchdog_place: Path
     ssh_key: Callable[[], SshKey]
-    preferred: Coin | None = None
     program: str = "clore-mcp"  # what a person types to reach this state
-    acts: bool = True  # False in read-only mode: then nothing is cancelled unasked either
     patience: Patience = field(default_factory=Patience)
     starts_watchdog: bool = False  # whether `wake_watchdog` starts one
     wake_watchdog: Callable[[], bool] = lambda: False  # whether one is there; quick, on a worker thread, never raises

@@ -29,6 +29,7 @@ from clore_mcp.rental.question_queue import NoRoom
 from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of
+from clore_mcp.settings import Approval
 from clore_mcp.store import orders
 from clore_mcp.store.quotes import Quote
 
@@ -81,7 +82,7 @@ class Guard:
         verb = self._verbs[request.verb]
         account = await verb.account(request)
         digest = await self._approvals.digest(account, caller, request)
-        asking = can_ask and self._context.mode == "ask"
+        asking = can_ask and self._context.settings.approval is Approval.ASK
         quote = await self._approvals.find(digest, replay=replay, asking=asking)
         if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
             quote = await self._left_by_another(quote)
@@ -129,7 +130,7 @@ class Guard:
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
         """Whether a quote waits for a person, and is not carried out at once."""
         if yes is Yes.ALWAYS:
-            return self._context.mode != "limits"
+            return self._context.settings.approval is not Approval.LIMITS
         return yes is Yes.PERSON or (yes is Yes.IF_ASKABLE and asking)
 
     async def _hold_unkept(self, request: Request, *, caller: str, can_ask: bool) -> Held:
@@ -138,7 +139,7 @@ class Guard:
         quote = self._unkept.get(key)
         if quote is not None and quote.in_time(now):
             return Held(quote)
-        if not can_ask or self._context.mode != "ask":
+        if not can_ask or self._context.settings.approval is not Approval.ASK:
             raise self._unrecorded(request)
         try:
             proposal: Proposal = await self._verbs[request.verb].propose(request, UNKNOWN_ACCOUNT)
@@ -189,7 +190,7 @@ class Guard:
             held.quote is not None
             and held.quote.state == "pending"
             and can_ask
-            and self._context.mode == "ask"
+            and self._context.settings.approval is Approval.ASK
             and held.yes is not Yes.NEVER
         )
 
@@ -303,7 +304,7 @@ class Guard:
             return quote.decided_by or "the person, outside the chat"
         if not yes.is_needed:
             return "no yes needed"
-        if self._context.mode == "limits" and yes is Yes.ALWAYS:
+        if self._context.settings.approval is Approval.LIMITS and yes is Yes.ALWAYS:
             return "the operator's limits (CLORE_APPROVAL=limits)"
         return None
 

@@ -28,8 +28,8 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
 from clore_mcp.rental.create.containers import Command, Env, Image, Ports, with_ssh
 from clore_mcp.rental.create.images import DEFAULT, JUPYTER_PORT, brings_jupyter
-from clore_mcp.rental.create.ssh_keys import public_key_line
 from clore_mcp.rental.results import Status
+from clore_mcp.settings import public_key_line
 from clore_mcp.text import clean
 
 _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits

@@ -9,17 +9,18 @@ counts as unset.
 
 from __future__ import annotations
 
-from clore_mcp.rental.create.ssh_keys import SSH_KEY_MAX, public_key_line
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.settings.sources import Settings, load
+from clore_mcp.settings.ssh import public_key_line
 from clore_mcp.settings.values import (
     ACCEPTED,
     APP_NAME,
     DEFAULT_API_URL,
     DEFAULT_GAP_SECONDS,
     LIMITS_FILE,
+    SSH_KEY_MAX,
     TOOLSETS,
     Approval,
+    Caps,
     Watchdog,
 )
 

@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from clore_mcp.errors import SettingsInvalid
-from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.settings.environment import Environment
-from clore_mcp.settings.files import quoted, read_text
-from clore_mcp.settings.values import ACCEPTED, LIMITS_FILE, Approval, exact_usd, member_of, whole_number
+from clore_mcp.settings.environment import Environment, quoted, read_text
+from clore_mcp.settings.values import ACCEPTED, LIMITS_FILE, Approval, Caps, exact_usd, member_of, whole_number
 
 T = TypeVar("T")
 

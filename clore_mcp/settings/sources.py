@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from clore_mcp.errors import SettingsInvalid
 from clore_mcp.money import Coin, plain
-from clore_mcp.rental.rules.caps import Caps
-from clore_mcp.settings.address import read_api_url
-from clore_mcp.settings.environment import Environment
-from clore_mcp.settings.files import exists, is_folder, quoted
-from clore_mcp.settings.folders import account_config_dir
-from clore_mcp.settings.keys import read_api_key
+from clore_mcp.settings.api import ignored_network, read_api_key, read_api_url
+from clore_mcp.settings.environment import PLACEHOLDER, Environment, exists, is_folder, quoted
 from clore_mcp.settings.limits import owner_limits, settled_limits
-from clore_mcp.settings.network import ignored_network
-from clore_mcp.settings.notify import read_notify_command
 from clore_mcp.settings.ssh import read_ssh_public_key
 from clore_mcp.settings.values import (
     ACCEPTED,
@@ -30,11 +27,14 @@ from clore_mcp.settings.values import (
     TOOLSETS,
     YES_NO,
     Approval,
+    Caps,
     Watchdog,
     exact_usd,
     member_of,
     toolset_names,
 )
+
+_NOTIFY: Final = "CLORE_NOTIFY_COMMAND"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +159,52 @@ def _request_gap(reader: Environment, loopback: bool) -> float:
     if gap > 60 or not loopback:
         raise SettingsInvalid(f"{name} is {plain(gap)}; accepted: {ACCEPTED[name]}.")
     return float(gap)
+
+
+def account_config_dir() -> Path | None:
+    """Where this account's config is when HOME, XDG_CONFIG_HOME and the like are left alone; None where the system
+    knows no home of it."""
+    if sys.platform == "win32":  # pragma: no cover - the system is asked itself: platformdirs lets a variable override
+        from platformdirs.windows import get_win_folder_via_ctypes
+
+        return Path(get_win_folder_via_ctypes("CSIDL_LOCAL_APPDATA"), APP_NAME)
+    import pwd  # POSIX alone has it
+
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # a container that runs as a number without a name
+        return None
+    below = "Library/Application Support" if sys.platform == "darwin" else ".config"
+    return home / below / APP_NAME if home.is_absolute() else None
+
+
+def read_notify_command(reader: Environment) -> tuple[str, ...]:
+    """Its words, ~ as the home folder; none where it is unset. Never shown: it may hold somebody's token."""
+    text = reader.text(_NOTIFY)
+    if text is None:
+        return ()
+    if not text.isprintable():
+        raise reader.secret(_NOTIFY, "is not one line of text")
+    if "${" in text:
+        raise reader.secret(_NOTIFY, PLACEHOLDER)
+    try:
+        words = _words(text)
+    except ValueError as error:
+        raise reader.secret(_NOTIFY, f"can't be split into words ({str(error).lower().rstrip('.')})") from None
+    if not words or not words[0]:
+        raise reader.secret(_NOTIFY, "names no program")
+    program = str(reader.home / words[0][2:]) if words[0].startswith(("~/", "~\\")) else words[0]
+    import shutil  # here: few have such a command
+
+    if shutil.which(program) is None:  # no reason to stop: what ends orders must start
+        reader.notes.append(f"{_NOTIFY} names a program that is not found: nobody is told of events.")
+    return (program, *words[1:])
+
+
+def _words(text: str) -> list[str]:
+    if os.name != "nt":
+        return shlex.split(text)
+    return [  # there a backslash is part of a path, and quotes stay where they are
+        word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
+        for word in shlex.split(text, posix=False)
+    ]

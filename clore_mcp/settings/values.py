@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from clore_mcp.money import Coin
-from clore_mcp.rental.create.ssh_keys import SSH_KEY_MAX
 
+SSH_KEY_MAX: Final = 3_072  # characters that Clore takes in ssh_key
 DEFAULT_API_URL: Final = "https://api.clore.ai/v1"
 DEFAULT_GAP_SECONDS: Final = 1.1  # Clore takes one request a second; at 1.0 half are refused, because wake-ups jitter
 TOOLSETS: Final = ("market", "orders", "account", "watches")
@@ -61,6 +62,16 @@ class Watchdog(StrEnum):
 
     AUTO = "auto"  # we do, with the first order
     OFF = "off"  # the operator does, as a service
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What the operator allows at most, in USD; `active_orders` is a count."""
+
+    usd_per_hour: Decimal = Decimal(5)
+    usd_per_order: Decimal = Decimal(50)
+    usd_per_day: Decimal = Decimal(100)
+    active_orders: int = 5
 
 
 Member = TypeVar("Member", bound=StrEnum)

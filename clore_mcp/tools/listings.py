@@ -34,7 +34,8 @@ async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
     snapshot = await readings.snapshot()
     fees = await readings.fees()
     balances = await readings.balances_if_known()
-    result = await find(snapshot, _query(wish, services.context.preferred), fees, balances, services.context.clock())
+    query = _query(wish, services.settings.currency)
+    result = await find(snapshot, query, fees, balances, services.context.clock())
     failed = await services.hosts.marked() if balances is not None else {}  # else it would ask Clore once more
     return SearchAnswer(
         servers=[_row(one, failed.get(one.listing.server_id)) for one in result.matches],
@@ -56,7 +57,7 @@ async def in_full(services: Services, server_id: int) -> dict[str, Any]:
     listing = snapshot.server(server_id)
     fees, balances = await readings.fees(), await readings.balances_if_known()
     kind, rates = OrderType.ON_DEMAND, snapshot.rates
-    priced = choose(listing, kind, fees, rates, wallet=balances, preferred=services.context.preferred)
+    priced = choose(listing, kind, fees, rates, wallet=balances, preferred=services.settings.currency)
     every = [one for one in prices_of(listing, kind, fees, rates).values() if isinstance(one, Priced)]
     view = await readings.spot_view_if_known(server_id)
     bid = view.min_usd_per_hour if view else usd_per_hour(choose(listing, OrderType.SPOT, fees, rates))

@@ -19,6 +19,7 @@ from clore_mcp.rental.requests import (
     SetSpotPrice,
     possible_order,
 )
+from clore_mcp.settings import Approval
 from clore_mcp.tools.consent import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
@@ -94,7 +95,7 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
 
 def _after_quote(services: Services, terms: Terms) -> str:
     then = "create_order with the same arguments asks the person and rents."
-    if services.context.mode == "limits":
+    if services.settings.approval is Approval.LIMITS:
         then = "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
     if terms.to_win_usd is not None:
         most = dollars(terms.to_win_usd)

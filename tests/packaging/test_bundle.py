@@ -22,10 +22,9 @@ import jsonschema  # type: ignore[import-untyped] # it has no types
 import pytest
 from mcp import Client
 
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.sandbox import Running
 from clore_mcp.server import create_server
-from clore_mcp.settings import ACCEPTED
+from clore_mcp.settings import ACCEPTED, Caps
 from clore_mcp.watchdog_process import LOG_NAME
 from release import bundle
 from release.listing import Lists, listed

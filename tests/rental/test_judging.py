@@ -14,8 +14,8 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.clore.models import Wallet
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental.account.reading import Orders, Wallets
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.check import Draw, Evidence, Owed, free_balance, owed_now, used_now, wallet_refusal
+from clore_mcp.settings import Caps
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Database
 from tests.rental.test_exposure import lease

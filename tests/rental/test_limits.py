@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
 from clore_mcp.rental.results import Refusal
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.limits import Shown, Used, Wanted, cure, over_caps, usage
+from clore_mcp.settings import Caps
 from clore_mcp.store.intents import Reservation
 
 USD = st.decimals("0", "200", places=2)

@@ -24,9 +24,6 @@ OURS = {
         "create",
         "create.containers",
         "create.images",
-        "create.ssh_keys",
-        "rules",
-        "rules.caps",
     )
 }  # schemas and settings
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}

@@ -37,7 +37,7 @@ SPEND_UNTIL_FULL = """
 import sys, time
 from decimal import Decimal
 from pathlib import Path
-from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.settings import Caps
 from clore_mcp.rental.rules.limits import Wanted, over_caps, usage
 from clore_mcp.store import intents
 from clore_mcp.store.database import Database

@@ -19,10 +19,10 @@ from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.question_queue import SHOWN
 from clore_mcp.rental.rules.billing import order_type_of, usd_per_hour
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.check import Evidence, used_now
 from clore_mcp.rental.rules.limits import Used
 from clore_mcp.rental.watches.watch import envelope_of
+from clore_mcp.settings import Caps
 from clore_mcp.store import brake, ends, ledger, orders, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
@@ -54,7 +54,7 @@ async def account_state(
         lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_COUNTED)
     )
     freeze = await context.state.read(brake.frozen)
-    used = await context.state.read(lambda tx: used_now(tx, account, evidence, now, context.caps))
+    used = await context.state.read(lambda tx: used_now(tx, account, evidence, now, context.settings.limits))
     waiting = [
         *(_waiting(quote) for quote in await approvals.waiting(account)),
         *(_watching(watch) for watch in await context.state.read(lambda tx: watches.standing(tx, account, now))),
@@ -72,7 +72,7 @@ async def account_state(
         "spent_usd": {"last_24_hours": shown(spent.day), "last_30_days": shown(spent.month)},
         **({"all_end_at": iso(spent.then[0]), "spent_then_usd": shown(spent.then[1])} if spent.then else {}),
         "fees": _fees(evidence.fees),
-        "limits": _limits(context.caps, used, Taken(burn, spent.day, len(running))),
+        "limits": _limits(context.settings.limits, used, Taken(burn, spent.day, len(running))),
         "pending_approvals": waiting[:SHOWN],
         "events": [_event(entry) for entry in told[:_EVENTS_SHOWN]],
         "more": _more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program),

@@ -173,7 +173,7 @@ class Adopting:
         if written is None:
             return None
         outcome, why = written
-        if why is None or not context.acts:
+        if why is None or context.settings.read_only:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
         outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
@@ -196,7 +196,7 @@ class Adopting:
         self.remembered.orders[row.id] = Unwritten(end, intent, quote, row, tuple(earlier))
         context.readings.changed()
         attempts = [*earlier, Attempt(intent.server_id, "above_ceiling" if dearer else "created")]
-        if dearer and context.acts:
+        if dearer and not context.settings.read_only:
             gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
             return outcomes.ended_at_once(outcomes.above_ceiling(row, candidate), row, candidate, gone, attempts)
         try:
@@ -228,7 +228,7 @@ class Adopting:
         attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
         if why is not None:
             outcome = outcomes.ended_at_once(why.said, row, candidate, None, attempts)
-            if not self._context.acts:
+            if self._context.settings.read_only:
                 outcome = replace(outcome, next=f"{why.said} {_LEFT_RUNNING}")
         else:
             # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.

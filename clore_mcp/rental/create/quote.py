@@ -188,7 +188,7 @@ class Pricer:
             evidence.fees,
             evidence.snapshot.rates,
             wallet=balances,
-            preferred=self._context.preferred,
+            preferred=self._context.settings.currency,
             spot_bid=bid,
             enforced=enforced,
         )
@@ -202,7 +202,7 @@ class Pricer:
             fees,
             rates,
             wallet=evidence.wallets.balances,
-            preferred=self._context.preferred,
+            preferred=self._context.settings.currency,
             only=Coin(request.currency) if request.currency else None,
         )
         if not isinstance(priced, Priced):

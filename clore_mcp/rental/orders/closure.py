@@ -140,7 +140,7 @@ class Closing:
                 )  # fmt: skip
 
         await cancels.try_write(context, write)
-        if context.acts:
+        if not context.settings.read_only:
             targets = [(lease.account, lease.order_id) for lease in dearer]
             await self.prove(await cancels.send(context, targets, caller="clore-mcp", why="above_ceiling"))
 

@@ -91,7 +91,7 @@ class Readiness:
 
     async def _answer(self, order_id: int, look: Look, caller: str) -> dict[str, Any]:
         found = await self._with_others(self._situation(order_id, look), look)
-        if found.reaches is not None and self._context.acts:
+        if found.reaches is not None and not self._context.settings.read_only:
             found = replace(found, next_server=await self._next_server(order_id, caller))
         told = {
             **look.view,
@@ -150,7 +150,7 @@ class Readiness:
     async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: Attempt) -> None:
         """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
         before = memory.get(order_id)
-        if not self._context.acts or (before and replace(before, at=attempt.at) == attempt):
+        if self._context.settings.read_only or (before and replace(before, at=attempt.at) == attempt):
             return
 
         def write(tx: Tx) -> None:

@@ -68,7 +68,7 @@ class Overview:
     ) -> dict[str, Any]:
         """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown. Urgent,
         where one is about to be ended: the lists are asked for first, and prices may be missing."""
-        readings, acts = self._context.readings, self._context.acts
+        readings, acts = self._context.readings, not self._context.settings.read_only
         await readings.account()
         current = await (readings.look(completed=False) if urgent else readings.orders(max_age_seconds))
         account = await readings.account()  # the list may have told that it is another one

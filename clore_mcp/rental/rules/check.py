@@ -21,9 +21,9 @@ from clore_mcp.rental.context import Context, lease_end_is_enforced
 from clore_mcp.rental.create.adopt import matches
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
-from clore_mcp.rental.rules.caps import Caps
 from clore_mcp.rental.rules.limits import Used, Wanted, over_caps, usage
 from clore_mcp.rental.rules.terms import Candidate, Terms
+from clore_mcp.settings import Approval, Caps
 from clore_mcp.store import brake, intents, orders
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Reservation
@@ -119,7 +119,7 @@ def position(
     now = context.clock()
     if deciding:
         evidence.require_decisive(now)
-    used = used_now(tx, account, evidence, now, context.caps)
+    used = used_now(tx, account, evidence, now, context.settings.limits)
     held = None if instead_of is None else intents.reservation_of_order(tx, account, instead_of)
     if held is not None:
         used = replace(
@@ -129,20 +129,28 @@ def position(
             active_orders=used.active_orders - 1,
         )
     return Position(
-        caps=context.caps,
-        sources=context.sources,
+        caps=context.settings.limits,
+        sources=context.settings.sources,
         used=used,
         owed=owed_now(tx, account, evidence),
         evidence=evidence,
         ended=lease_end_is_enforced(tx, context, account),
-        unasked=context.mode == "limits",
+        unasked=context.settings.approval is Approval.LIMITS,
         frozen=brake.frozen(tx) is not None,
     )
 
 
 def unused(context: Context, *, ended: bool) -> Position:
     """Where an account would stand that has used nothing yet: what `check` refuses then is never within the limits."""
-    return Position(context.caps, context.sources, Used(ZERO, ZERO, 0), Owed({}, ()), None, ended=ended, unasked=False)
+    return Position(
+        context.settings.limits,
+        context.settings.sources,
+        Used(ZERO, ZERO, 0),
+        Owed({}, ()),
+        None,
+        ended=ended,
+        unasked=False,
+    )
 
 
 def check(stands: Position, spend: Spend) -> list[Refusal]:

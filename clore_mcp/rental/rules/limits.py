@@ -13,7 +13,7 @@ from typing import Final
 
 from clore_mcp.money import ZERO, dollars
 from clore_mcp.rental.results import Refusal
-from clore_mcp.rental.rules.caps import Caps
+from clore_mcp.settings import Caps
 from clore_mcp.store.intents import Paid, Reservation
 
 _NAMED: Final = 3

@@ -51,7 +51,7 @@ async def fitting(
         min_cuda=least_cuda(request.image, request.min_cuda),
         min_rental_hours=request.hours,
         currency=Coin(request.currency) if request.currency else None,
-        preferred=context.preferred,
+        preferred=context.settings.currency,
         limit=MAX_LIMIT,
     )
     result = await find(snapshot, query, fees, balances, context.clock())

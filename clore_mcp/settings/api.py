@@ -1,18 +1,73 @@
-"""Where the API key comes from. No message and no note ever shows a key."""
+"""The way to Clore: the API's address, the key and where it comes from, and whose proxies count. No message and no note
+ever shows a key; what a project's environment names must not read a key that lies in its owner's file.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from clore_mcp.errors import SettingsInvalid
-from clore_mcp.settings.environment import PLACEHOLDER, Environment
-from clore_mcp.settings.files import exists, read_text
-from clore_mcp.settings.values import ACCEPTED
+from clore_mcp.settings.environment import PLACEHOLDER, Environment, exists, quoted, read_text
+from clore_mcp.settings.limits import TRUST_NETWORK, OwnerLimits
+from clore_mcp.settings.values import ACCEPTED, DEFAULT_API_URL
+
+# The address: https, or plain http where the host is this very machine
+
+_SEGMENT = r"(?:/[A-Za-z0-9._~-]+)"
+_URL: Final = re.compile(
+    rf"(https?)://(\[[0-9a-f.]*:[0-9a-f:.]*\]|[a-z0-9.-]+)(?::([0-9]{{1,5}}))?({_SEGMENT}*)/*", re.IGNORECASE | re.ASCII
+)
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def read_api_url(reader: Environment) -> tuple[str, bool]:
+    """The API's address, normalised, and whether it is a loopback host."""
+    text = reader.text("CLORE_API_URL")
+    if text is None:
+        return DEFAULT_API_URL, False
+    if re.search(r"[@?#]", text):
+        raise reader.secret("CLORE_API_URL", "holds a user name, a query or a fragment")
+    parts = _URL.fullmatch(text)
+    if parts is not None:
+        scheme, host, port, path = parts[1].lower(), parts[2].lower(), int(parts[3] or 0), parts[4]
+        loopback = _is_loopback(host)
+        dotted = {".", ".."} & set(path.split("/"))
+        if _is_host(host) and (scheme == "https" or loopback) and port <= 65_535 and not dotted:
+            tail = f":{port}" if port not in (0, {"https": 443, "http": 80}[scheme]) else ""
+            return f"{scheme}://{host}{tail}{path}", loopback
+    raise SettingsInvalid(f"CLORE_API_URL is {quoted(text)}; accepted: {ACCEPTED['CLORE_API_URL']}.")
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+
+
+def _is_host(host: str) -> bool:
+    """Whether lower-case `host` is an address, or a name of proper labels that does not end like an address."""
+    if _address(host) is not None:
+        return True
+    labels = host.split(".")
+    return len(host) <= 253 and all(map(_LABEL.fullmatch, labels)) and not labels[-1].isdigit()
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    if isinstance(address, ipaddress.IPv6Address):
+        return address == ipaddress.IPv6Address("::1")
+    return host == "localhost" if address is None else address.is_loopback
+
+
+# The key
 
 # What templates and launchers leave where nobody filled the key in: $NAME, $(…), %NAME%, <…>, […], {…}, {{…}}, ${…}.
 _TEMPLATE: Final = re.compile(r"\$\w+|\$\(.*|%\w+%|<.*>|\[.*\]|\{.*\}|.*(\$\{|\{\{|<your).*", re.IGNORECASE)
@@ -107,3 +162,27 @@ def _note_if_readable_by_others(reader: Environment, path: Path) -> None:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
             reader.notes.append(f"{path} holds the API key and other users can read it: chmod 600 closes it.")
+
+
+# The network
+
+_PROXIES: Final = ("HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY")
+_CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def ignored_network(
+    env: Mapping[str, str], key_source: str | None, owner: OwnerLimits | None, limits_file: Path
+) -> tuple[bool, list[str]]:
+    """Whether proxies and certificates of the environment count, and what to say of those that do not. `owner` is the
+    file that no variable can move."""
+    in_file = key_source not in (None, "CLORE_API_KEY")
+    if not in_file or (owner is not None and owner.trust_network):
+        return True, []
+    named = [name for name in (*_PROXIES, *map(str.lower, _PROXIES), *_CERTIFICATES) if env.get(name, "").strip()]
+    if not named:
+        return False, []
+    return False, [
+        f"{' and '.join(named)} of the environment {'are' if len(named) > 1 else 'is'} not used: the API key comes from"
+        f" a file ({key_source}), and a proxy or a certificate that anybody can name could read it. If you set"
+        f" {'them' if len(named) > 1 else 'it'}, write {TRUST_NETWORK} = true into {limits_file}."
+    ]
