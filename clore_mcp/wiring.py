@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 
 from anyio.to_thread import run_sync
 
-from clore_mcp.clore import CloreClient, Gaps, Rows, ServerRow, Timing, read_marketplace
-from clore_mcp.clore.shared_pacer import SharedPacer
+from clore_mcp.clore import CloreClient, Gaps, Pacer, Rows, ServerRow, Timing, read_marketplace
 from clore_mcp.errors import Failure
 from clore_mcp.market.snapshot import Market
 from clore_mcp.rental.account.account_id import Identity
@@ -71,7 +70,7 @@ class Services:
     """Everything below the tools, wired together."""
 
     settings: Settings
-    pacer: SharedPacer
+    pacer: Pacer
     context: Context
     market: Market
     marketplace: Shared[Rows[ServerRow]]
@@ -165,11 +164,7 @@ def build(
     the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs. A request
     that is not urgent and would wait longer than `queue_seconds` for its turn is refused at once."""
     key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
-    pacer = SharedPacer(
-        open_pace(settings.state_dir),
-        settings.key_name,
-        Gaps.scaled(settings.request_gap_seconds),
-    )
+    pacer = Pacer(Gaps.scaled(settings.request_gap_seconds), state=open_pace(settings.state_dir), key=settings.key_name)
     whose = owner_of(settings.api_url, settings.api_key)
     copies = Copies(settings.state_dir / "copies", whose, time.time, time.monotonic)
     client = CloreClient(

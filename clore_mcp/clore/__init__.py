@@ -19,7 +19,7 @@ from clore_mcp.clore.models import (
     SpotBook,
     Wallet,
 )
-from clore_mcp.clore.pacer import Pacer, ProcessPacer, Turn
+from clore_mcp.clore.pacer import Pacer, Turn
 from clore_mcp.clore.schedule import Gaps, Lane
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "OrdersReply",
     "Pacer",
     "PohBalance",
-    "ProcessPacer",
     "RenterFees",
     "Rows",
     "ServerRow",

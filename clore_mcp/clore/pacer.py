@@ -1,207 +1,321 @@
-"""Who goes next on one key, and the faces of those who say so.
+"""One schedule for a key in all processes that share a state folder.
 
-`ProcessPacer` acts on the arithmetic (schedule.py) inside one event loop; `SharedPacer` (shared_pacer.py) does so for
-all processes that share a state folder. Both have the face of `Pacer`.
+Every process keeps its requests as rows and asks, in one short transaction on a worker thread, whether the next to go
+is one of its own: when it joins, when its own forecast comes, and a few times a second in between, for others may have
+given up or be urgent. What left, came back or was refused goes into the same transactions, in order. Until a departure
+is recorded its row stands at the gate, and nobody else leaves.
+
+A process that is killed or stopped falls silent, and its rows go after `SILENT_NS`. Where the state can't be used, or
+there is none, the rows stand in memory and the process paces itself alone: a cancel must not wait for a disk.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from secrets import token_hex
+from typing import Final
 
-from clore_mcp.clore.schedule import SECOND_NS, Gaps, Lane, Marks, Waiting, forecast
-from clore_mcp.errors import QueueFull
+from clore_mcp.clore.schedule import INSTANTS, LONG_AGO, SECOND_NS, Gaps, Lane, Marks, Waiting, step
+from clore_mcp.errors import QueueFull, StateUnavailable
+from clore_mcp.store import pace
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.store.pace import PaceMemory, PacePlace
+
+log = logging.getLogger(__name__)
+
+SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever held up
+_TICK_SECONDS: Final = 0.2
+_ALIVE_SECONDS: Final = 0.5  # while nobody waits here: often enough to be no silence
+_LEAST_PAUSE_NS: Final = 5_000_000  # where gaps are nothing, whoever waits for another process asks again that often
+_KEPT: Final = (*INSTANTS, "margin_ns", "round")
+
+Change = Callable[[Tx, Marks], Marks]
+
+
+@dataclass(eq=False, slots=True)
+class _Request:
+    """One request of this process. `came` is resolved when its turn has come, or fails."""
+
+    lane: Lane
+    urgent: bool
+    deadline_ns: int
+    came: asyncio.Future[None]
+    place: int = 0
+    left_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What follows now: who goes, who is told that it would take too long (with the instant), when to look again."""
+class _Verdict:
+    """What one transaction found: who may go, who would have to wait too long and until when, when to ask again."""
 
-    go: Waiting | None
-    refused: list[tuple[Waiting, int]]
-    look_again_ns: int | None
-
-
-@dataclass(slots=True)
-class Schedule:
-    """Who waits and what has happened; every method is told the time and nothing here waits."""
-
-    gaps: Gaps = field(default_factory=Gaps)
-    marks: Marks = field(default_factory=Marks)
-    waiting: list[Waiting] = field(default_factory=list)
-    _numbers: Iterable[int] = field(default_factory=count)
-
-    def join(self, lane: Lane, urgent: bool, deadline_ns: int) -> Waiting:
-        """Stand in the queue."""
-        one = Waiting(next(iter(self._numbers)), lane, urgent, deadline_ns)
-        self.waiting.append(one)
-        return one
-
-    def step(self, now_ns: int) -> Step:
-        """Open the gate for the next one if it is time, and turn away those whose turn would come too late."""
-        leaves = forecast(self.marks, self.gaps, self.waiting, now_ns)
-        refused = [(one, at) for one, at in leaves if at > one.deadline_ns]
-        staying = [(one, at) for one, at in leaves if at <= one.deadline_ns]
-        go = None
-        if staying and not self.marks.blocked(now_ns, self.gaps) and staying[0][1] <= now_ns:
-            go = staying.pop(0)[0]
-            self.marks = replace(self.marks, at_the_gate=True)
-        self.waiting = sorted((one for one, _ in staying), key=lambda one: one.number)
-        instants = [one.deadline_ns + 1 for one in self.waiting]
-        if staying and not self.marks.at_the_gate:
-            blocked = self.marks.blocked(now_ns, self.gaps)
-            instants.append(self.marks.flight_blocks_until(self.gaps) if blocked else staying[0][1])
-        return Step(go, refused, min(instants, default=None))
-
-    def leave_queue(self, one: Waiting) -> None:
-        """Give up while waiting: the place is free at once."""
-        self.waiting.remove(one)
-
-    def give_back(self) -> None:
-        """Give up at the gate: nothing left, nothing counts."""
-        self.marks = replace(self.marks, at_the_gate=False)
+    marks: Marks
+    go: _Request | None
+    too_late: tuple[tuple[_Request, int], ...]
+    next_ns: int | None
+    waiting: int
 
 
-class Turn(Protocol):
-    """A turn that has come."""
-
-    def leaving(self) -> None:
-        """The bytes leave now; a turn that ends without this has cost nothing. Calling it again changes nothing."""
-
-    def refused(self, retry_after_seconds: float | None) -> float:
-        """Clore answered "too fast"; says how many seconds from now the next request of this lane may leave."""
-
-
-class Pacer(Protocol):
-    """Gives turns to the requests of one key."""
-
-    def turn(
-        self, lane: Lane, *, urgent: bool = False, patience_seconds: float | None = None
-    ) -> AbstractAsyncContextManager[Turn]:
-        """Wait for a turn and hold it for one request; QueueFull at once when the wait would outlast the patience."""
-
-
-def nanoseconds(retry_after_seconds: float | None) -> int:
-    """The pause that a reply asks for."""
-    return round(max(retry_after_seconds or 0.0, 0.0) * SECOND_NS)
-
-
-def queue_full(waiting: int, wait_ns: int) -> QueueFull:
-    """The refusal of a request whose turn would come too late, in `wait_ns`."""
-    return QueueFull(
-        f"{waiting} requests to Clore already wait for their turn; nothing was sent.",
-        retry_after_seconds=round(max(wait_ns / SECOND_NS, 0.1), 1),
-    )
-
-
-class ProcessPacer:
-    """Paces the requests of one process on one event loop. Holds no task: whoever waits moves the queue."""
+class Pacer:
+    """Paces the requests of this process, with a `state` among those of all others on the same key: `key` names it, as
+    a digest."""
 
     def __init__(
         self,
         gaps: Gaps | None = None,
         *,
+        state: Database | None = None,
+        key: str = "",
         patience_seconds: float = 60.0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._schedule = Schedule(gaps or Gaps())
+        self._state: Database | PaceMemory = state or PaceMemory()
+        self._key = key
+        self._gaps = gaps or Gaps()
         self._patience_seconds = patience_seconds
         self._clock_ns = clock_ns
-        self._replies: dict[Waiting, asyncio.Future[int | None]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._owner = token_hex(8)
+        # Takes over where the state can't be used; each goes on from what the other knows.
+        self._other = None if state is None else Pacer(gaps, patience_seconds=patience_seconds, clock_ns=clock_ns)
+        if self._other is not None:
+            self._other._other = self
+        self._requests: list[_Request] = []
+        self._changes: list[Change] = []
+        self._marks = Marks()  # as of the last transaction
+        self._changed = asyncio.Event()
+        self._driver: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def turn(
         self, lane: Lane, *, urgent: bool = False, patience_seconds: float | None = None
     ) -> AsyncIterator[Turn]:
-        """See `Pacer.turn`."""
+        """Wait for a turn and hold it for one request. Raises QueueFull at once when the wait would outlast the
+        patience."""
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
-        await self._wait(self._schedule.join(lane, urgent, self._clock_ns() + round(patience * SECOND_NS)))
-        turn = _Turn(self, lane, urgent=urgent)
+        deadline_ns = self._clock_ns() + round(patience * SECOND_NS)
+        request = _Request(lane, urgent, deadline_ns, asyncio.get_running_loop().create_future())
         try:
-            yield turn
+            await self._wait(request)
+        except StateUnavailable:
+            if self._other is None:
+                raise
+            async with self._other.turn(lane, urgent=urgent, patience_seconds=patience_seconds) as turn:
+                yield turn
+            return
+        try:
+            yield Turn(self, request)
         finally:
-            turn.end()
+            self._end(request)
 
-    @property
-    def marks(self) -> Marks:
-        """What has happened so far, as far as this process had a part in it."""
-        return self._schedule.marks
+    async def aclose(self) -> None:
+        """Record what is still to be recorded, then close the file."""
+        for pacer in filter(None, (self, self._other)):
+            if pacer._driver is not None:
+                pacer._requests.clear()
+                pacer._changed.set()
+                await asyncio.wait([pacer._driver])
+            await asyncio.to_thread(pacer._state.close)
 
-    def take_up(self, known: Marks) -> None:
-        """Go on from what is known of the key from elsewhere."""
-        marks = self._schedule.marks
-        if known.left_ns > marks.left_ns:
-            self._schedule.marks = replace(known, in_flight=marks.in_flight, at_the_gate=marks.at_the_gate)
-
-    async def _wait(self, one: Waiting) -> None:
-        reply: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._replies[one] = reply
-        self._advance()
+    async def _wait(self, request: _Request) -> None:
+        self._requests.append(request)
+        self._wake()
         try:
-            too_late_ns = await reply
-        except asyncio.CancelledError:
-            if self._replies.pop(one, None) is not None:
-                self._schedule.leave_queue(one)
-            elif reply.result() is None:  # the turn came in the same instant as the cancellation
-                self._schedule.give_back()
-            self._advance()
+            await request.came
+        except BaseException:
+            if request in self._requests:
+                self._requests.remove(request)
+                self._change(partial(_drop, request))
             raise
-        if too_late_ns is not None:
-            raise queue_full(len(self._replies), too_late_ns - self._clock_ns())
 
-    def _advance(self) -> None:
-        """Let the schedule take its next step; called whenever anything changed."""
-        now_ns = self._clock_ns()
-        step = self._schedule.step(now_ns)
-        for one, at in step.refused:
-            self._replies.pop(one).set_result(at)
-        if step.go is not None:
-            self._replies.pop(step.go).set_result(None)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if step.look_again_ns is not None:
-            delay = max(step.look_again_ns - now_ns, 0) / SECOND_NS
-            self._timer = asyncio.get_running_loop().call_later(delay, self._advance)
+    def _end(self, request: _Request) -> None:
+        if request in self._requests:
+            self._requests.remove(request)
+            left = request.left_ns is not None
+            self._change(partial(_completed, request, self._clock_ns()) if left else partial(_drop, request))
 
+    def leaving(self, request: _Request) -> None:
+        """See `Turn.leaving`; recorded a moment later, and until then nobody else leaves."""
+        if request.left_ns is None:
+            request.left_ns = now_ns = self._clock_ns()
+            self._marks = self._marks.departed(
+                request.lane, now_ns
+            )  # counts also where it can't be recorded
+            self._change(partial(_departed, request, now_ns))
 
-class _Turn:
-    """A turn of a ProcessPacer."""
-
-    __slots__ = ("_lane", "_left_ns", "_pacer", "_urgent")
-
-    def __init__(self, pacer: ProcessPacer, lane: Lane, *, urgent: bool) -> None:
-        self._pacer = pacer
-        self._lane = lane
-        self._urgent = urgent
-        self._left_ns: int | None = None
-
-    def leaving(self) -> None:
-        if self._left_ns is None:
-            self._left_ns = now_ns = self._pacer._clock_ns()
-            schedule = self._pacer._schedule
-            schedule.marks = schedule.marks.departed(self._lane, now_ns)
-            self._pacer._advance()
-
-    def refused(self, retry_after_seconds: float | None) -> float:
-        schedule, now_ns = self._pacer._schedule, self._pacer._clock_ns()
-        pause_ns = nanoseconds(retry_after_seconds)
-        left_ns = now_ns if self._left_ns is None else self._left_ns
-        schedule.marks = schedule.marks.refused(now_ns, pause_ns, schedule.gaps, left_ns)
-        self._pacer._advance()
-        earliest_ns = schedule.marks.earliest(self._lane, now_ns, schedule.gaps, urgent=self._urgent)
+    def refused(self, request: _Request, retry_after_seconds: float | None) -> float:
+        """See `Turn.refused`."""
+        now_ns, gaps = self._clock_ns(), self._gaps
+        left_ns = now_ns if request.left_ns is None else request.left_ns
+        pause_ns = round(max(retry_after_seconds or 0.0, 0.0) * SECOND_NS)
+        self._marks = self._marks.refused(now_ns, pause_ns, gaps, left_ns)
+        self._change(lambda tx, marks: marks.refused(now_ns, pause_ns, gaps, left_ns))
+        earliest_ns = self._marks.earliest(request.lane, now_ns, gaps, urgent=request.urgent)
         return (earliest_ns - now_ns) / SECOND_NS
 
-    def end(self) -> None:
-        schedule = self._pacer._schedule
-        if self._left_ns is not None:
-            schedule.marks = schedule.marks.completed(self._pacer._clock_ns())
-        else:
-            schedule.give_back()
-        self._pacer._advance()
+    def _change(self, change: Change) -> None:
+        self._changes.append(change)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.get_running_loop().create_task(self._drive(), name="pacing")
+
+    async def _drive(self) -> None:
+        """Keep the rows and ask whose turn it is, as long as there is anything to ask for."""
+        while self._requests or self._changes:
+            self._changed.clear()
+            changes, self._changes = self._changes, []
+            try:
+                verdict = await self._state.write(partial(self._step, changes, tuple(self._requests)))
+            except StateUnavailable as error:
+                self._changes = [*changes, *self._changes]  # for the next time that it can be used
+                self._go_alone(error)
+                return
+            self._tell(verdict)
+            if not self._requests:
+                continue
+            on_its_way = all(request.left_ns is not None for request in self._requests)
+            pause = _ALIVE_SECONDS if on_its_way else _TICK_SECONDS
+            if verdict.next_ns is not None:
+                pause = min(pause, max(verdict.next_ns - self._clock_ns(), _LEAST_PAUSE_NS) / SECOND_NS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
+
+    # On a worker thread, in one transaction
+
+    def _step(self, changes: Sequence[Change], requests: Sequence[_Request], tx: Tx) -> _Verdict:
+        """What has happened here is recorded; then who goes next."""
+        now_ns = self._clock_ns()
+        marks = self._read(tx, now_ns)
+        if self._other is not None:
+            marks = marks.joined(self._other._marks)
+        for change in changes:
+            marks = change(tx, marks)
+        standing = {place.id for place in pace.places(tx, self._key)}
+        for request in requests:  # new here, or others took this process for dead: it stands at the end
+            if request.place not in standing and not request.came.done():
+                request.place = self._join(tx, request, marks)
+        pace.touch(tx, self._owner, now_ns)
+        places = pace.places(tx, self._key)
+        silent = [place for place in places if place.seen_ns < now_ns - SILENT_NS]
+        for place in silent:
+            marks = _fell_silent(tx, marks, place)
+        verdict = self._next(tx, marks, [place for place in places if place not in silent], requests, now_ns)
+        pace.keep_marks(tx, self._key, {name: getattr(verdict.marks, name) for name in _KEPT})
+        return verdict
+
+    def _read(self, tx: Tx, now_ns: int) -> Marks:
+        """The marks; none of another start of the machine, whose clock was another one."""
+        kept = pace.marks(tx, self._key)
+        if kept is None:
+            return Marks()
+        marks = replace(Marks(), **{name: kept[name] for name in _KEPT})
+        seen = [place.seen_ns for place in pace.places(tx, self._key)]
+        if max(marks.left_ns, marks.completed_ns, *seen, LONG_AGO) > now_ns:
+            pace.forget(tx, self._key)
+            return Marks()
+        return marks
+
+    def _join(self, tx: Tx, request: _Request, marks: Marks) -> int:
+        return pace.join(
+            tx, self._key, self._owner, request.lane.value, urgent=request.urgent, deadline_ns=request.deadline_ns,
+            round=marks.round + 1, now_ns=self._clock_ns(),
+        )  # fmt: skip
+
+    def _next(
+        self, tx: Tx, marks: Marks, places: Sequence[PacePlace], requests: Sequence[_Request], now_ns: int
+    ) -> _Verdict:
+        stages = [place.stage for place in places]
+        marks = replace(marks, in_flight=stages.count("flying"), at_the_gate="gate" in stages)
+        mine = {request.place: request for request in requests if request.place}
+        waiting = [
+            Waiting(place.id, Lane(place.lane), place.urgent, place.deadline_ns, place.round)
+            for place in places
+            if place.stage == "waiting"
+        ]
+        found = step(marks, self._gaps, waiting, now_ns)
+        too_late = tuple((mine[one.number], at) for one, at in found.too_late if one.number in mine)
+        for request, _ in too_late:
+            pace.drop(tx, request.place)
+        go = mine.get(found.go.number) if found.go is not None else None
+        if go is not None and found.go is not None:
+            pace.move(tx, go.place, "gate")
+            marks = replace(marks, at_the_gate=True, round=max(marks.round, found.go.round))
+        ours = (at for one, at in found.staying if one.number in mine and mine[one.number] is not go)
+        next_ns = min(ours, default=None)
+        return _Verdict(marks, go, too_late, next_ns, len(waiting))
+
+    # Back on the event loop
+
+    def _tell(self, verdict: _Verdict) -> None:
+        self._marks = verdict.marks
+        now_ns = self._clock_ns()
+        for request, at in verdict.too_late:
+            if not request.came.done():
+                self._requests.remove(request)
+                request.came.set_exception(_queue_full(verdict.waiting, at - now_ns))
+        if verdict.go is not None and not verdict.go.came.done():
+            verdict.go.came.set_result(None)
+
+    def _go_alone(self, error: StateUnavailable) -> None:
+        """Whoever waits goes on with what this process knows; what is in flight is over without a record."""
+        log.warning("requests are paced by this process alone: %s", error.message)
+        waiting = [request for request in self._requests if not request.came.done()]
+        self._requests = [request for request in self._requests if request.came.done()]
+        for request in waiting:
+            request.came.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn that has come."""
+
+    _pacer: Pacer
+    _request: _Request
+
+    def leaving(self) -> None:
+        """The bytes leave now; a turn that ends without this has cost nothing. Calling it again changes nothing."""
+        self._pacer.leaving(self._request)
+
+    def refused(self, retry_after_seconds: float | None) -> float:
+        """Clore answered "too fast"; says how many seconds from now the next request of this lane may leave."""
+        return self._pacer.refused(self._request, retry_after_seconds)
+
+
+def _departed(request: _Request, at_ns: int, tx: Tx, marks: Marks) -> Marks:
+    pace.move(tx, request.place, "flying")
+    return marks.departed(request.lane, at_ns)
+
+
+def _completed(request: _Request, at_ns: int, tx: Tx, marks: Marks) -> Marks:
+    pace.drop(tx, request.place)
+    return marks.completed(at_ns)
+
+
+def _drop(request: _Request, tx: Tx, marks: Marks) -> Marks:
+    pace.drop(tx, request.place)
+    return marks
+
+
+def _fell_silent(tx: Tx, marks: Marks, place: PacePlace) -> Marks:
+    """Its process was killed or stopped. What stood at the gate may have left, in the moment before it was recorded."""
+    pace.drop(tx, place.id)
+    if place.stage == "gate":
+        return marks.departed(Lane(place.lane), max(marks.left_ns, place.seen_ns))
+    return marks.completed(max(marks.completed_ns, place.seen_ns)) if place.stage == "flying" else marks
+
+
+def _queue_full(waiting: int, wait_ns: int) -> QueueFull:
+    """The refusal of a request whose turn would come too late, in `wait_ns`."""
+    return QueueFull(
+        f"{waiting} requests to Clore already wait for their turn; nothing was sent.",
+        retry_after_seconds=round(max(wait_ns / SECOND_NS, 0.1), 1),
+    )

@@ -23,6 +23,7 @@ SECOND_NS: Final = 1_000_000_000
 # urgent request waits for none that long (`Gaps.urgent_pause_ns`).
 LONGEST_PAUSE_NS: Final = 600 * SECOND_NS
 LONG_AGO: Final = -(1 << 62)
+INSTANTS: Final = ("left_ns", "create_left_ns", "completed_ns", "not_before_ns", "single_until_ns")  # of Marks
 
 
 class Lane(StrEnum):
@@ -85,6 +86,10 @@ class Marks:
         return replace(
             self, left_ns=now_ns, create_left_ns=create_left_ns, in_flight=self.in_flight + 1, at_the_gate=False
         )
+
+    def joined(self, other: Marks) -> Marks:
+        """The later of both in everything that has happened; who waits, flies or stands at the gate is as here."""
+        return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in INSTANTS})
 
     def completed(self, now_ns: int) -> Marks:
         """A request that had left is over, with a reply or without."""
@@ -166,3 +171,20 @@ def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) 
         if at <= one.deadline_ns:
             marks, now_ns = marks.departed(one.lane, at).completed(at), at
     return leaves
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows now: who may leave, who would leave past its deadline and when, and when the others would."""
+
+    go: Waiting | None
+    too_late: list[tuple[Waiting, int]]
+    staying: list[tuple[Waiting, int]]
+
+
+def step(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> Step:
+    """Who may leave now, of those who wait, and what the others have to expect."""
+    leaves = forecast(marks, gaps, waiting, now_ns)
+    staying = [(one, at) for one, at in leaves if at <= one.deadline_ns]
+    free = bool(staying) and not marks.blocked(now_ns, gaps) and staying[0][1] <= now_ns
+    return Step(staying[0][0] if free else None, [(one, at) for one, at in leaves if at > one.deadline_ns], staying)

@@ -8,13 +8,15 @@ a clock that starts anew with the machine, and no purchase may wait behind someb
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from clore_mcp.store.database import Database, Row, Tx
 
+T = TypeVar("T")
 FILE_NAME: Final = "pace.sqlite3"
 MIGRATIONS: Final = (
     """
@@ -41,6 +43,27 @@ MIGRATIONS: Final = (
 def open_pace(folder: Path) -> Database:
     """The file of the schedule in that folder; opened at first use."""
     return Database(folder, FILE_NAME, MIGRATIONS, durable=False)
+
+
+class PaceMemory:
+    """The same rows for one process alone, gone with it. To be used on one thread; never fails and never waits."""
+
+    def __init__(self) -> None:
+        self._connection: sqlite3.Connection | None = None
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run `work`; as of a Database."""
+        if self._connection is None:
+            self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            self._connection.row_factory = sqlite3.Row
+            self._connection.executescript(MIGRATIONS[0])
+        return work(Tx(self._connection))
+
+    def close(self) -> None:
+        """Forget everything."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 @dataclass(frozen=True, slots=True)

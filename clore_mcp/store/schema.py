@@ -1,8 +1,11 @@
-"""The tables, as migrations that run once each, in order, in one transaction with the record of them.
+"""The tables, as migrations that run once each, in order, in one transaction with the record of them. A released one is
+never changed: what comes after is the next one.
 
 Money is whole micro-dollars (`…_micros`) or a coin's own decimal text (`…_native`); times are unix seconds of this
 machine's clock unless the name says `api`. Nothing here holds an API key, a password or an env value, but for
 `secrets`, which only `clore-mcp connect` reads, and `watches.env`, which goes when its watch is over.
+
+Nothing that is asked may take longer the more has happened, so each row is found by an index on what it is asked for.
 """
 
 from __future__ import annotations
@@ -32,10 +35,41 @@ MIGRATIONS: Final = (
         decided_by TEXT,
         owner TEXT,                      -- the process that is carrying it out
         outcome TEXT,                    -- JSON, once settled
-        told INTEGER NOT NULL DEFAULT 0  -- whether a caller has had the outcome
+        told INTEGER NOT NULL DEFAULT 0, -- whether a caller has had the outcome
+        watch_id TEXT REFERENCES watches (id),
+        replaces TEXT REFERENCES quotes (id) -- whose yes this one shares, for its order could not be reached: once
     ) STRICT;
     CREATE UNIQUE INDEX one_live_quote ON quotes (digest) WHERE state IN ('pending', 'approved', 'committing');
+    CREATE UNIQUE INDEX one_replacement ON quotes (replaces) WHERE replaces IS NOT NULL;
     CREATE INDEX quotes_by_digest ON quotes (digest, created_at);
+    CREATE INDEX quotes_newest ON quotes (digest);
+    CREATE INDEX quotes_by_state ON quotes (state, account, decided_at);
+    CREATE INDEX quotes_lapsed ON quotes (created_at) WHERE state = 'expired' AND decided_by IS NULL;
+    CREATE INDEX quotes_of_watches ON quotes (watch_id) WHERE watch_id IS NOT NULL;
+
+    -- A person's yes to rentals that are made later, when a server that fits costs little enough.
+    CREATE TABLE watches (
+        id TEXT PRIMARY KEY,
+        account TEXT NOT NULL,
+        digest TEXT NOT NULL,            -- of the call that asked for it
+        quote_id TEXT NOT NULL REFERENCES quotes (id),
+        approved_by TEXT NOT NULL,
+        ask TEXT NOT NULL,               -- JSON: the arguments, env values aside
+        env TEXT,                        -- JSON: the values that its containers get; NULL once the watch is over
+        models TEXT NOT NULL,            -- JSON: the GPU models that the question named
+        ssh_key TEXT NOT NULL,           -- fingerprint of the key that the question showed
+        worst_micros INTEGER NOT NULL,   -- of one order, as the question said
+        state TEXT NOT NULL CHECK (state IN ('waiting', 'fired', 'expired', 'cancelled')),
+        created_at REAL NOT NULL,
+        expires_at REAL NOT NULL,
+        looked_at REAL,                  -- when the market was last looked at for it
+        seen_micros INTEGER,             -- USD per hour of the cheapest that fitted then; NULL: none did
+        best_micros INTEGER,             -- and of the cheapest ever
+        said TEXT                        -- what stood in the way of renting what was cheap enough
+    ) STRICT;
+    CREATE INDEX watches_waiting ON watches (account) WHERE state = 'waiting';
+    CREATE INDEX watches_newest ON watches (account, created_at);
+    CREATE INDEX watches_of_quotes ON watches (quote_id);
 
     -- A create on its way, from reservation to outcome.
     CREATE TABLE intents (
@@ -53,15 +87,22 @@ MIGRATIONS: Final = (
         owner TEXT NOT NULL,
         created_at REAL NOT NULL,
         not_after REAL,                  -- the owner must not send later than this
+        sent_api_at REAL,                -- Clore's clock then: an order much older or much younger is another one
         acknowledged INTEGER NOT NULL DEFAULT 0, -- Clore answered code 0
         order_id INTEGER,
         reason TEXT
     ) STRICT;
     CREATE INDEX intents_open ON intents (account, state);
+    CREATE INDEX intents_by_state ON intents (state, account, created_at);
+    CREATE INDEX intents_of_servers ON intents (account, server_id, state, created_at);
+    CREATE INDEX intents_of_quotes ON intents (quote_id);
+    CREATE INDEX intents_of_orders ON intents (account, order_id) WHERE order_id IS NOT NULL;
 
-    -- The worst case of an order, counted against the limits until the actual cost is known.
+    -- The worst case of an order, counted against the limits until the actual cost is known. One made elsewhere has
+    -- a reservation without an intent, from the day its bid is raised here or it gets an end here.
     CREATE TABLE reservations (
-        intent_id TEXT PRIMARY KEY REFERENCES intents (id),
+        id INTEGER PRIMARY KEY,
+        intent_id TEXT UNIQUE REFERENCES intents (id),
         account TEXT NOT NULL,
         order_id INTEGER,
         coin TEXT NOT NULL,
@@ -69,9 +110,16 @@ MIGRATIONS: Final = (
         hourly_micros INTEGER NOT NULL CHECK (hourly_micros >= 0),
         created_at REAL NOT NULL,
         released_at REAL,
-        actual_micros INTEGER
+        actual_micros INTEGER,
+        bidding TEXT,                    -- the quote whose bid is on its way, or 'several'
+        missed_at REAL,                  -- first valid reply without an order made elsewhere
+        ends_api_at INTEGER              -- the end that was given to such an order, on Clore's clock
     ) STRICT;
     CREATE INDEX reservations_open ON reservations (account) WHERE released_at IS NULL;
+    CREATE INDEX reservations_of_orders ON reservations (account, order_id);
+    CREATE INDEX reservations_released ON reservations (account, released_at, order_id, actual_micros)
+        WHERE released_at IS NOT NULL;
+    CREATE INDEX reservations_elsewhere ON reservations (account, released_at) WHERE intent_id IS NULL;
 
     -- An order made here, with its lease.
     CREATE TABLE orders (
@@ -96,6 +144,10 @@ MIGRATIONS: Final = (
         receipt TEXT,                    -- JSON, once proven gone
         PRIMARY KEY (account, order_id)
     ) STRICT;
+    CREATE INDEX orders_running ON orders (account, order_id) WHERE ended_at IS NULL;
+    CREATE INDEX orders_ended ON orders (account, ended_at) WHERE ended_at IS NOT NULL;
+    CREATE INDEX orders_missed ON orders (account, ended_at) WHERE missed_at IS NOT NULL;
+    CREATE INDEX orders_by_id ON orders (order_id);
 
     -- Passwords and tokens made here, for `clore-mcp connect` alone.
     CREATE TABLE secrets (
@@ -118,10 +170,26 @@ MIGRATIONS: Final = (
         server_id INTEGER,
         data TEXT NOT NULL
     ) STRICT;
+    CREATE INDEX ledger_of_accounts ON ledger (account);
+    CREATE INDEX ledger_by_step ON ledger (account, step, at);
+    CREATE INDEX ledger_of_orders ON ledger (account, order_id, step) WHERE order_id IS NOT NULL;
     CREATE TRIGGER ledger_keeps_rows BEFORE DELETE ON ledger
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
     CREATE TRIGGER ledger_keeps_text BEFORE UPDATE ON ledger
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+    -- INSERT OR REPLACE deletes without asking the trigger above, on a connection that has recursive triggers off.
+    CREATE TRIGGER ledger_takes_new_rows BEFORE INSERT ON ledger
+    WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+
+    -- What an account is known by: digests of its deposit addresses and keys, each with the API URL.
+    CREATE TABLE accounts (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL CHECK (kind IN ('address', 'key')),
+        name TEXT NOT NULL,
+        account TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX accounts_by_name ON accounts (name);
 
     -- Who is alive to end leases.
     CREATE TABLE heartbeats (
@@ -131,106 +199,5 @@ MIGRATIONS: Final = (
         at REAL NOT NULL,
         PRIMARY KEY (account, owner)
     ) STRICT;
-    """,
-    """
-    -- INSERT OR REPLACE deletes without asking the trigger above, on a connection that has recursive triggers off.
-    CREATE TRIGGER ledger_takes_new_rows BEFORE INSERT ON ledger
-    WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
-    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-    """,
-    """
-    -- Clore's clock when a create left: an order that is much older or much younger is another one.
-    ALTER TABLE intents ADD COLUMN sent_api_at REAL;
-    """,
-    """
-    -- What an account is known by: digests of its deposit addresses and keys, each with the API URL.
-    CREATE TABLE accounts (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        kind TEXT NOT NULL CHECK (kind IN ('address', 'key')),
-        name TEXT NOT NULL,
-        account TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX accounts_by_name ON accounts (name);
-    """,
-    """
-    -- An order made elsewhere has a reservation too, and no intent, from the day its bid is raised here.
-    CREATE TABLE reservations_of_all (
-        id INTEGER PRIMARY KEY,
-        intent_id TEXT UNIQUE REFERENCES intents (id),
-        account TEXT NOT NULL,
-        order_id INTEGER,
-        coin TEXT NOT NULL,
-        worst_micros INTEGER NOT NULL CHECK (worst_micros >= 0),
-        hourly_micros INTEGER NOT NULL CHECK (hourly_micros >= 0),
-        created_at REAL NOT NULL,
-        released_at REAL,
-        actual_micros INTEGER,
-        bidding TEXT,                    -- the quote whose bid is on its way, or 'several'
-        missed_at REAL                   -- first valid reply without an order made elsewhere
-    ) STRICT;
-    INSERT INTO reservations_of_all (intent_id, account, order_id, coin, worst_micros, hourly_micros, created_at,
-        released_at, actual_micros)
-    SELECT intent_id, account, order_id, coin, worst_micros, hourly_micros, created_at, released_at, actual_micros
-    FROM reservations;
-    DROP TABLE reservations;
-    ALTER TABLE reservations_of_all RENAME TO reservations;
-    CREATE INDEX reservations_open ON reservations (account) WHERE released_at IS NULL;
-    """,
-    """
-    -- The end that was given to an order made elsewhere, on Clore's clock, beside what it may cost until then.
-    ALTER TABLE reservations ADD COLUMN ends_api_at INTEGER;
-    """,
-    """
-    -- A person's yes to rentals that are made later, when a server that fits costs little enough.
-    CREATE TABLE watches (
-        id TEXT PRIMARY KEY,
-        account TEXT NOT NULL,
-        digest TEXT NOT NULL,            -- of the call that asked for it
-        quote_id TEXT NOT NULL REFERENCES quotes (id),
-        approved_by TEXT NOT NULL,
-        ask TEXT NOT NULL,               -- JSON: the arguments, env values aside
-        env TEXT,                        -- JSON: the values that its containers get; NULL once the watch is over
-        models TEXT NOT NULL,            -- JSON: the GPU models that the question named
-        ssh_key TEXT NOT NULL,           -- fingerprint of the key that the question showed
-        worst_micros INTEGER NOT NULL,   -- of one order, as the question said
-        state TEXT NOT NULL CHECK (state IN ('waiting', 'fired', 'expired', 'cancelled')),
-        created_at REAL NOT NULL,
-        expires_at REAL NOT NULL,
-        looked_at REAL,                  -- when the market was last looked at for it
-        seen_micros INTEGER,             -- USD per hour of the cheapest that fitted then; NULL: none did
-        best_micros INTEGER,             -- and of the cheapest ever
-        said TEXT                        -- what stood in the way of renting what was cheap enough
-    ) STRICT;
-    CREATE INDEX watches_waiting ON watches (account) WHERE state = 'waiting';
-    ALTER TABLE quotes ADD COLUMN watch_id TEXT REFERENCES watches (id);
-    CREATE INDEX quotes_of_watches ON quotes (watch_id) WHERE watch_id IS NOT NULL;
-    """,
-    """
-    -- Nothing that is asked may take longer the more has happened: a row is found by what it is asked for.
-    CREATE INDEX ledger_of_accounts ON ledger (account);
-    CREATE INDEX ledger_by_step ON ledger (account, step, at);
-    CREATE INDEX ledger_of_orders ON ledger (account, order_id, step) WHERE order_id IS NOT NULL;
-    CREATE INDEX orders_running ON orders (account, order_id) WHERE ended_at IS NULL;
-    CREATE INDEX orders_ended ON orders (account, ended_at) WHERE ended_at IS NOT NULL;
-    CREATE INDEX orders_missed ON orders (account, ended_at) WHERE missed_at IS NOT NULL;
-    CREATE INDEX orders_by_id ON orders (order_id);
-    CREATE INDEX intents_by_state ON intents (state, account, created_at);
-    CREATE INDEX intents_of_servers ON intents (account, server_id, state, created_at);
-    CREATE INDEX intents_of_quotes ON intents (quote_id);
-    CREATE INDEX intents_of_orders ON intents (account, order_id) WHERE order_id IS NOT NULL;
-    CREATE INDEX reservations_of_orders ON reservations (account, order_id);
-    CREATE INDEX reservations_released ON reservations (account, released_at, order_id, actual_micros)
-        WHERE released_at IS NOT NULL;
-    CREATE INDEX reservations_elsewhere ON reservations (account, released_at) WHERE intent_id IS NULL;
-    CREATE INDEX quotes_newest ON quotes (digest);
-    CREATE INDEX quotes_by_state ON quotes (state, account, decided_at);
-    CREATE INDEX quotes_lapsed ON quotes (created_at) WHERE state = 'expired' AND decided_by IS NULL;
-    CREATE INDEX watches_newest ON watches (account, created_at);
-    CREATE INDEX watches_of_quotes ON watches (quote_id);
-    """,
-    """
-    -- The quote whose yes this one shares, because the order made under it could not be reached: once for a yes.
-    ALTER TABLE quotes ADD COLUMN replaces TEXT REFERENCES quotes (id);
-    CREATE UNIQUE INDEX one_replacement ON quotes (replaces) WHERE replaces IS NOT NULL;
     """,
 )

@@ -143,10 +143,10 @@ def key_file(folder: Path) -> str:
 async def _asks_clore(wanted: Settings) -> None:
     from clore_mcp.clore import CloreClient
     from clore_mcp.clore.exchange import Timing
-    from clore_mcp.clore.pacer import ProcessPacer
+    from clore_mcp.clore.pacer import Pacer
 
     client = CloreClient(
-        pacer=ProcessPacer(), api_url=wanted.api_url, api_key=wanted.api_key, trusts_network=wanted.trusts_network,
+        pacer=Pacer(), api_url=wanted.api_url, api_key=wanted.api_key, trusts_network=wanted.trusts_network,
         timing=Timing(connect_seconds=1.0, read_seconds=2.0, attempts=1),
     )  # fmt: skip
     try:
@@ -199,10 +199,10 @@ def test_certificates_of_the_environment_are_trusted_as_its_proxy_is(
 
     async def roots() -> set[str]:
         from clore_mcp.clore.exchange import Timing
-        from clore_mcp.clore.pacer import ProcessPacer
+        from clore_mcp.clore.pacer import Pacer
 
         exchange = Exchange(
-            api_url=wanted.api_url, api_key=KEY, pacer=ProcessPacer(), timing=Timing(),
+            api_url=wanted.api_url, api_key=KEY, pacer=Pacer(), timing=Timing(),
             trusts_network=wanted.trusts_network,
         )  # fmt: skip
         pools = await exchange._build_pools()

@@ -10,7 +10,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from clore_mcp.clore import CloreClient, Gaps, ProcessPacer, Timing
+from clore_mcp.clore import CloreClient, Gaps, Pacer, Timing
 from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
 
 MS = 1_000_000
@@ -18,8 +18,8 @@ CAPTURES = Path(__file__).parents[2].parent / "shared" / "captures"
 QUICK = Timing(backoff_base_seconds=0.001, read_seconds=20, write_seconds=20, create_seconds=20)
 
 
-def quick_pacer() -> ProcessPacer:
-    return ProcessPacer(Gaps(general_ns=MS, create_ns=2 * MS, single_flight_ns=50 * MS), patience_seconds=20)
+def quick_pacer() -> Pacer:
+    return Pacer(Gaps(general_ns=MS, create_ns=2 * MS, single_flight_ns=50 * MS), patience_seconds=20)
 
 
 def canned(answer: Callable[[httpx.Request], httpx.Response], **settings: Any) -> CloreClient:

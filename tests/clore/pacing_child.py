@@ -10,8 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from clore_mcp.clore import Gaps, Lane
-from clore_mcp.clore.shared_pacer import SharedPacer
+from clore_mcp.clore import Gaps, Lane, Pacer
 from clore_mcp.store.pace import open_pace
 
 
@@ -21,7 +20,7 @@ def say(what: object) -> None:
 
 
 async def main(folder: str, calls: str, gap: str, how: str) -> None:
-    pacer = SharedPacer(open_pace(Path(folder)), "key", Gaps.scaled(float(gap)), patience_seconds=300)
+    pacer = Pacer(Gaps.scaled(float(gap)), state=open_pace(Path(folder)), key="key", patience_seconds=300)
 
     async def call() -> None:
         async with pacer.turn(Lane.GENERAL) as turn:

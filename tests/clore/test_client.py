@@ -19,7 +19,7 @@ import pytest
 
 import clore_mcp.clore
 from clore_mcp import errors
-from clore_mcp.clore import USER_AGENT, CloreClient, CreateRequest, Gaps, ProcessPacer, Timing
+from clore_mcp.clore import USER_AGENT, CloreClient, CreateRequest, Gaps, Pacer, Timing
 from clore_mcp.clore import exchange as exchange_module
 from clore_mcp.clore.exchange import backoff_seconds
 from clore_mcp.errors import CloreError, Spent
@@ -116,7 +116,7 @@ def test_the_public_surface_is_what_is_promised() -> None:
 
 def test_the_package_is_usable_without_mcp_and_opens_nothing() -> None:
     script = (
-        "import sys, clore_mcp.clore as c; k = c.CloreClient(pacer=c.ProcessPacer(), api_key='x');"
+        "import sys, clore_mcp.clore as c; k = c.CloreClient(pacer=c.Pacer(), api_key='x');"
         "assert not any(m == 'mcp' or m.startswith('mcp.') for m in sys.modules); assert k._exchange._pools is None"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
@@ -326,7 +326,7 @@ async def test_too_fast_was_before_the_request_was_read_so_repeatable_writes_go_
 
 async def test_a_create_that_came_too_fast_is_left_to_its_maker_with_the_seconds_to_wait() -> None:
     network = Network((429, {"code": 5}))
-    pacer = ProcessPacer(Gaps(general_ns=MS, create_ns=2000 * MS))
+    pacer = Pacer(Gaps(general_ns=MS, create_ns=2000 * MS))
     async with canned(network, pacer=pacer) as client:
         with pytest.raises(errors.RateLimited) as caught:
             await client.create_order(REQUEST)
@@ -672,7 +672,7 @@ async def test_every_attempt_takes_a_slot_of_its_own() -> None:
     network = Network((500, {"code": 1}))
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    async with canned(network, pacer=ProcessPacer(Gaps(general_ns=30 * MS)), rand=lambda: 0.0) as client:
+    async with canned(network, pacer=Pacer(Gaps(general_ns=30 * MS)), rand=lambda: 0.0) as client:
         with pytest.raises(errors.InternalFault):
             await client.wallets()
     assert loop.time() - begun >= 0.09

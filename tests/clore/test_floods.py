@@ -15,7 +15,7 @@ from tests.conftest import environment
 MOST_MB = 260  # beyond what the process takes before: the body twice, and what is read of it
 _CHILD = """
 import asyncio, resource, sys
-from clore_mcp.clore import CloreClient, Gaps, ProcessPacer
+from clore_mcp.clore import CloreClient, Gaps, Pacer
 from clore_mcp.errors import CloreError
 
 def peak_mb():
@@ -23,7 +23,7 @@ def peak_mb():
         sys.platform == "darwin")
 
 async def main(url, call):
-    async with CloreClient(api_url=url, api_key=sys.argv[3], pacer=ProcessPacer(Gaps(10**7, 10**7))) as client:
+    async with CloreClient(api_url=url, api_key=sys.argv[3], pacer=Pacer(Gaps(10**7, 10**7))) as client:
         before = peak_mb()
         try:
             await getattr(client, call)()

@@ -16,7 +16,7 @@ import pytest
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
 from clore_mcp.clore.network import way_to
-from clore_mcp.clore.pacer import ProcessPacer
+from clore_mcp.clore.pacer import Pacer
 from clore_mcp.errors import NotSent
 from tests.cli.tls import certificate
 
@@ -46,7 +46,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def failure(*, trusted: bool = True) -> NotSent:
     client = CloreClient(
-        pacer=ProcessPacer(), api_url=URL, api_key="Zq7-not-a-real-key", trusts_network=trusted,
+        pacer=Pacer(), api_url=URL, api_key="Zq7-not-a-real-key", trusts_network=trusted,
         timing=Timing(connect_seconds=2.0, attempts=1),
     )  # fmt: skip
     async with client:
@@ -300,7 +300,7 @@ async def test_a_fault_that_is_mended_while_the_program_runs_is_over(
 ) -> None:
     path = tmp_path / "later.pem"
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    client = CloreClient(pacer=ProcessPacer(), api_url=URL, api_key="k", timing=Timing(attempts=1))
+    client = CloreClient(pacer=Pacer(), api_url=URL, api_key="k", timing=Timing(attempts=1))
     async with client:
         with pytest.raises(NotSent, match="SSL_CERT_FILE"):
             await client.wallets()

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clore_mcp.clore import Gaps, Lane, Pacer, ProcessPacer
-from clore_mcp.clore.pacer import Schedule
-from clore_mcp.clore.schedule import LONGEST_PAUSE_NS, SECOND_NS, Marks, Waiting, forecast
+from clore_mcp.clore import Gaps, Lane, Pacer
+from clore_mcp.clore.schedule import LONGEST_PAUSE_NS, SECOND_NS, Marks, Waiting, forecast, step
 from clore_mcp.errors import QueueFull
 from tests.clore.conftest import MS
 
@@ -25,37 +24,48 @@ FOREVER = 1 << 60
 class Street:
     """A schedule driven by hand: time goes on only by `run`, and every departure is written down."""
 
-    schedule: Schedule = field(default_factory=lambda: Schedule(GAPS))
+    marks: Marks = field(default_factory=Marks)
+    waiting: list[Waiting] = field(default_factory=list)
     now: int = 0
     latency: int = 450 * MS
     connect: int = 0  # between getting a turn and leaving
     departures: list[tuple[int, Waiting]] = field(default_factory=list)
     refused: list[tuple[Waiting, int]] = field(default_factory=list)
+    cancelled: list[Waiting] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     most_in_flight: int = 0
 
     def join(self, lane: Lane = Lane.GENERAL, urgent: bool = False, patience: int = FOREVER) -> Waiting:
-        one = self.schedule.join(lane, urgent, self.now + patience)
+        one = Waiting(
+            len([*self.departures, *self.waiting, *self.refused, *self.cancelled]), lane, urgent, self.now + patience
+        )
+        self.waiting.append(one)
         self.settle()
         return one
 
     def settle(self) -> int | None:
+        """Whoever may leave now does; when to look again."""
         while True:
-            step = self.schedule.step(self.now)
-            self.refused += step.refused
-            if step.go is None:
-                return step.look_again_ns
+            found = step(self.marks, GAPS, self.waiting, self.now)
+            self.refused += found.too_late
+            self.waiting = [one for one in self.waiting if one not in [late for late, _ in found.too_late]]
+            if found.go is None:
+                blocked = self.marks.blocked(self.now, GAPS)
+                deadlines = [one.deadline_ns + 1 for one in self.waiting]
+                at = self.marks.flight_blocks_until(GAPS) if blocked else None
+                return min([*deadlines, *([at] if at is not None else [at for _, at in found.staying])], default=None)
+            self.waiting.remove(found.go)
             self.now += self.connect
             self.complete_due()
-            self.schedule.marks = self.schedule.marks.departed(step.go.lane, self.now)
-            self.departures.append((self.now, step.go))
+            self.marks = self.marks.departed(found.go.lane, self.now)
+            self.departures.append((self.now, found.go))
             self.ends.append(self.now + self.latency)
-            self.most_in_flight = max(self.most_in_flight, self.schedule.marks.in_flight)
+            self.most_in_flight = max(self.most_in_flight, self.marks.in_flight)
 
     def complete_due(self) -> None:
         for end in [end for end in self.ends if end <= self.now]:
             self.ends.remove(end)
-            self.schedule.marks = self.schedule.marks.completed(end)
+            self.marks = self.marks.completed(end)
 
     def run(self, until: int) -> None:
         while True:
@@ -94,15 +104,15 @@ def test_no_two_departures_are_ever_closer_than_their_gaps(
         street.run(street.now + pause)
         if what == "join":
             street.join(lane, urgent, patience)
-        elif what == "cancel" and street.schedule.waiting:
-            street.schedule.leave_queue(street.schedule.waiting[0])
+        elif what == "cancel" and street.waiting:
+            street.cancelled += [street.waiting.pop(0)]
         elif what == "refuse":
-            street.schedule.marks = street.schedule.marks.refused(street.now, pause, GAPS, street.now)
+            street.marks = street.marks.refused(street.now, pause, GAPS, street.now)
             smallest = GAPS.reply_ns  # counted from a reply, which came later than the departure
     street.run(street.now + 400 * SECOND_NS)
     assert all(gap >= smallest for gap in street.gaps())
     assert all(gap >= GAPS.create_ns for gap in street.gaps(Lane.CREATE))
-    assert not street.schedule.waiting
+    assert not street.waiting
     assert all(at <= one.deadline_ns + street.connect for at, one in street.departures)
     assert all(at > one.deadline_ns for one, at in street.refused)
 
@@ -137,18 +147,9 @@ def test_an_urgent_request_leaves_within_two_slots_behind_fifty_queued_ones(late
 def test_a_cancelled_wait_frees_its_slot(which: int) -> None:
     street = Street()
     waiting = [street.join() for _ in range(11)][1:]
-    street.schedule.leave_queue(waiting[which])
+    street.waiting.remove(waiting[which])
     street.run(60 * SECOND_NS)
     assert [at for at, _ in street.departures] == [n * GAPS.general_ns for n in range(10)]
-
-
-def test_a_turn_given_back_at_the_gate_has_cost_nothing() -> None:
-    schedule = Schedule(GAPS)
-    first, second = schedule.join(Lane.CREATE, False, FOREVER), schedule.join(Lane.CREATE, False, FOREVER)
-    assert schedule.step(0).go is first
-    assert schedule.step(1).go is None  # one at the gate at a time
-    schedule.give_back()
-    assert schedule.step(2).go is second
 
 
 def test_a_create_that_waits_for_its_lane_holds_up_no_read() -> None:
@@ -171,7 +172,7 @@ def test_who_would_wait_too_long_is_told_at_once_and_takes_no_slot() -> None:
 
 def test_a_refusal_that_spacing_does_not_explain_lets_one_call_fly_at_a_time_for_ten_minutes() -> None:
     street = Street(latency=3 * SECOND_NS)
-    street.schedule.marks = Marks().refused(0, 0, GAPS, 0)
+    street.marks = Marks().refused(0, 0, GAPS, 0)
     for _ in range(300):
         street.join()
     street.run(590 * SECOND_NS)
@@ -206,7 +207,7 @@ def test_refused_again_although_one_flies_at_a_time_the_gap_grows_and_recovers()
 
 def test_a_reply_that_takes_long_holds_up_nobody_for_long() -> None:
     street = Street(latency=25 * SECOND_NS)
-    street.schedule.marks = Marks().refused(0, 0, GAPS, 0)
+    street.marks = Marks().refused(0, 0, GAPS, 0)
     street.join()
     urgent = street.join(urgent=True)
     street.run(20 * SECOND_NS)
@@ -221,19 +222,17 @@ def test_who_has_many_waiting_has_one_a_round() -> None:
 
 
 def test_a_thousand_waiting_requests_are_planned_in_a_fraction_of_a_second() -> None:
-    schedule = Schedule(GAPS)
-    for number in range(1000):
-        schedule.join(list(Lane)[number % 2], number % 3 == 0, FOREVER)
+    crowd = [Waiting(number, list(Lane)[number % 2], number % 3 == 0, FOREVER) for number in range(1000)]
     begun = time.thread_time()  # of this thread alone: whatever else the machine does
-    schedule.step(0)
+    step(Marks(), GAPS, crowd, 0)
     assert time.thread_time() - begun < 0.5
 
 
 class Track:
-    """A ProcessPacer's users, and the instants at which their turns came: what left after them came later still."""
+    """Users of a pacer without a state, and when their turns came: what left after them came later still."""
 
     def __init__(self, gaps: Gaps, patience_seconds: float = 5) -> None:
-        self.pacer = ProcessPacer(gaps, patience_seconds=patience_seconds)
+        self.pacer = Pacer(gaps, patience_seconds=patience_seconds)
         self.left: list[tuple[str, float]] = []
 
     async def go(self, name: str, lane: Lane = Lane.GENERAL, *, urgent: bool = False, takes: float = 0) -> None:
@@ -273,7 +272,7 @@ async def test_an_urgent_caller_overtakes_the_queue_and_a_create_keeps_its_own_d
             track.go("b"),
             track.go("!", urgent=True),
         )
-    assert track.names() == "C!abD"
+    assert track.names() == "!CabD"
 
 
 @pytest.mark.anyio
@@ -327,7 +326,7 @@ async def test_a_caller_that_is_turned_away_and_cancelled_in_one_instant_disturb
 
 @pytest.mark.anyio
 async def test_a_wait_beyond_the_callers_patience_is_refused_at_once_with_the_seconds_to_wait() -> None:
-    pacer: Pacer = ProcessPacer(patience_seconds=0.5, clock_ns=lambda: 0)  # no time passes: a wait would never end
+    pacer: Pacer = Pacer(patience_seconds=0.5, clock_ns=lambda: 0)  # no time passes: a wait would never end
     async with pacer.turn(Lane.GENERAL) as turn:
         turn.leaving()
         turn.leaving()  # a second time changes nothing

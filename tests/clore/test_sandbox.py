@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp import errors
-from clore_mcp.clore import USER_AGENT, CloreClient, CreateRequest, Gaps, OrderRow, ProcessPacer, ServerRow, Timing
+from clore_mcp.clore import USER_AGENT, CloreClient, CreateRequest, Gaps, OrderRow, Pacer, ServerRow, Timing
 from clore_mcp.errors import CloreError, Spent
 from clore_mcp.money import Coin, DayPrice
 from tests.clore.conftest import MS, QUICK, Sandbox, quick_pacer
@@ -180,7 +180,7 @@ async def test_many_callers_on_one_key_all_get_through_a_limit_whichever_way_it_
     rule: str, sandbox: Sandbox
 ) -> None:
     sandbox.options(rate_limit=rule, interval=0.05, create_interval=0.1)
-    pacer = ProcessPacer(Gaps(general_ns=250 * MS, create_ns=500 * MS), patience_seconds=60)  # a busy machine is late
+    pacer = Pacer(Gaps(general_ns=250 * MS, create_ns=500 * MS), patience_seconds=60)  # a busy machine is late
     async with sandbox.client(pacer=pacer) as client, asyncio.timeout(60):
         await asyncio.gather(*(client.my_orders() for _ in range(8)), client.cancel_orders([4]))
     entries = sandbox.requests()

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.clore import Gaps, Lane
-from clore_mcp.clore import shared_pacer as module
+from clore_mcp.clore import pacer as module
+from clore_mcp.clore.pacer import Pacer
 from clore_mcp.clore.schedule import SECOND_NS
-from clore_mcp.clore.shared_pacer import SharedPacer
 from clore_mcp.errors import QueueFull
 from clore_mcp.store import database
 from clore_mcp.store.pace import FILE_NAME, open_pace
@@ -35,14 +35,14 @@ class Street:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.pacers: list[SharedPacer] = []
+        self.pacers: list[Pacer] = []
         self.left: list[tuple[str, float]] = []
 
-    def process(self, gaps: Gaps = GAP, patience_seconds: float = 30) -> SharedPacer:
-        self.pacers.append(SharedPacer(open_pace(self.folder), "key", gaps, patience_seconds=patience_seconds))
+    def process(self, gaps: Gaps = GAP, patience_seconds: float = 30) -> Pacer:
+        self.pacers.append(Pacer(gaps, state=open_pace(self.folder), key="key", patience_seconds=patience_seconds))
         return self.pacers[-1]
 
-    async def go(self, pacer: SharedPacer, name: str, *, urgent: bool = False, takes: float = 0) -> None:
+    async def go(self, pacer: Pacer, name: str, *, urgent: bool = False, takes: float = 0) -> None:
         async with pacer.turn(Lane.GENERAL, urgent=urgent) as turn:
             self.left.append((name, time.monotonic()))  # before it leaves: from then on the next one's gap runs
             turn.leaving()
@@ -61,7 +61,7 @@ class Street:
     async def until_rows(self, count: int) -> None:
         await until(lambda: len(self.rows()) == count)
 
-    async def crowd(self, pacer: SharedPacer, count: int) -> list[asyncio.Task[None]]:
+    async def crowd(self, pacer: Pacer, count: int) -> list[asyncio.Task[None]]:
         """So many callers that wait; they joined in one transaction, so all stand there when the first has left."""
         tasks = [asyncio.create_task(self.go(pacer, ".")) for _ in range(count)]
         await until(lambda: bool(self.left))
@@ -192,7 +192,7 @@ async def test_a_create_keeps_its_own_distance_in_all_processes(street: Street) 
     gaps = Gaps(general_ns=20 * MS, create_ns=700 * MS)
     left: list[float] = []
 
-    async def create(pacer: SharedPacer) -> None:
+    async def create(pacer: Pacer) -> None:
         async with pacer.turn(Lane.CREATE) as turn:
             left.append(time.monotonic())
             turn.leaving()
@@ -314,12 +314,12 @@ async def test_a_file_held_up_by_a_frozen_process_stalls_no_loop_and_delays_a_ca
 
 
 async def test_after_a_restart_of_the_machine_the_old_instants_count_no_more(tmp_path: Path) -> None:
-    before = SharedPacer(open_pace(tmp_path), "key", GAP, clock_ns=lambda: 10**15)
+    before = Pacer(GAP, state=open_pace(tmp_path), key="key", clock_ns=lambda: 10**15)
     async with before.turn(Lane.GENERAL) as turn:
         turn.leaving()
         turn.refused(None)
     await before.aclose()
-    now = SharedPacer(open_pace(tmp_path), "key", GAP, patience_seconds=1)
+    now = Pacer(GAP, state=open_pace(tmp_path), key="key", patience_seconds=1)
     async with asyncio.timeout(10), now.turn(Lane.GENERAL) as turn:
         turn.leaving()
     await now.aclose()
@@ -338,7 +338,7 @@ async def test_a_process_taken_for_dead_stands_at_the_end_again(street: Street) 
 
 async def test_two_keys_do_not_wait_for_each_other(tmp_path: Path) -> None:
     hour = Gaps.scaled(3600)
-    pacers = [SharedPacer(open_pace(tmp_path), key, hour, patience_seconds=1) for key in ("one", "two")]
+    pacers = [Pacer(hour, state=open_pace(tmp_path), key=key, patience_seconds=1) for key in ("one", "two")]
     for pacer in pacers:
         async with asyncio.timeout(20), pacer.turn(Lane.GENERAL) as turn:
             turn.leaving()

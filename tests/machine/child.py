@@ -28,7 +28,7 @@ from clore_mcp import server as server_module
 from clore_mcp import wiring as services_module
 from clore_mcp.clore import CloreClient
 from clore_mcp.clore.exchange import Timing
-from clore_mcp.clore.shared_pacer import SharedPacer
+from clore_mcp.clore.pacer import Pacer
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental import guard
 from clore_mcp.rental.context import Patience
@@ -226,7 +226,7 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     clock = SharedClock(birth.clock)
     put(services_module, "time", SimpleNamespace(time=clock.now, monotonic=clock.monotonic))
     # A pause that Clore asks for is over when that time has passed for everybody.
-    put(services_module, "SharedPacer", functools.partial(SharedPacer, clock_ns=lambda: int(clock.monotonic() * 1e9)))
+    put(services_module, "Pacer", functools.partial(Pacer, clock_ns=lambda: int(clock.monotonic() * 1e9)))
     put(services_module, "CloreClient", functools.partial(CloreClient, timing=_TIMING))
     put(settle, "_PAUSES", (*_QUICK, 0.1))
     put(cancels, "_LOOK_PAUSES", _QUICK)

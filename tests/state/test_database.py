@@ -16,10 +16,9 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.store import database, intents, ledger, quotes
+from clore_mcp.store import intents, ledger, quotes
 from clore_mcp.store.database import FILE_NAME, Database, Duplicate, Tx, keep_value, state_key, value_of
 from clore_mcp.store.ledger import Entry
-from clore_mcp.store.schema import MIGRATIONS
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
 _PATIENCE = 90.0
@@ -305,28 +304,3 @@ def test_an_intent_is_never_without_what_it_may_cost(state: Database) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         state.write_now(lambda tx: intents.add(tx, intent(), reservation(worst="-1")))
     assert state.read_now(lambda tx: intents.get(tx, "i1")) is None
-
-
-def test_reservations_of_an_older_version_are_kept(state: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:4])
-    columns = "intent_id, account, order_id, coin, worst_micros, hourly_micros, created_at, released_at, actual_micros"
-    values = ("i1", ACCOUNT, 5, "USD-Blockchain", 7_000_000, 1_000_000, 100.0, None, None)
-
-    def fill(tx: Tx) -> None:
-        quotes.add(tx, quote())
-        tx.run(
-            "INSERT INTO intents (id, account, quote_id, verb, server_id, image, order_type, coin, known_order_ids,"
-            " state, owner, created_at) VALUES ('i1', ?, 'q1', 'create_order', 7, 'x', 'spot', 'USD-Blockchain', '[]',"
-            " 'adopted', 'me', 100.0)",
-            ACCOUNT,
-        )
-        tx.run(f"INSERT INTO reservations ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *values)
-
-    state.write_now(fill)
-    state.close()
-    monkeypatch.undo()
-    [row] = state.read_now(lambda tx: tx.all(f"SELECT {columns} FROM reservations"))
-    assert tuple(row) == values
-    found = state.read_now(lambda tx: intents.reservation_of_order(tx, ACCOUNT, 5))
-    assert found is not None
-    assert found.worst_usd == 7
