@@ -52,6 +52,10 @@ def cooling_until(declines: Sequence[float], now: float) -> float | None:
     return None
 
 
+class Cooling(Exception):
+    """Nothing is asked for a while, after three declines."""
+
+
 class Approvals:
     """Holds quotes and takes answers. `clock` gives unix seconds; `program` is what a person types."""
 
@@ -62,26 +66,34 @@ class Approvals:
 
     async def digest(self, account: str, caller: str, ask: Ask) -> str:
         """The name of this call by this caller on this account, keyed by the state's own secret."""
-        return await self._name(account, caller, ask.verb, _arguments(ask))
+        return await self._state.write(lambda tx: _name(tx, account, caller, ask.verb, _arguments(ask)))
 
-    async def wish(self, account: str, caller: str, ask: CreateOrder, ssh_key: str) -> str:
-        """The name of what this call wants, whatever the server, the hours and the bid: an envelope is for that.
-        `ssh_key` is the fingerprint that is let in, for where the call names none it is the operator's to change."""
+    async def wish(
+        self, account: str, caller: str, ask: CreateOrder, ssh_key: str, terms: Terms
+    ) -> tuple[str, Envelope | None]:
+        """The name of what this call wants, whatever the server, the hours and the bid, and an unused yes for that
+        which covers these terms already. `ssh_key` is the fingerprint that is let in, for where the call names none it
+        is the operator's to change."""
         rest = {name: value for name, value in _arguments(ask).items() if name not in _OF_ONE_RENTAL}
-        return await self._name(account, caller, ask.verb, rest, ssh_key)
-
-    async def _name(self, *parts: Any) -> str:
-        key = await self._state.write(state_key)  # not kept: a state that was replaced has another
-        return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
-
-    async def covering(self, account: str, wish: str, terms: Terms) -> Envelope | None:
-        """An unused yes that covers these terms already."""
         now = self._clock()
-        free = await self._state.read(lambda tx: envelopes.free(tx, now, account=account))
-        return next(
-            (one for one in free if one.wish == wish and Bounds.from_json(one.bounds).cover(terms)),
-            None,
-        )
+
+        def read(tx: Tx) -> tuple[str, list[Envelope]]:
+            return _name(tx, account, caller, ask.verb, rest, ssh_key), envelopes.free(tx, now, account=account)
+
+        wish, free = await self._state.write(read)
+        covering = (one for one in free if one.wish == wish and Bounds.from_json(one.bounds).cover(terms))
+        return wish, next(covering, None)
+
+    async def look_up(
+        self, account: str, caller: str, ask: Ask, *, replay: bool, asking: bool, unbroken: bool
+    ) -> tuple[str, Quote | None]:
+        """The digest of this call, and what `find` tells of it. `unbroken` as of Database.write."""
+
+        def read(tx: Tx) -> tuple[str, Quote | None]:
+            digest = _name(tx, account, caller, ask.verb, _arguments(ask))
+            return digest, self._find(tx, digest, replay=replay, asking=asking)
+
+        return await self._state.write(read, unbroken=unbroken)
 
     async def find(self, digest: str, *, replay: bool, asking: bool) -> Quote | None:
         """The quote that this call is about, or None when it needs a new one.
@@ -122,10 +134,12 @@ class Approvals:
         ask: Callable[[str], str],
         wish: str = "",
         envelope: Envelope | None = None,
+        heeds_declines: bool = False,
     ) -> Quote:
         """Hold a new quote whose question `ask(id)` writes; the one that another process held first, if one did.
 
-        Under an envelope it is approved from the beginning. Raises NoRoom where too many wait already.
+        Under an envelope it is approved from the beginning. Raises NoRoom where too many wait already, and with
+        `heeds_declines` Cooling while nothing is asked.
         """
         now = self._clock()
         quote_id = new_id("q")
@@ -147,6 +161,8 @@ class Approvals:
         )
 
         def add(tx: Tx) -> Quote:
+            if heeds_declines and _cooling_until(tx, account, now) is not None:
+                raise Cooling
             quotes.expire(tx, now)
             quotes.add(tx, quote)  # first: the same call's live quote is found, not replaced
             question_queue.place(tx, quote, now, self._program)
@@ -165,10 +181,11 @@ class Approvals:
         """A quote for the watch's next order, with the yes that the watch holds; it takes the place of one that nobody
         has used. None while another process carries that one out."""
         now = self._clock()
+        digest = await self._state.write(lambda tx: _name(tx, watch.account, "watch", watch.id, number))
         quote = Quote(
             id=new_id("q"),
             account=watch.account,
-            digest=await self._name(watch.account, "watch", watch.id, number),
+            digest=digest,
             verb=CreateOrder.verb,
             caller=f"watch {watch.id}",
             question=f"Order {number} of watch {watch.id}, within what was approved for it.",
@@ -232,14 +249,14 @@ class Approvals:
 
         return await self._state.write(add)
 
-    async def get(self, quote_id: str) -> Quote:
-        """The quote with that id, expired if its time is over. Raises NotFound."""
+    async def get(self, quote_id: str, *, unbroken: bool = False) -> Quote:
+        """The quote with that id, expired if its time is over. Raises NotFound. `unbroken` as of Database.write."""
 
         def read(tx: Tx) -> Quote | None:
             quotes.expire(tx, self._clock())
             return quotes.get(tx, quote_id)
 
-        quote = await self._state.write(read)
+        quote = await self._state.write(read, unbroken=unbroken)
         if quote is None:
             raise NotFound(f"There is no approval {quote_id!r}.", hint=f"`{self._program} approvals` lists what waits.")
         return quote
@@ -321,8 +338,16 @@ class Approvals:
     async def cooling_until(self, account: str) -> float | None:
         """Until when spending calls are declined unasked, after three declines in ten minutes."""
         now = self._clock()
-        times = await self._state.read(lambda tx: quotes.declines_since(tx, account, now - 2 * _COOL_SECONDS))
-        return cooling_until(times, now)
+        return await self._state.read(lambda tx: _cooling_until(tx, account, now))
+
+
+def _name(tx: Tx, *parts: Any) -> str:
+    key = state_key(tx)  # not kept: a state that was replaced has another
+    return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def _cooling_until(tx: Tx, account: str, now: float) -> float | None:
+    return cooling_until(quotes.declines_since(tx, account, now - 2 * _COOL_SECONDS), now)
 
 
 def _arguments(ask: Ask) -> dict[str, Any]:

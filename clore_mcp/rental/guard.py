@@ -19,7 +19,7 @@ import anyio
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
-from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
+from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, Cooling, new_id
 from clore_mcp.rental.context import Desk
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.create.replacements import Replacements
@@ -35,6 +35,7 @@ from clore_mcp.store import orders
 from clore_mcp.store.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
+_COOLED = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
 # Each tool answers in its own statuses (the contract): a cancel that failed leaves an order that may still bill.
 _VERB_WORDS = {"cancel_order": {"failed": "unverified"}, "set_spot_price": {"failed": "uncertain"}}
 
@@ -86,11 +87,11 @@ class Guard:
         if isinstance(ask, CancelOrder):
             account = await account_for(self._desk, ask.order_id)
         else:
-            await self._desk.state.require_unbroken()
             account = await self._desk.readings.account()
-        digest = await self._approvals.digest(account, caller, ask)
         asking = can_ask and self._desk.mode == "ask"
-        quote = await self._approvals.find(digest, replay=replay, asking=asking)
+        digest, quote = await self._approvals.look_up(
+            account, caller, ask, replay=replay, asking=asking, unbroken=not isinstance(ask, CancelOrder)
+        )
         if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
             quote = await self._left_by_another(quote)
         if quote is not None:
@@ -116,11 +117,9 @@ class Guard:
             return Held(twin) if twin else Held(outcome=await verb.already(ask, account, digest) or proposal)
         wish, envelope = "", None
         if isinstance(ask, CreateOrder):
-            wish = await self._approvals.wish(account, caller, ask, proposal.terms["ssh_key"])
-            envelope = await self._approvals.covering(account, wish, Terms.from_json(proposal.terms))
+            terms, ssh_key = Terms.from_json(proposal.terms), proposal.terms["ssh_key"]
+            wish, envelope = await self._approvals.wish(account, caller, ask, ssh_key, terms)
         asked = proposal.yes.is_needed and envelope is None
-        if asked and (cooled := await self._cooled(ask, account)) is not None:
-            return cooled
         subject = subject_of(ask) if envelope is None and self._is_question(proposal.yes, asking=asking) else None
         try:
             quote = await self._approvals.hold(
@@ -132,9 +131,12 @@ class Guard:
                 ask=proposal.question,
                 wish=wish,
                 envelope=envelope,
+                heeds_declines=asked and not isinstance(ask, CancelOrder),
             )
         except NoRoom as full:
             return Held(outcome=outcomes.no_yes(ask, full.message))
+        except Cooling:
+            return Held(outcome=outcomes.no_yes(ask, _COOLED))
         return Held(quote)
 
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
@@ -181,8 +183,7 @@ class Guard:
         """After three declines nothing that spends is asked for a while; cancelling always is."""
         if isinstance(ask, CancelOrder) or not await self._approvals.cooling_until(account):
             return None
-        why = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
-        return Held(outcome=outcomes.no_yes(ask, why))
+        return Held(outcome=outcomes.no_yes(ask, _COOLED))
 
     async def _left_by_another(self, quote: Quote) -> Quote:
         """A quote that this process is not carrying out: another one is, or has died over it; then it is settled."""
@@ -222,8 +223,7 @@ class Guard:
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
         try:
-            await self._desk.state.require_unbroken()
-            quote = await self._approvals.get(held.quote.id)
+            quote = await self._approvals.get(held.quote.id, unbroken=True)
             waits = quote.state in ("pending", "expired") and quote.replaced_by is None
             if reply is not None and reply.is_open and waits:
                 await self._leave(quote, reply, caller)

@@ -130,11 +130,16 @@ async def test_a_yes_is_for_the_env_values_that_were_asked_with(world: World, se
 async def test_a_call_is_named_with_the_key_of_its_state(world: World, services: Services) -> None:
     """Env values are in the name, so it must not be one that anybody could compute by guessing them."""
     ask = wish(world.free()[0])
+    terms = Terms.from_json((await waiting(services, ask)).terms)
+
+    async def wish_of() -> str:
+        return (await services.approvals.wish("account", "tester", ask, "SHA256:key", terms))[0]
+
     names = {await services.approvals.digest("account", "tester", ask) for _ in range(2)}
-    wishes = {await services.approvals.wish("account", "tester", ask, "SHA256:key") for _ in range(2)}
+    wishes = {await wish_of() for _ in range(2)}
     world.change("UPDATE meta SET value = randomblob(32) WHERE name = 'key'")
     names.add(await services.approvals.digest("account", "tester", ask))
-    wishes.add(await services.approvals.wish("account", "tester", ask, "SHA256:key"))
+    wishes.add(await wish_of())
     assert (len(names), len(wishes)) == (2, 2)
 
 

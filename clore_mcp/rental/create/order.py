@@ -69,10 +69,19 @@ class Creating:
 
     async def already(self, ask: CreateOrder, account: str, digest: str) -> dict[str, Any] | None:
         """The order that this very call has made, while it runs; a create of it whose outcome is unknown."""
-        current = await self._desk.readings.orders(EXECUTION_AGE)
-        await self._settling.settle_open(account, current)
-        await self._closing.reconcile(account, current, None)
-        return await self._desk.state.read(lambda tx: standing(tx, account, digest, self._desk.program))
+        desk, settling, closing = self._desk, self._settling, self._closing
+        current = await desk.readings.orders(EXECUTION_AGE)
+
+        def read(tx: Tx) -> tuple[bool, dict[str, Any] | None]:
+            settled = not settling.left_open(tx, account, current) and closing.agrees(tx, account, current)
+            return settled, standing(tx, account, digest, desk.program)
+
+        settled, made = await desk.state.read(read)
+        if not settled:
+            await settling.settle_open(account, current)
+            await closing.reconcile(account, current, None)
+            made = await desk.state.read(lambda tx: standing(tx, account, digest, desk.program))
+        return made
 
     async def propose(self, ask: CreateOrder, account: str) -> Proposal | dict[str, Any]:
         """What a person would be asked; an outcome where limits or the market leave nothing to ask. Raises
@@ -88,10 +97,6 @@ class Creating:
             return outcomes.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours)
         if found.refusals:
             return outcomes.refused(found.refusals, attempts, ends=found.terms.ends)
-        first = found.terms.candidates[0].server_id
-        held = await self._desk.state.read(lambda tx: intents.open_on(tx, account, first))
-        if held is not None:
-            return outcomes.blocked(held, self._desk.program)
         terms, cost, key = found.terms, found.cost, await self._key_shown(ask)
         return Proposal(
             terms={**terms.as_json(), "ssh_key": key.fingerprint},
@@ -123,8 +128,10 @@ class Creating:
         if kept is not None:
             return kept
         servers = [candidate.server_id for candidate in terms.candidates]
-        failed = await self._desk.state.read(
-            lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock(), servers)
+        failed = (
+            await self._desk.state.read(lambda tx: hosts.failed_twice(tx, quote.account, self._desk.clock(), servers))
+            if len(servers) > 1
+            else frozenset()
         )
         for candidate in terms.candidates:
             if candidate.server_id in failed and candidate.server_id != ask.server_id:  # since the question
@@ -254,7 +261,8 @@ class Creating:
         await anyio.to_thread.run_sync(desk.wake_watchdog)  # one that was about to end may have missed this order
         try:
             outcome = await self._settling.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
-            return Stopped(outcome=outcome)
+            recorded = outcome["status"] == "created" and not self._settling.unwritten(intent.account)
+            return Stopped(outcome=outcome, final=not recorded)  # else the quote has its outcome with its order
         except StateUnavailable:
             return self._unrecorded(intent, attempts)
 

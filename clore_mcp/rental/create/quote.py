@@ -16,7 +16,7 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE
-from clore_mcp.rental.context import Desk
+from clore_mcp.rental.context import Desk, enforcer
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.rules.check import (
@@ -72,16 +72,18 @@ class Appraiser:
 
     async def appraise(self, ask: CreateOrder, *, at_most: Decimal | None = None) -> Appraisal:
         """Price a wish and judge it; nothing is held. `at_most`: above so many USD per hour no server fits."""
-        evidence = await self.evidence(BROWSING_AGE)
-        enforced_by = await self._desk.enforced_by()
-        enforced = enforced_by is not None
-        account = await self._desk.readings.account()
+        desk, evidence = self._desk, await self.evidence(BROWSING_AGE)
+        account = await desk.readings.account()
+        await desk.ask_enforcers(account)
 
-        def read(tx: Tx) -> tuple[Owed, Mapping[int, int]]:
-            return owed_now(tx, account, evidence), hosts.failed(tx, account, self._desk.clock(), ask.server_ids)
+        def read(tx: Tx) -> tuple[str | None, Owed, Mapping[int, int], list[Intent]]:
+            failed = hosts.failed(tx, account, desk.clock(), ask.server_ids)
+            held = (intents.open_on(tx, account, number) for number in ask.server_ids)
+            open_ = [one for one in held if one is not None]
+            return enforcer(tx, desk, account), owed_now(tx, account, evidence), failed, open_
 
-        owed, failed = await self._desk.state.read(read)
-        unsettled = await self._unsettled(account, ask.server_ids)
+        enforced_by, owed, failed, open_ = await desk.state.read(read)
+        enforced, unsettled = enforced_by is not None, _unsettled(open_, desk.program)
         if ask.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
             return Appraisal(None, None, (unsettled[ask.server_id],))
         found = [
@@ -113,25 +115,6 @@ class Appraiser:
         )
         # What a watch may rent was asked about in other words.
         return await self._judged(terms, evidence, misfits, replaceable=at_most is None)
-
-    async def _unsettled(self, account: str, server_ids: Sequence[int]) -> dict[int, Unfit]:
-        """The servers with a create on its way or uncertain: a second one could be a second bill."""
-        program = self._desk.program
-
-        def read(tx: Tx) -> list[Intent]:
-            found = (intents.open_on(tx, account, number) for number in server_ids)
-            return [held for held in found if held is not None]
-
-        return {
-            held.server_id: Unfit(
-                held.server_id,
-                "unsettled",
-                f"An earlier create for server {held.server_id} is not settled yet ({held.state}), so no second one is"
-                " sent. list_orders looks for it; take another server, or ask the person to run"
-                f" `{program} settle {held.id} --order ID` or `--none`.",
-            )
-            for held in await self._desk.state.read(read)
-        }
 
     async def _judged(
         self, terms: Terms, evidence: Evidence, misfits: tuple[Unfit, ...], *, replaceable: bool
@@ -246,6 +229,20 @@ class Appraiser:
         beaten = view is not None and view.beaten(DayPrice(first.listed_per_day, first.coin))
         winning = view.winning.get(first.coin) if view is not None and beaten else None
         return None if winning is None else lowest_asked(winning, first.usd_per_coin, first.fee_fraction)
+
+
+def _unsettled(open_: Sequence[Intent], program: str) -> dict[int, Unfit]:
+    """The servers with a create on its way or uncertain: a second one could be a second bill."""
+    return {
+        held.server_id: Unfit(
+            held.server_id,
+            "unsettled",
+            f"An earlier create for server {held.server_id} is not settled yet ({held.state}), so no second one is"
+            " sent. list_orders looks for it; take another server, or ask the person to run"
+            f" `{program} settle {held.id} --order ID` or `--none`.",
+        )
+        for held in open_
+    }
 
 
 def _passed_over(ask: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:
