@@ -136,16 +136,16 @@ class Pacer:
     def _end(self, request: _Request) -> None:
         if request in self._requests:
             self._requests.remove(request)
-            left = request.left_ns is not None
-            self._change(partial(_completed, request, self._clock_ns()) if left else partial(_drop, request))
+            now_ns, left = self._clock_ns(), request.left_ns is not None
+            self._changes.append(partial(_completed, request, now_ns) if left else partial(_drop, request))
+            if not left or now_ns < self._marks.single_until_ns:  # else nobody waits for it: the next step records it
+                self._wake()
 
     def leaving(self, request: _Request) -> None:
         """See `Turn.leaving`; recorded a moment later, and until then nobody else leaves."""
         if request.left_ns is None:
             request.left_ns = now_ns = self._clock_ns()
-            self._marks = self._marks.departed(
-                request.lane, now_ns
-            )  # counts also where it can't be recorded
+            self._marks = self._marks.departed(request.lane, now_ns)  # counts also where it can't be recorded
             self._change(partial(_departed, request, now_ns))
 
     def refused(self, request: _Request, retry_after_seconds: float | None) -> float:

@@ -50,6 +50,10 @@ def cooling_until(declines: Sequence[float], now: float) -> float | None:
     return None
 
 
+class Cooling(Exception):
+    """Nothing is asked for a while, after three declines."""
+
+
 class Approvals:
     """Holds quotes and takes answers. `clock` gives unix seconds; `program` is what a person types."""
 
@@ -60,11 +64,18 @@ class Approvals:
 
     async def digest(self, account: str, caller: str, request: Request) -> str:
         """The name of this call by this caller on this account, keyed by the state's own secret."""
-        return await self._name(account, caller, request.verb, _arguments(request))
+        return await self._state.write(lambda tx: _name(tx, account, caller, request.verb, _arguments(request)))
 
-    async def _name(self, *parts: Any) -> str:
-        key = await self._state.write(state_key)  # not kept: a state that was replaced has another
-        return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
+    async def look_up(
+        self, account: str, caller: str, request: Request, *, replay: bool, asking: bool, unbroken: bool
+    ) -> tuple[str, Quote | None]:
+        """The digest of this call, and what `find` tells of it. `unbroken` as of Database.write."""
+
+        def read(tx: Tx) -> tuple[str, Quote | None]:
+            digest = _name(tx, account, caller, request.verb, _arguments(request))
+            return digest, self._find(tx, digest, replay=replay, asking=asking)
+
+        return await self._state.write(read, unbroken=unbroken)
 
     async def find(self, digest: str, *, replay: bool, asking: bool) -> Quote | None:
         """The quote that this call is about, or None when it needs a new one.
@@ -103,9 +114,10 @@ class Approvals:
         caller: str,
         proposal: Proposal,
         consent: Consent,
+        heeds_declines: bool = False,
     ) -> Quote:
         """Hold a new quote of what is proposed; the one that another process held first, if one did. Raises NoRoom
-        where too many wait already."""
+        where too many wait already, and with `heeds_declines` Cooling while nothing is asked."""
         now = self._clock()
         quote_id = new_id("q")
         quote = Quote(
@@ -122,6 +134,8 @@ class Approvals:
         )
 
         def add(tx: Tx) -> Quote:
+            if heeds_declines and _cooling_until(tx, account, now) is not None:
+                raise Cooling
             quotes.expire(tx, now)
             quotes.add(tx, quote)  # first: the same call's live quote is found, not replaced
             question_queue.place(tx, quote, now, self._program)
@@ -140,10 +154,11 @@ class Approvals:
         """A quote for the watch's next order, with the yes that the watch holds; it takes the place of one that nobody
         has used. None while another process carries that one out."""
         now = self._clock()
+        digest = await self._state.write(lambda tx: _name(tx, watch.account, "watch", watch.id, number))
         quote = Quote(
             id=new_id("q"),
             account=watch.account,
-            digest=await self._name(watch.account, "watch", watch.id, number),
+            digest=digest,
             verb=CreateOrder.verb,
             caller=f"watch {watch.id}",
             question=f"Order {number} of watch {watch.id}, within what was approved for it.",
@@ -201,14 +216,14 @@ class Approvals:
 
         return await self._state.write(add)
 
-    async def get(self, quote_id: str) -> Quote:
-        """The quote with that id, expired if its time is over. Raises NotFound."""
+    async def get(self, quote_id: str, *, unbroken: bool = False) -> Quote:
+        """The quote with that id, expired if its time is over. Raises NotFound. `unbroken` as of Database.write."""
 
         def read(tx: Tx) -> Quote | None:
             quotes.expire(tx, self._clock())
             return quotes.get(tx, quote_id)
 
-        quote = await self._state.write(read)
+        quote = await self._state.write(read, unbroken=unbroken)
         if quote is None:
             raise NotFound(f"There is no approval {quote_id!r}.", hint=f"`{self._program} approvals` lists what waits.")
         return quote
@@ -251,8 +266,16 @@ class Approvals:
     async def cooling_until(self, account: str) -> float | None:
         """Until when spending calls are declined unasked, after three declines in ten minutes."""
         now = self._clock()
-        times = await self._state.read(lambda tx: quotes.declines_since(tx, account, now - 2 * _COOL_SECONDS))
-        return cooling_until(times, now)
+        return await self._state.read(lambda tx: _cooling_until(tx, account, now))
+
+
+def _name(tx: Tx, *parts: Any) -> str:
+    key = state_key(tx)  # not kept: a state that was replaced has another
+    return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def _cooling_until(tx: Tx, account: str, now: float) -> float | None:
+    return cooling_until(quotes.declines_since(tx, account, now - 2 * _COOL_SECONDS), now)
 
 
 def _arguments(request: Request) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import anyio
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
-from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, new_id
+from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, Cooling, new_id
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.create.settle import Settling
@@ -35,6 +35,7 @@ from clore_mcp.store.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 _DID: Final = {Status.CREATED: "made it", Status.EXTENDED: "moved its end"}
+_COOLED: Final = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,10 @@ class Guard:
     async def _hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str) -> Held:
         verb = self._verbs[request.verb]
         account = await verb.account(request)
-        digest = await self._approvals.digest(account, caller, request)
         asking = can_ask and self._context.settings.approval is Approval.ASK
-        quote = await self._approvals.find(digest, replay=replay, asking=asking)
+        digest, quote = await self._approvals.look_up(
+            account, caller, request, replay=replay, asking=asking, unbroken=request.spends
+        )
         if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
             quote = await self._left_by_another(quote)
         if quote is not None:
@@ -111,8 +113,6 @@ class Guard:
             # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=await verb.already(request, account, digest) or known.outcome)
-        if proposal.yes.is_needed and (cooled := await self._cooled(request, account)) is not None:
-            return cooled
         subject = request.subject if self._is_question(proposal.yes, asking=asking) else None
         try:
             quote = await self._approvals.hold(
@@ -122,9 +122,12 @@ class Guard:
                 caller=caller,
                 proposal=proposal,
                 consent=Consent(proposal.yes, protocol, subject),
+                heeds_declines=proposal.yes.is_needed and request.spends,
             )
         except NoRoom as full:
             return Held(outcome=verb.declined(request, full.message))
+        except Cooling:
+            return Held(outcome=verb.declined(request, _COOLED))
         return Held(quote)
 
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
@@ -172,8 +175,7 @@ class Guard:
         """After three declines nothing that spends is asked for a while; cancelling always is."""
         if not request.spends or not await self._approvals.cooling_until(account):
             return None
-        why = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
-        return Held(outcome=self._verbs[request.verb].declined(request, why))
+        return Held(outcome=self._verbs[request.verb].declined(request, _COOLED))
 
     async def _left_by_another(self, quote: Quote) -> Quote:
         """A quote that this process is not carrying out: another one is, or has died over it; then it is settled."""
@@ -209,8 +211,7 @@ class Guard:
         if held.quote is None:
             return held.outcome or outcomes.failed("There was nothing to do.")
         try:
-            await self._context.state.require_unbroken()
-            quote = await self._approvals.get(held.quote.id)
+            quote = await self._approvals.get(held.quote.id, unbroken=True)
             waits = quote.state in ("pending", "expired") and quote.replaced_by is None
             if reply is not None and reply.is_open and waits:
                 await self._leave(quote, reply, caller)

@@ -133,40 +133,33 @@ class Database:
         """Whether anything was ever kept here."""
         return os.path.lexists(self.path)  # a link to nowhere is refused by name, not taken for nothing
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        """Run `work` in one transaction that excludes every other writer. Raises StateUnavailable."""
-        return await anyio.to_thread.run_sync(self.write_now, work)
+    async def write(self, work: Callable[[Tx], T], *, unbroken: bool = False) -> T:
+        """Run `work` in one transaction that excludes every other writer. Raises StateUnavailable; with `unbroken` also
+        once for each time that the file was deleted or replaced in use, whoever met it first: work in the background
+        must not be the only one to hear that the record of spending is gone."""
+        return await anyio.to_thread.run_sync(partial(self.write_now, work, unbroken=unbroken))
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run `work` on one consistent view. Raises StateUnavailable."""
         return await anyio.to_thread.run_sync(self.read_now, work)
 
-    def write_now(self, work: Callable[[Tx], T]) -> T:
+    def write_now(self, work: Callable[[Tx], T], *, unbroken: bool = False) -> T:
         """`write` for a caller that is no coroutine."""
-        return self._transact(_WRITES, work)
+        return self._transact(_WRITES, work, unbroken=unbroken)
 
     def read_now(self, work: Callable[[Tx], T]) -> T:
         """`read` for a caller that is no coroutine."""
         return self._transact("BEGIN", work)
-
-    async def require_unbroken(self) -> None:
-        """Raise StateUnavailable once for each time that the file was deleted or replaced in use, whoever met it
-        first: work in the background must not be the only one to hear that the record of spending is gone."""
-        with contextlib.suppress(StateUnavailable):
-            await self.read(lambda tx: None)
-        loss, self._loss = self._loss, None
-        if loss is not None:
-            raise loss
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
             self._close()
 
-    def _transact(self, begin: str, work: Callable[[Tx], T]) -> T:
+    def _transact(self, begin: str, work: Callable[[Tx], T], *, unbroken: bool = False) -> T:
         with self._lock, self._failures_named():
             connection = self._open()
-            self._require_same_file()
+            self._require_same_file(unbroken=unbroken)
             connection.execute(begin)
             tx = Tx(connection, self._mark)
             try:
@@ -222,18 +215,23 @@ class Database:
             self._connection.close()
             self._connection = None
 
-    def _require_same_file(self) -> None:
+    def _require_same_file(self, *, unbroken: bool) -> None:
         """SQLite goes on writing into a file that was deleted: what it keeps there nobody else would ever see."""
         now, opened = self._on_disk(), self._file
-        if now is not None and opened is not None and (now == opened or 0 in (now[1], opened[1])):
-            return
-        self._close()
-        self._loss = StateUnavailable(
-            f"The state in {self.folder} was deleted or replaced while in use; nothing was recorded.",
-            hint="If it was moved, put it back and restart. Otherwise call again: an empty state is begun, the limits"
-            " count what Clore shows, and the orders made before have no lease end any more; list_orders shows them.",
-        )
-        raise self._loss
+        same = now is not None and opened is not None and (now == opened or 0 in (now[1], opened[1]))
+        if not same:
+            self._close()
+            self._loss = StateUnavailable(
+                f"The state in {self.folder} was deleted or replaced while in use; nothing was recorded.",
+                hint="If it was moved, put it back and restart. Otherwise call again: an empty state is begun, the"
+                " limits count what Clore shows, and the orders made before have no lease end any more; list_orders"
+                " shows them.",
+            )
+        loss = self._loss
+        if unbroken:
+            self._loss = None
+        if loss is not None and (unbroken or not same):
+            raise loss
 
     def _on_disk(self) -> tuple[int, int] | None:
         """Which file the path names now; some Windows file systems number none (0)."""

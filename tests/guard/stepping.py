@@ -32,11 +32,11 @@ class Steps:
         self._sign = sign
         write, create = Database.write, CloreClient.create_order
 
-        async def counted(state: Database, work: Callable[[Tx], T]) -> T:
+        async def counted(state: Database, work: Callable[[Tx], T], **how: bool) -> T:
             if state.path.name != FILE_NAME:  # the schedule of requests: nothing about money is in it
-                return await write(state, work)
+                return await write(state, work, **how)
             with self._one():
-                return await write(state, work)
+                return await write(state, work, **how)
 
         async def leaving(client: CloreClient, request: CreateRequest, *, before_send: BeforeSend) -> Created:
             async def leave() -> None:

@@ -363,8 +363,8 @@ async def test_a_no_that_loses_the_race_for_the_quote_tells_what_became_of_the_y
     assert (await services.guard.conclude(held, ask, answer=True, caller="t")).status == "created"
     look, before = services.approvals.get, [held.quote]
 
-    async def get(quote_id: str) -> Any:
-        return before.pop() if before else await look(quote_id)
+    async def get(quote_id: str, **how: bool) -> Any:
+        return before.pop() if before else await look(quote_id, **how)
 
     monkeypatch.setattr(services.approvals, "get", get)
     assert (await services.guard.conclude(held, ask, answer=False, caller="t")).status == "created"

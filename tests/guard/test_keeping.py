@@ -44,7 +44,7 @@ async def test_a_lease_ends_though_nothing_can_be_written(
 ) -> None:
     await rent(services, world.free()[0])
 
-    async def full(work: Any) -> Any:
+    async def full(work: Any, **how: bool) -> Any:
         raise StateUnavailable("database or disk is full")
 
     monkeypatch.setattr(services.context.state, "write", full)
@@ -59,7 +59,7 @@ async def test_a_lease_ends_though_the_state_cannot_be_read_any_more(
     await rent(services, world.free()[0])
     await services.keeper.poll()
 
-    def broken(*_: Any) -> Any:
+    def broken(*_: Any, **how: bool) -> Any:
         raise StateUnavailable("disk I/O error")
 
     monkeypatch.setattr(Database, "_transact", broken)

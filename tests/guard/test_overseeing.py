@@ -209,10 +209,10 @@ async def test_two_processes_that_look_at_the_same_instant_tell_it_once(
     both_have_read = asyncio.Barrier(2)
     real = Database.write
 
-    async def write(state: Database, work: Any) -> Any:
+    async def write(state: Database, work: Any, **how: bool) -> Any:
         async with asyncio.timeout(60):
             await both_have_read.wait()
-        return await real(state, work)
+        return await real(state, work, **how)
 
     await asyncio.gather(*(one.context.readings.fees() for one in services))
     monkeypatch.setattr(Database, "write", write)

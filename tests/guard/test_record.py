@@ -71,10 +71,10 @@ def break_writes(services: Services, monkeypatch: pytest.MonkeyPatch, first: int
     """The disk is full at some of the coming writes."""
     write, made = services.context.state.write, iter(range(1, 1000))
 
-    async def full(work: Any) -> Any:
+    async def full(work: Any, **how: bool) -> Any:
         if first <= next(made) < first + count:
             raise StateUnavailable("The disk is full.")
-        return await write(work)
+        return await write(work, **how)
 
     monkeypatch.setattr(services.context.state, "write", full)
 

@@ -33,11 +33,11 @@ class Disk:
         self.refused = 0  # writes that found no room
         write = Database.write_now
 
-        def written(state: Database, work: Any) -> Any:
+        def written(state: Database, work: Any, **how: bool) -> Any:
             if self.full and state.path.name == FILE_NAME:
                 self.refused += 1
                 raise StateUnavailable("The state can't be used: database or disk is full.")
-            return write(state, work)
+            return write(state, work, **how)
 
         monkeypatch.setattr(Database, "write_now", written)
 

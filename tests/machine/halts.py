@@ -70,12 +70,12 @@ def install(halts: Halts) -> None:
     """Put the points into this process's product."""
     write_now, attempt = Database.write_now, Exchange.attempt
 
-    def write(self: Database, work: Callable[[Tx], Any]) -> Any:
+    def write(self: Database, work: Callable[[Tx], Any], **how: bool) -> Any:
         halts.files[self.path] = self._lock
         if self.path.name != FILE_NAME:  # the schedule of requests: nothing about money is in it
-            return write_now(self, work)
+            return write_now(self, work, **how)
         halts.point("before a write")
-        done = write_now(self, work)
+        done = write_now(self, work, **how)
         halts.point("after a write")
         return done
 

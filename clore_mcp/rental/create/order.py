@@ -29,7 +29,7 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes, questions
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.context import Context, settle_quote
-from clore_mcp.rental.create.presence import Presence, in_the_way, made_by_call, running_on
+from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacements import Replacements
 from clore_mcp.rental.create.send import CreateCall, Halted, NotOffered, Send, listed_now
@@ -69,10 +69,19 @@ class Creating(Verb[CreateOrder]):
 
     async def already(self, request: CreateOrder, account: str, digest: str) -> Outcome | None:
         """The order that this very call has made, while it runs; a create of it whose outcome is unknown."""
-        current = await self._context.readings.orders(EXECUTION_AGE)
-        await self._settling.settle_open(account, current)
-        await self._closing.reconcile(account, current, None)
-        return await self._context.state.read(lambda tx: made_by_call(tx, account, digest, self._context.program))
+        context, settling, closing = self._context, self._settling, self._closing
+        current = await context.readings.orders(EXECUTION_AGE)
+
+        def read(tx: Tx) -> tuple[bool, Outcome | None]:
+            settled = not settling.left_open(tx, account, current) and closing.agrees(tx, account, current)
+            return settled, made_by_call(tx, account, digest, context.program)
+
+        settled, made = await context.state.read(read)
+        if not settled:
+            await settling.settle_open(account, current)
+            await closing.reconcile(account, current, None)
+            made = await context.state.read(lambda tx: made_by_call(tx, account, digest, context.program))
+        return made
 
     async def shared(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
         """See `Verb`: a rental in place of an order that can't be reached goes on with the yes of that one."""
@@ -94,10 +103,6 @@ class Creating(Verb[CreateOrder]):
             )
         if found.refusals:
             raise Settled(replace(outcomes.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
-        first = found.terms.candidates[0].server_id
-        held = await self._context.state.read(lambda tx: in_the_way(tx, account, first, ours, self._context.program))
-        if held is not None:
-            raise Settled(held)
         cost, key = found.cost, await self._key_shown(request)
         terms = replace(found.terms, ssh_key=key.fingerprint)
         return Proposal(
@@ -136,8 +141,12 @@ class Creating(Verb[CreateOrder]):
             except Settled as kept:
                 return kept.outcome
         servers = [candidate.server_id for candidate in terms.candidates]
-        failed = await self._context.state.read(
-            lambda tx: hosts.failed_twice(tx, quote.account, self._context.clock(), servers)
+        failed = (
+            await self._context.state.read(
+                lambda tx: hosts.failed_twice(tx, quote.account, self._context.clock(), servers)
+            )
+            if len(servers) > 1
+            else frozenset()
         )
         for candidate in terms.candidates:
             if candidate.server_id in failed and candidate.server_id != request.server_id:  # since the question
@@ -253,7 +262,8 @@ class Creating(Verb[CreateOrder]):
         await anyio.to_thread.run_sync(context.wake_watchdog)  # one that was about to end may have missed this order
         try:
             outcome = await self._settling.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
-            return Stopped(outcome=outcome)
+            recorded = outcome.status is Status.CREATED and not self._settling.unwritten(intent.account)
+            return Stopped(outcome=outcome, final=not recorded)  # else the quote has its outcome with its order
         except StateUnavailable:
             return self._unrecorded(intent, attempts)
 

@@ -6,7 +6,7 @@ A quote rests on what may be a minute old; the transaction that writes the reser
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -16,7 +16,7 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE
-from clore_mcp.rental.context import Context
+from clore_mcp.rental.context import Context, enforcer
 from clore_mcp.rental.create.presence import unsettled_on
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder
@@ -36,6 +36,7 @@ from clore_mcp.rental.rules.check import (
 )
 from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
 from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Intent
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,18 @@ class Pricer:
 
     async def price(self, request: CreateOrder, *, at_most: Decimal | None = None) -> PricedOrder:
         """Price a wish and judge it; nothing is held. `at_most`: above so many USD per hour no server fits."""
-        evidence = await self.evidence(BROWSING_AGE)
-        enforced_by = await self._context.enforced_by()
+        context, evidence = self._context, await self.evidence(BROWSING_AGE)
+        account = await context.readings.account()
+        await context.ask_enforcers(account)
+
+        def read(tx: Tx) -> tuple[str | None, Owed, Mapping[int, int], Mapping[int, Intent]]:
+            failed = hosts.failed(tx, account, context.clock(), request.server_ids)
+            held = unsettled_on(tx, account, request.server_ids)
+            return enforcer(tx, context, account), owed_now(tx, account, evidence), failed, held
+
+        enforced_by, owed, failed, held = await context.state.read(read)
         enforced = enforced_by is not None
-        account = await self._context.readings.account()
-
-        def read(tx: Tx) -> tuple[Owed, Mapping[int, int]]:
-            return owed_now(tx, account, evidence), hosts.failed(tx, account, self._context.clock(), request.server_ids)
-
-        owed, failed = await self._context.state.read(read)
-        unsettled = await self._unsettled(account, request.server_ids)
+        unsettled = {number: _unsettled(intent, context.program) for number, intent in held.items()}
         if request.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
             return PricedOrder(None, None, (unsettled[request.server_id],))
         found = [
@@ -115,21 +118,6 @@ class Pricer:
         )
         # What a watch may rent was asked about in other words.
         return await self._judged(terms, evidence, misfits, replaceable=at_most is None)
-
-    async def _unsettled(self, account: str, server_ids: Sequence[int]) -> dict[int, Unfit]:
-        """The servers with a create on its way or uncertain: a second one could be a second bill."""
-        program = self._context.program
-        found = await self._context.state.read(lambda tx: unsettled_on(tx, account, server_ids))
-        return {
-            number: Unfit(
-                number,
-                "unsettled",
-                f"An earlier create for server {number} is not settled yet ({held.state}), so no second one is"
-                " sent. list_orders looks for it; take another server, or ask the person to run"
-                f" `{program} settle {held.id} --order ID` or `--none`.",
-            )
-            for number, held in found.items()
-        }
 
     async def _judged(
         self, terms: Terms, evidence: Evidence, misfits: tuple[Unfit, ...], *, replaceable: bool
@@ -239,6 +227,17 @@ def _replaceable(terms: Terms, stands: Position) -> Terms:
     wider = dataclasses.replace(terms, replaceable=True)
     fits = not any(check(stands, spend_of(one, wider)) for one in wider.candidates)
     return wider if fits else terms
+
+
+def _unsettled(held: Intent, program: str) -> Unfit:
+    """Why a server is not taken that has a create on its way or uncertain: a second one could be a second bill."""
+    return Unfit(
+        held.server_id,
+        "unsettled",
+        f"An earlier create for server {held.server_id} is not settled yet ({held.state}), so no second one is"
+        " sent. list_orders looks for it; take another server, or ask the person to run"
+        f" `{program} settle {held.id} --order ID` or `--none`.",
+    )
 
 
 def _passed_over(request: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:

@@ -10,6 +10,7 @@ A refusal in words that no documentation names is the application's no: one vali
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -33,6 +34,19 @@ from clore_mcp.store.quotes import Quote
 
 _LAST_SHARE: Final = 0.25  # of the patience for a look: what was seen in it decides that there is no order
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOpen:
+    """What processes that ended may have left: creates under another account that may be this one, creates of this one
+    with their quotes, and whether a quote is being carried out by none of this process's tasks."""
+
+    strays: list[Intent]
+    creates: list[tuple[Intent, Quote]]
+    orphans: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.strays or self.creates or self.orphans)
 
 
 class Settling:
@@ -100,38 +114,40 @@ class Settling:
         """Close what processes that ended have left: abandon what was never sent, look for what was. What this
         process is still carrying out is left to itself."""
         context, now = self._context, self._context.clock()
+        left = await context.state.read(lambda tx: self.left_open(tx, account, current))
+        if left.strays:
+            await self._bring_strays(left.strays, account, current)
+            left = await context.state.read(lambda tx: self.left_open(tx, account, current))
+        for intent, quote in left.creates:
+            await self._settle_left(intent, quote, current, now)
+        if left.creates or left.orphans:
+            await context.state.write(lambda tx: self._settle_orphans(tx, account, now))
 
-        def read(tx: Tx) -> list[tuple[Intent, Quote | None]]:
-            open_ = intents.in_state(tx, account, *intents.OPEN)
-            listed = {row.server_id for row in current.rows}  # no other server's create can have made one of these
-            failed = [
-                intent
-                for intent in intents.in_state(tx, account, "failed", since=now - intents.ADOPTABLE_SECONDS)
-                if intent.server_id in listed
-            ]
-            return [(intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed)]
+    def left_open(self, tx: Tx, account: str, current: Orders) -> LeftOpen:
+        """What `settle_open` has to look at, by the rows of the caller's transaction."""
+        since = self._context.clock() - intents.ADOPTABLE_SECONDS
+        open_ = intents.in_state(tx, account, *intents.OPEN)
+        listed = {row.server_id for row in current.rows}  # no other server's create can have made one of these
+        failed = [
+            intent for intent in intents.in_state(tx, account, "failed", since=since) if intent.server_id in listed
+        ]
+        of_quotes = ((intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed))
+        creates = [(one, of) for one, of in of_quotes if of is not None and not self._commitments.runs(of.id)]
+        orphans = any(not self._commitments.runs(quote.id) for quote in quotes.committing(tx, account))
+        return LeftOpen(self._context.readings.identity.stray_intents(tx, account, since), creates, orphans)
 
-        await self._bring_strays(account, current)
-        for intent, quote in await context.state.read(read):
-            if quote is not None and not self._commitments.runs(quote.id):
-                await self._settle_left(intent, quote, current, now)
-        await context.state.write(lambda tx: self._settle_orphans(tx, account, now))
-
-    async def _bring_strays(self, account: str, current: Orders) -> None:
+    async def _bring_strays(self, strays: Sequence[Intent], account: str, current: Orders) -> None:
         """Take over a create that was sent under another key of what may be this account, once its order shows here."""
         context = self._context
-        for intent in await self._strays(account):
+        for intent in strays:
             seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
             if len(seen.matches) == 1:
                 await context.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
 
     async def strays(self, account: str) -> bool:
         """Returns whether such a create may still show as an order."""
-        return bool(await self._strays(account))
-
-    async def _strays(self, account: str) -> list[Intent]:
         identity, since = self._context.readings.identity, self._context.clock() - intents.ADOPTABLE_SECONDS
-        return await self._context.state.read(lambda tx: identity.stray_intents(tx, account, since))
+        return bool(await self._context.state.read(lambda tx: identity.stray_intents(tx, account, since)))
 
     async def to_settle(self, account: str) -> bool:
         """Whether a look might still find an order that nobody has adopted."""

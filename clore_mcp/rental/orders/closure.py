@@ -98,6 +98,8 @@ class Closing:
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
         """Hold what is reserved for orders against what Clore lists; those proven gone are closed with their cost."""
         context = self._context
+        if await context.state.read(lambda tx: self.agrees(tx, account, current)):
+            return
         await self.reopen_listed(account, current)
         await elsewhere.reconcile(context, account, current, completed, self.bill)
         leases = await context.state.read(lambda tx: orders.active(tx, account))
@@ -115,18 +117,35 @@ class Closing:
             if row is not None or not completed.unreadable:
                 await self._reconcile_missing(account, lease, current, row)
 
-    async def _end_dearer(self, leases: Sequence[Lease], current: Orders) -> None:
-        """Clore may tell the price of an order late: above what was approved, the order ends as it would have at once.
-        Without a right to act here (read-only), its lease ends, and whoever keeps leases sees to it."""
-        context, api_now = self._context, self._context.readings.api_now()
+    def agrees(self, tx: Tx, account: str, current: Orders) -> bool:
+        """Whether there is nothing to reconcile, by the rows of the caller's transaction: Clore lists every order that
+        has a reservation, and no other of ours, at no higher price than was approved."""
+        leases, listed = orders.active(tx, account), {row.id for row in current.rows if not row.expired}
+        return (
+            all(lease.order_id in listed and lease.missed_at is None for lease in leases)
+            and not self._dearer(leases, current)
+            and not self._back(tx, account, current)
+            and elsewhere.agrees(tx, self._context, account, current)
+        )
+
+    def _dearer(self, leases: Sequence[Lease], current: Orders) -> list[Lease]:
+        """The orders whose price is above what was approved, and whose end is not under way."""
+        api_now = self._context.readings.api_now()
         rows = {row.id: row for row in current.rows if not row.expired and not row.spot}
-        dearer = [
+        return [
             lease
             for lease in leases
             if lease.order_id in rows
             and (lease.ends_api_at > api_now or lease.on_end != "cancel")  # else its end is under way
             and above(rows[lease.order_id], Coin(lease.coin), lease.ceiling_native)
         ]
+
+    async def _end_dearer(self, leases: Sequence[Lease], current: Orders) -> None:
+        """Clore may tell the price of an order late: above what was approved, the order ends as it would have at once.
+        Without a right to act here (read-only), its lease ends, and whoever keeps leases sees to it."""
+        context, api_now = self._context, self._context.readings.api_now()
+        rows = {row.id: row for row in current.rows}
+        dearer = self._dearer(leases, current)
         if not dearer:
             return
 
@@ -152,17 +171,16 @@ class Closing:
 
     async def back(self, account: str, current: Orders) -> list[Lease]:
         """Returns the leases of orders that count as gone and were listed as running since."""
+        return await self._context.state.read(lambda tx: self._back(tx, account, current))
+
+    def _back(self, tx: Tx, account: str, current: Orders) -> list[Lease]:
         now = self._context.clock()
-
-        def read(tx: Tx) -> list[Lease]:
-            found = (orders.get(tx, account, row.id) for row in current.rows if not row.expired)
-            return [
-                lease
-                for lease in found
-                if lease is not None and elsewhere.came_back(lease.ended_at, seen_at=current.at, now=now)
-            ]
-
-        return await self._context.state.read(read)
+        found = (orders.get(tx, account, row.id) for row in current.rows if not row.expired)
+        return [
+            lease
+            for lease in found
+            if lease is not None and elsewhere.came_back(lease.ended_at, seen_at=current.at, now=now)
+        ]
 
     async def reopen(self, lease: Lease) -> None:
         """Take back that an order counted as gone."""

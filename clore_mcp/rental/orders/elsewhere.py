@@ -48,23 +48,31 @@ async def reconcile(
 
 async def reopen(context: Context, account: str, current: Orders) -> None:
     """Give back what was reserved for those that count as gone, or were missing, and are listed as running."""
-    listed, now = {row.id for row in current.rows if not row.expired}, context.clock()
-
-    def back(tx: Tx) -> list[Reservation]:
-        return [
-            one
-            for one in bids.listed_elsewhere(tx, account, listed)
-            if (one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=now))
-        ]
 
     def write(tx: Tx) -> None:
-        for one in back(tx):
+        for one in _back(tx, context, account, current):
             bids.seen_again(tx, [one.id])
             if one.released_at is not None:
                 context.note(tx, "order_seen_again", "clore-mcp", account, order_id=one.order_id)
 
-    if await context.state.read(back):
+    if await context.state.read(lambda tx: _back(tx, context, account, current)):
         await context.state.write(write)
+
+
+def agrees(tx: Tx, context: Context, account: str, current: Orders) -> bool:
+    """Whether Clore lists every order that has such a reservation, and none that has lost it."""
+    listed = {row.id for row in current.rows if not row.expired}
+    missing = any(one.order_id not in listed and one.released_at is None for one in bids.elsewhere(tx, account))
+    return not missing and not _back(tx, context, account, current)
+
+
+def _back(tx: Tx, context: Context, account: str, current: Orders) -> list[Reservation]:
+    listed = {row.id for row in current.rows if not row.expired}
+    return [
+        one
+        for one in bids.listed_elsewhere(tx, account, listed)
+        if one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=context.clock())
+    ]
 
 
 def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
