@@ -1,28 +1,40 @@
-"""`clore-mcp approvals`: what waits for a person, and which yeses nobody has used yet. Reads the state alone."""
+"""`clore-mcp approvals`, `approve ID`, `decline ID`: what waits for a person, and their answer, given at a
+terminal after the whole disclosure. They read and write the state alone."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Final
 
-from clore_mcp.cli.context import settings_of
-from clore_mcp.cli.screen import say, span, usd
-from clore_mcp.rental.approvals import Approvals
+from clore_mcp.cli import terminal
+from clore_mcp.cli.context import command_prefix, require_spending, settings_of
+from clore_mcp.cli.terminal import say, span, usd
+from clore_mcp.errors import Failure, NotFound
+from clore_mcp.rental.approvals import YES_SECONDS, Approvals
 from clore_mcp.rental.proposal import Consent, Yes
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.rental.watches.watch import envelope_of
-from clore_mcp.store import watches
-from clore_mcp.store.database import Database
+from clore_mcp.store import ledger, watches
+from clore_mcp.store.database import Database, Tx
+from clore_mcp.store.ledger import Entry
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean
+from clore_mcp.wiring import state_of
 
 LINE_SHOWN: Final = 2_000  # characters; the texts in a question are clamped well below that
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own."""
+    """`approvals` has none of its own."""
+
+
+def add_id(parser: argparse.ArgumentParser) -> None:
+    """Of `approve` and `decline`: what is decided, and no way to decide it in advance."""
+    parser.add_argument("id", metavar="ID", help="from `clore-mcp approvals`")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,9 +61,130 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def command_prefix(arguments: argparse.Namespace) -> str:
-    """The words before a command that acts on the same world."""
-    return "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp"
+def approve(arguments: argparse.Namespace) -> int:
+    """Show everything, then take the answer."""
+    wanted = settings_of(arguments)
+    require_spending(wanted)
+    terminal.require_terminal("approve", "nothing was approved")
+    state = Database(wanted.state_dir)
+    approvals = Approvals(state, time.time, command_prefix(arguments))
+    try:
+        quote = asyncio.run(waiting_quote(state, approvals, arguments.id, command_prefix(arguments)))
+        disclose(quote)
+        if terminal.answer("Type yes to approve exactly this, anything else to leave it:") != "yes":
+            say("Not approved; nothing has changed.")
+            return 1
+        if not asyncio.run(approvals.decide(quote, yes=True, by=terminal.who())):
+            raise no_longer(asyncio.run(approvals.get(quote.id)))
+    finally:
+        state.close()
+    say(
+        f"Approved. Nothing is spent yet: the yes waits {span(YES_SECONDS)} for the same call by"
+        f" {clean(quote.caller, 60)}. Tell your assistant to call again."
+    )
+    return 0
+
+
+async def waiting_quote(
+    state: Database, approvals: Approvals, quote_id: str, prefix: str, *, states: Sequence[str] = ("pending",)
+) -> Quote:
+    """The quote with that id, which is in one of those states and has not lapsed. Raises Failure."""
+    shown = clean(quote_id, 40)
+    if not state.exists:
+        raise NotFound(f"There is no approval {shown!r}.", hint=f"`{prefix} approvals` lists what waits.")
+    try:
+        quote = await approvals.get(quote_id)
+    except NotFound:
+        raise NotFound(f"There is no approval {shown!r}.", hint=f"`{prefix} approvals` lists what waits.") from None
+    if quote.state not in states or not quote.in_time(time.time()):
+        raise no_longer(quote)
+    return quote
+
+
+def no_longer(quote: Quote) -> Failure:
+    """Why a quote takes no answer any more."""
+    if quote.replaced_by is not None:
+        return Failure(
+            f"{quote.id} was replaced by {quote.replaced_by}, a newer question of the same client about the same thing;"
+            " nothing has changed.",
+            hint=f"Look at {quote.replaced_by} in the list of approvals instead.",
+        )
+    what = {
+        "approved": "is approved already and waits for its call",
+        "committing": "is being carried out right now",
+        "settled": "has been carried out",
+        "declined": "was declined",
+    }.get(quote.state, "has lapsed")
+    return Failure(
+        f"{quote.id} {what}; nothing has changed.", hint="To have it after all, let your assistant call again."
+    )
+
+
+def disclose(quote: Quote) -> None:
+    """The whole question, who asked it and how long it waits."""
+    say()
+    for line in quote.question.split("\n"):
+        say(clean(line, LINE_SHOWN), indent=2, hang=2)
+    now = time.time()
+    say(
+        f"Asked by {clean(quote.caller, 60)} {span(now - quote.created_at)} ago; lapses in"
+        f" {span(quote.expires_at - now)}.",
+        indent=2, hang=2,
+    )  # fmt: skip
+    say()
+
+
+def decline(arguments: argparse.Namespace) -> int:
+    """Show everything, then record the no."""
+    terminal.require_terminal("decline", "nothing was declined")
+    state = state_of(settings_of(arguments))
+    approvals = Approvals(state, time.time, command_prefix(arguments))
+    try:
+        watch = _watch(state, arguments.id)
+        if watch is not None:
+            return _end(state, watch)
+        find = waiting_quote(state, approvals, arguments.id, command_prefix(arguments), states=("pending", "approved"))
+        quote = asyncio.run(find)
+        disclose(quote)
+        if not _says_no():
+            return 1
+        if not asyncio.run(approvals.decide(quote, yes=False, by=terminal.who())):
+            raise no_longer(asyncio.run(approvals.get(quote.id)))
+    finally:
+        state.close()
+    say("Declined. Nothing is spent by it; what runs already runs on.")
+    return 0
+
+
+def _end(state: Database, watch: Watch) -> int:
+    say(f"{watch.id}: watch, {envelope_of(watch)}, approved by {watch.approved_by}.", hang=10)
+    if not _says_no():
+        return 1
+    by = terminal.who()
+
+    def write(tx: Tx) -> list[int]:
+        if watches.end(tx, watch.id, "cancelled"):
+            entry = Entry(time.time(), watch.account, "watch_cancelled", by, data={"watch_id": watch.id})
+            ledger.write(tx, entry)
+        return watches.order_ids(tx, watch.id)
+
+    made = asyncio.run(state.write(write))
+    run_on = f" Its orders run on: {', '.join(map(str, made))}." if made else ""
+    say(f"Taken back; it rents nothing more.{run_on}")
+    return 0
+
+
+def _watch(state: Database, watch_id: str) -> Watch | None:
+    """The watch of that id that may still rent."""
+    standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
+    return next((watch for watch in standing if watch.id == watch_id), None)
+
+
+def _says_no() -> bool:
+    if terminal.answer("Type no to decline this, anything else to leave it:") == "no":
+        return True
+    say("Left as it is.")
+    return False
 
 
 def price_line(quote: Quote) -> str:

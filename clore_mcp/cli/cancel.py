@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from clore_mcp.cli import orders, person
-from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, opened, require_spending
-from clore_mcp.cli.screen import loud, receipt, say, to_the_operator, usd
+from clore_mcp.cli import orders, terminal
+from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, command_prefix, opened, require_spending
+from clore_mcp.cli.terminal import loud, receipt, say, to_the_operator, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
 from clore_mcp.rental.orders.closure import account_for
 from clore_mcp.rental.results import Status
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Show, ask, cancel one after the other."""
     prefix = command_prefix(arguments)
-    if not arguments.yes and not person.at_terminal():
+    if not arguments.yes and not terminal.at_terminal():
         raise Failure("cancel asks first, and nobody is at a terminal; nothing was cancelled.", hint="--yes answers.")
     with opened(arguments, queue_seconds=ENDING_QUEUE_SECONDS) as parts:
         require_spending(parts.services.settings)
@@ -126,7 +125,7 @@ def _agreed(chosen: list[dict[str, Any]], *, asking: bool) -> bool:
         return True
     whats = "Its container" if len(chosen) == 1 else "Their containers"
     say(f"{whats} and all data inside are deleted; the meter stops.")
-    return person.answer("Cancel? [y/N]").lower() in ("y", "yes")
+    return terminal.answer("Cancel? [y/N]").lower() in ("y", "yes")
 
 
 def _cost(view: dict[str, Any]) -> str:
@@ -137,7 +136,7 @@ def _cost(view: dict[str, Any]) -> str:
 
 def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
     """Cancel one order; whether it is proven gone. A failure leaves the others their turn."""
-    order_id, by = view["order_id"], person.whoever()
+    order_id, by = view["order_id"], terminal.whoever()
     try:
         outcome = parts.run(parts.services.closing.cancel(order_id, issue=None, caller=by, why="asked for"))
     except Failure as failure:

@@ -81,6 +81,11 @@ def settings_with_api(arguments: argparse.Namespace) -> Settings:
     return _inside(wanted, url)
 
 
+def command_prefix(arguments: argparse.Namespace) -> str:
+    """The words before a command that acts on the same world."""
+    return "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp"
+
+
 def require_spending(wanted: Settings) -> None:
     """Stop here where the operator allows looking only."""
     if wanted.read_only:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from clore_mcp import __version__
 from clore_mcp.cli.context import opened_with, settings_of, settings_with_api
-from clore_mcp.cli.screen import doubtful, for_a_person, say, span
+from clore_mcp.cli.terminal import doubtful, for_a_person, say, span
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent, SettingsInvalid, StateUnavailable
 from clore_mcp.money import coin_name, dollars, plain
 from clore_mcp.settings import LIMITS_FILE, Approval, Caps, Settings, Watchdog

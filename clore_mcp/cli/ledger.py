@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from clore_mcp.cli.context import settings_of
-from clore_mcp.cli.screen import say, table, usd
+from clore_mcp.cli.terminal import say, table, usd
 from clore_mcp.rental.context import iso
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Database

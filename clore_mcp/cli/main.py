@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp import __version__
 from clore_mcp.errors import Failure, InvalidApiKey, NoApiKey, SettingsInvalid
@@ -19,25 +19,37 @@ from clore_mcp.errors import Failure, InvalidApiKey, NoApiKey, SettingsInvalid
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: its module has `add_arguments(parser)` and `run(arguments) -> int`."""
+    """One command. The module of its name has `add_arguments(parser)` and `run(arguments) -> int`, unless `code` names
+    another module, and its functions for the same."""
 
     name: str
     help: str
     own_world: bool = False  # it brings its own marketplace, so --sandbox says nothing to it
+    code: tuple[str, str, str] | None = None
 
-    @property
-    def module(self) -> Any:
-        """Its code, imported now."""
-        return importlib.import_module(f"clore_mcp.cli.{self.name}")
+    def complete(self, parser: argparse.ArgumentParser) -> None:
+        """Import its code, and add its arguments and what runs it."""
+        module, arguments, run = self.code or (self.name, "add_arguments", "run")
+        code = importlib.import_module(f"clore_mcp.cli.{module}")
+        getattr(code, arguments)(parser)
+        parser.set_defaults(run=getattr(code, run))
 
 
+# Two commands of one subject are in one module.
+_APPROVE: Final = ("approvals", "add_id", "approve")
+_DECLINE: Final = ("approvals", "add_id", "decline")
+_CONNECT: Final = ("orders", "add_order_id", "connect")
 COMMANDS: Final = (
     Command("demo", "a guided tour against a simulated marketplace: no key, no money", own_world=True),
     Command("approvals", "what waits for your yes"),
-    Command("approve", "say yes to one of them, after reading the whole of it"),
-    Command("decline", "say no to one of them, or take back an unused yes"),
+    Command(
+        "approve", "say yes to one of them, after reading the whole of it", code=("approvals", "add_id", "approve")
+    ),
+    Command("decline", "say no to one of them, or take back an unused yes", code=_DECLINE),
     Command("orders", "what runs, what it costs, how to get in"),
-    Command("connect", "SSH line, URL and the generated token of one order"),
+    Command(
+        "connect", "SSH line, URL and the generated token of one order", code=("orders", "add_order_id", "connect")
+    ),
     Command("cancel", "end an order, or all that were made here, and show the receipt"),
     Command("stop", "freeze all spending and end all orders made here; `stop --lift` allows it again"),
     Command("ledger", "the record of every spending step"),
@@ -64,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _trouble(failure.message)
         return 2
     except Failure as failure:
-        from clore_mcp.cli.screen import to_the_operator
+        from clore_mcp.cli.terminal import to_the_operator
 
         _trouble(f"{failure.message} {_HINTS.get(type(failure)) or to_the_operator(failure.hint)}".rstrip())
         return 1
@@ -99,13 +111,12 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                 help="of the simulated marketplace that `clore-mcp --sandbox` runs",
             )  # fmt: skip
         if command.name == named:
-            below.set_defaults(run=command.module.run)
-            command.module.add_arguments(below)
+            command.complete(below)
     return parser
 
 
 def _trouble(text: str) -> None:
-    from clore_mcp.cli.screen import say
+    from clore_mcp.cli.terminal import say
 
     sys.stdout.flush()
     say(f"clore-mcp: {text}", to=sys.stderr)

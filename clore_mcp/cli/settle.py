@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from clore_mcp.cli import person
-from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.context import opened, require_spending
-from clore_mcp.cli.screen import loud, receipt, say, usd
+from clore_mcp.cli import terminal
+from clore_mcp.cli.context import command_prefix, opened, require_spending
+from clore_mcp.cli.terminal import loud, receipt, say, usd
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import coin_name, plain
@@ -30,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Look once more; only what is still open is a person's to say."""
-    person.require_terminal("settle", "nothing was changed")
+    terminal.require_terminal("settle", "nothing was changed")
     with opened(arguments) as parts:
         services = parts.services
         require_spending(services.settings)
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         intent, quote = found
         row = parts.run(_order(services, intent, seen, arguments))
         _disclose(intent, quote, row)
-        if person.answer("Type yes if that is so, anything else to leave it:") != "yes":
+        if terminal.answer("Type yes if that is so, anything else to leave it:") != "yes":
             say("Left as it is.")
             return 1
         outcome = parts.run(_settle(services, intent, quote, row, seen))
@@ -119,7 +118,7 @@ def _disclose(intent: Intent, quote: Quote, row: OrderRow | None) -> None:
 
 
 async def _settle(services: Services, intent: Intent, quote: Quote, row: OrderRow | None, seen: Orders) -> Outcome:
-    outcome = await services.settling.settle_by_hand(intent, quote, row, by=person.who())
+    outcome = await services.settling.settle_by_hand(intent, quote, row, by=terminal.who())
     await services.closing.reconcile(intent.account, seen, seen)  # an order that has ended gets its receipt
     return outcome
 

@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from clore_mcp.cli import orders, person
-from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, opened, require_spending, settings_of
-from clore_mcp.cli.screen import for_a_person, loud, receipt, say, span, usd
+from clore_mcp.cli import orders, terminal
+from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, command_prefix, opened, require_spending, settings_of
+from clore_mcp.cli.terminal import for_a_person, loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
 from clore_mcp.rental.orders import stop
 from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted
@@ -36,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lift:
         return _lift(arguments)
     prefix = command_prefix(arguments)
-    now, by = time.time(), person.whoever()
+    now, by = time.time(), terminal.whoever()
     done = _in_state(arguments, lambda tx: stop.freeze(tx, by=by, now=now))
     _tell_frozen(done, prefix)
     try:
@@ -68,14 +67,14 @@ def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str)
     require_spending(parts.services.settings)
     if not parts.run(_can_send(parts, prefix)):
         return 1
-    asking = not arguments.yes and person.at_terminal()
+    asking = not arguments.yes and terminal.at_terminal()
     if asking:
         parts.run(parts.services.stopping.take_up())
     running = parts.run(parts.services.stopping.running()) if asking else []
     if running:
         ids = ", ".join(str(lease.order_id) for lease in running)
         say(f"Made here and running: {ids}. Ending them deletes their containers and all data inside.")
-        if person.answer("End them now? [y/N]").lower() not in ("y", "yes"):
+        if terminal.answer("End them now? [y/N]").lower() not in ("y", "yes"):
             loud("Left running and BILLING; spending stays frozen.")
             return 1
     return 0 if parts.run(_told(parts, by, prefix)) else 1
@@ -171,16 +170,16 @@ def _tell_ended(step: Ended, prefix: str) -> None:
 
 
 def _lift(arguments: argparse.Namespace) -> int:
-    person.require_terminal("stop --lift", "spending stays frozen")
+    terminal.require_terminal("stop --lift", "spending stays frozen")
     freeze = _in_state(arguments, brake.frozen)
     if freeze is None:
         say("Spending is not frozen; nothing to lift.")
         return 0
     say(f"Spending was frozen {span(time.time() - freeze.at)} ago by {freeze.by}.")
-    if person.answer("Type yes to allow spending again, within the limits:") != "yes":
+    if terminal.answer("Type yes to allow spending again, within the limits:") != "yes":
         say("Spending stays frozen.")
         return 1
-    by = person.who()
+    by = terminal.who()
     _in_state(arguments, lambda tx: stop.lift(tx, by=by, now=time.time()))
     say("Lifted. Nothing is rented by this: each rental needs its own yes again.")
     return 0

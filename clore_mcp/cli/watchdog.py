@@ -17,9 +17,8 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, Final
 
-from clore_mcp.cli.approvals import command_prefix
-from clore_mcp.cli.context import require_spending, settings_with_api
-from clore_mcp.cli.screen import doubtful, for_a_person, loud, say
+from clore_mcp.cli.context import command_prefix, require_spending, settings_with_api
+from clore_mcp.cli.terminal import doubtful, for_a_person, loud, say
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.context import WATCHDOG
 from clore_mcp.rental.orders.keeper import Round

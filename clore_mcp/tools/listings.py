@@ -20,7 +20,7 @@ from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import Quartiles, usual_prices
 from clore_mcp.money import Coin, shown, shown_up
 from clore_mcp.text import clean
-from clore_mcp.tools.market import SearchAnswer, ShownServer
+from clore_mcp.tools.market_answers import SearchAnswer, ShownServer
 from clore_mcp.wiring import Services
 
 _CPU_SHOWN: Final = 24

@@ -153,7 +153,7 @@ async def test_an_order_that_an_empty_wallet_ended_counts_against_no_host(world:
 
 
 def test_a_search_row_carries_the_mark_only_where_there_is_one() -> None:
-    from clore_mcp.tools.market import ShownServer
+    from clore_mcp.tools.market_answers import ShownServer
 
     plain: Json = {"server_id": 1, "gpu": "RTX 4090", "gpu_count": 1, "rented": False}
     assert "failed_here" not in ShownServer(**plain).wire()

@@ -1,0 +1,94 @@
+"""What the market tools answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from clore_mcp.tools.kit import Answer
+
+
+class ShownServer(Answer):
+    """One server in a search."""
+
+    server_id: int
+    gpu: str
+    gpu_count: int
+    vram_gb: int | None = None
+    usd_per_hour: float | None = None
+    usd_per_gpu_hour: float | None = None
+    currency: str | None = None
+    spot_min_usd_per_hour: float | None = None
+    country: str | None = None
+    reliability: float | None = None
+    rating: float | None = None
+    rating_count: int | None = None
+    ram_gb: float | None = None
+    disk_gb: float | None = None
+    cpu: str | None = None
+    download_mbps: float | None = None
+    upload_mbps: float | None = None
+    cuda: str | None = None
+    max_rental_hours: float | None = None
+    rented: bool
+    partly_rented: bool = False
+    failed_here: int | None = None
+    concerns: Annotated[list[str] | None, Field(description="What speaks against it: tell the person.")] = None
+
+
+class SearchAnswer(Answer):
+    """What search_servers found."""
+
+    servers: list[ShownServer]
+    total_matches: int
+    next_cursor: str | None = None
+    snapshot_age_seconds: float
+    excluded: Annotated[dict[str, int] | None, Field(description="How many each filter alone removed.")] = None
+    suggestions: list[str] | None = None
+    typical_usd_per_gpu_hour: Annotated[
+        dict[str, float] | None, Field(description="Quartiles of this model now, rented ones included.")
+    ] = None
+    stale: str | None = None
+    fees_assumed: Annotated[bool, Field(description="Clore did not say its fees: the highest documented count.")] = (
+        False
+    )
+
+
+class CoinPrice(Answer):
+    """The price in one coin that the host accepts."""
+
+    currency: str
+    coin_per_day: float
+    usd_per_hour: float
+
+
+class ShownOffer(Answer):
+    """One spot bid."""
+
+    usd_per_hour: float
+    active: bool = False
+    mine: bool = False
+
+
+class Spot(Answer):
+    """The spot market of one server."""
+
+    min_usd_per_hour: float | None = None
+    to_win_usd_per_hour: float | None = None
+    our_rank: int | None = None
+    offers: list[ShownOffer] = []
+
+
+class ServerAnswer(ShownServer):
+    """One server in full."""
+
+    prices: list[CoinPrice] = []
+    spot: Spot | None = None
+    gpu_mix: dict[str, int] | None = None
+    cpu_threads: int | None = None
+    board: str | None = None
+    disk_model: str | None = None
+    disk_mb_per_second: float | None = None
+    pcie: str | None = None
+    snapshot_age_seconds: float
