@@ -39,7 +39,7 @@ words = sys.argv[1:]
 strict = words[:2] == ["-W", "error"]
 rest = words[2:] if strict else words
 detached = rest[:2] == ["-P", "-c"] and rest[4:] == ["watchdog", "--detached"]
-hooked = os.environ.get("PYTHONPATH") != {imports!r}  # what is imported otherwise needs a start of its own
+hooked = os.environ.get("PYTHONPATH", {imports!r}) != {imports!r}  # what is imported otherwise needs a start of its own
 if hooked or not detached and rest[:2] != ["-m", "clore_mcp"]:
     os.execv({python!r}, [{python!r}, *words])
 import _socket, marshal, signal
@@ -72,7 +72,7 @@ def python() -> str:
     folder = tempfile.TemporaryDirectory(prefix="clore-mcp-tests-")
     address = f"{folder.name}/line"
     stand_in = Path(folder.name, "python")
-    program = _STAND_IN.format(python=sys.executable, address=address, imports=os.environ.get("PYTHONPATH"))
+    program = _STAND_IN.format(python=sys.executable, address=address, imports=os.environ.get("PYTHONPATH", ""))
     stand_in.write_text(program, encoding="utf-8")
     stand_in.chmod(0o700)
     root = str(Path(__file__).parents[1])

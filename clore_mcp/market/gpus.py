@@ -103,6 +103,7 @@ class Name:
     memory: int | None
 
 
+@functools.lru_cache(maxsize=4096)  # the names of a market repeat in the next one
 def canonical(text: str, vram_gb: float | None = None) -> str:
     """The one spelling of a model, whoever wrote it: 'NVIDIA GeForce RTX 4090' is 'RTX 4090'.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import httpx2 as httpx
 
 from clore_mcp.sandbox import Options, start_in_thread
 from tests.cli.conftest import KEYS, PATIENCE, Desk
-from tests.cli.watchdogs import REAL, Kennel, Server, lives, until
+from tests.cli.watchdogs import Kennel, Server, lives, until
 from tests.conftest import delete_state, environment, watchdogs_started
 
 SPEED: Final = 12.0
@@ -64,7 +63,7 @@ class Stage:
     excused: float = 0.0
 
     def server(self, **env: str) -> Server:
-        made = Server(self.desk, REAL, **env)
+        made = Server(self.desk, **env)
         self.servers.append(made)
         return made
 
@@ -281,29 +280,36 @@ SCENES: Final[tuple[Callable[[Stage], None], ...]] = (
 )  # fmt: skip
 
 
+_WRONG_CLOCKS: Final = (clock_back, clock_forward, killed_create)
+
+
 def play(scene: Callable[[Stage], None], folder: Path) -> Outcome:
     """One scene to its end; no process of it is left."""
-    with _stage(folder) as stage:
+    with _stage(folder, scene in _WRONG_CLOCKS) as stage:
         scene(stage)
         return stage.told(str(scene.__doc__))
 
 
-@contextmanager
-def _stage(folder: Path) -> Iterator[Stage]:
-    folder.mkdir()
-    site = folder / "site"
+def _with_a_wrong_clock(site: Path) -> dict[str, str]:
+    """What a process needs in its environment for that: a start of its own, too."""
     site.mkdir()
     (site / "sitecustomize.py").write_text(_WRONG_CLOCK)
     (site / "wrong_by").write_text("0")
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONPATH": path, "WRONG_BY": str(site / "wrong_by")}
+
+
+@contextmanager
+def _stage(folder: Path, wrong_clock: bool) -> Iterator[Stage]:
+    folder.mkdir()
     with start_in_thread(_MARKET) as running:
         usual = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
-        path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
         env: Mapping[str, str] = environment(
-            running, folder, CLORE_API_KEY=KEYS[0], CLORE_REQUEST_GAP_SECONDS=f"{_GAP:.4f}", PYTHONPATH=path,
-            WRONG_BY=str(site / "wrong_by"),
+            running, folder, CLORE_API_KEY=KEYS[0], CLORE_REQUEST_GAP_SECONDS=f"{_GAP:.4f}",
+            **(_with_a_wrong_clock(folder / "site") if wrong_clock else {}),
         )  # fmt: skip
         desk = Desk(running, folder, KEYS[0], {**usual, **env})
-        stage = Stage(desk, Kennel(desk, sys.executable))
+        stage = Stage(desk, Kennel(desk))
         try:
             yield stage
         finally:

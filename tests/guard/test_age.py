@@ -36,7 +36,7 @@ NEWEST: Final = re.compile(
     r" ORDER BY (seq|created_at|rowid) DESC LIMIT (\?|1|4 \* \?4)"
 )
 FIRST_ALONE: Final = re.compile(r"EXISTS \(SELECT 1 FROM \w+ WHERE account = substr\(name, 8\)\)")  # one will do
-LARGE: Final = 40_000
+LARGE: Final = 20_000
 MOST_STEPS: Final = 12_000  # of SQLite's machine, for one statement: a week of orders takes 10,000 and never more
 MOST_STEPS_OF_A_QUOTE: Final = 4_000  # all its statements together
 _COUNTED_BY: Final = 50

@@ -33,7 +33,6 @@ async def answered(services: Services, ask: Request, said: Said) -> None:
 @pytest.mark.parametrize(
     ("came", "asked_again"),
     [
-        *(pytest.param([said] * 4, True, id=f"4 x {said}") for said in NO_ANSWERS),
         pytest.param([*NO_ANSWERS, *NO_ANSWERS], True, id="two of each that is no answer"),
         pytest.param([D, D, *NO_ANSWERS], True, id="two declines and each that is no answer"),
         pytest.param([N, *NO_ANSWERS, D], True, id="a no, each that is no answer, a decline"),

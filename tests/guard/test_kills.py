@@ -18,6 +18,7 @@ from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import LocalTime, Processes
 from tests.guard.world import IMAGE, USD, Told, World, call, cancel, check_invariants, patient, rent, wish
+from tests.preforked import python
 
 pytestmark = [
     pytest.mark.anyio,
@@ -171,7 +172,7 @@ class Server:
     def __init__(self, world: World) -> None:
         env = world.env(CLORE_APPROVAL="limits", HOME=str(world.folder), PYTHONUTF8="1")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "clore_mcp"],
+            [python(), "-m", "clore_mcp"],
             cwd=Path(__file__).parents[2],
             env=env,
             stdin=subprocess.PIPE,

@@ -37,7 +37,7 @@ def cancels(world: World) -> int:
     return len(world.sent("cancel_order"))
 
 
-@pytest.mark.parametrize("ssh", ["ssh_refused", "ssh_times_out", "ssh_no_banner", "ssh_name_unknown"])
+@pytest.mark.parametrize("ssh", ["ssh_refused", "ssh_name_unknown"])
 async def test_the_dead_order_is_cancelled_and_the_next_server_rented_under_the_same_yes(
     world: World, services: Services, ssh: str
 ) -> None:
@@ -207,6 +207,10 @@ async def frozen(world: World, services: Services, patch: pytest.MonkeyPatch) ->
     return lost
 
 
+# Where the wait for such an order does not name the call either.
+SAID_BY_NEXT = (answering, loading, young, old, offline, second_failure, no_fallback, last_fallback, spot, frozen)
+
+
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [
@@ -243,19 +247,9 @@ async def test_where_it_may_not_give_way_it_is_refused_in_plain_words_and_nothin
     assert "Nothing was cancelled" in outcome.next and outcome.replaced is None
     assert (running(world), cancels(world), len(world.sent())) == (before, sent, made)
     assert not world.rows("SELECT * FROM quotes WHERE replaces IS NOT NULL")
+    if prepare in SAID_BY_NEXT:
+        assert "replaces_order_id" not in (await waited(services, lost.order_id))["next"]
     check_invariants(world)
-
-
-@pytest.mark.parametrize(
-    "prepare",
-    [answering, loading, young, old, offline, second_failure, no_fallback, last_fallback, spot, frozen],
-    ids=lambda one: one.__name__,
-)
-async def test_next_names_the_call_only_where_it_is_allowed(
-    world: World, services: Services, monkeypatch: pytest.MonkeyPatch, prepare: Prepare
-) -> None:
-    lost = await prepare(world, services, monkeypatch)
-    assert "replaces_order_id" not in (await waited(services, lost.order_id))["next"]
 
 
 async def test_next_names_the_call_to_the_client_that_made_the_order_alone(world: World, services: Services) -> None:
@@ -429,7 +423,7 @@ async def test_where_the_limits_have_no_room_for_both_the_question_does_not_offe
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert held.quote is not None
     terms = Terms.from_json(held.quote.terms)
-    tight = await process(env={"CLORE_MAX_USD_PER_ORDER": str(float(terms.alone().worst_usd) + 0.01)})
+    tight = await process(env={"CLORE_MAX_USD_PER_ORDER": f"{float(terms.alone().worst_usd) + 0.01:.6f}"})
     held = await tight.guard.hold(wish(first, fallback_server_ids=others, hours=1.99), caller="tester", can_ask=True,
                                   replay=False)  # fmt: skip
     assert held.quote is not None, held.outcome

@@ -17,7 +17,7 @@ from tests.guard.world import SHORT, USD, Json, World, check_invariants
 
 pytestmark = pytest.mark.anyio
 
-WORLDS: Final = 20
+WORLDS: Final = 8
 PATHS: Final = 25  # in each, every one in a country of its own
 POLLS: Final = 7
 HOURS: Final = 12.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.sandbox import Running
-from tests.story.people import ERAS, IMAGE, Assistant, Person, assistant
+from tests.story.people import IMAGE, Assistant, Person, assistant
 from tests.story.test_spot import BTC, CLORE, USD, hourly, post, spot_prices
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,6 @@ async def fresh(us: Assistant) -> dict[str, Any]:
     return await us.call("get_account")
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_one_call_says_what_was_spent_how_long_it_lasts_and_when_all_ends(
     market: Running, tmp_path: Path, mode: str
 ) -> None:
@@ -64,7 +63,6 @@ async def test_one_call_says_what_was_spent_how_long_it_lasts_and_when_all_ends(
         assert account["limits"]["active_orders"] == {"cap": 5, "spent": 2, "reserved": 0, "left": 3}
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_a_bid_that_is_to_win_is_found_within_the_ceiling_and_refused_beyond_it(
     market: Running, tmp_path: Path, mode: str
 ) -> None:
@@ -92,7 +90,6 @@ async def test_a_bid_that_is_to_win_is_found_within_the_ceiling_and_refused_beyo
         assert both["error"] == "invalid_argument" and "max_usd_per_hour" in both["message"]
 
 
-@pytest.mark.parametrize("mode", ERAS)
 @pytest.mark.parametrize("stands_against", ["usd_per_order", "wallet", "max_rental_hours"])
 async def test_an_extension_that_is_refused_names_the_most_hours_and_these_are_taken(
     market: Running, tmp_path: Path, mode: str, stands_against: str

@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from mcp.types import ElicitRequestParams, ElicitResult
 
 from clore_mcp.sandbox import SANDBOX_KEY, Running, start_in_thread
 from tests.conftest import FAST, environment
+from tests.preforked import python
 from tests.story.people import IMAGE
 from tests.story.records import orders
 from tests.story.test_spot import BTC, CLORE, USD, post, spot_prices
@@ -58,14 +58,14 @@ class Reader:
 @asynccontextmanager
 async def reader(env: dict[str, str]) -> AsyncIterator[Reader]:
     us = Reader()
-    server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=env)
+    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=env)
     async with Client(server, elicitation_callback=us) as us.client:
         yield us
 
 
 def run(env: dict[str, str], command: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "clore_mcp", *command.split()], env=env, capture_output=True, text=True, timeout=120
+        [python(), "-m", "clore_mcp", *command.split()], env=env, capture_output=True, text=True, timeout=120
     )
     return done.stdout + done.stderr
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.sandbox import Running
-from tests.story.people import ERAS, IMAGE, Person, assistant
+from tests.story.people import IMAGE, Person, assistant
 
 pytestmark = pytest.mark.anyio
 USD = "USD-Blockchain"
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_a_quote_and_a_rental_say_what_was_agreed_to_and_when_the_creation_fee_is_charged(
     market: Running, tmp_path: Path, mode: str
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from clore_mcp.rental.create.images import SHORT_NAMES
 from clore_mcp.sandbox import Running
-from tests.story.people import ERAS, Person, assistant
+from tests.story.people import Person, assistant
 from tests.story.records import creates, nothing_was_spent, orders, rows
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,6 @@ def cheap(market: Running, *cudas: str) -> list[int]:
     return [int(row["id"]) for row in fit[: len(cudas)]]
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_without_an_image_jupyter_is_rented_and_its_address_and_the_tokens_place_are_told(
     market: Running, tmp_path: Path, mode: str
 ) -> None:
@@ -61,7 +60,6 @@ async def test_without_an_image_jupyter_is_rented_and_its_address_and_the_tokens
         await us.call("cancel_order", order_id=made["order_id"])
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_an_order_without_jupyter_says_nothing_of_it(market: Running, tmp_path: Path, mode: str) -> None:
     async with assistant(market, tmp_path, mode, Person(True, True)) as us:
         [server_id] = cheap(market, "12.4")
@@ -95,7 +93,6 @@ async def test_a_short_name_is_rented_by_its_docker_name_and_reached_over_ssh(
         await us.call("cancel_order", order_id=made["order_id"])
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_a_quote_and_the_question_say_what_a_foreign_image_and_an_old_driver_mean(
     market: Running, tmp_path: Path, mode: str
 ) -> None:
@@ -134,7 +131,6 @@ async def test_jupyter_and_another_http_port_are_refused_before_anybody_is_asked
     assert not person.asked and creates(market) == []
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_a_watch_takes_a_short_name_or_none(market: Running, tmp_path: Path, mode: str) -> None:
     person = Person(False, False)
     async with assistant(market, tmp_path, mode, person) as us:

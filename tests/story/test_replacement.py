@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.sandbox import Running
-from tests.story.people import ERAS, IMAGE, Person, assistant
+from tests.story.people import IMAGE, Person, assistant
 from tests.story.test_unready import control
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_next_leads_from_a_dead_host_to_the_next_one_and_nobody_is_asked_again(
     market: Running, tmp_path: Path, mode: str
 ) -> None:

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from clore_mcp.sandbox import SANDBOX_KEY, Running
-from tests.story.people import ERAS, IMAGE, Person, assistant
+from tests.story.people import IMAGE, Person, assistant
 
 pytestmark = pytest.mark.anyio
 USD, CLORE, BTC = "USD-Blockchain", "CLORE-Blockchain", "bitcoin"
@@ -18,12 +18,14 @@ RATES = {USD: 1.0, CLORE: 0.00125, BTC: 64_000.0}
 
 
 def post(market: Running, part: str, **how: object) -> None:
-    httpx2.post(f"{market.control_url}/{part}", json=how).raise_for_status()
+    httpx2.post(f"{market.control_url}/{part}", json=how, verify=False).raise_for_status()
 
 
 def spot_prices(market: Running) -> dict[int, dict[str, float]]:
     """The least bids a day on free servers that take every coin and have no bid, cheapest first."""
-    rows = httpx2.get(f"{market.url}/marketplace").json()["servers"]
+    with httpx2.Client(verify=False) as http:
+        rows = http.get(f"{market.url}/marketplace").json()["servers"]
+        bid_for = http.get(f"{market.control_url}/bids").json()["bids"]
     fit = [
         row
         for row in rows
@@ -33,12 +35,11 @@ def spot_prices(market: Running) -> dict[int, dict[str, float]]:
         and 0.5 < row["price"]["spot"][USD] < 5
     ]
     fit.sort(key=lambda row: float(row["price"]["spot"][USD]))
-    found = ((row["id"], row["price"]["spot"]) for row in fit)
-    return {one: prices for one, prices in found if not bids(market, one)}
+    return {row["id"]: row["price"]["spot"] for row in fit if str(row["id"]) not in bid_for}
 
 
 def bids(market: Running, server_id: int) -> list[Any]:
-    reply = httpx2.get(f"{market.control_url}/servers/{server_id}").json()
+    reply = httpx2.get(f"{market.control_url}/servers/{server_id}", verify=False).json()
     found: list[Any] = reply["bids"]
     return found
 
@@ -48,7 +49,6 @@ def hourly(per_day: float, coin: str) -> float:
     return per_day * RATES[coin] / 24 * 1.0125
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_the_book_is_shown_in_usd_across_coins_with_our_rank_and_the_bid_that_wins(
     market: Running, tmp_path: Path, mode: str
 ) -> None:
@@ -100,14 +100,13 @@ async def test_the_book_is_shown_in_usd_across_coins_with_our_rank_and_the_bid_t
         assert gone["status"] == "cancelled"
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_a_bid_that_never_won_is_cancelled_with_a_receipt_of_zero_that_says_why(
     market: Running, tmp_path: Path, mode: str
 ) -> None:
     server_id, least = next(iter(await asyncio.to_thread(lambda: spot_prices(market).items())))
     post(market, "bids", server_id=server_id, bid=least[USD] * 2, currency=USD)
     wallets = {"auth": SANDBOX_KEY}
-    before = httpx2.get(f"{market.url}/wallets", headers=wallets).json()
+    before = httpx2.get(f"{market.url}/wallets", headers=wallets, verify=False).json()
     person = Person(True, True)
     async with assistant(market, tmp_path, mode, person) as us:
         made = await us.call(
@@ -124,4 +123,4 @@ async def test_a_bid_that_never_won_is_cancelled_with_a_receipt_of_zero_that_say
         assert again["status"] == "already_ended" and "The bid never won" in again["next"]
         account = await us.call("get_account")
         assert [one["what"] for one in account["events"]][:1] == ["never won nothing billed"]
-    assert httpx2.get(f"{market.url}/wallets", headers=wallets).json() == before
+    assert httpx2.get(f"{market.url}/wallets", headers=wallets, verify=False).json() == before

@@ -14,7 +14,7 @@ import pytest
 
 from clore_mcp.sandbox import Running
 from tests.conftest import watchdogs_started
-from tests.story.people import ERAS, IMAGE, Assistant, Person, assistant
+from tests.story.people import IMAGE, Assistant, Person, assistant
 from tests.story.records import control, orders, rows
 
 pytestmark = [
@@ -42,7 +42,6 @@ async def cheapest(us: Assistant) -> dict[str, Any]:
     return row
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_what_a_person_approved_is_rented_at_night_and_ended(market: Running, tmp_path: Path, mode: str) -> None:
     person = Person(True)
     async with assistant(market, tmp_path, mode, person) as us:

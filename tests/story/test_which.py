@@ -7,14 +7,13 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.sandbox import Running
-from tests.story.people import ERAS, IMAGE, Person, assistant
+from tests.story.people import IMAGE, Person, assistant
 from tests.story.records import nothing_was_spent, orders
 from tests.story.test_watches import change
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_a_trap_never_stands_first_without_its_reasons(market: Running, tmp_path: Path, mode: str) -> None:
     async with assistant(market, tmp_path, mode) as us:
         found = await us.call("search_servers", gpu="4090:1", min_rating=4, min_reliability=0.95, min_download_mbps=100)
@@ -42,7 +41,6 @@ async def test_a_trap_never_stands_first_without_its_reasons(market: Running, tm
     assert orders(market) == []
 
 
-@pytest.mark.parametrize("mode", ERAS)
 async def test_names_are_asked_back_or_answered_with_what_comes_near(
     market: Running, tmp_path: Path, mode: str
 ) -> None:
