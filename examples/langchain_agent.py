@@ -1,4 +1,4 @@
-"""An agent of LangChain that rents GPUs. What clore-mcp asks comes to this terminal; the model can't answer it.
+"""A LangChain agent that rents GPUs. clore-mcp's questions appear in this terminal, and the model can't answer them.
 
 pip install clore-mcp  # in an environment of its own: the adapters need an older MCP package
 pip install langchain langchain-mcp-adapters langchain-openai
@@ -21,12 +21,12 @@ from langchain_mcp_adapters.sessions import StdioConnection
 from langchain_mcp_adapters.tools import load_mcp_tools
 from mcp.types import ElicitResult
 
-# For real servers: args=[], env={"CLORE_API_KEY": …}, and the whole path of the command in its own environment.
+# For real servers: args=[], env={"CLORE_API_KEY": …}, and the full path of the command in its own environment.
 SANDBOX = StdioConnection(transport="stdio", command="clore-mcp", args=["--sandbox"])
 
 
 async def ask(_: Any, question: Any, __: Any) -> ElicitResult:
-    """Show the question to the person; whatever is not a yes is a no."""
+    """Show the question to the person. Any answer but yes declines."""
     print(question.message, "Type yes to approve:", sep="\n")
     if await asyncio.to_thread(input) == "yes":
         return ElicitResult(action="accept", content={"approve": True})
@@ -35,14 +35,14 @@ async def ask(_: Any, question: Any, __: Any) -> ElicitResult:
 
 @asynccontextmanager
 async def renter(model: BaseChatModel | str, server: StdioConnection = SANDBOX) -> AsyncIterator[Any]:
-    """An agent with clore-mcp's tools, and one server process for all its calls."""
+    """Yield an agent with clore-mcp's tools and one server process for all its calls."""
     client = MultiServerMCPClient({"clore": server}, callbacks=Callbacks(on_elicitation=ask))
     async with client.session("clore") as session:
         yield create_agent(model, await load_mcp_tools(session))
 
 
 async def main(model: str, wish: str) -> None:
-    """One wish."""
+    """Run the agent on one wish and print its answer."""
     async with renter(model) as agent:
         done = await agent.ainvoke({"messages": [("user", wish)]})
         print(done["messages"][-1].content)

@@ -1,9 +1,9 @@
-"""An agent of openai-agents that rents GPUs. This framework can't pass a question on: `clore-mcp approve` asks instead.
+"""An openai-agents agent that rents GPUs. The framework can't pass questions on, so `clore-mcp approve` asks instead.
 
 pip install clore-mcp openai-agents
 python examples/openai_agents_agent.py 'a 4090 in Europe for an hour, with Jupyter'
 
-The agent stops at `approval_required` and names the command to run in a terminal; then tell it to go on.
+The agent stops at `approval_required` and names a command. Run it in a terminal, then tell the agent to go on.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ SANDBOX = MCPServerStdioParams(command="clore-mcp", args=["--sandbox"])  # for r
 
 
 def clore(params: MCPServerStdioParams = SANDBOX) -> MCPServerStdio:
-    """clore-mcp as a server of the framework: its usual five seconds for a call are too few to rent something."""
+    """Return clore-mcp as a server of the framework. Its default of five seconds a call is too short to rent."""
     return MCPServerStdio(params, client_session_timeout_seconds=60)
 
 
 def renter(server: MCPServerStdio, model: Model | str | None = None) -> Agent[None]:
-    """An agent with clore-mcp's tools."""
+    """Return an agent with clore-mcp's tools."""
     return Agent("renter", model=model, mcp_servers=[server])
 
 
 async def main(wish: str) -> None:
-    """A conversation until an empty line."""
+    """Hold a conversation until an empty line."""
     async with clore() as server:
         session = SQLiteSession("rental")
         while wish:

@@ -1,4 +1,4 @@
-"""An agent of pydantic-ai that rents GPUs. What clore-mcp asks comes to this terminal; the model can't answer it.
+"""A pydantic-ai agent that rents GPUs. clore-mcp's questions appear in this terminal, and the model can't answer them.
 
 pip install clore-mcp 'pydantic-ai-slim[mcp,openai]'
 python examples/pydantic_ai_agent.py openai:gpt-5 'a 4090 in Europe for an hour, with Jupyter'
@@ -20,7 +20,7 @@ SANDBOX = StdioTransport(command="clore-mcp", args=["--sandbox"])  # for real se
 
 
 async def ask(question: str, *_: Any) -> ElicitResult[dict[str, bool]]:
-    """Show the question to the person; whatever is not a yes is a no."""
+    """Show the question to the person. Any answer but yes declines."""
     print(question, "Type yes to approve:", sep="\n")
     if await asyncio.to_thread(input) == "yes":
         return ElicitResult(action="accept", content={"approve": True})
@@ -28,7 +28,7 @@ async def ask(question: str, *_: Any) -> ElicitResult[dict[str, bool]]:
 
 
 def renter(model: Model | str, server: StdioTransport = SANDBOX) -> Agent:
-    """An agent with clore-mcp's tools."""
+    """Return an agent with clore-mcp's tools."""
     return Agent(model, toolsets=[MCPToolset(server, elicitation_handler=ask, tool_error_behavior="failed")])
 
 
