@@ -28,7 +28,6 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
 from clore_mcp.rental.create.containers import Command, Env, Image, Ports, with_ssh
 from clore_mcp.rental.create.images import DEFAULT, JUPYTER_PORT, brings_jupyter
-from clore_mcp.rental.results import Status
 from clore_mcp.settings import public_key_line
 from clore_mcp.text import clean
 
@@ -136,7 +135,7 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     verb: ClassVar[str]
     spends: ClassVar[bool] = True
-    lost: ClassVar[Status] = Status.FAILED
+    lost: ClassVar[str] = "failed"
 
     @property
     def about_order(self) -> int | None:
@@ -308,7 +307,7 @@ class SetSpotPrice(Request):
     """A new bid for a spot order."""
 
     verb: ClassVar[str] = "set_spot_price"
-    lost: ClassVar[Status] = Status.UNCERTAIN
+    lost: ClassVar[str] = "uncertain"
 
     order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     bid_usd_per_hour: Annotated[
@@ -400,7 +399,7 @@ class CancelOrder(Request):
     model_config = ConfigDict(extra="ignore", frozen=True)
     verb: ClassVar[str] = "cancel_order"
     spends: ClassVar[bool] = False
-    lost: ClassVar[Status] = Status.UNVERIFIED
+    lost: ClassVar[str] = "unverified"
 
     order_id: Annotated[
         int, Field(gt=0, description="From list_orders."), BeforeValidator(_number_of), AfterValidator(possible_order)

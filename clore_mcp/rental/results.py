@@ -12,10 +12,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from clore_mcp.money import ZERO, dollars, shown
-from clore_mcp.store.receipts import OrderReceipt
 
 if TYPE_CHECKING:
     from clore_mcp.store.quotes import Quote
+    from clore_mcp.store.receipts import OrderReceipt
 
 _NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
 
@@ -133,7 +133,7 @@ class LostOrder:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> LostOrder:
         """The lost order that `as_json` wrote."""
-        return cls(row["order_id"], OrderReceipt.from_json(row["receipt"]) if row["receipt"] else None)
+        return cls(row["order_id"], _receipt(row["receipt"]) if row["receipt"] else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +222,23 @@ def _as_json(value: Any) -> Any:
 
 
 _ROWS: Final[Mapping[str, type[_Json]]] = {"attempts": Attempt, "refusals": Refusal, "still_running": BillingOrder}
-_PARTS: Final[Mapping[str, type[_Json]]] = {"approved": Agreement, "receipt": OrderReceipt, "replaced": LostOrder}
+_PARTS: Final[Mapping[str, type[_Json]]] = {"approved": Agreement, "replaced": LostOrder}
 
 
 def _part(name: str, value: Any) -> Any:
     if name == "status":
         return Status(value)
+    if name == "receipt":
+        return _receipt(value)
     if name in _ROWS:
         return tuple(_ROWS[name].from_json(one) for one in value)
     return _PARTS[name].from_json(value) if name in _PARTS else value
+
+
+def _receipt(row: Mapping[str, Any]) -> OrderReceipt:
+    from clore_mcp.store.receipts import OrderReceipt  # here: whoever only lists the tools needs no state
+
+    return OrderReceipt.from_json(row)
 
 
 def outcome_of(quote: Quote | None) -> Outcome | None:

@@ -25,7 +25,7 @@ from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.adopt import ADOPTABLE, Adopting, Sight
 from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.requests import REQUESTS
-from clore_mcp.rental.results import Attempt, Outcome
+from clore_mcp.rental.results import Attempt, Outcome, Status
 from clore_mcp.store import accounts, intents, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ends import End
@@ -253,6 +253,6 @@ class Settling:
 def _lost(quote: Quote) -> Outcome:
     """What is told of a quote whose process died over it, with nothing on its way."""
     return Outcome(
-        REQUESTS[quote.verb].lost,
+        Status(REQUESTS[quote.verb].lost),
         "The server process ended before the outcome was known. Check list_orders, then call again.",
     )
