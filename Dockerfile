@@ -15,7 +15,7 @@ COPY --from=build /dist /dist
 RUN pip install --no-cache-dir /dist/clore_mcp-*.whl
 RUN useradd --uid 1000 --create-home clore && install -d -m 700 -o clore -g clore /state
 USER clore
-# A watchdog that this container started would end with it, and with it the promise that orders end in time: off says so.
+# A watchdog in this container would end with it, and orders would have no end. `off` makes every question say so.
 ENV CLORE_STATE_DIR=/state CLORE_WATCHDOG=off
 VOLUME /state
 ENTRYPOINT ["clore-mcp"]
