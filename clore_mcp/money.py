@@ -33,12 +33,17 @@ class Coin(StrEnum):
     @property
     def precision(self) -> int:
         """Decimal places that Clore uses for prices in this coin."""
-        return 8 if self is Coin.BTC else 2
+        return _TRAITS[self].precision
 
     @property
     def ticker(self) -> str:
         """The short name that people use: BTC, CLORE, USD."""
-        return {Coin.BTC: "BTC", Coin.CLORE: "CLORE", Coin.USD: "USD"}[self]
+        return _TRAITS[self].ticker
+
+    @property
+    def dearest_day(self) -> Decimal:
+        """A price per day above this is a fault of the row: no hardware has cost as much in 25 years."""
+        return _TRAITS[self].dearest_day
 
     @classmethod
     def parse(cls, text: str) -> Coin | None:
@@ -52,6 +57,18 @@ class Coin(StrEnum):
         return cls.parse(value) if isinstance(value, str) else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Traits:
+    ticker: str
+    precision: int
+    dearest_day: Decimal
+
+
+_TRAITS: Final = {
+    Coin.BTC: _Traits("BTC", 8, Decimal(10**3)),
+    Coin.CLORE: _Traits("CLORE", 2, Decimal(10**11)),
+    Coin.USD: _Traits("USD", 2, Decimal(10**6)),
+}
 _TICKERS: Final = {coin.value: coin.ticker for coin in Coin}
 _COIN_SHOWN: Final = 24  # characters of a coin that nobody knows; Clore's longest name has 16
 

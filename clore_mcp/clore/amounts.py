@@ -17,8 +17,6 @@ STORED_ID_MAX: Final = 2**63 - 1  # what a column of the state holds
 SHOWN_ID_MAX: Final = 10**40 - 1  # what is still shown and can be cancelled
 _SMALLEST: Final = Decimal("1e-15")
 _LARGEST: Final = Decimal("1e15")
-# A day's price in the coin. No coin has been worth so little for 25 years' worth of hardware a day to reach these.
-_DEAREST_DAY: Final = {Coin.USD: Decimal(10**6), Coin.BTC: Decimal(10**3), Coin.CLORE: Decimal(10**11)}
 _DEAREST_DAYS: Final = 1000  # of the dearest server: no order has run for as long
 
 
@@ -57,4 +55,4 @@ def sane_spend(spend: Decimal | None, currency: str | None) -> Decimal | None:
 
 def _dearest_day(currency: str | None) -> Decimal:
     coin = Coin.parse(currency or "")
-    return _DEAREST_DAY[coin] if coin is not None else _LARGEST
+    return _LARGEST if coin is None else coin.dearest_day
