@@ -134,12 +134,13 @@ class Approvals:
         )
 
         def add(tx: Tx) -> Quote:
-            if heeds_declines and _cooling_until(tx, account, now) is not None:
+            at = self._clock()  # inside, as in `decide`
+            if heeds_declines and _cooling_until(tx, account, at) is not None:
                 raise Cooling
-            quotes.expire(tx, now)
+            quotes.expire(tx, at)
             quotes.add(tx, quote)  # first: the same call's live quote is found, not replaced
-            question_queue.place(tx, quote, now, self._program)
-            ledger.write(tx, _entry(quote, now, "quoted", {**quote.terms, "question": quote.question}))
+            question_queue.place(tx, quote, at, self._program)
+            ledger.write(tx, _entry(quote, at, "quoted", {**quote.terms, "question": quote.question}))
             return quote
 
         try:
@@ -239,9 +240,9 @@ class Approvals:
 
     async def decide(self, quote: Quote, *, yes: bool, by: str) -> bool:
         """Record the person's answer; False when the quote no longer waits for one."""
-        now = self._clock()
 
         def write(tx: Tx) -> bool:
+            now = self._clock()  # inside: a process that was frozen on its way here answers at the time it wakes up
             if not quotes.decide(tx, quote.id, yes=yes, by=by, now=now, until=now + YES_SECONDS):
                 return False
             ledger.write(tx, _entry(quote, now, "approved" if yes else "declined", {"by": by}))
@@ -251,11 +252,10 @@ class Approvals:
 
     async def leave(self, quote: Quote, *, by: str, why: str) -> None:
         """Close a question that the person neither agreed to nor declined: the same call asks anew, by another id."""
-        now = self._clock()
 
         def write(tx: Tx) -> None:
             quotes.drop(tx, quote.id)
-            ledger.write(tx, _entry(quote, now, "unanswered", {"by": by, "why": why}))
+            ledger.write(tx, _entry(quote, self._clock(), "unanswered", {"by": by, "why": why}))
 
         await self._state.write(write)
 
