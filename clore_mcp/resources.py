@@ -151,13 +151,24 @@ async def read_account(services: Services) -> dict[str, Any]:
 
 async def read_gpus(services: Services) -> dict[str, Any]:
     """Every GPU model on the market, those with the most free GPUs first."""
+    from clore_mcp.market.history import models_now
+    from clore_mcp.market.rates import OrderType
     from clore_mcp.market.summary import gpu_models_summary
+    from clore_mcp.tools.prices import WEEK_HOURS, week
 
     readings = services.context.readings
-    snapshot = await readings.snapshot()
-    found = await asyncio.to_thread(gpu_models_summary, snapshot, await readings.fees())
+    snapshot, fees = await readings.snapshot(), await readings.fees()
+    found = await asyncio.to_thread(gpu_models_summary, snapshot, fees)
+    now = await asyncio.to_thread(models_now, snapshot, fees, OrderType.ON_DEMAND)
+    recorded = await services.prices.read(WEEK_HOURS, OrderType.ON_DEMAND)
+    weeks = {one.model: week(recorded.past(one.model, now.get(one.model))) for one in found}
     age = round(snapshot.age_seconds(services.context.clock()), 1)
-    told = {"models": [_model(one) for one in found], "snapshot_age_seconds": age, "stale": snapshot.stale_because}
+    told = {
+        "models": [{**_model(one), "last_week_usd_per_gpu_hour": weeks[one.model]} for one in found],
+        "hours_recorded": recorded.hours,
+        "snapshot_age_seconds": age,
+        "stale": snapshot.stale_because,
+    }
     return _without_none(told)
 
 
@@ -192,7 +203,7 @@ _PAGES: Final = (
     Page("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account),
     Page(
         "market/gpus", "market", "GPU models on the market",
-        "Each model's servers and GPUs, free and in all, and its prices per GPU and hour with fees.", read_gpus,
+        "Each model's servers and GPUs, free and in all, and its prices with fees, now and last week.", read_gpus,
     ),
     Page("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images),
     Page(

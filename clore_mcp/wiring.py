@@ -18,6 +18,7 @@ from anyio.to_thread import run_sync
 
 from clore_mcp.clore import CloreClient, Gaps, Pacer, Rows, ServerRow, Timing, read_marketplace
 from clore_mcp.errors import Failure
+from clore_mcp.market.price_record import PriceRecord
 from clore_mcp.market.snapshot import Market
 from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock
@@ -55,6 +56,7 @@ from clore_mcp.store.high_water import HighWater
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.pace import open_pace
 from clore_mcp.store.place import watchdog_place
+from clore_mcp.store.prices import open_prices
 from clore_mcp.store.pulse import Pulse
 from clore_mcp.store.shared import Shared
 
@@ -74,6 +76,7 @@ class Services:
     context: Context
     market: Market
     marketplace: Shared[Rows[ServerRow]]
+    prices: PriceRecord
     pricer: Pricer
     approvals: Approvals
     guard: Guard
@@ -132,6 +135,7 @@ class Services:
         await self.commitments.drain(_DRAIN_SECONDS)
         await self.keeper.stop()
         await asyncio.to_thread(self.notifier.close)
+        await self.prices.aclose()
         await self.market.aclose()
         await self.marketplace.aclose()
         await self.context.readings.aclose()
@@ -190,7 +194,8 @@ def build(
     # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
     slower = min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
     api_clock = ApiClock(time.time, time.monotonic, faster=1 / max(slower, _FASTEST))
-    readings = Readings(client, market, api_clock, identity, copies)
+    prices = PriceRecord(open_prices(settings.state_dir), settings.api_url, time.time)
+    readings = Readings(client, market, api_clock, identity, copies, prices.note)
     context = Context(
         settings=settings,
         state=state,
@@ -234,6 +239,7 @@ def build(
         context=context,
         market=market,
         marketplace=marketplace,
+        prices=prices,
         pricer=pricer,
         approvals=approvals,
         guard=Guard(context, approvals, commitments, settling, verbs),

@@ -74,11 +74,18 @@ class CloreTool(Tool):
 
 
 def tool(
-    function: Callable[..., Any], *, title: str, kind: Kind, idempotent: bool = False, terse: Collection[str] = ()
+    function: Callable[..., Any],
+    *,
+    title: str,
+    kind: Kind,
+    idempotent: bool = False,
+    terse: Collection[str] = (),
+    told_before: Collection[str] = (),
 ) -> Tool:
     """A tool made of a function: its docstring is the description, its argument model or parameters the schema.
 
-    `terse` names arguments that another tool, at which the description points, explains and bounds.
+    `terse` names arguments that another tool, at which the description points, explains and bounds; `told_before`
+    are fields of the result that the schema of another tool's result names already.
     """
     made = CloreTool.from_function(
         function,
@@ -110,9 +117,14 @@ def tool(
     for argument in terse:
         for said_there in ("description", *_BOUNDS):  # the bounds hold all the same
             made.parameters["properties"][argument].pop(said_there, None)
+    output_schema = _lean(portable(metadata.output_schema or {}))
+    for field in told_before:
+        output_schema["properties"].pop(field)
+    if told_before:
+        output_schema["required"] = [field for field in output_schema["required"] if field not in told_before]
     made.fn_metadata = Metadata(
         arg_model=metadata.arg_model,
-        output_schema=_lean(portable(metadata.output_schema or {})),
+        output_schema=output_schema,
         output_model=metadata.output_model,
         wrap_output=metadata.wrap_output,
         parameters=made.parameters,

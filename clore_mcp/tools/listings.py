@@ -10,17 +10,19 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, Final
 
+from clore_mcp.errors import StateUnavailable
 from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, choose, prices_of
 from clore_mcp.market.query import Query, SortBy
 from clore_mcp.market.rates import OrderType
-from clore_mcp.market.search import Found, find, usd_per_hour
+from clore_mcp.market.search import Found, Result, find, usd_per_hour
 from clore_mcp.market.spotbook import SpotView
-from clore_mcp.market.summary import Quartiles, usual_prices
+from clore_mcp.market.summary import usual_prices
 from clore_mcp.money import Coin, shown, shown_up
 from clore_mcp.text import clean
 from clore_mcp.tools.market_answers import SearchAnswer, ShownServer
+from clore_mcp.tools.prices import medians
 from clore_mcp.wiring import Services
 
 _CPU_SHOWN: Final = 24
@@ -44,7 +46,7 @@ async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
         snapshot_age_seconds=round(result.snapshot_age_seconds, 1),
         excluded=dict(result.excluded) or None,
         suggestions=list(result.suggestions) or None,
-        typical_usd_per_gpu_hour=_quartiles(result.typical_usd_per_gpu_hour),
+        typical_usd_per_gpu_hour=await _typical(services, result),
         stale=result.stale_because,
         fees_assumed=fees.assumed,
     )
@@ -100,10 +102,18 @@ def _query(wish: Mapping[str, Any], preferred: Coin | None) -> Query:
     return Query(**parsed, preferred=preferred)
 
 
-def _quartiles(found: Quartiles | None) -> dict[str, float] | None:
+async def _typical(services: Services, result: Result) -> dict[str, float] | None:
+    """What the model costs now, and did cost where that is recorded; a record that can't be read spoils no search."""
+    found = result.typical_usd_per_gpu_hour
     if found is None:
         return None
-    return {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
+    now = {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
+    if len(result.gpu_models) != 1:
+        return now
+    try:
+        return now | await medians(services, result.gpu_models[0])
+    except StateUnavailable:
+        return now
 
 
 def _row(found: Found, failed_here: int | None) -> ShownServer:

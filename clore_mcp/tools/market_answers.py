@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -44,15 +44,13 @@ class SearchAnswer(Answer):
     total_matches: int
     next_cursor: str | None = None
     snapshot_age_seconds: float
-    excluded: Annotated[dict[str, int] | None, Field(description="How many each filter alone removed.")] = None
+    excluded: Annotated[dict[str, int] | None, Field(description="Removed by each filter alone.")] = None
     suggestions: list[str] | None = None
     typical_usd_per_gpu_hour: Annotated[
-        dict[str, float] | None, Field(description="Quartiles of this model now, rented ones included.")
+        dict[str, float] | None, Field(description="Quartiles now, rented ones included.")
     ] = None
     stale: str | None = None
-    fees_assumed: Annotated[bool, Field(description="Clore did not say its fees: the highest documented count.")] = (
-        False
-    )
+    fees_assumed: Annotated[bool, Field(description="Clore's fees are unknown: the highest count.")] = False
 
 
 class CoinPrice(Answer):
@@ -92,3 +90,25 @@ class ServerAnswer(ShownServer):
     disk_mb_per_second: float | None = None
     pcie: str | None = None
     snapshot_age_seconds: float
+
+
+class ModelPrices(Answer):
+    """What one GPU of a model costs and did cost, in USD an hour."""
+
+    gpu: str
+    now: dict[str, Any] | None = None
+    usual: dict[str, Any] | None = None
+    cheapest_free: dict[str, Any] | None = None
+    dearer_than_now_percent: int | None = None
+    ceiling_met_percent: int | None = None
+    buckets: list[dict[str, Any]] = []
+
+
+class PricesAnswer(Answer):
+    """What price_history found."""
+
+    models: list[ModelPrices]
+    bucket_hours: int
+    hours_recorded: int
+    recorded_since: str | None = None
+    next: str = ""

@@ -30,6 +30,7 @@ from clore_mcp.tools.order_answers import (
     OrdersAnswer,
     QuoteAnswer,
     ShownAttempt,
+    ShownOrder,
     ShownRefusal,
     WaitAnswer,
 )
@@ -192,7 +193,12 @@ def tools(*, read_only: bool) -> list[Tool]:
     reads = [
         tool(quote_order, title="Price a rental", kind="reads", terse=() if read_only else CreateOrder.model_fields),
         tool(list_orders, title="List orders", kind="reads"),
-        tool(wait_for_order, title="Wait until an order is ready", kind="reads"),
+        tool(
+            wait_for_order,
+            title="Wait until an order is ready",
+            kind="reads",
+            told_before=ShownOrder.model_fields.keys() - {"order_id", "status", "ssh"},
+        ),
     ]
     acts = [
         tool(create_order, title="Rent a server", kind="spends", idempotent=True),

@@ -54,6 +54,7 @@ NAMED: Final[Mapping[str, str]] = {
     "gpu": "text", "command": "text", "ssh_public_key": "key", "min_cuda": "cuda", "issue": "remark", "image": "image",
     "countries": "places", "exclude_countries": "places", "fallback_server_ids": "ids", "env": "map", "ports": "ports",
     "max_usd_per_hour": "above", "bid_usd_per_hour": "above", "timeout_seconds": "above",
+    "max_usd_per_gpu_hour": "above",
     "search_servers cursor": "text", "list_orders cursor": "page", "set_spot_price to_win": "chosen",
     "set_spot_price bid_usd_per_hour": "needed", "set_spot_price max_usd_per_hour": "needed",
 }  # fmt: skip
@@ -67,6 +68,7 @@ REQUIRED: Final[Mapping[str, dict[str, Any]]] = {
     "set_spot_price": {"order_id": 1, "bid_usd_per_hour": 1},
     "create_watch": {"gpu": "no such gpu", "max_usd_per_hour": 1, "hours": 1, "expires_hours": 1},
     "get_server": {"server_id": 1},
+    "price_history": {"gpu": "4090"},
     "cancel_watch": {"watch_id": "w1"},
 }
 # what must stand beside an argument

@@ -100,4 +100,4 @@ async def test_titles_descriptions_and_all_four_annotations_tell_the_truth(marke
 @pytest.mark.anyio
 async def test_toolsets_can_be_chosen(market: Running, tmp_path: Path) -> None:
     names = {tool["name"] for tool in await listed(market, tmp_path, CLORE_TOOLSETS="market,account")}
-    assert names == {"search_servers", "get_server", "get_account"}
+    assert names == {"search_servers", "get_server", "price_history", "get_account"}

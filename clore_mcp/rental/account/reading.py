@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -90,16 +91,25 @@ def _kept() -> TypeAdapter[_Listed]:
 
 class Readings:
     """The account at Clore. `api_clock` keeps Clore's time; `identity` knows whose account this is; `copies` shares its
-    orders with other processes; `latest` is the list of current orders that was last read here."""
+    orders with other processes; `latest` is the list of current orders that was last read here. `note` is given each
+    snapshot together with the fees, once both are known."""
 
     def __init__(
-        self, client: CloreClient, market: Market, api_clock: ApiClock, identity: Identity, copies: Copies
+        self,
+        client: CloreClient,
+        market: Market,
+        api_clock: ApiClock,
+        identity: Identity,
+        copies: Copies,
+        note: Callable[[Snapshot, Fees], None] = lambda snapshot, fees: None,
     ) -> None:
         self.client = client
         self.market = market
         self.api_clock = api_clock
         self.identity = identity
         self._clock = clock = api_clock.wall
+        self._note = note
+        self._snapshot: Snapshot | None = None
         self._account: str | None = None
         self.latest: Orders | None = None
         self._book_rates: dict[Coin, Decimal] = {}
@@ -174,11 +184,11 @@ class Readings:
 
     async def snapshot(self, max_age_seconds: float = BROWSING_AGE) -> Snapshot:
         """The marketplace."""
-        return await self._rated(await self.market.snapshot(max_age_seconds))
+        return self._seen(await self._rated(await self.market.snapshot(max_age_seconds)))
 
     async def fresh_snapshot(self, max_age_seconds: float) -> Snapshot:
         """The marketplace, never an older one because Clore does not answer: money is decided on it."""
-        return await self._rated(await self.market.snapshot(max_age_seconds, allow_stale=False))
+        return self._seen(await self._rated(await self.market.snapshot(max_age_seconds, allow_stale=False)))
 
     async def spot_book(self, server_id: int) -> SpotBook:
         """The spot market of one server; its rates serve where the marketplace is too small for a median."""
@@ -213,6 +223,13 @@ class Readings:
         self._rated_last = of, known, rated
         return replace(rated, stale_because=snapshot.stale_because)
 
+    def _seen(self, snapshot: Snapshot) -> Snapshot:
+        """Note what the market costs, where the fees are known already."""
+        self._snapshot = snapshot
+        if (fees := self._fees.last) is not None:
+            self._note(snapshot, fees[0])
+        return snapshot
+
     async def wallets(self, max_age_seconds: float = BROWSING_AGE) -> Wallets:
         """The wallets."""
         return await self._wallets.get(max_age_seconds)
@@ -229,7 +246,10 @@ class Readings:
 
     async def fees(self) -> Fees:
         """The renter's fees; the highest documented ones where Clore does not say."""
-        return await self._fees.get(_FEES_AGE)
+        fees = await self._fees.get(_FEES_AGE)
+        if self._snapshot is not None:
+            self._note(self._snapshot, fees)
+        return fees
 
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
         """The orders that Clore lists as current."""

@@ -1,0 +1,190 @@
+"""Rows of what GPUs cost, hour by hour, by model and order type.
+
+In a file of its own, without waiting for the disk: no order depends on it, and losing it costs nothing but the past. An
+hour that has a row in `hours` was looked at; one that has none is a gap. Times are whole hours since 1970. Hours that
+are older than `THIN_AFTER_HOURS` become days, and days that are older than `KEEP_HOURS` go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from clore_mcp.money import from_micros, to_micros
+from clore_mcp.store.database import Database, Row, Tx
+
+FILE_NAME: Final = "prices.sqlite3"
+HOURS_PER_DAY: Final = 24
+THIN_AFTER_HOURS: Final = 35 * HOURS_PER_DAY
+KEEP_HOURS: Final = 400 * HOURS_PER_DAY
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE hours (
+        market TEXT NOT NULL,                 -- which API it was: a digest of its URL
+        hour INTEGER NOT NULL,
+        looked_at REAL NOT NULL,              -- the last sample in it, unix seconds
+        samples INTEGER NOT NULL,
+        hours INTEGER NOT NULL,               -- recorded hours in it: 1, or up to 24 once they are one day
+        PRIMARY KEY (market, hour)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE series (
+        id INTEGER PRIMARY KEY,
+        market TEXT NOT NULL,
+        model TEXT NOT NULL,
+        order_type TEXT NOT NULL,
+        UNIQUE (market, model, order_type)
+    ) STRICT;
+    CREATE TABLE prices (
+        series INTEGER NOT NULL REFERENCES series (id),
+        hour INTEGER NOT NULL,
+        low_micros INTEGER NOT NULL,          -- quartiles of all servers of the model: the mean of the samples
+        median_micros INTEGER NOT NULL,
+        high_micros INTEGER NOT NULL,
+        cheapest_micros INTEGER,              -- of the free ones, the least that any sample saw; NULL: none was free
+        samples INTEGER NOT NULL,
+        PRIMARY KEY (series, hour)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceRow:
+    """What one GPU of a model cost in USD an hour, with the fee, in the hour (or day) that begins at `hour`."""
+
+    hour: int
+    low: Decimal
+    median: Decimal
+    high: Decimal
+    cheapest: Decimal | None
+    samples: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HourRow:
+    """An hour, or a day, in which the market was looked at."""
+
+    hour: int
+    hours: int
+
+
+def open_prices(folder: Path) -> Database:
+    """The file of the prices in that folder; opened at first use."""
+    return Database(folder, FILE_NAME, MIGRATIONS, durable=False)
+
+
+def looked_at(tx: Tx, market: str) -> float | None:
+    """When the newest sample of that market was taken, in unix seconds."""
+    row = tx.one("SELECT looked_at FROM hours WHERE market = ? ORDER BY hour DESC LIMIT 1", market)
+    return None if row is None else float(row["looked_at"])
+
+
+def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow]]) -> None:
+    """Keep one sample: model, order type and prices of each series."""
+    tx.run(
+        "INSERT INTO hours (market, hour, looked_at, samples, hours) VALUES (?, ?, ?, 1, 1) ON CONFLICT DO UPDATE SET"
+        " looked_at = excluded.looked_at, samples = samples + 1",
+        market,
+        int(at // 3600),
+        at,
+    )
+    for model, order_type, row in found:
+        tx.run(
+            "INSERT INTO series (market, model, order_type) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            market,
+            model,
+            order_type,
+        )
+        tx.run(
+            "INSERT INTO prices (series, hour, low_micros, median_micros, high_micros, cheapest_micros, samples)"
+            " SELECT id, ?, ?, ?, ?, ?, 1 FROM series WHERE market = ? AND model = ? AND order_type = ?"
+            " ON CONFLICT DO UPDATE SET"
+            " low_micros = (low_micros * samples + excluded.low_micros) / (samples + 1),"
+            " median_micros = (median_micros * samples + excluded.median_micros) / (samples + 1),"
+            " high_micros = (high_micros * samples + excluded.high_micros) / (samples + 1),"
+            " cheapest_micros = min(coalesce(cheapest_micros, excluded.cheapest_micros),"
+            " coalesce(excluded.cheapest_micros, cheapest_micros)), samples = samples + 1",
+            row.hour,
+            to_micros(row.low),
+            to_micros(row.median),
+            to_micros(row.high),
+            None if row.cheapest is None else to_micros(row.cheapest),
+            market,
+            model,
+            order_type,
+        )
+
+
+def thin(tx: Tx, now: float) -> None:
+    """Make days of the hours that are old, and forget the days that are very old."""
+    hour = int(now // 3600)
+    day = (hour - THIN_AFTER_HOURS) // HOURS_PER_DAY * HOURS_PER_DAY
+    for table, key, sums in (
+        ("hours", "market", "max(looked_at), sum(samples), sum(hours)"),
+        (
+            "prices",
+            "series",
+            "sum(low_micros * samples) / sum(samples), sum(median_micros * samples) / sum(samples),"
+            " sum(high_micros * samples) / sum(samples), min(cheapest_micros), sum(samples)",
+        ),
+    ):
+        split = f"hour < {day} AND hour / 24 IN (SELECT DISTINCT hour / 24 FROM {table} WHERE hour < {day}"
+        split += " AND hour % 24 != 0)"
+        found = tx.all(f"SELECT {key}, hour / 24 * 24, {sums} FROM {table} WHERE {split} GROUP BY 1, 2")
+        tx.run(f"DELETE FROM {table} WHERE {split}")
+        for row in found:
+            tx.run(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
+        tx.run(f"DELETE FROM {table} WHERE hour < ?", hour - KEEP_HOURS)
+
+
+def recorded(tx: Tx, market: str, since_hour: int, now_hour: int) -> list[HourRow]:
+    """The hours in which that market was looked at, oldest first."""
+    return [
+        HourRow(row["hour"], row["hours"])
+        for row in tx.all(
+            "SELECT hour, hours FROM hours WHERE market = ? AND hour BETWEEN ? AND ? ORDER BY hour",
+            market,
+            since_hour,
+            now_hour,
+        )
+    ]
+
+
+def first_hour(tx: Tx, market: str) -> int | None:
+    """The oldest hour that is recorded of that market."""
+    row = tx.one("SELECT min(hour) AS hour FROM hours WHERE market = ?", market)
+    return None if row is None else row["hour"]
+
+
+def read(
+    tx: Tx, market: str, order_type: str, since_hour: int, now_hour: int, models: Collection[str] | None = None
+) -> dict[str, list[PriceRow]]:
+    """The prices of the models (of all: None), by model, oldest first."""
+    found: dict[str, list[PriceRow]] = {}
+    chosen = "" if models is None else f" AND model IN ({', '.join('?' * len(models))})"
+    for row in tx.all(
+        "SELECT model, prices.* FROM series JOIN prices ON prices.series = series.id"
+        f" WHERE market = ? AND order_type = ? AND hour BETWEEN ? AND ?{chosen} ORDER BY hour",
+        market,
+        order_type,
+        since_hour,
+        now_hour,
+        *(models or ()),
+    ):
+        found.setdefault(row["model"], []).append(_row(row))
+    return found
+
+
+def _row(row: Row) -> PriceRow:
+    cheapest = row["cheapest_micros"]
+    return PriceRow(
+        row["hour"],
+        from_micros(row["low_micros"]),
+        from_micros(row["median_micros"]),
+        from_micros(row["high_micros"]),
+        None if cheapest is None else from_micros(cheapest),
+        row["samples"],
+    )
