@@ -30,7 +30,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-FAST = Options(rate_limit="off", speed=60.0, servers=1200)
+FAST = Options(rate_limit="off", speed=60.0, servers=300)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

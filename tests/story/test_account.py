@@ -35,7 +35,7 @@ async def test_one_call_says_what_was_spent_how_long_it_lasts_and_when_all_ends(
         assert idle["spent_usd"] == {"last_24_hours": 0, "last_30_days": 0}
         assert "all_end_at" not in idle and not any(one.get("runway_hours") for one in idle["wallets"])
 
-        found = (await us.call("search_servers", gpu="3060", currency="USD"))["servers"]
+        found = (await us.call("search_servers", gpu="3090", currency="USD"))["servers"]
         made = [
             await us.call("create_order", server_id=row["server_id"], image=IMAGE, hours=hours, currency="USD")
             for row, hours in zip(found, (3, 5), strict=False)
@@ -97,7 +97,7 @@ async def test_an_extension_that_is_refused_names_the_most_hours_and_these_are_t
     post(market, "clock", speed=1)
     wide = {"CLORE_MAX_USD_PER_DAY": "9000", "CLORE_MAX_USD_PER_ORDER": "9000"}
     async with assistant(market, tmp_path, mode, Person(True)) as us:
-        rows = (await us.call("search_servers", gpu="3060", currency="USD", limit=50))["servers"]
+        rows = (await us.call("search_servers", gpu="3090", currency="USD", limit=50))["servers"]
         row = min((one for one in rows if one["max_rental_hours"] > 24), key=lambda one: one["max_rental_hours"])
         made = await us.call("create_order", server_id=row["server_id"], image=IMAGE, hours=2, currency="USD")
         assert made["status"] == "created"

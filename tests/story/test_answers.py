@@ -19,7 +19,7 @@ from tests.story.people import ERAS, IMAGE, Person, assistant
 
 
 async def some_server(client: Client) -> int:
-    found = await client.call_tool("search_servers", {"gpu": "3060", "limit": 1})
+    found = await client.call_tool("search_servers", {"gpu": "3090", "limit": 1})
     return int(found.structured_content["servers"][0]["server_id"])
 
 
@@ -57,7 +57,7 @@ async def test_whatever_is_not_a_yes_spends_nothing(market: Running, tmp_path: P
 
     server = create_server(settings_for(environment(market, tmp_path), tmp_path))
     async with Client(server, mode=mode, elicitation_callback=reply) as client:
-        found = await client.call_tool("search_servers", {"gpu": "3060", "limit": len(NO_YES)})
+        found = await client.call_tool("search_servers", {"gpu": "3090", "limit": len(NO_YES)})
         servers = found.structured_content["servers"]
         for row, (name, (_, status)) in zip(servers, NO_YES.items(), strict=True):  # a wish of its own for each
             wish = {"server_id": row["server_id"], "image": IMAGE, "hours": 1}
@@ -138,7 +138,7 @@ async def test_consent_has_no_argument(market: Running, tmp_path: Path) -> None:
 async def test_after_three_declines_nothing_is_asked_for_a_while(market: Running, tmp_path: Path) -> None:
     person = Person(False, False, False)
     async with assistant(market, tmp_path, "auto", person) as us:
-        found = await us.call("search_servers", gpu="3060")
+        found = await us.call("search_servers", gpu="3090")
         for row in found["servers"][:4]:
             outcome = await us.call("create_order", server_id=row["server_id"], image=IMAGE, hours=1)
             assert outcome["status"] == "declined"
@@ -150,7 +150,7 @@ async def test_after_three_declines_nothing_is_asked_for_a_while(market: Running
 async def test_four_identical_calls_at_once_ask_and_rent_once(market: Running, tmp_path: Path, mode: str) -> None:
     person = Person(True, True, True, True)
     async with assistant(market, tmp_path, mode, person) as us:
-        found = await us.call("search_servers", gpu="3060")
+        found = await us.call("search_servers", gpu="3090")
         wish = {"server_id": found["servers"][0]["server_id"], "image": IMAGE, "hours": 1}
         outcomes = await asyncio.gather(*(us.call("create_order", **wish) for _ in range(4)))
     assert {outcome["status"] for outcome in outcomes} == {"created"}

@@ -27,7 +27,7 @@ async def one_of_many(
 ) -> Json:
     """A client with a server process of its own; its create leaves when all are ready, and its person says yes."""
     async with assistant(market, folder, ERAS[number % 2], Person(True, True), **env) as us:
-        found = await us.call("search_servers", gpu="3060", limit=PROCESSES)
+        found = await us.call("search_servers", gpu="3090", limit=PROCESSES)
         server_id = found["servers"][0 if same else number]["server_id"]
         await start.wait()
         wish = {"server_id": server_id, "image": IMAGE, "hours": 1}
@@ -74,7 +74,7 @@ async def test_an_order_counts_once_while_its_reply_is_on_the_way(market: Runnin
         assistant(market, tmp_path, "auto", Person(True), **env) as first,
         assistant(market, tmp_path, "auto", Person(True), **env) as second,
     ):
-        found = (await first.call("search_servers", gpu="3060", limit=2))["servers"]
+        found = (await first.call("search_servers", gpu="3090", limit=2))["servers"]
         wishes = [{"server_id": row["server_id"], "image": IMAGE, "hours": 1} for row in found]
         making = asyncio.create_task(first.call("create_order", **wishes[0]))
         while not any(order["visible"] for order in await asyncio.to_thread(orders, market)):
@@ -101,7 +101,7 @@ async def test_one_answer_sent_twelve_times_at_once_makes_one_order(market: Runn
         wired(env, MODERN, taking_forms, accept(approve=True)) as us,
         wired(env, MODERN, taking_forms, accept(approve=True)) as another,
     ):
-        found = await us.call("search_servers", gpu="3060", limit=1)
+        found = await us.call("search_servers", gpu="3090", limit=1)
         wish = {"server_id": found["servers"][0]["server_id"], "image": IMAGE, "hours": 1}
         question = await us.ask_only("create_order", **wish)
         stolen = await another.reply_to(question, "create_order", **wish)
