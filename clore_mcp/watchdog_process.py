@@ -20,8 +20,7 @@ from typing import Any, Final
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Settings, Watchdog
-from clore_mcp.store.file_lock import open_own
-from clore_mcp.store.place import Place, watchdog_place
+from clore_mcp.store.folder import Place, open_own, watchdog_place
 
 log = logging.getLogger(__name__)
 

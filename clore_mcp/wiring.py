@@ -50,15 +50,12 @@ from clore_mcp.rental.spot.bid import Bidding
 from clore_mcp.rental.watches.runner import WatchRunner
 from clore_mcp.rental.watches.watch import Watching
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
-from clore_mcp.store.copies import Copies, owner_of
 from clore_mcp.store.database import Database
-from clore_mcp.store.high_water import HighWater
+from clore_mcp.store.folder import HighWater, Pulse, watchdog_place
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.pace import open_pace
-from clore_mcp.store.place import watchdog_place
 from clore_mcp.store.prices import open_prices
-from clore_mcp.store.pulse import Pulse
-from clore_mcp.store.shared import Shared
+from clore_mcp.store.shared import Copies, Shared, owner_of
 
 _FASTEST: Final = 0.01  # a simulated clock is not taken to run more than a hundred times as fast as ours
 _DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left

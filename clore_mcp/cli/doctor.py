@@ -22,7 +22,7 @@ from clore_mcp.cli.terminal import doubtful, for_a_person, say, span
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent, SettingsInvalid, StateUnavailable
 from clore_mcp.money import coin_name, dollars, plain
 from clore_mcp.settings import LIMITS_FILE, Approval, Caps, Settings, Watchdog
-from clore_mcp.store import brake, intents, orders, watches
+from clore_mcp.store import intents, ledger, orders, watches
 from clore_mcp.store.database import Database, Tx, link_in
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.schema import MIGRATIONS
@@ -195,7 +195,7 @@ def _freeze(folder: Path, program: str) -> CheckResult:
     """Whether the person has stopped all spending; `program` is what they type to reach this state."""
     database = Database(folder)
     try:
-        found = database.read_now(brake.frozen) if database.exists else None
+        found = database.read_now(ledger.frozen) if database.exists else None
     finally:
         database.close()
     if found is None:

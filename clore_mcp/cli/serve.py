@@ -46,7 +46,7 @@ def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager
 
 def _announce(state_dir: Path, url: str) -> None:
     """Leave the URL where the commands of the simulated marketplace look. Raises OSError, also where a link is."""
-    from clore_mcp.store.file_lock import open_own  # here: a server that has no sandbox inside needs none
+    from clore_mcp.store.folder import open_own  # here: a server that has no sandbox inside needs none
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(open_own(state_dir / SANDBOX_URL_FILE, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:

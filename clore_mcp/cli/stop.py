@@ -17,7 +17,7 @@ from clore_mcp.cli.terminal import for_a_person, loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
 from clore_mcp.rental.orders import stop
 from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted
-from clore_mcp.store import brake
+from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx
 from clore_mcp.wiring import state_of
 
@@ -171,7 +171,7 @@ def _tell_ended(step: Ended, prefix: str) -> None:
 
 def _lift(arguments: argparse.Namespace) -> int:
     terminal.require_terminal("stop --lift", "spending stays frozen")
-    freeze = _in_state(arguments, brake.frozen)
+    freeze = _in_state(arguments, ledger.frozen)
     if freeze is None:
         say("Spending is not frozen; nothing to lift.")
         return 0

@@ -25,8 +25,8 @@ from clore_mcp.rental.orders.keeper import Round
 from clore_mcp.settings import Settings
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx
+from clore_mcp.store.folder import Place
 from clore_mcp.store.ledger import EVERY_ACCOUNT
-from clore_mcp.store.place import Place
 from clore_mcp.watchdog_process import place_of, shorten_log, starter
 from clore_mcp.wiring import Services, build
 

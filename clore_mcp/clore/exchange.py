@@ -21,11 +21,10 @@ from typing import Any, Final, Generic, TypeVar
 import httpx2 as httpx
 
 from clore_mcp import __version__
-from clore_mcp.clore.network import Way, network_is_named, way_to
+from clore_mcp.clore.network import Way, network_is_named, way_to, why_unreached
 from clore_mcp.clore.pacer import Pacer, Turn
 from clore_mcp.clore.replies import Endpoint, unclear
 from clore_mcp.clore.schedule import Lane
-from clore_mcp.clore.unreached import why_unreached
 from clore_mcp.errors import (
     CloreError,
     ConnectionLost,

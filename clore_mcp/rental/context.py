@@ -18,11 +18,10 @@ from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.results import Outcome, Status, outcome_of
 from clore_mcp.rental.rules.terms import POLL_SECONDS
 from clore_mcp.settings import Settings
-from clore_mcp.store import brake, ledger, quotes
+from clore_mcp.store import ledger, quotes
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Tx
+from clore_mcp.store.folder import Place, Pulse
 from clore_mcp.store.ledger import Beat, Entry
-from clore_mcp.store.place import Place
-from clore_mcp.store.pulse import Pulse
 from clore_mcp.store.quotes import Quote
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
@@ -104,7 +103,7 @@ class Context:
 
     def forbid_frozen(self, tx: Tx) -> None:
         """The same inside a transaction."""
-        freeze = brake.frozen(tx)
+        freeze = ledger.frozen(tx)
         if freeze is not None:
             raise SpendingFrozen(
                 f"The person stopped all spending at {iso(freeze.at)}; nothing was sent. Looking and cancelling work.",

@@ -32,7 +32,7 @@ from clore_mcp.settings import public_key_line
 from clore_mcp.text import clean
 
 _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
-_ORDER_ID_MAX: Final = 10**40 - 1  # the largest that a list of orders shows (clore/amounts.py)
+_ORDER_ID_MAX: Final = 10**40 - 1  # the largest that a list of orders shows (clore/models.py)
 _USD_PER_HOUR_MAX: Final = 10_000  # no offer is dearer (market/pricing.py)
 _MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
 _ISSUE_MAX: Final = 2_048  # characters of a comment that Clore takes

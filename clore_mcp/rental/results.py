@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from clore_mcp.money import ZERO, dollars, shown
 
 if TYPE_CHECKING:
+    from clore_mcp.store.orders import OrderReceipt
     from clore_mcp.store.quotes import Quote
-    from clore_mcp.store.receipts import OrderReceipt
 
 _NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
 
@@ -236,7 +236,7 @@ def _part(name: str, value: Any) -> Any:
 
 
 def _receipt(row: Mapping[str, Any]) -> OrderReceipt:
-    from clore_mcp.store.receipts import OrderReceipt  # here: whoever only lists the tools needs no state
+    from clore_mcp.store.orders import OrderReceipt  # here: whoever only lists the tools needs no state
 
     return OrderReceipt.from_json(row)
 

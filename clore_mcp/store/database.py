@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 import anyio.to_thread
 
 from clore_mcp.errors import StateNewer, StateUnavailable
-from clore_mcp.store.high_water import HighWater
+from clore_mcp.store.folder import HighWater
 from clore_mcp.store.schema import MIGRATIONS
 
 T = TypeVar("T")

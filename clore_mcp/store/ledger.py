@@ -1,14 +1,14 @@
-"""The append-only record of every spending step, and the heartbeats of those who end leases."""
+"""The append-only record of every spending step, who says that they end leases, and whether spending is frozen."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from clore_mcp.money import with_coin_names
-from clore_mcp.store.database import Row, Tx, fits
+from clore_mcp.store.database import Row, Tx, drop_value, fits, keep_value, value_of
 
 _SILENT_SECONDS: Final = 86_400.0
 EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
@@ -189,3 +189,33 @@ def _newest_first(rows: list[Row], limit: int) -> list[Entry]:
 
 def _entry(row: Row) -> Entry:
     return Entry(**{**dict(row), "data": json.loads(row["data"])})
+
+
+_FROZEN: Final = "frozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Who stopped all spending and when, in unix seconds of this machine."""
+
+    by: str
+    at: float
+
+
+def freeze(tx: Tx, by: str, now: float) -> bool:
+    """Stop all spending; False when it was stopped already (then the first one stands)."""
+    if frozen(tx) is not None:
+        return False
+    keep_value(tx, _FROZEN, json.dumps(asdict(Freeze(by, now))))
+    return True
+
+
+def frozen(tx: Tx) -> Freeze | None:
+    """The freeze in force, if any."""
+    told = value_of(tx, _FROZEN)
+    return None if told is None else Freeze(**json.loads(told))
+
+
+def lift(tx: Tx) -> bool:
+    """Allow spending again; False when it was not stopped."""
+    return drop_value(tx, _FROZEN)

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import from_micros, plain, to_micros
 from clore_mcp.store.database import Row, Tx, drop_value, keep_value, value_of
-from clore_mcp.store.receipts import OrderReceipt
+
+
+@dataclass(frozen=True, slots=True)
+class OrderReceipt:
+    """Hours, and USD in parts and in all, rounded as they are shown. `estimated`: the fees are computed from tables."""
+
+    hours: float
+    rent_usd: float
+    fee_usd: float
+    creation_fee_usd: float
+    total_usd: float
+    estimated: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """For a row or a reply."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> OrderReceipt:
+        """The receipt that `as_json` wrote."""
+        return cls(**row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import pytest
 from clore_mcp.cli.doctor import clock
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
-from clore_mcp.store import brake
+from clore_mcp.store import ledger
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
 from tests.cli.conftest import IMAGE, Desk, Done
@@ -194,17 +194,17 @@ def test_a_fault_that_explains_another_goes_before_it(desk: Desk, nobody: dict[s
     assert ask(CLORE_STATE_DIR=str(file / "state"), CLORE_API_KEY="") == ("state", ["key"])
 
     desk.rent()
-    desk.write(lambda tx: brake.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
+    desk.write(lambda tx: ledger.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
     assert ask(CLORE_API_KEY=WRONG_KEY, **ZERO) == ("key", ["limit", "spending"])
     assert ask(**ZERO) == ("spending", ["watchdog", "limit"])
-    desk.write(brake.lift)
+    desk.write(ledger.lift)
     assert ask(**ZERO) == ("limit", ["watchdog"])
     assert ask() == ("watchdog", [])
 
 
 def test_frozen_spending_names_who_and_what_lifts_it(desk: Desk) -> None:
     desk.rent()
-    desk.write(lambda tx: brake.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
+    desk.write(lambda tx: ledger.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
     fault = _first_fault(desk.run("doctor"))
     assert fault.startswith("spending: frozen ")
     assert fault.endswith(

@@ -18,7 +18,7 @@ from typing import Final
 
 import platformdirs
 
-from clore_mcp.store.file_lock import try_turn
+from clore_mcp.store.folder import try_turn
 
 NAMES: Final = ("node", "agents", "langchain")
 _PINS: Final = Path(__file__).parent / "pins"

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from clore_mcp.clore.unreached import why_unreached
+from clore_mcp.clore.network import why_unreached
 
 
 def _refused(code: int) -> Exception:

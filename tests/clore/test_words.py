@@ -7,9 +7,8 @@ import json
 import pytest
 
 from clore_mcp import errors
-from clore_mcp.clore.replies import _REFUSALS, Endpoint, read_reply
+from clore_mcp.clore.replies import _REFUSALS, Endpoint, moves_on, read_reply, word
 from clore_mcp.errors import Refused, Spent
-from clore_mcp.rental.rules.refusals import moves_on, word
 
 CREATE = Endpoint("POST", "create_order", "make the order", "the order was made", spends=True)
 

@@ -19,7 +19,7 @@ from clore_mcp.server import create_server
 from clore_mcp.settings import Settings
 from clore_mcp.store import ledger
 from clore_mcp.store.database import FILE_NAME, Tx
-from clore_mcp.store.high_water import HighWater
+from clore_mcp.store.folder import HighWater
 from tests.guard.conftest import Processes
 from tests.guard.watching import COUNTRY, stock
 from tests.guard.world import IMAGE, USD, World, wish

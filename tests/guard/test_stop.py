@@ -14,7 +14,7 @@ from clore_mcp.rental.orders import stop
 from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted, OnItsWay
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.rules.check import Evidence
-from clore_mcp.store import brake
+from clore_mcp.store import ledger
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.world import World, call, check_invariants, patient, rent, wish
@@ -99,7 +99,7 @@ async def test_a_yes_that_was_given_before_is_not_used_after(world: World, servi
     assert (await freeze(services)).questions == 2
     late = await services.guard.conclude(held, ask, answer=True, caller="t")
     assert late.status in ("failed", "refused")
-    await services.context.state.write(lambda tx: brake.lift(tx))
+    await services.context.state.write(lambda tx: ledger.lift(tx))
     again = await call(services, approved, can_ask=False)
     assert again.status == "approval_required", "an old yes is void after the freeze"
     assert not world.sent()

@@ -22,7 +22,7 @@ from clore_mcp.rental.results import BillingOrder, Outcome
 from clore_mcp.sandbox import SANDBOX_KEY, Running
 from clore_mcp.settings import Settings
 from clore_mcp.store.database import FILE_NAME
-from clore_mcp.store.receipts import OrderReceipt
+from clore_mcp.store.orders import OrderReceipt
 from clore_mcp.wiring import Services, build
 
 USD: Final = "USD-Blockchain"

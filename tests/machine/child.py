@@ -38,7 +38,7 @@ from clore_mcp.rental.orders.keeper import Keeper
 from clore_mcp.rental.orders.stop import Ended
 from clore_mcp.rental.spot import bid
 from clore_mcp.settings import Settings
-from clore_mcp.store import database, pulse
+from clore_mcp.store import database, folder
 from tests.machine.clock import SharedClock
 from tests.machine.halts import Halts, install
 from tests.machine.market import SECRETS_OF_ALL, WATCH_VALUE
@@ -233,9 +233,9 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     put(adopt, "_PRICE_PAUSES", _QUICK)
     put(bid, "_LOOK_PAUSES", _QUICK)
     put(database, "_BUSY_SECONDS", 1.0)
-    put(pulse, "_TICK_SECONDS", 0.15)
-    put(pulse, "_LOOK_SECONDS", 0.03)
-    put(pulse, "_LOOKS", 20)  # a stopped process would cost three seconds each time it is asked
+    put(folder, "_TICK_SECONDS", 0.15)
+    put(folder, "_LOOK_SECONDS", 0.03)
+    put(folder, "_LOOKS", 20)  # a stopped process would cost three seconds each time it is asked
     # A thread for each transaction costs more than the transaction, and all of a process stops or dies at once anyway.
     put(database, "anyio", SimpleNamespace(to_thread=SimpleNamespace(run_sync=_at_once)))
     put(guard, "_FOLLOW_PAUSE_SECONDS", 0.02)

@@ -13,8 +13,7 @@ from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.search import search
 from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin
-from clore_mcp.store.copies import Instant
-from clore_mcp.store.shared import Reading
+from clore_mcp.store.shared import Instant, Reading
 from tests.market.rows import row, snapshot, wire
 
 pytestmark = pytest.mark.anyio

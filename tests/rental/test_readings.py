@@ -18,9 +18,8 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock
 from clore_mcp.rental.account.reading import Readings
-from clore_mcp.store.copies import Copies, Instant
 from clore_mcp.store.database import FILE_NAME, Database
-from clore_mcp.store.shared import Reading
+from clore_mcp.store.shared import Copies, Instant, Reading
 
 
 class Source:

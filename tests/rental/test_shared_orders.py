@@ -20,8 +20,8 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock
 from clore_mcp.rental.account.reading import Readings
-from clore_mcp.store.copies import Copies, owner_of
 from clore_mcp.store.database import Database
+from clore_mcp.store.shared import Copies, owner_of
 from tests.clore.conftest import canned
 
 pytestmark = pytest.mark.anyio

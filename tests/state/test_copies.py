@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.store.copies import Copies, Copy, Instant, owner_of
-from clore_mcp.store.file_lock import try_turn
+from clore_mcp.store.folder import try_turn
+from clore_mcp.store.shared import Copies, Copy, Instant, owner_of
 
 URL, KEY = "https://api.invalid/v1", "k3y-of-nobody"
 BODY = b'{"code":0,"servers":[]}\n' + bytes(range(256))

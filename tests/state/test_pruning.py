@@ -10,7 +10,7 @@ import pytest
 from clore_mcp.store import intents, ledger, orders, quotes
 from clore_mcp.store.database import Database, Tx
 from clore_mcp.store.ledger import Entry
-from clore_mcp.store.receipts import OrderReceipt
+from clore_mcp.store.orders import OrderReceipt
 from tests.state.rows import ACCOUNT, intent, quote, reservation
 
 DAY = 86_400.0

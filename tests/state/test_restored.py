@@ -17,8 +17,7 @@ from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.orders.stop import freeze, lapse_restored
 from clore_mcp.store import ledger, quotes, watches
 from clore_mcp.store.database import FILE_NAME, Database
-from clore_mcp.store.file_lock import try_turn
-from clore_mcp.store.high_water import HighWater
+from clore_mcp.store.folder import HighWater, try_turn
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.watches import Watch
 from clore_mcp.watchdog_process import LOG_NAME, open_log, shorten_log

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.errors import TimedOut
-from clore_mcp.store.copies import Copies, owner_of
-from clore_mcp.store.shared import Departure, Shared
+from clore_mcp.store.shared import Copies, Departure, Shared, owner_of
 
 pytestmark = pytest.mark.anyio
 WHAT = "orders"
@@ -24,7 +23,7 @@ LONG = 30.0
 FETCHER = """
 import asyncio, sys, time
 from pathlib import Path
-from clore_mcp.store.copies import Copies
+from clore_mcp.store.shared import Copies
 from clore_mcp.store.shared import Shared
 
 async def ask(departure):

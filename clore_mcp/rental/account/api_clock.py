@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from clore_mcp.store.copies import Instant
+from clore_mcp.store.shared import Instant
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from clore_mcp.rental.spot import bid_history
 from clore_mcp.rental.spot.bid_history import BidHistory
 from clore_mcp.store import orders
 from clore_mcp.store.database import Tx
-from clore_mcp.store.ends import End
+from clore_mcp.store.reservations import End
 
 DAY: Final = float(SECONDS_PER_DAY)
 MONTH: Final = 30 * DAY

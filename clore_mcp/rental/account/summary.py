@@ -23,7 +23,7 @@ from clore_mcp.rental.rules.check import Evidence, used_now
 from clore_mcp.rental.rules.limits import Used
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.settings import Caps
-from clore_mcp.store import brake, ends, ledger, orders, watches
+from clore_mcp.store import ledger, orders, reservations, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.quotes import Quote
@@ -53,7 +53,7 @@ async def account_state(
     happened = await context.state.read(
         lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_COUNTED)
     )
-    freeze = await context.state.read(brake.frozen)
+    freeze = await context.state.read(ledger.frozen)
     used = await context.state.read(lambda tx: used_now(tx, account, evidence, now, context.settings.limits))
     waiting = [
         *(_waiting(quote) for quote in await approvals.waiting(account)),
@@ -108,7 +108,7 @@ def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decima
         spent.spent_since(found, orders.receipts_since(tx, account, now - seconds), api_now - seconds)
         for seconds in (spent.DAY, spent.MONTH)
     )
-    agreed = {end.order_id: end for end in ends.active(tx, account)}
+    agreed = {end.order_id: end for end in reservations.ends(tx, account)}
     return SpentSummary(day, month, spent.then(hourly, agreed, found, api_now))
 
 

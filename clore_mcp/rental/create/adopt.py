@@ -26,12 +26,12 @@ from clore_mcp.rental.orders.memory import Remembered, Unwritten
 from clore_mcp.rental.results import Attempt, Outcome, outcome_of
 from clore_mcp.rental.rules.billing import above, names_coin
 from clore_mcp.rental.rules.terms import Candidate, Terms
-from clore_mcp.store import brake, ends, intents, orders, quotes
+from clore_mcp.store import intents, ledger, orders, quotes, reservations
 from clore_mcp.store.database import Tx, fits
-from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.reservations import End
 from clore_mcp.text import clean
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Adopting:
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
             why = _unwanted(tx, row, candidate)
-            given = ends.of(tx, intent.account, row.id)  # while it was taken for one made elsewhere
+            given = reservations.end_of(tx, intent.account, row.id)  # while it was taken for one made elsewhere
             agreed = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
             held = agreed if why is None else over  # killed before the cancel below, whoever ends leases sees to it
             outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
@@ -340,7 +340,7 @@ def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
     """What stands against an order that runs already; None when it may stay."""
     if above(row, candidate.coin, candidate.ceiling_per_day):
         return Unwanted("above_ceiling", outcomes.above_ceiling(row, candidate))
-    if brake.frozen(tx) is not None:
+    if ledger.frozen(tx) is not None:
         return Unwanted("frozen", f"{outcomes.FROZEN} This order was on its way then.")
     return None
 

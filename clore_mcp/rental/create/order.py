@@ -15,6 +15,7 @@ import anyio
 import anyio.to_thread
 
 from clore_mcp.clore import Created, CreateRequest
+from clore_mcp.clore.replies import moves_on, word
 from clore_mcp.errors import (
     AlreadyRented,
     Failure,
@@ -43,7 +44,6 @@ from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Settled, Status, Stopped
 from clore_mcp.rental.rules.check import Evidence
-from clore_mcp.rental.rules.refusals import moves_on, word
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import intents
 from clore_mcp.store.database import Tx

@@ -16,7 +16,7 @@ from clore_mcp.rental.create.presence import made_by_call
 from clore_mcp.rental.results import LostOrder, Outcome, Settled, Status
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Terms
-from clore_mcp.store import brake, intents, orders, quotes
+from clore_mcp.store import intents, ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
@@ -58,7 +58,7 @@ def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) ->
     left = terms.after(lease.server_id)
     if not left:
         raise refused(f"No fallback is left after the server of order {order_id}. {_END_IT}")
-    if brake.frozen(tx) is not None:
+    if ledger.frozen(tx) is not None:
         raise refused(outcomes.FROZEN)
     instead = replace(
         terms.alone(), candidates=left, to_win_usd=None, replaces_order_id=order_id, replaced_most_usd=used.lost_usd

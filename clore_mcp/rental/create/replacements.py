@@ -27,7 +27,7 @@ from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Settled, Status
 from clore_mcp.rental.rules.check import check, position, spend_of
 from clore_mcp.rental.rules.terms import Terms
-from clore_mcp.store import brake, orders, quotes
+from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
 
@@ -117,7 +117,7 @@ class Replacements:
             lease = orders.get(tx, quote.account, order_id)
             if lease is not None and lease.ended_at is not None:
                 return False
-            if brake.frozen(tx) is not None:
+            if ledger.frozen(tx) is not None:
                 raise refused(outcomes.FROZEN)
             if not now.in_time(context.clock()):
                 raise refused(f"The time for replacing order {order_id} is over.")

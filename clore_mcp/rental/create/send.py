@@ -36,7 +36,7 @@ from clore_mcp.rental.rules.terms import (
     unended_hours,
     worst_hours,
 )
-from clore_mcp.store import brake, intents, orders, quotes, watches
+from clore_mcp.store import intents, ledger, orders, quotes, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent, Reservation
 from clore_mcp.store.quotes import Quote
@@ -153,7 +153,7 @@ class Send:
             return None if no.doubt is Doubt.TOO_OLD else Stopped(outcome=_unreadable(no), final=self.used)
         if context.monotonic() >= self._leave_by:
             return Stopped(outcome=_TOO_LATE, final=self.used)
-        if brake.frozen(tx) is not None:
+        if ledger.frozen(tx) is not None:
             return Stopped(outcome=outcomes.frozen(), final=self.used)
         no_yes = self._yes_does_not_serve(tx, evidence, now)
         if no_yes is not None:

@@ -28,9 +28,9 @@ from clore_mcp.rental.requests import REQUESTS
 from clore_mcp.rental.results import Attempt, Outcome, Status
 from clore_mcp.store import accounts, intents, quotes
 from clore_mcp.store.database import Tx
-from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.reservations import End
 
 _LAST_SHARE: Final = 0.25  # of the patience for a look: what was seen in it decides that there is no order
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)

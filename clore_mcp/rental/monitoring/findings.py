@@ -21,8 +21,8 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import Fees
 from clore_mcp.money import ZERO, Coin, plain
 from clore_mcp.rental.rules.billing import above, order_type_of
-from clore_mcp.store.ends import End
 from clore_mcp.store.orders import Lease
+from clore_mcp.store.reservations import End
 
 DEPLOY_SECONDS: Final = 900.0
 OFFLINE_SECONDS: Final = 120.0

@@ -18,7 +18,7 @@ from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.adopt import matches
 from clore_mcp.rental.monitoring import findings
 from clore_mcp.rental.monitoring.findings import AccountRecord, AccountSeen, Finding, Memory
-from clore_mcp.store import ends, intents, orders
+from clore_mcp.store import intents, orders, reservations
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of
 from clore_mcp.store.ledger import Entry
 
@@ -103,7 +103,7 @@ class Overseer:
 
     async def _wins(self, account: str, current: Orders) -> dict[int, bool]:
         """Whether each bid that has an end here runs, by its server's book; of one that can't be read, nothing."""
-        kept = await self._context.state.read(lambda tx: {end.order_id for end in ends.active(tx, account)})
+        kept = await self._context.state.read(lambda tx: {end.order_id for end in reservations.ends(tx, account)})
         found: dict[int, bool] = {}
         for row in current.rows:
             if not row.spot or row.expired or row.id not in kept or row.server_id is None:
@@ -123,7 +123,7 @@ class Overseer:
         failed = intents.in_state(tx, account, "failed", since=self._context.clock() - intents.ADOPTABLE_SECONDS)
         return AccountRecord(
             leases={lease.order_id: lease for lease in orders.active(tx, account)},
-            ends={end.order_id: end for end in ends.active(tx, account)},
+            ends={end.order_id: end for end in reservations.ends(tx, account)},
             made_here=made_here,
             creating_on={intent.server_id for intent in intents.in_state(tx, account, *intents.OPEN)},
             may_be_ours={row.id for intent in failed for row in matches(intent, current.rows, made_here)},

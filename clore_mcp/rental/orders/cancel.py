@@ -24,9 +24,8 @@ from clore_mcp.rental.results import Outcome, Settled, Status
 from clore_mcp.rental.rules.billing import bill, never_won, usd_per_hour
 from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
-from clore_mcp.store.orders import Lease
+from clore_mcp.store.orders import Lease, OrderReceipt
 from clore_mcp.store.quotes import Quote
-from clore_mcp.store.receipts import OrderReceipt
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
-from clore_mcp.store import ends, ledger, orders
+from clore_mcp.store import ledger, orders, reservations
 from clore_mcp.store.database import Tx
 from clore_mcp.text import clean
 
@@ -136,7 +136,7 @@ async def _send(context: Context, sent: list[Sent], why: str, over: Over | None 
 def _in_other_hands(tx: Tx, context: Context, one: Sent, over: Over, api_now: int) -> bool:
     """Whether its end was moved on, or another was faster, for servers and a watchdog wake at the same end: our list
     does not show what came of that cancel. Without an answer it counts for a while: its sender may have been killed."""
-    if ends.moved_beyond(tx, one.account, one.order_id, api_now):
+    if reservations.moved_beyond(tx, one.account, one.order_id, api_now):
         return True
     last = ledger.last_of_order(tx, one.account, one.order_id, ("cancel_sent", "cancel_answered"))
     now = context.clock()

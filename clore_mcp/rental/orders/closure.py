@@ -33,7 +33,7 @@ from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_wo
 from clore_mcp.rental.spot import bid_history
 from clore_mcp.rental.spot.bid_history import BidHistory
 from clore_mcp.rental.spot.books import Books
-from clore_mcp.store import bids, intents, ledger, orders
+from clore_mcp.store import intents, ledger, orders, reservations
 from clore_mcp.store.database import Tx
 from clore_mcp.store.orders import Lease
 
@@ -227,7 +227,7 @@ class Closing:
 
     def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
         if final is not None:
-            bids.close(tx, account, order_id, final.total_usd, self._context.clock())
+            reservations.close_elsewhere(tx, account, order_id, final.total_usd, self._context.clock())
         receipt = {} if final is None else {"receipt": final.receipt().as_json()}
         self._context.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
 

@@ -13,7 +13,7 @@ from clore_mcp.errors import CloreError
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.rules.billing import Bill
-from clore_mcp.store import bids
+from clore_mcp.store import reservations
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Reservation
 
@@ -26,7 +26,7 @@ async def reconcile(
     bill: Callable[[OrderRow, None], Awaitable[Bill | None]],
 ) -> None:
     """Hold these reservations against what Clore lists; `bill` says what an order has cost, if anybody knows."""
-    held = await context.state.read(lambda tx: bids.elsewhere(tx, account))
+    held = await context.state.read(lambda tx: reservations.elsewhere(tx, account))
     listed = {row.id for row in current.rows if not row.expired}
     await reopen(context, account, current)
     missing = [one for one in held if one.order_id not in listed and one.released_at is None]
@@ -51,7 +51,7 @@ async def reopen(context: Context, account: str, current: Orders) -> None:
 
     def write(tx: Tx) -> None:
         for one in _back(tx, context, account, current):
-            bids.seen_again(tx, [one.id])
+            reservations.seen_again(tx, [one.id])
             if one.released_at is not None:
                 context.note(tx, "order_seen_again", "clore-mcp", account, order_id=one.order_id)
 
@@ -62,7 +62,7 @@ async def reopen(context: Context, account: str, current: Orders) -> None:
 def agrees(tx: Tx, context: Context, account: str, current: Orders) -> bool:
     """Whether Clore lists every order that has such a reservation, and none that has lost it."""
     listed = {row.id for row in current.rows if not row.expired}
-    missing = any(one.order_id not in listed and one.released_at is None for one in bids.elsewhere(tx, account))
+    missing = any(one.order_id not in listed and one.released_at is None for one in reservations.elsewhere(tx, account))
     return not missing and not _back(tx, context, account, current)
 
 
@@ -70,7 +70,7 @@ def _back(tx: Tx, context: Context, account: str, current: Orders) -> list[Reser
     listed = {row.id for row in current.rows if not row.expired}
     return [
         one
-        for one in bids.listed_elsewhere(tx, account, listed)
+        for one in reservations.listed_elsewhere(tx, account, listed)
         if one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=context.clock())
     ]
 
@@ -83,7 +83,7 @@ def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
 
 async def _missing(context: Context, one: Reservation, seen: Orders) -> None:
     if one.missed_at is None:
-        await context.state.write(lambda tx: bids.miss(tx, one.id, seen.at))
+        await context.state.write(lambda tx: reservations.miss(tx, one.id, seen.at))
     elif seen.at - one.missed_at >= context.patience.absence:
         await _close(context, one, None)
 
@@ -92,7 +92,7 @@ async def _close(context: Context, one: Reservation, final: Bill | None) -> None
     cost, step = (one.worst_usd, "ended_unseen") if final is None else (final.total_usd, "ended")
 
     def write(tx: Tx) -> None:
-        bids.close(tx, one.account, one.order_id or 0, cost, context.clock())
+        reservations.close_elsewhere(tx, one.account, one.order_id or 0, cost, context.clock())
         receipt = {} if final is None else {"receipt": final.receipt().as_json()}
         context.note(tx, step, "clore-mcp", one.account, order_id=one.order_id, **receipt)
 

@@ -36,10 +36,10 @@ from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status, outcome_of
 from clore_mcp.rental.rules.check import Doubt, Evidence, Position, Undecided, check, position
 from clore_mcp.rental.rules.limits import Wanted
-from clore_mcp.store import ends, intents, ledger, orders, quotes
+from clore_mcp.store import intents, ledger, orders, quotes, reservations
 from clore_mcp.store.database import Tx
-from clore_mcp.store.ends import End
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.reservations import End
 
 SAME_CALL_SECONDS: Final = 600.0  # so long the same call is the same extension
 _BILLED_LATE_SECONDS: Final = 120  # what is named fits still when it is called for, though Clore's bill has caught up
@@ -89,7 +89,7 @@ class Extending(Verb[ExtendOrder]):
         await self._closing.reconcile(account, evidence.current, evidence.completed)
 
         def read(tx: Tx) -> Judged:
-            end = ends.of(tx, account, request.order_id)
+            end = reservations.end_of(tx, account, request.order_id)
             begins = end.ends_api_at if end else int(context.readings.api_now())
             move = Move(request.order_id, end, begins + request.seconds)
             stands = position(tx, context, account, evidence)
@@ -138,7 +138,7 @@ class Extending(Verb[ExtendOrder]):
         except Undecided as no:
             raise _undecided(order_id, no) from None
         self._require_clock(order_id)
-        end = ends.of(tx, quote.account, order_id)
+        end = reservations.end_of(tx, quote.account, order_id)
         made = _made_already(tx, quote.account, order_id, quote.digest, now)
         if made is not None:  # by an equal call that was asked about at the same time
             if quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
@@ -160,7 +160,7 @@ class Extending(Verb[ExtendOrder]):
         if judged.refusals:
             outcome, step = over_limit(order_id, judged.refusals, extension, judged.most_seconds), "refused"
         else:
-            ends.move(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
+            reservations.move_end(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
             outcome, step = moved(extension), "extended"
         quotes.settle(tx, quote.id, outcome.as_json())
         context.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=order_id, approved_by=by,
@@ -269,7 +269,7 @@ def _undecided(order_id: int, no: Undecided) -> Settled:
 
 def _made_already(tx: Tx, account: str, order_id: int, digest: str, now: float) -> Outcome | None:
     """What this call has made of the end within ten minutes, while that stands."""
-    end = next((one for one in ends.active(tx, account) if one.order_id == order_id), None)
+    end = next((one for one in reservations.ends(tx, account) if one.order_id == order_id), None)
     for quote in quotes.settled_since(tx, digest, now - SAME_CALL_SECONDS, now):
         outcome = outcome_of(quote)
         if end is not None and outcome is not None and _stands(quote, outcome, end):

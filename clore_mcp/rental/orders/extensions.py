@@ -24,8 +24,8 @@ from clore_mcp.rental.rules.check import UNENDED, Draw, Evidence, Spend
 from clore_mcp.rental.rules.limits import Wanted
 from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
 from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
-from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Reservation
+from clore_mcp.store.reservations import End
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from clore_mcp.rental.orders.chores import Chore, Chores
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.results import Status
 from clore_mcp.rental.rules.terms import POLL_SECONDS
-from clore_mcp.store import ends, ledger, orders, quotes
+from clore_mcp.store import ledger, orders, quotes, reservations
 from clore_mcp.store.database import Tx
-from clore_mcp.store.ends import End
+from clore_mcp.store.reservations import End
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class Keeper:
 
         def read(tx: Tx) -> tuple[list[End], bool]:
             back = orders.may_come_back(tx, account, unseen) or orders.ended_since(tx, account, proven)
-            return ends.active(tx, account), back
+            return reservations.ends(tx, account), back
 
         back, self._unread = False, None
         try:
@@ -254,7 +254,7 @@ class Keeper:
             self._doubtful = frozenset(lease.order_id for lease in await self._context.readings.doubtful())
             account = await self._context.readings.account()
             self._strays = await self._settling.strays(account)
-            found = await self._context.state.read(lambda tx: ends.active(tx, account))
+            found = await self._context.state.read(lambda tx: reservations.ends(tx, account))
         except Exception as error:  # a row that nobody can read, too, must not hold up an end
             log.warning("what runs again could not be taken up: %s", getattr(error, "message", type(error).__name__))
             return account

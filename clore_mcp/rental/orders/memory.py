@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.rental.results import Attempt
-from clore_mcp.store.ends import End
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.reservations import End
 
 
 @dataclass(frozen=True, slots=True)

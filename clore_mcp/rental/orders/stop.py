@@ -22,11 +22,10 @@ from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders import cancels
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.results import Outcome, Status
-from clore_mcp.store import brake, intents, ledger, orders, quotes, watches
-from clore_mcp.store.brake import Freeze
+from clore_mcp.store import intents, ledger, orders, quotes, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
-from clore_mcp.store.ledger import EVERY_ACCOUNT, Entry
+from clore_mcp.store.ledger import EVERY_ACCOUNT, Entry, Freeze
 from clore_mcp.store.orders import Lease
 
 _SETTLE_SECONDS: Final = 240.0  # longer than a send's window and the look after it
@@ -74,7 +73,7 @@ class Lifted:
 
 def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     """Stop all spending of this state from this transaction on."""
-    new = brake.freeze(tx, by, now)
+    new = ledger.freeze(tx, by, now)
     questions = quotes.expire_all(tx) + watches.end_all(tx)
     tx.end_yes()
     unsent = intents.unsent(tx)
@@ -85,7 +84,7 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     if new:
         data = {"questions_closed": questions, "unsent_given_up": len(unsent)}
         ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="frozen", caller=by, data=data))
-    current = brake.frozen(tx)
+    current = ledger.frozen(tx)
     return Frozen(current or Freeze(by, now), new, questions, len(unsent))
 
 
@@ -99,7 +98,7 @@ def lapse_restored(tx: Tx, *, now: float) -> None:
 
 def lift(tx: Tx, *, by: str, now: float) -> bool:
     """Allow spending again; False when it was not frozen."""
-    lifted = brake.lift(tx)
+    lifted = ledger.lift(tx)
     if lifted:
         ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="lifted", caller=by))
     return lifted
@@ -158,7 +157,7 @@ class Stopping:
                 if looked:
                     await self.take_up()
                 found = [lease for lease in await self.running() if lease.order_id not in tried]
-                if await context.state.read(brake.frozen) is None:  # after the list: else it may hold what came since
+                if await context.state.read(ledger.frozen) is None:  # after the list: else it may hold what came since
                     yield Lifted()
                     return
                 tried.update(lease.order_id for lease in found)

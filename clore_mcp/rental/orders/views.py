@@ -33,10 +33,10 @@ from clore_mcp.rental.rules.billing import (
 )
 from clore_mcp.rental.spot import bid_history
 from clore_mcp.rental.spot.bid_history import BidHistory
-from clore_mcp.store import ends, intents, orders
+from clore_mcp.store import intents, orders, reservations
 from clore_mcp.store.database import Tx
-from clore_mcp.store.ends import End
 from clore_mcp.store.orders import Lease
+from clore_mcp.store.reservations import End
 from clore_mcp.text import clean
 
 _BOOK_AGE: Final = 30.0
@@ -131,7 +131,7 @@ class Overview:
         return await self._context.state.read(lambda tx: orders.of_ids(tx, account, listed))
 
     async def _agreed(self, account: str) -> Mapping[int, End]:
-        return await self._context.state.read(lambda tx: {end.order_id: end for end in ends.active(tx, account)})
+        return await self._context.state.read(lambda tx: {end.order_id: end for end in reservations.ends(tx, account)})
 
     async def _priced(self, *, urgent: bool = False) -> RowPrices:
         readings = self._context.readings

@@ -19,8 +19,7 @@ from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, coin_name, up
 from clore_mcp.rental.rules.limits import Shown
 from clore_mcp.rental.spot import bid_history
 from clore_mcp.rental.spot.bid_history import BidHistory
-from clore_mcp.store.orders import Lease
-from clore_mcp.store.receipts import OrderReceipt
+from clore_mcp.store.orders import Lease, OrderReceipt
 
 CREATION_FEE_AFTER_SECONDS: Final = 600
 _FLOAT_NOISE: Final = Decimal("1e-9")

@@ -24,7 +24,7 @@ from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_
 from clore_mcp.rental.rules.limits import Used, Wanted, over_caps, usage
 from clore_mcp.rental.rules.terms import Candidate, Terms
 from clore_mcp.settings import Approval, Caps
-from clore_mcp.store import brake, intents, orders
+from clore_mcp.store import intents, ledger, orders
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Reservation
 from clore_mcp.store.orders import Lease
@@ -136,7 +136,7 @@ def position(
         evidence=evidence,
         ended=lease_end_is_enforced(tx, context, account),
         unasked=context.settings.approval is Approval.LIMITS,
-        frozen=brake.frozen(tx) is not None,
+        frozen=ledger.frozen(tx) is not None,
     )
 
 

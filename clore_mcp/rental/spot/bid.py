@@ -35,10 +35,10 @@ from clore_mcp.rental.spot.bids import (
     to_win_usd,
     told_of,
 )
-from clore_mcp.store import bids, ends, intents, orders, quotes
-from clore_mcp.store.bids import Change
+from clore_mcp.store import intents, orders, quotes, reservations
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.reservations import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,14 +158,14 @@ class Bidding(Verb[SetSpotPrice]):
                 stands = evidence and position(tx, context, quote.account, evidence, deciding=True)
             except Undecided as no:
                 raise _cannot_decide(bid.row.id, no) from None
-            end = ends.of(tx, quote.account, bid.row.id)
+            end = reservations.end_of(tx, quote.account, bid.row.id)
             if end != bid.end and not _being_ended(tx, context, quote.account, bid.row.id):
                 why = "Its end has moved meanwhile, and with it what it may cost. Call again."
                 raise _undecided(bid.row.id, "end_moved", why)
             refusals = self._stands_against(tx, quote.account, bid, stands) if stands else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
                 raise Settled(outcomes.in_progress(quote.id), final=False)
-            change = None if refusals else bids.begin(tx, quote.id, reservation_of(bid, quote.account, now))
+            change = None if refusals else reservations.begin_bid(tx, quote.id, reservation_of(bid, quote.account, now))
             context.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                          bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
             return Claimed(tuple(refusals), change)
@@ -213,7 +213,7 @@ async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None)
     except Failure as error:
         if error.spent is Spent.NO:
             if change is not None:
-                await context.state.write(lambda tx: bids.undo(tx, change, context.clock()))
+                await context.state.write(lambda tx: reservations.undo_bid(tx, change, context.clock()))
             return outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
         if not await _arrived(context, bid):
             said = f"{error.message} The bid may or may not have changed; list_orders shows the price."
@@ -256,7 +256,7 @@ async def _answer(context: Context, status: Status, bid: Bid) -> Outcome:
 
 def _being_ended(tx: Tx, context: Context, account: str, order_id: int) -> bool:
     """Whether its lease is over or was cut by a cancel: until that is proven, its end says nothing of its cost."""
-    end = ends.of(tx, account, order_id)
+    end = reservations.end_of(tx, account, order_id)
     return end is not None and end.on_end == "cancel" and end.ends_api_at <= context.readings.api_now()
 
 
@@ -292,7 +292,7 @@ async def _record(context: Context, quote: Quote, bid: Bid, change: Change | Non
         if change is not None:
             reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
             least = reserved if _being_ended(tx, context, quote.account, bid.row.id) else bid.worst_usd
-            bids.end(tx, change, min(reserved, least), bid.usd_per_hour)
+            reservations.end_bid(tx, change, min(reserved, least), bid.usd_per_hour)
         _note(tx, context, "bid_set", quote, bid)
 
     await context.state.write(write)
@@ -303,7 +303,7 @@ async def _record_refusal(context: Context, quote: Quote, bid: Bid, change: Chan
 
     def write(tx: Tx) -> None:
         if change is not None:
-            bids.undo(tx, change, context.clock())
+            reservations.undo_bid(tx, change, context.clock())
         _note(tx, context, "bid_refused", quote, bid)
 
     await context.state.write(write)

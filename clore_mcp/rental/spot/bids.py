@@ -23,9 +23,9 @@ from clore_mcp.rental.results import Outcome, Settled
 from clore_mcp.rental.rules.billing import spent_of
 from clore_mcp.rental.rules.check import Draw
 from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS, bid_within, reservation_margin
-from clore_mcp.store import ends
-from clore_mcp.store.ends import End
+from clore_mcp.store import reservations
 from clore_mcp.store.intents import Reservation
+from clore_mcp.store.reservations import End
 
 # Beyond the end, until a poll sees it; what Clore adds to `spend` a minute at a time fits into it too.
 SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
@@ -200,7 +200,7 @@ async def priced(
     if request.to_win:
         day = await _winning_bid(context, request, row, coin, rate, fee)
     usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
-    end = await context.state.read(lambda tx: ends.of(tx, account, request.order_id))
+    end = await context.state.read(lambda tx: reservations.end_of(tx, account, request.order_id))
     enforced_by = await context.enforced_by() if end is not None and end.on_end == "cancel" else None
     enforced_end = end.ends_api_at if end is not None and enforced_by else None
     worst_hours = hours_left(enforced_end, api_now, context.clock() - asked_at)

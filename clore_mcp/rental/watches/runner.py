@@ -28,7 +28,7 @@ from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.watches.matches import fitting
-from clore_mcp.store import brake, watches
+from clore_mcp.store import ledger, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.watches import Watch
 
@@ -105,7 +105,7 @@ class WatchRunner:
                 found.append(watch)
             else:
                 self._record(tx, watch, watch.seen_usd, _UNSETTLED)
-        return [] if left_to_watchdog(tx, context, account) or brake.frozen(tx) is not None else found
+        return [] if left_to_watchdog(tx, context, account) or ledger.frozen(tx) is not None else found
 
     async def _look(self, watch: Watch, current: Orders) -> None:
         """One look for one watch, and what was seen."""

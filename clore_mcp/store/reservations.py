@@ -1,8 +1,8 @@
-"""Rows of reservations while a spot bid changes, and those of orders made elsewhere, which have no intent.
+"""What is reserved for an order while its bid changes, for an order made elsewhere, and until the end that it is given.
 
 A change of a bid is begun in the transaction that uses the yes and ended when Clore has answered. Until then the
 reservation covers the old bid and the new one. Changes by several processes at once may reach Clore in any order, so
-from then on the reservation only grows.
+from then on the reservation only grows. An end and what the order may cost until then are written together.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from clore_mcp.money import to_micros
-from clore_mcp.store import intents
-from clore_mcp.store.database import Tx
+from clore_mcp.store import intents, orders
+from clore_mcp.store.database import Row, Tx
 from clore_mcp.store.intents import Reservation
+from clore_mcp.store.orders import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Change:
     before: Reservation | None
 
 
-def begin(tx: Tx, quote_id: str, wanted: Reservation) -> Change | None:
+def begin_bid(tx: Tx, quote_id: str, wanted: Reservation) -> Change | None:
     """Reserve what the order may cost with the new bid as well as with the old one: `wanted.worst_usd` and
     `wanted.usd_per_hour` at least. None where nothing is wanted and nothing is reserved: an order made elsewhere whose
     bid is lowered."""
@@ -45,7 +46,7 @@ def begin(tx: Tx, quote_id: str, wanted: Reservation) -> Change | None:
     return Change(quote_id, held.id, before)
 
 
-def end(tx: Tx, change: Change, worst_usd: Decimal, usd_per_hour: Decimal) -> None:
+def end_bid(tx: Tx, change: Change, worst_usd: Decimal, usd_per_hour: Decimal) -> None:
     """Replace what the order may cost by what it is known to be, unless another change was begun meanwhile."""
     tx.run(
         "UPDATE reservations SET worst_micros = ?, hourly_micros = ?, bidding = NULL WHERE id = ? AND bidding = ?",
@@ -53,10 +54,10 @@ def end(tx: Tx, change: Change, worst_usd: Decimal, usd_per_hour: Decimal) -> No
     )  # fmt: skip
 
 
-def undo(tx: Tx, change: Change, now: float) -> None:
+def undo_bid(tx: Tx, change: Change, now: float) -> None:
     """The bid stayed as it was, and so does what it may cost, unless another change was begun meanwhile."""
     if change.before is not None:
-        end(tx, change, change.before.worst_usd, change.before.usd_per_hour)
+        end_bid(tx, change, change.before.worst_usd, change.before.usd_per_hour)
         return
     tx.run(
         "UPDATE reservations SET released_at = ?, actual_micros = 0, bidding = NULL WHERE id = ? AND bidding = ?",
@@ -102,10 +103,79 @@ def seen_again(tx: Tx, reservation_ids: Iterable[int]) -> None:
         )
 
 
-def close(tx: Tx, account: str, order_id: int, actual_usd: Decimal, now: float) -> None:
+def close_elsewhere(tx: Tx, account: str, order_id: int, actual_usd: Decimal, now: float) -> None:
     """Replace the reservation of an order made elsewhere, if it has one, by what was really paid."""
     tx.run(
         "UPDATE reservations SET released_at = ?, actual_micros = ?"
         " WHERE account = ? AND order_id = ? AND intent_id IS NULL AND released_at IS NULL",
         now, to_micros(actual_usd), account, order_id,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """When an order ends, in unix seconds of Clore's clock, and what happens then (`cancel` or `notify`)."""
+
+    account: str
+    order_id: int
+    ends_api_at: int
+    on_end: str
+    made_here: bool
+
+
+def end_of(tx: Tx, account: str, order_id: int) -> End | None:
+    """The end of an order: of one made here, gone or not, or of one made elsewhere to which an end was given."""
+    lease = orders.get(tx, account, order_id)
+    if lease is not None:
+        return _of_lease(lease)
+    row = tx.one(
+        "SELECT account, order_id, ends_api_at FROM reservations WHERE account = ? AND order_id = ?"
+        " AND intent_id IS NULL AND released_at IS NULL AND ends_api_at IS NOT NULL",
+        account, order_id,
+    )  # fmt: skip
+    return None if row is None else _given(row)
+
+
+def ends(tx: Tx, account: str) -> list[End]:
+    """The ends of every order that is not proven gone, by order id."""
+    rows = tx.all(
+        "SELECT account, order_id, ends_api_at FROM reservations WHERE account = ?"
+        " AND intent_id IS NULL AND released_at IS NULL AND ends_api_at IS NOT NULL",
+        account,
+    )
+    found = [*map(_of_lease, orders.active(tx, account)), *map(_given, rows)]
+    return sorted(found, key=lambda end: end.order_id)
+
+
+def move_end(tx: Tx, end: End, reserved: Reservation) -> None:
+    """Set an order's end and what it may cost until then. A bid that is on its way was reserved for the end of before:
+    what it would replace stays as it is from now on."""
+    if intents.reservation_of_order(tx, end.account, end.order_id) is None:
+        intents.reserve(tx, reserved)
+    tx.run(
+        "UPDATE reservations SET worst_micros = ?, hourly_micros = ?,"
+        " bidding = CASE WHEN bidding IS NULL THEN NULL ELSE 'several' END"
+        " WHERE account = ? AND order_id = ? AND released_at IS NULL",
+        to_micros(reserved.worst_usd), to_micros(reserved.usd_per_hour), end.account, end.order_id,
+    )  # fmt: skip
+    tx.run(
+        "UPDATE orders SET ends_api_at = ? WHERE account = ? AND order_id = ? AND ended_at IS NULL"
+        if end.made_here
+        else "UPDATE reservations SET ends_api_at = ? WHERE account = ? AND order_id = ? AND intent_id IS NULL"
+        " AND released_at IS NULL",
+        end.ends_api_at, end.account, end.order_id,
+    )  # fmt: skip
+
+
+def moved_beyond(tx: Tx, account: str, order_id: int, api_now: float) -> bool:
+    """Whether the order has an end, and that lies in the future."""
+    end = end_of(tx, account, order_id)
+    return end is not None and end.ends_api_at > api_now
+
+
+def _of_lease(lease: Lease) -> End:
+    return End(lease.account, lease.order_id, lease.ends_api_at, lease.on_end, made_here=True)
+
+
+def _given(row: Row) -> End:
+    return End(row["account"], row["order_id"], row["ends_api_at"], "cancel", made_here=False)
