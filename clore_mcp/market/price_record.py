@@ -26,7 +26,7 @@ _AHEAD_SECONDS: Final = 300.0  # a sample from further ahead is from before a cl
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class RecordedPrices:
     """What is recorded of some models in the last `hours`. `first` is the oldest hour on record, in unix seconds."""
 
     rows: dict[str, list[PriceRow]]
@@ -65,16 +65,16 @@ class PriceRecord:
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._soon(snapshot, fees))
 
-    async def read(self, hours: int, order_type: OrderType, models: Collection[str] | None = None) -> Recorded:
+    async def read(self, hours: int, order_type: OrderType, models: Collection[str] | None = None) -> RecordedPrices:
         """What is recorded of the last so many hours. Raises StateUnavailable."""
         if not self._database.exists:
-            return Recorded({}, (), None)
+            return RecordedPrices({}, (), None)
         now_hour = int(self._clock() // SECONDS_PER_HOUR)
         since = now_hour - hours + 1
 
-        def work(tx: Tx) -> Recorded:
+        def work(tx: Tx) -> RecordedPrices:
             first = prices.first_hour(tx, self._market)
-            return Recorded(
+            return RecordedPrices(
                 prices.read(tx, self._market, order_type.value, since, now_hour, models),
                 tuple(prices.recorded(tx, self._market, since, now_hour)),
                 None if first is None else float(first * SECONDS_PER_HOUR),

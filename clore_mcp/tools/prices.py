@@ -13,7 +13,7 @@ from typing import Any, Final
 from clore_mcp.errors import NotFound
 from clore_mcp.market import history
 from clore_mcp.market.history import SECONDS_PER_HOUR, Past
-from clore_mcp.market.price_record import Recorded
+from clore_mcp.market.price_record import RecordedPrices
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.market.wish import Unknown, resolve
@@ -104,7 +104,7 @@ def _priced(**prices: Decimal | None) -> Mapping[str, float]:
     return {name: shown_up(price) for name, price in prices.items() if price is not None}
 
 
-def _next(recorded: Recorded, hours: int, more: int) -> str:
+def _next(recorded: RecordedPrices, hours: int, more: int) -> str:
     gaps, told = max(0, hours - recorded.hours), []
     if recorded.first is None:
         told.append("Prices are recorded from now on, while a server or the watchdog reads the market.")

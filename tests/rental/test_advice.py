@@ -9,7 +9,7 @@ import pytest
 
 from clore_mcp.rental.orders.access import ReadyReason
 from clore_mcp.rental.orders.advice import NO_MORE, Situation, next_step, not_dead, stage
-from clore_mcp.rental.orders.reachability import Attempt, is_settled, memory_as, memory_from, others, remembered
+from clore_mcp.rental.orders.reachability import SshLook, is_settled, memory_as, memory_from, others, remembered
 
 COMMAND = "ssh -p 1972 root@n1.us.clorecloud.net"
 RENTS = re.compile(r"create_order|(?<!not )\b(?:rent|take|choose|find) (?:another|a second|a new|a different)")
@@ -79,9 +79,9 @@ def test_only_what_an_ssh_server_that_starts_does_not_show_counts_from_the_first
 
 def test_attempts_are_remembered_for_hours_and_of_other_servers_alone() -> None:
     hour = 3600.0
-    memory: dict[int, Attempt] = {}
+    memory: dict[int, SshLook] = {}
     for about, server, at in ((1, 10, 0.0), (2, 20, 5 * hour), (3, 30, 6.5 * hour)):
-        memory = remembered(memory, about, Attempt(server, ReadyReason.TIMED_OUT, at))
+        memory = remembered(memory, about, SshLook(server, ReadyReason.TIMED_OUT, at))
     assert set(memory) == {2, 3}
     assert memory_from(memory_as(memory)) == memory
     assert set(others(memory, 3, 30, 6.5 * hour)) == {2}
@@ -114,4 +114,4 @@ def test_the_next_server_is_named_where_the_host_alone_can_be_at_fault_and_after
 
 
 def test_a_memory_without_that_mark_is_one_of_a_machine_that_may_have_been_offline() -> None:
-    assert memory_from('{"1": [10, "timed_out", 5.0]}') == {1: Attempt(10, ReadyReason.TIMED_OUT, 5.0, online=False)}
+    assert memory_from('{"1": [10, "timed_out", 5.0]}') == {1: SshLook(10, ReadyReason.TIMED_OUT, 5.0, online=False)}

@@ -19,7 +19,7 @@ _NEVER_USUAL: Final = {ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT}  # not
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class SshLook:
     """What the last look at an order's SSH found. `at` is this machine's clock; `online`: this machine reached another
     order's SSH or Clore itself just then."""
 
@@ -29,7 +29,7 @@ class Attempt:
     online: bool = False
 
 
-Memory = Mapping[int, Attempt]
+Memory = Mapping[int, SshLook]
 """The last attempt at each order, by its id."""
 
 
@@ -38,13 +38,13 @@ def is_settled(reason: ReadyReason, minutes: int) -> bool:
     return reason is ReadyReason.READY or reason in _NEVER_USUAL or minutes >= STARTING_MINUTES
 
 
-def remembered(memory: Memory, order_id: int, attempt: Attempt) -> dict[int, Attempt]:
+def remembered(memory: Memory, order_id: int, attempt: SshLook) -> dict[int, SshLook]:
     """The memory with one attempt more, without those of the day before."""
     kept = {about: one for about, one in memory.items() if abs(attempt.at - one.at) < _REMEMBERED_SECONDS}
     return {**kept, order_id: attempt}
 
 
-def others(memory: Memory, order_id: int, server_id: int | None, now: float) -> dict[int, Attempt]:
+def others(memory: Memory, order_id: int, server_id: int | None, now: float) -> dict[int, SshLook]:
     """The attempts of the last hours at orders on other servers."""
     return {
         about: one
@@ -55,11 +55,11 @@ def others(memory: Memory, order_id: int, server_id: int | None, now: float) -> 
     }
 
 
-def memory_from(text: str | None) -> dict[int, Attempt]:
+def memory_from(text: str | None) -> dict[int, SshLook]:
     """What `memory_as` wrote; nothing where there is none or another version wrote it."""
     try:
         return {
-            int(about): Attempt(server_id, ReadyReason(reason), float(at), *map(bool, online))
+            int(about): SshLook(server_id, ReadyReason(reason), float(at), *map(bool, online))
             for about, (server_id, reason, at, *online) in json.loads(text or "{}").items()
         }
     except (ValueError, TypeError, AttributeError):

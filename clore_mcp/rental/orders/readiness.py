@@ -15,7 +15,7 @@ from clore_mcp.rental.create import replacement
 from clore_mcp.rental.orders import access, advice, reachability
 from clore_mcp.rental.orders.access import ReadyReason
 from clore_mcp.rental.orders.advice import Reaches, Situation
-from clore_mcp.rental.orders.reachability import Attempt
+from clore_mcp.rental.orders.reachability import SshLook
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.requests import LONGEST_WAIT_SECONDS
 from clore_mcp.rental.results import Settled
@@ -71,7 +71,7 @@ class Readiness:
             raise TimedOut(f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order bills on.")
         return await self._answer(order_id, look, caller)
 
-    async def again(self, order_id: int) -> tuple[Attempt | None, Situation]:
+    async def again(self, order_id: int) -> tuple[SshLook | None, Situation]:
         """How the order was when it was last waited for, and how it is now. Raises NotFound, CloreError."""
         look = await self._look(order_id, None)
         name = await self._name()
@@ -142,12 +142,12 @@ class Readiness:
         failed = tuple(sorted(about for about, one in others.items() if one.reason is not ReadyReason.READY))
         reaches = await self._reaches(found, len(failed) < len(others)) if found.reason in _UNREACHED else None
         if reachability.is_settled(found.reason, found.age):
-            attempt = Attempt(server_id, found.reason, now, online=reaches in ("hosts", "clore"))
+            attempt = SshLook(server_id, found.reason, now, online=reaches in ("hosts", "clore"))
             await self._remember(name, memory, found.order_id, attempt)
         alike = tuple(about for about in failed if others[about].reason is found.reason)
         return replace(found, failed=failed, alike=alike, reaches=reaches)
 
-    async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: Attempt) -> None:
+    async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: SshLook) -> None:
         """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
         before = memory.get(order_id)
         if self._context.settings.read_only or (before and replace(before, at=attempt.at) == attempt):
