@@ -87,7 +87,7 @@ async def test_an_extension_while_a_bid_is_on_its_way_counts_the_dearer_one_to_t
     dearest = 5 * bid * max(factor, 1.0) * 0.99
     assert worst(world, order_id) >= dearest
     go.set()
-    assert (await bidding).status == "updated"
+    assert (ended := await bidding).status == "updated", ended
     assert worst(world, order_id) >= dearest, "the answer to the bid was reckoned with the old end"
     check_invariants(world)
 

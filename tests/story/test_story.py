@@ -173,7 +173,7 @@ async def test_read_only_offers_nothing_that_spends(market: Running, tmp_path: P
         names = {tool.name for tool in (await us.client.list_tools()).tools}
         assert names == {
             "search_servers", "get_server", "quote_order", "list_orders", "wait_for_order", "get_account",
-            "list_watches",
+            "list_watches", "price_history",
         }  # fmt: skip
 
 
