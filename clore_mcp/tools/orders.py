@@ -170,8 +170,9 @@ async def wait_for_order(
 
 
 async def extend_order(request: ExtendOrder, permitted: Permitted) -> ExtendAnswer:
-    """Move the end of an order. Use it when the person wants more or less time; to end it now, cancel_order. More time
-    asks the person; an order made elsewhere gets its first end. A repeat within ten minutes moves nothing more."""
+    """Move the end of an order to a later time. Use it when the person wants more hours; to end the order earlier, call
+    cancel_order. It asks the person; an order made elsewhere gets its first end. A repeat within ten minutes moves
+    nothing more."""
     return permitted.answer(ExtendAnswer)
 
 
