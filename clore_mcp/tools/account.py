@@ -83,9 +83,9 @@ class AccountAnswer(Answer):
 
 
 async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
-    """Show the account: balances and the hours they last, cost per hour, what was spent and when all ends, limits.
-    Also waiting approvals and events (what ended, what watches rented, trouble). Use it before a long or dear rental;
-    for each order's cost, list_orders."""
+    """Show the account: balances, how long they last, cost per hour, spending, limits, and when all orders end. Also
+    waiting approvals and events (what ended, what watches rented, trouble). Use it before a long or dear rental; for
+    each order's cost, list_orders."""
     from clore_mcp.rental.account.summary import account_state
 
     services = services_of(ctx)
