@@ -85,10 +85,10 @@ def within_caps(memory: Memory, truth: Truth, ours: Sequence[Order]) -> None:
 
 
 def _counts(memory: Memory, truth: Truth, other: Order, order: Order, raised: bool) -> bool:
+    if other.id in memory.market.doubted:  # of a stranger's order nothing is known but what Clore says of it
+        return False
     if other.id in memory.market.elsewhere:
         return other.ct < truth.asked(order) - STALE
-    if other.id in memory.market.doubted:
-        return False
     return (raised or other.id < order.id) and other.id not in memory.lost and not truth.lost(other)
 
 
