@@ -22,7 +22,7 @@ from mcp.server.mcpserver.resources import FunctionResource
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
-from clore_mcp.rental.create.images import KNOWN, SHORT_NAMES, KnownImage
+from clore_mcp.rental.create.containers import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
 from clore_mcp.tools.account import AccountAnswer
 from clore_mcp.tools.order_answers import OrdersAnswer, ShownOrder

@@ -24,16 +24,15 @@ from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock
 from clore_mcp.rental.account.reading import BROWSING_AGE, Readings
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.context import Context, Patience
+from clore_mcp.rental.context import Commitments, Context, Patience
 from clore_mcp.rental.create.adopt import Adopting
-from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.create.order import Creating
 from clore_mcp.rental.create.quote import Pricer
-from clore_mcp.rental.create.replacements import Replacements
+from clore_mcp.rental.create.replacement import Replacements
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import public_key
 from clore_mcp.rental.guard import Guard
-from clore_mcp.rental.monitoring.changes import Changes
+from clore_mcp.rental.monitoring.events import Changes
 from clore_mcp.rental.monitoring.hosts import Hosts
 from clore_mcp.rental.monitoring.monitor import Overseer
 from clore_mcp.rental.monitoring.notifier import Notifier

@@ -38,7 +38,7 @@ def add_id(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them all: what waits first, the callers in turn. How many may wait is capped in question_queue.py."""
+    """List them all: what waits first, the callers in turn. How many may wait is capped in proposal.py."""
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:

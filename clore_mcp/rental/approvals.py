@@ -16,8 +16,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from clore_mcp.errors import NotFound
-from clore_mcp.rental import question_queue
-from clore_mcp.rental.proposal import Consent, Proposal, Yes
+from clore_mcp.rental.proposal import Consent, Proposal, Yes, fair, place_question
 from clore_mcp.rental.requests import CreateOrder, Request
 from clore_mcp.rental.results import Status, outcome_of
 from clore_mcp.rental.rules.terms import Terms
@@ -139,7 +138,7 @@ class Approvals:
                 raise Cooling
             quotes.expire(tx, at)
             quotes.add(tx, quote)  # first: the same call's live quote is found, not replaced
-            question_queue.place(tx, quote, at, self._program)
+            place_question(tx, quote, at, self._program)
             ledger.write(tx, _entry(quote, at, "quoted", {**quote.terms, "question": quote.question}))
             return quote
 
@@ -234,7 +233,7 @@ class Approvals:
 
         def read(tx: Tx) -> list[Quote]:
             quotes.expire(tx, self._clock())
-            return question_queue.fair(quotes.waiting(tx, account))
+            return fair(quotes.waiting(tx, account))
 
         return await self._state.write(read)
 

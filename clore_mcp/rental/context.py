@@ -1,8 +1,10 @@
-"""What every rental step shares: the state, the readings, the clocks, the operator's caps, and who we are."""
+"""What every rental step shares: the state, the readings, the clocks, the operator's caps, who we are, what goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,10 +72,10 @@ class Context:
         await self.ask_enforcers(account)
         return await self.state.read(lambda tx: enforcer(tx, self, account))
 
-    async def ask_enforcers(self, account: str) -> None:
+    async def ask_enforcers(self, account: str, known: Sequence[Beat] | None = None) -> None:
         """Have those who said lately that they end leases answer now: a frozen process can't, and a killed one. Who has
-        answered counts for half a minute, also inside a transaction, which waits for nobody."""
-        found = await self.state.read(lambda tx: _beats(tx, self, account))
+        answered counts for half a minute, also inside a transaction, which waits for nobody. `known`: who they are."""
+        found = await self.state.read(lambda tx: beats(tx, self, account)) if known is None else known
         watchdogs = [one.owner for one in found if one.owner.startswith(WATCHDOG)]
         await self.pulse.ask(watchdogs)
         if not any(self.pulse.answered(one.owner) for one in found):
@@ -89,7 +91,7 @@ class Context:
         """Whether a watchdog holds the place of the one that would be started, and does not say that it ends leases."""
         account = await self.readings.account()
         await self.ask_enforcers(account)
-        found = await self.state.read(lambda tx: _beats(tx, self, account))
+        found = await self.state.read(lambda tx: beats(tx, self, account))
         if any(one.owner.startswith(WATCHDOG) and self.pulse.answered(one.owner) for one in found):
             return False
         place = Place(self.watchdog_place)
@@ -119,7 +121,7 @@ class Context:
             tx.afterwards.append(lambda: self.tell(entry))
 
 
-def _beats(tx: Tx, context: Context, account: str) -> list[Beat]:
+def beats(tx: Tx, context: Context, account: str) -> list[Beat]:
     """Who said lately that it ends leases; a watchdog goes before a server. A beat from the future is from before a
     clock went back: nobody knows how old it is."""
     now = context.clock()
@@ -129,7 +131,7 @@ def _beats(tx: Tx, context: Context, account: str) -> list[Beat]:
 
 def enforcer(tx: Tx, context: Context, account: str) -> str | None:
     """Who ends leases now, inside a transaction: of those who said so, one that has answered since."""
-    alive = next((one for one in _beats(tx, context, account) if context.pulse.answered(one.owner)), None)
+    alive = next((one for one in beats(tx, context, account) if context.pulse.answered(one.owner)), None)
     if alive is None:
         return None
     return (
@@ -145,7 +147,7 @@ def _watchdog_on(host: str) -> str:
 
 def left_to_watchdog(tx: Tx, context: Context, account: str) -> bool:
     """Whether a watchdog lives and this process is not it: then it alone does what one process is enough for."""
-    first = next(iter(_beats(tx, context, account)), None)
+    first = next(iter(beats(tx, context, account)), None)
     return first is not None and first.owner.startswith(WATCHDOG) and not context.owner.startswith(WATCHDOG)
 
 
@@ -184,3 +186,41 @@ async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outc
 def iso(unix_seconds: float) -> str:
     """A time for a result: ISO 8601, UTC, whole seconds."""
     return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+log = logging.getLogger(__name__)
+
+
+class Commitments:
+    """Spending work by quote id. A caller that is cancelled or gives up waiting leaves the work running."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[Outcome]] = {}
+
+    async def run(
+        self, quote_id: str, work: Callable[[], Awaitable[Outcome]], patience_seconds: float | None
+    ) -> Outcome | None:
+        """Begin the work, or join it, and wait for its outcome; None when it goes on beyond the patience, if that
+        has an end."""
+        task = self._running.get(quote_id)
+        if task is None:
+            task = asyncio.ensure_future(work())
+            self._running[quote_id] = task
+            task.add_done_callback(lambda done: self._finished(quote_id, done))
+        # wait() ends no work, and tells its outcome also where that came in the instant in which the patience ended.
+        await asyncio.wait([task], timeout=patience_seconds)
+        return task.result() if task.done() else None
+
+    def runs(self, quote_id: str) -> bool:
+        """Whether this process is carrying that quote out now."""
+        return quote_id in self._running
+
+    async def drain(self, patience_seconds: float) -> None:
+        """At the end of the process: let what has begun come to its end, at most so long. The rest is settled later."""
+        if self._running:
+            await asyncio.wait(list(self._running.values()), timeout=patience_seconds)
+
+    def _finished(self, quote_id: str, task: asyncio.Task[Outcome]) -> None:
+        self._running.pop(quote_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("quote %s failed: %s", quote_id, type(error).__name__)

@@ -20,12 +20,10 @@ from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavail
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, Cooling, new_id
-from clore_mcp.rental.context import Context
-from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders.closure import UNKNOWN_ACCOUNT
-from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
-from clore_mcp.rental.question_queue import NoRoom
+from clore_mcp.rental.proposal import Consent, NoRoom, Proposal, Verb, Yes
 from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of

@@ -26,8 +26,16 @@ from pydantic import (
 
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
-from clore_mcp.rental.create.containers import Command, Env, Image, Ports, with_ssh
-from clore_mcp.rental.create.images import DEFAULT, JUPYTER_PORT, brings_jupyter
+from clore_mcp.rental.create.containers import (
+    DEFAULT,
+    JUPYTER_PORT,
+    Command,
+    Env,
+    Image,
+    Ports,
+    brings_jupyter,
+    with_ssh,
+)
 from clore_mcp.settings import public_key_line
 from clore_mcp.text import clean
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
-from clore_mcp.rental.create.images import image_notes
+from clore_mcp.rental.create.containers import image_notes
 from clore_mcp.rental.requests import (
     LONGEST_WAIT_SECONDS,
     CancelOrder,
@@ -46,7 +46,7 @@ ENDED_TOO = Field(description="Also ended ones.")
 async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
     """Price a rental and check it against limits and wallet, asking no one, holding nothing. Arguments as
     for create_order, which quotes by itself: use this to compare or explain a refusal."""
-    from clore_mcp.rental import agreement
+    from clore_mcp.rental import outcomes
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -74,8 +74,8 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
         total_usd=round(float(cost.total_usd), 6),
         worst_case_usd=shown_up(found.terms.worst_usd),
-        margin=agreement.margin(found.terms),
-        creation_fee_due=agreement.FEE_DUE if cost.creation_fee_usd else None,
+        margin=outcomes.margin(found.terms),
+        creation_fee_due=outcomes.FEE_DUE if cost.creation_fee_usd else None,
         on_demand_usd_per_hour=None if first.on_demand_usd_per_hour is None else shown_up(first.on_demand_usd_per_hour),
         currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),

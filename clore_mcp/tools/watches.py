@@ -76,7 +76,7 @@ async def create_watch(request: CreateWatch, permitted: Permitted) -> WatchCreat
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:
     """List the watches: what was approved, price last seen, orders made, what holds each up. Use it when the person
     asks how a watch does; watches need no polling. What they rented: list_orders."""
-    from clore_mcp.rental.watches.watch_list import listed
+    from clore_mcp.rental.watches.watch import listed
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -88,7 +88,7 @@ async def cancel_watch(
 ) -> WatchCancelled:
     """End a watch: it rents nothing more. Use it when the person no longer wants it. Orders that it made run on;
     cancel_order ends those."""
-    from clore_mcp.rental.watches.watch_list import cancelled
+    from clore_mcp.rental.watches.watch import cancelled
 
     return WatchCancelled.model_validate(await cancelled(services_of(ctx).context, watch_id, by=caller_of(ctx)))
 

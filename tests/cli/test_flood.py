@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mcp import Client, Implementation, StdioServerParameters, stdio_client
 
-from clore_mcp.rental.question_queue import A_MINUTE, OF_A_CALLER, OF_ALL
+from clore_mcp.rental.proposal import A_MINUTE, OF_A_CALLER, OF_ALL
 from clore_mcp.store import intents, ledger, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent, Reservation

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.monitoring.changes import Changed, Changes
+from clore_mcp.rental.monitoring.events import Changed, Changes
 from clore_mcp.wiring import Services
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import elsewhere

@@ -13,8 +13,8 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import shown_up
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
-from clore_mcp.rental.watches import watch_list
 from clore_mcp.rental.watches.question import WatchShown, watch_question
+from clore_mcp.rental.watches.watch import cancelled
 from clore_mcp.tools.market import SearchServers
 from clore_mcp.wiring import Services
 from tests.guard.test_watches import listed, rounds
@@ -68,7 +68,7 @@ async def test_a_watch_that_tells_asks_nothing_rents_nothing_and_tells_once(worl
 
 async def test_a_watch_that_tells_is_taken_back_like_any_other(world: World, services: Services) -> None:
     outcome = await call(services, watch(0.30, notify=True), answer=None, can_ask=False)
-    gone = await watch_list.cancelled(services.context, outcome.watch_id, by="tester")
+    gone = await cancelled(services.context, outcome.watch_id, by="tester")
     stock(world, SERVER, 0.10)
     await rounds(services, world)
     assert gone["status"] == "cancelled" and "watch_met" not in world.steps()

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.orders import stop
-from clore_mcp.rental.watches import watch_list
+from clore_mcp.rental.watches.watch import cancelled
+from clore_mcp.rental.watches.watch import listed as watches_listed
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
@@ -45,7 +46,7 @@ async def rounds(services: Services, world: World, count: int = 2) -> None:
 
 
 async def listed(services: Services, *, include_ended: bool = True) -> list[Json]:
-    rows: list[Json] = (await watch_list.listed(services.context, include_ended=include_ended))["watches"]
+    rows: list[Json] = (await watches_listed(services.context, include_ended=include_ended))["watches"]
     return rows
 
 
@@ -103,7 +104,7 @@ async def test_the_same_call_is_the_same_watch(world: World, services: Services)
     first = await watched(services, watch())
     again = await call(services, watch(), answer=False)
     assert again.repeated and again.watch_id == first
-    await watch_list.cancelled(services.context, first, by="tester")
+    await cancelled(services.context, first, by="tester")
     assert await watched(services, watch()) != first, "after its end the same call is a new wish"
 
 
@@ -143,14 +144,14 @@ async def test_a_cancelled_watch_rents_nothing_more(world: World, services: Serv
     reprice(world, SERVER, 0.10)
     await rounds(services, world)
     (order,) = world.active()
-    told = await watch_list.cancelled(services.context, watch_id, by="tester")
+    told = await cancelled(services.context, watch_id, by="tester")
     assert told["status"] == "cancelled" and str(order["id"]) in told["next"]
     stock(world, OTHER, 0.10)
     await rounds(services, world)
     assert [one["id"] for one in world.active()] == [order["id"]], "it rents no more, and its order runs on"
-    assert (await watch_list.cancelled(services.context, watch_id, by="tester"))["status"] == "cancelled"
+    assert (await cancelled(services.context, watch_id, by="tester"))["status"] == "cancelled"
     with pytest.raises(NotFound):
-        await watch_list.cancelled(services.context, "wnobody", by="tester")
+        await cancelled(services.context, "wnobody", by="tester")
 
 
 @pytest.mark.parametrize("way", ["over", "from the future"])

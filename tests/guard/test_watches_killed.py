@@ -11,7 +11,8 @@ from typing import Final
 
 import pytest
 
-from clore_mcp.rental.watches import watch_list
+from clore_mcp.rental.watches.watch import cancelled
+from clore_mcp.rental.watches.watch import listed as watches_listed
 from clore_mcp.wiring import Services
 from tests.guard.children import Child, settle
 from tests.guard.conftest import Processes
@@ -85,9 +86,9 @@ async def test_a_watch_whose_watchdog_stops_anywhere_has_one_order(
         made = [one for one in world.active() if one["server_id"] in servers[-1]]
         assert len(made) == (not given_up(world)), f"{len(made)} orders for one watch, stopped after step {step}"
         if not made:
-            (held,) = (await watch_list.listed(later.context, include_ended=False))["watches"]
+            (held,) = (await watches_listed(later.context, include_ended=False))["watches"]
             assert "shows no order yet" in held["held_up"], "claimed and never sent: it says why it waits"
-            await watch_list.cancelled(later.context, held["watch_id"], by="tester")
+            await cancelled(later.context, held["watch_id"], by="tester")
     assert world.steps().count("watch_fired") == len(world.active()) >= len(servers) - 2, (
         "given up only where the send was claimed"
     )

@@ -7,9 +7,16 @@ import re
 
 import pytest
 
-from clore_mcp.rental.orders.access import ReadyReason
+from clore_mcp.rental.orders.access import (
+    ReadyReason,
+    SshLook,
+    is_settled,
+    memory_as,
+    memory_from,
+    others,
+    remembered,
+)
 from clore_mcp.rental.orders.advice import NO_MORE, Situation, next_step, not_dead, stage
-from clore_mcp.rental.orders.reachability import SshLook, is_settled, memory_as, memory_from, others, remembered
 
 COMMAND = "ssh -p 1972 root@n1.us.clorecloud.net"
 RENTS = re.compile(r"create_order|(?<!not )\b(?:rent|take|choose|find) (?:another|a second|a new|a different)")

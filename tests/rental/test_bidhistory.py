@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
 from clore_mcp.rental.rules.billing import bill
-from clore_mcp.rental.spot.bid_history import BidHistory, of_row
+from clore_mcp.rental.spot.bid_record import BidHistory, of_row
 from tests.rental.wishes import RATES, fees, order
 
 START = 1_800_000_000

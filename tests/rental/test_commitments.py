@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.context import Commitments
 from clore_mcp.rental.results import Outcome, Status
 
 pytestmark = pytest.mark.anyio

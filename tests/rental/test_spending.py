@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
-from clore_mcp.rental.account.spent import DAY, MONTH, OrderCost, spent_since, then
+from clore_mcp.rental.account.summary import DAY, MONTH, OrderCost, spent_since, then
 from clore_mcp.rental.rules.billing import Bill
 from clore_mcp.store.reservations import End
 

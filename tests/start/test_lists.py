@@ -17,14 +17,7 @@ pytestmark = pytest.mark.anyio
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
 OURS = {
-    f"clore_mcp.rental.{name}"
-    for name in (
-        "requests",
-        "reply",
-        "create",
-        "create.containers",
-        "create.images",
-    )
+    f"clore_mcp.rental.{name}" for name in ("requests", "reply", "create", "create.containers")
 }  # schemas and settings
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}
 BELOW = ("wiring", "market", "rental", "clore", "store", "sandbox", "tools.listings", "cli.context")

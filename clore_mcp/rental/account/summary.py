@@ -1,4 +1,9 @@
-"""The account in one view: wallets, burn, runway, fees, limits, what waits for a person, what happened unasked."""
+"""The account in one view: wallets, burn, runway, fees, limits, what waits for a person, what happened unasked.
+
+How much was spent lately: an order counts with what Clore shows of it; one that Clore no longer lists, with the receipt
+that was recorded here. Clore does not say what of it fell into a window, so it counts there as if it had cost its price
+all the time.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +13,104 @@ from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import Fees, OrderType
-from clore_mcp.money import ZERO, Coin, shown
-from clore_mcp.rental.account import spent
+from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, shown
 from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.orders.views import Overview
-from clore_mcp.rental.question_queue import SHOWN
-from clore_mcp.rental.rules.billing import order_type_of, usd_per_hour
+from clore_mcp.rental.proposal import SHOWN
+from clore_mcp.rental.rules.billing import CREATION_FEE_AFTER_SECONDS, Bill, began_of, bill, order_type_of, usd_per_hour
 from clore_mcp.rental.rules.check import Evidence, used_now
 from clore_mcp.rental.rules.limits import Used
+from clore_mcp.rental.spot import bid_record
+from clore_mcp.rental.spot.bid_record import BidHistory
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.settings import Caps
 from clore_mcp.store import ledger, orders, reservations, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.quotes import Quote
+from clore_mcp.store.reservations import End
 from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean
+
+DAY: Final = float(SECONDS_PER_DAY)
+MONTH: Final = 30 * DAY
+_MINUTE: Final = 60  # Clore may bill one more than an order has run
+
+
+@dataclass(frozen=True, slots=True)
+class OrderCost:
+    """What one order has cost in USD, and when it ran (Clore's clock). `dearest_usd_per_hour` is the most that an hour
+    of it has cost, None where that is not known."""
+
+    bill: Bill
+    began: float
+    until: float
+    dearest_usd_per_hour: Decimal | None
+
+    def since(self, moment: float) -> Decimal:
+        """What of it fell into the time from then on: at most the price for each hour of that."""
+        if self.began >= moment:
+            return self.bill.total_usd
+        seconds = max(ZERO, Decimal(str(self.until)) - Decimal(str(moment)))
+        rent = self.bill.rent_usd + self.bill.fee_usd
+        if not seconds:
+            return ZERO
+        if self.dearest_usd_per_hour is not None:
+            rent = min(rent, self.dearest_usd_per_hour * (seconds + _MINUTE) / 3600)
+        charged_later = self.began + CREATION_FEE_AFTER_SECONDS >= moment
+        return rent + (self.bill.creation_fee_usd if charged_later else ZERO)
+
+
+def costs(
+    tx: Tx, account: str, rows: Iterable[OrderRow], fees: Fees, rates: Rates, *, api_now: float
+) -> dict[int, OrderCost]:
+    """What each order has cost, as far as that is known."""
+    found = {}
+    for row in rows:
+        lease = orders.get(tx, account, row.id)
+        began = began_of(row, lease, api_now)
+        history = bid_record.read(tx, account, row, began, won_from=began) if row.spot else None
+        billed = bill(row, fees, rates, api_now=api_now, lease=lease, history=history)
+        if billed.priced:
+            dearest = _dearest(row, history, fees, rates)
+            found[row.id] = OrderCost(billed, began, row.ended_at or api_now, dearest)
+    return found
+
+
+def _dearest(row: OrderRow, history: BidHistory | None, fees: Fees, rates: Rates) -> Decimal | None:
+    hourly = usd_per_hour(row, fees, rates)
+    if history is None or hourly is None or not row.price:
+        return hourly
+    return hourly * max(bid for _, bid in history.bids) / row.price
+
+
+def spent_since(found: Mapping[int, OrderCost], receipts: Mapping[int, Decimal], moment: float) -> Decimal:
+    """What was spent from that moment on; `receipts` are those of orders that have ended since, as recorded here."""
+    unlisted = (usd for order_id, usd in receipts.items() if order_id not in found)
+    return sum((cost.since(moment) for cost in found.values()), ZERO) + sum(unlisted, ZERO)
+
+
+def then(
+    billing: Mapping[int, Decimal | None], ends: Mapping[int, End], found: Mapping[int, OrderCost], api_now: float
+) -> tuple[int, Decimal] | None:
+    """When the last order that bills now ends, and what these orders have cost by then; None where one of them has no
+    end that cancels it, or no known cost. `billing` says what each costs an hour."""
+    if not billing or any(usd is None or order_id not in found for order_id, usd in billing.items()):
+        return None
+    agreed = [ends.get(order_id) for order_id in billing]
+    if any(end is None or end.on_end != "cancel" for end in agreed):
+        return None
+    total = ZERO
+    for order_id, usd in billing.items():
+        left = max(ZERO, Decimal(str(ends[order_id].ends_api_at - api_now))) / 3600
+        total += found[order_id].bill.total_usd + (usd or ZERO) * left
+    return max(ends[order_id].ends_api_at for order_id in billing), total
+
 
 _EVENTS_SHOWN: Final = 10
 _WHAT_SHOWN: Final = 160  # characters of one thing that waits
@@ -102,14 +184,14 @@ class Taken:
 def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decimal | None], now: float) -> SpentSummary:
     api_now = evidence.api_now
     rows = {row.id: row for row in (*evidence.completed.rows, *evidence.current.rows)}
-    lately = [row for row in rows.values() if (row.ended_at or api_now) > api_now - spent.MONTH]
-    found = spent.costs(tx, account, lately, evidence.fees, evidence.snapshot.rates, api_now=api_now)
+    lately = [row for row in rows.values() if (row.ended_at or api_now) > api_now - MONTH]
+    found = costs(tx, account, lately, evidence.fees, evidence.snapshot.rates, api_now=api_now)
     day, month = (
-        spent.spent_since(found, orders.receipts_since(tx, account, now - seconds), api_now - seconds)
-        for seconds in (spent.DAY, spent.MONTH)
+        spent_since(found, orders.receipts_since(tx, account, now - seconds), api_now - seconds)
+        for seconds in (DAY, MONTH)
     )
     agreed = {end.order_id: end for end in reservations.ends(tx, account)}
-    return SpentSummary(day, month, spent.then(hourly, agreed, found, api_now))
+    return SpentSummary(day, month, then(hourly, agreed, found, api_now))
 
 
 def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
@@ -16,13 +16,12 @@ import anyio
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
-from clore_mcp.money import ZERO, Coin
+from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.api_clock import created_between
 from clore_mcp.rental.context import Context, enforcer
-from clore_mcp.rental.create.presence import running_on
+from clore_mcp.rental.create.presence import matches, may_be_of, running_on
 from clore_mcp.rental.orders.closure import Closing
-from clore_mcp.rental.orders.memory import Remembered, Unwritten
 from clore_mcp.rental.results import Attempt, Outcome, outcome_of
 from clore_mcp.rental.rules.billing import above, names_coin
 from clore_mcp.rental.rules.terms import Candidate, Terms
@@ -34,12 +33,33 @@ from clore_mcp.store.quotes import Quote
 from clore_mcp.store.reservations import End
 from clore_mcp.text import clean
 
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """An order that a create has made, and its agreed end. `earlier` are the attempts before it."""
+
+    end: End
+    intent: Intent
+    quote: Quote
+    row: OrderRow
+    earlier: tuple[Attempt, ...]
+
+
+class Remembered:
+    """Orders by id until they are written down, and the intents that Clore has answered with code 0."""
+
+    def __init__(self) -> None:
+        self.orders: dict[int, Unwritten] = {}
+        self.acknowledged: set[str] = set()
+
+    def ends(self, account: str) -> list[End]:
+        """When the orders of an account end."""
+        return [one.end for one in self.orders.values() if one.end.account == account]
+
+
 log = logging.getLogger(__name__)
 
 ADOPTABLE: Final = ("sending", "uncertain", "failed")
-# By Clore's own clock, an order that much older or younger than its send is another one.
-_OLDER_SECONDS: Final = 120
-_YOUNGER_SECONDS: Final = 900
 _WORDS_SHOWN: Final = 80  # characters of a refusal that nobody knows
 _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
 
@@ -60,30 +80,6 @@ class Sight:
     matches: tuple[OrderRow, ...] = ()
     valid: bool = False
     other: OrderRow | None = None
-
-
-def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
-    """The orders that this intent may have made: its server, image, type and coin, new since, and nobody else's."""
-    return [row for row in rows if row.server_id == intent.server_id and _fits(intent, row, taken)]
-
-
-def _fits(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
-    """Whether an order may be that of an intent, its server aside."""
-    return (
-        row.id not in intent.known_order_ids
-        and row.id not in taken
-        and bool(row.spot) == (intent.order_type == "spot")
-        and _same_image(row.image, intent.image)
-        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # an unknown one is judged by `above`
-        and _made_then(intent.sent_api_at, row.created_at)
-    )
-
-
-def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
-    """Whether an order may come from a create that left then, as far as both times are told."""
-    if sent_api_at is None or created_at is None:
-        return True
-    return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
 
 
 class Adopting:
@@ -114,7 +110,7 @@ class Adopting:
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
             # What may be its order but can't be told, or can't be kept, leaves open whether there is one.
             odd = (row for row in rows if row.server_id is None or not fits(row.id))
-            whole = not any(row.server_id in (None, intent.server_id) and _fits(intent, row, taken) for row in odd)
+            whole = not any(row.server_id in (None, intent.server_id) and may_be_of(intent, row, taken) for row in odd)
             return Sight(tuple(mine), valid and whole, running_on(intent.server_id, (r for r in rows if r not in mine)))
 
         return await self._context.state.read(read)
@@ -347,12 +343,3 @@ def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
 
 def _says_price(row: OrderRow) -> bool:
     return row.price is not None and names_coin(row)
-
-
-def _same_image(listed: str | None, wanted: str) -> bool:
-    return listed is None or _bare(listed) == _bare(wanted)
-
-
-def _bare(image: str) -> str:
-    name = image.removeprefix("docker.io/").removeprefix("library/")
-    return name.removesuffix(":latest")

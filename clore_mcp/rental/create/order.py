@@ -29,10 +29,10 @@ from clore_mcp.errors import (
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes, questions
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
-from clore_mcp.rental.context import Context, settle_quote
+from clore_mcp.rental.context import Context, beats, settle_quote
 from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
 from clore_mcp.rental.create.quote import Pricer
-from clore_mcp.rental.create.replacements import Replacements
+from clore_mcp.rental.create.replacement import Replacements
 from clore_mcp.rental.create.send import CreateCall, Halted, NotOffered, Send, listed_now
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
@@ -221,9 +221,13 @@ class Creating(Verb[CreateOrder]):
         return await self._left(call, send, attempts, created, "code 0")
 
     async def _evidence(self, account: str) -> Evidence:
-        evidence = await self._pricer.evidence(EXECUTION_AGE)
-        await self._settling.settle_open(account, evidence.current)
-        await self._context.ask_enforcers(account)  # the claim can't wait for an answer
+        context, settling, evidence = self._context, self._settling, await self._pricer.evidence(EXECUTION_AGE)
+        left, known = await context.state.read(
+            lambda tx: (settling.left_open(tx, account, evidence.current), beats(tx, context, account))
+        )
+        if left:
+            await settling.settle_open(account, evidence.current)
+        await context.ask_enforcers(account, known)  # the claim can't wait for an answer
         return evidence
 
     async def _answered_badly(self, call: CreateCall, send: Send, error: Failure, attempts: list[Attempt]) -> Stopped:

@@ -8,24 +8,33 @@ comes before the next server: only a valid one that shows none of ours lets the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError
+from clore_mcp.money import ZERO, Coin, dollars
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
+from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
+from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
 
 if TYPE_CHECKING:
     from clore_mcp.rental.create.settle import Settling
     from clore_mcp.rental.rules.check import Evidence
+
+
+# By Clore's own clock, an order that much older or younger than its send is another one.
+_OLDER_SECONDS: Final = 120
+_YOUNGER_SECONDS: Final = 900
 
 
 def running_on(server_id: int | None, rows: Iterable[OrderRow]) -> OrderRow | None:
@@ -77,6 +86,61 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
         "This call made the order already, and it still runs: nothing was ordered again. To stay longer, call"
         " extend_order."
     )
+
+
+def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, program: str) -> Outcome | None:
+    """Why nothing may be rented in place of the lost order now; None where it is proven gone, has cost no more than was
+    agreed to, and the call that made it has made nothing else."""
+    order_id, account = terms.replaces_order_id, quote.account
+    if order_id is None:
+        return None
+    lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
+    if lease is None or lease.ended_at is None or (row is not None and not row.expired):
+        return outcomes.being_replaced(quote)
+    cost, most = cost_usd(lease), terms.replaced_most_usd or ZERO
+    if cost is None or cost > most:
+        told = "an unknown amount" if cost is None else dollars(cost)
+        return outcomes.failed(f"Order {order_id} has cost {told}, more than the {dollars(most)} that the yes named.")
+    first = quotes.get(tx, quote.replaces or "")
+    return None if first is None else made_by_call(tx, account, first.digest, program, but_of=quote.id)
+
+
+def cost_usd(lease: Lease) -> Decimal | None:
+    """What it has cost by its receipt."""
+    return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))
+
+
+def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
+    """The orders that this intent may have made: its server, image, type and coin, new since, and nobody else's."""
+    return [row for row in rows if row.server_id == intent.server_id and may_be_of(intent, row, taken)]
+
+
+def may_be_of(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
+    """Whether an order may be that of an intent, its server aside."""
+    return (
+        row.id not in intent.known_order_ids
+        and row.id not in taken
+        and bool(row.spot) == (intent.order_type == "spot")
+        and _same_image(row.image, intent.image)
+        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # an unknown one is judged by `above`
+        and _made_then(intent.sent_api_at, row.created_at)
+    )
+
+
+def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
+    """Whether an order may come from a create that left then, as far as both times are told."""
+    if sent_api_at is None or created_at is None:
+        return True
+    return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
+
+
+def _same_image(listed: str | None, wanted: str) -> bool:
+    return listed is None or _bare(listed) == _bare(wanted)
+
+
+def _bare(image: str) -> str:
+    name = image.removeprefix("docker.io/").removeprefix("library/")
+    return name.removesuffix(":latest")
 
 
 class Presence:

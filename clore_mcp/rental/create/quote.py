@@ -29,7 +29,6 @@ from clore_mcp.rental.rules.check import (
     check,
     draw_of,
     free_balance,
-    owed_now,
     position,
     spend_of,
     wallet_refusal,
@@ -79,20 +78,19 @@ class Pricer:
         account = await context.readings.account()
         await context.ask_enforcers(account)
 
-        def read(tx: Tx) -> tuple[str | None, Owed, Mapping[int, int], Mapping[int, Intent]]:
+        def read(tx: Tx) -> tuple[str | None, Position, Mapping[int, int], Mapping[int, Intent]]:
             failed = hosts.failed(tx, account, context.clock(), request.server_ids)
             held = unsettled_on(tx, account, request.server_ids)
-            return enforcer(tx, context, account), owed_now(tx, account, evidence), failed, held
+            return enforcer(tx, context, account), position(tx, context, account, evidence), failed, held
 
-        enforced_by, owed, failed, held = await context.state.read(read)
-        enforced = enforced_by is not None
+        enforced_by, stands, failed, held = await context.state.read(read)
         unsettled = {number: _unsettled(intent, context.program) for number, intent in held.items()}
         if request.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
             return PricedOrder(None, None, (unsettled[request.server_id],))
         found = [
             unsettled.get(number)
             or _passed_over(request, number, failed)
-            or await self._payable(request, number, evidence, owed, enforced=enforced)
+            or await self._payable(request, number, evidence, stands)
             for number in request.server_ids
         ]
         if at_most is not None:
@@ -117,44 +115,23 @@ class Pricer:
             to_win_usd=await self._to_win_usd(request, candidates[0]),
         )
         # What a watch may rent was asked about in other words.
-        return await self._judged(terms, evidence, misfits, replaceable=at_most is None)
-
-    async def _judged(
-        self, terms: Terms, evidence: Evidence, misfits: tuple[Unfit, ...], *, replaceable: bool
-    ) -> PricedOrder:
-        context = self._context
-        account = await context.readings.account()
-
-        stands = await context.state.read(lambda tx: position(tx, context, account, evidence))
-        refusals = [check(stands, spend_of(one, terms)) for one in terms.candidates]
-        first, *others = zip(terms.candidates, refusals, strict=True)
-        over = [Unfit(one.server_id, "over_limit", "; ".join(map(str, no))) for one, no in others if no]
-        terms = dataclasses.replace(terms, candidates=(first[0], *(one for one, no in others if not no)))
-        if replaceable and not first[1]:
-            terms = _replaceable(terms, stands)
-        return PricedOrder(
-            terms=terms,
-            cost=cost_of(first[0], terms.hours),
-            unfit=(*misfits, *over),
-            refusals=tuple(first[1]),
-            wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, stands.owed),
-        )
+        return _judged(terms, evidence, stands, misfits, replaceable=at_most is None)
 
     async def _payable(
-        self, request: CreateOrder, server_id: int, evidence: Evidence, owed: Owed, *, enforced: bool
+        self, request: CreateOrder, server_id: int, evidence: Evidence, stands: Position
     ) -> Candidate | Unfit:
         """The server in the cheapest coin; where that wallet is too small and another is not, in the other."""
-        first = await self._candidate(request, server_id, evidence, enforced=enforced)
-        if isinstance(first, Unfit) or request.currency or not _short(first, evidence, owed, request):
+        first = await self._candidate(request, server_id, evidence, enforced=stands.ended)
+        if isinstance(first, Unfit) or request.currency or not _short(first, evidence, stands.owed, request):
             return first
         others = [coin for coin in evidence.snapshot.server(server_id).allowed_coins if coin is not first.coin]
         found = [
             await self._candidate(
-                request.model_copy(update={"currency": coin.ticker}), server_id, evidence, enforced=enforced
+                request.model_copy(update={"currency": coin.ticker}), server_id, evidence, enforced=stands.ended
             )
             for coin in others
         ]
-        paid = [one for one in found if isinstance(one, Candidate) and not _short(one, evidence, owed, request)]
+        paid = [one for one in found if isinstance(one, Candidate) and not _short(one, evidence, stands.owed, request)]
         return min(paid, key=lambda one: one.usd_per_hour, default=first)
 
     async def _candidate(
@@ -218,6 +195,24 @@ class Pricer:
         beaten = view is not None and view.beaten(DayPrice(first.listed_per_day, first.coin))
         winning = view.winning.get(first.coin) if view is not None and beaten else None
         return None if winning is None else lowest_asked(winning, first.usd_per_coin, first.fee_fraction)
+
+
+def _judged(
+    terms: Terms, evidence: Evidence, stands: Position, misfits: tuple[Unfit, ...], *, replaceable: bool
+) -> PricedOrder:
+    refusals = [check(stands, spend_of(one, terms)) for one in terms.candidates]
+    first, *others = zip(terms.candidates, refusals, strict=True)
+    over = [Unfit(one.server_id, "over_limit", "; ".join(map(str, no))) for one, no in others if no]
+    terms = dataclasses.replace(terms, candidates=(first[0], *(one for one, no in others if not no)))
+    if replaceable and not first[1]:
+        terms = _replaceable(terms, stands)
+    return PricedOrder(
+        terms=terms,
+        cost=cost_of(first[0], terms.hours),
+        unfit=(*misfits, *over),
+        refusals=tuple(first[1]),
+        wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, stands.owed),
+    )
 
 
 def _replaceable(terms: Terms, stands: Position) -> Terms:

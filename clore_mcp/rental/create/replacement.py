@@ -1,25 +1,43 @@
-"""When an order whose host can't be reached may give way to the next server of the same yes, and what is said of it.
+"""An order whose host can't be reached gives way to the next server of the same yes: it is cancelled and proven gone,
+then its quote's create goes its usual way.
 
 The question named the servers, that this may happen once, and the most that may be lost. The next create has a quote of
 its own that shares that yes (`Quote.replaces`, unique), so it goes from reservation to outcome as every create does.
+Killed before the cancel, nothing has changed. Killed after it, the order's end is on record and is seen to by whoever
+keeps leases, and the same call goes on. The yes is used, once, in the transaction that also finds the order gone.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
-from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from clore_mcp.money import ZERO, dollars
+from clore_mcp.errors import Failure
+from clore_mcp.money import dollars
 from clore_mcp.rental import outcomes
-from clore_mcp.rental.create.presence import made_by_call
-from clore_mcp.rental.results import LostOrder, Outcome, Settled, Status
-from clore_mcp.rental.rules.check import Evidence
+from clore_mcp.rental.account.reading import EXECUTION_AGE
+from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.context import Context
+from clore_mcp.rental.create.presence import cost_usd
+from clore_mcp.rental.create.quote import Pricer
+from clore_mcp.rental.create.send import NotOffered, listed_now
+from clore_mcp.rental.create.ssh_keys import fingerprint, key_line
+from clore_mcp.rental.orders import advice
+from clore_mcp.rental.orders.access import ReadyReason
+from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.results import Attempt, LostOrder, Outcome, Settled, Status
+from clore_mcp.rental.rules.check import check, position, spend_of
 from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Terms
 from clore_mcp.store import intents, ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
+
+if TYPE_CHECKING:
+    from clore_mcp.rental.orders.readiness import Readiness
+
 
 ANEW: Final = "To rent again, call create_order without replaces_order_id: the person is asked."
 _END_IT: Final = "To end it, use cancel_order; to rent another server, call create_order, which asks the person."
@@ -71,24 +89,7 @@ def refused(why: str) -> Settled:
     return Settled(Outcome(Status.REFUSED, f"{why} Nothing was cancelled and nothing was rented."))
 
 
-def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, program: str) -> Outcome | None:
-    """Why nothing may be rented in place of the lost order now; None where it is proven gone, has cost no more than was
-    agreed to, and the call that made it has made nothing else."""
-    order_id, account = terms.replaces_order_id, quote.account
-    if order_id is None:
-        return None
-    lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
-    if lease is None or lease.ended_at is None or (row is not None and not row.expired):
-        return outcomes.being_replaced(quote)
-    cost, most = _cost_usd(lease), terms.replaced_most_usd or ZERO
-    if cost is None or cost > most:
-        told = "an unknown amount" if cost is None else dollars(cost)
-        return outcomes.failed(f"Order {order_id} has cost {told}, more than the {dollars(most)} that the yes named.")
-    first = quotes.get(tx, quote.replaces or "")
-    return None if first is None else made_by_call(tx, account, first.digest, program, but_of=quote.id)
-
-
-def told(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
+def told_of(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
     """The outcome of a call that replaces an order, with what became of that order; as it is while that one runs."""
     lease = orders.get(tx, account, order_id)
     made_by = intents.get(tx, lease.intent_id) if lease else None
@@ -100,7 +101,7 @@ def told(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
         or Terms.from_json(quote.terms).replaces_order_id != order_id
     ):
         return outcome
-    cost = _cost_usd(lease)
+    cost = cost_usd(lease)
     lost = (
         f"Order {order_id} is cancelled; {'what' if cost is None else f'the {dollars(cost)} that'} it has cost is lost."
     )
@@ -112,6 +113,111 @@ def told(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
     return replace(outcome, replaced=LostOrder(order_id, lease.receipt), next=f"{lost} {said}")
 
 
-def _cost_usd(lease: Lease) -> Decimal | None:
-    """What it has cost by its receipt."""
-    return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Replacements:
+    """Moves dead orders to the next server that their yes covers."""
+
+    context: Context
+    pricer: Pricer
+    approvals: Approvals
+    closing: Closing
+    readiness: Readiness
+
+    async def hold(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
+        """The quote that shares the yes of the order that gives way; None where the call replaces nothing. Raises
+        Settled where there is none: then nothing was cancelled; CloreError, NotFound."""
+        if request.replaces_order_id is None:
+            return None
+        order_id = request.replaces_order_id
+        made = await self.context.state.read(lambda tx: quotes.latest(tx, digest))
+        if made is not None and made.state in ("settled", "declined"):
+            return made
+        offer = await self._offer(request, order_id, account, caller)
+        remembered, found = await self.readiness.again(order_id)
+        alive = advice.not_dead(found)
+        if alive is not None:
+            raise refused(alive)
+        if remembered is None or not remembered.online or remembered.reason is ReadyReason.READY:
+            raise refused(f"wait_for_order has not found yet that order {order_id} can't be reached. Call it first.")
+        await self._require_rentable(offer, account)
+        held = await self.approvals.hold_replacement(offer.quote, digest=digest, terms=offer.terms)
+        if held is None:
+            raise refused(f"The yes for order {order_id} was used for a replacement already.")
+        return held
+
+    async def _offer(self, request: CreateOrder, order_id: int, account: str, caller: str) -> ReplacementOffer:
+        api_now = self.context.readings.api_now()
+        offer = await self.context.state.read(lambda tx: offered(tx, account, order_id, caller, api_now))
+        first = await self.approvals.digest(account, caller, request.model_copy(update={"replaces_order_id": None}))
+        if first != offer.quote.digest:
+            raise refused(
+                f"Order {order_id} was made with other arguments. Repeat all of those exactly, and add"
+                " replaces_order_id alone."
+            )
+        if fingerprint(await key_line(request.ssh_public_key, self.context.ssh_key)) != offer.terms.ssh_key:
+            raise refused(f"The SSH key that orders are given is not the one that the question showed. {ANEW}")
+        return offer
+
+    async def _require_rentable(self, offer: ReplacementOffer, account: str) -> None:
+        """Raises Settled where none of the servers that are left could be rented now."""
+        evidence = await self.pricer.evidence(EXECUTION_AGE)
+        attempts: list[Attempt] = []
+        for one in offer.terms.candidates:
+            try:
+                listed_now(one, offer.terms, evidence)
+                break
+            except NotOffered as no:
+                attempts.append(no.attempt)
+        else:
+            none_left = refused("None of the servers that are left can be rented now.").outcome
+            raise Settled(replace(none_left, attempts=tuple(attempts)))
+        lost = offer.lease.order_id
+        stands = await self.context.state.read(
+            lambda tx: position(tx, self.context, account, evidence, instead_of=lost)
+        )
+        refusals = check(stands, spend_of(one, offer.terms, instead_of=lost))
+        if refusals:
+            raise Settled(outcomes.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
+
+    async def clear(self, quote: Quote, by: str) -> None:
+        """End the order that gives way and prove it gone. Raises Settled where that is not so, NotSent where no cancel
+        can leave at all."""
+        context, order_id = self.context, Terms.from_json(quote.terms).replaces_order_id
+        if order_id is None:
+            return
+
+        def begin(tx: Tx) -> bool:
+            """Whether the cancel is to be sent; else the order is gone already."""
+            now = quotes.get(tx, quote.id)
+            if now is None or now.state != "approved":
+                raise Settled(outcomes.in_progress(quote.id))  # another process is further
+            lease = orders.get(tx, quote.account, order_id)
+            if lease is not None and lease.ended_at is not None:
+                return False
+            if ledger.frozen(tx) is not None:
+                raise refused(outcomes.FROZEN)
+            if not now.in_time(context.clock()):
+                raise refused(f"The time for replacing order {order_id} is over.")
+            context.note(tx, "replacing", quote.caller, quote.account, quote_id=quote.id, order_id=order_id)
+            return True
+
+        if not await context.state.write(begin):
+            return
+        gone = await self.closing.cancel(order_id, issue=None, caller=quote.caller, why=f"it is replaced; {by}")
+        if gone.status is not Status.CANCELLED:
+            raise Settled(outcomes.being_replaced(quote))
+
+    async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
+        """The outcome of a call; where it replaces an order that is gone, with the receipt of that one."""
+        if request.replaces_order_id is None:
+            return outcome
+        order_id = request.replaces_order_id
+        try:
+            account = await self.context.readings.account()
+            return await self.context.state.read(lambda tx: told_of(tx, account, order_id, outcome))
+        except Failure as failure:  # what became of the call counts more than what it says of the order before
+            log.warning("what order %s has cost is not told: %s", order_id, failure.message)
+            return outcome

@@ -20,9 +20,8 @@ from clore_mcp.money import Coin, DayPrice, plain
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.create import replacement
-from clore_mcp.rental.create.images import brings_sshd
-from clore_mcp.rental.create.presence import in_the_way, made_by_call
+from clore_mcp.rental.create.containers import brings_sshd
+from clore_mcp.rental.create.presence import in_the_way, made_by_call, standing_in_the_way
 from clore_mcp.rental.questions import hardware
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
@@ -194,7 +193,7 @@ class Send:
 
     def _lost_order_stands(self, tx: Tx, evidence: Evidence) -> Outcome | None:
         call = self._call
-        return replacement.standing_in_the_way(tx, call.quote, call.terms, evidence, self._context.program)
+        return standing_in_the_way(tx, call.quote, call.terms, evidence, self._context.program)
 
     def _objection(self, tx: Tx, evidence: Evidence, stands: Position) -> Stopped | None:
         context, call = self._context, self._call

@@ -21,9 +21,8 @@ from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, UnknownRefus
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import Orders
-from clore_mcp.rental.context import Context
+from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.adopt import ADOPTABLE, Adopting, Sight
-from clore_mcp.rental.create.commitments import Commitments
 from clore_mcp.rental.requests import REQUESTS
 from clore_mcp.rental.results import Attempt, Outcome, Status
 from clore_mcp.store import accounts, intents, quotes

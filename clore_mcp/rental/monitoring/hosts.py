@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from clore_mcp.clore.fresh import Fresh
 from clore_mcp.errors import CloreError, StateUnavailable
+from clore_mcp.rental.account.reading import Fresh
 from clore_mcp.rental.context import Context
 from clore_mcp.store import intents, ledger, orders
 from clore_mcp.store.database import Tx

@@ -15,7 +15,7 @@ from typing import Final
 from clore_mcp.errors import CloreError
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.create.adopt import matches
+from clore_mcp.rental.create.presence import matches
 from clore_mcp.rental.monitoring import findings
 from clore_mcp.rental.monitoring.findings import AccountRecord, AccountSeen, Finding, Memory
 from clore_mcp.store import intents, orders, reservations

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from clore_mcp.rental.orders.access import ReadyReason
-from clore_mcp.rental.orders.reachability import OVERDUE_MINUTES, STARTING_MINUTES
+from clore_mcp.rental.orders.access import OVERDUE_MINUTES, STARTING_MINUTES, ReadyReason
 
 Reaches = Literal["hosts", "clore", "proxy_only", "nothing"]
 NO_MORE: Final = "Do not rent another server: find the cause first."

@@ -49,7 +49,7 @@ class Chores:
             await asyncio.wait(list(self._running.values()))
 
     async def stop(self) -> None:
-        """End them; spending that has begun is seen through elsewhere (commitments.py)."""
+        """End them; spending that has begun is seen through elsewhere (context.py)."""
         for task in self._running.values():
             task.cancel()
         await self.finish()

@@ -26,13 +26,11 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.orders import cancels, elsewhere
-from clore_mcp.rental.orders.cancels import Sent
-from clore_mcp.rental.orders.remainder import Remaining, remaining
+from clore_mcp.rental.orders.cancels import Remaining, Sent, remaining
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
-from clore_mcp.rental.spot import bid_history
-from clore_mcp.rental.spot.bid_history import BidHistory
-from clore_mcp.rental.spot.books import Books
+from clore_mcp.rental.spot import bid_record
+from clore_mcp.rental.spot.bid_record import BidHistory, Books
 from clore_mcp.store import intents, ledger, orders, reservations
 from clore_mcp.store.database import Tx
 from clore_mcp.store.orders import Lease
@@ -287,7 +285,7 @@ class Closing:
         if lease is None:
             return None
         account, began = lease.account, began_of(row, lease, api_now)
-        return await self._try_read(lambda tx: bid_history.read(tx, account, row, began, won_from=began))
+        return await self._try_read(lambda tx: bid_record.read(tx, account, row, began, won_from=began))
 
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
         try:

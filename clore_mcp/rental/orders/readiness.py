@@ -12,10 +12,9 @@ import anyio
 from clore_mcp.errors import NotSent, QueueFull, RateLimited, StateUnavailable, TimedOut, Unclear
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create import replacement
-from clore_mcp.rental.orders import access, advice, reachability
-from clore_mcp.rental.orders.access import ReadyReason
+from clore_mcp.rental.orders import access, advice
+from clore_mcp.rental.orders.access import ReadyReason, SshLook
 from clore_mcp.rental.orders.advice import Reaches, Situation
-from clore_mcp.rental.orders.reachability import SshLook
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.requests import LONGEST_WAIT_SECONDS
 from clore_mcp.rental.results import Settled
@@ -75,7 +74,7 @@ class Readiness:
         """How the order was when it was last waited for, and how it is now. Raises NotFound, CloreError."""
         look = await self._look(order_id, None)
         name = await self._name()
-        memory = await self._context.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
+        memory = await self._context.state.read(lambda tx: access.memory_from(value_of(tx, name)))
         return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
 
     async def _look(self, order_id: int, before: Look | None) -> Look:
@@ -137,25 +136,25 @@ class Readiness:
             return found
         server_id = look.view.get("server_id")
         name, now = await self._name(), self._context.clock()
-        memory = await self._context.state.read(lambda tx: reachability.memory_from(value_of(tx, name)))
-        others = reachability.others(memory, found.order_id, server_id, now)
+        memory = await self._context.state.read(lambda tx: access.memory_from(value_of(tx, name)))
+        others = access.others(memory, found.order_id, server_id, now)
         failed = tuple(sorted(about for about, one in others.items() if one.reason is not ReadyReason.READY))
         reaches = await self._reaches(found, len(failed) < len(others)) if found.reason in _UNREACHED else None
-        if reachability.is_settled(found.reason, found.age):
+        if access.is_settled(found.reason, found.age):
             attempt = SshLook(server_id, found.reason, now, online=reaches in ("hosts", "clore"))
             await self._remember(name, memory, found.order_id, attempt)
         alike = tuple(about for about in failed if others[about].reason is found.reason)
         return replace(found, failed=failed, alike=alike, reaches=reaches)
 
-    async def _remember(self, name: str, memory: reachability.Memory, order_id: int, attempt: SshLook) -> None:
+    async def _remember(self, name: str, memory: access.Memory, order_id: int, attempt: SshLook) -> None:
         """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
         before = memory.get(order_id)
         if self._context.settings.read_only or (before and replace(before, at=attempt.at) == attempt):
             return
 
         def write(tx: Tx) -> None:
-            known = reachability.memory_from(value_of(tx, name))
-            keep_value(tx, name, reachability.memory_as(reachability.remembered(known, order_id, attempt)))
+            known = access.memory_from(value_of(tx, name))
+            keep_value(tx, name, access.memory_as(access.remembered(known, order_id, attempt)))
 
         try:
             await self._context.state.write(write)

@@ -21,8 +21,8 @@ from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.monitoring import monitor
 from clore_mcp.rental.orders import access
+from clore_mcp.rental.orders.cancels import watches_waiting
 from clore_mcp.rental.orders.closure import Closing
-from clore_mcp.rental.orders.remainder import watches_waiting
 from clore_mcp.rental.rules.billing import (
     began_of,
     bill,
@@ -31,8 +31,8 @@ from clore_mcp.rental.rules.billing import (
     usd_per_hour,
     why_unpriced,
 )
-from clore_mcp.rental.spot import bid_history
-from clore_mcp.rental.spot.bid_history import BidHistory
+from clore_mcp.rental.spot import bid_record
+from clore_mcp.rental.spot.bid_record import BidHistory
 from clore_mcp.store import intents, orders, reservations
 from clore_mcp.store.database import Tx
 from clore_mcp.store.orders import Lease
@@ -184,7 +184,7 @@ class Overview:
 
         def work(tx: Tx) -> BidHistory:
             won_from = monitor.first_won(tx, account).get(row.id)
-            return bid_history.read(tx, account, row, began, won_from=won_from)
+            return bid_record.read(tx, account, row, began, won_from=won_from)
 
         return await self._context.state.read(work)
 

@@ -17,8 +17,8 @@ from clore_mcp.market.listing import Listing
 from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, coin_name, up_to_micro
 from clore_mcp.rental.rules.limits import Shown
-from clore_mcp.rental.spot import bid_history
-from clore_mcp.rental.spot.bid_history import BidHistory
+from clore_mcp.rental.spot import bid_record
+from clore_mcp.rental.spot.bid_record import BidHistory
 from clore_mcp.store.orders import Lease, OrderReceipt
 
 CREATION_FEE_AFTER_SECONDS: Final = 600
@@ -108,7 +108,7 @@ def bill(
     rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
     seconds = _seconds(row, api_now, lease)
     if row.spot and history is None:
-        history = bid_history.of_row(row, began_of(row, lease, api_now))
+        history = bid_record.of_row(row, began_of(row, lease, api_now))
     until = row.ended_at or api_now
     unsaid = row.spend is None and history is not None
     spent = history.most_spent(until) if unsaid and history is not None else spent_of(row, lease, api_now)

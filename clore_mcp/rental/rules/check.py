@@ -18,7 +18,7 @@ from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.money import ZERO, Coin, plain, up_to_coin
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.context import Context, lease_end_is_enforced
-from clore_mcp.rental.create.adopt import matches
+from clore_mcp.rental.create.presence import matches
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
 from clore_mcp.rental.rules.limits import Used, Wanted, over_caps, usage

@@ -19,15 +19,14 @@ from clore_mcp.market.search import Found
 from clore_mcp.money import dollars, shown_up
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.context import Context, left_to_watchdog
-from clore_mcp.rental.create.commitments import Commitments
+from clore_mcp.rental.context import Commitments, Context, left_to_watchdog
 from clore_mcp.rental.create.order import Creating
 from clore_mcp.rental.create.presence import ours_on
 from clore_mcp.rental.create.quote import PricedOrder, Pricer
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import Outcome, Status
-from clore_mcp.rental.watches.matches import fitting
+from clore_mcp.rental.watches.watch import fitting
 from clore_mcp.store import ledger, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.watches import Watch

@@ -1,24 +1,28 @@
 """Watches as a verb of the guard: a wish to rent later is priced, asked about once, and kept with the yes it was given.
 
-Nothing is reserved or sent here: runner.py rents, and each of its rentals passes every limit at its time.
+Nothing is reserved or sent here: runner.py rents, and each of its rentals passes every limit at its time. Which servers
+fit a watch now, and the list of an account's watches, are here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 import anyio.to_thread
 
-from clore_mcp.errors import ArgumentInvalid
+from clore_mcp.errors import ArgumentInvalid, NotFound
+from clore_mcp.market.query import MAX_LIMIT, Query
 from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD
+from clore_mcp.market.search import Found, find
 from clore_mcp.money import ZERO, Coin, dollars, shown_up
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.context import Context, iso
+from clore_mcp.rental.create.containers import least_cuda
 from clore_mcp.rental.create.ssh_keys import fingerprint
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
@@ -27,13 +31,68 @@ from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.check import Spend, check, unused
 from clore_mcp.rental.rules.limits import Wanted
 from clore_mcp.rental.rules.terms import worst_hours, worst_usd
-from clore_mcp.rental.watches.matches import fitting
 from clore_mcp.rental.watches.question import WatchShown, notice, watch_question
 from clore_mcp.store import quotes, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean
+
+_MOST_MODELS: Final = 8  # each is named in the question
+_HINT: Final = "Name a GPU, such as RTX 4090 or H100 SXM. It need not be listed now."
+# Filters that are called alike in a search and in a watch.
+_SAME: Final = (
+    "min_gpus", "max_gpus", "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps",
+    "min_upload_mbps", "min_reliability", "min_rating",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """The models that the GPU's name stands for, listed now or not, how many of them (least and most), and the free
+    servers with one of them that pass the filters."""
+
+    models: tuple[str, ...]
+    gpu_counts: tuple[int | None, int | None]
+    servers: tuple[Found, ...]
+
+
+async def fitting(
+    context: Context, request: CreateWatch, *, max_age_seconds: float, models: Collection[str] | None = None
+) -> Fitting:
+    """What fits, by a snapshot no older than that; only of `models` where a person has read which ones. Raises
+    ArgumentInvalid for a GPU or a place that nobody knows, and for a name that stands for more GPUs than a question
+    can list."""
+    readings = context.readings
+    snapshot = await readings.fresh_snapshot(max_age_seconds)
+    fees, balances = await readings.fees(), await readings.balances_if_known()
+    query = Query(
+        gpu=request.gpu,
+        **{name: getattr(request, name) for name in _SAME},
+        countries=tuple(request.countries or ()),
+        exclude_countries=tuple(request.exclude_countries or ()),
+        min_cuda=least_cuda(request.image, request.min_cuda),
+        min_rental_hours=request.hours,
+        currency=Coin(request.currency) if request.currency else None,
+        preferred=context.settings.currency,
+        limit=MAX_LIMIT,
+    )
+    result = await find(snapshot, query, fees, balances, context.clock())
+    if models is None:
+        if not result.gpu_models:
+            said = f"gpu: {clean(request.gpu, 60)!r} names no GPU model."
+            if result.unknown_gpu is not None:
+                said = " ".join(result.suggestions)
+            raise ArgumentInvalid(f"{said} Nothing was asked or spent.", hint=_HINT)
+        if len(result.gpu_models) > _MOST_MODELS:
+            raise ArgumentInvalid(
+                f"gpu: {clean(request.gpu, 60)!r} stands for {len(result.gpu_models)} models; a watch is for"
+                f" {_MOST_MODELS} at most. Nothing was asked or spent.",
+                hint="Name the models that the person means, such as '4090 or 3090'.",
+            )
+    servers = (one for one in result.matches if models is None or one.listing.gpu in models)
+    return Fitting(result.gpu_models, result.gpu_counts, tuple(servers))
+
 
 _MODELS_SHOWN: Final = 120
 _DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and one whose rate moves counts most
@@ -217,3 +276,69 @@ def _waits(watch: Watch, who: str | None) -> Outcome:
 
 def _nobody(program: str) -> str:
     return f"the person: a watch needs a live watchdog, so ask them to run `{program} watchdog` in their own terminal"
+
+
+_SAID_SHOWN: Final = 300
+_ENDED_SHOWN: Final = 50  # read; how many are shown is `_WATCHES_SHOWN`
+_WATCHES_SHOWN: Final = 20
+
+
+async def listed(context: Context, *, include_ended: bool) -> dict[str, Any]:
+    """What list_watches tells, newest first: all that wait, and of those that have ended the newest."""
+    account, now = await context.readings.account(), context.clock()
+
+    def read(tx: Tx) -> list[dict[str, Any]]:
+        ended = watches.newest(tx, account, _ENDED_SHOWN) if include_ended else []
+        found = {watch.id: watch for watch in (*watches.waiting(tx, account), *ended)}
+        newest = sorted(found.values(), key=lambda watch: -watch.created_at)
+        every = ((watch, watches.status(tx, watch, now)) for watch in newest)
+        return [_view(tx, watch, is_now) for watch, is_now in every if include_ended or is_now == "waiting"]
+
+    found = await context.state.read(read)
+    who = await context.watched_by()
+    waits = any(one["status"] == "waiting" for one in found)
+    alone = f"Nobody looks for them now: ask the person to run `{context.program} watchdog`."
+    unshown = len(found) - _WATCHES_SHOWN
+    more = f"And {unshown} more, not shown: cancel_watch ends one that is not wanted." if unshown > 0 else ""
+    said = f"{alone if waits and who is None else ''} {more}".strip()
+    return {"watches": found[:_WATCHES_SHOWN], "watched_by": who or "nobody", "next": said or None}
+
+
+async def cancelled(context: Context, watch_id: str, *, by: str) -> dict[str, Any]:
+    """Take one back: it rents nothing more from this transaction on; its orders run on. Raises NotFound."""
+    account = await context.readings.account()
+
+    def write(tx: Tx) -> dict[str, Any]:
+        watch = watches.get(tx, watch_id)
+        if watch is None or watch.account != account:
+            raise NotFound(f"There is no watch {clean(watch_id, 20)!r}.", hint="list_watches shows them.")
+        was = watches.status(tx, watch, context.clock())
+        if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
+            context.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
+            return {**_view(tx, watch, "cancelled"), "next": _after(tx, watch, "It rents nothing more.")}
+        return {**_view(tx, watch, was), "next": _after(tx, watch, f"It had {was} before; nothing changed.")}
+
+    return await context.state.write(write)
+
+
+def _after(tx: Tx, watch: Watch, said: str) -> str:
+    made = watches.order_ids(tx, watch.id)
+    run_on = f" Orders {', '.join(map(str, made))} are not cancelled by this; list_orders shows them." if made else ""
+    return said + run_on
+
+
+def _view(tx: Tx, watch: Watch, is_now: str) -> dict[str, Any]:
+    seen, ceiling = watch.seen_usd, Decimal(str(watch.ask["max_usd_per_hour"]))
+    above = None if seen is None or seen <= ceiling else shown_up(seen - ceiling)
+    told = {
+        "watch_id": watch.id,
+        "status": is_now,
+        "envelope": envelope_of(watch),
+        "best_seen_usd_per_hour": None if watch.best_usd is None else shown_up(watch.best_usd),
+        "last_seen_usd_per_hour": None if seen is None else shown_up(seen),
+        "above_ceiling_usd_per_hour": above,
+        "looked_at": None if watch.looked_at is None else iso(watch.looked_at),
+        "held_up": None if watch.said is None or is_now != "waiting" else clean(watch.said, _SAID_SHOWN),
+        "order_ids": watches.order_ids(tx, watch.id),
+    }
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,7 +1,8 @@
-"""What a spot order's bid was when, and what follows for its bill: only winning time costs, at the bid of that time.
+"""What is known of a spot order's bid: whether it wins now, what it was when, and what follows for its bill.
 
-Clore tells what an order has cost, but not when it had its server. The bids are known from the record: what it was made
-with, and each change. So the winning time lies between two bounds.
+Only winning time costs, at the bid of that time. Clore tells what an order has cost, but not when it had its server.
+The bids are known from the record: what it was made with, and each change. So the winning time lies between two bounds.
+Whether it wins now is told by the server's book of bids.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from clore_mcp.clore import OrderRow
+from clore_mcp.clore import OrderRow, SpotBook
+from clore_mcp.errors import CloreError
 from clore_mcp.money import SECONDS_PER_DAY, ZERO
+from clore_mcp.rental.account.reading import Fresh
+from clore_mcp.rental.context import Context
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx, fits
 from clore_mcp.store.ledger import Entry
@@ -95,3 +99,42 @@ def _bids(entries: Iterable[Entry], began: float) -> list[tuple[float, Decimal]]
 
 def _number(text: str | None) -> Decimal | None:
     return Decimal(text) if text not in (None, "None") else None
+
+
+_BOOK_AGE: Final = 30.0
+
+
+class Books:
+    """The books of the servers on which this account bids, each read at most twice a minute."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._held: dict[tuple[int, Decimal | None], Fresh[SpotBook]] = {}
+
+    async def status(self, row: OrderRow) -> str:
+        """What an order is now, in the words of list_orders."""
+        if row.expired:
+            return "ended"
+        if row.spot and not await self._wins(row):
+            return "outbid" if row.spend else "queued"
+        return "running" if row.deployed else "deploying"
+
+    async def waiting(self, rows: Iterable[OrderRow]) -> dict[int, str]:
+        """Those orders that have no server now, and so cost nothing: `queued` or `outbid`, by their ids."""
+        found = {row.id: await self.status(row) for row in rows if row.spot and not row.expired}
+        return {order_id: status for order_id, status in found.items() if status in ("queued", "outbid")}
+
+    async def _wins(self, row: OrderRow) -> bool:
+        """Whether our spot bid runs, by the server's book; where that can't be read, by whether it is deployed."""
+        if row.server_id is None:
+            return row.deployed
+        server_id = row.server_id
+        held = self._held.setdefault(  # a book from before the present bid says nothing of it
+            (server_id, row.price), Fresh(lambda: self._context.readings.spot_book(server_id), self._context.clock)
+        )
+        try:
+            book = await held.get(_BOOK_AGE)
+        except CloreError:
+            return row.deployed
+        mine = [offer for offer in book.offers if offer.mine]
+        return any(offer.active for offer in mine) if mine else row.deployed
