@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -11,15 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from clore_mcp.page_process import LOG_NAME, PageOpener, has_display, is_running
+from clore_mcp.page import serve
+from clore_mcp.page_process import LOG_NAME, PageOpener, has_display, is_running, requests_folder
 from clore_mcp.sandbox import Running
 from clore_mcp.settings import Settings
 from tests.conftest import delete_state, environment, processes_that_know, settings_for
-from tests.page.conftest import KEYS, Visitor, until
+from tests.page.conftest import KEYS, House, Visitor, until
 from tests.preforked import python
 
 MOST_MEGABYTES = 60
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script")
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a shell script"),
+]
 
 
 @pytest.fixture
@@ -122,15 +127,16 @@ def test_where_the_operator_says_no_nothing_opens(
     assert PageOpener(wanted).show("q1") is False and not (tmp_path / "s").exists()
 
 
-def test_the_server_waits_for_nothing_of_the_page() -> None:
-    """What a server imports before its first call, and after it: the page, its templates and passkeys are not there."""
-    program = (
-        "import sys, clore_mcp.server, clore_mcp.cli.serve, clore_mcp.wiring, clore_mcp.page_process;"
-        "print([name for name in sys.modules if name.split('.')[0] in ('jinja2', 'webauthn') or"
-        " name.startswith('clore_mcp.page.')])"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]", done.stdout + done.stderr
-    lists = "import sys, clore_mcp.server; print('clore_mcp.page_process' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", lists], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "False"
+async def test_it_ends_when_nobody_looks_and_nothing_waits(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with house.assistant() as us:
+        quote_id = (await us.rent(await us.wish()))["approval_id"]
+        monkeypatch.setattr(serve, "_IDLE_SECONDS", 0.3)
+        await asyncio.sleep(2)
+        assert is_running(house.wanted), "a question waits"
+        visitor = house.visitor()
+        answer = f"approvals/{quote_id}"
+        assert (await asyncio.to_thread(visitor.submit, answer, f"{answer}/no")).status_code == 303
+        await asyncio.to_thread(until, lambda: not is_running(house.wanted), "it has ended")
+        assert not requests_folder(house.wanted).exists(), "and left nothing to answer"
+        again = await us.rent(await us.wish(1))
+    assert again["status"] == "approval_required", "the assistant goes on without it"
