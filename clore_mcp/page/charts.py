@@ -75,9 +75,9 @@ def price_chart(
             parts.append(
                 f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(price):.1f}" y2="{y(price):.1f}"/>'
             )
-            parts.append(
-                f'<text class="mark" x="{_WIDTH - _RIGHT}" y="{y(price) - 4:.1f}">{kind} {dollars(price)}</text>'
-            )
+            left = kind == "ceiling"  # each at its own end: the two prices may be close
+            place = f'class="mark{" left" if left else ""}" x="{_LEFT + 4 if left else _WIDTH - _RIGHT}"'
+            parts.append(f'<text {place} y="{y(price) - 4:.1f}">{kind} {dollars(price)}</text>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - numbers, our own words and one escaped label
 
 

@@ -104,9 +104,9 @@ def _ceilings(past: Past | None, asked: str, gpu: str, waiting: Sequence[Watch])
     except InvalidOperation:
         usd = Decimal(0)
     if usd.is_finite() and 0 < usd < 10_000:
-        found.append(("your ceiling", usd))
+        found.append(("Your ceiling", usd))
     for watch in waiting:
         if gpu in watch.models:
             gpus = watch.ask.get("min_gpus") or 1
-            found.append((f"watch {clean(watch.id, 12)}", Decimal(str(watch.ask["max_usd_per_hour"])) / gpus))
+            found.append((f"Watch {clean(watch.id, 12)}", Decimal(str(watch.ask["max_usd_per_hour"])) / gpus))
     return [Ceiling(name, usd, past.met_percent(usd) if past else None) for name, usd in found]
