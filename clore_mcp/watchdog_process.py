@@ -91,23 +91,29 @@ def shorten_log(state_dir: Path) -> None:
             file.truncate()
 
 
-def open_log(state_dir: Path) -> int:
-    """The log that a watchdog appends to. Raises OSError, also where a link is."""
-    return open_own(state_dir / LOG_NAME, os.O_WRONLY | os.O_APPEND)
+def open_log(state_dir: Path, name: str = LOG_NAME) -> int:
+    """The log that a process of its own appends to. Raises OSError, also where a link is."""
+    return open_own(state_dir / name, os.O_WRONLY | os.O_APPEND)
 
 
 def _spawn(state_dir: Path) -> None:
     """Start it, and wait until it is on its own. Should another be faster, it finds the place taken and ends."""
-    root = str(Path(__file__).resolve().parents[1])
     shorten_log(state_dir)
-    said = open_log(state_dir)
+    start_apart(["watchdog", "--detached"], state_dir, LOG_NAME)
+
+
+def start_apart(words: list[str], state_dir: Path, log_name: str) -> None:
+    """Run a command of ours on its own, with that state and this environment; what it says goes to that file of the
+    state. Raises OSError and SubprocessError."""
+    root = str(Path(__file__).resolve().parents[1])
+    said = open_log(state_dir, log_name)
     try:
-        between = _between([sys.executable, "-P", "-c"], [root, "watchdog", "--detached"], state_dir, said)
+        between = _between([sys.executable, "-P", "-c"], [root, *words], state_dir, said)
     finally:
         os.close(said)
     code = between.wait(_LEAVES_SECONDS)
     if code:
-        raise OSError(f"its process ended with {code}; {LOG_NAME} says why")
+        raise OSError(f"its process ended with {code}; {log_name} says why")
 
 
 def _between(python: list[str], words: list[str], state_dir: Path, said: int) -> subprocess.Popen[Any]:

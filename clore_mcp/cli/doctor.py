@@ -40,7 +40,8 @@ _FIRST: Final = (
 )  # fmt: skip
 _MODES: Final = {
     Approval.ASK: "asked through the client",
-    Approval.OUTSIDE: "with `clore-mcp approve` alone",
+    Approval.OUTSIDE: "on your page or with `clore-mcp approve` alone",
+    Approval.PASSKEY: "on your page alone, with a passkey",
     Approval.LIMITS: "nobody is asked, the limits alone decide",
 }
 _CLOCKS_AGREE_SECONDS: Final = 5.0

@@ -41,6 +41,8 @@ _DECLINE: Final = ("approvals", "add_id", "decline")
 _CONNECT: Final = ("orders", "add_order_id", "connect")
 COMMANDS: Final = (
     Command("demo", "a guided tour against a simulated marketplace: no key, no money", own_world=True),
+    Command("page", "what waits, runs and costs, with yes, no and stop, in your browser"),
+    Command("passkey", "`passkey add`: register a passkey, which a yes on the page then needs"),
     Command("approvals", "what waits for your yes"),
     Command(
         "approve", "say yes to one of them, after reading the whole of it", code=("approvals", "add_id", "approve")

@@ -80,9 +80,9 @@ class Screen:
         )
 
     def line(self, text: str) -> None:
-        """A line that is made for pasting: alone and plain."""
+        """A line that is made for pasting: alone, plain and never broken."""
         self.gap()
-        self._block(Text("   "), Text(self._fit(text), "bold"))
+        self._console.print(Text(f"   {self._fit(text)}", "bold"), soft_wrap=True)
 
     def progress(self, seconds: float, message: str) -> None:
         """A sign of life from a long call."""

@@ -28,6 +28,7 @@ from clore_mcp.store.watches import Watch
 
 QUOTE_SECONDS: Final = 600.0
 YES_SECONDS: Final = 1_800.0
+BY_PASSKEY: Final = "passkey of "  # how the record of a yes begins that a passkey has signed
 _ASKABLE_SHARE: Final = 0.8  # a quote in its last fifth would expire under the reader's eyes: a new one is made
 _DECLINES: Final = 3
 _COOL_SECONDS: Final = 600.0

@@ -64,6 +64,7 @@ class Context:
     patience: Patience = field(default_factory=Patience)
     starts_watchdog: bool = False  # whether `wake_watchdog` starts one
     wake_watchdog: Callable[[], bool] = lambda: False  # whether one is there; quick, on a worker thread, never raises
+    open_page: Callable[[str], bool] = lambda quote_id: False  # whether the person has that question on their page now
     tell: Callable[[Entry], object] = lambda event: None  # as quick, of each event once it is in the ledger
 
     async def enforced_by(self) -> str | None:

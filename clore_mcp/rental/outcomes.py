@@ -103,6 +103,7 @@ Attempts = Sequence[Attempt]
 FROZEN: Final = "The person has stopped all spending; only they can lift that, in their own terminal."
 BID_STAYS: Final = "The bid stays as it was."
 _NO: Final = "The person said no."
+APPROVE_ON_PAGE: Final = "answer the question on the page that they have in front of them in their browser"
 UNSEEN: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
 
 
@@ -165,14 +166,24 @@ def expired() -> Outcome:
 
 
 def approval_required(
-    quote_id: str, program: str, *, order_id: int | None = None, until_then: str = "Nothing is spent before."
+    quote_id: str, deed: str, *, order_id: int | None = None, until_then: str = "Nothing is spent before."
 ) -> Outcome:
-    """A person decides outside the chat."""
+    """A person decides outside the chat; `deed` is what they are to do for that."""
     said = (
-        f"Ask the person to run `{program} approve {quote_id}` in their own terminal within ten minutes, and wait until"
-        f" they say it is done; then call again with exactly the same arguments. {until_then}"
+        f"Ask the person to {deed} within ten minutes, and wait until they say it is done; then call again with exactly"
+        f" the same arguments. {until_then}"
     )
     return Outcome(Status.APPROVAL_REQUIRED, said, order_id=order_id, approval_id=quote_id)
+
+
+def approve_at_terminal(quote_id: str, program: str) -> str:
+    """What decides a question where no page is open."""
+    return f"run `{program} approve {quote_id}` in their own terminal"
+
+
+def approve_with_passkey(program: str) -> str:
+    """What decides a question that wants a passkey, where no page is open."""
+    return f"run `{program} page` in their own terminal and answer the question there with their passkey"
 
 
 def cancel_declined(order_id: int, unasked: str | None = None) -> Outcome:

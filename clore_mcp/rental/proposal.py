@@ -113,9 +113,9 @@ class Verb(ABC, Generic[A]):
         """The quote ran out before its yes was used."""
         return outcomes.expired()
 
-    def left_to_person(self, request: A, quote_id: str) -> Outcome:
-        """A person decides outside the chat."""
-        return outcomes.approval_required(quote_id, self._context.program)
+    def left_to_person(self, request: A, quote_id: str, deed: str) -> Outcome:
+        """A person decides outside the chat; `deed` is what they are to do for that."""
+        return outcomes.approval_required(quote_id, deed)
 
     async def told(self, request: A, outcome: Outcome) -> Outcome:
         """The outcome as the caller of this call reads it."""

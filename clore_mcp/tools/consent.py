@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 from mcp.server.mcpserver import (
     AcceptedElicitation,
     Context,
@@ -24,7 +25,14 @@ from mcp.server.mcpserver import (
     Resolve,
 )
 from mcp.shared.exceptions import MCPError
-from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT, ElicitResult
+from mcp.types import (
+    CONNECTION_CLOSED,
+    REQUEST_TIMEOUT,
+    ElicitRequest,
+    ElicitRequestURLParams,
+    ElicitResult,
+    InputRequiredResult,
+)
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clore_mcp.first_use import FirstUse
@@ -45,6 +53,9 @@ AnswerT = TypeVar("AnswerT", bound=Answer)
 _MODERN = "2026-07-28"
 _UNREADABLE: Final = "clore-mcp: no answer"  # a key that no form of ours has
 _UNANSWERED_MOST: Final = 2
+_PAGE: Final = "page"
+_OFFER: Final = "A question about money waits for you. It is answered on clore-mcp's page, on this machine."
+_OFFERED_SECONDS: Final = 120.0
 _SAME_MOMENT_SECONDS: Final = 1.0  # calls that come together are one try
 
 
@@ -102,6 +113,8 @@ async def question(
     """Ask the person, where there is something to ask and a way to do it. The older era's question goes out here, so
     that an error to it is a reply; the newer era's answers are looked at before the SDK judges them."""
     quote = held.quote
+    if quote is not None and quote.state == "pending" and held.yes.is_needed and not can_ask(ctx):
+        await _offer_page(quote.id, ctx)
     if quote is None or not services_of(ctx).guard.asks(held, can_ask=can_ask(ctx)):
         return None
     if (ctx.protocol_version or "") < _MODERN:
@@ -115,6 +128,49 @@ async def question(
         return QuestionReply(Said.ERROR, detail=f"it was given the question {times} times and brought no answer")
     asked[quote.id] = (now, now, 1) if not first else (first, now, times + (now - last > _SAME_MOMENT_SECONDS))
     return Elicit(quote.question, Approve)
+
+
+def _takes_addresses(ctx: Context[FirstUse]) -> bool:
+    """Whether the client offers the person an address, by what it declares."""
+    declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    return declared is not None and declared.url is not None
+
+
+async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
+    """Have the client offer the person the page with the question. What it answers is no yes: it says only whether the
+    person went there. In the newer era the offer goes out as the result of this round, and the next one brings it."""
+    opener = ctx.request_context.lifespan_context.page
+    if opener is None or not _takes_addresses(ctx):
+        return
+    modern = (ctx.protocol_version or "") >= _MODERN
+    if modern and ctx.input_responses is not None:
+        if getattr(ctx.input_responses.get(_PAGE), "action", "accept") != "accept":
+            opener.refuse(quote_id)
+        return
+    if not (modern or ctx.session.can_send_request):
+        return
+    address = await anyio.to_thread.run_sync(opener.address, quote_id)
+    if address is None:
+        return
+    if modern:
+        ctx.request_context.lifespan_context.offers[quote_id] = address
+        return
+    try:
+        with anyio.fail_after(_OFFERED_SECONDS):
+            went = (await ctx.elicit_url(_OFFER, address, quote_id)).action == "accept"
+    except (TimeoutError, MCPError):
+        went = False
+    if not went:
+        opener.refuse(quote_id)
+
+
+def page_offer(ctx: Context[FirstUse], quote_id: str) -> InputRequiredResult | None:
+    """What this round answers in the newer era where the client is to offer the person that question's page."""
+    address = ctx.request_context.lifespan_context.offers.pop(quote_id, None)
+    if address is None:
+        return None
+    request = ElicitRequest(params=ElicitRequestURLParams(message=_OFFER, url=address))
+    return InputRequiredResult(input_requests={_PAGE: request}, request_state="{}")
 
 
 async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:

@@ -76,12 +76,10 @@ class Cancelling(Verb[CancelOrder]):
         """See `Verb`: the order runs on."""
         return outcomes.cancel_expired(request.order_id)
 
-    def left_to_person(self, request: CancelOrder, quote_id: str) -> Outcome:
+    def left_to_person(self, request: CancelOrder, quote_id: str, deed: str) -> Outcome:
         """See `Verb`: the order runs on until then."""
         until_then = f"Order {request.order_id} runs on and bills until then."
-        return outcomes.approval_required(
-            quote_id, self._context.program, order_id=request.order_id, until_then=until_then
-        )
+        return outcomes.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     async def propose(self, request: CancelOrder, account: str) -> Proposal:
         """The question, where someone can be asked. Raises Settled, with the receipt, where the order has ended."""
