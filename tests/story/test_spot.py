@@ -75,7 +75,7 @@ async def test_the_book_is_shown_in_usd_across_coins_with_our_rank_and_the_bid_t
         wish = {"server_id": server_id, "image": IMAGE, "hours": 1, "order_type": "spot", "currency": USD}
         low = {**wish, "bid_usd_per_hour": round(hourly(least[USD] * 1.2, USD), 4)}
         quote = await us.call("quote_order", **low)
-        assert quote["allowed"] and "The bid would not win now: that takes $" in quote["next"]
+        assert quote["allowed"] and "The bid would not win now: winning takes $" in quote["next"]
         made = await us.call("create_order", **low)
         assert made["status"] == "created" and "waits and costs nothing" in made["next"]
         post(market, "clock", advance=30)
