@@ -116,7 +116,7 @@ async def test_a_newer_question_about_the_same_server_replaces_the_older_one_whi
     said = " ".join(done.out.split())
     assert done.code == 1
     assert f"{older['approval_id']} was replaced by {newer['approval_id']}" in said
-    assert "nothing has changed" in said
+    assert "Nothing has changed" in said
 
 
 @pytest.mark.anyio
