@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which orders to cancel, and whether to ask."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("order_id", metavar="ORDER_ID", type=int, nargs="?", help="from `clore-mcp orders`")
-    which.add_argument("--all", action="store_true", help="every order that was made here")
-    parser.add_argument("--yes", action="store_true", help="don't ask")
+    which.add_argument("--all", action="store_true", help="cancel every order that was made here")
+    parser.add_argument("--yes", action="store_true", help="don't ask first")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -69,7 +69,7 @@ class CheckResult:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the output format."""
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ _EVERYTHING = -1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how many steps to show, and in which format."""
-    parser.add_argument("--json", action="store_true", help="one JSON object per line, with all data")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, with all data")
     parser.add_argument(
         "--limit",
         type=_positive,
@@ -106,9 +106,11 @@ def _what(entry: Entry) -> str:
         worst = [usd(one.get("worst_usd")) for one in data["candidates"]]
         return f"{data.get('hours')} h, worst case {' / '.join(worst)}"
     if "worst_usd" in data:
-        return f"worst case {usd(data['worst_usd'])}; {clean(str(data.get('approved_by', '')), 60)}"
+        by = clean(str(data.get("approved_by", "")), 60)
+        return f"worst case {usd(data['worst_usd'])}{f'; {by}' if by else ''}"
     if "reserved_usd" in data:
-        return f"server {entry.server_id}, {usd(data['reserved_usd'])} reserved"
+        server = "" if entry.server_id is None else f"server {entry.server_id}, "
+        return f"{server}{usd(data['reserved_usd'])} reserved"
     short = {name: value for name, value in data.items() if name != "question"}
     told = [f"{name} {value}" for name, value in short.items() if isinstance(value, str | int | float) and value != ""]
     return clean(", ".join(told), 120)

@@ -42,8 +42,8 @@ _CONNECT: Final = ("orders", "add_order_id", "connect")
 COMMANDS: Final = (
     Command("demo", "take a guided tour of a simulated marketplace: no key, no money", own_world=True),
     Command("approvals", "list what waits for your approval"),
-    Command("approve", "approve one of them, after reading the whole question", code=_APPROVE),
-    Command("decline", "decline one of them, or withdraw an unused approval", code=_DECLINE),
+    Command("approve", "approve a waiting question, after reading all of it", code=_APPROVE),
+    Command("decline", "decline a waiting question, or withdraw an unused approval", code=_DECLINE),
     Command("orders", "list what runs, what it costs and how to connect"),
     Command("connect", "show the SSH command, URL and generated token of one order", code=_CONNECT),
     Command("cancel", "end an order, or all that were made here, and show the receipt"),

@@ -39,7 +39,7 @@ class OrdersSeen:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add which orders to list, and in which format."""
     parser.add_argument("--all", action="store_true", help="include ended orders")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options to lift the freeze and to skip the question."""
     parser.add_argument("--lift", action="store_true", help="allow spending again (needs a terminal)")
-    parser.add_argument("--yes", action="store_true", help="don't ask before the orders are ended")
+    parser.add_argument("--yes", action="store_true", help="don't ask before ending the orders")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,9 +57,9 @@ def _tell_frozen(done: Frozen, prefix: str) -> None:
     else:
         say(f"Spending was frozen already, {span(time.time() - done.freeze.at)} ago by {done.freeze.by}.")
     if done.questions:
-        say(f"{done.questions} open questions, unused approvals and watches are void.")
+        say(f"Open questions, unused approvals and watches that are now void: {done.questions}.")
     if done.unsent:
-        say(f"{done.unsent} rentals that had not been sent are dropped.")
+        say(f"Rentals that are dropped because they had not been sent: {done.unsent}.")
     say(f"`{prefix} stop --lift` allows spending again.")
 
 
@@ -170,7 +170,7 @@ def _tell_ended(step: Ended, prefix: str) -> None:
 
 
 def _lift(arguments: argparse.Namespace) -> int:
-    terminal.require_terminal("stop --lift", "spending stays frozen")
+    terminal.require_terminal("stop --lift", "nothing was changed")
     freeze = _in_state(arguments, ledger.frozen)
     if freeze is None:
         say("Spending is not frozen. Nothing to lift.")

@@ -85,7 +85,7 @@ def receipt(paid: OrderReceipt) -> str:
 
 def to_the_operator(hint: str) -> str:
     """Return a hint that addresses a model as one that addresses the operator."""
-    own = hint.removeprefix("Ask the operator to ")
+    own = hint.removeprefix("Ask the operator to ").replace("Call again after retry_after_seconds.", "Try again later.")
     return own[:1].upper() + own[1:]
 
 

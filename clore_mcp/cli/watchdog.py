@@ -44,7 +44,7 @@ _HAND_OVER_SECONDS: Final = 5.0  # how soon one that is out of date sees that an
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add whether to do one round or to stay."""
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--once", action="store_true", help="one round, then exit 0 if all is well and 1 if not (cron)")
+    how.add_argument("--once", action="store_true", help="do one round and exit: 0 if all is well, else 1 (for cron)")
     how.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # as a server starts it
 
 

@@ -216,7 +216,8 @@ def test_a_state_folder_that_can_not_be_made(desk: Desk) -> None:
     file = desk.folder / "file"
     file.touch()
     fault = _first_fault(desk.run("doctor", CLORE_STATE_DIR=str(file / "state")))
-    assert fault.startswith(f"state: {file / 'state'} can't be created, because {file} is not a folder that you can write to.")
+    said = f"state: {file / 'state'} can't be created, because {file} is not a folder that you can write to."
+    assert fault.startswith(said)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")

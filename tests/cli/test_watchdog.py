@@ -152,7 +152,8 @@ def test_a_cancel_that_does_nothing_is_shouted_about_and_tried_again(desk: Desk,
     desk.control("/faults", {"kind": "cancel_ignored", "endpoint": "cancel_order", "times": 500})
     desk.control("/clock", {"advance": HOURS_2})
     watchdog = kennel.start()
-    kennel.hears(watchdog, f"The time of order {order_id} is over, and it is STILL BILLING")  # after the 25 s that a proof may take
+    alarm = f"The time of order {order_id} is over, and it is STILL BILLING"
+    kennel.hears(watchdog, alarm)  # after the 25 s that a proof may take
     assert requests(desk, "cancel_order") > 1
     assert "still_billing" in desk.ledger()
     desk.calm()
