@@ -40,7 +40,7 @@ _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
 _TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as everything else together
 
 OTHER_IMAGES: Final = (
-    "Any public Docker image can be rented with; a private one can't be fetched, because no registry login is sent. An"
+    "Any public Docker image can be used. A private one can't be fetched, because no registry login is sent. An"
     " image that is not listed with its own sshd gets Clore's SSH entrypoint, which does not work in every image."
 )
 
@@ -203,7 +203,7 @@ _PAGES: Final = (
     Page("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account),
     Page(
         "market/gpus", "market", "GPU models on the market",
-        "Each model's servers and GPUs, free and in all, and its prices with fees, now and last week.", read_gpus,
+        "Each model's servers and GPUs, free and in total, and prices including fees, now and last week.", read_gpus,
     ),
     Page("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images),
     Page(

@@ -125,8 +125,8 @@ class Updates:
                         await self._tell(uri)
                 except Failure as failure:
                     log.debug("changes could not be looked for: %s", failure.message)
-                except Exception as error:  # a client that can't be told must not end it for the others
-                    log.warning("changes could not be told: %s", type(error).__name__)
+                except Exception as error:  # a client that can't be notified must not stop it for the others
+                    log.warning("changes could not be reported: %s", type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _tell(self, uri: str) -> None:

@@ -227,9 +227,9 @@ def _read_cursor(cursor: str, expected: str) -> Key:
         digest, first, second, server_id = json.loads(base64.urlsafe_b64decode(padded))
         key = (Decimal(first), Decimal(second), int(server_id))
     except (ValueError, TypeError, OverflowError, InvalidOperation, RecursionError) as error:
-        raise ArgumentInvalid("cursor: it is none of ours.", hint=hint) from error
+        raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint) from error
     if not (key[0].is_finite() and key[1].is_finite()):
-        raise ArgumentInvalid("cursor: it is none of ours.", hint=hint)
+        raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint)
     if digest != expected:
         raise ArgumentInvalid("cursor: it belongs to another search.", hint=hint)
     return key

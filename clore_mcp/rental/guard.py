@@ -1,10 +1,10 @@
 """The guard: nothing is spent without a yes for exactly these terms, or within limits set outside the chat.
 
-`hold` finds or makes the quote of a call; `conclude` takes the answer (or its absence) and lets the verb carry it out
-once. It knows neither MCP nor the terminal: whoever asks the person sits above.
+`hold` finds or makes the quote of a call. `conclude` takes the answer, or its absence, and lets the verb carry it out
+once. The guard knows neither MCP nor the terminal; the layers above ask the person.
 
-A cancel goes through also where the account or the state can't be read: it spends nothing, and waiting does. It still
-needs the yes of whoever can be asked, and nobody to ask means that it is refused, for it may be someone else's order.
+A cancel works even if the account or the state can't be read, because it spends nothing, but waiting does. It still
+needs a yes if a person can be asked. If no one can be asked, it is refused, because it may be someone else's order.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from clore_mcp.store.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 _DID: Final = {Status.CREATED: "made it", Status.EXTENDED: "moved its end"}
-_COOLED: Final = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
+_COOLED: Final = f"Three questions were just declined, so no more are asked for a while. {outcomes.UNSEEN}"
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a call is about: a quote, or an outcome that needs none."""
+    """The quote of a call, or an outcome that needs none."""
 
     quote: Quote | None = None
     outcome: Outcome | None = None
@@ -164,8 +164,8 @@ class Guard:
 
     def _unrecorded(self, request: Request) -> StateUnavailable:
         return StateUnavailable(
-            f"The record can't be read, so nobody knows whether order {request.about_order} was made here, and nobody"
-            " can be asked; it was not cancelled and bills on.",
+            f"The record can't be read, so it is unknown whether order {request.about_order} was made here, and no one"
+            " can be asked. It was not cancelled and is still billed.",
             hint=f"Ask the person to run `{self._context.program} cancel {request.about_order}` in their own terminal.",
         )
 

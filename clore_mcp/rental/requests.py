@@ -66,7 +66,7 @@ def possible_order(number: int) -> int:
 def _affordable(usd: float | None) -> float | None:
     if usd is not None and usd > _USD_PER_HOUR_MAX:
         raise ValueError(
-            f"is above {_USD_PER_HOUR_MAX:,} USD per hour, dearer than any server; give USD per hour, not per day"
+            f"is above {_USD_PER_HOUR_MAX:,} USD per hour, more than any server costs; give USD per hour, not per day"
         )
     return usd
 

@@ -279,16 +279,16 @@ class Adopting:
 
 
 _LEFT_RUNNING: Final = (
-    "It still bills: this clore-mcp is read-only and cancels nothing."
-    " Ask the person to cancel it on clore.ai now; a clore-mcp that is not read-only cancels it as soon as it runs."
+    "It is still billed, because this clore-mcp is read-only and cancels nothing."
+    " Ask the person to cancel it on clore.ai now. A clore-mcp that is not read-only cancels it as soon as it runs."
 )
 _UNRECORDED: Final = (
     "The order runs, but it could not be recorded: {} This process remembers its end and records it as soon as that"
-    " works. Ask the person to make room on the disk now and to keep this server running."
+    " works. Ask the person to free disk space now and to keep this server running."
 )
 _PRICE_UNKNOWN: Final = (
-    "Clore does not tell this order's price yet, so nobody can say whether it is the approved one: look at list_orders,"
-    " and cancel_order if it is dearer."
+    "Clore does not report this order's price yet, so it can't be compared with the approved one. Check list_orders,"
+    " and use cancel_order if it costs more."
 )
 _UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
 

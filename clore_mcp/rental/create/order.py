@@ -320,10 +320,10 @@ class Creating(Verb[CreateOrder]):
 
 
 _OTHER_KEY: Final = outcomes.failed(
-    "The SSH key that orders are given is not the one that the question showed; nothing was sent. Call again."
+    "The SSH key for orders is no longer the one in the question, so nothing was sent. Call again."
 )
 _TOO_SLOW: Final = outcomes.failed(
-    "Clore answers too slowly to check price and limits; nothing was sent. Call again in a minute."
+    "Clore answers too slowly to check price and limits, so nothing was sent. Call again in a minute."
 )
 
 

@@ -212,6 +212,6 @@ class Presence:
 
 
 _UNSEEN: Final = outcomes.failed(
-    "The server is rented, and whether by an order of this account can't be seen now; nothing was sent. Look at"
+    "The server is rented, but this account's orders can't be seen now, so nothing was sent. Look at"
     " list_orders, then call again."
 )

@@ -219,5 +219,5 @@ class Replacements:
             account = await self.context.readings.account()
             return await self.context.state.read(lambda tx: told_of(tx, account, order_id, outcome))
         except Failure as failure:  # what became of the call counts more than what it says of the order before
-            log.warning("what order %s has cost is not told: %s", order_id, failure.message)
+            log.warning("the cost of order %s can't be reported: %s", order_id, failure.message)
             return outcome

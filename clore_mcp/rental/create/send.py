@@ -117,7 +117,7 @@ class Send:
             raise Halted(result)
         self.intent = result
         if context.clock() >= not_after or context.monotonic() >= deadline:
-            raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
+            raise Abandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
     async def back(self) -> bool:
         """Clore refused it unread: the intent waits for another send, unless these were enough or someone has abandoned
@@ -201,7 +201,7 @@ class Send:
         if call.terms.enforced_by is not None and not stands.ended:
             return Stopped(
                 outcome=outcomes.failed(
-                    "Whoever was to end the lease has stopped running; nothing was sent. Call again."
+                    "The process that was to end the order has stopped, so nothing was sent. Call again."
                 )
             )
         server_id = call.candidate.server_id
@@ -244,8 +244,8 @@ class Send:
         return intent
 
 
-_WATCH_OVER: Final = outcomes.failed("The watch that this order was for is over; nothing was spent.")
-_TOO_LATE: Final = outcomes.failed("It took too long to get a turn; nothing was sent. Call again.")
+_WATCH_OVER: Final = outcomes.failed("The watch that this order was for has ended, so nothing was spent.")
+_TOO_LATE: Final = outcomes.failed("It took too long to get a turn, so nothing was sent. Call again.")
 
 
 def _unreadable(no: Undecided) -> Outcome:
@@ -271,7 +271,7 @@ def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None
         return f"rented for at most {plain(longest)} hours now, {plain(terms.hours)} approved"
     unended = unended_hours(listing, terms.order_type)
     if worst_hours(terms.hours, unended, ends=terms.ends) > candidate.worst_hours:
-        return f"it may run for {plain(unended)} hours now, {plain(candidate.worst_hours)} approved at worst"
+        return f"it may run for {plain(unended)} hours now, worst case {plain(candidate.worst_hours)} approved"
     return None
 
 

@@ -232,9 +232,9 @@ class Settling:
         if row is not None:
             outcome = await self._adopting.adopt(intent, quote, row, by=by)
             if outcome is None:
-                raise ArgumentInvalid(f"{intent.id} was settled by somebody else just now; nothing was changed.")
+                raise ArgumentInvalid(f"{intent.id} has just been settled elsewhere. Nothing was changed.")
             return outcome
-        none = outcomes.failed("The person checked clore.ai: no order was made. Call again if it is still wanted.")
+        none = outcomes.failed("The person checked clore.ai and found no order. Call again if it is still wanted.")
 
         def write(tx: Tx) -> None:
             now = intents.get(tx, intent.id) or intent

@@ -204,7 +204,7 @@ class Remaining:
 
     def __str__(self) -> str:
         if self.hourly is None:
-            return "What else runs can't be seen now: call list_orders."
+            return "What else runs can't be seen now. Call list_orders."
         bills = [order_id for order_id in self.hourly if order_id not in self.waiting]
         told = []
         if bills:

@@ -163,7 +163,7 @@ class Keeper:
             await self._try("ended orders could not be closed", self._closing.reconcile(account, current, None))
             self._chores.begin(account, current)
         if sent:
-            await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
+            await self._try("ended leases could not be reported", self._tell_ended(sent, overdue))
         self.last = Round(
             left=self._remembers(current)
             if self._unread is not None
@@ -288,7 +288,7 @@ class Keeper:
             return await self._context.readings.look(completed=False)
         except CloreError as error:
             self._blind = error
-            log.warning("leases end without the list of orders: %s", error.message)
+            log.warning("ends are enforced without the list of orders: %s", error.message)
             return None
 
     async def _end_due(self, current: Orders | None) -> list[Sent]:
@@ -314,7 +314,7 @@ class Keeper:
         self._held_back = len(sent) < len(due)
         for lease in over:
             if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
-                await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))
+                await self._try("the end of a lease could not be reported", self._tell(lease, "lease_over"))
         return sent
 
     def _overdue_unseen(self, sent: Sequence[Sent]) -> dict[int, str]:

@@ -45,16 +45,19 @@ class HeldUp:
 
 _NOTHING: Final = HeldUp()
 _NOT_TAKEN: Final = HeldUp(
-    "Its arguments are not taken any more, so it rents nothing. Cancel it with cancel_watch and make a new one.",
+    "Its arguments are no longer accepted, so it rents nothing. Cancel it with cancel_watch and make a new one.",
     event=True,
 )
 _UNSETTLED: Final = HeldUp(
-    "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place. If the"
-    " person wants one all the same: cancel_watch, then a new watch, which they are asked about."
+    "A rental that it started shows no order yet. One may still appear within a day, so no other is made in its place."
+    " If the person wants one anyway, use cancel_watch, then make a new watch, which asks them."
 )
 
 
-_UNENDED: Final = HeldUp("Nobody is alive who would end the order: a watch rents only where somebody is.", event=True)
+_UNENDED: Final = HeldUp(
+    "No process would end the order, and a watch rents only if one would. Ask the person to start a watchdog.",
+    event=True,
+)
 
 
 class WatchRunner:
@@ -152,8 +155,8 @@ class WatchRunner:
         if terms is None or priced.refusals:
             return _stands(priced)
         if terms.worst_usd > watch.worst_usd:
-            most = f"{dollars(terms.worst_usd)} at worst, {dollars(watch.worst_usd)} approved"
-            return HeldUp(f"An order would come to more than was approved: {most}.", event=True)
+            most = f"worst case {dollars(terms.worst_usd)}, {dollars(watch.worst_usd)} approved"
+            return HeldUp(f"An order could cost more than was approved: {most}.", event=True)
         context = self._context
         made = await context.state.read(lambda tx: watches.made(tx, watch.id, context.clock()))
         quote = await self._approvals.under_watch(watch, made + 1, terms)
