@@ -21,7 +21,7 @@ from benchmarks import peers
 from benchmarks.bench import Bench
 from benchmarks.table import Row, markdown, shown, store
 
-TOPICS: Final = ("start", "pacing", "urgent", "ends", "sharing", "search", "growth", "age", "tokens")
+TOPICS: Final = ("start", "pacing", "urgent", "ends", "sharing", "search", "growth", "age", "page", "tokens")
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from clore_mcp.settings import Settings
 
 if TYPE_CHECKING:
+    from clore_mcp.page_process import PageOpener
     from clore_mcp.wiring import Services
 
 _RESUME_AFTER_SECONDS: Final = 3.0
@@ -24,6 +25,8 @@ class FirstUse:
         self._settings = settings
         self._starts_watchdog = starts_watchdog
         self._services: Services | None = None
+        self.page: PageOpener | None = None  # what shows the person questions that can't be asked otherwise
+        self.offers: dict[str, str] = {}  # addresses of that page, by the question that this round is about
         self.unaskable: set[str] = set()  # clients that answered a question with an error: by name, for this run
         self.asked: dict[str, tuple[float, float, int]] = {}  # per quote: first and last asked, how often unanswered
 
@@ -33,9 +36,11 @@ class FirstUse:
             from clore_mcp.wiring import build
 
             if self._starts_watchdog:
+                from clore_mcp.page_process import PageOpener
                 from clore_mcp.watchdog_process import starter
 
-                self._services = build(self._settings, wake_watchdog=starter(self._settings))
+                self.page = PageOpener(self._settings)
+                self._services = build(self._settings, wake_watchdog=starter(self._settings), open_page=self.page.show)
             else:
                 self._services = build(self._settings)
         return self._services

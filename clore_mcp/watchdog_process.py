@@ -92,24 +92,30 @@ def shorten_log(state_dir: Path) -> None:
             file.truncate()
 
 
-def open_log(state_dir: Path) -> int:
-    """Open the log that a watchdog appends to. Raises OSError, also if a link is there."""
-    return open_own(state_dir / LOG_NAME, os.O_WRONLY | os.O_APPEND)
+def open_log(state_dir: Path, name: str = LOG_NAME) -> int:
+    """Open the log that a detached process appends to. Raises OSError, also if a link is there."""
+    return open_own(state_dir / name, os.O_WRONLY | os.O_APPEND)
 
 
 def _spawn(state_dir: Path) -> None:
     """Start the watchdog and wait until it is detached. If another one is faster, it finds the place taken and
     exits."""
-    root = str(Path(__file__).resolve().parents[1])
     shorten_log(state_dir)
-    said = open_log(state_dir)
+    start_apart(["watchdog", "--detached"], state_dir, LOG_NAME)
+
+
+def start_apart(words: list[str], state_dir: Path, log_name: str) -> None:
+    """Start a detached command of ours with that state and this environment. Its output goes to that file in the state
+    folder. Raises OSError and SubprocessError."""
+    root = str(Path(__file__).resolve().parents[1])
+    said = open_log(state_dir, log_name)
     try:
-        between = _between([sys.executable, "-P", "-c"], [root, "watchdog", "--detached"], state_dir, said)
+        between = _between([sys.executable, "-P", "-c"], [root, *words], state_dir, said)
     finally:
         os.close(said)
     code = between.wait(_LEAVES_SECONDS)
     if code:
-        raise OSError(f"its process ended with {code}; {LOG_NAME} says why")
+        raise OSError(f"its process ended with {code}; {log_name} says why")
 
 
 def _between(python: list[str], words: list[str], state_dir: Path, said: int) -> subprocess.Popen[Any]:

@@ -158,10 +158,12 @@ def build(
     *,
     owner: str = "",
     wake_watchdog: Callable[[], bool] | None = None,
+    open_page: Callable[[str], bool] = lambda quote_id: False,
     queue_seconds: float | None = None,
 ) -> Services:
     """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience. `owner` begins
-    the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs. A request
+    the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs;
+    `open_page` shows the person a question that can't be asked otherwise. A request
     that is not urgent and would wait longer than `queue_seconds` for its turn is refused at once."""
     key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
     pacer = Pacer(Gaps.scaled(settings.request_gap_seconds), state=open_pace(settings.state_dir), key=settings.key_name)
@@ -208,6 +210,7 @@ def build(
         patience=patience or Patience(),
         starts_watchdog=wake_watchdog is not None,
         wake_watchdog=wake_watchdog or (lambda: False),
+        open_page=open_page,
         tell=notifier.tell if settings.notify_command and not settings.read_only else lambda event: None,
     )
     pricer = Pricer(context)

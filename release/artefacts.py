@@ -54,6 +54,9 @@ def of_package(root: Path) -> dict[str, bytes]:
     """What a wheel of that tree holds beside its metadata."""
     found = {path.relative_to(root).as_posix(): path for path in (root / "clore_mcp").rglob("*.py")}
     found |= {"clore_mcp/py.typed": root / "clore_mcp" / "py.typed"}
+    for folder in ("static", "templates"):  # of the person's page
+        within = root / "clore_mcp" / "page" / folder
+        found |= {f"clore_mcp/page/{folder}/{path.name}": path for path in within.iterdir()}
     found |= {f"clore_mcp/_prompts/{path.name}": path for path in (root / "prompts").glob("*.md")}
     return {name: path.read_bytes() for name, path in found.items()}
 

@@ -33,8 +33,38 @@ settings.load_profile("any machine")
 FAST = Options(rate_limit="off", speed=60.0, servers=300)
 
 
+# What takes minutes and few changes need: `pytest` without a path leaves it out, CI and `pytest tests` run it too.
+_LONG = (
+    "tests/clients/",
+    "tests/machine/",
+    "tests/packaging/",
+    "tests/speed/",
+    "tests/test_benchmarks.py",
+    "tests/cli/test_demo.py",
+    "tests/cli/test_ends.py",
+    "tests/cli/test_pauses.py",
+    "tests/cli/test_watchdog",
+    "tests/clore/test_floods.py",
+    "tests/clore/test_sharedpacer.py",
+    "tests/guard/test_every_point.py",
+    "tests/guard/test_extends_killed.py",
+    "tests/guard/test_pauses.py",
+    "tests/guard/test_replacements_killed.py",
+    "tests/guard/test_watch_paths.py",
+    "tests/guard/test_watches_killed.py",
+    "tests/start/test_cost.py",
+    "tests/start/test_pipes.py",
+)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--clients-dir", help="where other people's clients are installed (default: the user's cache)")
+    parser.addoption("--everything", action="store_true", help="what takes minutes too, as CI and a named path do")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "CI" in os.environ or config.args_source is config.ArgsSource.ARGS:
+        config.option.everything = True  # xdist hands the options on to its processes
 
 
 # The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
@@ -54,8 +84,13 @@ _COMPUTING = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the work, none ends with a long test of its own, and no core waits for another."""
+
+    if not config.option.everything:
+        long = [item for item in items if item.nodeid.startswith(_LONG)]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.nodeid.startswith(_LONG)]
 
     def of(prefix: str) -> list[pytest.Item]:
         found = [item for item in items if item.nodeid.startswith(prefix)]

@@ -33,7 +33,7 @@ HELD = {  # counts that have no excuse, however busy the machine is; None: all o
 }
 # Those that count; the others only time, which CI alone does. The scenes of "ends" are those of tests/cli/test_ends.py.
 COUNTING = {"pacing": "Pacing", "urgent": "Urgent calls", "sharing": "Sharing", "tokens": "Tokens"}
-TIMING = {"start": "Start", "search": "Search", "growth": "Growth", "age": "Age"}
+TIMING = {"start": "Start", "search": "Search", "growth": "Growth", "age": "Age", "page": "Page"}
 PLAYED = COUNTING | TIMING if "CI" in os.environ else COUNTING
 PATIENCE_SECONDS = 600  # a minute on a machine that has time
 

@@ -150,6 +150,7 @@ MALFORMED = [
     ("CLORE_MAX_USD_PER_DAY", ["Infinity", "-0.01", "five\nhundred", "\u202e001"]),
     ("CLORE_MAX_ACTIVE_ORDERS", ["-1", "2.5", "many", "1e1", "٣", "9999999"]),
     ("CLORE_WATCHDOG", ["on", "false", "no"]),
+    ("CLORE_PAGE", ["on", "false", "no"]),
     ("CLORE_NOTIFY_COMMAND", ["tell 'me", "''", '"" x', "${TELL} me", "tell\nme", "# \u202e"]),
     ("CLORE_CURRENCY", ["EUR", "doge"]),
     ("CLORE_REQUEST_GAP_SECONDS", ["fast", "-1", "61", "1.1"]),
@@ -422,7 +423,7 @@ class TestTheOwnersLimits:
     @pytest.mark.parametrize("kept", list(Approval))
     @pytest.mark.parametrize("wanted", list(Approval))
     def test_keep_the_stricter_approval_mode(self, person: Person, kept: Approval, wanted: Approval) -> None:
-        strictness = [Approval.OUTSIDE, Approval.ASK, Approval.LIMITS]
+        strictness = [Approval.PASSKEY, Approval.OUTSIDE, Approval.ASK, Approval.LIMITS]
         person.owner_limits(f'approval = "{kept}"')
         read = person.settings(CLORE_APPROVAL=wanted)
         assert read.approval is min(kept, wanted, key=strictness.index)

@@ -17,6 +17,7 @@ from clore_mcp.rental.approvals import YES_SECONDS, Approvals
 from clore_mcp.rental.proposal import Consent, Yes
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.rental.watches.watch import envelope_of
+from clore_mcp.settings import Approval
 from clore_mcp.store import ledger, watches
 from clore_mcp.store.database import Database, Tx
 from clore_mcp.store.ledger import Entry
@@ -66,6 +67,11 @@ def approve(arguments: argparse.Namespace) -> int:
     wanted = settings_of(arguments)
     require_spending(wanted)
     terminal.require_terminal("approve", "nothing was approved")
+    if wanted.approval is Approval.PASSKEY:
+        raise Failure(
+            "CLORE_APPROVAL is passkey, so a yes counts with a passkey alone; nothing was approved.",
+            hint=f"`{command_prefix(arguments)} page` shows the question.",
+        )
     state = Database(wanted.state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:

@@ -9,6 +9,7 @@ import sys
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `clore-mcp demo`."""
     parser.add_argument("--yes", action="store_true", help="answer the questions with yes, for scripts and pipes")
+    parser.add_argument("--page", action="store_true", help="show your page beside it, in the browser")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -18,4 +19,4 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     from clore_mcp.demo.tour import give_tour
 
-    return give_tour(yes=arguments.yes)
+    return give_tour(yes=arguments.yes, page=arguments.page)

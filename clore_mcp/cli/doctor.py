@@ -41,7 +41,8 @@ _FIRST: Final = (
 )  # fmt: skip
 _MODES: Final = {
     Approval.ASK: "you are asked through the client",
-    Approval.OUTSIDE: "you approve only with `clore-mcp approve`",
+    Approval.OUTSIDE: "you approve only on your page or with `clore-mcp approve`",
+    Approval.PASSKEY: "you approve only on your page, with a passkey",
     Approval.LIMITS: "no one is asked; only the limits decide",
 }
 _CLOCKS_AGREE_SECONDS: Final = 5.0

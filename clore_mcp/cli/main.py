@@ -41,6 +41,8 @@ _DECLINE: Final = ("approvals", "add_id", "decline")
 _CONNECT: Final = ("orders", "add_order_id", "connect")
 COMMANDS: Final = (
     Command("demo", "take a guided tour of a simulated marketplace: no key, no money", own_world=True),
+    Command("page", "show in your browser what waits, runs and costs, and answer or stop it there"),
+    Command("passkey", "`passkey add`: register a passkey, which every approval on the page then needs"),
     Command("approvals", "list what waits for your approval"),
     Command("approve", "approve a waiting question, after reading all of it", code=_APPROVE),
     Command("decline", "decline a waiting question, or withdraw an unused approval", code=_DECLINE),

@@ -80,9 +80,9 @@ class Screen:
         )
 
     def line(self, text: str) -> None:
-        """Print a line for pasting, on its own and without style."""
+        """Print a line for pasting, on its own, without style and never broken."""
         self.gap()
-        self._block(Text("   "), Text(self._fit(text), "bold"))
+        self._console.print(Text(f"   {self._fit(text)}", "bold"), soft_wrap=True)
 
     def progress(self, seconds: float, message: str) -> None:
         """Print the progress of a long call."""

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -21,6 +22,7 @@ from mcp.types import Implementation
 
 from clore_mcp import __version__
 from clore_mcp.demo.guide import STEPS, Broken, Guide, Interrupted, Left, TourStopped, usd
+from clore_mcp.demo.page import page_beside
 from clore_mcp.demo.screen import Screen
 
 _PATIENCE_SECONDS: Final = 90.0
@@ -37,15 +39,15 @@ _FOLDERS: Final = (
 )  # fmt: skip
 
 
-def give_tour(*, yes: bool) -> int:
-    """Give the tour and return its exit code."""
+def give_tour(*, yes: bool, page: bool = False) -> int:
+    """Give the tour, with the person's page beside it if `page`, and return its exit code."""
     logging.getLogger("mcp").addHandler(logging.NullHandler())  # the SDK's log lines must not mix with the tour
     screen = Screen()
     with tempfile.TemporaryDirectory(prefix="clore-demo-", ignore_cleanup_errors=True) as folder:
         log = Path(folder, "server.log")
         try:
             with log.open("w", encoding="utf-8") as errors:
-                anyio.run(_connected, screen, Path(folder), errors, yes)
+                anyio.run(_connected, screen, Path(folder), errors, yes, page)
         except KeyboardInterrupt:
             stop: TourStopped = Interrupted()
         except TourStopped as stopped:
@@ -56,21 +58,22 @@ def give_tour(*, yes: bool) -> int:
     return stop.code
 
 
-async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool) -> None:
+async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool, page: bool) -> None:
     """Start the server, give the tour and end the server. Raises TourStopped if it ends before the last step."""
-    guide, began = Guide(screen, yes=yes), time.monotonic()
+    guide, began, server = Guide(screen, yes=yes), time.monotonic(), _server(folder)
     _welcome(guide)
     stop: TourStopped | None = None
     try:
         async with Client(
-            stdio_client(_server(folder), errlog=errors),
+            stdio_client(server, errlog=errors),
             elicitation_callback=guide.answer,
             read_timeout_seconds=_PATIENCE_SECONDS,
             client_info=Implementation(name="clore-mcp demo", version=__version__),
         ) as client:
             guide.client = client
             try:
-                await rent_and_cancel(guide)
+                async with page_beside(guide, server.env or {}, errors) if page else nullcontext():
+                    await rent_and_cancel(guide)
             except TourStopped as stopped:  # raised again outside, where no task group wraps it
                 stop = stopped
     except (MCPError, OSError, ExceptionGroup) as error:

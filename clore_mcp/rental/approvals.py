@@ -28,6 +28,7 @@ from clore_mcp.store.watches import Watch
 
 QUOTE_SECONDS: Final = 600.0
 YES_SECONDS: Final = 1_800.0
+BY_PASSKEY: Final = "passkey of "  # prefix of the record of an approval that a passkey has signed
 _ASKABLE_SHARE: Final = 0.8  # in its last fifth a quote could expire while a person reads it, so a new one is made
 _DECLINES: Final = 3
 _COOL_SECONDS: Final = 600.0

@@ -63,12 +63,10 @@ class Context:
     program: str = "clore-mcp"  # what a person types to reach this state
     patience: Patience = field(default_factory=Patience)
     starts_watchdog: bool = False  # whether `wake_watchdog` starts one
-    wake_watchdog: Callable[[], bool] = lambda: (
-        False
-    )  # returns whether one is there; quick, on a worker thread, never raises
-    tell: Callable[[Entry], object] = lambda event: (
-        None
-    )  # just as quick; called for each event once it is in the ledger
+    # Returns whether a watchdog is there; quick, on a worker thread, never raises.
+    wake_watchdog: Callable[[], bool] = lambda: False
+    open_page: Callable[[str], bool] = lambda quote_id: False  # whether the person has that question on their page now
+    tell: Callable[[Entry], object] = lambda event: None  # just as quick; called for each event in the ledger
 
     async def enforced_by(self) -> str | None:
         """Return which process ends leases now, in words for a person, or None. Takes seconds if a process is

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.account.reading import EXECUTION_AGE
-from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals, Cooling, new_id
+from clore_mcp.rental.approvals import BY_PASSKEY, QUOTE_SECONDS, Approvals, Cooling, new_id
 from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.orders.closure import UNKNOWN_ACCOUNT
@@ -230,12 +231,21 @@ class Guard:
             return await self._conclude_unkept(held, held.quote, request, answer=answer, caller=caller)
         by = self._yes_given_by(quote, held.yes, answer, caller)
         if by is None:
-            return verb.left_to_person(request, quote.id)
+            return verb.left_to_person(request, quote.id, await self._deed(quote))
         return await self._carry_out(quote, request, by)
 
     def _unanswered(self, quote: Quote, request: Request, reply: QuestionReply, caller: str) -> Outcome:
         """No yes, in the words of the tool, with what the client answered and whether asking again can help."""
         return self._verbs[request.verb].declined(request, reply.told(quote, caller)).also(reply.cure)
+
+    async def _deed(self, quote: Quote) -> str:
+        """What the person is to do for their yes. Opens their page with the question where that is possible."""
+        context = self._context
+        if await anyio.to_thread.run_sync(context.open_page, quote.id):
+            return outcomes.APPROVE_ON_PAGE
+        if context.settings.approval is Approval.PASSKEY:
+            return outcomes.approve_with_passkey(context.program)
+        return outcomes.approve_at_terminal(quote.id, context.program)
 
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """A question without an answer. After a cancel it is over, so that no answer to it can come later and count;
@@ -297,13 +307,17 @@ class Guard:
 
     def _yes_given_by(self, quote: Quote, yes: Yes, answer: bool | None, caller: str) -> str | None:
         """Who said yes, or None where nobody has."""
+        given = quote.decided_by or "the person, outside the chat"
+        mode = self._context.settings.approval
+        if mode is Approval.PASSKEY and yes.is_needed:  # no other yes counts, whoever recorded it
+            return given if quote.state == "approved" and given.startswith(BY_PASSKEY) else None
         if answer:
             return f"the person, asked through {caller}"
         if quote.state == "approved":
-            return quote.decided_by or "the person, outside the chat"
+            return given
         if not yes.is_needed:
             return "no yes needed"
-        if self._context.settings.approval is Approval.LIMITS and yes is Yes.ALWAYS:
+        if mode is Approval.LIMITS and yes is Yes.ALWAYS:
             return "the operator's limits (CLORE_APPROVAL=limits)"
         return None
 

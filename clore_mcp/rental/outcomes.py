@@ -103,6 +103,7 @@ Attempts = Sequence[Attempt]
 FROZEN: Final = "The person has stopped all spending. Only they can lift that, in their own terminal."
 BID_STAYS: Final = "The bid stays as it was."
 _NO: Final = "The person said no."
+APPROVE_ON_PAGE: Final = "answer the question on the page that they have open in their browser"
 UNSEEN: Final = "If they saw no question, the operator can set CLORE_APPROVAL=outside."
 
 
@@ -165,14 +166,24 @@ def expired() -> Outcome:
 
 
 def approval_required(
-    quote_id: str, program: str, *, order_id: int | None = None, until_then: str = "Nothing is spent before that."
+    quote_id: str, deed: str, *, order_id: int | None = None, until_then: str = "Nothing is spent before that."
 ) -> Outcome:
-    """Return the answer that leaves the decision to a person outside the chat."""
+    """Return the answer that leaves the decision to a person outside the chat. `deed` is what they have to do."""
     said = (
-        f"Ask the person to run `{program} approve {quote_id}` in their own terminal within ten minutes, and wait until"
-        f" they say it is done. Then call again with exactly the same arguments. {until_then}"
+        f"Ask the person to {deed} within ten minutes, and wait until they say it is done. Then call again with exactly"
+        f" the same arguments. {until_then}"
     )
     return Outcome(Status.APPROVAL_REQUIRED, said, order_id=order_id, approval_id=quote_id)
+
+
+def approve_at_terminal(quote_id: str, program: str) -> str:
+    """Return how to answer a question if no page is open."""
+    return f"run `{program} approve {quote_id}` in their own terminal"
+
+
+def approve_with_passkey(program: str) -> str:
+    """Return how to answer a question that needs a passkey if no page is open."""
+    return f"run `{program} page` in their own terminal and answer the question there with their passkey"
 
 
 def cancel_declined(order_id: int, unasked: str | None = None) -> Outcome:

@@ -113,9 +113,9 @@ class Verb(ABC, Generic[A]):
         """Return the answer for a quote that expired before its yes was used."""
         return outcomes.expired()
 
-    def left_to_person(self, request: A, quote_id: str) -> Outcome:
-        """Return the answer that leaves the decision to a person outside the chat."""
-        return outcomes.approval_required(quote_id, self._context.program)
+    def left_to_person(self, request: A, quote_id: str, deed: str) -> Outcome:
+        """Return the answer that leaves the decision to a person outside the chat. `deed` is what they have to do."""
+        return outcomes.approval_required(quote_id, deed)
 
     async def told(self, request: A, outcome: Outcome) -> Outcome:
         """Return the outcome as the caller of this call reads it."""

@@ -21,6 +21,7 @@ from clore_mcp.settings.values import (
     TOOLSETS,
     Approval,
     Caps,
+    Page,
     Watchdog,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "TOOLSETS",
     "Approval",
     "Caps",
+    "Page",
     "Settings",
     "Watchdog",
     "load",

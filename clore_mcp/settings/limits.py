@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 TRUST_NETWORK: Final = "trust_environment_network"
 
-_STRICTEST_FIRST: Final = (Approval.OUTSIDE, Approval.ASK, Approval.LIMITS)
+_STRICTEST_FIRST: Final = (Approval.PASSKEY, Approval.OUTSIDE, Approval.ASK, Approval.LIMITS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from clore_mcp.settings.values import (
     YES_NO,
     Approval,
     Caps,
+    Page,
     Watchdog,
     exact_usd,
     member_of,
@@ -50,6 +51,7 @@ class Settings:
     approval: Approval = Approval.ASK
     limits: Caps = field(default_factory=Caps)
     watchdog: Watchdog = Watchdog.AUTO
+    page: Page = Page.AUTO
     notify_command: tuple[str, ...] = field(default=(), repr=False)
     ssh_public_key: str | None = field(default=None, repr=False)
     currency: Coin | None = None
@@ -96,6 +98,7 @@ class Settings:
             approval=approval,
             limits=caps,
             watchdog=reader.parsed("CLORE_WATCHDOG", lambda text: member_of(Watchdog, text)) or Watchdog.AUTO,
+            page=reader.parsed("CLORE_PAGE", lambda text: member_of(Page, text)) or Page.AUTO,
             notify_command=read_notify_command(reader),
             ssh_public_key=read_ssh_public_key(reader),
             currency=reader.parsed("CLORE_CURRENCY", Coin.parse),

@@ -29,12 +29,13 @@ ACCEPTED: Final[Mapping[str, str]] = MappingProxyType(
         "CLORE_STATE_DIR": f"{_PATH} of a folder",
         "CLORE_READ_ONLY": "1, true, yes, on, 0, false, no or off",
         "CLORE_TOOLSETS": f"a comma-separated list of {', '.join(TOOLSETS)}",
-        "CLORE_APPROVAL": "ask, outside or limits",
+        "CLORE_APPROVAL": "ask, outside, passkey or limits",
         "CLORE_MAX_USD_PER_HOUR": _USD,
         "CLORE_MAX_USD_PER_ORDER": _USD,
         "CLORE_MAX_USD_PER_DAY": _USD,
         "CLORE_MAX_ACTIVE_ORDERS": "a whole number, such as 5; 0 lets nothing be rented",
         "CLORE_WATCHDOG": "auto or off",
+        "CLORE_PAGE": "auto or off",
         "CLORE_NOTIFY_COMMAND": "a program and its arguments, quoted as in a shell; no shell runs it",
         "CLORE_SSH_PUBLIC_KEY": f"one line as in a .pub file: type and base64, up to {SSH_KEY_MAX} characters",
         "CLORE_SSH_PUBLIC_KEY_FILE": f"{_PATH} of a .pub file",
@@ -54,6 +55,7 @@ class Approval(StrEnum):
 
     ASK = "ask"  # through the client; one that can't be asked leaves an approval to decide outside the chat
     OUTSIDE = "outside"  # always outside the chat
+    PASSKEY = "passkey"  # outside the chat, on the page, with the person's passkey
     LIMITS = "limits"  # no question: the limits alone decide
 
 
@@ -62,6 +64,13 @@ class Watchdog(StrEnum):
 
     AUTO = "auto"  # we do, with the first order
     OFF = "off"  # the operator does, as a service
+
+
+class Page(StrEnum):
+    """Whether a question that can't be asked otherwise opens the person's page."""
+
+    AUTO = "auto"  # where there is a display, and nobody came by ssh
+    OFF = "off"  # never: the person opens it, or decides in a terminal
 
 
 @dataclass(frozen=True, slots=True)

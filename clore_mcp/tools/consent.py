@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 from mcp.server.mcpserver import (
     AcceptedElicitation,
     Context,
@@ -24,7 +25,14 @@ from mcp.server.mcpserver import (
     Resolve,
 )
 from mcp.shared.exceptions import MCPError
-from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT, ElicitResult
+from mcp.types import (
+    CONNECTION_CLOSED,
+    REQUEST_TIMEOUT,
+    ElicitRequest,
+    ElicitRequestURLParams,
+    ElicitResult,
+    InputRequiredResult,
+)
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clore_mcp.first_use import FirstUse
@@ -45,6 +53,9 @@ AnswerT = TypeVar("AnswerT", bound=Answer)
 _MODERN = "2026-07-28"
 _UNREADABLE: Final = "clore-mcp: no answer"  # a key that none of our forms has
 _UNANSWERED_MOST: Final = 2
+_PAGE: Final = "page"
+_OFFER: Final = "A question about money waits for you. You can answer it on clore-mcp's page, on this machine."
+_OFFERED_SECONDS: Final = 120.0
 _SAME_MOMENT_SECONDS: Final = 1.0  # calls this close together count as one try
 
 
@@ -102,6 +113,8 @@ async def question(
     """Ask the person if there is a question and a way to ask it. In the older protocol the question is sent here, so
     that an error is a reply. In the newer one the answers are checked here before the SDK validates them."""
     quote = held.quote
+    if quote is not None and quote.state == "pending" and held.yes.is_needed and not can_ask(ctx):
+        await _offer_page(quote.id, ctx)
     if quote is None or not services_of(ctx).guard.asks(held, can_ask=can_ask(ctx)):
         return None
     if (ctx.protocol_version or "") < _MODERN:
@@ -115,6 +128,50 @@ async def question(
         return QuestionReply(Said.ERROR, detail=f"it received the question {times} times and returned no answer")
     asked[quote.id] = (now, now, 1) if not first else (first, now, times + (now - last > _SAME_MOMENT_SECONDS))
     return Elicit(quote.question, Approve)
+
+
+def _takes_addresses(ctx: Context[FirstUse]) -> bool:
+    """Return whether the client declares that it can offer the person an address."""
+    declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    return declared is not None and declared.url is not None
+
+
+async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
+    """Have the client offer the person the page with the question. Its answer is not a yes; it only says whether the
+    person went there. In the newer protocol the offer is the result of this round, and the next one brings the
+    answer."""
+    opener = ctx.request_context.lifespan_context.page
+    if opener is None or not _takes_addresses(ctx):
+        return
+    modern = (ctx.protocol_version or "") >= _MODERN
+    if modern and ctx.input_responses is not None:
+        if getattr(ctx.input_responses.get(_PAGE), "action", "accept") != "accept":
+            opener.refuse(quote_id)
+        return
+    if not (modern or ctx.session.can_send_request):
+        return
+    address = await anyio.to_thread.run_sync(opener.address, quote_id)
+    if address is None:
+        return
+    if modern:
+        ctx.request_context.lifespan_context.offers[quote_id] = address
+        return
+    try:
+        with anyio.fail_after(_OFFERED_SECONDS):
+            went = (await ctx.elicit_url(_OFFER, address, quote_id)).action == "accept"
+    except (TimeoutError, MCPError):
+        went = False
+    if not went:
+        opener.refuse(quote_id)
+
+
+def page_offer(ctx: Context[FirstUse], quote_id: str) -> InputRequiredResult | None:
+    """Return the result of this round in the newer protocol, if the client should offer the person that page."""
+    address = ctx.request_context.lifespan_context.offers.pop(quote_id, None)
+    if address is None:
+        return None
+    request = ElicitRequest(params=ElicitRequestURLParams(message=_OFFER, url=address))
+    return InputRequiredResult(input_requests={_PAGE: request}, request_state="{}")
 
 
 async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:

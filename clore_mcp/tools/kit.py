@@ -70,6 +70,11 @@ class CloreTool(Tool):
         if isinstance(result, InputRequiredResult) or not isinstance(result, Answer):
             return result
         wire = result.wire()
+        if wire.get("status") == "approval_required":
+            from clore_mcp.tools.consent import page_offer  # here: it needs nothing of this module, and few calls it
+
+            if (offer := page_offer(context, wire["approval_id"])) is not None:
+                return offer
         return CallToolResult(content=[TextContent(type="text", text=compact(wire))], structured_content=wire)
 
 

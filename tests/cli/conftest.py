@@ -42,7 +42,7 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def running() -> Iterator[Running]:
     """A marketplace that takes any pace, lives a minute in a second and has many accounts."""
-    options = Options(servers=1200, rate_limit="off", speed=60.0, keys=KEYS, ssh_listener=False)
+    options = Options(servers=300, rate_limit="off", speed=60.0, keys=KEYS, ssh_listener=False)
     with start_in_thread(options) as running:
         yield running
 

@@ -80,6 +80,45 @@ def test_the_tour_runs_by_itself_and_its_numbers_add_up(env: dict[str, str], tmp
     assert_nothing_left(tmp_path)
 
 
+BROWSER = """#!{python}
+import http.cookiejar, pathlib, re, sys, urllib.request
+jar = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+read = lambda url: urllib.request.build_opener(jar, urllib.request.ProxyHandler({{}})).open(url).read().decode()
+read(sys.argv[1])
+room = re.match("http://localhost:[0-9]+/[0-9a-f]+/", sys.argv[1])[0]
+pathlib.Path({shown!r}).write_text(read(room))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the browser here is a script")
+def test_the_page_is_shown_beside_the_tour_and_goes_with_it(
+    env: dict[str, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    browser = tmp_path_factory.mktemp("browser") / "browser"
+    shown = browser.with_name("shown.html")
+    browser.write_text(BROWSER.format(python=sys.executable, shown=str(shown)))
+    browser.chmod(0o700)
+    env |= {"DISPLAY": ":9", "BROWSER": f"{browser} %s"}
+    done = subprocess.run(
+        [*DEMO, "--yes", "--page"], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=90
+    )
+    said = done.stdout.decode("utf-8")
+    assert (done.returncode, done.stderr) == (0, b""), said
+    assert "Your page is open in the browser" in said and "http://localhost" not in said, "its address is nobody else's"
+    assert "Waits for you" in shown.read_text() and "No orders." in shown.read_text()
+    assert_nothing_left(tmp_path)
+
+
+def test_without_a_display_the_page_is_named(env: dict[str, str], tmp_path: Path) -> None:
+    with Terminal([*DEMO, "--page"], env) as terminal:
+        terminal.expect(PROMPT)
+        told = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.seen)
+        assert re.search(r"once:\s+http://localhost:[0-9]+/[0-9a-f]+/enter/[\w-]{43}\s", told), told
+        terminal.type("q")
+        assert terminal.end().code == 0
+    assert_nothing_left(tmp_path)
+
+
 def test_a_no_rents_nothing_and_leaving_is_no_failure(env: dict[str, str], tmp_path: Path) -> None:
     with Terminal(DEMO, env) as terminal:
         terminal.expect(PROMPT)

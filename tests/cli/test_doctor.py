@@ -240,7 +240,7 @@ def test_a_state_that_others_could_change_or_a_newer_version_wrote(desk: Desk) -
 
 def test_a_malformed_setting_is_a_finding(desk: Desk) -> None:
     fault = _first_fault(desk.run("doctor", CLORE_APPROVAL="never"))
-    assert fault.startswith("settings: CLORE_APPROVAL is 'never'; accepted: ask, outside or limits.")
+    assert fault.startswith("settings: CLORE_APPROVAL is 'never'; accepted: ask, outside, passkey or limits.")
 
 
 def test_orders_that_nobody_ends(desk: Desk) -> None:

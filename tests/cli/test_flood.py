@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -13,12 +13,13 @@ import pytest
 from mcp import Client, Implementation, StdioServerParameters, stdio_client
 
 from clore_mcp.rental.proposal import A_MINUTE, OF_A_CALLER, OF_ALL
+from clore_mcp.sandbox import Options, Running, start_in_thread
 from clore_mcp.store import intents, ledger, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent, Reservation
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.watches import Watch
-from tests.cli.conftest import IMAGE, Desk
+from tests.cli.conftest import IMAGE, KEYS, Desk
 from tests.preforked import python
 
 CALLS = 200
@@ -56,6 +57,13 @@ async def _rent(client: Client, server_id: int, hours: float = 1) -> dict[str, A
 
 def _pending(desk: Desk) -> list[dict[str, Any]]:
     return desk.rows("SELECT id, caller FROM quotes WHERE state = 'pending' ORDER BY rowid")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    """More free servers than calls: a second question about one server would take the place of the first."""
+    with start_in_thread(Options(servers=1200, rate_limit="off", speed=60.0, keys=KEYS, ssh_listener=False)) as running:
+        yield running
 
 
 @pytest.mark.anyio

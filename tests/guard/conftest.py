@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
-    options = Options(servers=160, rate_limit="off", speed=60.0, ssh_listener=False)
+    options = Options(servers=60, rate_limit="off", speed=60.0, ssh_listener=False)
     with caplog.at_level(logging.DEBUG, logger="clore_mcp"), start_in_thread(options) as running:
         made = World(running, tmp_path)
         try:
@@ -39,7 +39,7 @@ def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
 @pytest.fixture
 def real_time(tmp_path: Path) -> Iterator[World]:
     """A market whose time passes as ours does, where an order shows at once."""
-    options = Options(rate_limit="off", speed=1.0, servers=160, visible_after=0.0, ssh_listener=False)
+    options = Options(rate_limit="off", speed=1.0, servers=60, visible_after=0.0, ssh_listener=False)
     with start_in_thread(options) as running:
         made = World(running, tmp_path)
         yield made

@@ -45,10 +45,12 @@ async def test_killed_while_reserved_and_waiting_the_reservation_is_given_back(
     world: World, process: Processes, children: list[Child]
 ) -> None:
     ask = wish(world.free()[0])
+    child = Child(world, ask, stop="evidence")
+    children.append(child)
+    child.await_place()  # it has started by now, however busy the machine is: the slot is still taken when it asks
     world.options(rate_limit="arrival", interval=0.0, create_interval=15.0, retry_after=True)
     world.take_create_slot()
-    child = Child(world, ask)
-    children.append(child)
+    child.wake()
     await asyncio.to_thread(world.await_request, "create_order", beyond=1)
     await asyncio.to_thread(world.await_state, lambda: [row["state"] for row in world.intents()] == ["reserved"])
     child.kill()

@@ -20,6 +20,7 @@ OURS = {
     f"clore_mcp.rental.{name}" for name in ("requests", "reply", "create", "create.containers")
 }  # schemas and settings
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}
+PAGE = {"jinja2", "markupsafe", "webauthn", "clore_mcp.page"}  # of the person's page, in its own process
 BELOW = ("wiring", "market", "rental", "clore", "store", "sandbox", "tools.listings", "cli.context")
 NETWORK = ("socket.connect", "socket.getaddrinfo", "sqlite3.connect")
 
@@ -52,7 +53,7 @@ async def test_the_lists_need_no_market_no_state_and_no_client(market: Running, 
     modules = imported(told)
     assert "clore_mcp.tools.market" in modules, "the watcher saw the start"
     assert {name for name in modules if is_below(name)} - {"clore_mcp.rental"} == OURS
-    assert not FOREIGN & modules
+    assert not (FOREIGN | PAGE | {"clore_mcp.page_process"}) & modules
     port = market.url.rsplit(":", 1)[1].split("/")[0]
     assert not [line for line in told if line.split(" ")[0] in NETWORK and line.split(" ")[1] in (port, "127.0.0.1")]
     if sys.platform != "win32":  # there asyncio's own wake-up is a connection to itself
@@ -62,7 +63,9 @@ async def test_the_lists_need_no_market_no_state_and_no_client(market: Running, 
 
 async def test_the_first_call_brings_what_it_needs(market: Running, tmp_path: Path) -> None:
     told = await listed(environment(market, tmp_path), WIRE_ERAS[0], tmp_path / "told", searches=True)
-    assert {"clore_mcp.wiring", "clore_mcp.market.snapshot", "clore_mcp.rental.guard", "sqlite3"} <= imported(told)
+    modules = imported(told)
+    assert {"clore_mcp.wiring", "clore_mcp.market.snapshot", "clore_mcp.rental.guard", "sqlite3"} <= modules
+    assert not PAGE & modules, "the page has a process of its own"
     assert any(line.startswith("socket.connect ") for line in told), "the watcher sees connections"
 
 

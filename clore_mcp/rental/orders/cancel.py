@@ -76,12 +76,10 @@ class Cancelling(Verb[CancelOrder]):
         """See `Verb`. The order keeps running."""
         return outcomes.cancel_expired(request.order_id)
 
-    def left_to_person(self, request: CancelOrder, quote_id: str) -> Outcome:
+    def left_to_person(self, request: CancelOrder, quote_id: str, deed: str) -> Outcome:
         """See `Verb`. The order keeps running until then."""
         until_then = f"Order {request.order_id} keeps running and billing until then."
-        return outcomes.approval_required(
-            quote_id, self._context.program, order_id=request.order_id, until_then=until_then
-        )
+        return outcomes.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     async def propose(self, request: CancelOrder, account: str) -> Proposal:
         """Return the question. Raises Settled with the receipt if the order has ended."""

@@ -67,12 +67,10 @@ class Bidding(Verb[SetSpotPrice]):
             request.order_id, "quote_expired", "The quote expired before it was used. Call again."
         )
 
-    def left_to_person(self, request: SetSpotPrice, quote_id: str) -> Outcome:
+    def left_to_person(self, request: SetSpotPrice, quote_id: str, deed: str) -> Outcome:
         """See `Verb`. The bid stays until then."""
         until_then = f"{outcomes.BID_STAYS.removesuffix('.')} until then."
-        return outcomes.approval_required(
-            quote_id, self._context.program, order_id=request.order_id, until_then=until_then
-        )
+        return outcomes.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the change is under way and its outcome is unknown."""

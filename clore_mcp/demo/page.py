@@ -1,0 +1,71 @@
+"""The person's page beside the tour (`clore-mcp demo --page`): a child process serves it until the tour is over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final, TextIO
+
+import anyio
+import anyio.to_thread
+
+from clore_mcp.demo.guide import Guide
+from clore_mcp.page_process import FOLDER, has_display
+
+_STARTS_WITHIN_SECONDS: Final = 20.0
+_OPENS_WITHIN_SECONDS: Final = 5.0  # a browser that stays in front of whoever starts it has opened by then
+_LOOK_SECONDS: Final = 0.05
+_PROGRAM: Final = (sys.executable, "-m", "clore_mcp", "--sandbox", "page")
+
+
+@asynccontextmanager
+async def page_beside(guide: Guide, env: Mapping[str, str], errors: TextIO) -> AsyncIterator[None]:
+    """Show the page of the server with that environment, until the tour ends. Raises Broken where it does not start."""
+    guide.step = "The page"
+    async with await anyio.open_process(
+        [*_PROGRAM, "--detached"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+    ) as serving:
+        try:
+            await _show(guide, env)
+            yield
+        finally:
+            guide.screen.idle()
+            with suppress(ProcessLookupError):
+                serving.terminate()
+
+
+async def _show(guide: Guide, env: Mapping[str, str]) -> None:
+    await anyio.to_thread.run_sync(_await_start, Path(env["CLORE_STATE_DIR"], "sandbox", FOLDER))
+    asked = await anyio.run_process([*_PROGRAM, "--no-open"], env=env, check=False)
+    address = asked.stdout.decode(errors="replace").strip().split("\n")[-1].strip()
+    guide.check(asked.returncode == 0 and address.startswith("http://localhost:"), "it did not start")
+    opened = has_display(os.environ) and await _opened(address)
+    guide.screen.idle()
+    if opened:
+        guide.screen.say("Your page is open in the browser: what waits, runs and costs, as long as the tour goes on.")
+    else:
+        guide.screen.say("Your page shows what waits, runs and costs, as long as the tour goes on. Open it once:")
+        guide.screen.line(address)
+
+
+def _await_start(requests: Path) -> None:
+    """Wait until the child can be asked: whoever asks sooner starts a page that outlives the tour."""
+    until = time.monotonic() + _STARTS_WITHIN_SECONDS
+    while time.monotonic() < until and not list(requests.glob("*")):
+        time.sleep(_LOOK_SECONDS)
+
+
+async def _opened(address: str) -> bool:
+    """Whether this machine's browser was started; by a process apart, for it may write to its terminal."""
+    done = None
+    with anyio.move_on_after(_OPENS_WITHIN_SECONDS):
+        done = await anyio.run_process(
+            [sys.executable, "-m", "webbrowser", address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            check=False,
+        )  # fmt: skip
+    return done is None or done.returncode == 0

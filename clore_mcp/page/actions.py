@@ -1,0 +1,210 @@
+"""What a person does on the page: yes, no, cancel, extend, show a secret, end a watch, stop. Each calls the very part
+that the commands call, with a form whose token counts once."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from clore_mcp.errors import ArgumentInvalid, Failure, ReadOnly
+from clore_mcp.page import views
+from clore_mcp.page.security import Session
+from clore_mcp.rental.approvals import BY_PASSKEY
+from clore_mcp.rental.guard import Held
+from clore_mcp.rental.orders import stop
+from clore_mcp.rental.orders.stop import Ended, Lifted, OnItsWay
+from clore_mcp.rental.requests import ExtendOrder
+from clore_mcp.rental.results import Outcome
+from clore_mcp.rental.watches import watch
+from clore_mcp.text import clean
+
+if TYPE_CHECKING:
+    from clore_mcp.page.app import PageApp
+
+_HOURS_MOST: Final = Decimal(3_000)
+
+Act = Callable[[Request, Session], Awaitable[Response]]
+
+
+class Actions:
+    """The acts of one page. `ended` is what came of the last stop, line by line."""
+
+    def __init__(self, app: PageApp) -> None:
+        self._app = app
+        self._asks: dict[str, ExtendOrder] = {}  # extensions that were asked for here, by their quote
+        self._stopping: asyncio.Task[None] | None = None
+        self.ended: list[str] = []
+        self.routes: dict[str, Act] = {
+            "/approvals/{quote_id}/yes": self._checked(self._yes),
+            "/approvals/{quote_id}/no": self._checked(self._no),
+            "/approvals/{quote_id}/challenge": self._challenge,
+            "/orders/{order_id:int}/access": self._checked(self._access),
+            "/orders/{order_id:int}/cancel": self._checked(self._cancel),
+            "/orders/{order_id:int}/extend": self._checked(self._extend),
+            "/watches/{watch_id}/cancel": self._checked(self._end_watch),
+            "/stop": self._checked(self._stop),
+            "/passkey/challenge": self._registration,
+            "/passkey": self._checked(self._register),
+        }
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a stop is ending orders now."""
+        return self._stopping is not None and not self._stopping.done()
+
+    async def aclose(self) -> None:
+        """Let a stop that has begun send its cancels."""
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping], timeout=20)
+
+    def _checked(self, act: Callable[[Request, Session, dict[str, str]], Awaitable[Response]]) -> Act:
+        """The act for a form that was made here and not sent before, where the operator lets anything be done."""
+
+        async def done(request: Request, session: Session) -> Response:
+            action = request.url.path
+            fields = await self._app.form(request, session, action)
+            if fields is None:
+                return self._app.render("again.html", session, status=409, path="")
+            if self._app.services.settings.read_only:
+                raise ReadOnly("CLORE_READ_ONLY is set, so nothing was changed.", hint="To change something, unset it.")
+            return await act(request, session, fields)
+
+        return done
+
+    def _to(self, path: str) -> Response:
+        return RedirectResponse(self._app.base + path, 303)
+
+    async def _yes(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        approvals = self._app.services.approvals
+        quote = await approvals.get(request.path_params["quote_id"])
+        by = person()
+        if await self._app.passkeys.needed():
+            why = await self._app.passkeys.signed(quote, fields.get("assertion", ""))
+            if why:
+                return self._app.render("again.html", session, status=403, path="", why=why)
+            by = f"{BY_PASSKEY}{by}"
+        if await approvals.decide(quote, yes=True, by=by) and quote.id in self._asks:
+            ask = self._asks.pop(quote.id)  # the yes to a question that was asked here is used here
+            await self._concluded(await self._held(ask), ask)
+        return self._to(f"approvals/{quote.id}")
+
+    async def _no(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        approvals = self._app.services.approvals
+        quote = await approvals.get(request.path_params["quote_id"])
+        await approvals.decide(quote, yes=False, by=person())
+        return self._to(f"approvals/{quote.id}")
+
+    async def _challenge(self, request: Request, session: Session) -> Response:
+        quote = await self._app.services.approvals.get(request.path_params["quote_id"])
+        return JSONResponse(json.loads(await self._app.passkeys.challenge(quote)))
+
+    async def _access(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        found = await views.order_page(self._app.services, request.path_params["order_id"], with_secrets=True)
+        return self._app.render("order.html", session, path="", page=found, read_only=False)
+
+    async def _cancel(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        order_id = request.path_params["order_id"]
+        outcome = await self._app.services.closing.cancel(order_id, issue=None, caller=person(), why="asked for")
+        return self._app.render("receipt.html", session, path="", order_id=order_id, outcome=outcome)
+
+    async def _extend(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        """Ask the question about another end: later wants a yes, sooner is done at once."""
+        ask = _extension(request.path_params["order_id"], fields.get("hours", ""))
+        held = await self._held(ask)
+        if held.quote is not None and held.quote.state == "pending" and held.yes.is_needed:
+            self._asks[held.quote.id] = ask
+            return self._to(f"approvals/{held.quote.id}")
+        outcome = await self._concluded(held, ask)
+        return self._app.render("receipt.html", session, path="", order_id=ask.order_id, outcome=outcome)
+
+    async def _held(self, ask: ExtendOrder) -> Held:
+        return await self._app.services.guard.hold(ask, caller=views.CALLER, can_ask=False, replay=False)
+
+    async def _concluded(self, held: Held, ask: ExtendOrder) -> Outcome:
+        guard = self._app.services.guard
+        outcome = await guard.conclude(held, ask, answer=None, caller=views.CALLER)
+        await guard.told(held, outcome)
+        return outcome
+
+    async def _end_watch(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        await watch.cancelled(self._app.services.context, request.path_params["watch_id"], by=person())
+        return self._to("watches")
+
+    async def _stop(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        """Freeze first, in one transaction; then end what was made here, in the background."""
+        services, by = self._app.services, person()
+        await services.context.state.write(lambda tx: stop.freeze(tx, by=by, now=services.context.clock()))
+        if not self.is_ending:
+            self.ended = []
+            self._stopping = asyncio.ensure_future(self._end_all(by))
+        return self._to("stop")
+
+    async def _end_all(self, by: str) -> None:
+        try:
+            async for step in self._app.services.stopping.end_all(by=by):
+                self.ended += _ended(step)
+            self.ended.append("Done. Spending stays frozen.")
+        except Failure as failure:
+            self.ended.append(f"NOT ALL IS ENDED: {failure.message} {failure.hint}")
+        except Exception as error:  # whatever breaks, the person must read that it did
+            self.ended.append(
+                f"NOT ALL IS ENDED: it broke off ({type(error).__name__}). Look at your orders on clore.ai."
+            )
+
+    async def _registration(self, request: Request, session: Session) -> Response:
+        if not session.registers:
+            return JSONResponse({"error": "register from a terminal"}, 403)
+        return JSONResponse(json.loads(await self._app.passkeys.registration()))
+
+    async def _register(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
+        why = "This page was not opened to register a passkey."
+        if session.registers:
+            why = await self._app.passkeys.register(fields.get("credential", ""), fields.get("name", ""), by=person())
+        if why:
+            return self._app.render("again.html", session, status=403, path="", why=why)
+        session.registers = False
+        return self._to("passkey")
+
+
+def _extension(order_id: int, hours: str) -> ExtendOrder:
+    try:
+        wanted = Decimal(hours)
+        if not wanted.is_finite() or abs(wanted) > _HOURS_MOST:
+            raise ArgumentInvalid(f"{clean(hours, 20)!r} is no number of hours.", hint="Give hours such as 2 or 0.5.")
+        return ExtendOrder(order_id=order_id, hours=float(wanted))
+    except (InvalidOperation, ValidationError):
+        raise ArgumentInvalid(
+            f"{clean(hours, 20)!r} is no number of hours.", hint="Give hours such as 2 or 0.5."
+        ) from None
+
+
+def _ended(step: Ended | OnItsWay | Lifted) -> list[str]:
+    if isinstance(step, Lifted):
+        return ["Spending was allowed again meanwhile, so no more orders are ended."]
+    if isinstance(step, OnItsWay):
+        return [
+            f"A rental of server {one.server_id} is {one.state}: what becomes of it is awaited." for one in step.intents
+        ]
+    if step.proven:
+        paid = step.outcome.receipt
+        return [f"Order {step.order_id} ended." + (f" It cost {views.usd(paid.total_usd)} in total." if paid else "")]
+    why = f"{step.failure.message} {step.failure.hint}" if step.failure else "Clore does not show it as ended."
+    return [f"Order {step.order_id} is STILL BILLING as far as is known: {why}"]
+
+
+def person() -> str:
+    """Who acts, for the record: "person at ann@laptop, page"."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no name for this user id, as in some containers
+        user = "someone"
+    return f"person at {clean(f'{user}@{socket.gethostname()}', 80)}, page"

@@ -1,0 +1,112 @@
+"""The page of prices: a chart of a model's week or month, where now stands, and how often a ceiling was met."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from markupsafe import Markup
+
+from clore_mcp.market import history
+from clore_mcp.market.history import SECONDS_PER_HOUR, Past
+from clore_mcp.market.rates import OrderType
+from clore_mcp.page.charts import price_chart
+from clore_mcp.rental.context import iso
+from clore_mcp.store import watches
+from clore_mcp.store.prices import PriceRow
+from clore_mcp.store.watches import Watch
+from clore_mcp.text import clean
+from clore_mcp.wiring import Services
+
+_SPANS: Final = {"week": (168, 1), "month": (720, 24)}  # hours, and the hours of a bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the person asked for; what makes no sense counts as not asked."""
+
+    gpu: str
+    order_type: str
+    span: str
+    ceiling: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A price per GPU, where it comes from, and in how many of a hundred recorded hours it was met."""
+
+    name: str
+    usd: Decimal
+    met_percent: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PricePage:
+    """One model's prices over a span, and what can be chosen instead."""
+
+    choice: Choice
+    models: Sequence[str]
+    past: Past | None
+    rows: Sequence[PriceRow]
+    chart: Markup
+    ceilings: Sequence[Ceiling]
+    hours: int
+    hours_recorded: int
+    since: str
+
+    def at(self, row: PriceRow) -> str:
+        """When a bucket begins."""
+        return iso(row.hour * SECONDS_PER_HOUR)
+
+
+async def price_page(services: Services, asked: Choice) -> PricePage:
+    """The page for what was asked. Raises Failure."""
+    kind = OrderType.SPOT if asked.order_type == "spot" else OrderType.ON_DEMAND
+    span = asked.span if asked.span in _SPANS else "week"
+    hours, size = _SPANS[span]
+    readings = services.context.readings
+    snapshot, fees = await readings.snapshot(), await readings.fees()
+    now = await asyncio.to_thread(history.models_now, snapshot, fees, kind)
+    recorded = await services.prices.read(hours, kind)
+    models = sorted({*now, *recorded.rows})
+    waiting = await _watches(services)
+    wanted = next((model for watch in waiting for model in sorted(watch.models) if model in now), "")
+    most = max(now, key=lambda model: now[model].free, default="")
+    gpu = asked.gpu if asked.gpu in models else wanted or most
+    past = recorded.past(gpu, now.get(gpu)) if gpu else None
+    rows = history.buckets(past.rows, size) if past else []
+    ceilings = _ceilings(past, asked.ceiling, gpu, waiting)
+    last = int(services.context.clock() // SECONDS_PER_HOUR)
+    free = past.now.cheapest_free if past and past.now else None
+    label = f"{gpu}, {kind.value}: price per GPU and hour over the last {span}; the table below has the figures"
+    chart = price_chart(rows, size, (last - hours + 1) // size * size, last // size * size, now=free,
+                        ceiling=ceilings[0].usd if ceilings else None, label=label)  # fmt: skip
+    since = "" if recorded.first is None else iso(recorded.first)
+    choice = Choice(gpu, kind.value, span, asked.ceiling)
+    return PricePage(choice, models, past, rows, chart, ceilings, hours, recorded.hours, since)
+
+
+async def _watches(services: Services) -> list[Watch]:
+    if not services.context.state.exists:
+        return []
+    account = await services.context.readings.account()
+    return await services.context.state.read(lambda tx: watches.waiting(tx, account))
+
+
+def _ceilings(past: Past | None, asked: str, gpu: str, waiting: Sequence[Watch]) -> list[Ceiling]:
+    """The ceiling that was asked for, and those of the watches for this model, per GPU."""
+    found: list[tuple[str, Decimal]] = []
+    try:
+        usd = Decimal(asked) if asked else Decimal(0)
+    except InvalidOperation:
+        usd = Decimal(0)
+    if usd.is_finite() and 0 < usd < 10_000:
+        found.append(("Your ceiling", usd))
+    for watch in waiting:
+        if gpu in watch.models:
+            gpus = watch.ask.get("min_gpus") or 1
+            found.append((f"Watch {clean(watch.id, 12)}", Decimal(str(watch.ask["max_usd_per_hour"])) / gpus))
+    return [Ceiling(name, usd, past.met_percent(usd) if past else None) for name, usd in found]

@@ -1,0 +1,427 @@
+"""What the page shows, read through the same parts that answer the tools: typed, and told in words and figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+from clore_mcp.money import dollars, plain
+from clore_mcp.rental.account.summary import account_state
+from clore_mcp.rental.context import iso
+from clore_mcp.rental.orders.access import access_of, ssh_config
+from clore_mcp.rental.proposal import Consent, Yes
+from clore_mcp.rental.questions import hours_text
+from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.results import Outcome, outcome_of
+from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.rental.watches.watch import listed
+from clore_mcp.store import ledger, orders, quotes
+from clore_mcp.store.database import Tx
+from clore_mcp.store.ledger import Entry
+from clore_mcp.store.quotes import Quote
+from clore_mcp.text import clean
+from clore_mcp.wiring import Services
+
+T = TypeVar("T")
+
+_LINE_SHOWN: Final = 2_000  # as `clore-mcp approve` shows a line
+_LABELLED: Final = re.compile(r"([A-Z][A-Za-z ]{1,24}(?: [0-9]+)?): (.+)")
+_LEDGER_ROWS: Final = 200
+_CSV_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what begins so
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of a table: what it is about, and what is so."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question as `approve` shows it, its figures apart, and what became of it."""
+
+    id: str
+    title: str
+    lines: tuple[Fact, ...]
+    figures: tuple[Fact, ...]
+    fallbacks: tuple[str, ...]
+    caller: str
+    asked_at: float
+    until: float
+    state: str
+    waits: bool
+    came: str
+    order_id: int | None
+    yes_label: str
+    by_page: bool
+
+
+def question(quote: Quote, now: float) -> Question:
+    """The question of a quote."""
+    first, *rest = [clean(line, _LINE_SHOWN) for line in quote.question.split("\n")]
+    terms = Terms.from_json(quote.terms) if quote.verb == CreateOrder.verb else None
+    fallbacks = tuple(line for line in rest if line.startswith("If it is gone, server"))
+    outcome = outcome_of(quote)
+    return Question(
+        id=quote.id,
+        title=first,
+        lines=tuple(_fact(line) for line in rest if line not in fallbacks),
+        figures=_figures(terms) if terms else (),
+        fallbacks=fallbacks,
+        caller=clean(quote.caller, 60),
+        asked_at=quote.created_at,
+        until=quote.expires_at,
+        state=quote.state,
+        waits=quote.state == "pending" and quote.in_time(now),
+        came=_came_of(quote, outcome),
+        order_id=outcome.order_id if outcome else None,
+        yes_label=f"Yes, rent it; worst case {dollars(terms.worst_usd)}" if terms else _YES.get(quote.verb, "Yes"),
+        by_page=quote.caller == CALLER,
+    )
+
+
+CALLER: Final = "the person's page"
+_YES: Final = {
+    "extend_order": "Yes, move the end",
+    "cancel_order": "Yes, cancel the order",
+    "create_watch": "Yes, rent when the price falls",
+    "set_spot_price": "Yes, change the bid",
+}
+_CAME: Final = {
+    "pending": "It waits for your answer.",
+    "approved": "Approved. Nothing is spent yet. It is valid for the same call by the assistant. Have it call again.",
+    "committing": "Approved, and being carried out now.",
+    "declined": "Declined. Nothing is spent. Orders that already run keep running.",
+    "expired": "It has lapsed, and nothing was spent. If you still want it, tell your assistant to call again.",
+}
+
+
+def _came_of(quote: Quote, outcome: Outcome | None) -> str:
+    if quote.replaced_by is not None:
+        return "A newer question from the same assistant about the same thing replaced it. Nothing was spent."
+    if outcome is not None:
+        order = "" if outcome.order_id is None else f", order {outcome.order_id}"
+        return f"Carried out: {outcome.status.replace('_', ' ')}{order}."
+    return _CAME[quote.state]
+
+
+def _figures(terms: Terms) -> tuple[Fact, ...]:
+    return (
+        Fact("It costs now", f"at most {dollars(terms.usd_per_hour)} per hour, including fees"),
+        Fact("Worst case", dollars(terms.worst_usd)),
+        Fact("Until", f"{hours_text(terms.hours)} after the start"),
+        Fact("Ended by", _ended_by(terms)),
+    )
+
+
+def _ended_by(terms: Terms) -> str:
+    if terms.on_end == "notify":
+        return "no one: your assistant is notified, but nothing cancels it"
+    return clean(terms.enforced_by, 80) if terms.enforced_by else "NO ONE: it runs until someone cancels it"
+
+
+def _fact(line: str) -> Fact:
+    found = _LABELLED.fullmatch(line)
+    return Fact(found[1], found[2]) if found else Fact("", line)
+
+
+async def waiting(services: Services) -> list[Question]:
+    """What waits for the person and what holds an unused yes, the assistants in turn."""
+    if not services.context.state.exists:
+        return []
+    found = await services.approvals.waiting()
+    now = services.context.clock()
+    return [question(quote, now) for quote in found if Consent.of(quote).yes is not Yes.NEVER]
+
+
+def _told(kind: type[T], told: Mapping[str, Any]) -> T:
+    """A row of ours from what the tools' answers are made of; what is not told keeps its default."""
+    return kind(**{one.name: told[one.name] for one in fields(kind) if told.get(one.name) is not None})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderShown:
+    """One order, in the words of list_orders."""
+
+    order_id: int
+    status: str
+    order_type: str
+    gpu: str
+    gpu_count: int
+    image: str
+    made_here: bool
+    server_id: int | None = None
+    country: str = ""
+    usd_per_hour: float | None = None
+    spent_usd: float | None = None
+    started_at: str = ""
+    ends_at: str = ""
+    ssh: Mapping[str, Any] | None = None
+    http_url: str = ""
+    warning: str = ""
+    free_cancel_until: str = ""
+
+    @property
+    def bills(self) -> bool:
+        """Whether its meter runs."""
+        return self.status in ("deploying", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class OrderList:
+    """The orders, what bills now and what nobody knows the outcome of."""
+
+    orders: tuple[OrderShown, ...]
+    usd_per_hour: float
+    unsettled: tuple[Mapping[str, Any], ...]
+    at: float
+
+
+async def order_list(services: Services) -> OrderList:
+    """The orders now. Raises Failure."""
+    told = await services.overview.orders()
+    rows = tuple(_told(OrderShown, row) for row in told["orders"])
+    return OrderList(rows, told["total_usd_per_hour"], tuple(told["unsettled"] or ()), services.context.clock())
+
+
+@dataclass(frozen=True, slots=True)
+class OrderPage:
+    """One order, and how to get in; `secrets` only where they were asked for."""
+
+    order: OrderShown
+    ssh_config: str
+    secrets: Mapping[str, str]
+    at: float
+
+
+async def order_page(services: Services, order_id: int, *, with_secrets: bool = False) -> OrderPage:
+    """One order. Raises NotFound and other Failures."""
+    order = _told(OrderShown, await services.overview.one(order_id))
+    context = services.context
+    account = await context.readings.account()
+    secrets: dict[str, str] = {}
+    if with_secrets:
+        lease = await context.state.read(lambda tx: orders.get(tx, account, order_id))
+        if lease is not None:
+            secrets = await context.state.read(lambda tx: orders.secrets_of(tx, lease.intent_id))
+    config = ""
+    row = (await context.readings.orders()).find(order_id) if order.ssh else None
+    if row is not None:
+        reach = access_of(row, await services.overview.key() if order.made_here else None)
+        config = ssh_config(order_id, reach.ssh, services.settings.state_dir) if reach.ssh else ""
+    return OrderPage(order, config, secrets, context.clock())
+
+
+@dataclass(frozen=True, slots=True)
+class LimitBar:
+    """One cap: what of it is spent and what is reserved, as shares of a hundred too."""
+
+    name: str
+    cap: str
+    spent: str
+    reserved: str
+    left: str
+    spent_share: float
+    reserved_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class WalletRow:
+    """One wallet."""
+
+    currency: str
+    balance: float | None = None
+    usd: float | None = None
+    runway_hours: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """Something that happened without being asked for."""
+
+    at: str
+    what: str
+    order_id: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPage:
+    """The account as get_account tells it, with the limits as bars."""
+
+    wallets: tuple[WalletRow, ...]
+    limits: tuple[LimitBar, ...]
+    events: tuple[EventRow, ...]
+    last_24_hours: float
+    last_30_days: float
+    all_end_at: str
+    spent_then_usd: float | None
+    fees_assumed: bool
+    watchdog: str
+
+
+async def account_page(services: Services) -> AccountPage:
+    """The account now. Raises Failure."""
+    told = await account_state(services.context, services.pricer, services.approvals, services.overview)
+    return AccountPage(
+        wallets=tuple(_told(WalletRow, row) for row in told["wallets"]),
+        limits=tuple(_limit(name, row) for name, row in told["limits"].items()),
+        events=tuple(_told(EventRow, row) for row in told["events"]),
+        last_24_hours=told["spent_usd"]["last_24_hours"],
+        last_30_days=told["spent_usd"]["last_30_days"],
+        all_end_at=told.get("all_end_at", ""),
+        spent_then_usd=told.get("spent_then_usd"),
+        fees_assumed=told["fees"]["assumed"],
+        watchdog=told["watchdog"],
+    )
+
+
+_PARTS: Final = ("cap", "spent", "reserved", "left")
+_LIMITS: Final = {
+    "usd_per_hour": "USD per hour, all orders together",
+    "usd_per_order": "USD for one order, worst case",
+    "usd_per_day": "USD in 24 hours, including reservations",
+    "active_orders": "Orders at a time",
+}
+
+
+def _limit(name: str, row: Mapping[str, float]) -> LimitBar:
+    cap = row["cap"] or 1.0
+    cap_shown, spent_shown, reserved_shown, left = (_figure(name, row[part]) for part in _PARTS)
+    spent = min(100.0, 100 * row["spent"] / cap)
+    reserved = min(100.0 - spent, 100 * row["reserved"] / cap)
+    shares = round(spent, 1), round(reserved, 1)
+    return LimitBar(_LIMITS.get(name, name), cap_shown, spent_shown, reserved_shown, left, *shares)
+
+
+def _figure(name: str, value: float) -> str:
+    exact = Decimal(str(value))
+    return dollars(exact) if name.startswith("usd") else plain(exact)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRow:
+    """One watch, in the words of list_watches."""
+
+    watch_id: str
+    status: str
+    envelope: str
+    best_seen_usd_per_hour: float | None = None
+    last_seen_usd_per_hour: float | None = None
+    looked_at: str = ""
+    held_up: str = ""
+    order_ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WatchList:
+    """The watches, and who looks for them."""
+
+    watches: tuple[WatchRow, ...]
+    watched_by: str
+
+
+async def watch_list(services: Services) -> WatchList:
+    """The watches, ended ones too. Raises Failure."""
+    told = await listed(services.context, include_ended=True)
+    return WatchList(tuple(_told(WatchRow, row) for row in told["watches"]), told["watched_by"])
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of the record."""
+
+    at: str
+    step: str
+    caller: str
+    about: str
+    what: str
+
+
+async def steps(services: Services, sought: str, limit: int = _LEDGER_ROWS) -> list[Step]:
+    """The newest steps in which all of the words stand, newest first."""
+    context = services.context
+    if not context.state.exists:
+        return []
+    found = await context.state.read(lambda tx: ledger.read(tx, limit=-1 if sought else limit))
+    words = clean(sought, 100).lower().split()
+    rows = (_step(entry) for entry in found)
+    return [row for row in rows if all(word in " ".join(_cells(row)).lower() for word in words)][:limit]
+
+
+def _step(entry: Entry) -> Step:
+    ids = (("order", entry.order_id), ("server", entry.server_id), ("", entry.intent_id), ("", entry.quote_id))
+    about = ", ".join(f"{name} {value}".strip() for name, value in ids if value is not None)
+    data = {name: value for name, value in (entry.data or {}).items() if name != "question"}
+    what = ", ".join(told for name, value in data.items() if (told := _worth(name.replace("_", " "), value)))
+    return Step(
+        iso(entry.at), clean(entry.step.replace("_", " "), 40), clean(entry.caller, 80), about, clean(what, 400)
+    )
+
+
+def _worth(name: str, value: Any) -> str:
+    """A figure of a step in short; `clore-mcp ledger --json` has all of it."""
+    if isinstance(value, list):
+        return f"{len(value)} {name}"
+    if isinstance(value, dict):
+        return f"{name} {usd(value['total_usd'])} in total" if "total_usd" in value else name
+    return "" if value in (None, "") else f"{name} {value}"
+
+
+def _cells(row: Step) -> Sequence[str]:
+    return (row.at, row.step, row.caller, row.about, row.what)
+
+
+def as_csv(rows: Sequence[Step]) -> str:
+    """The steps for a spreadsheet, in which no cell is a formula."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(("at", "step", "by", "about", "what"))
+    for row in rows:
+        writer.writerow([f"'{cell}" if cell.startswith(_CSV_FORMULA) else cell for cell in _cells(row)])
+    return text.getvalue()
+
+
+async def frozen(services: Services) -> str:
+    """By whom and since when spending is frozen; "" where it is not."""
+    if not services.context.state.exists:
+        return ""
+    found = await services.context.state.read(ledger.frozen)
+    return f"by {found.by}, since {iso(found.at)}" if found else ""
+
+
+async def mark(services: Services) -> str:
+    """Changes whenever something that the page shows has changed in the state. Asks nobody."""
+    if not services.context.state.exists:
+        return "none"
+
+    def read(tx: Tx) -> str:
+        newest = ledger.read(tx, limit=1)
+        return " ".join([str(newest[0].seq if newest else 0), *(one.id + one.state for one in quotes.waiting(tx))])
+
+    return await services.context.state.read(read)
+
+
+def usd(value: float) -> str:
+    """A cost as a person reads it."""
+    return dollars(Decimal(str(value)))
+
+
+def when(told: str) -> str:
+    """A time of an answer (ISO 8601, UTC) as this machine's clock shows it."""
+    return ago(datetime.fromisoformat(told).timestamp()) if told else ""
+
+
+def ago(unix_seconds: float) -> str:
+    """A local time of day, with the date where it is not today."""
+    told = datetime.fromtimestamp(unix_seconds).astimezone()
+    today = datetime.now().astimezone().date()
+    return told.strftime("%H:%M" if told.date() == today else "%d %b %H:%M")

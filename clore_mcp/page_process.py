@@ -1,0 +1,185 @@
+"""Starts and finds the person's page: one process for a state and a key, as the watchdog is, and what it is asked for.
+
+Whoever wants a page shown leaves a request in the state's folder; the page's process answers it there. So the server
+needs no browser, no socket and no secret: the process that serves the page opens it, with its output apart from ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from clore_mcp.errors import StateUnavailable
+from clore_mcp.settings import Page, Settings
+from clore_mcp.store.folder import Place, open_own
+from clore_mcp.watchdog_process import start_apart
+
+log = logging.getLogger(__name__)
+
+LOG_NAME: Final = "page.log"
+FOLDER: Final = "page"
+_STARTS_WITHIN_SECONDS: Final = 15.0
+_ANSWERS_WITHIN_SECONDS: Final = 6.0
+_LOOK_SECONDS: Final = 0.05
+_DISPLAYS: Final = ("DISPLAY", "WAYLAND_DISPLAY")
+_FROM_AFAR: Final = ("SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """What the page's process is asked for: a page that begins at `to`, opened in the browser or only named.
+    `registers`: whoever comes by it may register a passkey."""
+
+    to: str = ""
+    opens: bool = True
+    registers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PageReply:
+    """Whether the person has the page in front of them, and its address, which works once and only if it was not
+    opened."""
+
+    shown: bool
+    address: str = ""
+
+
+def place_of(wanted: Settings) -> Place:
+    """What the one page of this state and key holds while it lives."""
+    return Place(wanted.state_dir / f"page-{wanted.key_name[:16]}.lock")
+
+
+def requests_folder(wanted: Settings) -> Path:
+    """Where requests to the page of this state and key are left."""
+    return wanted.state_dir / FOLDER / wanted.key_name[:16]
+
+
+def has_display(env: Mapping[str, str]) -> bool:
+    """Whether a browser that is opened here can be in front of somebody."""
+    if any(env.get(name) for name in _FROM_AFAR):
+        return False
+    return sys.platform in ("win32", "darwin") or any(env.get(name) for name in _DISPLAYS)
+
+
+class PageOpener:
+    """Shows the person questions by their ids, each once and never in a second tab: in the browser of this machine, or
+    by an address that the client offers them. Whatever fails is only logged."""
+
+    def __init__(self, wanted: Settings) -> None:
+        self._wanted = wanted
+        self._shown: set[str] = set()
+        self._refused: set[str] = set()
+
+    @property
+    def may(self) -> bool:
+        """Whether a page that opens here can be in front of the person, and the operator lets it."""
+        return self._wanted.page is Page.AUTO and not self._wanted.read_only and has_display(os.environ)
+
+    def show(self, quote_id: str) -> bool:
+        """Whether the person has that question in front of them now. Takes seconds; call it on a worker thread."""
+        if not self.may or quote_id in self._refused:
+            return False
+        try:
+            if quote_id in self._shown:
+                return is_running(self._wanted)
+            reply = ask(self._wanted, PageRequest(to=f"approvals/{quote_id}"))
+        except (OSError, StateUnavailable, subprocess.SubprocessError) as error:
+            log.warning("the person's page could not be opened: %s", error)
+            return False
+        if reply is not None and reply.shown:
+            self._shown.add(quote_id)
+            return True
+        return False
+
+    def address(self, quote_id: str) -> str | None:
+        """Where that question is shown to a browser that is signed in, for a client to offer once; it holds no secret.
+        None where it can't be had, was offered before or stands in front of the person already."""
+        if not self.may or quote_id in self._shown | self._refused:
+            return None
+        try:
+            reply = ask(self._wanted, PageRequest(to=f"approvals/{quote_id}", opens=False))
+        except (OSError, StateUnavailable, subprocess.SubprocessError) as error:
+            log.warning("the person's page could not be started: %s", error)
+            return None
+        if reply is None:
+            return None
+        self._shown.add(quote_id)
+        before, _, _ = reply.address.rpartition("enter/")
+        return f"{before}approvals/{quote_id}"
+
+    def refuse(self, quote_id: str) -> None:
+        """The person did not want to go there: no page is opened for that question."""
+        self._shown.discard(quote_id)
+        self._refused.add(quote_id)
+
+
+def is_running(wanted: Settings) -> bool:
+    """Whether a page's process works for this state and key. Raises StateUnavailable."""
+    place = place_of(wanted)
+    if not place.take():
+        return True
+    place.release()
+    return False
+
+
+def ask(wanted: Settings, request: PageRequest) -> PageReply | None:
+    """Start a page's process where none works, and have it do that; None where it does not answer. Raises OSError,
+    SubprocessError, StateUnavailable."""
+    wanted.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = requests_folder(wanted)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_running(wanted):
+        _start(wanted)
+    name = secrets.token_hex(8)
+    _write(folder / f"{name}.ask", {"to": request.to, "opens": request.opens, "registers": request.registers})
+    until = time.monotonic() + _STARTS_WITHIN_SECONDS + _ANSWERS_WITHIN_SECONDS
+    answer = folder / f"{name}.answer"
+    while time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):
+            found = json.loads(answer.read_text("utf-8"))
+            answer.unlink(missing_ok=True)
+            return PageReply(bool(found["shown"]), str(found["address"]))
+        time.sleep(_LOOK_SECONDS)
+    (folder / f"{name}.ask").unlink(missing_ok=True)
+    return None
+
+
+def take_requests(folder: Path) -> list[tuple[str, PageRequest]]:
+    """The requests that wait, each with the name to answer it by; taken, they are gone."""
+    found = []
+    for path in sorted(folder.glob("*.ask")):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            told = json.loads(path.read_text("utf-8"))
+            path.unlink()
+            request = PageRequest(str(told["to"]), bool(told["opens"]), bool(told["registers"]))
+            found.append((path.stem, request))
+    return found
+
+
+def answer_request(folder: Path, name: str, reply: PageReply) -> None:
+    """Answer a request. Raises OSError."""
+    _write(folder / f"{name}.answer", {"shown": reply.shown, "address": reply.address})
+
+
+def _start(wanted: Settings) -> None:
+    sandbox = wanted.api_key_source == "sandbox"  # its state lies in a folder of the state that it is named by
+    words = ["page", "--detached", *(["--sandbox"] if sandbox else [])]
+    start_apart(words, wanted.state_dir.parent if sandbox else wanted.state_dir, LOG_NAME)
+
+
+def _write(path: Path, told: Mapping[str, Any]) -> None:
+    """A private file that is there whole or not at all."""
+    draft = path.with_suffix(".draft")
+    with os.fdopen(open_own(draft, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
+        json.dump(told, file)
+    draft.replace(path)
