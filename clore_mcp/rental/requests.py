@@ -1,6 +1,6 @@
-"""What a spending tool is asked for: the arguments, and every rule on them that needs no market to judge.
+"""The arguments of the spending tools, with every rule on them that needs no market.
 
-These models are the tools' schemas as well as what the guard prices and digests, so a rule stands here once.
+These models are the tools' schemas and also what the guard prices and digests, so each rule exists once.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def _affordable(usd: float | None) -> float | None:
 
 
 def _ticker(told: Any) -> Any:
-    """The one name of a coin, whatever people or Clore call it."""
+    """Return the one name of a coin for any of its names."""
     coin = Coin.parse(told) if isinstance(told, str) else None
     return coin.ticker if coin else told
 
 
 def known_countries(words: list[str] | None) -> list[str] | None:
-    """The words, each of which names a country or a region."""
+    """Return the words, each of which must name a country or a region."""
     from clore_mcp.market import regions  # here: whoever only lists the tools needs no country
 
     wrong = []
@@ -93,7 +93,7 @@ def known_countries(words: list[str] | None) -> list[str] | None:
 
 
 def known_cuda(text: str | None) -> str | None:
-    """The text, which is a CUDA version."""
+    """Return the text, which must be a CUDA version."""
     from clore_mcp.market.listing import version  # here: whoever only lists the tools needs no market
 
     if text is not None and version(text) is None:
@@ -244,7 +244,7 @@ class CreateOrder(Request):
 
 
 class CreateWatch(Request):
-    """A standing wish to rent below a price, or to be told of one."""
+    """A request to rent later below a price, or to be notified of one."""
 
     verb: ClassVar[str] = "create_watch"
 
@@ -399,7 +399,7 @@ _NO_COMMENT: Final[tuple[object, ...]] = (None, False, [], {})
 
 
 def _comment(told: Any) -> str | None:
-    """Whatever was given as a comment, as one line that Clore takes: a comment never stops a cancel."""
+    """Return any comment as one line that Clore accepts, because a comment must never stop a cancel."""
     if told in _NO_COMMENT:
         return None
     return clean(_as_text(told), _ISSUE_MAX) or None
@@ -410,7 +410,7 @@ def _as_text(told: Any) -> str:
 
 
 class CancelOrder(Request):
-    """An order to end now. Nothing beside the order's id can stop it: the meter runs."""
+    """An order to end now. Nothing but the order's id can be refused, because the order is being billed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     verb: ClassVar[str] = "cancel_order"

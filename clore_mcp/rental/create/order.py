@@ -203,8 +203,7 @@ class Creating(Verb[CreateOrder]):
         create: CreateRequest,
         attempts: list[Attempt],
     ) -> Stopped | None:
-        """Send once and settle it. Returns None if nothing was sent, so that it may be sent again with fresh
-        evidence."""
+        """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
         try:
             created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
         except Halted as halted:

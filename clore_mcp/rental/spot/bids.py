@@ -1,4 +1,4 @@
-"""A spot bid in USD and in its coin: what it comes to, the question before a raise, and what Clore refuses of it."""
+"""Prices a spot bid in USD and in its coin, writes the question before a raise, and explains Clore's refusals."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """A new bid for one order, in the order's coin, with what the order may come to in all.
+    """A new bid for one order, in the order's coin, with the order's total in the worst case.
 
-    `worst_usd` has room for a moving rate and a late end; `due_usd` has none. `hours` is how long it is to run still,
-    for the wallet; `enforced_by`: the worst case stops at `end`, so someone must be there to end it.
+    `worst_usd` includes margins for a moving rate and a late end; `due_usd` does not. `hours` is how long the order
+    still runs, for the wallet. With `enforced_by`, the worst case stops at `end`, so that process must be alive.
     """
 
     row: OrderRow
@@ -72,7 +72,7 @@ class Bid:
 
     @property
     def unchanged(self) -> bool:
-        """Whether Clore has this very bid already."""
+        """Whether Clore has this bid already."""
         return self.row.price is not None and self.day.value == self.row.price
 
     def usd(self, per_day: Decimal) -> Decimal:
@@ -84,13 +84,13 @@ class Bid:
         return usd_to_ask(per_day, self.coin, self.usd_per_coin, self.fee)
 
     def at(self, per_day: Decimal) -> Bid:
-        """The same bid at another price per day; what it may come to stays the larger of the two."""
+        """Return the same bid at another price per day, with the larger of the two worst cases."""
         return replace(self, day=DayPrice(per_day, self.coin), usd_per_hour=self.usd(per_day))
 
 
 @dataclass(frozen=True, slots=True)
 class BidTerms:
-    """What was asked about: a bid per day in its coin, and the most that the order may come to with it."""
+    """The terms of the question: a bid per day in its coin, and the order's worst case with it."""
 
     order_id: int
     bid_per_day: Decimal
@@ -98,13 +98,13 @@ class BidTerms:
     worst_usd: Decimal
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row."""
+        """Return JSON for the quote's row."""
         amounts = {"bid_per_day": str(self.bid_per_day), "coin": self.coin.value, "worst_usd": str(self.worst_usd)}
         return {"order_id": self.order_id, **amounts}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> BidTerms:
-        """The terms that `as_json` wrote."""
+        """Return the terms that `as_json` wrote."""
         return cls(row["order_id"], Decimal(row["bid_per_day"]), Coin(row["coin"]), Decimal(row["worst_usd"]))
 
 
@@ -114,21 +114,21 @@ def usd_to_ask(per_day: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal
 
 
 def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:
-    """How long a spot order may still run at worst, slack included: to an end that someone enforces, else the longest
-    rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
+    """Return how long a spot order may still run in the worst case, including slack: to an enforced end, else for the
+    longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
     if enforced_end is None:
         return LONGEST_RENTAL_HOURS + SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
     return max(ZERO, Decimal(str(enforced_end - api_now)) / 3600) + SLACK_HOURS
 
 
 def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
-    """What a raise reserves at least; a lowering reserves nothing."""
+    """Return the least that a raise reserves. A lowering reserves nothing."""
     worst, hourly = (bid.worst_usd, bid.usd_per_hour) if bid.raises else (ZERO, ZERO)
     return Reservation(None, account, bid.coin.value, worst, hourly, created_at=now, order_id=bid.row.id)
 
 
 def _too_low(order_id: int, least_usd: Decimal) -> Outcome:
-    """The host takes no such bid."""
+    """Return the refusal of a bid under the host's minimum."""
     why = f"The host takes no bid under {_exactly(least_usd)} per hour, including fees."
     return outcomes.bid_refused(order_id, "too_low_price", why)
 

@@ -1,7 +1,7 @@
-"""Rents for watches: the cheapest servers that fit, when they cost little enough, within what was approved for it.
+"""Rents for watches: the cheapest servers that fit, once they are cheap enough, within the watch's approval.
 
-A rental is a create like any other, with the watch's yes: the claim of its send counts, in one transaction, what the
-watch has made already. Killed anywhere, what may have been made counts as made, and is settled by looking.
+A rental is a create like any other, under the watch's approval. The transaction before its send counts what the watch
+has made already. Wherever the process is killed, an order that may exist counts as made and is settled by looking.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _UNENDED: Final = HeldUp(
 
 
 class WatchRunner:
-    """One round looks for every watch that waits; the watchdog's alone, while one lives."""
+    """Each round looks for every waiting watch. While a watchdog is alive, only the watchdog does that."""
 
     what = "the watches"
 
@@ -86,7 +86,7 @@ class WatchRunner:
         return bool(await self._context.state.read(lambda tx: watches.waiting(tx, account)))
 
     async def round(self, account: str, current: Orders) -> None:
-        """Look for each, and rent what is cheap enough."""
+        """Look for each watch, and rent what is cheap enough."""
         waiting = await self._context.state.write(lambda tx: self._sweep(tx, account))
         if waiting:
             await asyncio.gather(*(self._look(watch, current) for watch in waiting))
@@ -128,7 +128,7 @@ class WatchRunner:
         await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
 
     def _tell(self, tx: Tx, watch: Watch, servers: Sequence[Found], server_id: int) -> None:
-        """Say, once, that a server is cheap enough; that is all such a watch does."""
+        """Notify once that a server is cheap enough, which is all that such a watch does."""
         usd = next(one.priced.usd_per_hour for one in servers if one.listing.server_id == server_id)
         if watches.end(tx, watch.id, "fired"):
             self._context.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
@@ -147,7 +147,7 @@ class WatchRunner:
         return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
 
     async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
-        """Make the next order; what stood in the way, if anything did."""
+        """Make the next order. Returns what blocked it, if anything."""
         priced = await self._pricer.price(order, at_most=ceiling)
         terms = priced.terms
         if terms is not None and terms.enforced_by is None:
@@ -179,7 +179,7 @@ class WatchRunner:
 
 
 def _stands(priced: PricedOrder) -> HeldUp:
-    """What the limits or the wallet say, else the market."""
+    """Return what blocks a rental: the limits or the wallet, else the market."""
     if priced.refusals:
         return HeldUp("; ".join(str(refusal) for refusal in priced.refusals), event=True)
     return HeldUp(" ".join(one.message for one in priced.unfit) or None)
