@@ -1,8 +1,8 @@
-"""The resources: what the reading tools tell, under fixed addresses, for a client that shows or attaches it.
+"""The resources: the answers of the reading tools under fixed addresses, for a client that shows or attaches them.
 
-The data is the tools' own: the same parts answer, through the same result models. A static resource gets no Context
-from the SDK, so `register` receives a way to the services of the running server instead. What a resource needs of the
-market, the rental and the state is imported by its first reading: nobody waits for it who only lists the resources.
+The data comes from the same parts as the tools', through the same result models. A static resource gets no Context from
+the SDK, so `register` receives a function that returns the services of the running server. The first read of a resource
+imports the market, rental and state code, so that listing resources stays fast.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The search: filters, prices, order, pages, and what to say when little matches.
+"""The search: filters, prices, order, pages, and suggestions if few servers match.
 
-A server that fails one filter is counted under that filter (what it alone removed), a server that fails two under none,
-so each answer says exactly what relaxing one filter would bring.
+A server that fails only one filter is counted under that filter, and a server that fails two under none, so each answer
+says exactly what relaxing one filter would bring.
 """
 
 from __future__ import annotations
