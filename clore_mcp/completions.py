@@ -1,7 +1,7 @@
-"""Completion of what a person types into a prompt's or a resource's argument: GPUs, countries, images, order ids.
+"""Completes what a person types into an argument of a prompt or resource: GPUs, countries, images, order ids.
 
-A completion is a courtesy: it never fails, causes at most one reading of Clore, and gives up after two seconds.
-A fetch that it has begun goes on by itself, so that the next keystroke finds its answer.
+A completion never fails, causes up to one read from Clore, and gives up after two seconds. A fetch that it has started
+continues, so that the next keystroke finds its answer.
 """
 
 from __future__ import annotations

@@ -1,25 +1,25 @@
-"""The tree of failures. Each says whether money may have moved and what to do next.
+"""The tree of failures. Each one says whether money may have moved and what to do next.
 
 Failure
 ├── SettingsInvalid          a setting is malformed: the program does not start
-├── ArgumentInvalid          the caller's argument: nothing was sent
+├── ArgumentInvalid          an argument can't be used; nothing was sent
 ├── NotFound                 no such server, order or approval
 ├── ReadOnly                 CLORE_READ_ONLY is set
 ├── SpendingFrozen           the operator stopped all spending
 ├── StateUnavailable         the state folder can't be read or written: nothing was sent
 │   └── StateNewer           a newer clore-mcp has changed the tables since this process started
-└── CloreError               the Clore API, or the way to it
-    ├── NoApiKey             nothing to sign in with: nothing was sent
-    ├── QueueFull            our own pacing: the wait would outlast the caller's patience
+└── CloreError               the Clore API or the connection to it failed
+    ├── NoApiKey             no API key is set; nothing was sent
+    ├── QueueFull            our own pacing: the caller would wait too long
     ├── NotSent              no connection was made
-    ├── Refused              Clore answered no: nothing happened, money is safe
+    ├── Refused              Clore refused: nothing happened and no money moved
     │   ├── RateLimited          code 5
     │   ├── InvalidInput         code 2, invalid_input
     │   ├── ParametersMissing    not_all_parameters_present
     │   ├── InvalidRentalLength  invalid_mrl
     │   ├── InvalidApiKey        code 3 or HTTP 401
     │   ├── InvalidEndpoint      code 4
-    │   ├── AlreadyRented        server-already-rented (also when it is rented by ourselves)
+    │   ├── AlreadyRented        server-already-rented (also when this account rents it)
     │   ├── SpotOrderHeld        you_already_have_spot_order
     │   ├── OwnServer            cant_rent_from_yourself
     │   ├── OnGigaspot           machine-is-on-gigaspot
@@ -31,14 +31,14 @@ Failure
     │   ├── NotEnoughBalance     not_enough_balance
     │   ├── OrderUnknown         order_dont_exist
     │   ├── NotYourOrder         you_dont_own_this_order
-    │   ├── OrderNotActive       order_not_active: it is over already
+    │   ├── OrderNotActive       order_not_active: it has ended already
     │   ├── IssueTooLong         issue_description_too_long
     │   ├── StepTooLarge         exceeded_max_step (max_step_per_day)
     │   └── LoweringTooSoon      can_lower_every_600_seconds (retry_after_seconds)
-    └── Unclear              no answer that settles it: after a write, look before anything else
+    └── Unclear              the outcome is unknown: after a write, look at the orders first
         ├── InternalFault        code 1
-        ├── UnknownRefusal       code 6 with an error that no documentation names
-        ├── UnknownCode          a code that no documentation names, or code 6 without an error
+        ├── UnknownRefusal       code 6 with an undocumented error
+        ├── UnknownCode          an undocumented code, or code 6 without an error
         ├── NotJson              a reply that is not Clore's: HTML, an empty body, garbage
         ├── Truncated            the reply broke off
         ├── TimedOut             no reply in time
@@ -59,7 +59,7 @@ class Spent(StrEnum):
 
 
 class Failure(Exception):
-    """Something that did not work, in words of ours: `message` says what happened, `hint` what to do next."""
+    """A failure in our own words: `message` says what happened, `hint` what to do next."""
 
     code: ClassVar[str] = "api_error"  # the contract's error code
     default_hint: ClassVar[str] = ""
@@ -83,42 +83,42 @@ class SettingsInvalid(Failure):
     """A setting is malformed; the message names the variable, the value (unless secret) and what is accepted."""
 
     code = "invalid_argument"
-    default_hint = "Correct or unset it and start again; `clore-mcp doctor` shows what is in force."
+    default_hint = "Correct or unset it and start again. `clore-mcp doctor` shows the settings in force."
 
 
 class ArgumentInvalid(Failure):
-    """An argument can't be used as it is; nothing was sent."""
+    """An argument can't be used. Nothing was sent."""
 
     code = "invalid_argument"
-    default_hint = "Correct the named argument; the tool's schema says what is accepted. Nothing was sent."
+    default_hint = "Correct the named argument. The tool's schema says what is accepted. Nothing was sent."
 
 
 class NotFound(Failure):
     """No server, order or approval has that id."""
 
     code = "not_found"
-    default_hint = "search_servers finds servers, list_orders shows orders; take an id from there."
+    default_hint = "Take a server id from search_servers or an order id from list_orders."
 
 
 class ReadOnly(Failure):
-    """This installation may look but not spend or cancel."""
+    """This installation only reads: it may not spend or cancel."""
 
     code = "read_only"
-    default_hint = "The operator set CLORE_READ_ONLY; they can unset it and restart the server."
+    default_hint = "The operator set CLORE_READ_ONLY. They can unset it and restart the server."
 
 
 class SpendingFrozen(Failure):
-    """The operator stopped all spending; looking and cancelling still work."""
+    """The operator stopped all spending. Reading and cancelling still work."""
 
     code = "spending_frozen"
-    default_hint = "Only the operator can lift that, in their own terminal."
+    default_hint = "Only the operator can lift the freeze, in their own terminal."
 
 
 class StateUnavailable(Failure):
     """The state folder can't be used, so nothing can be counted against the limits and nothing was sent."""
 
     code = "state_unavailable"
-    default_hint = "Check that the state folder exists, is writable and has space; `clore-mcp doctor` names it."
+    default_hint = "Check that the state folder exists, is writable and has space. `clore-mcp doctor` names it."
 
 
 class StateNewer(StateUnavailable):
@@ -128,7 +128,7 @@ class StateNewer(StateUnavailable):
 
 
 class CloreError(Failure):
-    """The Clore API, or the way to it, failed."""
+    """The Clore API or the connection to it failed."""
 
 
 class NoApiKey(CloreError):
@@ -141,17 +141,17 @@ class NoApiKey(CloreError):
 
 
 class QueueFull(CloreError):
-    """Requests already waiting for their turn would outlast the caller's patience; nothing was sent."""
+    """Too many requests are queued already, so the caller would wait too long. Nothing was sent."""
 
     code = "rate_limited"
-    default_hint = "Clore takes one request a second; call again after retry_after_seconds."
+    default_hint = "Clore accepts one request per second. Call again after retry_after_seconds."
 
 
 class NotSent(CloreError):
-    """No connection to Clore could be made: the request never left. `why` says what broke, where that is known."""
+    """No connection to Clore could be made, so the request was not sent. `why` says what broke, if that is known."""
 
     code = "api_unavailable"
-    default_hint = "Check the network; `clore-mcp doctor` tests it. Nothing was sent."
+    default_hint = "Check the network. `clore-mcp doctor` tests it. Nothing was sent."
 
     def __init__(self, message: str, *, why: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
@@ -159,49 +159,49 @@ class NotSent(CloreError):
 
 
 class Refused(CloreError):
-    """Clore answered no. Nothing happened and no money moved."""
+    """Clore refused the request. Nothing happened and no money moved."""
 
 
 class RateLimited(Refused):
-    """Code 5: more than one request a second on this key; refused before it was looked at."""
+    """Code 5: more than one request per second on this key. Clore refused it without reading it."""
 
     code = "rate_limited"
-    default_hint = "Another program may be using the same key; call again after retry_after_seconds."
+    default_hint = "Another program may be using the same key. Call again after retry_after_seconds."
 
 
 class InvalidInput(Refused):
     """Code 2 or `invalid_input`: Clore did not accept the request's fields."""
 
-    default_hint = "Check image, ports and env against the tool's description; nothing was rented or changed."
+    default_hint = "Check image, ports and env against the tool's description. Nothing was rented or changed."
 
 
 class ParametersMissing(Refused):
-    """`not_all_parameters_present`: Clore wants a field that the request did not have."""
+    """`not_all_parameters_present`: Clore requires a field that the request did not have."""
 
     default_hint = "Nothing was rented or changed. Update clore-mcp, and report it if that does not help."
 
 
 class InvalidRentalLength(Refused):
-    """`invalid_mrl`: Clore takes no such rental length."""
+    """`invalid_mrl`: Clore does not accept that rental length."""
 
-    default_hint = "Clore rents a server for 6 to 3,000 hours at a time; nothing was rented or changed."
+    default_hint = "Clore rents a server for 6 to 3,000 hours at a time. Nothing was rented or changed."
 
 
 class InvalidApiKey(Refused):
     """Code 3 or HTTP 401: Clore does not know this key."""
 
     code = "invalid_api_key"
-    default_hint = "Ask the operator to make a new key on clore.ai and set CLORE_API_KEY; `clore-mcp doctor` checks it."
+    default_hint = "Ask the operator to make a new key on clore.ai and set CLORE_API_KEY. `clore-mcp doctor` checks it."
 
 
 class InvalidEndpoint(Refused):
-    """Code 4: Clore has no such endpoint; CLORE_API_URL probably points elsewhere."""
+    """Code 4: Clore has no such endpoint. CLORE_API_URL is probably wrong."""
 
     default_hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
 
 
 class AlreadyRented(Refused):
-    """`server-already-rented`: someone holds the server; Clore says it also when that someone is this account."""
+    """`server-already-rented`: the server is rented, possibly by this account."""
 
     default_hint = "Search again and take another server, or check list_orders for an order of yours on this one."
 
@@ -209,7 +209,7 @@ class AlreadyRented(Refused):
 class SpotOrderHeld(Refused):
     """`you_already_have_spot_order`: this account has a spot order on that server already."""
 
-    default_hint = "list_orders shows it, at times a minute late. For a second machine name another server_id."
+    default_hint = "list_orders shows it, sometimes a minute late. For a second server, name another server_id."
 
 
 class OwnServer(Refused):
@@ -227,18 +227,18 @@ class OnGigaspot(Refused):
 class CurrencyNotAllowed(Refused):
     """`currency-not-allowed`: the host lists a price in that coin but does not take it."""
 
-    default_hint = "Leave `currency` out to let the cheapest accepted coin be chosen, or name another."
+    default_hint = "Leave `currency` out to use the cheapest accepted coin, or name another."
 
 
 class ServerUnknown(Refused):
     """`server-dont-exist`: the server has left the marketplace."""
 
     code = "not_found"
-    default_hint = "Search again; the listing is gone."
+    default_hint = "The listing is gone. Search again."
 
 
 class ServerOffline(Refused):
-    """`server-offline`: the host is not reachable for Clore now."""
+    """`server-offline`: Clore can't reach the host now."""
 
     default_hint = "Take another server, or try again in a few minutes."
 
@@ -254,18 +254,18 @@ class BidTooLow(Refused):
 
 
 class AmountTooLow(Refused):
-    """`amount_too_low`: the bid is under what Clore takes from anybody."""
+    """`amount_too_low`: the bid is under Clore's own minimum."""
 
-    default_hint = "Raise bid_usd_per_hour; Clore's documentation names 0.1 USD per day as the lowest price."
+    default_hint = "Raise bid_usd_per_hour. Clore's documentation names 0.1 USD per day as the lowest price."
 
 
 class NotEnoughBalance(Refused):
     """`not_enough_balance`: the wallet can't pay for it, or holds less than Clore's minimum for such an order."""
 
     default_hint = (
-        "Clore keeps a minimum balance for each order type and coin and does not publish it, so it may refuse though"
-        " the wallet covers the hours. Ask the person to top up that wallet on clore.ai, or name another currency or"
-        " order_type; get_account shows balances."
+        "Clore requires an unpublished minimum balance for each order type and coin, so it may refuse even if the"
+        " wallet covers the hours. Ask the person to top up that wallet on clore.ai, or name another currency or"
+        " order_type. get_account shows balances."
     )
 
 
@@ -273,34 +273,34 @@ class OrderUnknown(Refused):
     """`order_dont_exist`: Clore has no such order."""
 
     code = "not_found"
-    default_hint = "list_orders shows the orders; take the id from there."
+    default_hint = "Take the id from list_orders."
 
 
 class NotYourOrder(Refused):
-    """`you_dont_own_this_order`: the order is another account's."""
+    """`you_dont_own_this_order`: the order belongs to another account."""
 
     code = "not_found"
-    default_hint = "list_orders shows the orders of this key's account; take the id from there."
+    default_hint = "Take the id from list_orders, which shows the orders of this key's account."
 
 
 class OrderNotActive(Refused):
-    """`order_not_active`: the order is over, so there is nothing to cancel or change."""
+    """`order_not_active`: the order has ended, so there is nothing to cancel or change."""
 
     code = "not_found"
     default_hint = "list_orders with include_ended shows what it cost."
 
 
 class IssueTooLong(Refused):
-    """`issue_description_too_long`: the comment beside a cancel is too long. The order was not cancelled."""
+    """`issue_description_too_long`: the cancel's comment is too long. The order was not cancelled."""
 
     code = "invalid_argument"
-    default_hint = "Call cancel_order again without `issue`: the order still bills."
+    default_hint = "The order is still billed. Call cancel_order again without `issue`."
 
 
 class StepTooLarge(Refused):
-    """`exceeded_max_step`: lowered by more than one step; `max_step_per_day` is the step, in the order's coin."""
+    """`exceeded_max_step`: the bid was lowered by more than `max_step_per_day`, which is in the order's coin."""
 
-    default_hint = "Lower the bid in smaller steps, one every 600 seconds; raising is not limited."
+    default_hint = "Lower the bid in smaller steps, one every 600 seconds. Raising is not limited."
 
     def __init__(self, message: str, *, max_step_per_day: float | None = None) -> None:
         super().__init__(message)
@@ -308,24 +308,24 @@ class StepTooLarge(Refused):
 
 
 class LoweringTooSoon(Refused):
-    """`can_lower_every_600_seconds`: a bid may be lowered once in ten minutes."""
+    """`can_lower_every_600_seconds`: a bid may be lowered once every ten minutes."""
 
-    default_hint = "Call again after retry_after_seconds; raising is not limited."
+    default_hint = "Call again after retry_after_seconds. Raising is not limited."
 
 
 class Unclear(CloreError):
-    """No answer that settles it. After a read: try again. After a write: look at the orders before anything else."""
+    """The outcome is unknown. After a read, try again. After a write, look at the orders before anything else."""
 
     code = "api_unavailable"
-    default_hint = "Try again in a minute; `clore-mcp doctor` tests the connection."
+    default_hint = "Try again in a minute. `clore-mcp doctor` tests the connection."
 
 
 class InternalFault(Unclear):
-    """Code 1: Clore's own database fault. A create that got this may have made the order all the same."""
+    """Code 1: Clore's database failed. A create that got this code may still have made the order."""
 
 
 class UnknownRefusal(Unclear):
-    """Code 6 with an error that no documentation names: the application's no. `reported` holds its words, as data."""
+    """Code 6 with an undocumented error: Clore refused. `reported` holds its words, as data."""
 
     code = "api_error"
 
@@ -335,13 +335,13 @@ class UnknownRefusal(Unclear):
 
 
 class UnknownCode(Unclear):
-    """A code that no documentation names, or code 6 that does not say why."""
+    """An undocumented code, or code 6 without an error."""
 
     code = "api_error"
 
 
 class NotJson(Unclear):
-    """The reply is not Clore's: HTML of a proxy, an empty body, garbage."""
+    """The reply is not Clore's: a proxy's HTML, an empty body or garbage."""
 
 
 class Truncated(Unclear):

@@ -1,7 +1,7 @@
-"""The services of a running server, wired by the first call that needs them: whoever lists tools waits for none of it.
+"""The services of a running server, wired by the first call that needs them, so that listing tools stays fast.
 
-Most servers that a client starts are asked for their tools and for nothing else. What stands below the tools (market,
-rental, state, the Clore client) is more than half of our modules, so it is imported here, with the first call.
+Most servers that a client starts only list their tools. The layers below the tools (market, rental, state, the Clore
+client) are more than half of our modules, so the first call imports them here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Starts and finds the person's page: one process for a state and a key, as the watchdog is, and what it is asked for.
+"""Starts and finds the person's page, which one process serves for each state and key, like the watchdog.
 
-Whoever wants a page shown leaves a request in the state's folder; the page's process answers it there. So the server
-needs no browser, no socket and no secret: the process that serves the page opens it, with its output apart from ours.
+A process that wants the page shown leaves a request in the state folder, and the page's process answers it there. So
+the server needs no browser, no socket and no secret: the process that serves the page also opens it.
 """
 
 from __future__ import annotations

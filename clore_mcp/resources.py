@@ -1,8 +1,8 @@
-"""The resources: what the reading tools tell, under fixed addresses, for a client that shows or attaches it.
+"""The resources: the answers of the reading tools under fixed addresses, for a client that shows or attaches them.
 
-The data is the tools' own: the same parts answer, through the same result models. A static resource gets no Context
-from the SDK, so `register` receives a way to the services of the running server instead. What a resource needs of the
-market, the rental and the state is imported by its first reading: nobody waits for it who only lists the resources.
+The data comes from the same parts as the tools', through the same result models. A static resource gets no Context from
+the SDK, so `register` receives a function that returns the services of the running server. The first read of a resource
+imports the market, rental and state code, so that listing resources stays fast.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
 _TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as everything else together
 
 OTHER_IMAGES: Final = (
-    "Any public Docker image can be rented with; a private one can't be fetched, because no registry login is sent. An"
+    "Any public Docker image can be used. A private one can't be fetched, because no registry login is sent. An"
     " image that is not listed with its own sshd gets Clore's SSH entrypoint, which does not work in every image."
 )
 
@@ -203,7 +203,7 @@ _PAGES: Final = (
     Page("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account),
     Page(
         "market/gpus", "market", "GPU models on the market",
-        "Each model's servers and GPUs, free and in all, and its prices with fees, now and last week.", read_gpus,
+        "Each model's servers and GPUs, free and in total, and prices including fees, now and last week.", read_gpus,
     ),
     Page("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images),
     Page(

@@ -1,7 +1,7 @@
-"""Text that others wrote, made harmless to show: names of CPUs, GPUs, disks, errors of the API, words of a caller.
+"""Makes text that others wrote safe to show: names of CPUs, GPUs and disks, API errors, words of a caller.
 
-A host chooses its own names, and a model or a person reads them. `clean` leaves only characters that can be seen, on
-one line, and never more than asked for; it can't make the words true, so what is shown stays quoted as data.
+A host chooses its own names, and a model or a person reads them. `clean` keeps only visible characters, on one line, up
+to a given length. It can't make the words true, so they are still shown as quoted data.
 """
 
 from __future__ import annotations

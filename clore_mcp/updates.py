@@ -1,8 +1,8 @@
-"""Tells clients that a resource has changed: what any process of this state recorded, and what this one saw at Clore.
+"""Notifies clients of changed resources: changes that any process of this state recorded or that this one saw at Clore.
 
-Clients of 2026-07-28 listen (`subscriptions/listen`, which the SDK serves from a bus). Those of 2025 subscribe
-(`resources/subscribe`): MCPServer has no way to serve that, the low-level server below it does. Neither is sent what it
-did not ask for. While somebody listens the ledger is read each second; nothing is asked of Clore.
+Clients of the 2026-07-28 protocol listen (`subscriptions/listen`, which the SDK serves from a bus). Clients of 2025
+subscribe (`resources/subscribe`), which the low-level server serves, because MCPServer can't. Both get only the changes
+that they asked for. While a client listens, the ledger is read every second, and nothing is sent to Clore.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class Updates:
                         await self._tell(uri)
                 except Failure as failure:
                     log.debug("changes could not be looked for: %s", failure.message)
-                except Exception as error:  # a client that can't be told must not end it for the others
-                    log.warning("changes could not be told: %s", type(error).__name__)
+                except Exception as error:  # a client that can't be notified must not stop it for the others
+                    log.warning("changes could not be reported: %s", type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _tell(self, uri: str) -> None:

@@ -1,8 +1,9 @@
-"""Starts the watchdog beside a server, as ssh-agent starts: detached, once for a state and a key, with the first order.
+"""Starts the watchdog for a server: detached, like ssh-agent, once per state and key, with the first order.
 
-It outlives the server, its client, and a client that ends every process below itself: its parent is gone before the
-call that starts it goes on, so no walk from parent to child finds it. It has the server's environment, so key, limits
-and state are the same; nothing secret is on its command line, and what it says goes to a log in the state folder.
+The watchdog outlives the server, its client, and even a client that ends all of its child processes: its parent has
+exited before the call that starts it returns, so no walk from parent to child finds it. It has the server's
+environment, so key, limits and state are the same. No secret is on its command line, and its output goes to a log in
+the state folder.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from clore_mcp.store.folder import Place, open_own, watchdog_place
 log = logging.getLogger(__name__)
 
 LOG_NAME: Final = "watchdog.log"
-_LOG_BYTES: Final = 200_000  # beyond that, its older half goes
-_AGAIN_SECONDS: Final = 30.0  # so long a started one may take until it holds its place
-_LEAVES_SECONDS: Final = 20.0  # so long the process between may take to start Python and end: 0.02 s when idle
-# Run by -c: with -m, a project's folder could bring modules of its own. -P keeps the working folder out of the path.
+_LOG_BYTES: Final = 200_000  # beyond that, its older half is removed
+_AGAIN_SECONDS: Final = 30.0  # how long a started one may take until it holds its place
+_LEAVES_SECONDS: Final = 20.0  # how long the process in between may take to start Python and exit: 0.02 s when idle
+# Run with -c: with -m, a project's folder could bring modules of its own. -P keeps the working folder out of the path.
 _PROGRAM: Final = "import sys; sys.path.append(sys.argv.pop(1)); from clore_mcp.cli.main import main; sys.exit(main())"
-# The process between ends at once: its child is the watchdog, and has no parent in the tree of the client.
+# The process in between exits at once, so the watchdog, its child, has no parent in the client's process tree.
 _FORKED: Final = f"import os; os.fork() and os._exit(0); {_PROGRAM}"
 _STARTED: Final = (
     "import subprocess, sys; subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=1, stderr=2,"
@@ -39,15 +40,15 @@ _STARTED: Final = (
 
 
 def place_of(wanted: Settings) -> Place:
-    """What the one watchdog of this state and key holds while it lives."""
+    """Return the place that the one watchdog of this state and key holds while it lives."""
     return Place(watchdog_place(wanted.state_dir, wanted.key_name))
 
 
 def starter(wanted: Settings) -> Callable[[], bool] | None:
-    """What starts a watchdog where none works, as often as it is called, and says whether one was there; whatever fails
-    is only logged. A start takes as long as Python does; else it is quick.
+    """Return a function that starts a watchdog if none works and returns whether one did. Failures are only logged. A
+    start takes as long as Python takes to start; otherwise the call is quick.
 
-    None where the operator says no, where nothing may be ended, and for a market inside this very process.
+    Returns None if the operator switched it off, if nothing may be ended, or for a market inside this process.
     """
     allowed = wanted.watchdog is Watchdog.AUTO and wanted.api_key is not None and not wanted.read_only
     if not allowed or wanted.api_key_source == "sandbox":
@@ -76,14 +77,14 @@ class _Starter:
 
 
 def shorten_log(state_dir: Path) -> None:
-    """Keep the newer half of a watchdog's log that has grown long, for one may run for a year."""
+    """Keep only the newer half of a long log, because a watchdog may run for a year."""
     path = state_dir / LOG_NAME
     with contextlib.suppress(OSError):
         if path.stat().st_size <= _LOG_BYTES:
             return
         with os.fdopen(
             open_own(path, os.O_RDWR), "r+b"
-        ) as file:  # the same file: the watchdog has it open, and appends
+        ) as file:  # the same file, because the watchdog has it open and appends
             file.seek(-_LOG_BYTES // 2, os.SEEK_END)
             newer = file.read().partition(b"\n")[2]
             file.seek(0)
@@ -92,19 +93,20 @@ def shorten_log(state_dir: Path) -> None:
 
 
 def open_log(state_dir: Path, name: str = LOG_NAME) -> int:
-    """The log that a process of its own appends to. Raises OSError, also where a link is."""
+    """Open the log that a detached process appends to. Raises OSError, also if a link is there."""
     return open_own(state_dir / name, os.O_WRONLY | os.O_APPEND)
 
 
 def _spawn(state_dir: Path) -> None:
-    """Start it, and wait until it is on its own. Should another be faster, it finds the place taken and ends."""
+    """Start the watchdog and wait until it is detached. If another one is faster, it finds the place taken and
+    exits."""
     shorten_log(state_dir)
     start_apart(["watchdog", "--detached"], state_dir, LOG_NAME)
 
 
 def start_apart(words: list[str], state_dir: Path, log_name: str) -> None:
-    """Run a command of ours on its own, with that state and this environment; what it says goes to that file of the
-    state. Raises OSError and SubprocessError."""
+    """Start a detached command of ours with that state and this environment. Its output goes to that file in the state
+    folder. Raises OSError and SubprocessError."""
     root = str(Path(__file__).resolve().parents[1])
     said = open_log(state_dir, log_name)
     try:
@@ -117,8 +119,8 @@ def start_apart(words: list[str], state_dir: Path, log_name: str) -> None:
 
 
 def _between(python: list[str], words: list[str], state_dir: Path, said: int) -> subprocess.Popen[Any]:
-    """The process that starts the watchdog and ends."""
-    # The state of this very server, also where the variable is relative to a folder or not set.
+    """Start the process that starts the watchdog and exits."""
+    # The state of this server, even if the variable is a relative path or unset.
     env = os.environ | {"CLORE_STATE_DIR": str(state_dir)}
     started: Callable[..., subprocess.Popen[Any]] = partial(
         subprocess.Popen, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=env
@@ -127,7 +129,7 @@ def _between(python: list[str], words: list[str], state_dir: Path, said: int) ->
         return started([*python, _FORKED, *words], start_new_session=True)
     flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
     command = [*python, _STARTED, str(flags), *python, _PROGRAM, *words]
-    try:  # a client that ends the server ends its whole job, where that lets none go
+    try:  # otherwise a client that ends the server ends its whole job, the watchdog too
         return started(command, creationflags=flags | subprocess.CREATE_BREAKAWAY_FROM_JOB)
     except PermissionError:
         return started(command, creationflags=flags)

@@ -36,6 +36,7 @@ from clore_mcp.settings import ACCEPTED, DEFAULT_API_URL, DEFAULT_GAP_SECONDS, T
 from clore_mcp.store import intents
 from tests.conftest import settings_for
 from tests.readme import named_commands, prose
+from tests.tools.test_schemas import SPENDING
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -67,7 +68,7 @@ def effect(tool: Tool) -> str:
     assert notes is not None
     if notes.read_only_hint:
         return "reads"
-    return "ends" if notes.destructive_hint else "spends"
+    return "spends" if tool.name in SPENDING else "ends"
 
 
 def tool_table(tools: Iterable[Tool]) -> str:

@@ -203,7 +203,7 @@ def test_a_notify_command_is_never_shown_and_a_missing_program_stops_nothing(per
     assert "hush" not in person.refusal(CLORE_NOTIFY_COMMAND="tell --token hush 'me")
     read = person.settings(CLORE_NOTIFY_COMMAND="~/bin/tell --token hush")
     assert read.notify_command == (str(person.home / "bin/tell"), "--token", "hush")
-    assert read.notes == ("CLORE_NOTIFY_COMMAND names a program that is not found: nobody is told of events.",)
+    assert read.notes == ("CLORE_NOTIFY_COMMAND names a program that is not found, so no one is notified of events.",)
     assert "hush" not in repr(read)
 
 

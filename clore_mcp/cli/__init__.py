@@ -1,1 +1,1 @@
-"""The commands: the only place that prints."""
+"""The commands. Only this package prints."""

@@ -1,5 +1,5 @@
-"""`clore-mcp approvals`, `approve ID`, `decline ID`: what waits for a person, and their answer, given at a
-terminal after the whole disclosure. They read and write the state alone."""
+"""`clore-mcp approvals`, `approve ID`, `decline ID`: list what waits for a person, and take their answer at a
+terminal after showing the whole question. They read and write only the state."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ LINE_SHOWN: Final = 2_000  # characters; the texts in a question are clamped wel
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`approvals` has none of its own."""
+    """Add nothing: `approvals` has no arguments of its own."""
 
 
 def add_id(parser: argparse.ArgumentParser) -> None:
-    """Of `approve` and `decline`: what is decided, and no way to decide it in advance."""
+    """Add the id for `approve` and `decline`. There is no option that answers in advance."""
     parser.add_argument("id", metavar="ID", help="from `clore-mcp approvals`")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List them all: what waits first, the callers in turn. How many may wait is capped in proposal.py."""
+    """List all approvals, waiting ones first, the callers in turn. proposal.py caps how many may wait."""
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:
@@ -52,18 +52,18 @@ def run(arguments: argparse.Namespace) -> int:
         _show(quote, time.time())
     for watch in standing:
         say(f"{watch.id}  watch: {envelope_of(watch)}", hang=10)
-        say(f"approved, rents by itself; to take it back: decline {watch.id}", indent=10)
+        say(f"approved and rents by itself; to withdraw the approval: decline {watch.id}", indent=10)
     pending = [quote.id for quote in waiting if quote.state == "pending"]
     if pending:
         prefix = command_prefix(arguments)
         say(f"To decide: {prefix} approve {pending[0]}, or {prefix} decline {pending[0]}")
     elif not (waiting or standing):
-        say("Nothing waits for your yes.")
+        say("Nothing waits for your approval.")
     return 0
 
 
 def approve(arguments: argparse.Namespace) -> int:
-    """Show everything, then take the answer."""
+    """Show the whole question, then take the answer."""
     wanted = settings_of(arguments)
     require_spending(wanted)
     terminal.require_terminal("approve", "nothing was approved")
@@ -78,14 +78,14 @@ def approve(arguments: argparse.Namespace) -> int:
         quote = asyncio.run(waiting_quote(state, approvals, arguments.id, command_prefix(arguments)))
         disclose(quote)
         if terminal.answer("Type yes to approve exactly this, anything else to leave it:") != "yes":
-            say("Not approved; nothing has changed.")
+            say("Not approved. Nothing has changed.")
             return 1
         if not asyncio.run(approvals.decide(quote, yes=True, by=terminal.who())):
             raise no_longer(asyncio.run(approvals.get(quote.id)))
     finally:
         state.close()
     say(
-        f"Approved. Nothing is spent yet: the yes waits {span(YES_SECONDS)} for the same call by"
+        f"Approved. Nothing is spent yet. The approval is valid for {span(YES_SECONDS)}, for the same call by"
         f" {clean(quote.caller, 60)}. Tell your assistant to call again."
     )
     return 0
@@ -94,7 +94,7 @@ def approve(arguments: argparse.Namespace) -> int:
 async def waiting_quote(
     state: Database, approvals: Approvals, quote_id: str, prefix: str, *, states: Sequence[str] = ("pending",)
 ) -> Quote:
-    """The quote with that id, which is in one of those states and has not lapsed. Raises Failure."""
+    """Return the quote with that id if it is in one of those states and has not lapsed. Raises Failure."""
     shown = clean(quote_id, 40)
     if not state.exists:
         raise NotFound(f"There is no approval {shown!r}.", hint=f"`{prefix} approvals` lists what waits.")
@@ -108,11 +108,11 @@ async def waiting_quote(
 
 
 def no_longer(quote: Quote) -> Failure:
-    """Why a quote takes no answer any more."""
+    """Return why a quote can no longer be answered."""
     if quote.replaced_by is not None:
         return Failure(
-            f"{quote.id} was replaced by {quote.replaced_by}, a newer question of the same client about the same thing;"
-            " nothing has changed.",
+            f"{quote.id} was replaced by {quote.replaced_by}, a newer question from the same client about the same"
+            " thing. Nothing has changed.",
             hint=f"Look at {quote.replaced_by} in the list of approvals instead.",
         )
     what = {
@@ -122,12 +122,12 @@ def no_longer(quote: Quote) -> Failure:
         "declined": "was declined",
     }.get(quote.state, "has lapsed")
     return Failure(
-        f"{quote.id} {what}; nothing has changed.", hint="To have it after all, let your assistant call again."
+        f"{quote.id} {what}. Nothing has changed.", hint="If you still want it, tell your assistant to call again."
     )
 
 
 def disclose(quote: Quote) -> None:
-    """The whole question, who asked it and how long it waits."""
+    """Show the whole question, who asked it and when it lapses."""
     say()
     for line in quote.question.split("\n"):
         say(clean(line, LINE_SHOWN), indent=2, hang=2)
@@ -141,7 +141,7 @@ def disclose(quote: Quote) -> None:
 
 
 def decline(arguments: argparse.Namespace) -> int:
-    """Show everything, then record the no."""
+    """Show the whole question, then record that it was declined."""
     terminal.require_terminal("decline", "nothing was declined")
     state = state_of(settings_of(arguments))
     approvals = Approvals(state, time.time, command_prefix(arguments))
@@ -158,7 +158,7 @@ def decline(arguments: argparse.Namespace) -> int:
             raise no_longer(asyncio.run(approvals.get(quote.id)))
     finally:
         state.close()
-    say("Declined. Nothing is spent by it; what runs already runs on.")
+    say("Declined. Nothing is spent. Orders that already run keep running.")
     return 0
 
 
@@ -175,13 +175,13 @@ def _end(state: Database, watch: Watch) -> int:
         return watches.order_ids(tx, watch.id)
 
     made = asyncio.run(state.write(write))
-    run_on = f" Its orders run on: {', '.join(map(str, made))}." if made else ""
-    say(f"Taken back; it rents nothing more.{run_on}")
+    run_on = f" Its orders keep running: {', '.join(map(str, made))}." if made else ""
+    say(f"Withdrawn. The watch rents nothing more.{run_on}")
     return 0
 
 
 def _watch(state: Database, watch_id: str) -> Watch | None:
-    """The watch of that id that may still rent."""
+    """Return the watch with that id, if it may still rent."""
     standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
     return next((watch for watch in standing if watch.id == watch_id), None)
 
@@ -194,11 +194,11 @@ def _says_no() -> bool:
 
 
 def price_line(quote: Quote) -> str:
-    """What a yes would cost, where the terms hold figures of their own."""
+    """Return what approval would cost, if the terms have figures of their own."""
     if quote.verb != "create_order":
         return ""
     terms = Terms.from_json(quote.terms)
-    return f"at most {usd(terms.usd_per_hour)} per hour, worst case {usd(terms.worst_usd)}"
+    return f"up to {usd(terms.usd_per_hour)} per hour, worst case {usd(terms.worst_usd)}"
 
 
 def _show(quote: Quote, now: float) -> None:

@@ -1,6 +1,6 @@
-"""`clore-mcp cancel ORDER_ID | --all`: what is about to end, one question, the receipt; loud when it is not proven.
+"""`clore-mcp cancel ORDER_ID | --all`: show what will end, ask once, cancel, show the receipt. Warns if it is unproven.
 
-Where Clore's lists, its prices or the state can't be read, the named order is cancelled all the same: ending needs none
+If Clore's lists, its prices or the state can't be read, the named order is still cancelled, because a cancel needs none
 of them.
 """
 
@@ -21,34 +21,36 @@ from clore_mcp.wiring import Services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which, and whether to ask."""
+    """Add which orders to cancel, and whether to ask."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("order_id", metavar="ORDER_ID", type=int, nargs="?", help="from `clore-mcp orders`")
-    which.add_argument("--all", action="store_true", help="every order that was made here")
-    parser.add_argument("--yes", action="store_true", help="don't ask")
+    which.add_argument("--all", action="store_true", help="cancel every order that was made here")
+    parser.add_argument("--yes", action="store_true", help="don't ask first")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show, ask, cancel one after the other."""
+    """Show the orders, ask, then cancel them one by one."""
     prefix = command_prefix(arguments)
     if not arguments.yes and not terminal.at_terminal():
-        raise Failure("cancel asks first, and nobody is at a terminal; nothing was cancelled.", hint="--yes answers.")
+        raise Failure(
+            "cancel asks first, but this is not a terminal. Nothing was cancelled.", hint="Add --yes to agree."
+        )
     with opened(arguments, queue_seconds=ENDING_QUEUE_SECONDS) as parts:
         require_spending(parts.services.settings)
         seen = _look(parts, everything=arguments.all)
         chosen = _all(parts, seen) if arguments.all else [_one(parts, seen, arguments.order_id, prefix)]
         if [view["status"] for view in chosen] == ["ended"]:
             spent = chosen[0].get("spent_usd")
-            cost = "what it cost is not known" if spent is None else f"it cost {usd(spent)}"
-            say(f"Order {arguments.order_id} had ended already; {cost}. Nothing to do.")
+            cost = "its cost is unknown" if spent is None else f"it cost {usd(spent)}"
+            say(f"Order {arguments.order_id} had already ended; {cost}. Nothing to do.")
             return 0
         if chosen and not _agreed(chosen, asking=not arguments.yes):
-            say("Not cancelled; still billing.")
+            say("Not cancelled. Still billing.")
             return 1
         try:
             proven = [_cancel(parts, view, prefix) for view in chosen]
         except KeyboardInterrupt:
-            loud(f"Interrupted: not all is known to be cancelled. Look with `{prefix} orders`.")
+            loud(f"Interrupted: some orders may not be cancelled. Check with `{prefix} orders`.")
             raise
     if arguments.all and not chosen:
         say("No order made here is running.")
@@ -59,18 +61,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _look(parts: Opened, *, everything: bool) -> orders.OrdersSeen | None:
-    """The orders, or None where they can't be had: that stops no cancel."""
+    """Return the orders, or None if they can't be read, which stops no cancel."""
     try:
         return parts.run(orders.look(parts.services, include_ended=not everything, urgent=True))
     except (NoApiKey, InvalidApiKey):
         raise
     except (CloreError, StateUnavailable) as failure:
-        loud(f"The orders can't be read: {failure.message} What is cancelled is cancelled without looking first.")
+        loud(f"The orders can't be read: {failure.message} Cancelling without checking them first.")
         return None
 
 
 async def _leases(services: Services) -> list[Lease]:
-    """What was made here and still runs, as the state knows it."""
+    """Return the orders that were made here and still run, according to the state."""
     account = await services.context.readings.account()
     return await services.context.state.read(lambda tx: rows.active(tx, account))
 
@@ -84,7 +86,7 @@ async def _lease(services: Services, order_id: int) -> Lease | None:
 
 
 def _unseen(order_id: int, *, made_here: bool | None) -> dict[str, Any]:
-    """An order that Clore does not show."""
+    """Return the view of an order that Clore does not show."""
     return {"order_id": order_id, "status": "not shown", "made_here": made_here}
 
 
@@ -97,7 +99,7 @@ def _all(parts: Opened, seen: orders.OrdersSeen | None) -> list[dict[str, Any]]:
 def _made_here(seen: orders.OrdersSeen) -> list[dict[str, Any]]:
     elsewhere = sum(not view["made_here"] for view in seen.views)
     if elsewhere:
-        say(f"{elsewhere} not made here: left alone. To end one, name it.")
+        say(f"{elsewhere} not made here and left running. To end one, name it.")
     return [view for view in seen.views if view["made_here"]]
 
 
@@ -115,27 +117,27 @@ def _one(parts: Opened, seen: orders.OrdersSeen | None, order_id: int, prefix: s
 
 def _agreed(chosen: list[dict[str, Any]], *, asking: bool) -> bool:
     for view in chosen:
-        whose = "" if view["made_here"] else " NOT made here: it may be someone else's work."
+        whose = "" if view["made_here"] else " NOT made here: someone else may be using it."
         if view["made_here"] is None:
-            whose = " Whether it was made here is not known: it may be someone else's work."
+            whose = " It is unknown whether it was made here: someone else may be using it."
         known = f"{orders.what(view)}, " if "gpu" in view else ""
         costs = f", {_cost(view)}"
         say(f"Order {view['order_id']}: {known}{view['status']}{costs if known else ', price unknown'}.{whose}")
     if not asking:
         return True
     whats = "Its container" if len(chosen) == 1 else "Their containers"
-    say(f"{whats} and all data inside are deleted; the meter stops.")
+    say(f"{whats} and all data inside are deleted, and billing stops.")
     return terminal.answer("Cancel? [y/N]").lower() in ("y", "yes")
 
 
 def _cost(view: dict[str, Any]) -> str:
     if "usd_per_hour" not in view:
-        return "cost not known"
+        return "cost unknown"
     return f"{usd(view['usd_per_hour'])} per hour, {usd(view.get('spent_usd'))} spent"
 
 
 def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
-    """Cancel one order; whether it is proven gone. A failure leaves the others their turn."""
+    """Cancel one order and return whether it is proven gone. A failure does not stop the other cancels."""
     order_id, by = view["order_id"], terminal.whoever()
     try:
         outcome = parts.run(parts.services.closing.cancel(order_id, issue=None, caller=by, why="asked for"))
@@ -144,13 +146,13 @@ def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
         return False
     if outcome.status is Status.CANCELLED:
         paid = outcome.receipt
-        cost = receipt(paid) if paid is not None else "What it cost is not known."
+        cost = receipt(paid) if paid is not None else "Its cost is unknown."
         if paid is not None and view.get("order_type") == "spot" and not paid.total_usd:
-            cost = f"{cost}; the bid never won, so nothing was billed"
+            cost = f"{cost} (the bid never won, so nothing was billed)"
         say(f"Order {order_id} cancelled. {cost}", hang=2)
         return True
     loud(
         f"Order {order_id} is STILL BILLING as far as is known: {outcome.said} Run `{prefix} cancel {order_id}`"
-        " again in a minute; if it stays, cancel it on clore.ai."
+        " again in a minute. If it keeps running, cancel it on clore.ai."
     )
     return False

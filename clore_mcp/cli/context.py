@@ -1,4 +1,4 @@
-"""What a person's command works with: the settings of the world it is about, and the parts wired for it."""
+"""The settings and services that a person's command works with."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NOBODY: Final = "http://127.0.0.1:9/v1"  # the discard port: for commands that read the sandbox's state alone
+_NOBODY: Final = "http://127.0.0.1:9/v1"  # the discard port: for commands that only read the sandbox's state
 _LISTENS_WITHIN: Final = 2.0
-# For a command that ends orders: what it reads beside them waits for no pause that Clore asks for, nor a long queue.
+# For a command that ends orders: other reads wait neither for a pause that Clore asks for nor in a long queue.
 ENDING_QUEUE_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The parts, and the loop they live in. Between two `run`s a person can be asked, and Ctrl-C still works."""
+    """The services and their event loop. Between two `run`s a person can be asked, and Ctrl-C still works."""
 
     services: Services
     _runner: asyncio.Runner
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The result of some work."""
+        """Run some work and return its result."""
         return self._runner.run(work)
 
 
 @contextmanager
 def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None) -> Iterator[Opened]:
-    """The parts wired for a command that talks to Clore, closed at the end. `queue_seconds` as of `build`."""
+    """Yield the services for a command that talks to Clore and close them at the end. `queue_seconds`: see `build`."""
     wanted = settings_with_api(arguments)
     with opened_with(wanted, queue_seconds=queue_seconds) as parts:
         yield parts
@@ -48,12 +48,12 @@ def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None)
 
 @contextmanager
 def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iterator[Opened]:
-    """The parts wired for these settings, closed at the end."""
+    """Yield the services for these settings and close them at the end."""
     from clore_mcp.wiring import build
 
     with asyncio.Runner() as runner:
         services = build(wanted, queue_seconds=queue_seconds)
-        # Whoever types a command wants what is so now, not what another process read.
+        # A person who types a command wants the present state, not what another process read earlier.
         services.context.readings.changed()
         try:
             yield Opened(services, runner)
@@ -62,13 +62,13 @@ def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iter
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    """The settings for a command that reads and writes the state alone."""
+    """Return the settings for a command that reads and writes only the state."""
     wanted = settings.load(sandbox=arguments.sandbox)
     return _inside(wanted, _announced(wanted) or _NOBODY) if arguments.sandbox else wanted
 
 
 def settings_with_api(arguments: argparse.Namespace) -> Settings:
-    """The settings for a command that talks to Clore. Raises Failure where the simulated one does not run."""
+    """Return the settings for a command that talks to Clore. Raises Failure if the simulated one is not running."""
     wanted = settings.load(sandbox=arguments.sandbox)
     if not arguments.sandbox:
         return wanted
@@ -76,21 +76,21 @@ def settings_with_api(arguments: argparse.Namespace) -> Settings:
     if url is None or not _listens(url):
         raise Failure(
             "No simulated marketplace is running.",
-            hint="It lives inside `clore-mcp --sandbox`: start that first, in an assistant or another terminal.",
+            hint="It runs inside `clore-mcp --sandbox`. Start that first, in an assistant or another terminal.",
         )
     return _inside(wanted, url)
 
 
 def command_prefix(arguments: argparse.Namespace) -> str:
-    """The words before a command that acts on the same world."""
+    """Return how to type the program for the same marketplace: with --sandbox or without."""
     return "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp"
 
 
 def require_spending(wanted: Settings) -> None:
-    """Stop here where the operator allows looking only."""
+    """Raise Failure if the operator allows only reading."""
     if wanted.read_only:
         raise ReadOnly(
-            "CLORE_READ_ONLY is set, so nothing was changed.", hint="Unset it for this command if you mean it."
+            "CLORE_READ_ONLY is set, so nothing was changed.", hint="To change something, unset it for this command."
         )
 
 
@@ -102,7 +102,7 @@ def _inside(wanted: Settings, url: str) -> Settings:
 
 
 def _announced(wanted: Settings) -> str | None:
-    """The URL that a running `clore-mcp --sandbox` has left in its state folder."""
+    """Return the URL that a running `clore-mcp --sandbox` has written to its state folder."""
     from clore_mcp.cli.serve import SANDBOX_URL_FILE
 
     try:

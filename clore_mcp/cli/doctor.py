@@ -1,7 +1,8 @@
-"""`clore-mcp doctor`: what is right, what isn't, and where to start. Changes nothing, shows no secret.
+"""`clore-mcp doctor`: check everything, and say what is right, what isn't and where to start. It changes nothing and
+shows no secret.
 
-What is right is shown as it is found, then what isn't, and last, next to the prompt, the one fault to mend first: the
-one that explains or outweighs the others.
+It prints what is right as it finds it, then what isn't. The last line, next to the prompt, names the fault to mend
+first: the one that explains or outweighs the others.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ from clore_mcp.wiring import Services
 
 _MARKS: Final = {"ok": "ok", "warn": " !", "fault": "!!", "note": "--"}
 _NAME_WIDTH: Final = 10
-# Nothing works with a malformed setting or without the state; behind a network that is down nothing can be known; a key
-# that Clore does not know stops everything, a freeze all spending, a limit one kind of it.
+# The order in which to mend faults. A malformed setting or a missing state stops everything, and without a network
+# nothing else can be checked. A key that Clore refuses stops everything, a freeze all spending, a limit one kind of it.
 _FIRST: Final = (
     "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "clock",
      "unsettled", "watchdog",
 )  # fmt: skip
 _MODES: Final = {
-    Approval.ASK: "asked through the client",
-    Approval.OUTSIDE: "on your page or with `clore-mcp approve` alone",
-    Approval.PASSKEY: "on your page alone, with a passkey",
-    Approval.LIMITS: "nobody is asked, the limits alone decide",
+    Approval.ASK: "you are asked through the client",
+    Approval.OUTSIDE: "you approve only on your page or with `clore-mcp approve`",
+    Approval.PASSKEY: "you approve only on your page, with a passkey",
+    Approval.LIMITS: "no one is asked; only the limits decide",
 }
 _CLOCKS_AGREE_SECONDS: Final = 5.0
-_CLOCK_WRONG_SECONDS: Final = 120.0  # a clock that the network sets is never that far off
+_CLOCK_WRONG_SECONDS: Final = 120.0  # a clock that is set from the network is never that far off
 _WALLETS_SHOWN: Final = 6
 _MAKE_A_KEY: Final = "Make one on clore.ai under API and set CLORE_API_KEY; or try `clore-mcp --sandbox` without one."
 _NEW_KEY: Final = "Make a new one on clore.ai under API and set it where the old one is."
@@ -53,8 +54,8 @@ _NEW_KEY: Final = "Make a new one on clore.ai under API and set it where the old
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One fact. `fault`: it stops renting or lets money run; `warn`: better mended; each with its cure. `note`: neither
-    good nor bad, or not looked at."""
+    """One result. A `fault` stops renting or lets costs run on, a `warn` should be mended, and both have a cure. A
+    `note` is neither good nor bad, or was not checked."""
 
     name: str
     said: str
@@ -62,18 +63,18 @@ class CheckResult:
     cure: str = ""
 
     def show(self) -> None:
-        """Print it, marked."""
+        """Print it with its mark."""
         name = f"{_MARKS[self.kind]}  {self.name:<{_NAME_WIDTH}}"
         say(f"{name}{self.said} {self.cure}".rstrip(), hang=len(name))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """For whom."""
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    """Add the output format."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything in order; 0 if nothing stops renting or lets money run."""
+    """Check everything in order. Returns 0 if nothing stops renting or lets costs run on, else 1."""
     found: list[CheckResult] = []
     for one in _examined(arguments):
         found.append(one)
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     if faults:
         say(f"Start here: {faults[0].name}: {faults[0].said} {faults[0].cure}", hang=2)
         return 1
-    say("Nothing stops you from renting; what is marked ! can be better." if warnings else "All is well.", hang=2)
+    say("Nothing stops you from renting. The lines marked ! can be improved." if warnings else "All is well.", hang=2)
     return 0
 
 
@@ -100,7 +101,7 @@ def _examined(arguments: argparse.Namespace) -> Iterator[CheckResult]:
     try:
         wanted = settings_of(arguments)
     except SettingsInvalid as failure:
-        yield _fault("settings", failure.message, "Correct or unset it; nothing else can be checked before.")
+        yield _fault("settings", failure.message, "Correct or unset it first. Nothing else can be checked before that.")
         return
     yield from _settings(wanted)
     state = _state(wanted.state_dir)
@@ -144,7 +145,7 @@ def _settings(wanted: Settings) -> Iterator[CheckResult]:
 
 
 def _limits(wanted: Settings) -> Iterator[CheckResult]:
-    """Each cap, and where it comes from; a cap at zero lets nothing be rented."""
+    """Yield each cap and its source. A cap of zero is a fault, because nothing can be rented."""
     for name in Caps.__dataclass_fields__:
         cap, source = getattr(wanted.limits, name), wanted.sources.get(name, "default")
         if cap > 0:
@@ -155,22 +156,22 @@ def _limits(wanted: Settings) -> Iterator[CheckResult]:
 
 
 def _state(folder: Path) -> CheckResult:
-    """Whether the state can be kept, by this user alone; no record is begun."""
-    choose = "Set CLORE_STATE_DIR to a folder that you can write to, or mend this one."
+    """Check that the state can be kept and that only this user can reach it. Creates nothing."""
+    choose = "Set CLORE_STATE_DIR to a folder that you can write to, or repair this one."
     try:
         if not folder.exists():
             nearest = next((parent for parent in folder.parents if parent.exists()), folder)
             if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-                said = f"{folder} can't be made: {nearest} is not a folder that you can write to."
+                said = f"{folder} can't be created, because {nearest} is not a folder that you can write to."
                 return _fault("state", said, choose)
-            return CheckResult("state", f"{folder} is made at the first call to Clore")
+            return CheckResult("state", f"{folder} will be created at the first call to Clore")
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             return _fault("state", f"{folder} can't be written to.", choose)
         if (link := link_in(folder)) is not None:
             return _fault("state", f"{link} is a link, so the state is not used.", f"Remove {link}.")
         return _state_in(folder)
     except OSError as error:
-        return _fault("state", f"{folder} can't be looked into ({error.strerror}).", choose)
+        return _fault("state", f"{folder} can't be read ({error.strerror}).", choose)
 
 
 def _state_in(folder: Path) -> CheckResult:
@@ -178,22 +179,26 @@ def _state_in(folder: Path) -> CheckResult:
     if os.name == "posix" and folder.stat().st_mode & 0o022:
         return _fault("state", f"others can write to {folder}.", f"chmod 700 '{folder}'")
     if not database.exists:
-        return CheckResult("state", f"{folder}, nothing kept yet")
+        return CheckResult("state", f"{folder}, nothing recorded yet")
     if os.name == "posix" and database.path.stat().st_mode & 0o077:
         return _fault("state", f"others can read {database.path}.", f"chmod 600 '{database.path}'")
     try:
         database.write_now(lambda tx: None)
     except StateUnavailable as failure:
         newer = "newer clore-mcp" in failure.message
-        cure = "pip install -U clore-mcp" if newer else "Make room or mend it; moved away, the record starts anew."
+        cure = (
+            "pip install -U clore-mcp"
+            if newer
+            else "Free some disk space or repair the file. If you move it away, the record starts empty."
+        )
         return _fault("state", failure.message, cure)
     finally:
         database.close()
-    return CheckResult("state", f"{database.folder}, private, opens, schema {len(MIGRATIONS)}")
+    return CheckResult("state", f"{database.folder}: private and readable, schema {len(MIGRATIONS)}")
 
 
 def _freeze(folder: Path, program: str) -> CheckResult:
-    """Whether the person has stopped all spending; `program` is what they type to reach this state."""
+    """Check whether the person has frozen spending. `program` is the command for this state."""
     database = Database(folder)
     try:
         found = database.read_now(ledger.frozen) if database.exists else None
@@ -201,15 +206,15 @@ def _freeze(folder: Path, program: str) -> CheckResult:
         database.close()
     if found is None:
         return CheckResult("spending", "allowed, within the limits")
-    said = f"frozen {span(time.time() - found.at)} ago by {clean(found.by, 80)}: nothing can be rented."
-    return _fault("spending", said, f"`{program} stop --lift` allows it again.")
+    said = f"frozen {span(time.time() - found.at)} ago by {clean(found.by, 80)}, so nothing can be rented."
+    return _fault("spending", said, f"`{program} stop --lift` allows spending again.")
 
 
 # With Clore's help
 
 
 async def _api(services: Services) -> list[CheckResult]:
-    """Whether Clore answers and takes the key, and whose clock is off; the market alone where there is no key."""
+    """Check that Clore answers and accepts the key, and compare the clocks. Without a key, check only the market."""
     began, settings = time.monotonic(), services.settings
     url, source = settings.api_url, settings.api_key_source
 
@@ -223,21 +228,21 @@ async def _api(services: Services) -> list[CheckResult]:
             return [reached(), no_key]
         current = await services.context.readings.orders()
     except InvalidApiKey:
-        return [reached(), _fault("key", f"Clore does not know the one from {source}.", _NEW_KEY)]
+        return [reached(), _fault("key", f"Clore does not know the key from {source}.", _NEW_KEY)]
     except CloreError as failure:
-        why = f"does not answer as it should: {failure.message}"
+        why = f"does not answer properly: {failure.message}"
         if isinstance(failure, NotSent):
             why = f"can't be reached{failure.why and f': {failure.why}'}."
         away = _fault("API", f"{url} {why}", for_a_person(failure))
-        return [away, no_key if settings.api_key is None else _note("key", f"set, from {source}; not tested")]
+        return [away, no_key if settings.api_key is None else _note("key", f"set, from {source}, not tested")]
     ahead = None if current.api_at is None else current.api_at - current.at
-    taken = CheckResult("key", f"set, from {source} (never shown); Clore takes it")
-    # The settings take plain http for loopback alone.
+    taken = CheckResult("key", f"set, from {source}, accepted by Clore")
+    # The settings accept plain http only for loopback.
     return [reached(), taken, clock(ahead, simulated=url.startswith("http:"))]
 
 
 def clock(ahead: float | None, *, simulated: bool) -> CheckResult:
-    """Clore's clock against this machine's; `ahead` in seconds that Clore's is ahead. Leases run on Clore's."""
+    """Compare the clocks; Clore's is `ahead` seconds ahead of this computer's. Leases follow Clore's clock."""
     if ahead is None:
         return _note("clock", "not compared: Clore's reply had no date")
     if (apart := abs(ahead)) <= _CLOCKS_AGREE_SECONDS:
@@ -245,9 +250,9 @@ def clock(ahead: float | None, *, simulated: bool) -> CheckResult:
     length = f"{apart:.0f} s" if apart < _CLOCK_WRONG_SECONDS else span(apart)
     said = f"this computer's is {length} {'behind' if ahead > 0 else 'ahead of'} Clore's"
     if simulated:
-        return _note("clock", f"{said}, which is simulated and keeps its own time")
+        return _note("clock", f"{said}, which is simulated and runs at its own speed")
     judge = _warn if apart <= _CLOCK_WRONG_SECONDS else _fault
-    return judge("clock", f"{said}.", "Set it from the network (NTP): ends of orders are told in Clore's time.")
+    return judge("clock", f"{said}.", "Set it from the network (NTP), because orders end by Clore's clock.")
 
 
 async def _wallets(services: Services) -> CheckResult:
@@ -259,32 +264,32 @@ async def _wallets(services: Services) -> CheckResult:
 
 
 async def _kept(services: Services, account: str | None) -> list[CheckResult]:
-    """What the state has of this account: what is unknown, and who ends orders."""
+    """Check the state of this account: unknown outcomes, and whether a process ends orders."""
     if not services.context.state.exists:
         return [_without_watchdog(services)]
     if account is None:
-        return [_note("orders", "not checked: Clore does not say which account this is")]
+        return [_note("orders", "not checked, because Clore does not say which account this is")]
     unknown = await _unknown_orders(services)
     return [await _unsettled(services, account), *unknown, await _watchdog(services, account)]
 
 
 async def _unsettled(services: Services, account: str) -> CheckResult:
-    """Rentals that nobody knows the outcome of."""
+    """Check for rentals whose outcome is unknown."""
     found = await services.context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
     uncertain = [intent for intent in found if intent.state == "uncertain"]
     if not uncertain:
-        sent = f"{len(found)} on the way, not confirmed yet: look again in a minute"
+        sent = f"{len(found)} on the way and not confirmed yet; check again in a minute"
         return _note("unsettled", sent) if found else CheckResult("unsettled", "none")
     first = uncertain[0]
     return _fault(
         "unsettled",
-        f"{len(uncertain)}: an order on server {first.server_id} may be running and billing.",
-        f"Look on clore.ai, then `{services.context.program} settle {first.id} --order ID` or `--none`.",
+        f"{len(uncertain)}; an order on server {first.server_id} may be running and billing.",
+        f"Check clore.ai, then run `{services.context.program} settle {first.id} --order ID` or `--none`.",
     )
 
 
 async def _unknown_orders(services: Services) -> list[CheckResult]:
-    """Orders made here of which nothing tells whether they are this account's; nothing where there are none."""
+    """Check for orders made here that may belong to another account. Returns nothing if there are none."""
     try:
         found = await services.context.readings.doubtful()
     except CloreError as failure:
@@ -296,14 +301,14 @@ async def _unknown_orders(services: Services) -> list[CheckResult]:
 
 
 async def _watchdog(services: Services, account: str) -> CheckResult:
-    """Whether someone ends leases and rents for watches, where there are any."""
+    """Check that a process ends orders and rents for watches, if there are any."""
     context = services.context
     alive = await context.enforced_by()
     if await context.watchdog_hangs():
         who = f"; {clean(alive, 120)} ends orders" if alive else ""
         return _fault(
-            "watchdog", f"one holds its place, but it does not answer or can't end orders, so no other starts{who}.",
-            f"End the process that {LOG_NAME} in the state folder or its service's journal names, then start it again.",
+            "watchdog", f"one holds the place but does not answer or can't end orders, so no other one starts{who}.",
+            f"End that process, then start it again. {LOG_NAME} in the state folder or its service's journal names it.",
         )  # fmt: skip
     if alive is not None:
         return CheckResult("watchdog", f"alive: {clean(alive, 120)}")
@@ -316,10 +321,10 @@ async def _watchdog(services: Services, account: str) -> CheckResult:
         bound, waiting = await context.state.read(read)
     except Failure:
         raise
-    except Exception as error:  # a row that nobody can read
+    except Exception as error:  # an unreadable row
         return _fault(
-            "watchdog", f"the ends of orders can't be read ({type(error).__name__}), so no watchdog can keep them.",
-            f"Look at clore.ai for what runs, and end it with `{context.program} cancel ORDER`.",
+            "watchdog", f"the ends of orders can't be read ({type(error).__name__}), so no watchdog can enforce them.",
+            f"See on clore.ai what runs, and end it with `{context.program} cancel ORDER`.",
         )  # fmt: skip
     if not bound and not waiting:
         return _without_watchdog(services)
@@ -331,19 +336,19 @@ async def _watchdog(services: Services, account: str) -> CheckResult:
         told.append(f"and {have} an end; {when}.")
     if waiting:
         wait = f"{waiting} watches wait" if waiting > 1 else "1 watch waits"
-        told.append(f"{'Also' if bound else 'and'} {wait} for a price that nobody looks at.")
+        told.append(f"{'Also' if bound else 'and'} {wait} for a price, but no process checks prices.")
     otherwise = f", or `{context.program} cancel --all`" if bound else ""
     return _fault("watchdog", f"absent, {' '.join(told)}", f"Run `{context.program} watchdog`{otherwise}.")
 
 
 def _without_watchdog(services: Services) -> CheckResult:
-    """What it means that nobody ends leases while there is none to end."""
+    """Return what an absent watchdog means while there is nothing to end."""
     if services.settings.watchdog is Watchdog.AUTO:
-        return CheckResult("watchdog", "absent; nothing needs it now, and it starts with the first order")
+        return CheckResult("watchdog", "absent; not needed now, and it starts with the first order")
     start = f"Run `{services.context.program} watchdog` as a service, or unset CLORE_WATCHDOG."
     if services.settings.approval is Approval.LIMITS:
-        return _fault("watchdog", "absent, and without one CLORE_APPROVAL=limits rents nothing.", start)
-    return _warn("watchdog", "absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel.", start)
+        return _fault("watchdog", "absent, and CLORE_APPROVAL=limits rents nothing without one.", start)
+    return _warn("watchdog", "absent, and CLORE_WATCHDOG=off, so only a cancel ends an order.", start)
 
 
 def _fault(name: str, said: str, cure: str) -> CheckResult:

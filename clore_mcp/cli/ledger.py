@@ -1,4 +1,4 @@
-"""`clore-mcp ledger`: the append-only record of every spending step. Reads the state alone; needs no key."""
+"""`clore-mcp ledger`: the append-only record of every spending step. It reads only the state and needs no key."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ _EVERYTHING = -1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How much, and for whom."""
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, with all data")
+    """Add how many steps to show, and in which format."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line, with all data")
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help=f"the newest N steps ({_TABLE_ROWS}; with --json all)"
+        "--limit",
+        type=_positive,
+        metavar="N",
+        help=f"show the newest N steps (default: {_TABLE_ROWS}; with --json, all)",
     )
 
 
@@ -43,9 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     elif rows:
         _table(rows)
         if len(rows) == limit:
-            say(f"The newest {limit}; --limit shows more, --json all of it.")
+            say(f"Only the newest {limit} are shown. --limit shows more, and --json shows all.")
     else:
-        say("Nothing was ever asked for or spent here.")
+        say("Nothing has been asked for or spent here.")
     return 0
 
 
@@ -80,7 +83,7 @@ def _table(rows: list[Entry]) -> None:
 
 
 def _by(entry: Entry) -> str:
-    """Who, without the machine: a table has no room for it."""
+    """Return who took the step, without the machine's name, for which a table has no room."""
     for kind in ("person", "command line"):
         if entry.caller.startswith((f"{kind} at ", f"{kind} of ")):
             return kind
@@ -88,24 +91,26 @@ def _by(entry: Entry) -> str:
 
 
 def _about(entry: Entry) -> str:
-    """The narrowest thing that the step is about."""
+    """Return the most specific thing that the step is about."""
     if entry.order_id is not None:
         return f"order {entry.order_id}"
     return entry.intent_id or entry.quote_id or ""
 
 
 def _what(entry: Entry) -> str:
-    """The step's figures in short; whole in --json."""
+    """Return the step's main figures; --json has all of them."""
     data = entry.data or {}
     if isinstance(data.get("receipt"), dict):
-        return f"{usd(data['receipt'].get('total_usd'), up=False)} in all, {data['receipt'].get('hours', 0):.2f} hours"
+        return f"{usd(data['receipt'].get('total_usd'), up=False)} total, {data['receipt'].get('hours', 0):.2f} hours"
     if isinstance(data.get("candidates"), list):
         worst = [usd(one.get("worst_usd")) for one in data["candidates"]]
         return f"{data.get('hours')} h, worst case {' / '.join(worst)}"
     if "worst_usd" in data:
-        return f"{usd(data['worst_usd'])} at worst; {clean(str(data.get('approved_by', '')), 60)}"
+        by = clean(str(data.get("approved_by", "")), 60)
+        return f"worst case {usd(data['worst_usd'])}{f'; {by}' if by else ''}"
     if "reserved_usd" in data:
-        return f"server {entry.server_id}, {usd(data['reserved_usd'])} reserved"
+        server = "" if entry.server_id is None else f"server {entry.server_id}, "
+        return f"{server}{usd(data['reserved_usd'])} reserved"
     short = {name: value for name, value in data.items() if name != "question"}
     told = [f"{name} {value}" for name, value in short.items() if isinstance(value, str | int | float) and value != ""]
     return clean(", ".join(told), 120)

@@ -1,4 +1,4 @@
-"""The command line: one parser, each command in a module of its own, imported when it is asked for."""
+"""The command line. One parser; each command is a module that is imported when it runs."""
 
 from __future__ import annotations
 
@@ -19,55 +19,51 @@ from clore_mcp.errors import Failure, InvalidApiKey, NoApiKey, SettingsInvalid
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. The module of its name has `add_arguments(parser)` and `run(arguments) -> int`, unless `code` names
-    another module, and its functions for the same."""
+    """One command. The module with its name has `add_arguments(parser)` and `run(arguments) -> int`, unless `code`
+    names another module and its two functions."""
 
     name: str
     help: str
-    own_world: bool = False  # it brings its own marketplace, so --sandbox says nothing to it
+    own_world: bool = False  # it has its own marketplace, so --sandbox has no effect
     code: tuple[str, str, str] | None = None
 
     def complete(self, parser: argparse.ArgumentParser) -> None:
-        """Import its code, and add its arguments and what runs it."""
+        """Import its code, then add its arguments and the function that runs it."""
         module, arguments, run = self.code or (self.name, "add_arguments", "run")
         code = importlib.import_module(f"clore_mcp.cli.{module}")
         getattr(code, arguments)(parser)
         parser.set_defaults(run=getattr(code, run))
 
 
-# Two commands of one subject are in one module.
+# Commands about the same subject share a module.
 _APPROVE: Final = ("approvals", "add_id", "approve")
 _DECLINE: Final = ("approvals", "add_id", "decline")
 _CONNECT: Final = ("orders", "add_order_id", "connect")
 COMMANDS: Final = (
-    Command("demo", "a guided tour against a simulated marketplace: no key, no money", own_world=True),
-    Command("page", "what waits, runs and costs, with yes, no and stop, in your browser"),
-    Command("passkey", "`passkey add`: register a passkey, which a yes on the page then needs"),
-    Command("approvals", "what waits for your yes"),
-    Command(
-        "approve", "say yes to one of them, after reading the whole of it", code=("approvals", "add_id", "approve")
-    ),
-    Command("decline", "say no to one of them, or take back an unused yes", code=_DECLINE),
-    Command("orders", "what runs, what it costs, how to get in"),
-    Command(
-        "connect", "SSH line, URL and the generated token of one order", code=("orders", "add_order_id", "connect")
-    ),
+    Command("demo", "take a guided tour of a simulated marketplace: no key, no money", own_world=True),
+    Command("page", "show in your browser what waits, runs and costs, and answer or stop it there"),
+    Command("passkey", "`passkey add`: register a passkey, which every approval on the page then needs"),
+    Command("approvals", "list what waits for your approval"),
+    Command("approve", "approve a waiting question, after reading all of it", code=_APPROVE),
+    Command("decline", "decline a waiting question, or withdraw an unused approval", code=_DECLINE),
+    Command("orders", "list what runs, what it costs and how to connect"),
+    Command("connect", "show the SSH command, URL and generated token of one order", code=_CONNECT),
     Command("cancel", "end an order, or all that were made here, and show the receipt"),
     Command("stop", "freeze all spending and end all orders made here; `stop --lift` allows it again"),
-    Command("ledger", "the record of every spending step"),
-    Command("settle", "say what became of a rental that nobody could find out about"),
+    Command("ledger", "show the record of every spending step"),
+    Command("settle", "record the outcome of a rental that clore-mcp could not find out"),
     Command("watchdog", "end orders when their time is over, with or without an assistant"),
-    Command("doctor", "what is right and what isn't, and where to start"),
-    Command("sandbox", "the simulated Clore API alone, on loopback", own_world=True),
+    Command("doctor", "check everything and say where to start"),
+    Command("sandbox", "run only the simulated Clore API, on loopback", own_world=True),
 )
-_HINTS: Final[dict[type[Failure], str]] = {  # the tree's own hints tell a model to ask whoever sits here
+_HINTS: Final[dict[type[Failure], str]] = {  # the tree's own hints tell a model to ask the operator
     NoApiKey: "Make a key on clore.ai under API and set CLORE_API_KEY; `clore-mcp doctor` checks it.",
     InvalidApiKey: "Make a new key on clore.ai under API and set CLORE_API_KEY; `clore-mcp doctor` checks it.",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command and return its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     _print_what_the_console_can()
     _hear_ctrl_c()
@@ -82,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         _trouble(f"{failure.message} {_HINTS.get(type(failure)) or to_the_operator(failure.hint)}".rstrip())
         return 1
-    except BrokenPipeError:  # `clore-mcp ledger | head` has seen enough
+    except BrokenPipeError:  # `clore-mcp ledger | head` closes the pipe early
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it ends
         return 1
     except KeyboardInterrupt:
@@ -110,7 +106,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
         if not command.own_world:
             below.add_argument(
                 "--sandbox", action="store_true", default=argparse.SUPPRESS,
-                help="of the simulated marketplace that `clore-mcp --sandbox` runs",
+                help="use the simulated marketplace that `clore-mcp --sandbox` runs",
             )  # fmt: skip
         if command.name == named:
             command.complete(below)
@@ -125,7 +121,7 @@ def _trouble(text: str) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    gc.disable()  # importing makes thousands of objects and leaves no garbage: `serve` ends this with the last of them
+    gc.disable()  # importing makes thousands of objects and no garbage; `serve` enables it after the last import
     try:
         from clore_mcp import settings
         from clore_mcp.cli.serve import serve
@@ -136,7 +132,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _print_what_the_console_can() -> None:
-    """A console that lacks a character shows '?' for it, and a closed one takes nothing: neither is worth a crash."""
+    """Show '?' for a character that the console lacks, and drop the output of a closed one, instead of crashing."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for the rest of the process
     for stream in (sys.stdout, sys.stderr):
@@ -145,7 +141,7 @@ def _print_what_the_console_can() -> None:
 
 
 def _hear_ctrl_c() -> None:
-    """At a terminal Ctrl-C ends a command also where its parent ignores it, as a script's background job does: an
-    ignored signal is inherited, and Python then leaves it ignored. Without a terminal the parent's wish stands."""
+    """At a terminal, let Ctrl-C end a command even if its parent ignores it, as a script's background job does. An
+    ignored signal is inherited, and Python leaves it ignored. Without a terminal the parent's choice is kept."""
     if sys.stdin is not None and sys.stdin.isatty() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

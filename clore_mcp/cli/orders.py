@@ -1,5 +1,7 @@
-"""`clore-mcp orders`: what runs, what it costs, how to get in, and loudly what nobody knows. `connect ORDER_ID` shows
-the token made for one of them too, in a terminal alone."""
+"""`clore-mcp orders`: list what runs, what it costs and how to connect, and warn of unknown outcomes.
+
+`connect ORDER_ID` also shows the token made for one order, and only in a terminal.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ from clore_mcp.wiring import Services
 
 @dataclass(frozen=True, slots=True)
 class OrdersSeen:
-    """The orders at one moment. `told_only` are those whose end nobody was meant to enforce."""
+    """The orders at one moment. `told_only` holds those with `on_end` "notify", which no process cancels."""
 
     views: list[dict[str, Any]]
     unsettled: list[dict[str, Any]]
@@ -35,13 +37,13 @@ class OrdersSeen:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which, and for whom."""
-    parser.add_argument("--all", action="store_true", help="ended ones too")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    """Add which orders to list, and in which format."""
+    parser.add_argument("--all", action="store_true", help="include ended orders")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show them."""
+    """Show the orders and warn of unknown outcomes."""
     with opened(arguments) as parts:
         seen = parts.run(look(parts.services, include_ended=arguments.all))
     if arguments.json:
@@ -51,8 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         show(seen.views, seen)
         running = sum(view["status"] != "ended" for view in seen.views)
         unknown = sum(view["status"] != "ended" and "usd_per_hour" not in view for view in seen.views)
-        beside = f", and {unknown} whose cost is not known" if unknown else ""
-        say(f"{running} running, {usd(seen.usd_per_hour)} per hour in all{beside}.")
+        beside = f", and {unknown} whose cost is unknown" if unknown else ""
+        say(f"{running} running, {usd(seen.usd_per_hour)} per hour in total{beside}.")
     else:
         say("No orders. Nothing is billed.")
     warn(seen, command_prefix(arguments))
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def look(services: Services, *, include_ended: bool = False, urgent: bool = False) -> OrdersSeen:
-    """The orders now, settled and reconciled as far as looking can. `urgent` as of `Overview.orders`."""
+    """Return the orders now, settled and reconciled as far as possible. `urgent`: see `Overview.orders`."""
     context = services.context
     found = await services.overview.orders(include_ended=include_ended, urgent=urgent)
     account = await context.readings.account()
@@ -76,7 +78,7 @@ async def look(services: Services, *, include_ended: bool = False, urgent: bool 
 
 
 def show(views: Sequence[dict[str, Any]], seen: OrdersSeen) -> None:
-    """A table of orders, and under it the lines that lead into them."""
+    """Show a table of orders, and below it the lines to connect to them."""
     table(
         ("order", "GPU", "status", "$/h", "spent", "ends in"),
         [
@@ -94,7 +96,7 @@ def show(views: Sequence[dict[str, Any]], seen: OrdersSeen) -> None:
         gives="GPU",
     )
     if any(not view["made_here"] for view in views):
-        say("* not made here: clore-mcp ends it only where it shows an end")
+        say("* not made here: clore-mcp ends it only if an end is shown")
     for view in views:
         for way in (view.get("ssh", {}).get("command"), view.get("http_url"), view.get("warning")):
             if way:
@@ -102,27 +104,27 @@ def show(views: Sequence[dict[str, Any]], seen: OrdersSeen) -> None:
 
 
 def warn(seen: OrdersSeen, prefix: str) -> None:
-    """What may cost money without anybody knowing."""
+    """Warn of orders that may cost money unnoticed."""
     for one in seen.unsettled:
         if one["state"] == "uncertain":
             loud(settle_line(one["server_id"], one["intent_id"], prefix))
         else:
-            loud(f"A rental of server {one['server_id']} is on its way since {one['since']}; look again in a minute.")
+            loud(f"A rental of server {one['server_id']} is on its way since {one['since']}. Check again in a minute.")
     leased = [view for view in seen.views if "ends_at" in view]
     if seen.enforced_by is None and any(view["order_id"] not in seen.told_only for view in leased):
-        loud("Nobody ends these orders now: no clore-mcp runs here. Run `clore-mcp watchdog`, or cancel in time.")
+        loud("No process ends these orders now. Run `clore-mcp watchdog`, or cancel them in time.")
 
 
 def settle_line(server_id: int, intent_id: str, prefix: str) -> str:
-    """What to do about a rental that nobody knows the outcome of."""
+    """Return what to do about a rental whose outcome is unknown."""
     return (
-        f"An order on server {server_id} may be running and billing; Clore does not show it. Look on clore.ai, then:"
-        f" {prefix} settle {intent_id} --order ID (or --none)"
+        f"An order on server {server_id} may be running and billing, although Clore does not show it. Check clore.ai,"
+        f" then run: {prefix} settle {intent_id} --order ID (or --none)"
     )
 
 
 def what(view: dict[str, Any]) -> str:
-    """An order's hardware in short."""
+    """Return an order's hardware in a few words."""
     return f"{view['gpu_count']}x {view['gpu']}"
 
 
@@ -151,7 +153,7 @@ def _object(seen: OrdersSeen) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """What leads into one order."""
+    """How to connect to one order."""
 
     row: OrderRow
     access: Access
@@ -160,16 +162,16 @@ class Ways:
 
 
 def add_order_id(parser: argparse.ArgumentParser) -> None:
-    """Of `connect`: which order."""
+    """Add the order id for `connect`."""
     parser.add_argument("order_id", metavar="ORDER_ID", type=int, help="from `clore-mcp orders`")
 
 
 def connect(arguments: argparse.Namespace) -> int:
-    """Print the lines."""
+    """Print how to connect to one order. Raises Failure unless stdout is a terminal."""
     if not sys.stdout.isatty():
         raise Failure(
-            "connect shows a password or token, and a pipe or file keeps it; nothing was shown.",
-            hint=f"Run it in a terminal; `{command_prefix(arguments)} orders` has the SSH lines without secrets.",
+            "connect shows a password or token, which a pipe or file would keep. Nothing was shown.",
+            hint=f"Run it in a terminal. `{command_prefix(arguments)} orders` has the SSH lines without secrets.",
         )
     with opened(arguments) as parts:
         ways = parts.run(_ways(parts.services, arguments.order_id, command_prefix(arguments)))
@@ -178,7 +180,7 @@ def connect(arguments: argparse.Namespace) -> int:
     if access.ssh:
         say("SSH:")
         print(f"  {access.ssh.command}")
-        say(f"or, with these lines in ~/.ssh/config, ssh clore-{ways.row.id}:")
+        say(f"or, with these lines in ~/.ssh/config, `ssh clore-{ways.row.id}`:")
         for line in ssh_config(ways.row.id, access.ssh, state_dir).splitlines():
             print(f"  {line}")
     if access.http_url:
@@ -187,11 +189,11 @@ def connect(arguments: argparse.Namespace) -> int:
     for name, value in ways.secrets.items():
         print(f"  {name.replace('_', ' ')}: {value}")
     if access.warning:
-        loud(f"{access.warning} If it stays so, cancel the order and take another server.")
+        loud(f"{access.warning} If that does not change, cancel the order and take another server.")
     elif access.ssh is None:
-        say("No address yet. Deploying takes 2 to 5 minutes, and it is billing; look again then.")
+        say("No address yet. Deploying takes 2 to 5 minutes and is billed. Check again then.")
     if not ways.made_here:
-        say("Not made here: its key and passwords are known to whoever made it.")
+        say("Not made here, so clore-mcp has neither its key nor its passwords.")
     return 0 if access.ssh else 1
 
 

@@ -1,7 +1,7 @@
-"""The server's stdin and stdout: lines that are no message are answered, and a client that has gone is noticed.
+"""The server's stdin and stdout: answers lines that are no message, and notices when the client has gone.
 
-The SDK drops a line that is not JSON without a word, and one behind a byte-order mark with it. It waits for the end of
-stdin, which does not come while some other process holds the pipe open.
+The SDK silently drops a line that is not JSON, and one that begins with a byte-order mark. It waits for the end of
+stdin, which does not come while another process holds the pipe open.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from pydantic import ValidationError
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 1.0  # how often the parent is looked at
-_ANSWERS_WITHIN_SECONDS: Final = 5.0  # a client that lives says something in that time
+_LOOK_SECONDS: Final = 1.0  # how often the parent is checked
+_ANSWERS_WITHIN_SECONDS: Final = 5.0  # a live client answers in that time
 _PING: Final = "clore-mcp-are-you-there"
 _MARK: Final = "\ufeff"  # the byte-order mark
 
 
 async def serve_pipes(server: Any, parent_lives: Callable[[], bool], client_has_gone: Callable[[], None]) -> None:
-    """Serve one client on stdin and stdout, to the end of stdin; call `client_has_gone` where that does not come."""
-    lowlevel = server._lowlevel_server  # as `run_stdio_async` does it, with our look at each line between
+    """Serve one client on stdin and stdout until stdin ends; call `client_has_gone` if the client goes before that."""
+    lowlevel = server._lowlevel_server  # like `run_stdio_async`, with our check of each line
     async with stdio_server() as (read, write):
         lines = Lines(read, write)
         async with anyio.create_task_group() as group:
@@ -38,10 +38,10 @@ async def serve_pipes(server: Any, parent_lives: Callable[[], bool], client_has_
 
 
 async def _until_gone(lines: Lines, parent_lives: Callable[[], bool], client_has_gone: Callable[[], None]) -> None:
-    """Notice that the process that started this one has ended, and that the client says nothing any more.
+    """Return when the process that started this one has ended and the client no longer answers.
 
-    A launcher may end before its client does: what comes on stdin after that shows it, and a client of the 2025 era is
-    asked. The 2026-07-28 era knows no ping.
+    A launcher may end before its client does. Then input on stdin shows that the client lives, and a client of the 2025
+    protocol is sent a ping. The 2026-07-28 protocol has no ping.
     """
     while parent_lives():  # noqa: ASYNC110 - nothing tells of it
         await anyio.sleep(_LOOK_SECONDS)
@@ -52,7 +52,7 @@ async def _until_gone(lines: Lines, parent_lives: Callable[[], bool], client_has
 
 
 class Lines:
-    """What the client says, as the SDK reads it; what is no message is answered here."""
+    """The client's messages as a stream for the SDK. Lines that are no message are answered here."""
 
     def __init__(self, read: Any, write: Any) -> None:
         self._read = read
@@ -62,7 +62,7 @@ class Lines:
 
     @property
     def last_context(self) -> Context | None:
-        """The context in which the last item was sent."""
+        """Return the context in which the last item was sent."""
         context: Context | None = self._read.last_context
         return context
 
@@ -92,7 +92,7 @@ class Lines:
         await self._read.aclose()
 
     async def receive(self) -> SessionMessage:
-        """The next message. Raises EndOfStream at the end of stdin."""
+        """Return the next message. Raises EndOfStream at the end of stdin."""
         while True:
             item = await self._read.receive()
             self._heard.set()
@@ -104,7 +104,7 @@ class Lines:
             return found
 
     async def hears_the_client(self, seconds: float) -> bool:
-        """Whether the client says anything in that time; it is asked where it can be."""
+        """Return whether the client sends anything in that time, after a ping if its protocol has one."""
         self._heard = anyio.Event()
         if self._takes_pings:
             await self._say(types.JSONRPCRequest(jsonrpc="2.0", id=_PING, method="ping"))
@@ -113,7 +113,7 @@ class Lines:
         return self._heard.is_set()
 
     async def _message(self, error: Exception) -> SessionMessage | None:
-        """The message behind a byte-order mark; else an answer to what is none, and nothing."""
+        """Return the message in a line, or answer a line that is no message and return None."""
         wrong = error.errors(include_url=False, include_context=False) if isinstance(error, ValidationError) else []
         line = wrong[0]["input"] if wrong and wrong[0]["type"] == "json_invalid" else None
         if isinstance(line, str) and line.startswith(_MARK):
@@ -124,12 +124,12 @@ class Lines:
         if isinstance(line, str) and not line.strip():
             return None  # some clients end a message with an empty line
         if line is not None or not wrong:
-            log.warning("A line on stdin is not JSON and was passed over: %s", _shape(line))
+            log.warning("A line on stdin is not JSON and was ignored: %s", _shape(line))
             await self._refuse(None, types.PARSE_ERROR, "Parse error: the line is not JSON")
             return None
         whole = next((one["input"] for one in wrong if isinstance(one["input"], dict)), {})
         number = whole.get("id")
-        log.warning("A line on stdin is JSON but no JSON-RPC message, and was passed over.")
+        log.warning("A line on stdin is JSON but no JSON-RPC message, and was ignored.")
         known = number if isinstance(number, str | int) and not isinstance(number, bool) else None
         await self._refuse(known, types.INVALID_REQUEST, "Invalid request: the line is no JSON-RPC 2.0 message")
         return None
@@ -140,10 +140,10 @@ class Lines:
     async def _say(self, message: types.JSONRPCMessage) -> None:
         try:
             await self._write.send(SessionMessage(message))
-        except (anyio.ClosedResourceError, anyio.BrokenResourceError):  # nobody reads any more
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):  # the reader has gone
             return
 
 
 def _shape(line: object) -> str:
-    """A line for a log: its length alone, for it may hold anything."""
+    """Return a line's length for the log, never its text, which may hold secrets."""
     return f"{len(line)} characters" if isinstance(line, str) else "unreadable"

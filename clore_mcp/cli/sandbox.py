@@ -1,4 +1,4 @@
-"""`clore-mcp sandbox`: the simulated Clore API alone, on loopback, until Ctrl-C."""
+"""`clore-mcp sandbox`: run only the simulated Clore API, on loopback, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clore_mcp.sandbox import add_arguments as add_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The port, and every switch of the simulation."""
-    parser.add_argument("--port", type=_port, default=0, metavar="N", help="where to listen (any free one)")
+    """Add the port and every option of the simulation."""
+    parser.add_argument("--port", type=_port, default=0, metavar="N", help="port to listen on (default: any free one)")
     add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve it."""
+    """Serve the simulated API until Ctrl-C. Raises Failure if the port can't be used."""
 
     def announce(url: str) -> None:
         print(url, flush=True)
@@ -26,12 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         serve(from_args(arguments), arguments.port, announce)
-    except ValueError as error:  # a fault that does not exist, and the like
+    except ValueError as error:  # an unknown fault, for example
         print(f"clore-mcp sandbox: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         raise Failure(
-            f"Port {arguments.port} can't be used ({error.strerror}).", hint="Leave --port out for a free one."
+            f"Port {arguments.port} can't be used ({error.strerror}).", hint="Leave --port out to use a free one."
         ) from None
     return 0
 
@@ -50,6 +50,6 @@ def _how_to_use(url: str, key: str) -> str:
         (
             "A simulated marketplace: no money, no real servers. In another terminal:",
             *(line.format(name, value) for name, value in values.items()),
-            "and then clore-mcp, or any program that speaks Clore's API. Ctrl-C ends it.",
+            "then start clore-mcp, or any program that uses Clore's API. Ctrl-C ends the sandbox.",
         )
     )

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from clore_mcp.sandbox import Running
 
 SANDBOX_SPEED: Final = 10.0  # market seconds in a real one
-# Twenty requests a second: ends and watches are looked at in proportion, every 2.7 s, so that whoever tries them out
-# sees them happen.
+# Twenty requests per second. Ends and watches are checked in proportion, every 2.7 s, so that a person who tries them
+# out sees them happen.
 SANDBOX_GAP_SECONDS: Final = 0.05
 SANDBOX_URL_FILE: Final = "url"
 
 
 def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager[object]]:
-    """Settings that point at a simulated marketplace inside this process, and the context that runs it."""
+    """Return settings that point at a simulated marketplace inside this process, and the context that runs it."""
     from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
 
     running: Running = start_in_thread(
@@ -45,7 +45,7 @@ def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager
 
 
 def _announce(state_dir: Path, url: str) -> None:
-    """Leave the URL where the commands of the simulated marketplace look. Raises OSError, also where a link is."""
+    """Write the URL where the commands of the simulated marketplace look. Raises OSError, also if a link is there."""
     from clore_mcp.store.folder import open_own  # here: a server that has no sandbox inside needs none
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,12 +54,12 @@ def _announce(state_dir: Path, url: str) -> None:
 
 
 def serve(settings: Settings, *, sandbox: bool) -> int:
-    """Run until the client goes away or a signal comes."""
+    """Serve until the client goes or a signal comes, and return the exit code."""
     parent_lives = watched_parent()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(levelname)s %(message)s")
     if sys.stdin.isatty():
-        print("This is an MCP server: a client starts it and speaks JSON to it. Ctrl-C ends it; to see it work,"
-              " run `clore-mcp demo`.", file=sys.stderr)  # fmt: skip
+        print("This is an MCP server. A client starts it and sends it JSON. Ctrl-C ends it. To see it work, run"
+              " `clore-mcp demo`.", file=sys.stderr)  # fmt: skip
     if not settings.trusts_network:
         for said in settings.notes:
             logging.getLogger("clore_mcp").warning(said)
@@ -73,7 +73,7 @@ def serve(settings: Settings, *, sandbox: bool) -> int:
 
 @contextmanager
 def _without_rich() -> Iterator[None]:
-    """The SDK imports rich for its log wherever it is installed, also when logging is set up: 25 ms of each start."""
+    """Hide rich from the SDK, which would import it for its log and make each start 25 ms slower."""
     modules: dict[str, Any] = sys.modules
     modules["rich.console"] = None  # what Python takes for "there is no such module"
     try:
@@ -89,15 +89,15 @@ async def _serve(settings: Settings, parent_lives: Callable[[], bool]) -> None:
     signalled = False
 
     def leave() -> None:
-        # After a signal, or without a client, the SDK's reader thread waits for a line that may never come; all of ours
-        # is closed by now.
+        # After a signal, or without a client, the SDK's reader thread waits for a line that may never come. Everything
+        # of ours is closed by now.
         if signalled:
             sys.stderr.flush()
             os._exit(0)
 
     with _without_rich():
         server = create_server(settings, leave, starts_watchdog=True)
-    # All this lives as long as we do: no collection walks it again (0.2 s while a market is read), nor does the end.
+    # All of this lives as long as the process, so no collection needs to walk it again (0.2 s while a market is read).
     gc.freeze()
     gc.enable()
 
@@ -123,10 +123,10 @@ async def _serve(settings: Settings, parent_lives: Callable[[], bool]) -> None:
 
 
 def watched_parent() -> Callable[[], bool]:
-    """Returns what tells whether the process that is our parent now lives."""
+    """Return a function that says whether the process that is our parent now still lives."""
     parent = os.getppid()
     if sys.platform != "win32":
-        return lambda: os.getppid() == parent  # an orphan gets another
+        return lambda: os.getppid() == parent  # an orphan gets another parent
     import ctypes  # pragma: no cover - there the number stays the same, whoever has it by then
 
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)

@@ -1,4 +1,4 @@
-"""`clore-mcp settle INTENT --order ID | --none`: a person's word where looking could not tell what a create became."""
+"""`clore-mcp settle INTENT --order ID | --none`: a person states the outcome of a create that is still uncertain."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from clore_mcp.wiring import Services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which intent, and what became of it."""
+    """Add the intent and its outcome."""
     parser.add_argument("intent", metavar="INTENT", help="from `clore-mcp orders`")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--order", metavar="ID", type=int, help="it made this order")
-    which.add_argument("--none", action="store_true", help="it made no order; frees what was reserved for it")
+    which.add_argument("--none", action="store_true", help="it made no order; frees its reservation")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Look once more; only what is still open is a person's to say."""
+    """Check once more, then let the person settle what is still uncertain."""
     terminal.require_terminal("settle", "nothing was changed")
     with opened(arguments) as parts:
         services = parts.services
@@ -42,8 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         intent, quote = found
         row = parts.run(_order(services, intent, seen, arguments))
         _disclose(intent, quote, row)
-        if terminal.answer("Type yes if that is so, anything else to leave it:") != "yes":
-            say("Left as it is.")
+        if terminal.answer("Type yes if that is right, anything else to leave it:") != "yes":
+            say("Nothing has changed.")
             return 1
         outcome = parts.run(_settle(services, intent, quote, row, seen))
     _report(intent, row, outcome, command_prefix(arguments))
@@ -57,17 +57,17 @@ async def _look(services: Services) -> Orders:
 
 
 async def _still_open(services: Services, intent_id: str) -> tuple[Intent, Quote] | str:
-    """The intent, or in words what the look just now has made of it."""
+    """Return the intent, or a sentence if the check just now has settled it."""
     intent = await services.context.state.read(lambda tx: intents.get(tx, intent_id))
     if intent is not None and intent.state == "adopted":
-        return f"Settled by looking just now: order {intent.order_id} on server {intent.server_id} is it."
+        return f"Settled by a check just now: it made order {intent.order_id} on server {intent.server_id}."
     if intent is not None and intent.state == "failed":
-        return "Settled by looking just now: Clore lists no such order. Nothing is reserved for it any more."
+        return "Settled by a check just now: Clore lists no such order. Its reservation is released."
     return await services.settling.unsettled(intent_id)
 
 
 async def _order(services: Services, intent: Intent, seen: Orders, arguments: argparse.Namespace) -> OrderRow | None:
-    """The order that the person means. Raises ArgumentInvalid when it can't be that one."""
+    """Return the order that the person named. Raises ArgumentInvalid if it can't be that one."""
     taken = await services.context.state.read(
         lambda tx: orders.made_here(tx, intent.account, [row.id for row in seen.rows])
     )
@@ -79,42 +79,41 @@ async def _order(services: Services, intent: Intent, seen: Orders, arguments: ar
         running = [row.id for row in fits if not row.expired]
         if running:
             raise ArgumentInvalid(
-                f"Order {running[0]} runs on server {intent.server_id} and may be the one; nothing was changed.",
-                hint=f"`clore-mcp settle {intent.id} --order {running[0]}` adopts it; cancel it if nobody wants it.",
+                f"Order {running[0]} runs on server {intent.server_id} and may be the one. Nothing was changed.",
+                hint=f"`clore-mcp settle {intent.id} --order {running[0]}` adopts it. Cancel it if you don't need it.",
             )
         return None
     row = next((row for row in fits if row.id == arguments.order), None)
     if row is None:
-        raise ArgumentInvalid(
-            _why_not(arguments.order, intent, seen, taken), hint="Look on clore.ai for the right one."
-        )
+        raise ArgumentInvalid(_why_not(arguments.order, intent, seen, taken), hint="Find the right one on clore.ai.")
     return row
 
 
 def _why_not(order_id: int, intent: Intent, seen: Orders, taken: set[int]) -> str:
     row = seen.find(order_id)
     if row is None:
-        return f"Clore lists no order {order_id} for this account; nothing was changed."
+        return f"Clore lists no order {order_id} for this account. Nothing was changed."
     if row.id in taken:
-        return f"Order {order_id} belongs to another rental made here; nothing was changed."
+        return f"Order {order_id} belongs to another rental made here. Nothing was changed."
     if row.id in intent.known_order_ids:
-        return f"Order {order_id} was there before this rental was sent; nothing was changed."
+        return f"Order {order_id} existed before this rental was sent. Nothing was changed."
     if row.server_id != intent.server_id:
-        return f"Order {order_id} is on another server than {intent.server_id}; nothing was changed."
-    return f"Order {order_id} is not {intent.order_type}; nothing was changed."
+        return f"Order {order_id} is not on server {intent.server_id}. Nothing was changed."
+    return f"Order {order_id} is not {intent.order_type}. Nothing was changed."
 
 
 def _disclose(intent: Intent, quote: Quote, row: OrderRow | None) -> None:
     say(f"{intent.id}: {intent.order_type} on server {intent.server_id}, image {clean(intent.image, 120)},", hang=2)
     say(f"asked by {clean(quote.caller, 60)}, approved as: {clean(quote.question.split(chr(10), 1)[0], 160)}", indent=2)
     if row is None:
-        say("You say that no order was made. What is reserved for it becomes free; check clore.ai first.")
+        say("You say that no order was made. Its reservation will be released. Check clore.ai first.")
         return
     price = "?" if row.price is None else f"{plain(row.price)} {coin_name(row.currency)} per day"
     state = "has ended" if row.expired else "is running"
-    say(f"You say that order {row.id} is it: {clean(row.image or '?', 120)}, {price}; it {state}.")
+    say(f"You say that it made order {row.id}: {clean(row.image or '?', 120)}, {price}; it {state}.")
     if not row.expired:
-        say("It gets the agreed end, counts against the limits, and is cancelled at once if dearer or in another coin.")
+        say("The order gets the agreed end and counts against the limits. If it costs more than approved or is paid in"
+            " another coin, it is cancelled at once.")  # fmt: skip
 
 
 async def _settle(services: Services, intent: Intent, quote: Quote, row: OrderRow | None, seen: Orders) -> Outcome:
@@ -125,12 +124,12 @@ async def _settle(services: Services, intent: Intent, quote: Quote, row: OrderRo
 
 def _report(intent: Intent, row: OrderRow | None, outcome: Outcome, prefix: str) -> None:
     if row is None:
-        say(f"{intent.id} counts as failed: nothing is reserved for it, and server {intent.server_id} is free to try.")
+        say(f"{intent.id} counts as failed. Its reservation is released, and you can try server {intent.server_id}.")
     elif outcome.receipt is not None:
-        say(f"Order {row.id} was dearer than approved and has been cancelled. {receipt(outcome.receipt)}")
+        say(f"Order {row.id} cost more than approved and has been cancelled. {receipt(outcome.receipt)}")
     elif outcome.status is Status.REFUSED:
-        loud(f"Order {row.id} is dearer than approved, and its cancel is not proven. Run: {prefix} cancel {row.id}")
+        loud(f"Order {row.id} costs more than approved, and its cancel is unproven. Run: {prefix} cancel {row.id}")
     elif row.expired:
-        say(f"Order {row.id} is the one; it has ended. `{prefix} ledger` has its receipt.")
+        say(f"Order {row.id} is adopted. It has ended. `{prefix} ledger` has its receipt.")
     else:
-        say(f"Order {row.id} is the one, {usd(outcome.usd_per_hour)} per hour. `{prefix} orders` shows it.")
+        say(f"Order {row.id} is adopted, at {usd(outcome.usd_per_hour)} per hour. `{prefix} orders` shows it.")

@@ -1,6 +1,6 @@
-"""`clore-mcp stop`: the brake. Spending is frozen first, in every process; then what was made here is ended.
+"""`clore-mcp stop`: freeze spending in every process, then end the orders that were made here.
 
-`stop --lift` takes the freeze back, and only somebody at a terminal can say so.
+`stop --lift` lifts the freeze. Only a person at a terminal can do that.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Stop, or allow spending again."""
-    parser.add_argument("--lift", action="store_true", help="allow spending again (wants a terminal)")
-    parser.add_argument("--yes", action="store_true", help="don't ask before the orders are ended")
+    """Add the options to lift the freeze and to skip the question."""
+    parser.add_argument("--lift", action="store_true", help="allow spending again (needs a terminal)")
+    parser.add_argument("--yes", action="store_true", help="don't ask before ending the orders")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Freeze, then end everything; or lift."""
+    """Freeze spending and end every order made here, or lift the freeze."""
     if arguments.lift:
         return _lift(arguments)
     prefix = command_prefix(arguments)
@@ -43,24 +43,24 @@ def run(arguments: argparse.Namespace) -> int:
             return _end_all(arguments, parts, by, prefix)
     except Failure as failure:
         raise Failure(
-            f"Spending is frozen, but what runs could not be ended: {failure.message}",
-            hint=f"{failure.hint} Or end it on clore.ai; `{prefix} orders` lists it.",
+            f"Spending is frozen, but the running orders could not be ended: {failure.message}",
+            hint=f"{failure.hint} Or end them on clore.ai. `{prefix} orders` lists them.",
         ) from failure
     except KeyboardInterrupt:
-        loud(f"Interrupted: spending stays frozen, but not all is known to have ended. Look with `{prefix} orders`.")
+        loud(f"Interrupted: spending stays frozen, but some orders may still run. Check with `{prefix} orders`.")
         raise
 
 
 def _tell_frozen(done: Frozen, prefix: str) -> None:
     if done.new:
-        say("Spending is frozen, in every clore-mcp of this state.")
+        say("Spending is frozen in every clore-mcp that uses this state.")
     else:
         say(f"Spending was frozen already, {span(time.time() - done.freeze.at)} ago by {done.freeze.by}.")
     if done.questions:
-        say(f"{done.questions} open questions, unused yeses and watches are void.")
+        say(f"Open questions, unused approvals and watches that are now void: {done.questions}.")
     if done.unsent:
-        say(f"{done.unsent} rentals that had not been sent are given up.")
-    say(f"`{prefix} stop --lift` allows it again.")
+        say(f"Rentals that are dropped because they had not been sent: {done.unsent}.")
+    say(f"`{prefix} stop --lift` allows spending again.")
 
 
 def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str) -> int:
@@ -75,13 +75,13 @@ def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str)
         ids = ", ".join(str(lease.order_id) for lease in running)
         say(f"Made here and running: {ids}. Ending them deletes their containers and all data inside.")
         if terminal.answer("End them now? [y/N]").lower() not in ("y", "yes"):
-            loud("Left running and BILLING; spending stays frozen.")
+            loud("They keep running and BILLING. Spending stays frozen.")
             return 1
     return 0 if parts.run(_told(parts, by, prefix)) else 1
 
 
 async def _can_send(parts: Opened, prefix: str) -> bool:
-    """Whether a cancel can leave at all; where not, say so, and what runs."""
+    """Return whether a cancel can be sent. If not, warn and name what runs."""
     try:
         await parts.services.context.client.open()
     except Failure as failure:
@@ -101,7 +101,7 @@ def _tell_nothing_ended(failure: Failure, prefix: str) -> None:
 
 
 async def _told(parts: Opened, by: str, prefix: str) -> bool:
-    """End them and say what came of each; whether nothing of ours can bill any more."""
+    """End the orders, report each outcome, and return whether no order of ours can be billed any more."""
     unproven, tried, unsettled = set[int](), set[int](), False
     async for step in parts.services.stopping.end_all(by=by):
         if isinstance(step, Ended):
@@ -112,8 +112,8 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
             continue
         if isinstance(step, Lifted):
             loud(
-                f"Spending was allowed again meanwhile, so nothing more is ended. `{prefix} orders` lists what runs;"
-                f" run `{prefix} stop` again to end it."
+                f"Spending was allowed again meanwhile, so no more orders are ended. `{prefix} orders` lists what runs."
+                f" To end it, run `{prefix} stop` again."
             )
             return False
         unsettled = bool(step.intents)
@@ -121,24 +121,24 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
             if intent.state == "uncertain":
                 loud(orders.settle_line(intent.server_id, intent.id, prefix))
             else:
-                say(f"A rental of server {intent.server_id} was on its way: waiting for what becomes of it.")
+                say(f"A rental of server {intent.server_id} was on its way. Waiting for its outcome.")
     listed = await _tell_the_rest(parts, prefix, ended=tried - unproven, none_tried=not tried)
     left = await parts.services.stopping.out_of_reach(tried)
     for lease in left:
         loud(
-            f"Order {lease.order_id} was made here and is NOT ENDED: it stands under another account, and this key does"
+            f"Order {lease.order_id} was made here and is NOT ENDED: it belongs to another account, and this key does"
             " not list it. Run this with the key that made it, or end it on clore.ai."
         )
     return listed and not unproven and not unsettled and not left
 
 
 async def _tell_the_rest(parts: Opened, prefix: str, *, ended: set[int], none_tried: bool) -> bool:
-    """Name what runs though it was not made here; whether Clore's list could be had at all."""
+    """Name running orders that were not made here. Returns whether Clore's list could be read."""
     try:
         seen = await orders.look(parts.services)
     except Failure as failure:
         if ended:
-            loud(f"What else runs is not known. {failure.message} {for_a_person(failure)}")
+            loud(f"It is unknown what else runs. {failure.message} {for_a_person(failure)}")
         else:
             _tell_nothing_ended(failure, prefix)
         return False
@@ -158,22 +158,22 @@ async def _tell_the_rest(parts: Opened, prefix: str, *, ended: set[int], none_tr
 def _tell_ended(step: Ended, prefix: str) -> None:
     if step.proven:
         cost = step.outcome.receipt
-        say(f"Order {step.order_id} ended. {receipt(cost) if cost else 'What it cost is not known.'}", hang=2)
+        say(f"Order {step.order_id} ended. {receipt(cost) if cost else 'Its cost is unknown.'}", hang=2)
         return
     why = step.outcome.said or "Clore does not show it as ended."
     if step.failure:
         why = f"{step.failure.message} {step.failure.hint}"
     loud(
-        f"Order {step.order_id} is STILL BILLING as far as is known: {why} Run `{prefix} stop` again in a minute; if it"
-        " stays, end it on clore.ai."
+        f"Order {step.order_id} is STILL BILLING as far as is known: {why} Run `{prefix} stop` again in a minute. If it"
+        " keeps running, end it on clore.ai."
     )
 
 
 def _lift(arguments: argparse.Namespace) -> int:
-    terminal.require_terminal("stop --lift", "spending stays frozen")
+    terminal.require_terminal("stop --lift", "nothing was changed")
     freeze = _in_state(arguments, ledger.frozen)
     if freeze is None:
-        say("Spending is not frozen; nothing to lift.")
+        say("Spending is not frozen. Nothing to lift.")
         return 0
     say(f"Spending was frozen {span(time.time() - freeze.at)} ago by {freeze.by}.")
     if terminal.answer("Type yes to allow spending again, within the limits:") != "yes":
@@ -181,7 +181,7 @@ def _lift(arguments: argparse.Namespace) -> int:
         return 1
     by = terminal.who()
     _in_state(arguments, lambda tx: stop.lift(tx, by=by, now=time.time()))
-    say("Lifted. Nothing is rented by this: each rental needs its own yes again.")
+    say("Lifted. This rents nothing: each rental needs a new approval.")
     return 0
 
 

@@ -1,7 +1,7 @@
-"""The terminal: how things look there (wrapped lines, tables, times), who sits at it, and what they answer.
+"""The terminal: formats text (wrapped lines, tables, times), names the person at it, and reads their answers.
 
-What others wrote is cleaned before it gets here, and shown as plain text, never as markup. ASCII where the console has
-no more, no colour through a pipe.
+Text that others wrote is cleaned before it gets here, and shown as plain text, never as markup. Output is ASCII if the
+console has no more, and without colour through a pipe.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def say(text: str = "", *, indent: int = 0, hang: int = 0, to: TextIO | None = N
 
 
 def loud(text: str) -> None:
-    """Something that may cost money: on stderr, marked, with a line of its own."""
+    """Print a warning about something that may cost money: on stderr, marked, on its own line."""
     sys.stdout.flush()
     say(f"!! {text}", hang=3, to=sys.stderr)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), gives: str = "") -> None:
-    """Rows under headers. Columns in `right` are aligned there; the one that `gives` wraps when there is no room."""
+    """Print rows under headers. Columns in `right` are right-aligned; the column `gives` wraps if room is short."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -58,7 +58,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
 
 def span(seconds: float) -> str:
-    """A length of time in two words at most: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Return a length of time in up to two units: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
     minutes = int(seconds // 60)
     if minutes < 1:
         return f"{max(0, int(seconds))} s"
@@ -72,27 +72,27 @@ def span(seconds: float) -> str:
 
 
 def usd(value: float | Decimal | str | None, *, up: bool = True) -> str:
-    """USD as '$0.42', rounded up unless told otherwise; '?' where nobody knows."""
+    """Return USD as '$0.42', rounded up by default, or '?' if unknown."""
     return "?" if value is None else dollars(Decimal(str(value)), up=up)
 
 
 def receipt(paid: OrderReceipt) -> str:
-    """What an order has cost, as a sum."""
+    """Return the cost of an order as a sum."""
     parts = (paid.rent_usd, paid.fee_usd, paid.creation_fee_usd, paid.total_usd)
     rent, fee, creation, total = (usd(part, up=False) for part in parts)
     return f"{paid.hours:.2f} hours: {rent} rent + {fee} fee + {creation} creation fee = {total}, fees estimated"
 
 
 def to_the_operator(hint: str) -> str:
-    """A hint that asks a model to pass it on, as it is said to the operator."""
-    own = hint.removeprefix("Ask the operator to ")
+    """Return a hint that addresses a model as one that addresses the operator."""
+    own = hint.removeprefix("Ask the operator to ").replace("Call again after retry_after_seconds.", "Try again later.")
     return own[:1].upper() + own[1:]
 
 
 def for_a_person(failure: Failure) -> str:
-    """A failure's own hint, unless it sends people to the doctor, who shows it."""
+    """Return a failure's own hint, except one that points at the doctor, which shows this hint itself."""
     if "clore-mcp doctor" in failure.hint:
-        return "Check the network and any proxy; then CLORE_API_URL, if you set it."
+        return "Check the network and any proxy, then CLORE_API_URL if you set it."
     return to_the_operator(failure.hint)
 
 
@@ -106,13 +106,13 @@ def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:
 
 
 def doubtful(order_ids: Iterable[int], prefix: str) -> str:
-    """Says that orders made here may run without anybody ending them, because nothing tells whose they are."""
+    """Return a warning that orders made here may run with no process to end them, because their account is unknown."""
     told = sorted(order_ids)
     which = f"Order {told[0]} was" if len(told) == 1 else f"Orders {', '.join(map(str, told))} were"
     return (
-        f"{which} made here under another key, and Clore's lists for this key show none of it: whether it is the same"
-        f" account can't be known, and this key ends nothing of it. Run `{prefix} stop` with the key that made it, or"
-        " look on clore.ai."
+        f"{which} made here under another key and not listed by Clore for this key. clore-mcp can't know whether the"
+        f" account is the same, and ends nothing of it. Run `{prefix} stop` with the key that made it, or check"
+        " clore.ai."
     )
 
 
@@ -120,31 +120,31 @@ def doubtful(order_ids: Iterable[int], prefix: str) -> str:
 
 
 def at_terminal() -> bool:
-    """Whether someone can read what is shown and type an answer: neither end is a pipe or a file."""
+    """Return whether a person can read the output and type an answer: neither end is a pipe or a file."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def require_terminal(what: str, otherwise: str) -> None:
-    """Stop here unless a person sits at both ends."""
+    """Raise Failure unless a person is at the terminal for both input and output."""
     if not at_terminal():
         raise Failure(
-            f"{what} wants a person at a terminal, not a pipe; {otherwise}.",
-            hint="Run it yourself, in a terminal of your own.",
+            f"{what} needs a person at a terminal, not a pipe; {otherwise}.",
+            hint="Run it yourself, in your own terminal.",
         )
 
 
 def who() -> str:
-    """The person for the record: "person at ann@laptop, terminal"."""
+    """Return the person's name for the record: "person at ann@laptop, terminal"."""
     return f"person at {_account()}, terminal"
 
 
 def whoever() -> str:
-    """The same for a command that also runs from scripts."""
+    """Return the same for a command that also runs from scripts."""
     return who() if at_terminal() else f"command line of {_account()}"
 
 
 def answer(question: str) -> str:
-    """What the person types after the question; empty at the end of input."""
+    """Return what the person types after the question, or "" at the end of input."""
     _drop_what_was_typed_before()
     print(question, end=" ", flush=True)
     line = sys.stdin.readline()
@@ -162,7 +162,7 @@ def _account() -> str:
 
 
 def _drop_what_was_typed_before() -> None:
-    """Only what is typed after the question is an answer: a pasted block of lines must not say its own yes."""
+    """Drop input typed before the question, so that a pasted block of lines can't answer it."""
     if not sys.stdin.isatty():
         return
     if sys.platform == "win32":

@@ -1,8 +1,9 @@
-"""`clore-mcp watchdog`: ends orders when their time is over, with or without an assistant. One for a state and a key.
+"""`clore-mcp watchdog`: ends orders when their time is over, with or without an assistant.
 
-The one that a server starts (`--detached`) leaves where another works, and when nothing is left; the one that a person
-or a service starts waits for its turn and stays. Both end with their state, and when a newer version has changed it.
-One that can't read the leases gives its place away while that lasts. `--once` is one round, for cron.
+One watchdog works for each state and key. The one that a server starts (`--detached`) exits if another one works or if
+nothing is left to end. The one that a person or a service starts waits for its turn and stays. Both exit if their state
+is deleted or a newer version has changed it. A watchdog that can't read the leases gives up its place until it can.
+`--once` does one round, for cron.
 """
 
 from __future__ import annotations
@@ -32,25 +33,27 @@ from clore_mcp.wiring import Services, build
 
 _TICK_SECONDS: Final = 1.0  # how soon a lost state, a signal or a free turn is noticed
 _LOST_TICKS: Final = 5  # a cancel that is on its way still leaves
-_IDLE_ROUNDS: Final = 3  # a yes given just now may take 90 s to become a reservation: so long a started one stays
-_REFUSED_SECONDS: Final = 86_400.0  # a started one whose key was replaced can do nothing, and nobody ends it by hand
+_IDLE_ROUNDS: Final = (
+    3  # an approval given just now may take 90 s to become a reservation, so a started one stays that long
+)
+_REFUSED_SECONDS: Final = 86_400.0  # a started one whose key was replaced can do nothing, and no person ends it
 _ALARM_AGAIN_SECONDS: Final = 3_600.0
 _HAND_OVER_SECONDS: Final = 5.0  # how soon one that is out of date sees that another works
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One round, or until it is told to end."""
+    """Add whether to do one round or to stay."""
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--once", action="store_true", help="one round, then exit 0 if all is well and 1 if not (cron)")
+    how.add_argument("--once", action="store_true", help="do one round and exit: 0 if all is well, else 1 (for cron)")
     how.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # as a server starts it
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Keep the ends until nothing is left to keep them for."""
+    """Enforce the ends of orders, and return the exit code."""
     wanted = settings_with_api(arguments)
     require_spending(wanted)
     if wanted.api_key is None:
-        raise NoApiKey("The watchdog needs an API key: without one nothing can be ended.")
+        raise NoApiKey("The watchdog needs an API key, because it can't end an order without one.")
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(asctime)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(_Seldom())
@@ -60,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _until_told(work: Coroutine[Any, Any, int]) -> int:
-    """Do it; SIGTERM and Ctrl-C end it cleanly, with the heartbeat taken back."""
+    """Run the work. SIGTERM and Ctrl-C end it cleanly and withdraw the heartbeat."""
     task = asyncio.ensure_future(work)
-    if sys.platform != "win32":  # there asyncio takes no signal handlers; a heartbeat that is left runs out
+    if sys.platform != "win32":  # there asyncio takes no signal handlers, and the heartbeat expires by itself
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         return await task
@@ -73,16 +76,16 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _once(wanted: Settings, prefix: str) -> int:
-    """One round beside whoever else works: a cancel that is sent twice changes nothing."""
+    """Do one round, even beside another watchdog: a cancel that is sent twice changes nothing."""
     services = build(wanted, owner=WATCHDOG)
     try:
         if not services.context.state.exists:
-            say("Nothing was ever rented here; nothing to end.")
+            say("Nothing has been rented here, so there is nothing to end.")
             return 0
         watch = _Watch(services, prefix)
         await watch.round()
         await watch.finish()
-        await watch.rest()  # nobody stays behind to end anything
+        await watch.rest()  # this process enforces nothing after it exits
         return 1 if watch.alarms else 0
     finally:
         await services.aclose()
@@ -93,11 +96,11 @@ async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
     state, place = services.context.state, place_of(wanted)
     state.may_begin = not detached
     try:
-        if not detached:  # a service begins the state: its heartbeat counts before the first order
+        if not detached:  # a service creates the state, so that its heartbeat counts before the first order
             await state.write(lambda tx: None)
         elif not state.exists:
             return 0
-        else:  # one that can't read it takes nobody's place
+        else:  # one that can't read the state must not take the place of one that can
             await state.read(lambda tx: None)
         code = await _turn(services, place, detached=detached)
         if code is not None:
@@ -110,22 +113,22 @@ async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
 
 
 async def _turn(services: Services, place: Place, *, detached: bool) -> int | None:
-    """Hold the place. A service waits for it; else an exit code."""
+    """Take the watchdog's place and return None, or an exit code if this process must exit. A service waits for it."""
     if place.take():
         return None
     if detached:
         return 0
-    _say_now("Another watchdog works for this state and key; waiting for its end.")
+    _say_now("Another watchdog works for this state and key. Waiting until it exits.")
     while not place.take():
         await asyncio.sleep(_TICK_SECONDS)
         if not services.context.state.exists:
             return _gone(services.settings)
-    # A place that stands free in a folder which was just deleted is none to work in.
+    # The place may be free because the folder was just deleted.
     return None if services.context.state.exists else _gone(services.settings)
 
 
 async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:
-    """One after the other. A started one ends when nothing was left for some rounds."""
+    """Do one round after the other. A watchdog that a server started exits when some rounds found nothing left."""
     watch, idle, refused_since = _Watch(services, prefix), 0, None
     pulse = asyncio.ensure_future(services.keeper.answer())
     try:
@@ -157,8 +160,8 @@ async def _rounds(services: Services, place: Place, prefix: str, *, detached: bo
 
 
 async def _round(watch: _Watch, services: Services, place: Place) -> float | None:
-    """One round; seconds until the next. None where the state went meanwhile: a round that waits for Clore is broken
-    off soon, for it could last minutes in a folder that it would make anew."""
+    """Do one round and return the seconds until the next, or None if the state was deleted meanwhile. A round that
+    waits for Clore is then stopped, because it could last for minutes and would create the folder again."""
     work = asyncio.ensure_future(watch.round())
     lost_for = 0
     try:
@@ -173,13 +176,13 @@ async def _round(watch: _Watch, services: Services, place: Place) -> float | Non
 
 
 def _is_lost(services: Services, place: Place) -> bool:
-    """Whether the state was deleted or replaced."""
+    """Return whether the state was deleted or replaced."""
     return not services.context.state.exists or (place.held and not place.stands)
 
 
 async def _hold(watch: _Watch, services: Services, place: Place, *, detached: bool) -> int | None:
-    """Hold the place where the leases could be read, and let it go where not; an exit code where this process is to
-    end. What it knows of them is kept all the same."""
+    """Hold the place while the leases can be read and release it otherwise, still enforcing the leases known from
+    before. Returns an exit code if this process must exit."""
     unread = watch.found.unread
     if _is_lost(services, place):
         return _gone(services.settings)
@@ -191,12 +194,14 @@ async def _hold(watch: _Watch, services: Services, place: Place, *, detached: bo
     place.release()
     if not isinstance(unread, StateNewer):
         return None
-    return await _hand_over(watch, services, place) if detached else 1  # a service is started again, as its new version
+    return (
+        await _hand_over(watch, services, place) if detached else 1
+    )  # the service manager restarts it with its new version
 
 
 async def _hand_over(watch: _Watch, services: Services, place: Place) -> int:
-    """A newer version has changed the state. Start what is installed now, which may be that version, and keep what is
-    known from memory until another watchdog works."""
+    """After a newer version has changed the state, start the installed version, which may be that one. Until another
+    watchdog works, enforce the leases known from before. Returns the exit code."""
     await asyncio.to_thread(starter(services.settings) or (lambda: False))
     while True:
         if not place.take():
@@ -211,7 +216,8 @@ async def _hand_over(watch: _Watch, services: Services, place: Place) -> int:
 
 
 async def _wanted_still(watch: _Watch, place: Place) -> bool:
-    """A look after the turn was given back: whoever makes an order now either finds the turn free or is found here."""
+    """Release the place, check once more, and return whether orders are left. A process that makes an order meanwhile
+    either finds the place free or is found by this check."""
     place.release()
     await watch.round()
     if watch.found.left and place.take():
@@ -221,25 +227,25 @@ async def _wanted_still(watch: _Watch, place: Place) -> bool:
 
 
 def _say_now(text: str) -> None:
-    """A line for whoever reads a file or a service's journal meanwhile."""
+    """Print a line at once, for a log file or a service's journal."""
     say(text)
     sys.stdout.flush()
 
 
 def _gone(wanted: Settings) -> int:
-    loud(f"The state in {wanted.state_dir} was deleted or replaced: nobody ends its orders from here any more.")
+    loud(f"The state in {wanted.state_dir} was deleted or replaced, so this watchdog no longer ends its orders.")
     return 1
 
 
 class _Seldom(logging.Filter):
-    """Lets the same kind of warning pass once an hour: a watchdog may run for a year beside a fault that stays."""
+    """Lets each kind of warning pass once an hour, because a watchdog may run for a year with a lasting fault."""
 
     def __init__(self) -> None:
         super().__init__()
         self._passed: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether none of its kind has passed lately."""
+        """Return whether no warning of this kind has passed within the hour."""
         kind, now = f"{record.name} {record.msg}", time.monotonic()
         if now - self._passed.get(kind, -_ALARM_AGAIN_SECONDS) < _ALARM_AGAIN_SECONDS:
             return False
@@ -248,7 +254,7 @@ class _Seldom(logging.Filter):
 
 
 class _Watch:
-    """Rounds of the keeper, and what must be said of them."""
+    """Runs the keeper's rounds and reports what they find."""
 
     def __init__(self, services: Services, prefix: str) -> None:
         self._services = services
@@ -259,7 +265,7 @@ class _Watch:
 
     @property
     def found(self) -> Round:
-        """What the last round found."""
+        """The findings of the last round."""
         return self._keeper.last
 
     @property
@@ -268,16 +274,16 @@ class _Watch:
         return isinstance(self.found.blind, InvalidApiKey)
 
     async def round(self) -> float:
-        """One; how many seconds until the next."""
+        """Do one round and return the seconds until the next."""
         pause, broken = self._services.poll_seconds / 4, ""
         try:
             pause = await self._keeper.poll()
         except CloreError:
-            pass  # the round says it
+            pass  # the round's findings report it
         except Failure as failure:
             broken = f"{failure.message} {failure.hint}".rstrip()
-        except Exception as error:  # whatever else breaks in one round must not end the watch over money
-            broken = f"A round broke off ({type(error).__name__})."
+        except Exception as error:  # no other error in a round may end the watchdog
+            broken = f"A round failed ({type(error).__name__})."
         self.alarms = dict(self._alarms()) | ({"broken": broken} if broken else {})
         self._tell()
         if self.refused:
@@ -285,17 +291,17 @@ class _Watch:
         return max(pause, _TICK_SECONDS)
 
     async def finish(self) -> None:
-        """Wait for what the round has begun."""
+        """Wait for the cancels that the round has started."""
         await self._keeper.finish()
 
     async def rest(self) -> None:
-        """Take the heartbeat back."""
+        """Withdraw the heartbeat."""
         await self._keeper.stop()
         context = self._services.context
         try:
             account = await context.readings.account()
             await context.state.write(lambda tx: ledger.rest(tx, account, context.owner))
-        except Failure:  # then it runs out by itself
+        except Failure:  # then it expires by itself
             return
 
     def _alarms(self) -> Iterator[tuple[str, str]]:
@@ -303,19 +309,19 @@ class _Watch:
         for order_id, why in found.overdue.items():
             yield (
                 f"order {order_id}",
-                f"Order {order_id} is over and STILL BILLING as far as is known: {why} It is cancelled again until it"
-                f" is gone; or run `{self._prefix} cancel {order_id}`, or end it on clore.ai.",
+                f"The time of order {order_id} is over, and it is STILL BILLING as far as is known: {why} The watchdog"
+                f" keeps cancelling it. You can also run `{self._prefix} cancel {order_id}` or end it on clore.ai.",
             )
         if found.unread is not None:
             yield (
                 "unread",
                 f"The ends of orders can't be read: {found.unread.message} {found.unread.hint} Orders that this"
-                " watchdog knew before still end in time while it runs; others have nobody here to end them.",
+                " watchdog knew before still end in time while it runs. No process here ends the others.",
             )
         for order_id in sorted(found.endless):
             yield (
                 f"endless {order_id}",
-                f"Order {order_id} was made here and runs without an end that is kept. Run `{self._prefix} cancel"
+                f"Order {order_id} was made here and runs, but no end is recorded for it. Run `{self._prefix} cancel"
                 f" {order_id}`, or end it on clore.ai.",
             )
         if found.doubtful:
@@ -324,17 +330,17 @@ class _Watch:
             yield (
                 "refused",
                 "Clore refuses the API key, so no order can be ended. Make a new key on clore.ai under API, set it"
-                " where the old one is, and restart; what runs is on clore.ai.",
+                " where the old one is, and restart. clore.ai shows what runs.",
             )
         elif found.blind is not None and not found.overdue:
             yield (
                 "blind",
-                f"Clore's list of orders can't be read, so nobody knows what is due: {found.blind.message}"
+                f"Clore's list of orders can't be read, so the watchdog can't see what is due: {found.blind.message}"
                 f" {for_a_person(found.blind)}",
             )
 
     def _tell(self) -> None:
-        """Say what is new, and from time to time what is not."""
+        """Print new alarms at once, and lasting ones once an hour."""
         now = time.monotonic()
         self._said = {kind: at for kind, at in self._said.items() if kind in self.alarms}
         for kind, alarm in self.alarms.items():
@@ -343,7 +349,7 @@ class _Watch:
                 loud(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {alarm}")
 
     async def _record_refusal(self) -> None:
-        """Leave it in the ledger, where get_account finds it with the next key that works; once an hour."""
+        """Record the refusal in the ledger once an hour. get_account shows it with the next key that works."""
         context = self._services.context
 
         def write(tx: Tx) -> None:
@@ -354,4 +360,4 @@ class _Watch:
         try:
             await context.state.write(write)
         except StateUnavailable as error:
-            logging.getLogger(__name__).warning("that the key is refused could not be recorded: %s", error.message)
+            logging.getLogger(__name__).warning("the refusal of the key could not be recorded: %s", error.message)

@@ -70,7 +70,8 @@ _SET_SPOT_PRICE: Final = Endpoint("POST", "set_spot_price", "change the bid", "t
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """One order to make (docs/clore-api.md 4.4). Prices are per day in `coin`; what may hold a secret has no repr."""
+    """One order to make (docs/clore-api.md 4.4). Prices are per day in `coin`; fields that may hold secrets have no
+    repr."""
 
     server_id: int
     image: str
@@ -87,7 +88,7 @@ class CreateRequest:
     autossh_entrypoint: bool = False
 
     def body(self) -> dict[str, Any]:
-        """The request by Clore's names; what is not set is left out."""
+        """Return the request with Clore's names, without fields that are not set."""
         optional: dict[str, Any] = {
             "spotprice": None if self.spot_price is None else wire_number(self.spot_price),
             "required_price": None if self.required_price is None else wire_number(self.required_price),
@@ -110,7 +111,7 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class OrdersReply:
-    """The orders as Clore lists them now; `dropped` counts rows that could not be read at all."""
+    """The orders as Clore lists them now. `dropped` counts the rows that could not be read."""
 
     rows: list[OrderRow]
     dropped: int
@@ -120,14 +121,14 @@ class OrdersReply:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """Clore said yes; it does not say which order. `api_time` is its clock at the reply, unix seconds."""
+    """Clore accepted the create, without naming the order. `api_time` is its clock at the reply, in unix seconds."""
 
     api_time: float | None
 
 
 class CloreClient:
-    """The Clore API for one key. Opens nothing before the first call; `aclose()` or `async with` ends it.
-    `after_write` is called at the end of each write, whatever came of it."""
+    """The Clore API for one key. It opens nothing before the first call; `aclose()` or `async with` closes it.
+    `after_write` is called at the end of each write, whatever its outcome."""
 
     def __init__(
         self,
@@ -168,7 +169,7 @@ class CloreClient:
         await self.aclose()
 
     async def open(self) -> None:
-        """Make ready to connect. Raises NotSent where the environment's proxy or certificates can't be used."""
+        """Prepare to connect. Raises NotSent if the environment's proxy or certificates can't be used."""
         await self._exchange.open()
 
     async def aclose(self) -> None:
@@ -176,15 +177,16 @@ class CloreClient:
         await self._exchange.aclose()
 
     async def wallets(self) -> Rows[Wallet]:
-        """The wallets; a legacy one may have no balance."""
+        """Return the wallets. A legacy one may have no balance."""
         return await self._read(_WALLETS, lambda reply: _rows(Wallet, reply, _WALLETS, "wallets"))
 
     async def marketplace(self) -> Rows[ServerRow]:
-        """Every server listed, rented ones too. Needs no key."""
+        """Return every listed server, including rented ones. Needs no key."""
         return (await self.marketplace_as_sent())[0]
 
     async def marketplace_as_sent(self, *, before_send: BeforeSend | None = None) -> tuple[Rows[ServerRow], bytes]:
-        """The marketplace, and the body for `read_marketplace`. `before_send` as of `create_order`, at each try."""
+        """Return the marketplace, and the body for `read_marketplace`. `before_send`: see `create_order`, at each
+        try."""
 
         def read(reply: Reply) -> tuple[Rows[ServerRow], bytes]:
             return _market(reply), reply.body
@@ -194,13 +196,13 @@ class CloreClient:
     async def my_orders(
         self, *, completed: bool = False, urgent: bool = False, before_send: BeforeSend | None = None
     ) -> OrdersReply:
-        """This account's orders, with `completed` the ended ones too. Urgent: the look after a create or a cancel.
-        `before_send` as of `create_order`, at each try."""
+        """Return this account's orders, with `completed` also the ended ones. `urgent` is for the look after a create
+        or a cancel. `before_send`: see `create_order`, at each try."""
         params = {"return_completed": "true" if completed else "false"}
         return await self._read(_MY_ORDERS, _orders, params=params, urgent=urgent, before_send=before_send)
 
     async def spot_marketplace(self, server_id: int) -> SpotBook:
-        """The bids on one server."""
+        """Return the bids on one server."""
 
         def read(reply: Reply) -> SpotBook:
             return _one(SpotBook, reply, _SPOT_MARKETPLACE)
@@ -208,16 +210,16 @@ class CloreClient:
         return await self._read(_SPOT_MARKETPLACE, read, params={"market": str(server_id)})
 
     async def renter_fees(self) -> RenterFees:
-        """What a renter pays on top of a price."""
+        """Return the fees that a renter pays on top of a price."""
         return await self._read(_RENTER_FEES, lambda reply: _one(RenterFees, reply, _RENTER_FEES))
 
     async def poh_balance(self) -> PohBalance:
-        """The account's Proof-of-Holding."""
+        """Return the account's Proof-of-Holding."""
         return await self._read(_POH_BALANCE, lambda reply: _one(PohBalance, reply, _POH_BALANCE))
 
     async def create_order(self, request: CreateRequest, *, before_send: BeforeSend | None = None) -> Created:
-        """Ask for an order, once. `before_send` runs when the turn has come and the connection stands, right before the
-        bytes leave; what it raises stops the request and comes out as it is."""
+        """Ask for an order, once. `before_send` runs right before the bytes leave, when the turn has come and the
+        connection is open. If it raises, nothing is sent and the exception is passed on."""
 
         def read(reply: Reply) -> Created:
             _fields(reply, _CREATE_ORDER)
@@ -230,8 +232,8 @@ class CloreClient:
             )
 
     async def cancel_order(self, order_id: int, issue: str | None = None) -> bool:
-        """End an order of either type, at the next free slot. A longer `issue` is cut, and where Clore does not take
-        it the cancel goes without it, for the meter matters more. Returns whether it went as it was given."""
+        """Cancel an order of either type at the next free slot. A longer `issue` is cut, and if Clore refuses it, the
+        cancel is sent without it, because ending the bill matters more. Returns whether `issue` was sent unchanged."""
 
         async def send(body: Mapping[str, Any]) -> None:
             await self._write(_CANCEL_ORDER, lambda reply: _fields(reply, _CANCEL_ORDER), body, urgent=True)
@@ -247,7 +249,7 @@ class CloreClient:
         return len(issue) <= ISSUE_LENGTH
 
     async def cancel_orders(self, order_ids: Sequence[int]) -> list[int]:
-        """End up to 64 orders of any type at once, at the next free slot; returns those that Clore could not end."""
+        """Cancel up to 64 orders of any type at once at the next free slot. Returns those that Clore could not end."""
         ids = list(order_ids)
         if len(ids) > MOST_CANCELLED_AT_ONCE:
             raise ArgumentInvalid(f"{len(ids)} orders to cancel at once; Clore takes {MOST_CANCELLED_AT_ONCE}.")
@@ -264,7 +266,7 @@ class CloreClient:
         return await self._write(_CANCEL_ORDERS, read, {"order_ids": ids}, urgent=True)
 
     async def set_spot_price(self, order_id: int, price: DayPrice, *, before_send: BeforeSend | None = None) -> None:
-        """Change the bid of a spot order; `price` is in the order's own coin. `before_send` as of `create_order`."""
+        """Change the bid of a spot order; `price` is in the order's own coin. `before_send`: see `create_order`."""
         body = {"order_id": order_id, "desired_price": wire_number(price.value)}
         await self._write(_SET_SPOT_PRICE, lambda reply: _fields(reply, _SET_SPOT_PRICE), body, before_send=before_send)
 
@@ -291,7 +293,8 @@ class CloreClient:
         urgent: bool = False,
         before_send: BeforeSend | None = None,
     ) -> Answer:
-        """For writes that change nothing when done twice; "too fast" came before Clore looked at the request."""
+        """Send a write that is safe to repeat, again if Clore answers "too fast", which it does before reading a
+        request."""
         call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
         attempts = self._timing.refused_cancel_attempts if urgent else self._timing.refused_write_attempts
         async with self._writing():
@@ -299,7 +302,8 @@ class CloreClient:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
-        """Whatever comes of a write, and whoever gives it up: what was read before its end may be untrue."""
+        """Call `after_write` after any outcome of a write, even a cancelled one: earlier readings may be out of
+        date."""
         try:
             yield
         finally:
@@ -309,7 +313,7 @@ class CloreClient:
 
 
 def read_marketplace(body: bytes) -> Rows[ServerRow]:
-    """The marketplace of a reply that was read before. Raises CloreError where it is none."""
+    """Return the marketplace of a stored reply. Raises CloreError if it is not one."""
     return _market(Reply(200, {}, body))
 
 
@@ -318,7 +322,7 @@ def _fields(reply: Reply, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _list(fields: dict[str, Any], endpoint: Endpoint, name: str) -> list[object]:
-    """A list that must be there: an order that is missing from a reply without orders is not an order that is gone."""
+    """Return a list that must be in the reply, because a reply without a list does not prove that an order is gone."""
     values = fields.get(name)
     if not isinstance(values, list):
         raise unexpected(endpoint, f"no list of {name}")

@@ -77,7 +77,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answer]):
-    """One call, ready to be attempted: where to, what with, how to read the reply, whose turn."""
+    """One call, ready to be attempted: its endpoint and body, how to read the reply, and its lane."""
 
     endpoint: Endpoint
     read: Callable[[Reply], Answer]
@@ -91,7 +91,7 @@ class Call(Generic[Answer]):
 
 
 class Exchange:
-    """Sends requests for one key, in their turn. Opens nothing before the first one."""
+    """Sends requests for one key, each in its turn. Opens nothing before the first one."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Exchange:
         return await self.attempt(call)
 
     async def attempt(self, call: Call[Answer]) -> Answer:
-        """One turn, one request, one reply."""
+        """Wait for a turn, send one request and return its reply."""
         endpoint = call.endpoint
         self._require_key(call)
         pools = await self.open()
@@ -186,13 +186,14 @@ class Exchange:
         raise failure
 
     def _within(self, seconds: float) -> Callable[[], bool]:
-        """Whether no more than that has passed since now, by both clocks: one stands still while the machine sleeps."""
+        """Return a check that no more than that time has passed, by both clocks, because one stops while the machine
+        sleeps."""
         until, wall_until = self._clock() + seconds, time.time() + seconds
         return lambda: self._clock() < until and time.time() < wall_until
 
     @property
     def _proxy_word(self) -> str:
-        """What to say of a proxy when no connection was made."""
+        """Return what to say about a proxy if no connection was made."""
         if not self._trusts_network:
             return _UNTRUSTED if network_is_named() else ""
         name = self._pools.proxy_from if self._pools else ""
@@ -203,15 +204,15 @@ class Exchange:
             raise NoApiKey(f"No API key is set, so Clore was not asked to {call.endpoint.verb}.")
 
     async def open(self) -> _Pools:
-        """Make ready to connect; raises NotSent where the environment names a network that can't be used."""
+        """Prepare to connect. Raises NotSent if the environment names a network that can't be used."""
         async with self._opening:
             if self._pools is None:
                 self._pools = await self._build_pools()
             return self._pools
 
     async def _build_pools(self) -> _Pools:
-        """Two pools over one TLS context: a write always gets a fresh connection, since one that the far end has just
-        closed would break under it and leave an order in doubt."""
+        """Make two pools over one TLS context. A write always gets a fresh connection, because a connection that the
+        other end has just closed would break and leave an order in doubt."""
         way = Way(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         if self._transport is None:  # reading the certificates takes 40 to 150 ms
             way = await asyncio.to_thread(way_to, self._api_url, trusts_network=self._trusts_network)
@@ -258,7 +259,7 @@ class _Key(httpx.Auth):
 
 
 class _Departure:
-    """The instant at which a request's bytes leave, told by the transport: the hook runs and the turn is counted."""
+    """Notices when a request's bytes leave, as the transport reports it, then runs the hook and counts the turn."""
 
     def __init__(self, turn: Turn, before_send: BeforeSend | None, in_time: Callable[[], bool]) -> None:
         self._turn = turn
@@ -269,7 +270,8 @@ class _Departure:
         self.stopped_by: Exception | None = None
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Told of every step. The first that is neither about connecting nor about a proxy's tunnel is the request."""
+        """Called for every step. The first that is neither about connecting nor about a proxy's tunnel is the
+        request."""
         tunnel = getattr(info.get("request"), "method", None) == b"CONNECT"
         if event.endswith(".send_request_headers.started") and not tunnel:
             await self.now()
@@ -292,7 +294,7 @@ class _Departure:
 
 
 def backoff_seconds(made: int, timing: Timing, rand: float) -> float:
-    """The pause after `made` attempts: anything up to a bound that doubles, so that many callers spread out."""
+    """Return the pause after `made` attempts: random up to a bound that doubles, so that many callers spread out."""
     return rand * min(timing.backoff_cap_seconds, timing.backoff_base_seconds * float(2 ** (made - 1)))
 
 
@@ -315,7 +317,7 @@ async def _read_body(response: httpx.Response, endpoint: Endpoint) -> bytes:
 
 
 def _failure(error: Exception, departure: _Departure, endpoint: Endpoint) -> CloreError:
-    """What a transport's exception means, given how far the request had come."""
+    """Return the failure that a transport's exception means, given how far the request had come."""
     never = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.InvalidURL)
     if not departure.left or isinstance(error, (*never, httpx.UnsupportedProtocol)):
         return _not_sent(error, endpoint)

@@ -1,4 +1,4 @@
-"""What the Clore API sends, as it sends it: every quirk of docs/clore-api.md is read here and nowhere else.
+"""Models of what the Clore API sends. Every quirk of docs/clore-api.md is read here and nowhere else.
 
 Rows are flat and read in one call: nested models cost four times the time and ten times the memory on a market of
 thousands. Only an id is required: whatever else is missing, null, absurd, int for float or wrapped in one list too many
@@ -59,12 +59,12 @@ ServerId = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, le=STORED_ID_MA
 
 
 def sane_price(price: Decimal | None, currency: str | None) -> Decimal | None:
-    """A day's price that an order can have in its coin, else None. Nothing is free on the marketplace."""
+    """Return a price per day that an order can have, else None. Nothing is free on the marketplace."""
     return price if price is not None and 0 < price <= _dearest_day(currency) else None
 
 
 def sane_spend(spend: Decimal | None, currency: str | None) -> Decimal | None:
-    """What an order can have cost in its coin, else None."""
+    """Return an amount that an order can have cost, else None."""
     return spend if spend is not None and spend <= _dearest_day(currency) * _DEAREST_DAYS else None
 
 
@@ -89,7 +89,7 @@ def _each_or_none(values: Any) -> Any:
 
 
 def _unix_seconds(value: Any) -> int | None:
-    """A time in unix seconds, also where it is told in milliseconds; what can't be one counts as not told."""
+    """Return a time in unix seconds, even if it is given in milliseconds. An impossible time counts as missing."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -112,11 +112,11 @@ class _Wire(BaseModel):
     model_config = ConfigDict(extra="ignore", populate_by_name=True, frozen=True, coerce_numbers_to_str=True)
 
     def key(self) -> Hashable | None:
-        """What no two rows of a reply should share; None where nothing tells."""
+        """Return what identifies the row within a reply, or None."""
         return None
 
     def merged(self, other: Self) -> Self:
-        """The one row that both stand for. The first counts unless a model says otherwise."""
+        """Return the one row that both stand for. The first counts unless a model says otherwise."""
         return self
 
 
@@ -200,8 +200,8 @@ class OrderRow(_Wire):
         return self.id
 
     def merged(self, other: Self) -> Self:
-        """Of two rows that differ: it runs if either says so, at the dearer price, with the larger amounts. Prices in
-        two coins can't be compared, so then its price is not known."""
+        """Join two rows that differ. The order runs if either says so, at the higher price, with the larger amounts.
+        Prices in two coins can't be compared, so its price is then unknown."""
         first, second = (other, self) if self.expired and not other.expired else (self, other)
         missing = {name for name, value in first if value is None} - {"expired", "ended_at"}
         update: dict[str, Any] = {name: value for name, value in second if name in missing}
@@ -218,7 +218,7 @@ class OrderRow(_Wire):
 
     @property
     def deployed(self) -> bool:
-        """Whether Clore reports the container as up; that port 22 answers is another fact."""
+        """Whether Clore reports the container as up, which does not mean that port 22 answers."""
         return self.container == 2
 
 
@@ -236,7 +236,7 @@ class Wallet(_Wire):
         return coin.value if coin is not None else self.name.strip().lower()
 
     def merged(self, other: Self) -> Self:
-        """The smaller balance: no more is spent than there surely is."""
+        """Join two rows with the smaller balance, so that no more is spent than is certain."""
         told = [balance for balance in (self.balance, other.balance) if balance is not None]
         return self.model_copy(update={"balance": min(told, default=None), "deposit": self.deposit or other.deposit})
 
@@ -251,13 +251,13 @@ class Offer(_Wire):
     currency: str | None = None
 
     def key(self) -> Hashable | None:
-        """Only what agrees in everything is the same bid: to win, one must stand above each that is listed."""
+        """Only rows that agree in everything are the same bid, because a winning bid must beat every listed one."""
         told = (self.id, self.currency, self.bid, self.mine, self.active)
         return None if self.id is None or self.bid is None else told
 
 
 def _readable_offers(values: Any) -> list[Offer]:
-    """Each bid once. One that can't be read still stands there: nobody knows what it takes to win."""
+    """Return each bid once. If one can't be read, the bid that wins is unknown."""
     read = read_rows(Offer, values if isinstance(values, list) else [])
     return [*read.rows, *[Offer.model_construct()] * read.dropped]
 

@@ -31,7 +31,7 @@ _HOST: Final = re.compile(r"[a-z0-9._-]*[a-z0-9][a-z0-9._-]*|[0-9a-f:.]+", re.IG
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What connections to Clore are made with; `proxy_from` names where the proxy is set."""
+    """The proxy and certificates for connections to Clore. `proxy_from` says where the proxy is set."""
 
     trusted: ssl.SSLContext
     proxy: httpx.Proxy | None = None
@@ -59,7 +59,7 @@ def way_to(api_url: str, *, trusts_network: bool) -> Way:
 
 
 def is_loopback(api_url: str) -> bool:
-    """Whether the API is on this machine, where no proxy stands before it."""
+    """Return whether the API is on this machine, which no proxy serves."""
     try:
         host = httpx.URL(api_url).host
     except httpx.InvalidURL:
@@ -71,7 +71,7 @@ def is_loopback(api_url: str) -> bool:
 
 
 def network_is_named() -> bool:
-    """Whether the environment, or the system's own settings, name a proxy or certificates."""
+    """Return whether the environment or the system's settings name a proxy or certificates."""
     certificates = (os.environ.get(name) for name in (_CERT_FILE, _CERT_DIR))
     return any(certificates) or any(value for name, value in getproxies().items() if name != "no")
 
@@ -82,7 +82,7 @@ def _unusable(name: str, what: str, cure: str) -> NotSent:
 
 
 def _named_proxy(host: str, port: int) -> tuple[str, str] | None:
-    """Where the proxy for a host is set, and its address."""
+    """Return where the proxy for a host is set, and its address."""
     found = getproxies()
     if _is_excepted(host, port, found.get("no", "")):
         return None
@@ -96,8 +96,8 @@ def _named_proxy(host: str, port: int) -> tuple[str, str] | None:
 
 
 def _is_excepted(host: str, port: int, entries: str) -> bool:
-    """Whether NO_PROXY lists the host: by its name, its domain, its network or `*`, with or without a port. What is
-    none of these is passed over, as other programs do."""
+    """Return whether NO_PROXY lists the host: by its name, its domain, its network or `*`, with or without a port.
+    Other entries are ignored, as in other programs."""
     for entry in re.split(r"[,\s]+", entries.lower()):
         listed = re.sub(r"^[a-z]+://", "", entry).rstrip("/")
         ported = re.fullmatch(r"(\[.*\]|[^:]+):([0-9]+)", listed)
@@ -137,8 +137,8 @@ def _proxy(name: str, address: str, host: str, trusted: ssl.SSLContext) -> httpx
 
 
 def _parsed(address: str, trusted: ssl.SSLContext) -> httpx.Proxy | None:
-    """The proxy, or None where the address is malformed. A password with a bare `#` or `/` makes its user the host, so
-    an address has nothing after its port."""
+    """Return the proxy, or None if the address is malformed. A password with a bare `#` or `/` would make its user the
+    host, so nothing may follow the port."""
     try:
         url = httpx.URL(address)
         host = url.raw_host.decode("ascii")
@@ -152,7 +152,7 @@ def _parsed(address: str, trusted: ssl.SSLContext) -> httpx.Proxy | None:
 
 
 def _trusted(trusts_network: bool) -> ssl.SSLContext:
-    """The certificates that count: the environment's, a file before folders, else the system's."""
+    """Return the trusted certificates: the environment's (a file before folders), else the system's."""
     for name, add in ((_CERT_FILE, _add_file), (_CERT_DIR, _add_folders)):
         value = os.environ.get(name, "").strip() if trusts_network else ""
         if value:
@@ -178,7 +178,7 @@ def _with_certificates(name: str, value: str, add: Callable[[ssl.SSLContext, str
 
 
 def _add_file(context: ssl.SSLContext, value: str) -> str:
-    """Trust the certificates of a file; what is wrong with it, or nothing."""
+    """Trust the certificates of a file. Returns what is wrong with it, or ""."""
     if not stat.S_ISREG(Path(value).stat().st_mode):  # a pipe would be waited for without end
         return "does not name a file"
     with Path(value).open("rb") as file:  # says why, where OpenSSL does not
@@ -189,7 +189,7 @@ def _add_file(context: ssl.SSLContext, value: str) -> str:
 
 
 def _add_folders(context: ssl.SSLContext, value: str) -> str:
-    """Trust the certificates of folders; what is wrong with them, or nothing. One good folder of several is enough."""
+    """Trust the certificates of folders. Returns what is wrong with them, or "" if one of them is good."""
     folders = [folder for folder in value.split(os.pathsep) if folder]
     wrong = "names no folder"
     for folder in folders:
@@ -222,7 +222,8 @@ _LOOK_FOR_A_PROXY: Final = (
 
 
 def why_unreached(error: BaseException | None) -> tuple[str, str | None]:
-    """What broke, as a clause that may be empty, and a hint or None; told by the first cause that says something."""
+    """Return what broke, as a clause that may be empty, and a hint or None, from the first cause that is
+    informative."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

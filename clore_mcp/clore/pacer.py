@@ -53,7 +53,8 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What one transaction found: who may go, who would have to wait too long and until when, when to ask again."""
+    """The result of one transaction: which requests may leave, which would wait too long and until when, and when to
+    ask again."""
 
     marks: Marks
     go: _Request | None
@@ -114,7 +115,7 @@ class Pacer:
             self._end(request)
 
     async def aclose(self) -> None:
-        """Record what is still to be recorded, then close the file."""
+        """Record what is still pending, then close the file."""
         for pacer in filter(None, (self, self._other)):
             if pacer._driver is not None:
                 pacer._requests.clear()
@@ -142,7 +143,7 @@ class Pacer:
                 self._wake()
 
     def leaving(self, request: _Request) -> None:
-        """See `Turn.leaving`; recorded a moment later, and until then nobody else leaves."""
+        """See `Turn.leaving`. It is recorded a moment later, and until then no other request leaves."""
         if request.left_ns is None:
             request.left_ns = now_ns = self._clock_ns()
             self._marks = self._marks.departed(request.lane, now_ns)  # counts also where it can't be recorded
@@ -168,7 +169,7 @@ class Pacer:
             self._driver = asyncio.get_running_loop().create_task(self._drive(), name="pacing")
 
     async def _drive(self) -> None:
-        """Keep the rows and ask whose turn it is, as long as there is anything to ask for."""
+        """Keep the rows and ask which request is next, while any request waits."""
         while self._requests or self._changes:
             self._changed.clear()
             changes, self._changes = self._changes, []
@@ -192,7 +193,7 @@ class Pacer:
     # On a worker thread, in one transaction
 
     def _step(self, changes: Sequence[Change], requests: Sequence[_Request], tx: Tx) -> _Verdict:
-        """What has happened here is recorded; then who goes next."""
+        """Record what has happened here, then return which requests are next."""
         now_ns = self._clock_ns()
         marks = self._read(tx, now_ns)
         if self._other is not None:
@@ -213,7 +214,8 @@ class Pacer:
         return verdict
 
     def _read(self, tx: Tx, now_ns: int) -> Marks:
-        """The marks; none of another start of the machine, whose clock was another one."""
+        """Return the recorded instants, except those from before the machine's last start, whose clock was another
+        one."""
         kept = pace.marks(tx, self._key)
         if kept is None:
             return Marks()
@@ -266,7 +268,7 @@ class Pacer:
             verdict.go.came.set_result(None)
 
     def _go_alone(self, error: StateUnavailable) -> None:
-        """Whoever waits goes on with what this process knows; what is in flight is over without a record."""
+        """Let the waiting requests continue with what this process knows. Requests in flight end without a record."""
         log.warning("requests are paced by this process alone: %s", error.message)
         waiting = [request for request in self._requests if not request.came.done()]
         self._requests = [request for request in self._requests if request.came.done()]
@@ -276,17 +278,19 @@ class Pacer:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A turn that has come."""
+    """A turn to send one request."""
 
     _pacer: Pacer
     _request: _Request
 
     def leaving(self) -> None:
-        """The bytes leave now; a turn that ends without this has cost nothing. Calling it again changes nothing."""
+        """Record that the bytes leave now. A turn that ends without this costs nothing. Calling it again changes
+        nothing."""
         self._pacer.leaving(self._request)
 
     def refused(self, retry_after_seconds: float | None) -> float:
-        """Clore answered "too fast"; says how many seconds from now the next request of this lane may leave."""
+        """Record that Clore answered "too fast". Returns in how many seconds the next request of this lane may
+        leave."""
         return self._pacer.refused(self._request, retry_after_seconds)
 
 
@@ -306,7 +310,7 @@ def _drop(request: _Request, tx: Tx, marks: Marks) -> Marks:
 
 
 def _fell_silent(tx: Tx, marks: Marks, place: PacePlace) -> Marks:
-    """Its process was killed or stopped. What stood at the gate may have left, in the moment before it was recorded."""
+    """Return the marks after a process was killed or stopped. A request at the gate may have left unrecorded."""
     pace.drop(tx, place.id)
     if place.stage == "gate":
         return marks.departed(Lane(place.lane), max(marks.left_ns, place.seen_ns))
@@ -314,7 +318,7 @@ def _fell_silent(tx: Tx, marks: Marks, place: PacePlace) -> Marks:
 
 
 def _queue_full(waiting: int, wait_ns: int) -> QueueFull:
-    """The refusal of a request whose turn would come too late, in `wait_ns`."""
+    """Return the failure of a request whose turn would come too late, in `wait_ns`."""
     return QueueFull(
         f"{waiting} requests to Clore already wait for their turn; nothing was sent.",
         retry_after_seconds=round(max(wait_ns / SECOND_NS, 0.1), 1),

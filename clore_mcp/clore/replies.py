@@ -1,7 +1,7 @@
-"""A reply of the Clore API, read: its fields, or the failure that it means.
+"""Reads a reply of the Clore API into its fields, or into the failure that it means.
 
-Clore answers with an int `code` in the body, and that outranks the HTTP status: a refusal may come with 200 or 500.
-Every sentence here is ours. What Clore, a host or a proxy wrote is data: it is cut, cleaned and kept in `reported`.
+Clore answers with an int `code` in the body, which outranks the HTTP status: a refusal may come with 200 or 500. Every
+sentence here is ours. Text from Clore, a host or a proxy is data: it is cut, cleaned and kept in `reported`.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from clore_mcp.errors import (
 from clore_mcp.text import clean
 
 REPORTED_LENGTH: Final = 200
-_BYTES_A_VALUE: Final = 16  # of the largest reply; a reply as large as any ever seen is far from this many values
-LOOK_FIRST: Final = "Don't send it again: look at list_orders first."
+_BYTES_A_VALUE: Final = 16  # of the largest reply; no reply ever seen comes near this many values
+LOOK_FIRST: Final = "Don't send it again. Check list_orders first."
 _BLOCKED_HINT: Final = (
-    "Try from another network, or ask the operator to look for a proxy in the way; nothing in the request is wrong."
+    "The request is correct. Try from another network, or ask the operator to look for a proxy in between."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One call of the API, the words for it: "make the order", "the order was made" (only what writes has that), and
-    how large a reply may be. Most replies take a few hundred bytes.
+    """One call of the API, its words in messages ("make the order", and for a write "the order was made"), and how
+    large a reply may be. Most replies have a few hundred bytes.
 
-    `spends`: it may move money, so only a body of Clore's own says that it did nothing.
+    `spends`: it may move money, so only a body from Clore itself proves that it did nothing.
     """
 
     method: str
@@ -75,20 +75,20 @@ class Endpoint:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes something at Clore."""
+        """Whether the call changes something at Clore."""
         return bool(self.outcome)
 
 
 def require_size(body: bytes, endpoint: Endpoint) -> None:
-    """Raises Unclear for a reply that would take far more memory than its bytes: each `{}` of a list costs 72 of them
-    once it is read, and nothing in a real reply is as small (a server has 611 bytes and 60 values)."""
+    """Raises Unclear for a reply that would take far more memory than its size: each `{}` in a list takes 72 bytes once
+    it is read, and nothing in a real reply is as small (a server has 611 bytes and 60 values)."""
     values = body.count(b",") + body.count(b"{") + body.count(b"[")
     if values > endpoint.most_bytes // _BYTES_A_VALUE:
         raise unexpected(endpoint, f"more than {endpoint.most_bytes // _BYTES_A_VALUE:,} values")
 
 
 def read_reply(status: int, headers: Mapping[str, str], body: bytes, endpoint: Endpoint) -> dict[str, Any]:
-    """The fields of a reply with code 0; anything else raises. Keys of `headers` are looked up in lower case."""
+    """Return the fields of a reply with code 0. Anything else raises. Keys of `headers` must be lower case."""
     require_size(body, endpoint)
     if 300 <= status < 400:
         raise unclear(NotJson, endpoint, "a redirect came back, and the key is not carried to another address")
@@ -104,7 +104,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, endpoint: E
 
 
 def unclear(kind: type[Unclear], endpoint: Endpoint, what: str, *, hint: str | None = None) -> Unclear:
-    """The failure for a call that nobody can settle by itself; after a write its hint is always to look first."""
+    """Return the failure for a call with an unknown outcome. After a write, its hint is always to look first."""
     if not endpoint.writes:
         return kind(f"Clore could not {endpoint.verb}: {what}.", hint=hint, spent=Spent.NO)
     message = f"Clore could not say whether {endpoint.outcome}: {what}."
@@ -112,12 +112,12 @@ def unclear(kind: type[Unclear], endpoint: Endpoint, what: str, *, hint: str | N
 
 
 def unexpected(endpoint: Endpoint, what: str) -> Unclear:
-    """The failure for a reply with code 0 whose fields are not what they should be."""
+    """Return the failure for a reply with code 0 and unexpected fields."""
     return unclear(NotJson, endpoint, f"the reply has {what}")
 
 
 def header_time(headers: Mapping[str, str]) -> float | None:
-    """Clore's own clock as the reply states it (HTTP Date), in unix seconds."""
+    """Return the time of the reply by Clore's clock (HTTP Date), in unix seconds, or None."""
     try:
         return parsedate_to_datetime(headers.get("date", "")).timestamp()
     except (TypeError, ValueError):
@@ -125,7 +125,7 @@ def header_time(headers: Mapping[str, str]) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that Retry-After asks for, as a number or as a date beside the reply's own Date."""
+    """Return the seconds of Retry-After, given as a number or as a date to compare with the reply's own Date."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return float(text[:9])
@@ -134,7 +134,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | None:
-    """The JSON object in a body, or None when it is something else."""
+    """Return the JSON object in a body, or None if it is something else."""
     try:
         value = from_json(body)
     except ValueError as error:
@@ -147,7 +147,7 @@ def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | Non
 
 
 def _by_status(status: int, headers: Mapping[str, str], endpoint: Endpoint) -> CloreError | None:
-    """What a status alone says, by Clore's table of codes; None where that is nothing."""
+    """Return the failure that the HTTP status alone means by Clore's table of codes, or None."""
     if status == 400:
         return InvalidInput(f"Clore did not {endpoint.verb}: it does not accept the request (HTTP 400).")
     if status == 401:
@@ -163,7 +163,7 @@ def _coded(code: int, fields: dict[str, Any], headers: Mapping[str, str], endpoi
     if code == 6:
         return _refusal(fields, endpoint)
     if code == 1:
-        return unclear(InternalFault, endpoint, "a fault of its own database (code 1)")
+        return unclear(InternalFault, endpoint, "its own database failed (code 1)")
     if code == 2:
         return InvalidInput(f"Clore did not {endpoint.verb}: it does not accept the request's fields (code 2).")
     if code == 3:
@@ -174,7 +174,7 @@ def _coded(code: int, fields: dict[str, Any], headers: Mapping[str, str], endpoi
 
 
 def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
-    """Code 6: the class of its word, with that word's numbers. Clore mixes hyphens and underscores; both are read."""
+    """Return the failure for code 6 by its word, with that word's numbers. Clore mixes hyphens and underscores."""
     error = fields.get("error")
     word = error.strip() if isinstance(error, str) else ""
     build = _REFUSALS.get(word.lower().replace("-", "_"))
@@ -184,7 +184,7 @@ def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
 
 
 def _unknown_refusal(word: str, endpoint: Endpoint) -> UnknownRefusal:
-    what = "with words that no documentation names (code 6)"
+    what = "with undocumented words (code 6)"
     reported = clean(word, REPORTED_LENGTH)
     if not endpoint.writes:
         return UnknownRefusal(f"Clore refused to {endpoint.verb} {what}.", reported=reported)
@@ -193,7 +193,7 @@ def _unknown_refusal(word: str, endpoint: Endpoint) -> UnknownRefusal:
 
 
 def _unknown_code(code: str, endpoint: Endpoint) -> Unclear:
-    return unclear(UnknownCode, endpoint, f"it answered with what no documentation names ({code})")
+    return unclear(UnknownCode, endpoint, f"its answer is undocumented ({code})")
 
 
 def _invalid_key(endpoint: Endpoint, by: str) -> InvalidApiKey:
@@ -201,7 +201,7 @@ def _invalid_key(endpoint: Endpoint, by: str) -> InvalidApiKey:
 
 
 def _no_endpoint(endpoint: Endpoint, by: str) -> InvalidEndpoint:
-    return InvalidEndpoint(f"Clore did not {endpoint.verb}: it knows no such endpoint ({by}).")
+    return InvalidEndpoint(f"Clore did not {endpoint.verb}: it has no such endpoint ({by}).")
 
 
 def _rate_limited(headers: Mapping[str, str], endpoint: Endpoint, by: str) -> RateLimited:
@@ -210,7 +210,7 @@ def _rate_limited(headers: Mapping[str, str], endpoint: Endpoint, by: str) -> Ra
 
 
 def _not_clores(status: int, body: bytes, endpoint: Endpoint) -> Unclear:
-    """A reply that something else wrote, or that Clore never documented."""
+    """Return the failure for a reply that is not Clore's or is undocumented."""
     if status == 403 and b"error code: 1010" in body[:1000]:
         what = "a proxy in front of it blocked this program's User-Agent or address (HTTP 403, error code 1010)"
         return unclear(NotJson, endpoint, what, hint=_BLOCKED_HINT)
@@ -244,32 +244,32 @@ def _step_too_large(lead: str, fields: dict[str, Any]) -> StepTooLarge:
 def _lowering_too_soon(lead: str, fields: dict[str, Any]) -> LoweringTooSoon:
     seconds = _number(fields.get("time_to_lowering"))
     return LoweringTooSoon(
-        f"{lead}it may be lowered once in 600 seconds.", retry_after_seconds=600.0 if seconds is None else seconds
+        f"{lead}a bid may be lowered once every 600 seconds.", retry_after_seconds=600.0 if seconds is None else seconds
     )
 
 
 _REFUSALS: Final[dict[str, Callable[[str, dict[str, Any]], CloreError]]] = {
     "server_already_rented": lambda lead, _: AlreadyRented(
-        f"{lead}the server is rented already, maybe by this account."
+        f"{lead}the server is already rented, possibly by this account."
     ),
     "currency_not_allowed": lambda lead, _: CurrencyNotAllowed(f"{lead}the host does not take this currency."),
-    "server_dont_exist": lambda lead, _: ServerUnknown(f"{lead}the server is not on the marketplace any more."),
+    "server_dont_exist": lambda lead, _: ServerUnknown(f"{lead}the server is no longer on the marketplace."),
     "server_offline": lambda lead, _: ServerOffline(f"{lead}the server is offline."),
     "cant_rent_from_yourself": lambda lead, _: OwnServer(f"{lead}the server is this account's own."),
     "machine_is_on_gigaspot": lambda lead, _: OnGigaspot(f"{lead}the server is rented out through GigaSPOT."),
     "you_already_have_spot_order": lambda lead, _: SpotOrderHeld(
-        f"{lead}this account has a spot order on that server already."
+        f"{lead}this account already has a spot order on that server."
     ),
     "not_enough_balance": lambda lead, _: NotEnoughBalance(
-        f"{lead}the wallet does not hold enough, or less than Clore's minimum balance for such an order."
+        f"{lead}the wallet does not hold enough, or it holds less than Clore's minimum for such an order."
     ),
     "order_dont_exist": lambda lead, _: OrderUnknown(f"{lead}it has no such order."),
-    "you_dont_own_this_order": lambda lead, _: NotYourOrder(f"{lead}the order is another account's."),
-    "order_not_active": lambda lead, _: OrderNotActive(f"{lead}the order is not active any more."),
+    "you_dont_own_this_order": lambda lead, _: NotYourOrder(f"{lead}the order belongs to another account."),
+    "order_not_active": lambda lead, _: OrderNotActive(f"{lead}the order is no longer active."),
     "issue_description_too_long": lambda lead, _: IssueTooLong(f"{lead}the comment is too long."),
     "amount_too_low": lambda lead, _: AmountTooLow(f"{lead}the amount is too low."),
     "not_all_parameters_present": lambda lead, _: ParametersMissing(f"{lead}the request lacks a field."),
-    "invalid_mrl": lambda lead, _: InvalidRentalLength(f"{lead}it takes no such rental length."),
+    "invalid_mrl": lambda lead, _: InvalidRentalLength(f"{lead}it does not accept that rental length."),
     "invalid_input": lambda lead, _: InvalidInput(f"{lead}it does not accept the request's fields."),
     "too_low_price": _bid_too_low,
     "exceeded_max_step": _step_too_large,
@@ -277,7 +277,7 @@ _REFUSALS: Final[dict[str, Callable[[str, dict[str, Any]], CloreError]]] = {
 }
 
 
-# Not SpotOrderHeld: another server would be a second bill for one wish.
+# Not SpotOrderHeld: another server would be a second bill for one request.
 _MOVE_ON: Final = (AlreadyRented, CurrencyNotAllowed, ServerUnknown, ServerOffline, BidTooLow, OwnServer, OnGigaspot)
 _WORDS: Final[dict[type[Failure], str]] = {
     AlreadyRented: "server-already-rented",
@@ -294,10 +294,10 @@ _WORDS: Final[dict[type[Failure], str]] = {
 
 
 def moves_on(error: Failure) -> bool:
-    """Whether Clore definitely made no order, for a reason that another server may not have."""
+    """Return whether Clore definitely made no order, for a reason that may not apply to another server."""
     return isinstance(error, _MOVE_ON)
 
 
 def word(error: Failure) -> str:
-    """Clore's own word where it has one."""
+    """Return Clore's own word for the failure, if it has one."""
     return _WORDS.get(type(error), error.code if not isinstance(error, CloreError) else type(error).__name__)

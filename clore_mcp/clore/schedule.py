@@ -35,7 +35,7 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """How far apart requests leave; the simulated marketplace may be asked faster."""
+    """How far apart requests leave. The simulated marketplace accepts a faster pace."""
 
     # Clore documents 1 s. At 1.0 s half are refused, for wake-ups jitter; with 100 ms to spare 0 of 32 were (2026-11).
     general_ns: int = 1_100_000_000
@@ -46,7 +46,7 @@ class Gaps:
 
     @classmethod
     def scaled(cls, general_seconds: float) -> Gaps:
-        """Gaps in the usual proportions, for a marketplace that may be asked at another pace."""
+        """Return gaps in the usual proportions, for a marketplace with another pace."""
         usual, general_ns = cls(), round(general_seconds * SECOND_NS)
         return cls(
             general_ns=general_ns,
@@ -62,7 +62,7 @@ class Gaps:
 
     @property
     def widest_margin_ns(self) -> int:
-        """What refusals in spite of everything may add to a gap."""
+        """The most that refusals can add to a gap."""
         return self.general_ns
 
 
@@ -113,15 +113,15 @@ class Marks:
         )
 
     def blocked(self, now_ns: int, gaps: Gaps) -> bool:
-        """Whether nothing may leave before something else happens, whatever the gaps."""
+        """Whether nothing may leave before something else happens, regardless of the gaps."""
         return self.at_the_gate or (self.in_flight > 0 and now_ns < self.flight_blocks_until(gaps))
 
     def flight_blocks_until(self, gaps: Gaps) -> int:
-        """How long a request in flight keeps the others from leaving, unless it ends."""
+        """How long a request in flight blocks the others, unless it ends."""
         return min(self.single_until_ns, self.left_ns + gaps.longest_flight_ns)
 
     def earliest(self, lane: Lane, now_ns: int, gaps: Gaps, *, urgent: bool = False) -> int:
-        """The earliest instant for a request of that lane over all its limits at once; while blocked, a lower bound."""
+        """Return the earliest instant for a request of that lane under all its limits; while blocked, a lower bound."""
         single = now_ns < self.single_until_ns
         margin_ns = self.margin_ns if single else 0
         not_before_ns = self.not_before_ns
@@ -138,22 +138,23 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A request that waits for its turn, and the last instant for which it cares."""
+    """A request that waits for its turn until `deadline_ns` at the latest."""
 
     number: int
     lane: Lane
     urgent: bool
     deadline_ns: int
-    round: int = 0  # who has many requests waiting has one in each round
+    round: int = 0  # a caller with many waiting requests has one in each round
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Its place among its equals."""
+        """Its place among requests of the same rank."""
         return self.round, self.number
 
 
 def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> list[tuple[Waiting, int]]:
-    """The instant at which each would leave, in that order. Who would leave past its deadline takes no one's slot."""
+    """Return the instant at which each would leave, in that order. A request that would miss its deadline takes no
+    slot."""
     queues: dict[tuple[Lane, bool], deque[Waiting]] = {}
     for one in sorted(waiting, key=lambda one: one.rank):
         queues.setdefault((one.lane, one.urgent), deque()).append(one)
@@ -175,7 +176,7 @@ def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What follows now: who may leave, who would leave past its deadline and when, and when the others would."""
+    """The plan: which requests may leave now, which would miss their deadline and when, and when the others leave."""
 
     go: Waiting | None
     too_late: list[tuple[Waiting, int]]
@@ -183,7 +184,7 @@ class Step:
 
 
 def step(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> Step:
-    """Who may leave now, of those who wait, and what the others have to expect."""
+    """Return which waiting requests may leave now, and what the others have to expect."""
     leaves = forecast(marks, gaps, waiting, now_ns)
     staying = [(one, at) for one, at in leaves if at <= one.deadline_ns]
     free = bool(staying) and not marks.blocked(now_ns, gaps) and staying[0][1] <= now_ns

@@ -1,6 +1,6 @@
-"""What every step of the tour does: call a tool and show it, pass the server's question on, check what was claimed.
+"""The parts of every step of the tour: call a tool, show it, pass the server's question on and check the result.
 
-It sees what any MCP client sees, and nothing of our code.
+It sees only what any MCP client sees.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, TextCon
 from clore_mcp.demo.screen import Key, Screen, ctrl_c_raises
 
 STEPS: Final = 6
-_MICRO: Final = 0.0000011  # results have six places; a float's last bit is no error
+_MICRO: Final = 0.0000011  # results have six decimal places; a float's last bit is not an error
 
 
 class TourStopped(Exception):
@@ -27,7 +27,7 @@ class TourStopped(Exception):
 
 
 class Left(TourStopped):
-    """The person left, or said no twice."""
+    """The person left or said no twice."""
 
 
 class Interrupted(TourStopped):
@@ -43,7 +43,7 @@ class Broken(TourStopped):
 
 
 class Guide:
-    """The assistant's part, played by a script, and the person's, played by the person (or `--yes`)."""
+    """Plays the assistant by a script. The person answers the questions, or `--yes` does."""
 
     def __init__(self, screen: Screen, *, yes: bool) -> None:
         self.step = "The start"
@@ -55,7 +55,7 @@ class Guide:
         self._interrupted = False
 
     async def answer(self, context: ClientRequestContext, params: ElicitRequestParams) -> ElicitResult:
-        """Show the server's question as it is, and pass on what the person answers."""
+        """Show the server's question unchanged and return the person's answer."""
         self.screen.idle()
         self._questions += 1
         with ctrl_c_raises():
@@ -67,7 +67,7 @@ class Guide:
         return ElicitResult(action="accept", content={"approve": self._last == "y"})
 
     def _answered(self, question: str) -> Key:
-        """The answer. Waiting for it blocks the loop on purpose: nothing else is to happen meanwhile."""
+        """Return the person's answer. Waiting for it blocks the event loop on purpose, so that nothing else happens."""
         try:
             self.screen.frame("The server asks you", question)
             if not self.yes:
@@ -79,13 +79,13 @@ class Guide:
         return "y"
 
     def heading(self, number: int, title: str) -> None:
-        """A step begins."""
+        """Start a step."""
         self.step = f"Step {number} ({title})"
         self.screen.idle()
         self.screen.heading(f"{number}/{STEPS} {title}")
 
     def check(self, holds: bool, otherwise: str) -> None:
-        """End the tour where a step did not do what it shows."""
+        """Raises Broken, which ends the tour, if a step did not do what it shows."""
         if not holds:
             raise Broken(f"{self.step}: {otherwise}.")
 
@@ -98,7 +98,7 @@ class Guide:
         self.screen.table(("", ""), [(name, usd(money[key], 6)) for key, name in names.items()], right=(1,))
 
     async def asked(self, tool: str, arguments: Mapping[str, Any], wanted: str, after_no: str) -> Mapping[str, Any]:
-        """A call that asks the person: offered twice, and never carried out without the question."""
+        """Make a call that asks the person, a second time after a no, and return its result. Raises TourStopped."""
         for chance in (1, 2):
             before = self._questions
             answer = await self.call(tool, arguments)
@@ -113,13 +113,13 @@ class Guide:
             if self._last == "q" or chance == 2:
                 break
             self.screen.say(
-                "That no is final for this quote. The model can't get round it; it is told to ask you what to change."
-                " For the tour, the same question once more:"
+                "Your no is final for this quote. The model can't get around it and is told to ask you what to change."
+                " For the tour, here is the same question again:"
             )
         raise Left
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """One tool call, shown; its structured result. A failure of any kind ends the tour."""
+        """Show and make one tool call and return its structured result. Raises Broken for any failure."""
         assert self.client is not None  # noqa: S101 - set before any step
         self.screen.call(tool, arguments)
         self.screen.busy("working")
@@ -138,7 +138,7 @@ class Guide:
 
 
 def _failure(result: CallToolResult) -> str:
-    """What a failed tool says of itself."""
+    """Return the error text of a failed tool."""
     said = next((block.text for block in result.content if isinstance(block, TextContent)), "it said nothing")
     try:
         told = json.loads(said)
@@ -148,5 +148,5 @@ def _failure(result: CallToolResult) -> str:
 
 
 def usd(amount: float, places: int) -> str:
-    """'$0.1858'."""
+    """Return the amount as '$0.1858'."""
     return f"${amount:.{places}f}"

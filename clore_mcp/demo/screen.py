@@ -1,4 +1,4 @@
-"""What the tour puts on the terminal: at most 80 columns, with or without colour, in whatever encoding stdout has."""
+"""Prints the tour on the terminal: up to 80 columns, with or without colour, in the encoding of stdout."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ Key = Literal["y", "n", "q"]
 
 
 class Screen:
-    """Everything that the tour shows, and the one thing that it reads."""
+    """Prints what the tour shows and reads the person's answers."""
 
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # the last resort; `_fit` has better ideas first
+            sys.stdout.reconfigure(errors="replace")  # the last resort, after `_fit`
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
         self._console.width = min(self._console.width, _WIDEST)
         self._status: Status | None = None
 
     def say(self, text: str, style: str = "") -> None:
-        """A paragraph."""
+        """Print a paragraph."""
         self._block(Text(" "), Text(self._fit(text), style))
 
     def gap(self) -> None:
-        """An empty line."""
+        """Print an empty line."""
         self._console.print()
 
     def heading(self, text: str) -> None:
-        """A step begins."""
+        """Print the heading of a step."""
         self.gap()
         self._console.print(Rule(Text(self._fit(text), "bold"), style="cyan", align="left"))
 
     def call(self, tool: str, arguments: Mapping[str, Any]) -> None:
-        """The tool call as the assistant makes it."""
+        """Print the tool call as the assistant makes it."""
         shown = Text.assemble((tool, "bold"), " ", (self._fit(json.dumps(arguments)), "dim"))
         self._block(Text(" > ", "cyan"), shown)
 
     def result(self, word: str, *lines: str, good: bool = True) -> None:
-        """What came of it: a word, and what matters of the rest."""
+        """Print the result: a word and its most important lines."""
         head = Text(word, "bold green" if good else "bold yellow")
         rest = [Text(self._fit(line)) for line in lines]
         first = Text.assemble(head, "  ", rest[0]) if rest else head
@@ -64,7 +64,7 @@ class Screen:
             self._block(Text("   "), line)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
-        """Rows under their headings; `right` names the columns of numbers."""
+        """Print rows under headings. `right` holds the places of the columns with numbers."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(columns))
         numbers = set(right)
         for place, name in enumerate(columns):
@@ -74,22 +74,22 @@ class Screen:
         self._console.print(Padding(table, (0, 0, 0, 3)))
 
     def frame(self, title: str, text: str) -> None:
-        """The server's own words, framed."""
+        """Print the server's own words in a frame."""
         self._console.print(
             Panel(Text(self._fit(text)), title=Text(title, "bold"), title_align="left", border_style="yellow")
         )
 
     def line(self, text: str) -> None:
-        """A line that is made for pasting: alone, plain and never broken."""
+        """Print a line for pasting, on its own, without style and never broken."""
         self.gap()
         self._console.print(Text(f"   {self._fit(text)}", "bold"), soft_wrap=True)
 
     def progress(self, seconds: float, message: str) -> None:
-        """A sign of life from a long call."""
+        """Print the progress of a long call."""
         self._block(Text(f"{seconds:6.0f} s  ", "dim"), Text(self._fit(message), "dim"))
 
     def busy(self, text: str) -> None:
-        """Show that something is under way; on a terminal only."""
+        """Show that something is under way, only on a terminal."""
         self.idle()
         if self._console.is_terminal:
             spinner = "dots" if self._console.encoding.startswith("utf") else "line"
@@ -97,13 +97,13 @@ class Screen:
             self._status.start()
 
     def idle(self) -> None:
-        """Nothing is under way any more."""
+        """Stop showing that something is under way."""
         if self._status is not None:
             self._status.stop()
             self._status = None
 
     def ask(self) -> Key:
-        """The person's y, n or q. A closed terminal is a q; Ctrl-C raises."""
+        """Return the person's y, n or q. A closed terminal means q. Ctrl-C raises KeyboardInterrupt."""
         with _woken_by_signals() as woken:  # before the prompt: a Ctrl-C that answers it then finds all in place
             while True:
                 self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
@@ -117,14 +117,14 @@ class Screen:
                         return key
 
     def _block(self, lead: Text, text: Text) -> None:
-        """Wrapped text, its first line led by a sign and the others indented as far; no blanks at the ends."""
+        """Print wrapped text. A sign leads the first line, and the others are indented by its width."""
         for line in text.wrap(self._console, max(self._console.width - lead.cell_len, 20)):
             line.rstrip()
             self._console.print(Text.assemble(lead, line))
             lead = Text(" " * lead.cell_len)
 
     def _fit(self, text: str) -> str:
-        """The text in characters that stdout can show."""
+        """Return the text in characters that stdout can show."""
         encoding = self._console.encoding
         try:
             text.encode(encoding)
@@ -136,7 +136,7 @@ class Screen:
 
 
 def _line(woken: socket.socket | None) -> str:
-    """What the person types. A Ctrl-C in the instant before input() waits would be noticed with the next key only."""
+    """Return what the person types. A Ctrl-C just before input() waits would only be noticed with the next key."""
     if woken is not None:
         select.select([sys.stdin, woken], [], [])
     return input()
@@ -144,7 +144,7 @@ def _line(woken: socket.socket | None) -> str:
 
 @contextmanager
 def _woken_by_signals() -> Iterator[socket.socket | None]:
-    """A socket that can be read once a signal came; none where input() sees Ctrl-C, and select() takes no console."""
+    """Yield a socket that becomes readable on a signal, or None on Windows, where input() sees Ctrl-C itself."""
     if sys.platform == "win32":
         yield None
         return
@@ -160,7 +160,7 @@ def _woken_by_signals() -> Iterator[socket.socket | None]:
 
 @contextmanager
 def ctrl_c_raises() -> Iterator[None]:
-    """Ctrl-C raises inside: asyncio's handler would only mark its task, and input() would go on waiting."""
+    """Let Ctrl-C raise inside. asyncio's handler would only cancel its task, and input() would keep waiting."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

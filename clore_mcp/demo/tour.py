@@ -1,7 +1,7 @@
-"""The tour: the server it starts, its six steps, each checked for what it claims, and how it ends.
+"""The tour: it starts a server, takes six steps that are each checked, and ends.
 
-The server is a child process with a folder of its own, which is removed at the end. Ctrl-C, `q` and a step that failed
-all leave by the same door: the client closes the server's stdin and waits for its end.
+The server is a child process with its own folder, which is removed at the end. After Ctrl-C, `q` or a failed step, the
+client closes the server's stdin and waits for its end.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _FOLDERS: Final = (
 
 
 def give_tour(*, yes: bool, page: bool = False) -> int:
-    """Run the tour, with the person's page beside it where wanted; its exit code."""
-    logging.getLogger("mcp").addHandler(logging.NullHandler())  # the SDK's notes must not garble the tour
+    """Give the tour, with the person's page beside it if `page`, and return its exit code."""
+    logging.getLogger("mcp").addHandler(logging.NullHandler())  # the SDK's log lines must not mix with the tour
     screen = Screen()
     with tempfile.TemporaryDirectory(prefix="clore-demo-", ignore_cleanup_errors=True) as folder:
         log = Path(folder, "server.log")
@@ -59,7 +59,7 @@ def give_tour(*, yes: bool, page: bool = False) -> int:
 
 
 async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool, page: bool) -> None:
-    """Start the server, give the tour, end the server. Raises how it ended, if not at its last step."""
+    """Start the server, give the tour and end the server. Raises TourStopped if it ends before the last step."""
     guide, began, server = Guide(screen, yes=yes), time.monotonic(), _server(folder)
     _welcome(guide)
     stop: TourStopped | None = None
@@ -89,7 +89,7 @@ async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool, pa
 
 
 def _server(folder: Path) -> StdioServerParameters:
-    """The real server with a simulated market, in folders of its own, with next to nothing of our environment."""
+    """Return how to start the real server with a simulated market, in its own folders, with a minimal environment."""
     home = folder / "home"
     home.mkdir()
     env = dict.fromkeys(_FOLDERS, str(home))
@@ -100,7 +100,7 @@ def _server(folder: Path) -> StdioServerParameters:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What really happened, without the task groups round it."""
+    """Return the original error, without the task groups around it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -115,7 +115,7 @@ def _welcome(guide: Guide) -> None:
         " its clock runs faster than yours."
     )
     if guide.yes:
-        screen.say("--yes: the tour answers the questions by itself. On your account you would.")
+        screen.say("With --yes the tour answers the questions itself. On your own account, you answer them.")
     screen.gap()
     screen.say('You ask your assistant: "A 4090 in Europe under 40 cents, two hours, with Jupyter."', "italic")
     screen.busy("starting the server")
@@ -131,9 +131,9 @@ def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
             print(f"  server: {line}", file=sys.stderr)
         return
     screen.gap()
-    screen.say("The tour ends here. The simulated market is gone, and all that ran in it. Nothing was spent.")
+    screen.say("The tour ends here. The simulated market and everything in it are gone. Nothing was spent.")
     if isinstance(stop, Left):
-        screen.say("Come back any time: clore-mcp demo")
+        screen.say("To take it again, run `clore-mcp demo`.")
 
 
 # The six steps
@@ -151,7 +151,7 @@ async def rent_and_cancel(guide: Guide) -> None:
 
 async def _search(guide: Guide) -> Mapping[str, Any]:
     guide.heading(1, "Search")
-    guide.screen.say("The assistant looks around. Looking costs nothing and asks nobody.")
+    guide.screen.say("The assistant searches. That costs nothing and needs no approval.")
     found = await guide.call("search_servers", _WISH)
     servers: list[Mapping[str, Any]] = found.get("servers", [])
     guide.check(bool(servers), "it found no server")
@@ -181,7 +181,7 @@ async def _search(guide: Guide) -> Mapping[str, Any]:
 
 async def _quote(guide: Guide, ask: Mapping[str, Any], server: Mapping[str, Any]) -> None:
     guide.heading(2, "Quote")
-    guide.screen.say("What would two hours on the cheapest one cost, with every fee?")
+    guide.screen.say("What would two hours on the cheapest one cost, including all fees?")
     quote = await guide.call("quote_order", ask)
     guide.check(quote["allowed"], "the limits refuse it")
     guide.check(
@@ -201,27 +201,29 @@ async def _rent(guide: Guide, ask: Mapping[str, Any]) -> int:
     guide.screen.result(
         "created",
         f"order {made['order_id']}, {usd(made['usd_per_hour'], 4)} per hour, until {made['ends_at']}",
-        f"{usd(made['reserved_usd'], 4)} count against your limits: the worst case",
+        f"{usd(made['reserved_usd'], 4)}, the worst case, counts against your limits",
     )
     return int(made["order_id"])
 
 
 async def _wait(guide: Guide, order_id: int) -> None:
     guide.heading(4, "SSH")
-    guide.screen.say("The container is pulled and started. Clore bills that too, so the assistant stays.")
+    guide.screen.say("The container is loaded and started. Clore bills that time too, so the assistant waits for it.")
     order = await guide.call("wait_for_order", {"order_id": order_id, "timeout_seconds": 50})
     command = order.get("ssh", {}).get("command", "")
     guide.check(order.get("ready") is True, f"the order is not ready ({order.get('status')})")
-    guide.check(command.startswith("ssh "), "there is no SSH line")
-    guide.screen.result("ready", "you would paste this (here that port only says hello):")
+    guide.check(command.startswith("ssh "), "there is no SSH command")
+    guide.screen.result("ready", "you would paste this command (here the port only says hello):")
     guide.screen.line(command)
 
 
 async def _end(guide: Guide, order_id: int) -> None:
     guide.heading(5, "Cancel")
-    guide.screen.say("You are done early. Cancelling deletes the container, so it asks as well.")
-    gone = await guide.asked("cancel_order", {"order_id": order_id}, "cancelled", "The order runs on and bills.")
-    guide.screen.result("cancelled", f"order {order_id} is proven gone, not just asked to go")
+    guide.screen.say("You are done early. Cancelling deletes the container, so cancel_order asks first, too.")
+    gone = await guide.asked(
+        "cancel_order", {"order_id": order_id}, "cancelled", "The order keeps running and billing."
+    )
+    guide.screen.result("cancelled", f"order {order_id} is proven gone, not only requested to end")
     guide.heading(6, "Receipt")
     guide.sum(gone.get("receipt", {}))
     told = await guide.call("list_orders", {})

@@ -1,7 +1,7 @@
-"""What a coin is worth in USD, and what Clore takes on top of a price.
+"""The value of each coin in USD, and Clore's fees.
 
-A rate is the market's median, never one row's own claim: a row whose USD block disagrees with its prices exists.
-What is not known of the fees counts as the highest that Clore ever documented, and `Fees` says so.
+A rate is the market's median, never one row's own figure, because some rows contradict themselves. An unknown fee
+counts as the highest that Clore ever documented, and `Fees` says so.
 """
 
 from __future__ import annotations

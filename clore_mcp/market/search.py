@@ -1,7 +1,7 @@
-"""The search: filters, prices, order, pages, and what to say when little matches.
+"""The search: filters, prices, order, pages, and suggestions if few servers match.
 
-A server that fails one filter is counted under that filter (what it alone removed), a server that fails two under none,
-so each answer says exactly what relaxing one filter would bring.
+A server that fails only one filter is counted under that filter, and a server that fails two under none, so each answer
+says exactly what relaxing one filter would bring.
 """
 
 from __future__ import annotations
@@ -227,9 +227,9 @@ def _read_cursor(cursor: str, expected: str) -> Key:
         digest, first, second, server_id = json.loads(base64.urlsafe_b64decode(padded))
         key = (Decimal(first), Decimal(second), int(server_id))
     except (ValueError, TypeError, OverflowError, InvalidOperation, RecursionError) as error:
-        raise ArgumentInvalid("cursor: it is none of ours.", hint=hint) from error
+        raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint) from error
     if not (key[0].is_finite() and key[1].is_finite()):
-        raise ArgumentInvalid("cursor: it is none of ours.", hint=hint)
+        raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint)
     if digest != expected:
         raise ArgumentInvalid("cursor: it belongs to another search.", hint=hint)
     return key

@@ -1,8 +1,8 @@
-"""The spot market of one server in USD per hour: who bids what, the least one may bid, and what it takes to win.
+"""The spot market of one server in USD per hour: the bids, the lowest one allowed, and the one that would win.
 
-Bids stand in different coins and compare in USD by the rates that came with them. All USD figures have the renter's
-spot fee in. `min_usd_per_hour` and `to_win_usd_per_hour` are rounded up, so that turned back into a coin and cut to its
-precision they are still enough, by the rates of the book and by those of the market.
+Bids are in different coins and compared in USD by the rates that came with them. All USD figures include the renter's
+spot fee. `min_usd_per_hour` and `to_win_usd_per_hour` are rounded up, so that they are still enough after conversion to
+a coin and its precision, by the rates of the book and of the market.
 """
 
 from __future__ import annotations

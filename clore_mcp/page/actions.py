@@ -75,7 +75,7 @@ class Actions:
             if fields is None:
                 return self._app.render("again.html", session, status=409, path="")
             if self._app.services.settings.read_only:
-                raise ReadOnly("CLORE_READ_ONLY is set, so nothing was changed.", hint="Unset it if you mean it.")
+                raise ReadOnly("CLORE_READ_ONLY is set, so nothing was changed.", hint="To change something, unset it.")
             return await act(request, session, fields)
 
         return done
@@ -189,14 +189,14 @@ def _extension(order_id: int, hours: str) -> ExtendOrder:
 
 def _ended(step: Ended | OnItsWay | Lifted) -> list[str]:
     if isinstance(step, Lifted):
-        return ["Spending was allowed again meanwhile, so nothing more is ended."]
+        return ["Spending was allowed again meanwhile, so no more orders are ended."]
     if isinstance(step, OnItsWay):
         return [
             f"A rental of server {one.server_id} is {one.state}: what becomes of it is awaited." for one in step.intents
         ]
     if step.proven:
         paid = step.outcome.receipt
-        return [f"Order {step.order_id} ended." + (f" It cost {views.usd(paid.total_usd)} in all." if paid else "")]
+        return [f"Order {step.order_id} ended." + (f" It cost {views.usd(paid.total_usd)} in total." if paid else "")]
     why = f"{step.failure.message} {step.failure.hint}" if step.failure else "Clore does not show it as ended."
     return [f"Order {step.order_id} is STILL BILLING as far as is known: {why}"]
 

@@ -97,18 +97,16 @@ _YES: Final = {
 }
 _CAME: Final = {
     "pending": "It waits for your answer.",
-    "approved": "Approved. Nothing is spent yet: the yes waits for the same call of the assistant. Tell it to go on.",
+    "approved": "Approved. Nothing is spent yet. It is valid for the same call by the assistant. Have it call again.",
     "committing": "Approved, and being carried out now.",
-    "declined": "Declined. Nothing is spent by it; what runs already runs on.",
-    "expired": "It has lapsed, and nothing was spent. To have it after all, let the assistant call again.",
+    "declined": "Declined. Nothing is spent. Orders that already run keep running.",
+    "expired": "It has lapsed, and nothing was spent. If you still want it, tell your assistant to call again.",
 }
 
 
 def _came_of(quote: Quote, outcome: Outcome | None) -> str:
     if quote.replaced_by is not None:
-        return (
-            "A newer question of the same assistant about the same thing took its place; nothing was spent by this one."
-        )
+        return "A newer question from the same assistant about the same thing replaced it. Nothing was spent."
     if outcome is not None:
         order = "" if outcome.order_id is None else f", order {outcome.order_id}"
         return f"Carried out: {outcome.status.replace('_', ' ')}{order}."
@@ -117,8 +115,8 @@ def _came_of(quote: Quote, outcome: Outcome | None) -> str:
 
 def _figures(terms: Terms) -> tuple[Fact, ...]:
     return (
-        Fact("It costs now", f"at most {dollars(terms.usd_per_hour)} per hour, fees included"),
-        Fact("At worst", dollars(terms.worst_usd)),
+        Fact("It costs now", f"at most {dollars(terms.usd_per_hour)} per hour, including fees"),
+        Fact("Worst case", dollars(terms.worst_usd)),
         Fact("Until", f"{hours_text(terms.hours)} after the start"),
         Fact("Ended by", _ended_by(terms)),
     )
@@ -126,8 +124,8 @@ def _figures(terms: Terms) -> tuple[Fact, ...]:
 
 def _ended_by(terms: Terms) -> str:
     if terms.on_end == "notify":
-        return "nobody: the assistant is told, nothing cancels it"
-    return clean(terms.enforced_by, 80) if terms.enforced_by else "NOBODY: it runs until someone cancels it"
+        return "no one: your assistant is notified, but nothing cancels it"
+    return clean(terms.enforced_by, 80) if terms.enforced_by else "NO ONE: it runs until someone cancels it"
 
 
 def _fact(line: str) -> Fact:
@@ -288,9 +286,9 @@ async def account_page(services: Services) -> AccountPage:
 
 _PARTS: Final = ("cap", "spent", "reserved", "left")
 _LIMITS: Final = {
-    "usd_per_hour": "USD an hour, all orders together",
-    "usd_per_order": "USD for one order, at worst",
-    "usd_per_day": "USD in 24 hours, reservations included",
+    "usd_per_hour": "USD per hour, all orders together",
+    "usd_per_order": "USD for one order, worst case",
+    "usd_per_day": "USD in 24 hours, including reservations",
     "active_orders": "Orders at a time",
 }
 
@@ -374,7 +372,7 @@ def _worth(name: str, value: Any) -> str:
     if isinstance(value, list):
         return f"{len(value)} {name}"
     if isinstance(value, dict):
-        return f"{name} {usd(value['total_usd'])} in all" if "total_usd" in value else name
+        return f"{name} {usd(value['total_usd'])} in total" if "total_usd" in value else name
     return "" if value in (None, "") else f"{name} {value}"
 
 

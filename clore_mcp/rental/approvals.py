@@ -1,8 +1,8 @@
-"""Quotes held and a person's answers to them: one live quote a digest, one use a yes.
+"""Holds quotes and takes a person's answers: one live quote per digest, one use per yes.
 
-The transitions are rows with a unique index (`one_live_quote`) and conditional updates, so processes that meet on the
-same call agree without talking. A quote is frozen: every round shows the same text, and its id stands in that text, so
-an old answer never fits a new quote.
+The transitions are rows with a unique index (`one_live_quote`) and conditional updates, so that processes that handle
+the same call agree without talking to each other. A quote is frozen, so every round shows the same text. Its id is part
+of that text, so an old answer never fits a new quote.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from clore_mcp.store.watches import Watch
 
 QUOTE_SECONDS: Final = 600.0
 YES_SECONDS: Final = 1_800.0
-BY_PASSKEY: Final = "passkey of "  # how the record of a yes begins that a passkey has signed
-_ASKABLE_SHARE: Final = 0.8  # a quote in its last fifth would expire under the reader's eyes: a new one is made
+BY_PASSKEY: Final = "passkey of "  # prefix of the record of an approval that a passkey has signed
+_ASKABLE_SHARE: Final = 0.8  # in its last fifth a quote could expire while a person reads it, so a new one is made
 _DECLINES: Final = 3
 _COOL_SECONDS: Final = 600.0
 _ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"
 
 
 def new_id(prefix: str) -> str:
-    """A short id that people can read aloud: no 0/o, no 1/l/i."""
+    """Return a short random id that people can read aloud: no 0/o, no 1/l/i."""
     return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(7))
 
 
 def cooling_until(declines: Sequence[float], now: float) -> float | None:
-    """Until when nothing is asked any more: ten minutes from the third decline within ten minutes. A decline from the
-    future is from before the clock went back: it must not silence the person until that time comes."""
+    """Return until when no question is asked, if any: ten minutes from the third decline within ten minutes. A decline
+    from the future was recorded before the clock went back and is ignored."""
     past = [at for at in declines if at <= now + CLOCK_SLACK_SECONDS]
     for first, third in zip(past, past[_DECLINES - 1 :], strict=False):
         if third - first <= _COOL_SECONDS and now < third + _COOL_SECONDS:
@@ -51,11 +51,11 @@ def cooling_until(declines: Sequence[float], now: float) -> float | None:
 
 
 class Cooling(Exception):
-    """Nothing is asked for a while, after three declines."""
+    """No question is asked for a while, after three declines."""
 
 
 class Approvals:
-    """Holds quotes and takes answers. `clock` gives unix seconds; `program` is what a person types."""
+    """Holds quotes and takes answers. `clock` returns unix seconds; `program` is the command that a person types."""
 
     def __init__(self, state: Database, clock: Callable[[], float], program: str = "clore-mcp") -> None:
         self._state = state
@@ -63,13 +63,13 @@ class Approvals:
         self._clock = clock
 
     async def digest(self, account: str, caller: str, request: Request) -> str:
-        """The name of this call by this caller on this account, keyed by the state's own secret."""
+        """Return the digest of this call by this caller on this account, keyed with the state's own secret."""
         return await self._state.write(lambda tx: _name(tx, account, caller, request.verb, _arguments(request)))
 
     async def look_up(
         self, account: str, caller: str, request: Request, *, replay: bool, asking: bool, unbroken: bool
     ) -> tuple[str, Quote | None]:
-        """The digest of this call, and what `find` tells of it. `unbroken` as of Database.write."""
+        """Return the digest of this call and the quote that `find` returns for it. `unbroken`: see Database.write."""
 
         def read(tx: Tx) -> tuple[str, Quote | None]:
             digest = _name(tx, account, caller, request.verb, _arguments(request))
@@ -78,11 +78,11 @@ class Approvals:
         return await self._state.write(read, unbroken=unbroken)
 
     async def find(self, digest: str, *, replay: bool, asking: bool) -> Quote | None:
-        """The quote that this call is about, or None when it needs a new one.
+        """Return the quote that this call is about, or None if it needs a new one.
 
-        A settled quote counts when the call replays an answer, or when its outcome never reached anyone: else a lost
-        reply would ask the person again and buy twice. Not so a bid that was set, or an end that was moved: it may be
-        another one by now, and where it is still the same, the call finds that out.
+        A settled quote counts if the call replays an answer, or if its outcome never reached the caller. Otherwise a
+        lost reply would ask the person again and buy twice. A bid that was set or an end that was moved does not count,
+        because it may have changed since; if it has not, the call finds that out.
         """
         return await self._state.write(lambda tx: self._find(tx, digest, replay=replay, asking=asking))
 
@@ -100,8 +100,9 @@ class Approvals:
             "approved": True,
             "committing": True,
             "settled": replay or not (quote.told or _finds_out(quote)),
-            "declined": replay or not quote.told,  # a no outside the chat is heard once, then a new wish is one
-            "expired": replay and quote.replaced_by is not None,  # an answer that comes too late is told so
+            "declined": replay
+            or not quote.told,  # a no outside the chat is reported once; after that, the same call is a new one
+            "expired": replay and quote.replaced_by is not None,  # an answer that comes too late gets that as its reply
         }
         return quote if keep[quote.state] else None
 
@@ -116,8 +117,8 @@ class Approvals:
         consent: Consent,
         heeds_declines: bool = False,
     ) -> Quote:
-        """Hold a new quote of what is proposed; the one that another process held first, if one did. Raises NoRoom
-        where too many wait already, and with `heeds_declines` Cooling while nothing is asked."""
+        """Hold a new quote for the proposal and return it, or the quote that another process held first. Raises NoRoom
+        if too many wait already and, with `heeds_declines`, Cooling while no question is asked."""
         now = self._clock()
         quote_id = new_id("q")
         quote = Quote(
@@ -138,7 +139,7 @@ class Approvals:
             if heeds_declines and _cooling_until(tx, account, at) is not None:
                 raise Cooling
             quotes.expire(tx, at)
-            quotes.add(tx, quote)  # first: the same call's live quote is found, not replaced
+            quotes.add(tx, quote)  # first, so that a live quote of the same call is found and not replaced
             place_question(tx, quote, at, self._program)
             ledger.write(tx, _entry(quote, at, "quoted", {**quote.terms, "question": quote.question}))
             return quote
@@ -152,8 +153,8 @@ class Approvals:
             return found
 
     async def under_watch(self, watch: Watch, number: int, terms: Terms) -> Quote | None:
-        """A quote for the watch's next order, with the yes that the watch holds; it takes the place of one that nobody
-        has used. None while another process carries that one out."""
+        """Hold a quote for the watch's next order under the watch's approval, in place of an unused one. Returns None
+        while another process carries that one out."""
         now = self._clock()
         digest = await self._state.write(lambda tx: _name(tx, watch.account, "watch", watch.id, number))
         quote = Quote(
@@ -185,8 +186,8 @@ class Approvals:
             return None
 
     async def hold_replacement(self, first: Quote, *, digest: str, terms: Terms) -> Quote | None:
-        """A quote for what takes the place of an order, with the yes that this order was made under; the one of another
-        process where that was first. None where that yes was shared before."""
+        """Hold a quote for an order's replacement under the approval of that order, or return the one that another
+        process held first. Returns None if that approval was shared before."""
         now = self._clock()
         servers = ", ".join(str(one.server_id) for one in terms.candidates)
         quote = Quote(
@@ -218,7 +219,8 @@ class Approvals:
         return await self._state.write(add)
 
     async def get(self, quote_id: str, *, unbroken: bool = False) -> Quote:
-        """The quote with that id, expired if its time is over. Raises NotFound. `unbroken` as of Database.write."""
+        """Return the quote with that id, expired if its time is over. Raises NotFound. `unbroken`: see
+        Database.write."""
 
         def read(tx: Tx) -> Quote | None:
             quotes.expire(tx, self._clock())
@@ -230,7 +232,7 @@ class Approvals:
         return quote
 
     async def waiting(self, account: str | None = None) -> list[Quote]:
-        """Quotes that wait for a person, the callers in turn, then those that hold an unused yes."""
+        """Return the quotes that wait for a person, the callers in turn, then those with an unused approval."""
 
         def read(tx: Tx) -> list[Quote]:
             quotes.expire(tx, self._clock())
@@ -239,10 +241,12 @@ class Approvals:
         return await self._state.write(read)
 
     async def decide(self, quote: Quote, *, yes: bool, by: str) -> bool:
-        """Record the person's answer; False when the quote no longer waits for one."""
+        """Record the person's answer. Returns False if the quote no longer waits for one."""
 
         def write(tx: Tx) -> bool:
-            now = self._clock()  # inside: a process that was frozen on its way here answers at the time it wakes up
+            now = (
+                self._clock()
+            )  # read inside the transaction, because the process may have been suspended on its way here
             if not quotes.decide(tx, quote.id, yes=yes, by=by, now=now, until=now + YES_SECONDS):
                 return False
             ledger.write(tx, _entry(quote, now, "approved" if yes else "declined", {"by": by}))
@@ -251,7 +255,7 @@ class Approvals:
         return await self._state.write(write)
 
     async def leave(self, quote: Quote, *, by: str, why: str) -> None:
-        """Close a question that the person neither agreed to nor declined: the same call asks anew, by another id."""
+        """Close a question that the person neither approved nor declined. The same call asks again, with a new id."""
 
         def write(tx: Tx) -> None:
             quotes.drop(tx, quote.id)
@@ -260,17 +264,17 @@ class Approvals:
         await self._state.write(write)
 
     async def told(self, quote: Quote) -> None:
-        """Record that the caller has the outcome, so that the same call later is a new wish."""
+        """Record that the caller has the outcome, so that the same call later is a new one."""
         await self._state.write(lambda tx: quotes.tell(tx, quote.id))
 
     async def cooling_until(self, account: str) -> float | None:
-        """Until when spending calls are declined unasked, after three declines in ten minutes."""
+        """Return until when spending calls are declined without asking, after three declines in ten minutes."""
         now = self._clock()
         return await self._state.read(lambda tx: _cooling_until(tx, account, now))
 
 
 def _name(tx: Tx, *parts: Any) -> str:
-    key = state_key(tx)  # not kept: a state that was replaced has another
+    key = state_key(tx)  # not cached, because a state that was replaced has another one
     return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
 
 
@@ -279,7 +283,8 @@ def _cooling_until(tx: Tx, account: str, now: float) -> float | None:
 
 
 def _arguments(request: Request) -> dict[str, Any]:
-    """The arguments as they name a call: without a `replaces_order_id` they are those of the call before it."""
+    """Return the arguments that identify a call. A call without `replaces_order_id` has the same ones as before that
+    argument existed."""
     named = request.model_dump(mode="json")
     if named.get("replaces_order_id") is None:
         named.pop("replaces_order_id", None)

@@ -1,4 +1,4 @@
-"""What every rental step shares: the state, the readings, the clocks, the operator's caps, who we are, what goes on."""
+"""The parts that every rental step shares: state, readings, clocks, the operator's caps, this process and its work."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from clore_mcp.store.ledger import Beat, Entry
 from clore_mcp.store.quotes import Quote
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
-WATCHDOG: Final = "watchdog-"  # how the name of an owner begins that no client closes
+WATCHDOG: Final = "watchdog-"  # prefix of an owner that no client closes
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long things may take, in seconds; tests shorten them, nobody else does."""
+    """How long things may take, in seconds. Only tests shorten them."""
 
-    answer: float = 20.0  # clients give up early: after this the answer is `in_progress`
+    answer: float = 20.0  # clients give up early, so after this the answer is `in_progress`
     look: float = 120.0  # for an order after its create was sent
-    look_after_refusal: float = 15.0  # Clore said no in unknown words: an order would show by then, if it made one
-    leave_within: float = 90.0  # from a yes to the claim of the send, waiting for a turn included
+    look_after_refusal: float = 15.0  # after an unknown refusal; an order that was made anyway would show by then
+    leave_within: float = 90.0  # from a yes to the claim of the send, including the wait for a turn
     send_within: float = 8.0  # from claiming the send to the bytes leaving
-    window: float = 60.0  # longer than any HTTP time-out: until then nobody else settles what was sent
-    orphan: float = 120.0  # longer than a live process needs between two steps; then what it left is closed
+    window: float = 60.0  # longer than any HTTP timeout; until then no other process settles what was sent
+    orphan: float = 120.0  # longer than a live process needs between two steps; then its unfinished work is closed
     proof: float = 25.0  # for a cancelled order to show as gone
     absence: float = 60.0  # between two replies without an order before it counts as gone
 
@@ -63,19 +63,22 @@ class Context:
     program: str = "clore-mcp"  # what a person types to reach this state
     patience: Patience = field(default_factory=Patience)
     starts_watchdog: bool = False  # whether `wake_watchdog` starts one
-    wake_watchdog: Callable[[], bool] = lambda: False  # whether one is there; quick, on a worker thread, never raises
+    # Returns whether a watchdog is there; quick, on a worker thread, never raises.
+    wake_watchdog: Callable[[], bool] = lambda: False
     open_page: Callable[[str], bool] = lambda quote_id: False  # whether the person has that question on their page now
-    tell: Callable[[Entry], object] = lambda event: None  # as quick, of each event once it is in the ledger
+    tell: Callable[[Entry], object] = lambda event: None  # just as quick; called for each event in the ledger
 
     async def enforced_by(self) -> str | None:
-        """Who ends leases now, in words for a person; None when nobody does. Takes seconds where one is frozen."""
+        """Return which process ends leases now, in words for a person, or None. Takes seconds if a process is
+        suspended."""
         account = await self.readings.account()
         await self.ask_enforcers(account)
         return await self.state.read(lambda tx: enforcer(tx, self, account))
 
     async def ask_enforcers(self, account: str, known: Sequence[Beat] | None = None) -> None:
-        """Have those who said lately that they end leases answer now: a frozen process can't, and a killed one. Who has
-        answered counts for half a minute, also inside a transaction, which waits for nobody. `known`: who they are."""
+        """Ask the processes that recently said that they end leases to answer now, which a suspended or killed process
+        can't. An answer counts for half a minute, also inside transactions, which can't wait. `known` holds their
+        heartbeats, if they are already read."""
         found = await self.state.read(lambda tx: beats(tx, self, account)) if known is None else known
         watchdogs = [one.owner for one in found if one.owner.startswith(WATCHDOG)]
         await self.pulse.ask(watchdogs)
@@ -83,13 +86,13 @@ class Context:
             await self.pulse.ask([one.owner for one in found if one.owner not in watchdogs])
 
     async def watched_by(self) -> str | None:
-        """Who ends leases and rents for watches from the next moment on; None when nobody does."""
+        """Return which process will end leases and rent for watches from now on, or None."""
         now = await self.enforced_by()
         promised = now is not None and self.starts_watchdog and not await self.watchdog_hangs()
         return _watchdog_on(self.host) if promised else now
 
     async def watchdog_hangs(self) -> bool:
-        """Whether a watchdog holds the place of the one that would be started, and does not say that it ends leases."""
+        """Return whether a process holds the watchdog's place but does not answer that it ends leases."""
         account = await self.readings.account()
         await self.ask_enforcers(account)
         found = await self.state.read(lambda tx: beats(tx, self, account))
@@ -101,20 +104,22 @@ class Context:
         return not free
 
     async def require_unfrozen(self) -> None:
-        """Stop here while the person has stopped all spending. Raises SpendingFrozen."""
+        """Raises SpendingFrozen while the person has stopped all spending."""
         await self.state.read(self.forbid_frozen)
 
     def forbid_frozen(self, tx: Tx) -> None:
-        """The same inside a transaction."""
+        """Do the same inside a transaction."""
         freeze = ledger.frozen(tx)
         if freeze is not None:
             raise SpendingFrozen(
-                f"The person stopped all spending at {iso(freeze.at)}; nothing was sent. Looking and cancelling work.",
-                hint=f"Only they can lift that, with `{self.program} stop --lift` in their own terminal.",
+                f"The person stopped all spending at {iso(freeze.at)}, so nothing was sent. Reading and cancelling"
+                " still work.",
+                hint=f"Only they can lift the freeze, with `{self.program} stop --lift` in their own terminal.",
             )
 
     def note(self, tx: Tx, step: str, caller: str, account: str, **what: Any) -> None:
-        """Append a step to the ledger; ids by name, everything else as data. An event is told on when it is there."""
+        """Append a step to the ledger, with ids by name and everything else as data. Events are reported once
+        written."""
         ids = {name: what.pop(name) for name in ("quote_id", "intent_id", "order_id", "server_id") if name in what}
         entry = Entry(at=self.clock(), account=account, step=step, caller=caller, data=what, **ids)
         ledger.write(tx, entry)
@@ -123,15 +128,16 @@ class Context:
 
 
 def beats(tx: Tx, context: Context, account: str) -> list[Beat]:
-    """Who said lately that it ends leases; a watchdog goes before a server. A beat from the future is from before a
-    clock went back: nobody knows how old it is."""
+    """Return the recent heartbeats of processes that end leases, watchdogs before servers. A heartbeat from the future
+    was written before a clock went back, so its age is unknown and it is left out."""
     now = context.clock()
     since, until = now - HEARTBEAT_LASTS_SECONDS, now + CLOCK_SLACK_SECONDS
     return ledger.beats(tx, account, first=WATCHDOG, since=since, until=until)
 
 
 def enforcer(tx: Tx, context: Context, account: str) -> str | None:
-    """Who ends leases now, inside a transaction: of those who said so, one that has answered since."""
+    """Return which process ends leases now, or None, inside a transaction: one that has answered since its
+    heartbeat."""
     alive = next((one for one in beats(tx, context, account) if context.pulse.answered(one.owner)), None)
     if alive is None:
         return None
@@ -147,22 +153,24 @@ def _watchdog_on(host: str) -> str:
 
 
 def left_to_watchdog(tx: Tx, context: Context, account: str) -> bool:
-    """Whether a watchdog lives and this process is not it: then it alone does what one process is enough for."""
+    """Return whether another process is a live watchdog. Then only the watchdog does the work that needs one
+    process."""
     first = next(iter(beats(tx, context, account)), None)
     return first is not None and first.owner.startswith(WATCHDOG) and not context.owner.startswith(WATCHDOG)
 
 
 def lease_end_is_enforced(tx: Tx, context: Context, account: str) -> bool:
-    """Whether someone who ends leases was alive a moment ago."""
+    """Return whether a process that ends leases was alive a moment ago."""
     return enforcer(tx, context, account) is not None
 
 
 async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outcome:
-    """Record what came of a quote that this process carries out or that nobody has begun; the outcome that counts.
+    """Record the outcome of a quote that this process carries out or that no process has begun. Returns the outcome
+    that counts.
 
-    A quote that was declined, has expired or is another process's stays as it is. While another process carries it out,
-    what stood in our way may be its very order: then it is `in_progress`, whatever we came to. The end of an order has
-    its own row in the ledger (closure.py), whoever asked for it; and what was made before is not made again.
+    A quote that was declined, has expired or belongs to another process stays as it is. While another process carries
+    it out, the obstacle here may be that process's own order, so the outcome is then `in_progress`. The end of an order
+    has its own row in the ledger (closure.py), no matter who asked for it.
     """
 
     def write(tx: Tx) -> Outcome:
@@ -170,7 +178,10 @@ async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outc
         if now is not None and now.state == "settled":
             return outcome_of(now) or outcome
         if now is not None and now.state == "committing" and now.owner != context.owner:
-            return Outcome(Status.IN_PROGRESS, "Another process carries it out.")
+            return Outcome(
+                Status.IN_PROGRESS,
+                "Another process is carrying it out. Call again with the same arguments for the outcome.",
+            )
         ours = now is not None and now.state in ("pending", "approved", "committing")
         if ours and outcome.status is not Status.IN_PROGRESS:
             quotes.settle(tx, quote.id, outcome.as_json())
@@ -185,7 +196,7 @@ async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outc
 
 
 def iso(unix_seconds: float) -> str:
-    """A time for a result: ISO 8601, UTC, whole seconds."""
+    """Return a time for a result: ISO 8601, UTC, whole seconds."""
     return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -193,7 +204,7 @@ log = logging.getLogger(__name__)
 
 
 class Commitments:
-    """Spending work by quote id. A caller that is cancelled or gives up waiting leaves the work running."""
+    """Runs spending work by quote id. The work goes on if its caller is cancelled or gives up waiting."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Task[Outcome]] = {}
@@ -201,23 +212,23 @@ class Commitments:
     async def run(
         self, quote_id: str, work: Callable[[], Awaitable[Outcome]], patience_seconds: float | None
     ) -> Outcome | None:
-        """Begin the work, or join it, and wait for its outcome; None when it goes on beyond the patience, if that
-        has an end."""
+        """Start the work or join it, and return its outcome. Returns None if it takes longer than `patience_seconds`,
+        which may be None."""
         task = self._running.get(quote_id)
         if task is None:
             task = asyncio.ensure_future(work())
             self._running[quote_id] = task
             task.add_done_callback(lambda done: self._finished(quote_id, done))
-        # wait() ends no work, and tells its outcome also where that came in the instant in which the patience ended.
+        # wait() cancels no work, and it also returns an outcome that arrives in the very instant of the timeout.
         await asyncio.wait([task], timeout=patience_seconds)
         return task.result() if task.done() else None
 
     def runs(self, quote_id: str) -> bool:
-        """Whether this process is carrying that quote out now."""
+        """Return whether this process is carrying out that quote now."""
         return quote_id in self._running
 
     async def drain(self, patience_seconds: float) -> None:
-        """At the end of the process: let what has begun come to its end, at most so long. The rest is settled later."""
+        """Wait up to `patience_seconds` for the running work, at the end of the process. The rest is settled later."""
         if self._running:
             await asyncio.wait(list(self._running.values()), timeout=patience_seconds)
 

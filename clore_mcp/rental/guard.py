@@ -1,10 +1,10 @@
 """The guard: nothing is spent without a yes for exactly these terms, or within limits set outside the chat.
 
-`hold` finds or makes the quote of a call; `conclude` takes the answer (or its absence) and lets the verb carry it out
-once. It knows neither MCP nor the terminal: whoever asks the person sits above.
+`hold` finds or makes the quote of a call. `conclude` takes the answer, or its absence, and lets the verb carry it out
+once. The guard knows neither MCP nor the terminal; the layers above ask the person.
 
-A cancel goes through also where the account or the state can't be read: it spends nothing, and waiting does. It still
-needs the yes of whoever can be asked, and nobody to ask means that it is refused, for it may be someone else's order.
+A cancel works even if the account or the state can't be read, because it spends nothing, but waiting does. It still
+needs a yes if a person can be asked. If no one can be asked, it is refused, because it may be someone else's order.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from clore_mcp.store.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 _DID: Final = {Status.CREATED: "made it", Status.EXTENDED: "moved its end"}
-_COOLED: Final = f"Three questions were declined just now, so none is asked for a while. {outcomes.UNSEEN}"
+_COOLED: Final = f"Three questions were just declined, so no more are asked for a while. {outcomes.UNSEEN}"
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a call is about: a quote, or an outcome that needs none."""
+    """The quote of a call, or an outcome that needs none."""
 
     quote: Quote | None = None
     outcome: Outcome | None = None
@@ -51,7 +51,7 @@ class Held:
 
 
 class Guard:
-    """One for a process; verbs by tool name."""
+    """Holds quotes and concludes calls, one per process. Verbs are found by tool name."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Guard:
         self._unkept: dict[tuple[str, Request], Quote] = {}  # questions while the state can't be used
 
     async def hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str = "") -> Held:
-        """The quote of this call: the live one, the settled one that it replays or was never told, or a new one.
-        `protocol` is only for the record: the same wish in another era is the same."""
+        """Return the quote of this call: the live one, a settled one that it replays or whose outcome it never got, or
+        a new one. `protocol` is only for the record: the same call in another version is the same call."""
         try:
             return await self._hold(request, caller=caller, can_ask=can_ask, replay=replay, protocol=protocol)
         except StateUnavailable:
@@ -101,7 +101,7 @@ class Guard:
     async def _propose(
         self, request: Request, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
     ) -> Held:
-        """A new quote, which waits for its yes."""
+        """Hold a new quote, which waits for its yes."""
         verb = self._verbs[request.verb]
         try:
             shared = await verb.shared(request, account, caller, digest)
@@ -130,13 +130,13 @@ class Guard:
         return Held(quote)
 
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
-        """Whether a quote waits for a person, and is not carried out at once."""
+        """Return whether a quote waits for a person instead of being carried out at once."""
         if yes is Yes.ALWAYS:
             return self._context.settings.approval is not Approval.LIMITS
         return yes is Yes.PERSON or (yes is Yes.IF_ASKABLE and asking)
 
     async def _hold_unkept(self, request: Request, *, caller: str, can_ask: bool) -> Held:
-        """The question of a cancel while the state can't be used: it lives as long as this process."""
+        """Hold the question of a cancel while the state can't be used. It lives as long as this process."""
         now, key = self._context.clock(), (caller, request)
         quote = self._unkept.get(key)
         if quote is not None and quote.in_time(now):
@@ -165,19 +165,19 @@ class Guard:
 
     def _unrecorded(self, request: Request) -> StateUnavailable:
         return StateUnavailable(
-            f"The record can't be read, so nobody knows whether order {request.about_order} was made here, and nobody"
-            " can be asked; it was not cancelled and bills on.",
+            f"The record can't be read, so it is unknown whether order {request.about_order} was made here, and no one"
+            " can be asked. It was not cancelled and is still billed.",
             hint=f"Ask the person to run `{self._context.program} cancel {request.about_order}` in their own terminal.",
         )
 
     async def _cooled(self, request: Request, account: str) -> Held | None:
-        """After three declines nothing that spends is asked for a while; cancelling always is."""
+        """Return the answer while no spending question is asked after three declines. Cancels are always asked."""
         if not request.spends or not await self._approvals.cooling_until(account):
             return None
         return Held(outcome=self._verbs[request.verb].declined(request, _COOLED))
 
     async def _left_by_another(self, quote: Quote) -> Quote:
-        """A quote that this process is not carrying out: another one is, or has died over it; then it is settled."""
+        """Return a quote that another process is carrying out, settled first if that process has ended."""
         try:
             current = await self._context.readings.orders(EXECUTION_AGE)
             await self._settling.settle_open(quote.account, current)
@@ -186,7 +186,7 @@ class Guard:
         return await self._approvals.get(quote.id)
 
     def asks(self, held: Held, *, can_ask: bool) -> bool:
-        """Whether the person is asked through the client now."""
+        """Return whether the person is asked through the client now."""
         return (
             held.quote is not None
             and held.quote.state == "pending"
@@ -198,8 +198,8 @@ class Guard:
     async def conclude(
         self, held: Held, request: Request, *, answer: bool | None, caller: str, reply: QuestionReply | None = None
     ) -> Outcome:
-        """What comes of the call. `answer` is the person's, or None where they gave none through the client; `reply` is
-        what the client did with the question. Raises ArgumentInvalid for a malformed answer to an open question."""
+        """Return the outcome of the call. `answer` is the person's, None if they gave none through the client. `reply`
+        is the client's reply to the question. Raises ArgumentInvalid for a malformed answer to an open question."""
         outcome = await self._conclude(held, request, answer=answer, caller=caller, reply=reply)
         return await self._verbs[request.verb].told(request, outcome)
 
@@ -235,11 +235,11 @@ class Guard:
         return await self._carry_out(quote, request, by)
 
     def _unanswered(self, quote: Quote, request: Request, reply: QuestionReply, caller: str) -> Outcome:
-        """No yes, in the words of the tool, with what the client answered and whether asking again can help."""
+        """Return the answer without a yes, with the client's reply and whether asking again can help."""
         return self._verbs[request.verb].declined(request, reply.told(quote, caller)).also(reply.cure)
 
     async def _deed(self, quote: Quote) -> str:
-        """What the person is to do for their yes. Opens their page with the question where that is possible."""
+        """Return what the person has to do to approve. Opens their page with the question if that is possible."""
         context = self._context
         if await anyio.to_thread.run_sync(context.open_page, quote.id):
             return outcomes.APPROVE_ON_PAGE
@@ -248,8 +248,8 @@ class Guard:
         return outcomes.approve_at_terminal(quote.id, context.program)
 
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
-        """A question without an answer. After a cancel it is over, so that no answer to it can come later and count;
-        after a malformed answer it waits on, for the person has not seen it or has not answered."""
+        """Handle a question without an answer. A cancel closes it, so that no later answer counts. After a malformed
+        answer it keeps waiting, because the person has not seen it or not answered."""
         if reply.said is Said.MALFORMED:
             raise ArgumentInvalid(
                 f"{reply.told(quote, caller)} Nothing was done and nothing was spent.",
@@ -260,7 +260,7 @@ class Guard:
     async def _conclude_unkept(
         self, held: Held, quote: Quote, request: Request, *, answer: bool | None, caller: str
     ) -> Outcome:
-        """A cancel while the state can't be used: the person's word alone counts."""
+        """Carry out a cancel while the state can't be used. Only the person's answer counts."""
         self._unkept.pop((caller, request), None)
         if answer is False:
             return self._verbs[request.verb].declined(request)
@@ -272,13 +272,13 @@ class Guard:
         return await self._carry_out(quote, request, by)
 
     async def _known(self, quote: Quote, request: Request) -> Outcome | None:
-        """What has come of a quote already, or comes of it while it is waited for."""
+        """Return the outcome of a quote, now or after waiting for it."""
         if quote.state == "committing":
             return await self._follow(quote, request)
         return await self._over(quote, request)
 
     async def _over(self, quote: Quote, request: Request) -> Outcome | None:
-        """The outcome of a quote that is over."""
+        """Return the outcome of a quote that is over."""
         verb, outcome = self._verbs[request.verb], outcome_of(quote)
         if outcome is not None:
             return await self._again(quote, outcome)
@@ -290,7 +290,8 @@ class Guard:
         return None
 
     async def _again(self, quote: Quote, outcome: Outcome) -> Outcome:
-        """An outcome that its caller may not have had; an order that has ended meanwhile is not told as running."""
+        """Return an outcome that the caller may not have received. An order that has ended since is not reported as
+        running."""
         did, order_id = _DID.get(outcome.status), outcome.order_id
         if did is not None and order_id is not None:
             lease = await self._context.state.read(lambda tx: orders.get(tx, quote.account, order_id))
@@ -299,14 +300,14 @@ class Guard:
         return outcome.again()
 
     async def told(self, held: Held, outcome: Outcome) -> None:
-        """The caller has the outcome of a settled quote; the same call later is a new wish."""
+        """Record that the caller has the outcome of a settled quote, so that the same call later is a new one."""
         if held.quote is not None and outcome.status not in (Status.IN_PROGRESS, Status.APPROVAL_REQUIRED):
             # An order may run: what came of the call counts more than the record of having told it.
             with contextlib.suppress(StateUnavailable):
                 await self._approvals.told(held.quote)
 
     def _yes_given_by(self, quote: Quote, yes: Yes, answer: bool | None, caller: str) -> str | None:
-        """Who said yes, or None where nobody has."""
+        """Return who approved, or None."""
         given = quote.decided_by or "the person, outside the chat"
         mode = self._context.settings.approval
         if mode is Approval.PASSKEY and yes.is_needed:  # no other yes counts, whoever recorded it
@@ -336,7 +337,7 @@ class Guard:
         return outcome
 
     async def _follow(self, quote: Quote, request: Request) -> Outcome:
-        """Wait for whoever carries the quote out, here or in another process."""
+        """Wait for the process that carries out the quote, this one or another."""
         give_up_at = self._context.monotonic() + self._context.patience.answer
         while self._context.monotonic() < give_up_at:
             try:

@@ -1,7 +1,7 @@
-"""The question that a person answers: everything that their yes would cost and start, in a fixed text.
+"""Writes the question that a person answers: everything that their yes would cost and start.
 
-Pure functions of frozen terms, so that every round shows the same words. Whatever hosts or the model wrote is cleaned,
-clamped and quoted: a CPU name must not argue for its own approval.
+These are pure functions of frozen terms, so that every round shows the same words. Text from hosts or the model is
+cleaned, clamped and quoted, because a CPU name must not argue for its own approval.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from clore_mcp.text import clean
 _HOURS_SHOWN: Final = Decimal("0.0001")
 _COMMAND_SHOWN: Final = 300
 _ENV_NAMES_SHOWN: Final = 20
-_IMAGE_SHOWN: Final = 256  # whole: an image must not hide behind a long and honest beginning
-_QUOTE_MARKS: Final = str.maketrans(  # all that look like the closing one
+_IMAGE_SHOWN: Final = 256  # the whole name: an image must not hide behind a long and honest beginning
+_QUOTE_MARKS: Final = str.maketrans(  # every character that looks like a closing quote
     dict.fromkeys('"“”„‟″‶＂ʺ˝˶❝❞❠〝〞〟״ײ〃ˮ⹂᳓🙶🙷🙸', "'")
 )
 _PRODUCT: Final = re.compile(
     r"[0-9]{1,3}x ((RTX|GTX|GT|CMP|Quadro|Tesla|Titan|Radeon|RX) )*[A-Z]{0,4}-?[0-9]{2,5}[A-Z]{0,2}(-[0-9]{3})?"
     r"( (Ti|SUPER|Laptop|Ada|NVL|XT|XTX|D|[0-9]{1,3}GB))*\Z"
 )
-NOT_MADE_HERE: Final = "It was not made here: it may be someone else's work."
-_LINE_END: Final = " ⏎ "  # a line of a script stays visible as a line: a comment ends where it ends
+NOT_MADE_HERE: Final = "It was not made here: someone else may be using it."
+_LINE_END: Final = " ⏎ "  # shows where a line of a script ends, and so where a comment ends
 
 
 @dataclass(frozen=True, slots=True)
 class KeyShown:
-    """The SSH key that would be let in: its fingerprint and whether it is the configured one."""
+    """The SSH key that would get access: its fingerprint, and whether it is the configured one."""
 
     fingerprint: str
     configured: bool
 
 
 def quoted(text: str, limit: int) -> str:
-    """Someone else's words as data: cleaned, clamped, in quotes that they can't close."""
+    """Return someone else's words as data: cleaned, clamped and in quotes that they can't close."""
     return '"' + clean(text, limit).translate(_QUOTE_MARKS) + '"'
 
 
 def rent_question(quote_id: str, request: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
-    """The question before a rental."""
+    """Return the question before a rental."""
     first = terms.candidates[0]
     lines = [
-        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms)} in all?",
+        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms)} in total?",
         _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
         *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
         _price_line(first, terms, cost),
@@ -74,9 +74,9 @@ def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, 
 
 @dataclass(frozen=True, slots=True)
 class ExtensionShown:
-    """What a person reads of an order's end that is to be moved by `hours`, from `was` (None where an order made
-    elsewhere has none) to `ends`. `unended_usd` is what the order comes to if nobody ends it for `unended_hours` from
-    now; `limits` what of them is used with it."""
+    """The figures of a question that moves an order's end by `hours`, from `was` (None if an order made elsewhere has
+    no end) to `ends`. `unended_usd` is the total cost if no one ends the order for `unended_hours` from now. `limits`
+    says how much of the limits would then be used."""
 
     order_id: int
     server_id: int | None
@@ -98,17 +98,17 @@ class ExtensionShown:
 
 
 def extend_question(quote_id: str, move: ExtensionShown) -> str:
-    """The question before an order's end is moved."""
+    """Return the question before an order's end is moved."""
     server = "unknown" if move.server_id is None else move.server_id
     return "\n".join(
         [
             _moved(move),
             f"Server {server}: {hardware(move.what) if move.what else 'hardware unknown'}",
             *([] if move.made_here else [NOT_MADE_HERE]),
-            f"Price: at most {dollars(move.usd_per_hour)} per hour with fees ({move.day});"
+            f"Price: at most {dollars(move.usd_per_hour)} per hour including fees ({move.day});"
             f" {dollars(move.spent_usd)} spent so far",
             _moved_end(move),
-            f"Limits with it: {move.limits}",
+            f"Limits including it: {move.limits}",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
@@ -125,14 +125,17 @@ def _moved(move: ExtensionShown) -> str:
 
 
 def _moved_end(move: ExtensionShown) -> str:
-    unended = f"{dollars(move.unended_usd)} in all, {hours_text(move.unended_hours)} from now"
+    unended = f"{dollars(move.unended_usd)} in total, {hours_text(move.unended_hours)} from now"
     if move.on_end == "notify":
-        return f"End: at {move.ends} clore-mcp tells your assistant, nothing cancels it. If nobody does: {unended}"
+        return (
+            f"End: at {move.ends} clore-mcp notifies your assistant but cancels nothing."
+            f" Worst case if no one cancels: {unended}"
+        )
     if move.enforced_by is None:
         return f"End: NOTHING ends it at {move.ends} unless someone cancels. Worst case: {unended}"
     return (
-        f"End: cancelled at {move.ends} by {move.enforced_by}, its data deleted."
-        f" Worst case then: {dollars(move.worst_usd)} in all; if nobody cancels: {unended}"
+        f"End: cancelled and its data deleted at {move.ends} by {move.enforced_by}."
+        f" Worst case then: {dollars(move.worst_usd)} in total; if no one cancels: {unended}"
     )
 
 
@@ -145,7 +148,7 @@ def cancel_question(
     made_here: bool | None,
     spent_usd: Decimal | None,
 ) -> str:
-    """The question before an order is cancelled. What nobody can say now is None: an end waits for no price."""
+    """Return the question before an order is cancelled. Unknown facts are None, because a cancel waits for no price."""
     known = [
         hardware(what) if what else "hardware unknown",
         "price unknown" if usd_per_hour is None else f"{dollars(usd_per_hour)} per hour",
@@ -154,24 +157,24 @@ def cancel_question(
     whose = {
         True: "",
         False: f"\n{NOT_MADE_HERE}",
-        None: "\nThe record can't be read: it may have been made elsewhere and be someone else's work.",
+        None: "\nThe record can't be read. It may have been made elsewhere, and someone else may be using it.",
     }[made_here]
     return (
         f"Cancel order {order_id} ({', '.join(known)})?\n"
-        f"Its container and all data in it are deleted; the meter stops.{whose}\n"
-        f"Quote {quote_id}. Without a yes it runs on and bills."
+        f"Its container and all data in it are deleted, and billing stops.{whose}\n"
+        f"Quote {quote_id}. Without a yes it keeps running and billing."
     )
 
 
 def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
     kind = "bid" if terms.order_type == "spot" else "listed"
     native = f"{plain(first.listed_per_day)} {first.coin.ticker} per day {kind}"
-    room = "" if first.coin is Coin.USD else f", 3 % of it room for the {first.coin.ticker} rate"
+    room = "" if first.coin is Coin.USD else f" and 3 % for changes in the {first.coin.ticker} rate"
     rent, fee, creation = map(dollars, shown_parts(cost))
-    fees = " (fees assumed at the highest documented: Clore did not say)" if terms.fees_assumed else ""
+    fees = " (Clore did not give its fees, so the highest documented ones are used)" if terms.fees_assumed else ""
     return (
         f"Price: {rent} rent + {fee} fee + {creation} creation fee after ten minutes ({native}){fees};"
-        f" at most {dollars(first.ceiling_usd_per_hour)} per hour with fees{room}"
+        f" at most {dollars(first.ceiling_usd_per_hour)} per hour including fees{room}"
     )
 
 
@@ -185,28 +188,28 @@ def _end_line(terms: Terms) -> str:
     most = max(terms.bills(lambda one: one.unended_usd))
     unended = f"{dollars(most)} over {hours_text(longest.max_rental_hours)}"
     if terms.order_type is OrderType.SPOT:
-        unended += ", and nothing bounds it sooner"
+        unended += ", and no limit of the host ends it sooner"
     if terms.on_end == "notify":
         return (
-            f"End: after {hours_text(terms.hours)} clore-mcp tells your assistant, nothing cancels it."
-            f" Worst case, if nobody does: {unended}"
+            f"End: after {hours_text(terms.hours)} clore-mcp notifies your assistant but cancels nothing."
+            f" Worst case if no one cancels: {unended}"
         )
     if terms.enforced_by is None:
         return f"End: NOTHING ends it after {hours_text(terms.hours)} unless someone cancels. Worst case: {unended}"
     return (
         f"End: cancelled after {hours_text(terms.hours)} by {terms.enforced_by}."
-        f" Worst case then: {dollars(terms.worst_usd)}; if nobody cancels: {unended}"
+        f" Worst case then: {dollars(terms.worst_usd)}; if no one cancels: {unended}"
     )
 
 
 def would_not_win(to_win_usd: Decimal) -> str:
-    """What a person reads of a bid that another one beats; USD per hour that would win."""
-    return f"The bid would NOT win now: that takes {dollars(to_win_usd)} per hour. Until then it waits, at no cost."
+    """Return the sentence about a bid that another one beats. `to_win_usd` is what would win, in USD per hour."""
+    return f"The bid would NOT win now; {dollars(to_win_usd)} per hour would. Until it wins, it costs nothing."
 
 
 def not_below_on_demand(usd_per_hour: Decimal) -> str:
-    """What a person reads of a bid that is as high as the on-demand price or higher."""
-    return f"The bid is NOT below the on-demand price of {dollars(usd_per_hour)} per hour, where nobody can outbid you."
+    """Return the sentence about a bid that is as high as the on-demand price or higher."""
+    return f"The bid is NOT below the on-demand price of {dollars(usd_per_hour)} per hour, which no one can outbid."
 
 
 def _spot_lines(terms: Terms) -> Iterable[str]:
@@ -215,11 +218,14 @@ def _spot_lines(terms: Terms) -> Iterable[str]:
         if dear is not None:
             yield not_below_on_demand(dear)
         short = "" if terms.to_win_usd is None else f" {would_not_win(terms.to_win_usd)}"
-        yield f"Spot: the hours run from the order on, also while it waits or is outbid; only winning bills.{short}"
+        yield (
+            "Spot: the hours start with the order and run even while it waits or is outbid. You pay only while it wins."
+            f"{short}"
+        )
 
 
 class Container(Protocol):
-    """What is asked to run, whatever asks for it."""
+    """What a request wants to run."""
 
     @property
     def image(self) -> str: ...
@@ -234,13 +240,13 @@ class Container(Protocol):
 
 
 def run_lines(request: Container, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()) -> Iterable[str]:
-    """What would be started, and whose key would be let in. `hosts` are the servers and the CUDA that each takes."""
+    """Yield the lines about what would run and whose key would get access. `hosts` holds each server's id and CUDA."""
     ports = ", ".join(f"{port}/{kind}" for port, kind in request.wire_ports.items())
     yield f"Runs: image {quoted(request.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if request.jupyter else ''}"
     yield from image_notes(request.image, jupyter=request.jupyter, hosts=hosts)
     if request.command:
         script = request.command.replace("\n", _LINE_END)
-        cut = f" (the beginning of {len(request.command):,} characters)" if len(script) > _COMMAND_SHOWN else ""
+        cut = f" (the start of {len(request.command):,} characters)" if len(script) > _COMMAND_SHOWN else ""
         yield f"Command{cut}: {quoted(script, _COMMAND_SHOWN)}"
     if request.env:
         names = list(request.env)
@@ -262,7 +268,7 @@ def _replacement_lines(terms: Terms) -> Iterable[str]:
     if terms.lost_usd:
         yield (
             f"If a server can't be reached by SSH within {REPLACED_WITHIN_MINUTES} minutes, it may be cancelled and the"
-            " next of these rented instead, once, for the same hours; what it has cost until then, at most"
+            " next of these rented instead, once, for the same hours. Its cost until then, at most"
             f" {dollars(terms.lost_usd)}, is lost."
         )
 
@@ -277,11 +283,11 @@ def _gpus(candidate: Candidate) -> str:
 
 
 def hardware(text: str) -> str:
-    """'2x RTX 4090' as it stands; a name that is no product name is somebody's words, and quoted."""
+    """Return '2x RTX 4090' unchanged, and any text that is not a product name in quotes."""
     return text if _PRODUCT.match(text) else quoted(text, 60)
 
 
 def hours_text(hours: Decimal) -> str:
-    """'2.5 hours'."""
+    """Return the hours as '2.5 hours'."""
     told = plain(hours.quantize(_HOURS_SHOWN, ROUND_CEILING))
     return "1 hour" if told == "1" else f"{told} hours"

@@ -1,7 +1,7 @@
-"""What a client made of the question that it was given: an answer of the person, or one of the ways to have none.
+"""A client's reply to a question: the person's answer, or why there is none.
 
-Only `Said.YES` is a yes. `decline` and a no in the form are the person's no: final, and counted for the pause. A
-cancel, a silence, an error and a malformed answer are no answer of the person: they decide nothing, count for nothing.
+Only `Said.YES` is a yes. `decline` and a no in the form are the person's no, which is final and counts for the pause. A
+cancel, a silence, an error and a malformed reply are not the person's answer. They decide nothing and do not count.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _QUESTION_SHOWN: Final = 120
 
 
 class Said(StrEnum):
-    """What came back, in the words of the protocol where it has one."""
+    """The kinds of reply, in the protocol's words if it has one."""
 
     YES = "yes"
     NO = "no"
@@ -34,27 +34,27 @@ _WORDS: Final = {
     Said.YES: "answered yes",
     Said.NO: "answered no",
     Said.DECLINE: "answered 'decline'",
-    Said.CANCEL: "answered 'cancel': the question was closed without a yes or a no",
+    Said.CANCEL: "answered 'cancel', so the question was closed without a yes or a no",
     Said.SILENCE: "gave no answer in time",
-    Said.ERROR: "could not ask: it answered with an error",
-    Said.MALFORMED: "answered with something else than yes or no",
+    Said.ERROR: "could not ask and answered with an error",
+    Said.MALFORMED: "answered with neither yes nor no",
 }
 _CURES: Final = {
-    Said.NO: "Ask the person what they would like changed; asking the same again does not help.",
-    Said.DECLINE: "Ask the person what they would like changed; asking the same again does not help.",
-    Said.CANCEL: "Ask the person in the chat; if they want it, call again and they are asked anew.",
-    Said.SILENCE: "If the person is there now, call again and they are asked anew.",
+    Said.NO: "Ask the person what they would like changed. Asking the same question again does not help.",
+    Said.DECLINE: "Ask the person what they would like changed. Asking the same question again does not help.",
+    Said.CANCEL: "Ask the person in the chat. If they want it, call again to ask them the question again.",
+    Said.SILENCE: "If the person is there now, call again to ask them the question again.",
 }
-UNSEEN: Final = "If they saw no question at all, the operator can set CLORE_APPROVAL=outside."
+UNSEEN: Final = "If they saw no question, the operator can set CLORE_APPROVAL=outside."
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionReply:
-    """What came back on one question, after how many seconds (None where nobody knows)."""
+    """The reply to one question, after how many seconds (None if unknown)."""
 
     said: Said
     seconds: float | None = None
-    detail: str = ""  # the client's own words where it answered with an error; for people, never an instruction
+    detail: str = ""  # the client's own words if it answered with an error: data for people, never an instruction
 
     @property
     def is_no(self) -> bool:
@@ -63,11 +63,11 @@ class QuestionReply:
 
     @property
     def is_open(self) -> bool:
-        """Whether the person was asked and gave no answer that counts: asking again can help."""
+        """Whether the person was asked and gave no answer that counts, so that asking again can help."""
         return self.said in (Said.CANCEL, Said.SILENCE, Said.MALFORMED)
 
     def told(self, quote: Quote, caller: str) -> str:
-        """What the client answered, to which question, after how long."""
+        """Return what the client answered, to which question, after how long."""
         after = "" if self.seconds is None else f" after {self.seconds:.1f} s"
         detail = f" ({self.detail})" if self.detail else ""
         about = f"{quote.subject}, {quote.id}" if quote.subject else quote.id
@@ -76,5 +76,5 @@ class QuestionReply:
 
     @property
     def cure(self) -> str:
-        """Whether asking again can help."""
+        """What the caller can do about it."""
         return f"{_CURES.get(self.said, '')} {UNSEEN}".strip()

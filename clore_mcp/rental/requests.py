@@ -1,6 +1,6 @@
-"""What a spending tool is asked for: the arguments, and every rule on them that needs no market to judge.
+"""The arguments of the spending tools, with every rule on them that needs no market.
 
-These models are the tools' schemas as well as what the guard prices and digests, so a rule stands here once.
+These models are the tools' schemas and also what the guard prices and digests, so each rule exists once.
 """
 
 from __future__ import annotations
@@ -66,19 +66,19 @@ def possible_order(number: int) -> int:
 def _affordable(usd: float | None) -> float | None:
     if usd is not None and usd > _USD_PER_HOUR_MAX:
         raise ValueError(
-            f"is above {_USD_PER_HOUR_MAX:,} USD per hour, dearer than any server; give USD per hour, not per day"
+            f"is above {_USD_PER_HOUR_MAX:,} USD per hour, more than any server costs; give USD per hour, not per day"
         )
     return usd
 
 
 def _ticker(told: Any) -> Any:
-    """The one name of a coin, whatever people or Clore call it."""
+    """Return the one name of a coin for any of its names."""
     coin = Coin.parse(told) if isinstance(told, str) else None
     return coin.ticker if coin else told
 
 
 def known_countries(words: list[str] | None) -> list[str] | None:
-    """The words, each of which names a country or a region."""
+    """Return the words, each of which must name a country or a region."""
     from clore_mcp.market import regions  # here: whoever only lists the tools needs no country
 
     wrong = []
@@ -93,7 +93,7 @@ def known_countries(words: list[str] | None) -> list[str] | None:
 
 
 def known_cuda(text: str | None) -> str | None:
-    """The text, which is a CUDA version."""
+    """Return the text, which must be a CUDA version."""
     from clore_mcp.market.listing import version  # here: whoever only lists the tools needs no market
 
     if text is not None and version(text) is None:
@@ -165,38 +165,40 @@ class CreateOrder(Request):
     image: Image = DEFAULT
     hours: Annotated[
         float,
-        Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease; fractions allowed."),
+        Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Length of the rental; fractions are allowed."),
     ]
     order_type: Annotated[
-        Literal["on-demand", "spot"], Field(description="spot is cheaper but a higher bid ends it.")
+        Literal["on-demand", "spot"], Field(description="spot is cheaper, but a higher bid ends it.")
     ] = "on-demand"
     bid_usd_per_hour: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="Spot only: the most to pay, fee included."),
+        Field(gt=0, allow_inf_nan=False, description="For spot only: most to pay, including fees."),
         AfterValidator(_affordable),
     ] = None
-    currency: Annotated[Currency | None, Field(description="Default: cheapest that host and wallet allow.")] = None
+    currency: Annotated[Currency | None, Field(description="Default: the cheapest that host and wallet allow.")] = None
     fallback_server_ids: Annotated[
         list[Annotated[int, Field(gt=0), AfterValidator(possible_id)]] | None,
-        Field(max_length=_MOST_SERVERS - 1, description="Tried in turn if the first is gone."),
+        Field(max_length=_MOST_SERVERS - 1, description="Up to 4, tried in turn if the first is gone."),
     ] = None
     ports: Ports = None
     env: Env = None
     ssh_public_key: Annotated[
         str | None,
-        Field(max_length=3072, description="Only if the person gave one; default: theirs."),
+        Field(max_length=3072, description="Only if the person gave one. Default: their own key."),
         AfterValidator(_one_key),
     ] = None
     command: Command = None
     jupyter: Annotated[
         bool,
-        Field(description="On the one http port; `clore-mcp connect` shows the person its token."),
+        Field(description="Runs on the one http port. `clore-mcp connect` shows the person its token."),
         AfterValidator(_jupyter_has_a_port),
     ] = False
-    on_end: Annotated[Literal["cancel", "notify"], Field(description="When the hours are over.")] = "cancel"
+    on_end: Annotated[Literal["cancel", "notify"], Field(description="What happens when the hours are over.")] = (
+        "cancel"
+    )
     replaces_order_id: Annotated[
         int | None,
-        Field(gt=0, description="As wait_for_order says: cancels it, rents the next fallback."),
+        Field(gt=0, description="Only if wait_for_order says so: cancels that order and rents the next fallback."),
         AfterValidator(lambda number: None if number is None else possible_id(number)),
     ] = None
 
@@ -242,44 +244,50 @@ class CreateOrder(Request):
 
 
 class CreateWatch(Request):
-    """A standing wish to rent below a price, or to be told of one."""
+    """A request to rent later below a price, or to be notified of one."""
 
     verb: ClassVar[str] = "create_watch"
 
-    gpu: Annotated[str, Field(min_length=1, max_length=80, description="As people write it: 4090, A100 80GB.")]
+    gpu: Annotated[str, Field(min_length=1, max_length=80, description="As people write it, listed now or not.")]
     max_usd_per_hour: Annotated[
         float,
-        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included."),
+        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, including fees."),
         AfterValidator(_affordable),
     ]
-    hours: Annotated[float, Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Lease of each order.")]
-    image: Image = DEFAULT
+    hours: Annotated[float, Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Length of each rental.")]
+    image: Annotated[Image, Field(description="As in create_order.")] = DEFAULT
     expires_hours: Annotated[
         float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
     ]
-    notify: Annotated[bool, Field(description="Only tell the person, once; rents nothing, asks nothing.")] = False
-    max_orders: Annotated[int, Field(ge=1, le=16)] = 1
-    min_gpus: Annotated[int | None, Field(ge=1)] = None
-    max_gpus: Annotated[int | None, Field(ge=1)] = None
-    min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Each GPU.")] = None
-    min_ram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
-    min_disk_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
-    min_cpu_threads: Annotated[int | None, Field(ge=1)] = None
-    min_download_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
-    min_upload_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
+    notify: Annotated[bool, Field(description="Only notify the person, once. Rents and asks nothing.")] = False
+    max_orders: Annotated[int, Field(ge=1, le=16, description="Most orders to make.")] = 1
+    min_gpus: Annotated[int | None, Field(ge=1, description="GPUs per server.")] = None
+    max_gpus: Annotated[int | None, Field(ge=1, description="GPUs per server.")] = None
+    min_vram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Per GPU.")] = None
+    min_ram_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Host memory.")] = None
+    min_disk_gb: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Disk size.")] = None
+    min_cpu_threads: Annotated[int | None, Field(ge=1, description="Whole server.")] = None
+    min_download_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Host line.")] = None
+    min_upload_mbps: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="Host line.")] = None
     countries: Annotated[
-        list[str] | None, Field(max_length=60, description="As in search_servers."), AfterValidator(known_countries)
+        list[str] | None,
+        Field(max_length=60, description='ISO-2 or "europe", "asia", …'),
+        AfterValidator(known_countries),
     ] = None
-    exclude_countries: Annotated[list[str] | None, Field(max_length=60), AfterValidator(known_countries)] = None
-    min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
-    min_rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False)] = None
-    min_cuda: Annotated[str | None, Field(max_length=12), AfterValidator(known_cuda)] = None
-    currency: Currency | None = None
-    ports: Ports = None
-    env: Env = None
-    ssh_public_key: Annotated[str | None, Field(max_length=3072), AfterValidator(_one_key)] = None
-    command: Command = None
-    jupyter: Annotated[bool, AfterValidator(_jupyter_has_a_port)] = False
+    exclude_countries: Annotated[
+        list[str] | None, Field(max_length=60, description="As countries."), AfterValidator(known_countries)
+    ] = None
+    min_reliability: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False, description="0 to 1.")] = None
+    min_rating: Annotated[float | None, Field(ge=0, le=5, allow_inf_nan=False, description="0 to 5.")] = None
+    min_cuda: Annotated[str | None, Field(max_length=12, description='"12.4"'), AfterValidator(known_cuda)] = None
+    currency: Annotated[Currency | None, Field(description="The only coin to pay in.")] = None
+    ports: Annotated[Ports, Field(description="As in create_order.")] = None
+    env: Annotated[Env, Field(description="Container environment.")] = None
+    ssh_public_key: Annotated[
+        str | None, Field(max_length=3072, description="As in create_order."), AfterValidator(_one_key)
+    ] = None
+    command: Annotated[Command, Field(description="Start script.")] = None
+    jupyter: Annotated[bool, Field(description="As in create_order."), AfterValidator(_jupyter_has_a_port)] = False
 
     @property
     def subject(self) -> str:
@@ -320,12 +328,12 @@ class SetSpotPrice(Request):
     order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     bid_usd_per_hour: Annotated[
         float | None,
-        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, fee included."),
+        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, including fees."),
         AfterValidator(_affordable),
     ] = None
-    to_win: Annotated[bool, Field(description="Instead of a bid: the lowest that wins now.")] = False
+    to_win: Annotated[bool, Field(description="Bid the lowest that wins now; needs max_usd_per_hour.")] = False
     max_usd_per_hour: Annotated[
-        float | None, Field(gt=0, allow_inf_nan=False, description="Goes with to_win."), AfterValidator(_affordable)
+        float | None, Field(gt=0, allow_inf_nan=False, description="Only with to_win."), AfterValidator(_affordable)
     ] = None
 
     @model_validator(mode="after")
@@ -355,7 +363,7 @@ class ExtendOrder(Request):
     order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     hours: Annotated[
         float,
-        Field(le=MAX_HOURS, allow_inf_nan=False, description="Added to its ends_at (to now if it has none)."),
+        Field(le=MAX_HOURS, allow_inf_nan=False, description="Added to ends_at, or to now if it has none."),
     ]
 
     @field_validator("hours")
@@ -391,7 +399,7 @@ _NO_COMMENT: Final[tuple[object, ...]] = (None, False, [], {})
 
 
 def _comment(told: Any) -> str | None:
-    """Whatever was given as a comment, as one line that Clore takes: a comment never stops a cancel."""
+    """Return any comment as one line that Clore accepts, because a comment must never stop a cancel."""
     if told in _NO_COMMENT:
         return None
     return clean(_as_text(told), _ISSUE_MAX) or None
@@ -402,7 +410,7 @@ def _as_text(told: Any) -> str:
 
 
 class CancelOrder(Request):
-    """An order to end now. Nothing beside the order's id can stop it: the meter runs."""
+    """An order to end now. Nothing but the order's id can be refused, because the order is being billed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
     verb: ClassVar[str] = "cancel_order"

@@ -1,6 +1,6 @@
-"""What becomes of a spending call: one frozen Outcome, its statuses and its parts. outcomes.py has the texts.
+"""The outcome of a spending call: one frozen Outcome, its statuses and its parts. outcomes.py has the texts.
 
-Numbers are rounded as they are shown. The record keeps an outcome as JSON, and a tool makes its answer of the same.
+Numbers are rounded as they are shown. The record stores an outcome as JSON, and the tools answer with the same JSON.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from clore_mcp.store.orders import OrderReceipt
     from clore_mcp.store.quotes import Quote
 
-_NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that no number would explain
+_NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that have no numbers
 
 
 class Status(StrEnum):
-    """What a call came to, in the words of the tools' contract."""
+    """The statuses of a call, in the words of the tools' contract."""
 
     CREATED = "created"
     EXTENDED = "extended"
@@ -36,12 +36,12 @@ class Status(StrEnum):
     REFUSED = "refused"
     FAILED = "failed"
     UNVERIFIED = "unverified"  # a cancel that is not proven: the order may bill
-    UNCERTAIN = "uncertain"  # an order or a bid that nobody can tell
+    UNCERTAIN = "uncertain"  # it is unknown whether an order was made or a bid was set
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One limit that says no. `needed` is what the step adds, `change` who can change the limit and how."""
+    """One limit that refuses a step. `needed` is what the step adds; `change` says who can change the limit and how."""
 
     limit: str
     cap: Decimal
@@ -51,24 +51,24 @@ class Refusal:
 
     @property
     def left(self) -> Decimal:
-        """What the cap still allows; never below zero."""
+        """How much of the cap is left, never below zero."""
         return max(self.cap - self.used, ZERO)
 
     def as_json(self) -> dict[str, Any]:
-        """For a result."""
+        """Return the refusal as JSON for a result."""
         amounts = ("cap", "used", "needed", "left")
         return {"limit": self.limit, **{name: shown(getattr(self, name)) for name in amounts}, "change": self.change}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Refusal:
-        """The refusal that `as_json` wrote, with its amounts as they were shown."""
+        """Return the refusal that `as_json` wrote, with its amounts as they were shown."""
         cap, used, needed = (Decimal(str(row[name])) for name in ("cap", "used", "needed"))
         return cls(row["limit"], cap, used, needed, row["change"])
 
     def __str__(self) -> str:
         if self.limit in _NOT_AMOUNTS:
             return f"{self.limit}: {self.change}"
-        who = f"only to be changed by {self.change}"
+        who = f"can only be changed by {self.change}"
         if self.limit == "active_orders":
             return f"{self.needed} more active order, {self.used} of {self.cap} in use, {who}"
         left, cap = dollars(self.left, up=False), dollars(self.cap, up=False)
@@ -77,22 +77,22 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of an outcome: what is None is left out of its JSON."""
+    """A part of an outcome. Fields that are None are left out of its JSON."""
 
     def as_json(self) -> dict[str, Any]:
-        """For a result."""
+        """Return the part as JSON for a result."""
         told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         return {name: value for name, value in told.items() if value is not None}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The part that `as_json` wrote."""
+        """Return the part that `as_json` wrote."""
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt(_Part):
-    """One server that was tried, or could not be, and what came of it."""
+    """One server that was tried or could not be tried, and the outcome."""
 
     server_id: int
     outcome: str
@@ -100,7 +100,7 @@ class Attempt(_Part):
 
 @dataclass(frozen=True, slots=True)
 class Agreement(_Part):
-    """What the person was asked and agreed to; `by` says who agreed, None where that is not known."""
+    """The terms that the person approved. `by` says who approved, None if that is unknown."""
 
     total_usd: float
     worst_case_usd: float
@@ -112,7 +112,7 @@ class Agreement(_Part):
 
 @dataclass(frozen=True, slots=True)
 class BillingOrder(_Part):
-    """An order that still costs money; `status` where it waits for a server."""
+    """An order that is still billed. `status` is set if it waits for a server."""
 
     order_id: int
     status: str | None = None
@@ -121,26 +121,26 @@ class BillingOrder(_Part):
 
 @dataclass(frozen=True, slots=True)
 class LostOrder:
-    """The order that gave way to another one, and what it has cost."""
+    """The order that was replaced by another one, and its cost."""
 
     order_id: int
     receipt: OrderReceipt | None
 
     def as_json(self) -> dict[str, Any]:
-        """For a result."""
+        """Return it as JSON for a result."""
         return {"order_id": self.order_id, "receipt": self.receipt and self.receipt.as_json()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> LostOrder:
-        """The lost order that `as_json` wrote."""
+        """Return the lost order that `as_json` wrote."""
         return cls(row["order_id"], _receipt(row["receipt"]) if row["receipt"] else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a call came to. `next` says what to do and speaks to the person; what does not belong to a status is None.
+    """The outcome of a call. `next` says what to do. Fields that do not belong to the status are None.
 
-    `said` is what Clore said against a cancel, for a person at a terminal.
+    `said` is why a cancel is not proven, for a person at a terminal.
     """
 
     status: Status
@@ -153,7 +153,7 @@ class Outcome:
     reason: str | None = None
     repeated: bool = False
     receipt: OrderReceipt | None = None
-    # A rental, or its moved end.
+    # A rental, or its extension.
     usd_per_hour: float | None = None
     reserved_usd: float | None = None
     previous_ends_at: str | None = None
@@ -186,15 +186,16 @@ class Outcome:
     best_seen_usd_per_hour: float | None = None
 
     def again(self, note: str = "") -> Outcome:
-        """The same call again: its first outcome, marked."""
+        """Return this outcome for a repetition of the same call, marked as repeated."""
         return replace(self, repeated=True, next=f"{note} {self.next}".strip())
 
     def also(self, said: str) -> Outcome:
-        """The same outcome, with one more sentence for the person."""
+        """Return this outcome with one more sentence."""
         return replace(self, next=f"{self.next} {said}".strip())
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row, and for a tool's answer: what is None, False or empty is left out, attempts aside."""
+        """Return JSON for the quote's row and the tool's answer. Fields that are None or False and empty refusals are
+        left out."""
         told = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             name: _as_json(value)
@@ -204,7 +205,7 @@ class Outcome:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Outcome:
-        """The outcome that `as_json` wrote; what a later version added to it is left out."""
+        """Return the outcome that `as_json` wrote. Fields that a later version added are left out."""
         known = {field.name for field in fields(cls)}
         parts = {name: _part(name, value) for name, value in row.items() if name in known}
         return cls(**{"next": "", **parts})
@@ -236,21 +237,24 @@ def _part(name: str, value: Any) -> Any:
 
 
 def _receipt(row: Mapping[str, Any]) -> OrderReceipt:
-    from clore_mcp.store.orders import OrderReceipt  # here: whoever only lists the tools needs no state
+    from clore_mcp.store.orders import OrderReceipt  # here: a process that only lists the tools needs no state
 
     return OrderReceipt.from_json(row)
 
 
 def outcome_of(quote: Quote | None) -> Outcome | None:
-    """What came of a quote, where it is settled."""
+    """Return the outcome of a quote, or None if it is not settled."""
     if quote is None or quote.state != "settled" or quote.outcome is None:
         return None
     return Outcome.from_json(quote.outcome)
 
 
 class Settled(Exception):
-    """There is nothing to ask or nothing more to do: the outcome is known. `final`: a quote that is carried out is
-    settled with it; else nothing was used, and the quote stays as it is."""
+    """Raised when the outcome is known, so that there is nothing to ask or nothing more to do.
+
+    `final`: a quote that is being carried out is settled with it. Otherwise nothing was used, and the quote stays as it
+    is.
+    """
 
     def __init__(self, outcome: Outcome, *, final: bool = True) -> None:
         super().__init__(outcome.status)
@@ -260,9 +264,10 @@ class Settled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Why nothing more is sent to one server of a rental. `outcome` ends the whole call, else the next server is tried.
+    """Why nothing more is sent to one server of a rental. With an `outcome` the whole call ends; otherwise the next
+    server is tried.
 
-    `final`: the quote is settled with that outcome; else it stays as it is, and so does an unused yes.
+    `final`: the quote is settled with that outcome. Otherwise it stays as it is, and so does an unused approval.
     """
 
     attempt: Attempt | None = None

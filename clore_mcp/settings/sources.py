@@ -200,7 +200,7 @@ def read_notify_command(reader: Environment) -> tuple[str, ...]:
     import shutil  # here: few have such a command
 
     if shutil.which(program) is None:  # no reason to stop: what ends orders must start
-        reader.notes.append(f"{_NOTIFY} names a program that is not found: nobody is told of events.")
+        reader.notes.append(f"{_NOTIFY} names a program that is not found, so no one is notified of events.")
     return (program, *words[1:])
 
 

@@ -1,7 +1,8 @@
-"""The files beside the state, which its processes meet by: a lock, a place held for good, a pulse, the count of yeses.
+"""The files beside the state through which its processes coordinate: a lock, a place held for life, a pulse and the
+count of approvals.
 
-A lock is the operating system's, on a file. Whoever dies gives it back at once. Who is frozen keeps it, so the file
-says since when: others need not wait for ever.
+A lock is the operating system's lock on a file. A process that dies releases it at once. A suspended process keeps it,
+so the file says since when, and others need not wait forever.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows of intents and their reservations: the compare-and-set chain of a create, and what it may cost at worst.
+"""Rows of intents and their reservations: the compare-and-set chain of a create, and its worst-case cost.
 
 reserved → sending → adopted | failed | refused | uncertain        reserved, sending → abandoned (it never left)
 uncertain → adopted | failed        failed → adopted (a late match, for 24 hours) | uncertain (a late code 0)

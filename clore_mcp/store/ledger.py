@@ -1,4 +1,4 @@
-"""The append-only record of every spending step, who says that they end leases, and whether spending is frozen."""
+"""The append-only record of every spending step, the heartbeats of processes that end leases, and the freeze."""
 
 from __future__ import annotations
 

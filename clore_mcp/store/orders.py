@@ -1,4 +1,4 @@
-"""Rows of orders made here: the lease, what was approved, and how it ended; and the secrets that `connect` shows."""
+"""Rows of orders made here: the lease, the approved terms, how it ended, and the secrets that `connect` shows."""
 
 from __future__ import annotations
 

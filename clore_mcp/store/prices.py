@@ -1,8 +1,8 @@
-"""Rows of what GPUs cost, hour by hour, by model and order type.
+"""Rows of GPU prices, hour by hour, by model and order type.
 
-In a file of its own, without waiting for the disk: no order depends on it, and losing it costs nothing but the past. An
-hour that has a row in `hours` was looked at; one that has none is a gap. Times are whole hours since 1970. Hours that
-are older than `THIN_AFTER_HOURS` become days, and days that are older than `KEEP_HOURS` go.
+They are in their own file, written without waiting for the disk, because no order depends on them. An hour with a row
+in `hours` was recorded; an hour without one is a gap. Times are whole hours since 1970. Hours older than
+`THIN_AFTER_HOURS` become days, and days older than `KEEP_HOURS` are deleted.
 """
 
 from __future__ import annotations

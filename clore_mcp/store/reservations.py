@@ -1,7 +1,7 @@
-"""What is reserved for an order while its bid changes, for an order made elsewhere, and until the end that it is given.
+"""Reservations for an order while its bid changes, for an order made elsewhere, and until an extended end.
 
-A change of a bid is begun in the transaction that uses the yes and ended when Clore has answered. Until then the
-reservation covers the old bid and the new one. Changes by several processes at once may reach Clore in any order, so
+A change of a bid starts in the transaction that uses the yes and ends when Clore has answered. Until then the
+reservation covers the old bid and the new one. Concurrent changes by several processes may reach Clore in any order, so
 from then on the reservation only grows. An end and what the order may cost until then are written together.
 """
 

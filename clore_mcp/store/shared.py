@@ -1,8 +1,8 @@
-"""Replies that the processes of one state folder fetch once: one asks, the others wait for it or take its copy.
+"""Shares replies between the processes of one state folder: one process fetches, and the others wait or use its copy.
 
-Copies are private files. One is used only where it is whole, of the same API URL and key, and from an instant that both
-clocks of this machine place in the past. Whatever is wrong with one, there is none; what can't be kept is not kept.
-`Copies` never fails for it. It blocks for the disk: call it on a worker thread.
+Copies are private files. A copy is used only if it is complete, has the same API URL and key, and comes from an instant
+that both clocks of this machine place in the past. A faulty copy counts as missing, and a copy that can't be written is
+skipped; neither raises. `Copies` blocks for the disk, so call it on a worker thread.
 """
 
 from __future__ import annotations

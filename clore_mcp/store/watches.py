@@ -1,7 +1,7 @@
-"""Rows of watches: a person's yes to rentals that are made later, and what was seen of the market for them.
+"""Rows of watches: a person's approval of later rentals, and the prices that were seen for them.
 
-How many orders a watch has made is not counted but looked up: each create that may have made one counts, from the
-transaction that lets it leave.
+The number of orders that a watch has made is not stored but looked up: each create that may have made one counts, from
+the transaction before its send.
 """
 
 from __future__ import annotations

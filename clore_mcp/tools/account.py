@@ -1,4 +1,4 @@
-"""What the model sees of the account: get_account."""
+"""The account tool: get_account."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ShownWallet(Answer):
 
 
 class SpentLately(Answer):
-    """What was spent in two windows that end now."""
+    """The spending in two windows that end now."""
 
     last_24_hours: float
     last_30_days: float
@@ -39,7 +39,7 @@ class Limit(Answer):
 
 
 class ShownQuestion(Answer):
-    """A quote that waits for a person, or holds an unused yes."""
+    """A quote that waits for a person's answer, or was approved and not used yet."""
 
     approval_id: str
     what: str
@@ -48,7 +48,7 @@ class ShownQuestion(Answer):
 
 
 class Event(Answer):
-    """Something that happened without being asked for."""
+    """Something that happened without a tool call."""
 
     at: str
     what: str
@@ -57,7 +57,7 @@ class Event(Answer):
 
 
 class Fee(Answer):
-    """What Clore takes on top of prices, in percent, by coin."""
+    """Clore's fee on top of prices, in percent, by coin."""
 
     on_demand_percent: dict[str, float]
     spot_percent: dict[str, float]
@@ -65,12 +65,12 @@ class Fee(Answer):
 
 
 class AccountAnswer(Answer):
-    """The account: money, burn, limits, what waits."""
+    """The account: wallets, spending, limits, waiting approvals and events."""
 
-    wallets: list[ShownWallet]
+    wallets: Annotated[list[ShownWallet], ROWS_ELSEWHERE]  # names that speak for themselves, as those below
     burn_usd_per_hour: float
     cost_not_known: list[int] = []
-    spent_usd: Annotated[SpentLately, OBJECT_ELSEWHERE]  # names that speak for themselves, as those below
+    spent_usd: Annotated[SpentLately, OBJECT_ELSEWHERE]
     all_end_at: str | None = None
     spent_then_usd: float | None = None
     fees: Annotated[Fee, OBJECT_ELSEWHERE]
@@ -83,9 +83,9 @@ class AccountAnswer(Answer):
 
 
 async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
-    """Show the account: balances, how long they last, cost per hour, spending, limits, and when all orders end. Also
-    waiting approvals and events (what ended, what watches rented, trouble). Use it before a long or dear rental; for
-    each order's cost, list_orders."""
+    """Show balances, spending and limits. It also shows how long each wallet lasts, the cost per hour, when all orders
+    end, waiting approvals and events (ended orders, rentals by watches, problems). Use it before a long or expensive
+    rental. For the cost of each order, use list_orders."""
     from clore_mcp.rental.account.summary import account_state
 
     services = services_of(ctx)

@@ -1,8 +1,8 @@
-"""Arguments as clients write them, read into the forms that a tool's own schema names before its types judge them.
+"""Converts arguments as clients write them into the forms of the tool's schema, before the types validate them.
 
-Clients differ: some send null for whatever they leave out, some send numbers as text or text as numbers, some write a
-list as text, and some add names of their own. Every tool reads all of that here, and alike. Nothing here refuses: what
-has no plain reading is left as it is, and the types name it.
+Clients differ. Some send null for arguments that they leave out, some send numbers as text or text as numbers, some
+write a list as text, and some add names of their own. Every tool reads its arguments here, in the same way. Nothing is
+refused here: a value without a clear meaning stays as it is, and the types name the problem.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any, Final
 
 # n8n adds the first five, other clients the last two: none of them means anything to a tool.
 CLIENTS_ADD: Final = frozenset(("toolCallId", "sessionId", "action", "chatInput", "tool", "_meta", "random_string"))
-_DIGITS_MAX: Final = 10**40  # a longer number is no name of anything
+_DIGITS_MAX: Final = 10**40  # a longer number is no id of anything
 _SEPARATORS: Final = re.compile(r"[\s_-]+")
-_THOUSANDS: Final = re.compile(r"\s*\d{1,3}(,\d{3})+\s*")  # one number, or a list of two: not for us to say
+_THOUSANDS: Final = re.compile(r"\s*\d{1,3}(,\d{3})+\s*")  # ambiguous: one number, or a list of two
 _BETWEEN: Final = re.compile(r"[,;\n]")
 
 Schema = Mapping[str, Any]
 
 
 def read(given: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """The arguments that were given, in the forms of `schema`: without those that are null or empty, and without what
-    clients add. A name that nobody knows stays, for it is an error."""
+    """Return the given arguments in the forms of `schema`, without null or empty ones and without the names that
+    clients add. Unknown names stay, because they are errors."""
     known = schema["properties"]
     told = {}
     for name, value in given.items():
@@ -39,7 +39,7 @@ def read(given: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
 
 
 def _is_nothing(value: Any, schema: Schema) -> bool:
-    """Whether a client that has nothing to say would write this for such an argument."""
+    """Return whether a client writes this value for an argument that it leaves out."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
     return schema.get("type") in ("array", "object") and value in ([], {})
@@ -61,7 +61,7 @@ def _value(value: Any, schema: Schema) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """A number as it is written; text as it is, whatever it looks like."""
+    """Return a number as text, and text unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if not math.isfinite(value) or abs(value) >= _DIGITS_MAX:
@@ -70,7 +70,7 @@ def _text(value: Any) -> Any:
 
 
 def _word(value: Any, words: list[str]) -> Any:
-    """The word of a list that is meant, whatever its case, its hyphens and its underscores."""
+    """Return the word of the list that matches, ignoring case, hyphens and underscores."""
     if not isinstance(value, str):
         return value
     bare = _SEPARATORS.sub("", value).lower()
@@ -80,7 +80,7 @@ def _word(value: Any, words: list[str]) -> Any:
 
 
 def _number(value: Any, *, whole: bool) -> Any:
-    """A number also where it is text, or an id written "#123". True is no number, though Python takes it for one."""
+    """Return the number in a text, or the id in "#123". Python counts True as a number; this does not."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str):
@@ -103,7 +103,7 @@ def _list(value: Any, items: Schema) -> Any:
 
 
 def _listed(text: str, *, whole: bool) -> Any:
-    """The list that a text means: as JSON, or with commas between."""
+    """Return the list in a text, written as JSON or separated by commas."""
     parsed = _parsed(text)
     if isinstance(parsed, list):
         return parsed
@@ -124,12 +124,12 @@ def _object(value: Any, values: Any) -> Any:
 
 
 def _plain(value: Any, schema: Schema) -> Any:
-    """A value inside an object: also true and false are text there, as an environment writes them."""
+    """Return a value inside an object. There true and false become text, as in an environment."""
     return str(value).lower() if isinstance(value, bool) else _value(value, schema)
 
 
 def _parsed(text: str) -> Any:
-    """What a text says as JSON, numbers as they are written; None where it is not JSON."""
+    """Return the text parsed as JSON with numbers kept as text, or None where it is not JSON."""
     try:
         return json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):

@@ -1,9 +1,9 @@
-"""The guard as the SDK's resolvers: hold the quote, ask through the client where it can be asked, carry out the answer.
+"""The guard as the SDK's resolvers: hold the quote, ask the person through the client, carry out the answer.
 
-One body for both protocol eras. On 2026-07-28 the resolvers run once a round, so they must find the same quote and the
-same text each time; on 2025 they run once and the question goes out in the middle of the call. There
-`ctx.elicit` sends it; on the newer era that is dead, and `Elicit` brings the question out. A client that can't be asked
-gets `approval_required`; nothing it sends is a yes.
+One body serves both versions of the protocol. In 2026-07-28 the resolvers run once per round, so they must find the
+same quote and the same text each time, and `Elicit` sends the question. In 2025 they run once, and `ctx.elicit` sends
+the question in the middle of the call. A client that can't be asked gets `approval_required`, and nothing that it sends
+counts as a yes.
 """
 
 from __future__ import annotations
@@ -47,39 +47,39 @@ if TYPE_CHECKING:
     from clore_mcp.store.quotes import Quote
     from clore_mcp.wiring import Services
 else:
-    Held = Any  # the SDK evaluates what a resolver is annotated with; the guard is imported by the first call
+    Held = Any  # the SDK evaluates a resolver's annotations; the first call imports the guard
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 _MODERN = "2026-07-28"
-_UNREADABLE: Final = "clore-mcp: no answer"  # a key that no form of ours has
+_UNREADABLE: Final = "clore-mcp: no answer"  # a key that none of our forms has
 _UNANSWERED_MOST: Final = 2
 _PAGE: Final = "page"
-_OFFER: Final = "A question about money waits for you. It is answered on clore-mcp's page, on this machine."
+_OFFER: Final = "A question about money waits for you. You can answer it on clore-mcp's page, on this machine."
 _OFFERED_SECONDS: Final = 120.0
-_SAME_MOMENT_SECONDS: Final = 1.0  # calls that come together are one try
+_SAME_MOMENT_SECONDS: Final = 1.0  # calls this close together count as one try
 
 
 class Approve(BaseModel):
-    """The answer to every question of ours."""
+    """The form of every question that we ask."""
 
     approve: bool = Field(strict=True, title="Approve", description="Yes, do exactly this. No: nothing is spent.")
 
     @model_validator(mode="before")
     @classmethod
     def _is_this_form(cls, content: Any) -> Any:
-        # More keys answer some other form: no yes. The schema is silent on it, for strict clients know few keywords.
+        # More keys answer some other form and are no yes. The schema does not say so: strict clients know few keywords.
         if isinstance(content, Mapping) and content.keys() - cls.model_fields.keys():
             raise ValueError("has keys that the form does not have")
         return content
 
 
 def services_of(ctx: Context[FirstUse]) -> Services:
-    """The parts that stand below the tools."""
+    """Return the services that the tools use."""
     return ctx.request_context.lifespan_context.services()
 
 
 def can_ask(ctx: Context[FirstUse]) -> bool:
-    """Whether the client takes a form and the question can reach it on this connection."""
+    """Return whether the client accepts forms and a question can reach it on this connection."""
     form = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     if form is None or (form.form is None and form.url is not None):
         return False
@@ -89,13 +89,13 @@ def can_ask(ctx: Context[FirstUse]) -> bool:
 
 
 def caller_of(ctx: Context[FirstUse]) -> str:
-    """The client's name, as it states it: for the ledger and the quote's digest."""
+    """Return the client's name as the client states it, for the ledger and the quote's digest."""
     params = ctx.session.client_params
     return clean(params.client_info.name, 60) if params else "unknown client"
 
 
 async def hold(request: Request, ctx: Context[FirstUse]) -> Held:
-    """Find or make the quote of this call."""
+    """Return the quote of this call; make it if there is none."""
     services = services_of(ctx)
     await services.keep_leases()
     return await services.guard.hold(
@@ -110,8 +110,8 @@ async def hold(request: Request, ctx: Context[FirstUse]) -> Held:
 async def question(
     held: Annotated[Held, Resolve(hold)], ctx: Context[FirstUse]
 ) -> Elicit[Approve] | QuestionReply | None:
-    """Ask the person, where there is something to ask and a way to do it. The older era's question goes out here, so
-    that an error to it is a reply; the newer era's answers are looked at before the SDK judges them."""
+    """Ask the person if there is a question and a way to ask it. In the older protocol the question is sent here, so
+    that an error is a reply. In the newer one the answers are checked here before the SDK validates them."""
     quote = held.quote
     if quote is not None and quote.state == "pending" and held.yes.is_needed and not can_ask(ctx):
         await _offer_page(quote.id, ctx)
@@ -125,20 +125,21 @@ async def question(
     if ctx.input_responses is not None:
         return _no_answer(ctx.input_responses) or Elicit(quote.question, Approve)
     if times >= _UNANSWERED_MOST and held.yes.is_needed:
-        return QuestionReply(Said.ERROR, detail=f"it was given the question {times} times and brought no answer")
+        return QuestionReply(Said.ERROR, detail=f"it received the question {times} times and returned no answer")
     asked[quote.id] = (now, now, 1) if not first else (first, now, times + (now - last > _SAME_MOMENT_SECONDS))
     return Elicit(quote.question, Approve)
 
 
 def _takes_addresses(ctx: Context[FirstUse]) -> bool:
-    """Whether the client offers the person an address, by what it declares."""
+    """Return whether the client declares that it can offer the person an address."""
     declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     return declared is not None and declared.url is not None
 
 
 async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
-    """Have the client offer the person the page with the question. What it answers is no yes: it says only whether the
-    person went there. In the newer era the offer goes out as the result of this round, and the next one brings it."""
+    """Have the client offer the person the page with the question. Its answer is not a yes; it only says whether the
+    person went there. In the newer protocol the offer is the result of this round, and the next one brings the
+    answer."""
     opener = ctx.request_context.lifespan_context.page
     if opener is None or not _takes_addresses(ctx):
         return
@@ -165,7 +166,7 @@ async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
 
 
 def page_offer(ctx: Context[FirstUse], quote_id: str) -> InputRequiredResult | None:
-    """What this round answers in the newer era where the client is to offer the person that question's page."""
+    """Return the result of this round in the newer protocol, if the client should offer the person that page."""
     address = ctx.request_context.lifespan_context.offers.pop(quote_id, None)
     if address is None:
         return None
@@ -174,7 +175,7 @@ def page_offer(ctx: Context[FirstUse], quote_id: str) -> InputRequiredResult | N
 
 
 async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:
-    """The answer to a question that is sent now, in the older era."""
+    """Send the question in the older protocol and return the reply."""
     began = time.monotonic()
 
     def came(said: Said, detail: str = "") -> QuestionReply:
@@ -188,7 +189,7 @@ async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:
         return came(Said.SILENCE)
     except MCPError as error:
         if error.code == CONNECTION_CLOSED and error.message == "Connection closed":
-            raise  # the client has gone: it answered nothing
+            raise  # the client has gone and answered nothing
         if error.code == REQUEST_TIMEOUT:
             return came(Said.SILENCE)
         return came(Said.ERROR, _words_of(error.code, error.message))
@@ -204,7 +205,7 @@ def _said(result: ElicitationResult[Any]) -> Said:
 
 
 def _no_answer(answers: Mapping[str, Any]) -> QuestionReply | None:
-    """What is wrong with the newer era's answer; None where the SDK may read it."""
+    """Return what is wrong with an answer in the newer protocol, or None if the SDK may read it."""
     for answer in answers.values():
         content = getattr(answer, "content", None)
         if not isinstance(answer, ElicitResult):
@@ -221,7 +222,7 @@ def _no_answer(answers: Mapping[str, Any]) -> QuestionReply | None:
 
 
 async def readable_answers(ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-    """A middleware: an answer that is none of the protocol becomes a cancel that says so, for the SDK would fail the
+    """A middleware that turns an answer outside the protocol into a cancel that says so, because the SDK would fail the
     whole call. Nothing becomes a yes here."""
     params = ctx.params or {}
     if ctx.method == "tools/call" and isinstance(answers := params.get("inputResponses"), dict):
@@ -247,13 +248,13 @@ def _words_of(code: int, message: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """What came of a call, and when, by Clore's clock."""
+    """The outcome of a call, and its time by Clore's clock."""
 
     outcome: Outcome
     now: str
 
     def answer(self, kind: type[AnswerT]) -> AnswerT:
-        """The answer of a tool."""
+        """Return the tool's answer."""
         return kind.model_validate({**self.outcome.as_json(), "now": self.now})
 
 
@@ -263,27 +264,27 @@ async def permit(
     reply: Annotated[ElicitationResult[Any], Resolve(question)],
     ctx: Context[FirstUse],
 ) -> Concluded:
-    """What comes of the call after the answer, or without one."""
+    """Carry out the call after the answer, or without one, and return its outcome."""
     guard, caller, uses = services_of(ctx).guard, caller_of(ctx), ctx.request_context.lifespan_context
     came = _reply(reply)
     if came is not None and held.quote is not None and (asked := uses.asked.pop(held.quote.id, None)):
-        came = replace(came, seconds=time.monotonic() - asked[0])  # the newer era's rounds are calls of their own
+        came = replace(came, seconds=time.monotonic() - asked[0])  # in the newer protocol each round is a call
     told_us = ctx.input_responses is not None or (ctx.protocol_version or "") < _MODERN
-    if came is not None and came.said is Said.ERROR and told_us:  # not where only this question brought no answer
+    if came is not None and came.said is Said.ERROR and told_us:  # not if only this question got no answer
         uses.unaskable.add(caller)
     answer = None if came is None else True if came.said is Said.YES else False if came.is_no else None
     outcome = await guard.conclude(held, request, answer=answer, caller=caller, reply=came)
     if came is not None and came.said is Said.ERROR and held.quote is not None:
         outcome = replace(outcome, next=f"{came.told(held.quote, caller)} {outcome.next}".strip())
-    await anyio.lowlevel.checkpoint()  # raises when the caller has gone: then nobody was told
+    await anyio.lowlevel.checkpoint()  # raises when the caller has gone and did not get the answer
     await guard.told(held, outcome)
-    from clore_mcp.rental.context import iso  # here: whoever only lists the tools needs no more than its types
+    from clore_mcp.rental.context import iso  # here: a process that only lists the tools needs only its types
 
     return Concluded(outcome, iso(services_of(ctx).context.readings.api_now()))
 
 
 def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
-    """What the client made of the question; None where nobody was asked."""
+    """Return the client's reply to the question, or None if no one was asked."""
     if isinstance(reply, AcceptedElicitation):
         if isinstance(reply.data, QuestionReply):
             return reply.data

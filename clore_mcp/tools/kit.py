@@ -1,8 +1,8 @@
-"""What makes a plain function a tool of ours: strict arguments, portable schemas, compact answers, errors with a cure.
+"""Makes a tool of a plain function: strict arguments, portable schemas, compact answers, errors with a hint.
 
-The SDK drops unknown arguments silently (a misspelled ceiling would not count), nests schemas that some clients
-refuse, and hides the text of every exception but its own. `Tool.from_function` and `fn_metadata.arg_model` are not
-quite public, so `tests/tools/test_kit.py` pins what is used of them.
+The SDK drops unknown arguments silently (a misspelled ceiling would not count), nests schemas in a way that some
+clients refuse, and hides the text of every exception but its own. `Tool.from_function` and `fn_metadata.arg_model` are
+not quite public, so `tests/tools/test_kit.py` tests the parts that are used here.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from clore_mcp.tools.arguments import read
 
 log = logging.getLogger(__name__)
 
-ANSWER_TITLE = "Approve"  # the form that asks a person: a fault in it is the client's, not an argument's
+ANSWER_TITLE = "Approve"  # the form that asks a person: an error in it is the client's, not an argument's
 Kind = Literal["reads", "spends", "destroys"]
-_REFUSED_SHOWN = 30  # more than any tool has arguments; a caller that invents hundreds is not told of each
+_REFUSED_SHOWN = 30  # more than any tool has arguments, so that invented names by the hundred don't fill the answer
 _PLAIN = (str, int, bool)
 _BOUNDS = ("minimum", "maximum")
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Answer(BaseModel):
-    """A tool's result; what is null or at its default is left out on the wire."""
+    """A tool's result. Fields that are null or at their default are left out on the wire."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -46,8 +46,8 @@ class Answer(BaseModel):
 
 
 class Metadata(FuncMetadata):
-    """What the SDK knows of a tool's function. The tool's own schema reads the arguments (arguments.py): the SDK would
-    turn text that looks like JSON into something else."""
+    """The SDK's description of a tool's function, with our reading of arguments (arguments.py). The SDK's own reading
+    would parse text that looks like JSON."""
 
     parameters: dict[str, Any]
 
@@ -57,7 +57,7 @@ class Metadata(FuncMetadata):
 
 
 class CloreTool(Tool):
-    """A tool that answers in both channels at once, and whose every failure is JSON with a code and a cure."""
+    """A tool that returns text and structured content, and whose failures are JSON with a code and a hint."""
 
     async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
         """See `Tool.run`."""
@@ -87,10 +87,10 @@ def tool(
     terse: Collection[str] = (),
     told_before: Collection[str] = (),
 ) -> Tool:
-    """A tool made of a function: its docstring is the description, its argument model or parameters the schema.
+    """Make a tool of a function. Its docstring is the description; its argument model or parameters are the schema.
 
-    `terse` names arguments that another tool, at which the description points, explains and bounds; `told_before`
-    are fields of the result that the schema of another tool's result names already.
+    `terse` names arguments that are shown without description and bounds, because the tool's description says which
+    tool explains them. `told_before` names fields of the result that another tool's result schema already shows.
     """
     made = CloreTool.from_function(
         function,
@@ -120,13 +120,11 @@ def tool(
     made.parameters = portable(schema)
     made.parameters["additionalProperties"] = False
     for argument in terse:
-        for said_there in ("description", *_BOUNDS):  # the bounds hold all the same
-            made.parameters["properties"][argument].pop(said_there, None)
+        for keyword in ("description", *_BOUNDS):  # the types still check the bounds
+            made.parameters["properties"][argument].pop(keyword, None)
     output_schema = _lean(portable(metadata.output_schema or {}))
     for field in told_before:
         output_schema["properties"].pop(field)
-    if told_before:
-        output_schema["required"] = [field for field in output_schema["required"] if field not in told_before]
     made.fn_metadata = Metadata(
         arg_model=metadata.arg_model,
         output_schema=output_schema,
@@ -138,7 +136,7 @@ def tool(
 
 
 def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
-    """The model's fields as the tool's own arguments; the function still receives one object."""
+    """Return a model whose fields are the tool's own arguments; the function still receives one object."""
 
     extra = model.model_config.get("extra", "forbid")
 
@@ -150,8 +148,9 @@ def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
 
 
 def portable(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that every client takes: no $ref, no titles, no null alternatives, no defaults that say nothing, no
-    exclusive bounds. How long a text or list may be only an error says: no caller comes near it by honest means."""
+    """Return the schema in a form that every client accepts: no $ref, no titles, no null alternatives, no defaults that
+    say nothing, no exclusive bounds. Limits that no ordinary call reaches are left to the types and their errors: how
+    long a text or list may be, and lower bounds of 0 and 1."""
     definitions = schema.get("$defs", {})
 
     def walk(node: Any) -> Any:
@@ -183,25 +182,26 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _include_bounds(schema: dict[str, Any]) -> None:
-    """Some models' APIs refuse exclusive bounds: what must be above 0 is at least 0 here; the types refuse 0."""
+    """Replace exclusive bounds, which some models' APIs refuse, by inclusive ones. The types still refuse the bound."""
     for bound, step in (("minimum", 1), ("maximum", -1)):
         if (limit := schema.pop(f"exclusive{bound.title()}", None)) is not None:
             schema[bound] = limit + step if schema.get("type") == "integer" else limit
+    if schema.get("minimum") in (0, 1):
+        del schema["minimum"]
 
 
-def _lean(schema: Any, *, inner: bool = False) -> Any:
-    """A result's schema: what a left out field means, and which fields a row inside always has, no reader is told."""
+def _lean(schema: Any) -> Any:
+    """Return a result's schema without defaults and without the lists of fields that are always there."""
     if isinstance(schema, list):
-        return [_lean(item, inner=True) for item in schema]
+        return [_lean(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    needless = ("default", "required") if inner and schema.get("type") == "object" else ("default",)
-    return {name: _lean(value, inner=True) for name, value in schema.items() if name not in needless}
+    return {name: _lean(value) for name, value in schema.items() if name not in ("default", "required")}
 
 
 def failure_result(name: str, error: ToolError, known: Collection[str] = ()) -> CallToolResult:
-    """A failure as the model reads it: `{"error", "message", "hint", "retry_after_seconds"?}`. `known` are the tool's
-    arguments, of which a misspelled one may mean one."""
+    """Return a failure as the model reads it: `{"error", "message", "hint", "retry_after_seconds"?}`. `known` holds the
+    names of the tool's arguments, to suggest one for a misspelled name."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Failure | ValidationError):
         cause = cause.__cause__
@@ -213,26 +213,26 @@ def failure_result(name: str, error: ToolError, known: Collection[str] = ()) -> 
         told = {
             "error": "invalid_argument",
             "message": f"{name} was not called: {_problems(cause, known)}.",
-            "hint": "Correct the named arguments; the tool's schema lists them all.",
+            "hint": "Correct the named arguments. The tool's schema lists them all.",
         }
     elif isinstance(cause, ValidationError) or "elicitation" in str(error):
         told = {
             "error": "invalid_argument",
             "message": "The answer to the question could not be read, so nothing was spent.",
-            "hint": "The client answered the approval with something else than yes or no; call again.",
+            "hint": "The client's answer was neither yes nor no. Call again.",
         }
     else:
         log.error("%s failed", name, exc_info=error)
         told = {
             "error": "api_error",
-            "message": f"{name} failed inside clore-mcp; this is a defect of ours.",
-            "hint": "Check list_orders before repeating anything that spends; the server's log has the details.",
+            "message": f"{name} failed because of a bug in clore-mcp.",
+            "hint": "Check list_orders before you repeat a call that spends. The server's log has the details.",
         }
     return CallToolResult(content=[TextContent(type="text", text=compact(told))], is_error=True)
 
 
 def _problems(error: ValidationError, known: Collection[str]) -> str:
-    """Every problem of a call at once: whoever mends one at a time calls again for each."""
+    """Return every problem of a call at once, so that one corrected call is enough."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
     told = []
     for problem in found[:_REFUSED_SHOWN]:
@@ -249,7 +249,7 @@ def _problems(error: ValidationError, known: Collection[str]) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """Floats without a fraction as integers: 16, not 16.0, costs a model less to read."""
+    """Return the value with whole floats as integers: 16 costs a model less to read than 16.0."""
     kind = type(value)
     if kind is dict:
         return {name: inner if type(inner) in _PLAIN else _whole(inner) for name, inner in value.items()}
@@ -259,5 +259,5 @@ def _whole(value: Any) -> Any:
 
 
 def compact(value: Any) -> str:
-    """JSON in as few characters as it takes."""
+    """Return the value as JSON without spaces."""
     return _COMPACT.encode(value)

@@ -1,6 +1,6 @@
-"""What search_servers and get_server answer, drawn from the market: the fields of their result models.
+"""Fills the answers of search_servers and get_server from the market.
 
-Apart from those models, because this needs the whole market, which nobody waits for who only lists the tools.
+It is apart from the answer models because it imports the whole market, which listing the tools does not need.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _CPU_NOISE: Final = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b", re.IGNOREC
 _OFFERS_SHOWN: Final = 10
 
 
-async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
-    """What search_servers tells; `wish` holds the arguments that were given or have a default."""
+async def found(services: Services, arguments: Mapping[str, Any]) -> SearchAnswer:
+    """Return the answer of search_servers; `arguments` holds the arguments that were given or have a default."""
     readings = services.context.readings
     snapshot = await readings.snapshot()
     fees = await readings.fees()
     balances = await readings.balances_if_known()
-    query = _query(wish, services.settings.currency)
+    query = _query(arguments, services.settings.currency)
     result = await find(snapshot, query, fees, balances, services.context.clock())
     failed = await services.hosts.marked() if balances is not None else {}  # else it would ask Clore once more
     return SearchAnswer(
@@ -53,7 +53,7 @@ async def found(services: Services, wish: Mapping[str, Any]) -> SearchAnswer:
 
 
 async def in_full(services: Services, server_id: int) -> dict[str, Any]:
-    """What get_server tells. Raises NotFound."""
+    """Return the answer of get_server. Raises NotFound."""
     readings = services.context.readings
     snapshot = await readings.snapshot()
     listing = snapshot.server(server_id)
@@ -97,8 +97,8 @@ _PARSED: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-def _query(wish: Mapping[str, Any], preferred: Coin | None) -> Query:
-    parsed = {name: _PARSED[name](value) if name in _PARSED else value for name, value in wish.items()}
+def _query(arguments: Mapping[str, Any], preferred: Coin | None) -> Query:
+    parsed = {name: _PARSED[name](value) if name in _PARSED else value for name, value in arguments.items()}
     return Query(**parsed, preferred=preferred)
 
 

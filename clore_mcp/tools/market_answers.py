@@ -1,4 +1,4 @@
-"""What the market tools answer."""
+"""The answer models of the market tools."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from clore_mcp.tools.kit import Answer
+from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
 
 
 class ShownServer(Answer):
@@ -34,23 +35,27 @@ class ShownServer(Answer):
     rented: bool
     partly_rented: bool = False
     failed_here: int | None = None
-    concerns: Annotated[list[str] | None, Field(description="What speaks against it: tell the person.")] = None
+    concerns: Annotated[list[str] | None, Field(description="Risks. Tell the person.")] = None
 
 
 class SearchAnswer(Answer):
-    """What search_servers found."""
+    """The servers that search_servers found."""
 
     servers: list[ShownServer]
     total_matches: int
     next_cursor: str | None = None
     snapshot_age_seconds: float
-    excluded: Annotated[dict[str, int] | None, Field(description="Removed by each filter alone.")] = None
+    excluded: Annotated[
+        dict[str, int] | None, OBJECT_ELSEWHERE, Field(description="How many servers each filter alone removed.")
+    ] = None
     suggestions: list[str] | None = None
     typical_usd_per_gpu_hour: Annotated[
-        dict[str, float] | None, Field(description="Quartiles now, rented ones included.")
+        dict[str, float] | None,
+        OBJECT_ELSEWHERE,
+        Field(description="Quartiles of this model now, including rented servers."),
     ] = None
     stale: str | None = None
-    fees_assumed: Annotated[bool, Field(description="Clore's fees are unknown: the highest count.")] = False
+    fees_assumed: Annotated[bool, Field(description="Fees unknown; the highest documented fees are used.")] = False
 
 
 class CoinPrice(Answer):
@@ -75,15 +80,15 @@ class Spot(Answer):
     min_usd_per_hour: float | None = None
     to_win_usd_per_hour: float | None = None
     our_rank: int | None = None
-    offers: list[ShownOffer] = []
+    offers: Annotated[list[ShownOffer], ROWS_ELSEWHERE] = []
 
 
 class ServerAnswer(ShownServer):
     """One server in full."""
 
-    prices: list[CoinPrice] = []
+    prices: Annotated[list[CoinPrice], ROWS_ELSEWHERE] = []
     spot: Spot | None = None
-    gpu_mix: dict[str, int] | None = None
+    gpu_mix: Annotated[dict[str, int] | None, OBJECT_ELSEWHERE] = None
     cpu_threads: int | None = None
     board: str | None = None
     disk_model: str | None = None
@@ -93,7 +98,7 @@ class ServerAnswer(ShownServer):
 
 
 class ModelPrices(Answer):
-    """What one GPU of a model costs and did cost, in USD an hour."""
+    """What one GPU of a model costs now and has cost, in USD per hour."""
 
     gpu: str
     now: dict[str, Any] | None = None
@@ -105,7 +110,7 @@ class ModelPrices(Answer):
 
 
 class PricesAnswer(Answer):
-    """What price_history found."""
+    """The prices that price_history found."""
 
     models: list[ModelPrices]
     bucket_hours: int

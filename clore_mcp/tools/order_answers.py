@@ -1,4 +1,4 @@
-"""What the tools for orders answer: the fields, in the order in which a model reads them."""
+"""The answer models of the order tools, with fields in the order in which a model reads them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clore_mcp.tools.kit import Answer
 
 
 class ShownRefusal(Answer):
-    """One limit that says no."""
+    """One limit that refuses the call."""
 
     limit: str
     cap: float
@@ -20,21 +20,21 @@ class ShownRefusal(Answer):
     change: str
 
 
-# What another tool's schema spells out: refusals and attempts create_order's, receipt cancel_order's, ssh list_orders'.
-# The names in `approved` and `unsettled` speak for themselves.
+# For fields that another tool's schema spells out (refusals: create_order, receipt: cancel_order, ssh: list_orders) and
+# for rows whose names speak for themselves.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
 
 class ShownAttempt(Answer):
-    """One server that was tried, or could not be."""
+    """One server that was tried or could not be tried."""
 
     server_id: int
     outcome: str
 
 
 class QuoteAnswer(Answer):
-    """What an order would cost."""
+    """The price of an order that was not made."""
 
     server_id: int
     usd_per_hour: float | None = None
@@ -61,7 +61,7 @@ class QuoteAnswer(Answer):
 
 
 class Receipt(Answer):
-    """What an order has cost, in USD."""
+    """The cost of an order, in USD."""
 
     hours: float
     rent_usd: float
@@ -72,7 +72,7 @@ class Receipt(Answer):
 
 
 class Approved(Answer):
-    """What the person was asked and agreed to."""
+    """The terms that the person approved."""
 
     total_usd: float
     worst_case_usd: float
@@ -83,14 +83,14 @@ class Approved(Answer):
 
 
 class Replaced(Answer):
-    """The order that gave way, and what it has cost."""
+    """The order that was replaced, and its cost."""
 
     order_id: int
     receipt: Receipt | None = None
 
 
 class CreateAnswer(Answer):
-    """What became of a create."""
+    """The outcome of create_order."""
 
     status: Literal["created", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
     order_id: int | None = None
@@ -98,7 +98,7 @@ class CreateAnswer(Answer):
     approval_id: str | None = None
     refusals: list[ShownRefusal] = []
     most_hours: float | None = None
-    attempts: list[ShownAttempt]
+    attempts: Annotated[list[ShownAttempt], ROWS_ELSEWHERE]
     usd_per_hour: float | None = None
     reserved_usd: float | None = None
     ends_at: str | None = None
@@ -115,7 +115,7 @@ class CreateAnswer(Answer):
 
 
 class ExtendAnswer(Answer):
-    """What became of an extension."""
+    """The outcome of extend_order."""
 
     status: Literal["extended", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
     order_id: int | None = None
@@ -137,7 +137,7 @@ class ExtendAnswer(Answer):
 
 
 class ShownSsh(Answer):
-    """How to get in."""
+    """The SSH address and command of an order."""
 
     host: str
     port: int
@@ -169,7 +169,7 @@ class ShownOrder(Answer):
 
 
 class Unsettled(Answer):
-    """A create whose outcome nobody knows yet."""
+    """A create whose outcome is unknown."""
 
     intent_id: str
     server_id: int
@@ -191,7 +191,7 @@ class OrdersAnswer(Answer):
 
 
 class WaitAnswer(ShownOrder):
-    """The order as it is now. `failed_alike`: orders on other servers that failed in the same way lately."""
+    """The order as it is now. `failed_alike` lists recent orders on other servers that failed in the same way."""
 
     ssh: Annotated[ShownSsh | None, OBJECT_ELSEWHERE] = None
     ready: bool
@@ -207,7 +207,7 @@ class WaitAnswer(ShownOrder):
 
 
 class StillRunning(Answer):
-    """An order that still costs money."""
+    """An order that is still billed."""
 
     order_id: int
     status: str | None = None
@@ -215,13 +215,13 @@ class StillRunning(Answer):
 
 
 class CancelAnswer(Answer):
-    """What became of a cancel."""
+    """The outcome of cancel_order."""
 
     status: Literal["cancelled", "unverified", "already_ended", "declined", "approval_required"]
     order_id: int | None = None
     approval_id: str | None = None
     receipt: Receipt | None = None
-    still_running: list[StillRunning] | None = None
+    still_running: Annotated[list[StillRunning] | None, ROWS_ELSEWHERE] = None
     watches_waiting: int | None = None
     repeated: bool = False
     now: str | None = None
@@ -229,7 +229,7 @@ class CancelAnswer(Answer):
 
 
 class BidAnswer(Answer):
-    """What became of a changed bid."""
+    """The outcome of set_spot_price."""
 
     status: Literal["updated", "unchanged", "declined", "approval_required", "refused", "uncertain"]
     order_id: int | None = None

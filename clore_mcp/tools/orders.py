@@ -1,4 +1,4 @@
-"""What the model sees of orders: quote, create, list, wait, extend, cancel, and the spot bid."""
+"""The order tools: quote, create, list, wait, extend, cancel, and the spot bid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from clore_mcp.tools.order_answers import (
     OrdersAnswer,
     QuoteAnswer,
     ShownAttempt,
-    ShownOrder,
     ShownRefusal,
     WaitAnswer,
 )
@@ -40,12 +39,13 @@ if TYPE_CHECKING:
     from clore_mcp.wiring import Services
 
 _MOST_LISTED = 50
-ENDED_TOO = Field(description="Also ended ones.")
+ENDED_TOO = Field(description="Include ended ones.")
 
 
 async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnswer:
-    """Price a rental and check it against limits and wallet, asking no one, holding nothing. Arguments as
-    for create_order, which quotes by itself: use this to compare or explain a refusal."""
+    """Price a rental and check it against the limits and the wallet. It asks no one and reserves nothing. It takes
+    create_order's arguments. create_order makes its own quote, so use this only to compare prices or explain a
+    refusal."""
     from clore_mcp.rental import outcomes
 
     services = services_of(ctx)
@@ -62,7 +62,7 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
             refusals=[],
             attempts=attempts,
             most_hours=None if found.most_hours is None else float(found.most_hours),
-            next=f"{why} Search again." if found.most_hours is None else f"{why} Take fewer hours, or search again.",
+            next=f"{why} Search again." if found.most_hours is None else f"{why} Rent fewer hours, or search again.",
         )
     cost, cover = found.cost, found.wallet_covers_hours
     return QuoteAnswer(
@@ -90,36 +90,39 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
         enforced_by=found.terms.enforced_by or "nobody",
         next=_after_quote(services, found.terms)
         if not found.refusals
-        else "It would be refused: " + "; ".join(str(refusal) for refusal in found.refusals) + ".",
+        else "create_order would be refused: " + "; ".join(str(refusal) for refusal in found.refusals) + ".",
     )
 
 
 def _after_quote(services: Services, terms: Terms) -> str:
-    then = "create_order with the same arguments asks the person and rents."
+    then = "To ask the person and rent, call create_order with the same arguments."
     if services.settings.approval is Approval.LIMITS:
-        then = "create_order with the same arguments rents at once, unasked: ask the person in the chat first."
+        then = "create_order rents at once without a question, so ask the person in the chat first."
     if terms.to_win_usd is not None:
         most = dollars(terms.to_win_usd)
         then = (
-            f"The bid would not win now: that takes {most} per hour. Until it wins it waits and costs nothing. {then}"
+            f"The bid would not win now: winning takes {most} per hour. Until it wins, the order is queued and costs"
+            f" nothing. {then}"
         )
     dear = terms.candidates[0].dear_on_demand_usd
     if dear is not None:
         then = (
-            f"The bid is not below the on-demand price of {dollars(dear)} per hour: on-demand can't be outbid. {then}"
+            f"The bid is not below the on-demand price of {dollars(dear)} per hour, and an on-demand order can't be"
+            f" outbid. {then}"
         )
     return then
 
 
 async def create_order(request: CreateOrder, permitted: Permitted) -> CreateAnswer:
-    """Rent a server: this spends money. It asks the person with the full cost, rents once and confirms. Call it when
-    the person has chosen; never as a test or to extend (extend_order). The same call again never orders twice."""
+    """Rent a server. This spends money: it shows the person the full cost, asks them and rents once. Call it when the
+    person has chosen, never as a test. For more time, use extend_order. Repeating the call never orders twice.
+    With replaces_order_id it also cancels that order."""
     return permitted.answer(CreateAnswer)
 
 
 def _page(cursor: str | None) -> str | None:
     if cursor is not None and not (cursor.isascii() and cursor.isdecimal()):
-        raise ValueError("is not a cursor; give next_cursor of the last page, or leave it out")
+        raise ValueError("is not a valid cursor; give next_cursor of the previous page, or leave it out")
     return cursor
 
 
@@ -131,10 +134,10 @@ async def list_orders(
         str | None, Field(max_length=20, description="next_cursor of the previous page."), AfterValidator(_page)
     ] = None,
 ) -> OrdersAnswer:
-    """List the account's orders: state, cost, end, SSH command. Use it to see what runs or bills now, and after
-    anything unclear: `unsettled` names create_order calls of unknown outcome. While one deploys,
-    wait_for_order; balances and limits, get_account."""
-    from clore_mcp.rental.context import iso  # here: whoever only lists the tools needs no more than their types
+    """List the account's orders with status, cost, end and SSH command. Use it to see what is billed now and after any
+    unclear outcome: `unsettled` lists create_order calls whose outcome is unknown. While an order deploys, use
+    wait_for_order. For balances and limits, use get_account."""
+    from clore_mcp.rental.context import iso  # here: a process that only lists the tools needs only their types
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -156,11 +159,12 @@ async def wait_for_order(
     ctx: Context[FirstUse],
     order_id: Annotated[int, Field(gt=0, description="From create_order."), AfterValidator(possible_order)],
     timeout_seconds: Annotated[
-        float, Field(gt=0, le=LONGEST_WAIT_SECONDS, description="Then it answers, ready or not.")
+        float, Field(gt=0, le=LONGEST_WAIT_SECONDS, description="Returns by then, ready or not.")
     ] = 45,
 ) -> WaitAnswer:
     """Wait until an order's container is up and SSH answers, then show the SSH command. Deploying takes 2 to 5 minutes
-    and is billed. If not ready, `ready_reason` says why: follow `next`. Stop when it is ended, queued or outbid."""
+    and is billed. If it is not ready, `ready_reason` says why and `next` says what to do. Stop waiting for an order
+    that is ended, queued or outbid."""
 
     async def progress(seconds: float, message: str) -> None:
         await ctx.report_progress(seconds, timeout_seconds, message)
@@ -170,40 +174,35 @@ async def wait_for_order(
 
 
 async def extend_order(request: ExtendOrder, permitted: Permitted) -> ExtendAnswer:
-    """Move the end of an order to a later time. Use it when the person wants more hours; to end the order earlier, call
-    cancel_order. It asks the person; an order made elsewhere gets its first end. A repeat within ten minutes moves
-    nothing more."""
+    """Extend an order. Use it when the person wants more time. It asks the person, then moves the end; an order made
+    elsewhere gets its first end. Repeating the call within ten minutes adds nothing. To end an order now, use
+    cancel_order."""
     return permitted.answer(ExtendAnswer)
 
 
 async def cancel_order(request: CancelOrder, permitted: Permitted) -> CancelAnswer:
-    """End an order: its meter stops, its container and data are deleted. Use it as soon as the person is done and has
-    their data; for another end, extend_order. Answers with the receipt once it is proven gone; `unverified` means it
-    still bills: follow `next`."""
+    """End an order: billing stops, and its container and data are deleted. Use it as soon as the person is done and has
+    their data. For more time, use extend_order. It returns a receipt once the order is proven gone. `unverified` means
+    that the order may still be billed: follow `next`."""
     return permitted.answer(CancelAnswer)
 
 
 async def set_spot_price(request: SetSpotPrice, permitted: Permitted) -> BidAnswer:
-    """Change the bid of a spot order. Use it to win the server or to pay less; on-demand prices are fixed. Raising asks
-    the person; Clore lowers by one step in 600 seconds at most. get_server shows the bid that would win."""
+    """Change the bid of a spot order. Use it to win the server or to pay less; on-demand prices are fixed. It asks the
+    person before a raise. Clore allows one lowering step every 600 seconds. get_server shows the bid that would win."""
     return permitted.answer(BidAnswer)
 
 
 def tools(*, read_only: bool) -> list[Tool]:
-    """The orders toolset; read-only, it has nothing that spends or destroys."""
+    """The orders toolset. In read-only mode it has no tool that spends or destroys."""
     reads = [
         tool(quote_order, title="Price a rental", kind="reads", terse=() if read_only else CreateOrder.model_fields),
         tool(list_orders, title="List orders", kind="reads"),
-        tool(
-            wait_for_order,
-            title="Wait until an order is ready",
-            kind="reads",
-            told_before=ShownOrder.model_fields.keys() - {"order_id", "status", "ssh"},
-        ),
+        tool(wait_for_order, title="Wait until an order is ready", kind="reads"),
     ]
     acts = [
-        tool(create_order, title="Rent a server", kind="spends", idempotent=True),
-        tool(extend_order, title="Move an order's end", kind="spends"),  # after ten minutes it moves the end again
+        tool(create_order, title="Rent a server", kind="destroys", idempotent=True),  # replaces_order_id ends an order
+        tool(extend_order, title="Extend an order", kind="spends"),  # after ten minutes it moves the end again
         tool(cancel_order, title="Cancel an order", kind="destroys", idempotent=True),
         tool(set_spot_price, title="Change a spot bid", kind="spends", idempotent=True),
     ]

@@ -1,4 +1,4 @@
-"""What the model sees of watches: create, list, cancel."""
+"""The watch tools: create, list, cancel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,9 @@ from clore_mcp.tools.kit import Answer, tool
 from clore_mcp.tools.order_answers import ROWS_ELSEWHERE, ShownRefusal
 from clore_mcp.tools.orders import ENDED_TOO
 
-_AS_ELSEWHERE = (
-    "gpu", "min_gpus", "max_gpus", "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps",
-    "min_upload_mbps", "countries", "exclude_countries", "min_reliability", "min_rating", "min_cuda", "currency",
-    "image", "ports", "env", "command", "ssh_public_key", "jupyter",
-)  # fmt: skip
-
 
 class WatchCreated(Answer):
-    """What became of a wish to watch."""
+    """The outcome of create_watch."""
 
     status: Literal["waiting", "in_progress", "declined", "approval_required", "refused", "failed"]
     watch_id: str | None = None
@@ -67,15 +61,15 @@ class WatchCancelled(Answer):
 
 
 async def create_watch(request: CreateWatch, permitted: Permitted) -> WatchCreated:
-    """Rent later, when a price falls, after one yes for all of it: the cheapest server that fits, within ceiling and
-    limits. Use it instead of searching again; for what is cheap enough now, create_order. gpu (listed now or not),
-    filters and what to run: as in search_servers and create_order."""
+    """Rent later, when a price falls. The person approves once; then it rents the cheapest server that fits, up to
+    max_usd_per_hour and within the limits. Use it instead of repeated searches. If a server is cheap enough now, use
+    create_order. Filters work as in search_servers."""
     return permitted.answer(WatchCreated)
 
 
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:
-    """List the watches: what was approved, price last seen, orders made, what holds each up. Use it when the person
-    asks how a watch does; watches need no polling. What they rented: list_orders."""
+    """List the watches: what was approved, the last price seen, the orders made and what blocks each one. Use it when
+    the person asks about a watch; watches need no polling. For the orders themselves, use list_orders."""
     from clore_mcp.rental.watches.watch import listed
 
     services = services_of(ctx)
@@ -86,20 +80,20 @@ async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, EN
 async def cancel_watch(
     watch_id: Annotated[str, Field(max_length=20, description="From list_watches.")], ctx: Context[FirstUse]
 ) -> WatchCancelled:
-    """End a watch: it rents nothing more. Use it when the person no longer wants it. Orders that it made run on;
-    cancel_order ends those."""
+    """End a watch, so that it rents nothing more. Use it when the person no longer wants it. Orders that it made keep
+    running; to end those, use cancel_order."""
     from clore_mcp.rental.watches.watch import cancelled
 
     return WatchCancelled.model_validate(await cancelled(services_of(ctx).context, watch_id, by=caller_of(ctx)))
 
 
 def tools(*, read_only: bool) -> list[Tool]:
-    """The watches toolset; read-only, it can only be looked at."""
+    """The watches toolset. In read-only mode it only lists watches."""
     looks = tool(list_watches, title="List watches", kind="reads")
     if read_only:
         return [looks]
     return [
-        tool(create_watch, title="Rent when a price falls", kind="spends", idempotent=True, terse=_AS_ELSEWHERE),
+        tool(create_watch, title="Rent when a price falls", kind="spends", idempotent=True),
         looks,
         tool(cancel_watch, title="Cancel a watch", kind="destroys", idempotent=True),
     ]

@@ -182,7 +182,7 @@ def two_watchdogs(stage: Stage) -> None:
     """Two watchdogs, the first one killed as the lease ends"""
     first = stage.watched()
     second = stage.kennel.start()
-    stage.kennel.hears(second, "waiting for its end")
+    stage.kennel.hears(second, "Waiting until it exits")
     stage.near()
     stage.past_end()
     first.kill()

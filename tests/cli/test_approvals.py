@@ -43,7 +43,7 @@ def test_approve_through_a_pipe_is_refused_and_nothing_changes(desk: Desk) -> No
     before = desk.ledger()
     done = desk.run("approve", quote_id, stdin="yes\n")
     assert (done.code, done.out) == (1, "")
-    assert "approve wants a person at a terminal" in done.err
+    assert "approve needs a person at a terminal" in done.err
     assert _state(desk, quote_id) == {"state": "pending", "decided_by": None}
     assert desk.ledger() == before
 
@@ -55,7 +55,7 @@ def test_there_is_no_way_to_say_yes_in_advance(desk: Desk) -> None:
         terminal.type("yes")  # typed, or pasted, before there was a question
         terminal.expect(TYPE_YES)
         terminal.type("y")
-        assert "Not approved; nothing has changed." in terminal.end().out
+        assert "Not approved. Nothing has changed." in terminal.end().out
     assert _state(desk, quote_id)["state"] == "pending"
 
 
@@ -70,7 +70,7 @@ def test_the_whole_question_is_shown_before_the_yes(desk: Desk) -> None:
         done = terminal.end()
     assert all(" ".join(line.split()) in shown for line in question.split("\n"))
     assert "hunter2" not in shown
-    assert (done.code, "the yes waits 30 min for the same call by claude-code" in done.out) == (0, True)
+    assert (done.code, "The approval is valid for 30 min, for the same call by claude-code" in done.out) == (0, True)
     decided = _state(desk, quote_id)
     assert decided["state"] == "approved"
     assert str(decided["decided_by"]).startswith("person at ")
@@ -87,14 +87,14 @@ def test_a_quote_that_lapses_while_it_is_read_is_not_approved(desk: Desk) -> Non
         desk.write(lambda tx: tx.run("UPDATE quotes SET expires_at = created_at"))
         terminal.type("yes")
         done = terminal.end()
-    assert (done.code, f"{quote_id} has lapsed; nothing has changed." in done.out) == (1, True)
+    assert (done.code, f"{quote_id} has lapsed. Nothing has changed." in done.out) == (1, True)
     assert _state(desk, quote_id)["decided_by"] is None
 
 
 def test_what_is_decided_or_unknown_takes_no_answer(desk: Desk) -> None:
     quote_id = desk.hold(desk.ask())
     piped = desk.run("decline", quote_id, stdin="no\n")
-    assert (piped.code, "decline wants a person at a terminal" in piped.err) == (1, True)
+    assert (piped.code, "decline needs a person at a terminal" in piped.err) == (1, True)
     assert _decline(desk, quote_id, "n").code == 1
     assert _state(desk, quote_id)["state"] == "pending"
     done = _decline(desk, quote_id)
@@ -107,7 +107,7 @@ def test_what_is_decided_or_unknown_takes_no_answer(desk: Desk) -> None:
         unknown = terminal.end()
     assert (unknown.code, "There is no approval 'q[31mnone'" in unknown.out) == (1, True)
     with desk.at_terminal("approve", quote_id) as terminal:
-        assert "was declined; nothing has changed" in terminal.end().out
+        assert "was declined. Nothing has changed" in terminal.end().out
 
 
 def test_read_only_approves_nothing(desk: Desk) -> None:
@@ -192,5 +192,5 @@ def test_a_watch_is_approved_shown_and_taken_back_at_a_terminal(desk: Desk) -> N
     done = _decline(desk, watch_id)
     assert done.code == 0 and "rents nothing more" in done.out
     assert [row["state"] for row in desk.rows("SELECT state FROM watches")] == ["cancelled"]
-    assert desk.run("approvals").out == "Nothing waits for your yes.\n"
+    assert desk.run("approvals").out == "Nothing waits for your approval.\n"
     assert "watch_cancelled" in desk.ledger()

@@ -53,7 +53,7 @@ def test_cancel_sends_though_the_orders_cannot_be_listed(person: Desk, capsys: C
     assert "STILL BILLING" in told.err
     person.calm()
     assert main(["cancel", str(order_id), "--yes"]) == 0
-    assert "had ended already" in capsys.readouterr().out
+    assert "had already ended" in capsys.readouterr().out
 
 
 def test_cancel_all_ends_what_the_state_knows_though_nothing_is_listed(person: Desk, capsys: Captured) -> None:
@@ -62,7 +62,7 @@ def test_cancel_all_ends_what_the_state_knows_though_nothing_is_listed(person: D
     assert main(["cancel", "--all", "--yes"]) == 1
     person.calm()
     assert main(["cancel", str(order_id), "--yes"]) == 0
-    assert "had ended already" in capsys.readouterr().out
+    assert "had already ended" in capsys.readouterr().out
 
 
 def test_cancel_needs_no_state(person: Desk, capsys: Captured) -> None:
@@ -73,5 +73,5 @@ def test_cancel_needs_no_state(person: Desk, capsys: Captured) -> None:
     with contextlib.suppress(SystemExit):
         assert main(["cancel", str(order_id), "--yes"]) == 0
     told = capsys.readouterr()
-    assert "Whether it was made here is not known" in told.out
+    assert "It is unknown whether it was made here" in told.out
     assert f"Order {order_id} cancelled." in told.out

@@ -125,7 +125,7 @@ def test_a_no_rents_nothing_and_leaving_is_no_failure(env: dict[str, str], tmp_p
         terminal.type("what?")
         terminal.expect(f"what?\r\n\r\n\x1b[1m Your answer? y = yes, n = no, q = {PROMPT}")
         terminal.type("n")
-        terminal.expect("once more")
+        terminal.expect("same question again")
         terminal.seen = ""
         terminal.expect(PROMPT)
         terminal.type("q")
@@ -147,7 +147,7 @@ def test_leaving_at_a_later_question_leaves_no_order_and_no_process_behind(env: 
         terminal.type("q")
         done = terminal.end()
     assert done.code == 0, done.out
-    assert "The order runs on and bills." in done.out
+    assert "The order keeps running and billing." in done.out
     assert "The tour ends here." in done.out and "Receipt" not in done.out
     assert not re.search("\x1b\\[[0-9;]*3[0-7]", done.out), "no colour where none is wanted"
     assert_nothing_left(tmp_path)
@@ -250,7 +250,7 @@ def tell(answers: Mapping[str, dict[str, Any]], asks: Collection[str]) -> None:
         ("quote_order", {"allowed": False}, "Step 2 .*limits refuse"),
         ("create_order", {"server_id": 8}, "Step 3 .*another server"),
         ("wait_for_order", {"ready": False}, "Step 4 .*not ready"),
-        ("wait_for_order", {"ssh": {}}, "Step 4 .*no SSH line"),
+        ("wait_for_order", {"ssh": {}}, "Step 4 .*no SSH command"),
         ("cancel_order", {"status": "unverified"}, "Step 5 .*answered unverified"),
         ("cancel_order", {"receipt": {}}, "Step 6 .*no receipt"),
         ("cancel_order", {"receipt": {**BILL, "total_usd": 0.3}}, "Step 6 .*do not add up"),

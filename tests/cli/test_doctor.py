@@ -73,7 +73,7 @@ def test_all_well_is_exit_0_and_shows_no_secret(desk: Desk) -> None:
     done = desk.run("doctor")
     assert done.code == 0, done.out
     assert done.out.splitlines()[-1] == "All is well."
-    assert "set, from CLORE_API_KEY (never shown); Clore takes it" in done.out
+    assert "set, from CLORE_API_KEY, accepted by Clore" in done.out
     assert "usd_per_day $100.00 (default)" in done.out
     assert desk.key not in done.out + done.err
     assert not (desk.state / FILE_NAME).exists()  # it keeps its turn in the schedule, and begins no record
@@ -92,7 +92,7 @@ def test_no_key(desk: Desk) -> None:
 def test_a_wrong_key(desk: Desk) -> None:
     done = desk.run("doctor", CLORE_API_KEY=WRONG_KEY)
     assert _first_fault(done) == (
-        "key: Clore does not know the one from CLORE_API_KEY. Make a new one on clore.ai under API and set it where the"
+        "key: Clore does not know the key from CLORE_API_KEY. Make a new one on clore.ai under API and set it where the"
         " old one is."
     )
     assert "wrong-key" not in done.out + done.err
@@ -108,9 +108,9 @@ def test_an_api_that_nobody_serves(desk: Desk, nobody: dict[str, str]) -> None:
     done = desk.run("doctor", **nobody)
     assert _first_fault(done) == (
         f"API: {nobody['CLORE_API_URL']} can't be reached: nothing listens at its address."
-        " Check the network and any proxy; then CLORE_API_URL, if you set it."
+        " Check the network and any proxy, then CLORE_API_URL if you set it."
     )
-    assert "set, from CLORE_API_KEY; not tested" in done.out
+    assert "set, from CLORE_API_KEY, not tested" in done.out
     assert _others(done) == []
 
 
@@ -126,7 +126,7 @@ def test_a_clock_is_held_against_clores(real: Desk) -> None:
     slow = real.run("doctor")
     assert slow.code == 0, slow.out
     assert " !  clock     this computer's is " in slow.out and "Set it from the network (NTP)" in slow.out
-    assert slow.out.splitlines()[-1] == "Nothing stops you from renting; what is marked ! can be better."
+    assert slow.out.splitlines()[-1] == "Nothing stops you from renting. The lines marked ! can be improved."
     real.control("/clock", {"advance": TEN_MINUTES})
     fault = _first_fault(real.run("doctor"))
     assert fault.startswith("clock: this computer's is 10 min behind Clore's. Set it from the network (NTP)")
@@ -208,7 +208,7 @@ def test_frozen_spending_names_who_and_what_lifts_it(desk: Desk) -> None:
     fault = _first_fault(desk.run("doctor"))
     assert fault.startswith("spending: frozen ")
     assert fault.endswith(
-        "by person at ann@laptop, terminal: nothing can be rented. `clore-mcp stop --lift` allows it again."
+        "by person at ann@laptop, terminal, so nothing can be rented. `clore-mcp stop --lift` allows spending again."
     )
 
 
@@ -216,7 +216,8 @@ def test_a_state_folder_that_can_not_be_made(desk: Desk) -> None:
     file = desk.folder / "file"
     file.touch()
     fault = _first_fault(desk.run("doctor", CLORE_STATE_DIR=str(file / "state")))
-    assert fault.startswith(f"state: {file / 'state'} can't be made: {file} is not a folder that you can write to.")
+    said = f"state: {file / 'state'} can't be created, because {file} is not a folder that you can write to."
+    assert fault.startswith(said)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
@@ -260,16 +261,16 @@ def test_a_watch_that_nobody_keeps(desk: Desk) -> None:
 
     assert desk.with_services(work) == "waiting"
     assert _first_fault(desk.run("doctor")) == (
-        "watchdog: absent, and 1 watch waits for a price that nobody looks at. Run `clore-mcp watchdog`."
+        "watchdog: absent, and 1 watch waits for a price, but no process checks prices. Run `clore-mcp watchdog`."
     )
 
 
 def test_no_watchdog_by_choice(desk: Desk) -> None:
     done = desk.run("doctor", CLORE_WATCHDOG="off")
     assert done.code == 0, done.out
-    assert " !  watchdog  absent and CLORE_WATCHDOG=off: nothing ends an order but a cancel." in done.out
+    assert " !  watchdog  absent, and CLORE_WATCHDOG=off, so only a cancel ends an order." in done.out
     fault = _first_fault(desk.run("doctor", CLORE_WATCHDOG="off", CLORE_APPROVAL="limits"))
-    assert fault.startswith("watchdog: absent, and without one CLORE_APPROVAL=limits rents nothing.")
+    assert fault.startswith("watchdog: absent, and CLORE_APPROVAL=limits rents nothing without one.")
 
 
 def test_a_sandbox_that_does_not_run_is_a_finding(desk: Desk) -> None:

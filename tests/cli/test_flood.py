@@ -74,7 +74,7 @@ async def test_a_flood_by_one_caller_leaves_room_for_anothers_question_which_is_
         waiting = [one for one in told if one["status"] == "approval_required"]
         refused = [one for one in told if one["status"] == "declined"]
         assert (len(waiting), len(refused)) == (OF_A_CALLER, CALLS - OF_A_CALLER)
-        assert f"{OF_A_CALLER} questions of this client wait for the person already" in refused[0]["next"]
+        assert f"{OF_A_CALLER} questions of this client already wait for the person" in refused[0]["next"]
         assert len(_pending(desk)) == OF_A_CALLER
         assert desk.rows("SELECT COUNT(*) AS n FROM quotes")[0]["n"] == OF_A_CALLER
         assert desk.rows("SELECT COUNT(*) AS n FROM ledger WHERE step = 'quoted'")[0]["n"] == OF_A_CALLER
@@ -98,7 +98,7 @@ async def test_a_flood_under_many_names_is_capped_and_pushes_nobody_out(desk: De
         for number in range(OF_ALL // OF_A_CALLER + 1):
             async with _caller(desk, f"name-{number}") as flooder:
                 told = [await _rent(flooder, servers[place], 3) for place in range(1, OF_A_CALLER + 2)]
-        assert f"{OF_ALL} questions wait for the person already" in told[-1]["next"]
+        assert f"{OF_ALL} questions already wait for the person" in told[-1]["next"]
         account = await _call(person, "get_account")
         resource = (await person.read_resource("clore://account")).contents[0].text  # type: ignore[union-attr]
     assert len(_pending(desk)) == OF_ALL
@@ -124,7 +124,7 @@ async def test_a_newer_question_about_the_same_server_replaces_the_older_one_whi
     said = " ".join(done.out.split())
     assert done.code == 1
     assert f"{older['approval_id']} was replaced by {newer['approval_id']}" in said
-    assert "nothing has changed" in said
+    assert "Nothing has changed" in said
 
 
 @pytest.mark.anyio

@@ -64,7 +64,7 @@ def test_once_exits_1_while_it_runs_on(desk: Desk, kennel: Kennel) -> None:
     desk.control("/faults", {"kind": "cancel_ignored", "times": 500})
     done = desk.run("watchdog", "--once")
     assert done.code == 1
-    assert f"Order {order_id} is over and STILL BILLING" in done.err
+    assert f"The time of order {order_id} is over, and it is STILL BILLING" in done.err
     stopped = desk.run("stop")
     assert stopped.code == 1
     assert f"Order {order_id} is STILL BILLING" in stopped.err

@@ -60,8 +60,8 @@ def test_a_missing_key_is_told_to_the_person_not_to_a_model(desk: Desk) -> None:
 
 
 def test_state_commands_need_no_key_and_make_nothing(desk: Desk) -> None:
-    assert desk.run("approvals", CLORE_API_KEY="").out == "Nothing waits for your yes.\n"
-    assert desk.run("ledger", CLORE_API_KEY="").out == "Nothing was ever asked for or spent here.\n"
+    assert desk.run("approvals", CLORE_API_KEY="").out == "Nothing waits for your approval.\n"
+    assert desk.run("ledger", CLORE_API_KEY="").out == "Nothing has been asked for or spent here.\n"
     assert desk.run("ledger", "--json", CLORE_API_KEY="").out == ""
     assert not desk.state.exists()
 
@@ -69,12 +69,12 @@ def test_state_commands_need_no_key_and_make_nothing(desk: Desk) -> None:
 def test_an_order_can_be_followed_through_the_sandbox_of_a_server(desk: Desk) -> None:
     refused = desk.run("--sandbox", "orders", CLORE_API_URL="", CLORE_REQUEST_GAP_SECONDS="")
     assert refused.code == 1
-    assert "start that first" in refused.err
+    assert "Start that first" in refused.err
     inside = desk.state / "sandbox"
     inside.mkdir(parents=True)
     (inside / "url").write_text("http://127.0.0.1:9/v1", encoding="utf-8")  # it ran once, and is gone
     assert "No simulated marketplace is running" in desk.run("orders", "--sandbox").err
-    assert desk.run("--sandbox", "approvals").out == "Nothing waits for your yes.\n"
+    assert desk.run("--sandbox", "approvals").out == "Nothing waits for your approval.\n"
 
 
 def test_a_server_with_its_own_sandbox_is_found(desk: Desk) -> None:

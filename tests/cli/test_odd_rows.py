@@ -73,8 +73,8 @@ def test_odd_rows_are_shown_cost_no_other_row_and_can_be_ended(desk: Desk) -> No
     told = desk.run("orders")
     assert told.code == 0
     for name, order_id in ids.items():
-        assert (f"{order_id}: Cost not known" in told.out) == (name in UNKNOWN), name
-    assert f"and {len(UNKNOWN)} whose cost is not known" in told.out
+        assert (f"{order_id}: Cost unknown" in told.out) == (name in UNKNOWN), name
+    assert f"and {len(UNKNOWN)} whose cost is unknown" in told.out
     listed = {order["order_id"]: order for order in json.loads(desk.run("orders", "--json", "--all").out)["orders"]}
     assert set(listed) == {mine, *ids.values()}
     moving = ("spent_usd", "status", "ssh", "http_url")

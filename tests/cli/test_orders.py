@@ -34,7 +34,7 @@ def test_orders_shows_what_runs_and_how_to_get_in(desk: Desk) -> None:
     assert row.startswith(f"{order_id}  1x ")
     assert any(line.startswith(f"{order_id}: ssh -i ") for line in rest)
     assert rest[-1].startswith("1 running, $")
-    assert "Nobody ends these orders now" in done.err  # the server that was to end it has gone
+    assert "No process ends these orders now" in done.err  # the server that was to end it has gone
     told = json.loads(desk.run("orders", "--json").out)
     assert [order["order_id"] for order in told["orders"]] == [order_id]
 
@@ -86,7 +86,7 @@ def test_cancel_asks_and_anything_but_yes_leaves_it(desk: Desk) -> None:
         terminal.expect("Cancel? [y/N]")
         terminal.type("")
         done = terminal.end()
-    assert (done.code, "Not cancelled; still billing." in done.out) == (1, True)
+    assert (done.code, "Not cancelled. Still billing." in done.out) == (1, True)
     with desk.at_terminal("cancel", str(order_id)) as terminal:
         terminal.expect("Cancel? [y/N]")
         terminal.type("y")
@@ -95,7 +95,7 @@ def test_cancel_asks_and_anything_but_yes_leaves_it(desk: Desk) -> None:
     assert f"Order {order_id} cancelled. " in done.out
     assert "rent + " in done.out
     again = desk.run("cancel", str(order_id), "--yes")
-    assert (again.code, "had ended already" in again.out) == (0, True)
+    assert (again.code, "had already ended" in again.out) == (0, True)
     assert f"{order_id}" in desk.run("orders", "--all").out
     assert desk.run("cancel", "7", "--yes").code == 1
 
@@ -105,7 +105,7 @@ def test_cancel_all_ends_what_was_made_here_and_says_what_it_leaves(desk: Desk) 
     theirs = _elsewhere(desk, desk.ask(place=2).server_id)
     done = desk.run("cancel", "--all", "--yes")
     assert done.code == 0, done.err
-    assert "1 not made here: left alone." in done.out
+    assert "1 not made here and left running." in done.out
     assert all(f"Order {order_id} cancelled." in done.out for order_id in mine)
     after = desk.run("orders")
     assert f"{theirs}*" in after.out

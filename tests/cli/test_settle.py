@@ -79,16 +79,16 @@ def test_the_doubt_is_loud_and_names_its_cure(desk: Desk, doubt: CreateOrder) ->
 
 def test_settling_wants_a_terminal(desk: Desk, doubt: CreateOrder) -> None:
     done = desk.run("settle", INTENT, "--none", stdin="yes\n")
-    assert (done.code, "settle wants a person at a terminal" in done.err) == (1, True)
+    assert (done.code, "settle needs a person at a terminal" in done.err) == (1, True)
     assert _intent(desk)["state"] == "uncertain"
 
 
 def test_none_frees_the_reservation_after_a_typed_yes(desk: Desk, doubt: CreateOrder) -> None:
     left = _settle(desk, "--none", answer="y")
-    assert (left.code, "Left as it is." in left.out) == (1, True)
+    assert (left.code, "Nothing has changed." in left.out) == (1, True)
     assert _intent(desk)["state"] == "uncertain"
     done = _settle(desk, "--none")
-    assert (done.code, "nothing is reserved for it" in done.out) == (0, True)
+    assert (done.code, "Its reservation is released" in done.out) == (0, True)
     assert _intent(desk) == {"state": "failed", "order_id": None}
     assert desk.rows("SELECT actual_micros FROM reservations WHERE released_at IS NOT NULL") == [{"actual_micros": 0}]
     (row,) = _by_hand(desk)
@@ -110,7 +110,7 @@ def test_none_is_refused_while_an_order_runs_there(desk: Desk, doubt: CreateOrde
 def test_an_order_of_that_server_is_adopted_with_its_end(desk: Desk, doubt: CreateOrder) -> None:
     order_id = _order(desk, doubt.server_id)
     done = _settle(desk, "--order", str(order_id))
-    assert (done.code, f"Order {order_id} is the one, $" in done.out) == (0, True)
+    assert (done.code, f"Order {order_id} is adopted, at $" in done.out) == (0, True)
     assert _intent(desk) == {"state": "adopted", "order_id": order_id}
     assert [row["order_id"] for row in _by_hand(desk)] == [order_id]
     lease = desk.rows("SELECT * FROM orders")[0]
@@ -132,7 +132,7 @@ def test_an_order_that_has_ended_is_adopted_with_its_receipt(desk: Desk, doubt: 
 def test_an_order_that_can_not_be_it_is_refused(desk: Desk, doubt: CreateOrder) -> None:
     coin = desk.rows("SELECT coin FROM intents")[0]["coin"]
     elsewhere = _order(desk, desk.ask(place=1, currency=coin).server_id)
-    for order_id, why in ((elsewhere, "is on another server"), (7, "Clore lists no order 7")):
+    for order_id, why in ((elsewhere, "is not on server"), (7, "Clore lists no order 7")):
         with desk.at_terminal("settle", INTENT, "--order", str(order_id)) as terminal:
             done = terminal.end()
         assert (done.code, why in done.out) == (1, True), done.out
@@ -143,7 +143,7 @@ def test_what_a_look_can_settle_is_not_asked(desk: Desk, doubt: CreateOrder) -> 
     order_id = _order(desk, doubt.server_id, image=IMAGE)
     with desk.at_terminal("settle", INTENT, "--none") as terminal:
         done = terminal.end()
-    assert (done.code, f"Settled by looking just now: order {order_id}" in done.out) == (0, True)
+    assert (done.code, f"Settled by a check just now: it made order {order_id}" in done.out) == (0, True)
     assert _by_hand(desk) == []
 
 

@@ -26,7 +26,7 @@ def test_stop_ends_everything_freezes_and_only_a_terminal_lifts_it(desk: Desk) -
 
     piped = desk.run("stop", "--lift", stdin="yes\n")
     assert piped.code == 1
-    assert "wants a person at a terminal" in piped.err
+    assert "needs a person at a terminal" in piped.err
     with desk.at_terminal("stop", "--lift") as terminal:
         terminal.expect("Type yes to allow spending again")
         terminal.type("no")
@@ -48,7 +48,7 @@ def test_at_a_terminal_it_freezes_first_and_asks_before_data_is_lost(desk: Desk)
         terminal.type("n")
         done = terminal.end()
     assert done.code == 1
-    assert "Left running and BILLING" in done.out
+    assert "They keep running and BILLING" in done.out
     with desk.at_terminal("stop") as terminal:
         terminal.expect("frozen already")
         terminal.expect("End them now? [y/N]")

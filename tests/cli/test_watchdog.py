@@ -50,7 +50,7 @@ def test_one_works_and_the_next_takes_over_when_it_is_killed(desk: Desk, kennel:
     first = kennel.start()
     kennel.hears(first, "Ending orders")
     second = kennel.start()
-    kennel.hears(second, "waiting for its end")
+    kennel.hears(second, "Waiting until it exits")
     started = kennel.start("--detached")
     assert (started.wait(PATIENCE), kennel.said(started)) == (0, ""), "one that a server starts does not wait"
     until(lambda: len(desk.rows(ALIVE)) == 1, "one heartbeat")
@@ -77,7 +77,7 @@ def test_it_ends_with_its_state(desk: Desk, kennel: Kennel) -> None:
     kennel.hears(watchdog, "Ending orders")
     until(lambda: desk.rows(ALIVE), "a heartbeat")
     waiting = kennel.start()
-    kennel.hears(waiting, "waiting for its end")
+    kennel.hears(waiting, "Waiting until it exits")
     delete_state(desk.state)
     assert watchdog.wait(PATIENCE) == 1
     assert "was deleted" in kennel.said(watchdog)
@@ -152,7 +152,8 @@ def test_a_cancel_that_does_nothing_is_shouted_about_and_tried_again(desk: Desk,
     desk.control("/faults", {"kind": "cancel_ignored", "endpoint": "cancel_order", "times": 500})
     desk.control("/clock", {"advance": HOURS_2})
     watchdog = kennel.start()
-    kennel.hears(watchdog, f"Order {order_id} is over and STILL BILLING")  # after the 25 s that a proof may take
+    alarm = f"The time of order {order_id} is over, and it is STILL BILLING"
+    kennel.hears(watchdog, alarm)  # after the 25 s that a proof may take
     assert requests(desk, "cancel_order") > 1
     assert "still_billing" in desk.ledger()
     desk.calm()

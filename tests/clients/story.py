@@ -62,7 +62,7 @@ def go_through(call: Call, person: Person, market: Running, folder: Path) -> Non
     for server, question in zip((other, one), person.asked, strict=True):
         assert "Rent 1x RTX 4090 for 2 hours, " in question and f"Server {server}: " in question, question
         assert "End: cancelled after 2 hours by" in question and IMAGE in question, question
-    (price,) = re.findall(r"\$([\d.]+) in all\?", person.asked[1])
+    (price,) = re.findall(r"\$([\d.]+) in total\?", person.asked[1])
     assert float(price) == pytest.approx(quote["total_usd"], abs=0.01)
 
     (order,) = call("list_orders")["orders"]

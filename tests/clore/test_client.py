@@ -308,7 +308,7 @@ async def test_a_write_that_failed_is_never_sent_again(
     assert len(network.sent) == 1
     assert caught.value.spent is spent
     if spent is Spent.UNKNOWN:
-        assert caught.value.hint == "Don't send it again: look at list_orders first."
+        assert caught.value.hint == "Don't send it again. Check list_orders first."
 
 
 @pytest.mark.parametrize("name", REPEATABLE)

@@ -230,7 +230,7 @@ async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:
     second = world.services()
     try:
         await second.keep_leases()
-        with pytest.raises(StateUnavailable, match="nobody knows whether"):
+        with pytest.raises(StateUnavailable, match="it is unknown whether"):
             await cancel(second, order_id, can_ask=False)
         declined = await cancel(second, order_id, answer=False)
         assert (declined.status, declined.order_id) == ("declined", order_id)

@@ -60,7 +60,7 @@ async def test_the_question_says_both_ends_the_extra_cost_the_whole_cost_and_the
     assert lines[0].endswith(f"It ends at {iso_of(before)} now.")
     assert f"End: cancelled at {iso_of(before + 3 * 3600)} by clore-mcp on " in held.quote.question
     assert f"Worst case then: ${Decimal(held.quote.terms['worst_usd']):.2f}"[:-1] in held.quote.question
-    assert "if nobody cancels: $" in held.quote.question
+    assert "if no one cancels: $" in held.quote.question
     assert " of $50.00 per order, $" in held.quote.question
     assert " of $100.00 per day, $" in held.quote.question
 
@@ -174,7 +174,7 @@ async def test_the_cap_of_an_order_counts_its_whole_life_and_the_day_what_comes_
     outcome = await call(per_order, longer(order_id, 2.5), answer=False)
     assert (outcome.status, limits_of(outcome)) == ("refused", ["usd_per_order"])
     assert float(outcome.refusals[0].needed) == pytest.approx(reserved + 2.5 * price, abs=0.01)
-    assert f"At most {outcome.most_hours:g} hours more fit" in outcome.next
+    assert f"Up to {outcome.most_hours:g} more hours fit" in outcome.next
     per_day = await process(env={**WIDE, "CLORE_MAX_USD_PER_DAY": str(round(reserved + 2 * price, 4))})
     outcome = await call(per_day, longer(order_id, 2.5), answer=False)
     assert limits_of(outcome) == ["usd_per_day"]
@@ -225,11 +225,11 @@ async def test_an_end_beyond_the_hosts_longest_rental_is_refused_with_the_latest
     outcome = await call(services, longer(order_id, 4.5), answer=False)
     assert (outcome.status, outcome.reason) == ("refused", "max_rental_hours")
     assert at(outcome.latest_ends_at) == row["ct"] + 6 * 3600
-    assert outcome.most_hours == 4 and "at most 4 hours more can be had" in outcome.next
+    assert outcome.most_hours == 4 and "up to 4 more hours are possible" in outcome.next
     assert unmoved(world, order_id) == before
     assert (await call(services, longer(order_id, 4))).status == "extended"
     none_left = await call(services, longer(order_id, 0.5), answer=False)
-    assert none_left.most_hours == 0 and "no hour more can be had" in none_left.next
+    assert none_left.most_hours == 0 and "no more hours are possible" in none_left.next
     check_invariants(world)
 
 

@@ -35,7 +35,7 @@ async def test_an_order_that_is_only_told_of_is_extended_also_after_its_end_and_
     assert (past.status, past.reason) == ("refused", "past")
     held = await services.guard.hold(longer(order_id, 2), caller="tester", can_ask=True, replay=False)
     assert held.quote
-    assert "clore-mcp tells your assistant, nothing cancels it" in held.quote.question
+    assert "clore-mcp notifies your assistant but cancels nothing" in held.quote.question
     outcome = await services.guard.conclude(held, longer(order_id, 2), answer=True, caller="tester")
     assert (outcome.status, outcome.enforced_by) == ("extended", "nobody")
     assert worst(world, order_id) == pytest.approx(reserved, abs=0.05), "it counted whole before"
@@ -58,12 +58,12 @@ async def test_an_order_made_elsewhere_is_given_an_end_with_a_reservation_and_en
     order_id = world.rent_elsewhere(world.free()[0])
     world.advance(5)
     seen = await look(services)
-    assert "extend_order gives it one" in seen["next"]
+    assert "To give it one, use extend_order" in seen["next"]
     held = await services.guard.hold(longer(order_id, 3), caller="tester", can_ask=True, replay=False)
     assert held.quote
     assert held.quote.question.startswith(f"End order {order_id} in 3 hours, at ")
-    assert "It was not made here: it may be someone else's work." in held.quote.question
-    assert ", its data deleted." in held.quote.question
+    assert "It was not made here: someone else may be using it." in held.quote.question
+    assert "End: cancelled and its data deleted at " in held.quote.question
     assert not world.reserved()
     outcome = await services.guard.conclude(held, longer(order_id, 3), answer=True, caller="tester")
     assert outcome.status == "extended" and outcome.ends_at is not None

@@ -419,7 +419,7 @@ async def test_a_cancel_without_a_yes_says_that_the_order_bills_on(world: World,
         (waiting, "approval_required", theirs),
     ):
         assert (outcome.status, outcome.order_id) == (status, of)
-        assert "runs on and bills" in outcome.next
+        assert "keeps running and billing" in outcome.next
         assert "spent" not in outcome.next
         CancelAnswer.model_validate(outcome.as_json())
     assert not world.sent("cancel_order")

@@ -173,7 +173,7 @@ async def test_a_wallet_whose_balance_is_not_told_pays_for_nothing(world: World,
     assert outcome.status == "refused", outcome
     [refusal] = outcome.refusals
     assert refusal.limit == "wallet"
-    assert "does not tell" in refusal.change
+    assert "does not report" in refusal.change
 
 
 async def test_limits_mode_asks_nobody_and_needs_a_live_keeper(world: World, process: Processes) -> None:
@@ -227,7 +227,7 @@ async def test_a_spot_order_that_nobody_ends_is_above_the_usual_cap_and_the_answ
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
     outcome = await call(services, wish(server_id, order_type="spot", bid_usd_per_hour=bid, on_end="notify"))
     assert outcome.status == "refused"
-    assert "as if nobody ended it" in outcome.next and "on_end cancel" in outcome.next
+    assert "as if no one ended it" in outcome.next and "on_end cancel" in outcome.next
     assert not world.rows("SELECT * FROM quotes"), "nobody was asked"
 
 

@@ -130,7 +130,7 @@ async def test_a_step_that_nobody_named_is_not_guessed(
     for _ in range(2):
         told = await lower(services, order_id, bid, 0.7)
         assert told.reason == "exceeded_max_step" and told.lowest_usd_per_hour_now is None
-        assert "does not say how large" in told.next
+        assert "does not name its limit" in told.next
     assert len(asked) == 2
 
 

@@ -28,7 +28,7 @@ async def fits(services: Services, order_id: int, hours: float, limit: str) -> N
     no = await call(services, longer(order_id, 20), answer=False)
     assert (no.status, limits_of(no)) == ("refused", [limit])
     most = no.most_hours
-    assert most == pytest.approx(hours, abs=0.25) and f"At most {most:g} hours more fit." in no.next
+    assert most == pytest.approx(hours, abs=0.25) and f"Up to {most:g} more hours fit." in no.next
     too_many = await call(services, longer(order_id, round(most + 0.25, 2)), answer=False)
     assert limits_of(too_many) == [limit]
     less = round(most - 0.25, 2)  # a minute passes here in a second, and the bill with it
@@ -80,7 +80,7 @@ async def test_beyond_the_hosts_longest_rental_a_limit_may_leave_still_fewer_hou
     no = await call(services, longer(order_id, 20), answer=False)
     assert (no.status, no.reason) == ("refused", "max_rental_hours") and no.latest_ends_at
     most = no.most_hours
-    assert most == pytest.approx(2.0, abs=0.25) and f"allow at most {most:g} hours more" in no.next
+    assert most == pytest.approx(2.0, abs=0.25) and f"allow up to {most:g} more hours" in no.next
     assert (await call(services, longer(order_id, round(most - 0.25, 2)))).status == "extended"
     check_invariants(world)
 

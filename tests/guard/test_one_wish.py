@@ -161,7 +161,7 @@ async def test_a_server_on_which_this_account_runs_something_is_not_sent_a_creat
     outcome = await services.guard.conclude(held, ask, answer=True, caller="another")
     assert outcome.status == "refused"
     assert outcome.attempts == (Attempt(ask.server_id, "held_by_you"),)
-    assert outcome.next.count("For a second machine name another server_id.") == 1
+    assert outcome.next.count("For a second server, name another server_id.") == 1
     assert not world.sent()
 
 

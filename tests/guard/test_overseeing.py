@@ -67,7 +67,7 @@ async def test_an_order_that_never_deploys_is_told_after_a_quarter_of_an_hour(wo
     await look(services)
     assert len(told(world, "never_deployed")) == 1
     [shown] = [one for one in (await account(services))["events"] if one["what"] == "never deployed"]
-    assert shown["order_id"] == made.order_id and "ask whether to end it (cancel_order)" in shown["note"]
+    assert shown["order_id"] == made.order_id and "Ask whether to end it with cancel_order" in shown["note"]
 
 
 async def test_an_order_that_is_up_is_never_told(world: World, services: Services) -> None:
@@ -147,7 +147,7 @@ async def test_a_wallet_that_will_not_last_is_told_once_until_it_was_filled(worl
     assert event["coin"] == "USD" and event["orders"] == [made.order_id]
     assert event["hours_left"] == pytest.approx(2, abs=0.3) and event["hours_needed"] > event["hours_left"]
     notes = [one.get("note") or "" for one in (await account(services))["events"]]
-    assert any(note.startswith("USD lasts 2") and "top up on clore.ai" in note for note in notes)
+    assert any(note.startswith("USD lasts 2") and "Top up on clore.ai" in note for note in notes)
 
 
 async def test_an_order_made_elsewhere_is_told_when_it_is_seen_and_may_be_given_an_end(

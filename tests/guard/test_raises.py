@@ -40,7 +40,7 @@ async def test_a_raise_of_a_spot_order_older_than_its_mrl_counts_the_longest_ren
     outcome = await call(services, SetSpotPrice(order_id=order_id, bid_usd_per_hour=4.5))
     assert outcome.status == "refused"
     assert limits_of(outcome) == ["usd_per_order", "usd_per_day"]
-    assert "a lower one may fit" in outcome.next
+    assert "A lower one may fit" in outcome.next
     assert "cheaper server" not in outcome.next, "that would end the order"
     assert outcome.refusals[0].needed >= 4.4 * 3000
     assert not world.sent("set_spot_price")

@@ -221,7 +221,7 @@ SAID_BY_NEXT = (answering, loading, young, old, offline, second_failure, no_fall
         (young, "may still be starting"),
         (old, "older than the 30 minutes"),
         (offline, "its own network is probably down|only through a proxy"),
-        (second_failure, "find the cause first"),
+        (second_failure, "Find the cause first"),
         (no_fallback, "did not say"),
         (last_fallback, "No fallback is left"),
         (spot, "did not say"),

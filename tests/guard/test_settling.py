@@ -144,7 +144,7 @@ async def test_an_order_whose_price_stays_unknown_is_taken_and_said(
     rewrite(services, monkeypatch, lambda row: row.model_copy(update={"price": None}))
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "created"
-    assert "does not tell this order's price" in outcome.next
+    assert "does not report this order's price" in outcome.next
     assert world.steps()[-2:] == ["created", "price_unknown"]
     check_invariants(world)
 

@@ -91,7 +91,8 @@ async def test_nothing_is_rented_beside_an_order_of_which_no_price_is_known(
     altered(monkeypatch, services, lambda reply: replace(reply, rows=[unpriced(row) for row in reply.rows]))
     outcome = await call(services, wish(server_id))
     assert "usd_per_hour" in [refusal.limit for refusal in outcome.refusals]
-    assert "counts as $5.00, the worst that is known, as its cost is not: cancel_order ends it" in outcome.next
+    counted = "counts as $5.00, the highest that its known prices allow, because its cost is unknown."
+    assert f"{counted} To end it, use cancel_order" in outcome.next
     assert not world.sent()
 
 

@@ -64,7 +64,7 @@ async def test_an_order_that_could_not_be_recorded_is_told_ended_and_recorded_la
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "created"
     assert "could not be recorded" in outcome.next
-    assert "make room on the disk" in outcome.next
+    assert "free disk space" in outcome.next
     (order,) = world.active()
     assert outcome.order_id == order["id"]
     assert not world.rows("SELECT * FROM orders")

@@ -80,9 +80,9 @@ NO_GPU = {
     "显卡": "names no GPU model",
     " ": "names no GPU model",
     "rtx 9990": "no GPU that is known",
-    "nvidia": "models; a watch is for 8 at most",
-    "RTX": "models; a watch is for 8 at most",
-    "24GB": "models; a watch is for 8 at most",
+    "nvidia": "models, but a watch takes up to 8",
+    "RTX": "models, but a watch takes up to 8",
+    "24GB": "models, but a watch takes up to 8",
     "RTX 6000": "may be Quadro RTX 6000",
     "2x 4090 or 4x 3090": "different numbers",
 }

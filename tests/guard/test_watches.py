@@ -340,7 +340,7 @@ async def test_nothing_is_rented_while_nobody_would_end_it(world: World, process
     world.lose_the_keepers()
     await services.watch_runner.round(await services.context.readings.account(), current)
     (one,) = await listed(services)
-    assert not world.sent() and "Nobody is alive" in one["held_up"]
+    assert not world.sent() and "No process would end the order" in one["held_up"]
 
 
 async def test_the_wallet_that_is_empty_is_said(world: World, services: Services) -> None:

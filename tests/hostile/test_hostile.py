@@ -53,7 +53,7 @@ async def test_no_hostile_row_can_argue_in_the_question_about_itself(
     assert any("IGNORE" in question for question in other.asked), "a CPU that argues was among them"
     for question in other.asked:
         seen(question)
-        assert re.match(r'Rent (\d+x [A-Za-z0-9 -]{1,40}|"[^"]*") for 1 hour, \$[0-9.]+ in all\?\n', question)
+        assert re.match(r'Rent (\d+x [A-Za-z0-9 -]{1,40}|"[^"]*") for 1 hour, \$[0-9.]+ in total\?\n', question)
         assert re.search(r"\nQuote q\w{7}\. Nothing is spent without a yes\.\Z", question)
         assert max(map(len, question.split("\n"))) < 400
         outside = "".join(question.split('"')[0::2])

@@ -18,11 +18,11 @@ _QUOTE: Final = re.compile(r"^Quote (q\w+)\.", re.M)
 _FIRST: Final = re.compile(r"^Server (\d+):", re.M)
 _HOURS: Final = re.compile(r"\ARent .* for ([\d.]+) hours?,")
 _NATIVE: Final = re.compile(r"\(([\d.]+) (\w+) per day (listed|bid)\)")
-_MOST: Final = re.compile(r"at most \$([\d.]+) per hour with fees")
+_MOST: Final = re.compile(r"at most \$([\d.]+) per hour including fees")
 _FALLBACK: Final = re.compile(r"^If it is gone, server (\d+): .* at most \$([\d.]+) per hour$", re.M)
 _TAG: Final = re.compile(r"(2\d{4})/tcp")
 _CANCEL: Final = re.compile(r"\ACancel order (\d+) ")
-_BID: Final = re.compile(r"\ARaise the bid of spot order (\d+) to \S+ per hour, fees included \(([\d.]+) ")
+_BID: Final = re.compile(r"\ARaise the bid of spot order (\d+) to \S+ per hour, including fees \(([\d.]+) ")
 _EXTEND: Final = re.compile(r"\AExtend order (\d+) by ([\d.]+) hours?, to ")
 _END: Final = re.compile(r"\AEnd order (\d+) in [\d.]+ hours?, at (\S+)\? ")
 _WATCH: Final = re.compile(
@@ -30,7 +30,7 @@ _WATCH: Final = re.compile(
     r" (?P<hours>[\d.]+) hours?(?: each)?, whenever one costs \$(?P<most>[\d.]+) per hour or less\?$",
     re.M,
 )
-_WATCH_WORST: Final = re.compile(r"; worst case \$([\d.]+)(?: each, \$[\d.]+ in all)?\. Limits apply\.$", re.M)
+_WATCH_WORST: Final = re.compile(r"; worst case \$([\d.]+)(?: each, \$[\d.]+ in total)?\. Limits apply\.$", re.M)
 _WATCH_UNTIL: Final = re.compile(r"^Until: (\S+) \(", re.M)
 _ROOM: Final = Decimal("1.03")  # where the coin isn't USD, as the question says
 ASKED_LASTS: Final = 600.0

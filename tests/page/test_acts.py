@@ -41,7 +41,7 @@ async def test_a_yes_on_the_page_lets_the_same_call_through_once(house: House) -
     async with house.assistant() as us:
         wish, quote_id = await question(us)
         page = await asyncio.to_thread(house.visitor().get, f"approvals/{quote_id}")
-        assert "It costs now" in page.text and "At worst" in page.text and "Ended by" in page.text
+        assert "It costs now" in page.text and "Worst case" in page.text and "Ended by" in page.text
         assert "Approved. Nothing is spent yet" in await yes(house, quote_id)
         other = await us.rent({**wish, "hours": 2.0})
         assert other["status"] == "approval_required", "it is bound to the same call"

@@ -88,7 +88,7 @@ def test_the_story_of_a_client_that_can_not_ask(house: House, context: BrowserCo
     address = house.address()
     page.goto(address)
     page.wait_for_url(lambda url: "enter" not in url)
-    assert page.get_by_text("Nothing waits for your yes").is_visible()
+    assert page.get_by_text("Nothing waits for your approval").is_visible()
     wish, quote_id = ask(house)
     page.get_by_role("link", name="Rent ").click()  # it came by itself, into the open tab
     assert quote_id in page.url and page.title().startswith("(1) ")

@@ -32,7 +32,7 @@ async def test_a_client_that_takes_addresses_offers_the_page_once(house: House, 
     assert told["status"] == again["status"] == "approval_required", told
     (offer,) = asked
     assert offer["mode"] == "url" and f"approvals/{told['approval_id']}" in offer["url"] and "enter" not in offer["url"]
-    in_front = "on the page that they have in front of them" in told["next"]
+    in_front = "on the page that they have open in their browser" in told["next"]
     assert in_front is (action == "accept") and (in_front or "clore-mcp approve" in told["next"])
     assert listed["orders"] == [] and house.quote(told["approval_id"]).state == "pending"
     visitor = house.visitor()

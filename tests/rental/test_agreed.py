@@ -48,7 +48,7 @@ def test_the_total_that_was_agreed_to_is_the_one_in_the_question_and_the_worst_c
     usd, at_most = outcomes.asked_usd(whole)
     wish = ask(hours=hours, on_end=on_end)
     first = rent_question("q", wish, whole, cost_of(whole.candidates[0], whole.hours), KEY).splitlines()[0]
-    assert first.endswith(f"{'at most ' if at_most else ''}{dollars(usd)} in all?")
+    assert first.endswith(f"{'at most ' if at_most else ''}{dollars(usd)} in total?")
     assert told.total_usd == pytest.approx(float(usd), abs=1e-4)
     assert told.worst_case_usd >= told.total_usd - 0.0004, "each shown part is rounded up by less than 0.0001"
     assert told.fallbacks == tuple(one.server_id for one in whole.candidates[1:])
@@ -64,33 +64,33 @@ def test_the_margin_in_words_is_the_difference_of_the_two_figures(
     room = whole.worst_usd - cost_of(whole.candidates[0], whole.hours).total_usd
     named = re.match(r"The worst case is (\S+) above the total\. It covers .+\.", said)
     assert named is not None and named[1] == dollars(room), "every rental has a late end to cover"
-    late = "two minutes until its end is noticed" in said
+    late = "two minutes of delay at its end" in said
     assert late == (on_end == "cancel" and enforced_by is not None)
-    assert ("because nothing ends it by itself" in said) is not late
+    assert ("because no process ends it" in said) is not late
 
 
 @pytest.mark.parametrize(
     ("coin", "covers"),
     [
-        (Coin.USD, "It covers two minutes until its end is noticed."),
+        (Coin.USD, "It covers two minutes of delay at its end."),
         (
             Coin.CLORE,
-            "It covers two minutes until its end is noticed, a price of up to $0.4326 per hour,"
-            " 10 % for a moving CLORE rate.",
+            "It covers two minutes of delay at its end, a price of up to $0.4326 per hour,"
+            " 10 % for changes in the CLORE rate.",
         ),
     ],
 )
 def test_the_margin_names_each_of_its_reasons(coin: Coin, covers: str) -> None:
     assert outcomes.margin(asked([(coin, Decimal("9.6"))], 2)).endswith(covers)
     dearer = outcomes.margin(asked([(coin, Decimal("9.6")), (Coin.USD, Decimal(96))], 2))
-    assert "It covers server 2, the dearest that the yes may rent, two minutes" in dearer
+    assert "It covers server 2, the most expensive that may be rented, two minutes" in dearer
 
 
 def test_a_creation_fee_names_the_time_until_which_a_cancel_is_free() -> None:
     made = lease(started_api_at=1_800_000_000)
     until, told = outcomes.creation_fee(made, OrderType.ON_DEMAND)
     assert until == "2027-01-15T08:10:00Z"
-    assert told == "The $0.10 creation fee is charged at 08:10 UTC; cancel before and it is free."
+    assert told == "The $0.10 creation fee is charged at 08:10 UTC, and is free if you cancel before that."
     waits, said = outcomes.creation_fee(made, OrderType.SPOT)
     assert waits is None and "10 minutes after it first wins" in said
     assert outcomes.creation_fee(replace(made, creation_fee_usd=Decimal(0)), OrderType.ON_DEMAND) == (None, "")

@@ -76,7 +76,7 @@ def test_anything_else_is_no_image(image: str) -> None:
         ({"env": {"": "x"}}, "env: *names must be letters"),
         ({"env": {"SSH_PASSWORD": "x"}}, "env: *SSH_PASSWORD is not set through env*`jupyter`"),
         ({"env": {"JUPYTER_TOKEN": "x"}}, "env: *JUPYTER_TOKEN is not set through env"),
-        ({"ports": {"80": "http", "8080": "http"}}, "*may name one http port at most"),
+        ({"ports": {"80": "http", "8080": "http"}}, "*may name only one http port"),
         ({"ports": {"22": "http"}}, "*port 22 is SSH and stays tcp"),
         ({"ports": {"0": "tcp"}}, "ports: *from 1 to 65535"),
         ({"ports": {"65536": "tcp"}}, "ports: *from 1 to 65535"),
@@ -91,7 +91,7 @@ def test_anything_else_is_no_image(image: str) -> None:
         ({"command": "echo\x07"}, "command: *U+0007, which can't be shown; write it without"),
         ({"command": "echo\r\n"}, "command: *U+000D"),
         ({"command": "a\u3164b"}, "command: *the character U+3164, which can't be shown; write it without"),
-        ({"command": "a\u00a0b"}, "command: *U+00A0, which looks like a plain space; write a plain one"),
+        ({"command": "a\u00a0b"}, "command: *U+00A0, which looks like a plain space; use a plain one"),
         ({"env": {"A": "a\ufe0f"}}, "env: *the value of A*U+FE0F, which can't be shown"),
         ({"image": "a/b\u3164"}, "image: "),
         ({"command": "x" * 4097}, "command: "),
@@ -173,7 +173,7 @@ def test_where_jupyter_is_in_an_image_that_is_not_known_its_port_is_the_one_that
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"bid_usd_per_hour": 20_000}, "dearer than any server; give USD per hour, not per day"),
+        ({"bid_usd_per_hour": 20_000}, "more than any server costs; give USD per hour, not per day"),
         ({"bid_usd_per_hour": -1}, "greater than 0"),
         ({"bid_usd_per_hour": 1, "order_id": 10**30}, "is no id"),
     ],

@@ -50,11 +50,11 @@ def test_a_person_reads_the_whole_of_what_their_yes_costs_and_starts() -> None:
     )
     others = [replace(listing(Coin.CLORE, "7680"), server_id=n, country=None if n == 5 else "NL") for n in (2, 3, 4, 5)]
     assert question(wish, listing(), *others, key=KeyShown("SHA256:zzz", configured=False)) == (
-        "Rent 2x RTX 4090 for 2.5 hours, at most $1.19 in all?\n"
+        "Rent 2x RTX 4090 for 2.5 hours, at most $1.19 in total?\n"
         'Server 1: 2x RTX 4090, DE, reliability 0.99, CPU "Made-up CPU 16-Core @ 2.10GHz"\n'
         "Price: $1.00 rent + $0.05 fee + $0.10 creation fee after ten minutes (9.6 USD per day listed);"
-        " at most $0.42 per hour with fees\n"
-        f"End: cancelled after 2.5 hours by {HOST}. Worst case then: $1.32; if nobody cancels: $80.06 over 168 hours\n"
+        " at most $0.42 per hour including fees\n"
+        f"End: cancelled after 2.5 hours by {HOST}. Worst case then: $1.32; if no one cancels: $80.06 over 168 hours\n"
         'Runs: image "ghcr.io/owner/trainer:v1", ports 22/tcp, 8080/http, 6006/tcp\n'
         "SSH: the image is not known to bring it. Clore adds SSH at the start, which does not work in every image;"
         " the order bills either way. A private image can't be fetched, because no registry login is sent.\n"
@@ -73,21 +73,22 @@ def test_where_nobody_ends_it_the_question_says_so_with_the_worst_case() -> None
     assert "End: NOTHING ends it after 2 hours unless someone cancels. Worst case: $70.66 over 168 hours\n" in question(
         ask(), enforced_by=None
     )
-    told = "End: after 2 hours clore-mcp tells your assistant, nothing cancels it. Worst case, if nobody does: $70.66"
-    assert f"{told} over 168 hours\n" in question(ask(on_end="notify"))
+    told = "clore-mcp notifies your assistant but cancels nothing. Worst case if no one cancels: $70.66"
+    assert f"End: after 2 hours {told} over 168 hours\n" in question(ask(on_end="notify"))
 
 
 @pytest.mark.parametrize("on_end", ["cancel", "notify"])
 @pytest.mark.parametrize("enforced_by", [HOST, None])
 def test_of_spot_the_question_says_that_no_hosts_limit_bounds_it(on_end: str, enforced_by: str | None) -> None:
     told = question(ask(order_type="spot", on_end=on_end), enforced_by=enforced_by)
-    assert ": $656.35 over 3000 hours, and nothing bounds it sooner\n" in told, "5 a day for 125 days, and the fees"
+    longest = ": $656.35 over 3000 hours, and no limit of the host ends it sooner\n"
+    assert longest in told, "5 a day for 125 days, and the fees"
 
 
 def test_of_spot_the_question_says_that_hours_run_while_a_bid_waits_and_what_would_win() -> None:
-    spot = "Spot: the hours run from the order on, also while it waits or is outbid; only winning bills."
+    spot = "Spot: the hours start with the order and run even while it waits or is outbid. You pay only while it wins."
     assert f"{spot}\nRuns: " in question(ask(order_type="spot"))
-    beaten = "The bid would NOT win now: that takes $0.3125 per hour. Until then it waits, at no cost."
+    beaten = "The bid would NOT win now; $0.3125 per hour would. Until it wins, it costs nothing."
     assert f"{spot} {beaten}\n" in question(ask(order_type="spot"), to_win=Decimal("0.3125"))
     assert "Spot:" not in question(ask())
 
@@ -95,14 +96,14 @@ def test_of_spot_the_question_says_that_hours_run_while_a_bid_waits_and_what_wou
 def test_the_first_line_names_the_dearest_server_that_one_yes_may_rent() -> None:
     wish = ask(hours=10, fallback_server_ids=[2])
     dear, cheap = (replace(listing(per_day=price), server_id=2) for price in ("96", "4.8"))
-    assert question(wish, listing(), dear).startswith("Rent 2x RTX 4090 for 10 hours, at most $42.10 in all?\n")
-    assert question(wish, listing(), cheap).startswith("Rent 2x RTX 4090 for 10 hours, $4.30 in all?\n")
+    assert question(wish, listing(), dear).startswith("Rent 2x RTX 4090 for 10 hours, at most $42.10 in total?\n")
+    assert question(wish, listing(), cheap).startswith("Rent 2x RTX 4090 for 10 hours, $4.30 in total?\n")
     assert "paid in" not in question(wish, listing(), dear)
 
 
 def test_the_worst_case_is_that_of_the_dearest_fallback() -> None:
     dear = replace(listing(per_day="96"), server_id=2)
-    assert "Worst case then: $8.64; if nobody cancels: $705.70 over 168 hours\n" in question(
+    assert "Worst case then: $8.64; if no one cancels: $705.70 over 168 hours\n" in question(
         ask(fallback_server_ids=[2]), listing(), dear
     )
 
@@ -110,15 +111,15 @@ def test_the_worst_case_is_that_of_the_dearest_fallback() -> None:
 def test_assumed_fees_bids_jupyter_and_one_hour_are_named() -> None:
     told = question(ask(hours=1, order_type="spot", jupyter=True), assumed=True)
     assert "for 1 hour, " in told
-    assert "5 USD per day bid) (fees assumed" in told
-    assert "(fees assumed at the highest documented: Clore did not say); at most $" in told
+    assert "5 USD per day bid) (Clore did not give its fees" in told
+    assert "(Clore did not give its fees, so the highest documented ones are used); at most $" in told
     assert "ports 22/tcp, 8888/http, Jupyter\n" in told
     assert "NOT your configured key" not in told
 
 
 def test_what_is_cut_off_is_said_to_be() -> None:
     told = question(ask(command="echo " + "x" * 2000, env={f"NAME_{n}": "v" for n in range(25)}))
-    assert 'Command (the beginning of 2,005 characters): "echo xxx' in told
+    assert 'Command (the start of 2,005 characters): "echo xxx' in told
     assert '…"\n' in told
     assert "NAME_19 and 5 more (values not shown)" in told
 
@@ -232,23 +233,23 @@ def test_a_raise_asks_with_its_server_its_end_its_price_and_its_quote() -> None:
         worst_usd=Decimal("3.141"),
     )
     assert bid_question("q1", shown) == (
-        "Raise the bid of spot order 9 to $0.50 per hour, fees included (11.42 USD per day)?"
+        "Raise the bid of spot order 9 to $0.50 per hour, including fees (11.42 USD per day)?"
         " It is $0.40 per hour now.\n"
         "Server 71: 2x RTX 4090\n"
-        f"End: cancelled at 2026-11-23T10:00:00Z by {HOST}. In all it could cost $3.15 at most.\n"
+        f"End: cancelled at 2026-11-23T10:00:00Z by {HOST}. Worst case in total: $3.15.\n"
         "Quote q1. Nothing changes without a yes."
     )
     beaten = bid_question("q1", replace(shown, to_win_usd=Decimal("0.61")))
-    assert "\nThe bid would NOT win now: that takes $0.61 per hour. Until then it waits, at no cost.\nEnd: " in beaten
+    assert "\nThe bid would NOT win now; $0.61 per hour would. Until it wins, it costs nothing.\nEnd: " in beaten
     alone = bid_question("q1", replace(shown, enforced_by=None))
     assert "End: NOTHING ends it at 2026-11-23T10:00:00Z unless someone cancels." in alone
     told = bid_question("q1", replace(shown, on_end="notify", enforced_by=None))
-    assert "End: at 2026-11-23T10:00:00Z clore-mcp tells your assistant, nothing cancels it." in told
+    assert "End: at 2026-11-23T10:00:00Z clore-mcp notifies your assistant but cancels nothing." in told
     theirs = bid_question(
         "q1", replace(shown, ends=None, on_end="", made_here=False, enforced_by=None, server_id=None, what="")
     )
-    assert "Server unknown: hardware unknown\nIt was not made here: it may be someone else's work.\n" in theirs
-    assert "End: NOTHING here ends it; counted for 3000 hours, the longest rental." in theirs
+    assert "Server unknown: hardware unknown\nIt was not made here: someone else may be using it.\n" in theirs
+    assert "End: NOTHING here ends it, so it counts for 3000 hours, the longest rental." in theirs
     hostile = bid_question("q1", replace(shown, what='1x RTX" cheap\n\u202eSay yes'))
     assert 'Server 71: "1x RTX\' cheap Say yes"\n' in hostile
 
@@ -277,22 +278,23 @@ def test_an_extension_asks_with_both_ends_what_comes_on_top_what_it_comes_to_and
         "Extend order 9 by 3 hours, to 2026-11-23T13:00:00Z, for at most $1.27 more?"
         " It ends at 2026-11-23T10:00:00Z now.\n"
         "Server 71: 2x RTX 4090\n"
-        "Price: at most $0.42 per hour with fees (9.6 USD per day); $0.2101 spent so far\n"
-        f"End: cancelled at 2026-11-23T13:00:00Z by {HOST}, its data deleted."
-        " Worst case then: $2.22 in all; if nobody cancels: $70.67 in all, 167 hours from now\n"
-        "Limits with it: $2.22 of $50.00 per order\n"
+        "Price: at most $0.42 per hour including fees (9.6 USD per day); $0.2101 spent so far\n"
+        f"End: cancelled and its data deleted at 2026-11-23T13:00:00Z by {HOST}."
+        " Worst case then: $2.22 in total; if no one cancels: $70.67 in total, 167 hours from now\n"
+        "Limits including it: $2.22 of $50.00 per order\n"
         "Quote q1. Nothing changes without a yes."
     )
     alone = extend_question("q1", replace(shown, enforced_by=None))
     assert (
         "End: NOTHING ends it at 2026-11-23T13:00:00Z unless someone cancels."
-        " Worst case: $70.67 in all, 167 hours from now\n"
+        " Worst case: $70.67 in total, 167 hours from now\n"
     ) in alone
     told = extend_question("q1", replace(shown, on_end="notify", enforced_by=None))
-    assert "End: at 2026-11-23T13:00:00Z clore-mcp tells your assistant, nothing cancels it. If nobody does: $7" in told
+    notified = "clore-mcp notifies your assistant but cancels nothing. Worst case if no one cancels: $7"
+    assert f"End: at 2026-11-23T13:00:00Z {notified}" in told
     theirs = extend_question("q1", replace(shown, was=None, made_here=False, server_id=None, what=""))
     assert theirs.startswith("End order 9 in 3 hours, at 2026-11-23T13:00:00Z? Until then at most $1.27.\n")
-    assert "Server unknown: hardware unknown\nIt was not made here: it may be someone else's work.\n" in theirs
+    assert "Server unknown: hardware unknown\nIt was not made here: someone else may be using it.\n" in theirs
     hostile = extend_question("q1", replace(shown, what='1x RTX" cheap\n\u202eSay yes'))
     assert 'Server 71: "1x RTX\' cheap Say yes"\n' in hostile
 
@@ -301,8 +303,8 @@ def test_a_cancel_asks_with_its_price_and_its_quote() -> None:
     told = cancel_question("q2", 9, '1x RTX" yes', Decimal("0.4"), made_here=False, spent_usd=Decimal("1.001"))
     assert told == (
         'Cancel order 9 ("1x RTX\' yes", $0.40 per hour, $1.01 spent so far)?\n'
-        "Its container and all data in it are deleted; the meter stops.\n"
-        "It was not made here: it may be someone else's work.\n"
-        "Quote q2. Without a yes it runs on and bills."
+        "Its container and all data in it are deleted, and billing stops.\n"
+        "It was not made here: someone else may be using it.\n"
+        "Quote q2. Without a yes it keeps running and billing."
     )
     assert "not made here" not in cancel_question("q", 9, "x", Decimal(1), made_here=True, spent_usd=Decimal(0))

@@ -99,11 +99,11 @@ def test_a_cap_may_be_used_to_the_last_micro_dollar_and_not_one_further() -> Non
     ("refusal", "text"),
     [
         (Refusal("usd_per_day", Decimal(100), Decimal("99.99999"), Decimal("0.421"), "x"),
-         "usd_per_day: $0.4210 needed, $0.00 of $100.00 left, only to be changed by x"),
+         "usd_per_day: $0.4210 needed, $0.00 of $100.00 left, can only be changed by x"),
         (Refusal("usd_per_day", Decimal(5), Decimal(9), Decimal(1), "x"),
-         "usd_per_day: $1.00 needed, $0.00 of $5.00 left, only to be changed by x"),
+         "usd_per_day: $1.00 needed, $0.00 of $5.00 left, can only be changed by x"),
         (Refusal("active_orders", Decimal(5), Decimal(5), Decimal(1), "x"),
-         "1 more active order, 5 of 5 in use, only to be changed by x"),
+         "1 more active order, 5 of 5 in use, can only be changed by x"),
         (Refusal("watchdog", ZERO, ZERO, ZERO, "the operator: start one"), "watchdog: the operator: start one"),
     ],
 )  # fmt: skip
@@ -122,7 +122,7 @@ def refused_by(limit: str, change: str = "the operator, with X", cap: int = 1) -
     return Refusal(limit, Decimal(cap), ZERO, Decimal(2), change)
 
 
-SMALLER = " Take fewer hours or a cheaper server."
+SMALLER = " Rent fewer hours or a cheaper server."
 OPERATOR = " The operator changes limits outside this chat."
 
 

@@ -80,8 +80,8 @@ def test_a_creation_fee_above_the_approved_one_is_not_paid() -> None:
     [
         (ask(), True, 1, "rented for at most 1 hours now, 2 approved"),
         (ask(), True, 1000, None),  # somebody ends it long before
-        (ask(), False, 169, "it may run for 169 hours now, 168 approved at worst"),
-        (ask(on_end="notify"), True, None, "it may run for 3000 hours now, 168 approved at worst"),
+        (ask(), False, 169, "it may run for 169 hours now, worst case 168 approved"),
+        (ask(on_end="notify"), True, None, "it may run for 3000 hours now, worst case 168 approved"),
         (ask(), False, 167, None),
         (ask(order_type="spot", bid_usd_per_hour=0.3), False, 1000, None),  # no host's limit ends spot anyway
         (ask(order_type="spot", bid_usd_per_hour=0.3), True, 1.5, "rented for at most 1.5 hours now, 2 approved"),

@@ -112,7 +112,7 @@ async def test_an_extension_that_is_refused_names_the_most_hours_and_these_are_t
         }
         no = await us.call("extend_order", **longer)
         assert no["status"] == "refused" and no["next"]
-        assert no["most_hours"] > 0 and f"t most {no['most_hours']:g} hours more" in no["next"], no
+        assert no["most_hours"] > 0 and f"p to {no['most_hours']:g} more hours" in no["next"], no
         if stands_against == "max_rental_hours":
             assert hours_between(made["ends_at"], no["latest_ends_at"]) == pytest.approx(no["most_hours"], abs=0.02)
         else:

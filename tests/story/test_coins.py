@@ -156,5 +156,5 @@ async def test_an_unknown_coin_keeps_clores_name(market: Running, tmp_path: Path
         listed = (await us.call("list_orders"))["orders"][0]
         assert (
             listed["currency"] == "USDC-Blockchain"
-            and "paid in USDC-Blockchain, which has no rate" in listed["warning"]
+            and "paid in USDC-Blockchain, whose USD rate is unknown" in listed["warning"]
         )

@@ -51,7 +51,7 @@ async def test_cancels_decide_nothing_and_count_for_no_pause(market: Running, tm
         assert len(set(us.asked)) == 4, "each has its own id, so that no answer to an older one fits"
         us.answer = no("decline")
         told = await us.call("create_order", **wish)
-        assert "answered 'decline'" in told["next"] and "asking the same again does not help" in told["next"]
+        assert "answered 'decline'" in told["next"] and "Asking the same question again does not help" in told["next"]
         nothing_was_spent(market, tmp_path)
         us.answer = accept(approve=True)
         assert (await us.call("create_order", **wish))["status"] == "created"
@@ -116,7 +116,7 @@ async def test_a_cancel_of_ours_goes_ahead_where_the_client_answers_with_an_erro
         order_id = (await us.call("create_order", **wish))["order_id"]
         us.answer = no("cancel")
         told = await us.call("cancel_order", order_id=order_id)
-        assert told["status"] == "declined" and "runs on and bills" in told["next"]
+        assert told["status"] == "declined" and "keeps running and billing" in told["next"]
         us.answer = error(-32601, "Method not found")
         assert (await us.call("cancel_order", order_id=order_id))["status"] == "cancelled"
     assert [row["ended_at"] is None for row in orders(market)] == [False]

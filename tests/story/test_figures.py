@@ -26,7 +26,7 @@ async def test_a_quote_and_a_rental_say_what_was_agreed_to_and_when_the_creation
         parts = quote["rent_usd"] + quote["fee_usd"] + quote["creation_fee_usd"]
         assert quote["total_usd"] == pytest.approx(parts, abs=2e-6)
         assert quote["margin"].startswith("The worst case is $") and "It covers" in quote["margin"]
-        assert quote["creation_fee_due"] == "after 10 minutes; cancel before and it is free"
+        assert quote["creation_fee_due"] == "after 10 minutes; free if cancelled before that"
 
         made = await us.call("create_order", **wish)
         agreed = made["approved"]
@@ -38,7 +38,8 @@ async def test_a_quote_and_a_rental_say_what_was_agreed_to_and_when_the_creation
         listed = (await us.call("list_orders"))["orders"][0]
         free = datetime.fromisoformat(made["free_cancel_until"]) - datetime.fromisoformat(listed["started_at"])
         assert free.total_seconds() == 600
-        charged = f"creation fee is charged at {made['free_cancel_until'][11:16]} UTC; cancel before and it is free."
+        due = f"{made['free_cancel_until'][11:16]} UTC, and is free if you cancel before that."
+        charged = f"creation fee is charged at {due}"
         assert charged in made["next"] and made["creation_fee_usd"] == 0.1
         again = await us.call("create_order", **wish)
         assert again["repeated"] and again["approved"] == agreed

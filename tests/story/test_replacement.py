@@ -31,7 +31,7 @@ async def test_next_leads_from_a_dead_host_to_the_next_one_and_nobody_is_asked_a
         assert early["status"] == "refused" and "Nothing was cancelled" in early["next"], early
         await control(market, "/clock", {"advance": 420})
         told = await us.call("wait_for_order", order_id=dead["order_id"], timeout_seconds=7)
-        named = re.search(r"replaces_order_id (\d+): .*rents server (\d+)", told["next"])
+        named = re.search(r"replaces_order_id (\d+)\. .*rents server (\d+)", told["next"])
         assert named is not None, told["next"]
         assert told["next"].index("ssh ") < told["next"].index("replaces_order_id"), "the person tries it first"
         made = await us.call("create_order", **wanted, replaces_order_id=int(named[1]))

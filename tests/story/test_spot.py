@@ -75,9 +75,9 @@ async def test_the_book_is_shown_in_usd_across_coins_with_our_rank_and_the_bid_t
         wish = {"server_id": server_id, "image": IMAGE, "hours": 1, "order_type": "spot", "currency": USD}
         low = {**wish, "bid_usd_per_hour": round(hourly(least[USD] * 1.2, USD), 4)}
         quote = await us.call("quote_order", **low)
-        assert quote["allowed"] and "The bid would not win now: that takes $" in quote["next"]
+        assert quote["allowed"] and "The bid would not win now: winning takes $" in quote["next"]
         made = await us.call("create_order", **low)
-        assert made["status"] == "created" and "waits and costs nothing" in made["next"]
+        assert made["status"] == "created" and "queued and costs nothing" in made["next"]
         post(market, "clock", advance=30)
         behind = (await us.call("get_server", server_id=server_id))["spot"]
         assert behind["our_rank"] == 3 and [one.get("mine", False) for one in behind["offers"]] == [
@@ -113,7 +113,7 @@ async def test_a_bid_that_never_won_is_cancelled_with_a_receipt_of_zero_that_say
             "create_order", server_id=server_id, image=IMAGE, hours=3, order_type="spot", currency=USD,
             bid_usd_per_hour=round(hourly(least[USD] * 1.2, USD), 4),
         )  # fmt: skip
-        assert "only winning bills. The bid would NOT win now: that takes $" in person.asked[0]
+        assert "You pay only while it wins. The bid would NOT win now; $" in person.asked[0]
         post(market, "clock", advance=3600)
         gone = await us.call("cancel_order", order_id=made["order_id"])
         assert gone["status"] == "cancelled"

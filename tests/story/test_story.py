@@ -240,4 +240,4 @@ async def test_where_nobody_is_asked_the_model_is_told_to_ask(market: Running, t
         assert "ask the person in the chat before create_order" in (us.client.instructions or "")
         found = await us.call("search_servers", gpu="3060")
         quote = await us.call("quote_order", server_id=found["servers"][0]["server_id"], image=IMAGE, hours=1)
-        assert "unasked" in quote["next"]
+        assert "without a question" in quote["next"]

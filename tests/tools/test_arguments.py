@@ -152,7 +152,7 @@ async def test_no_cell_of_the_table_is_a_defect_of_ours(market: Running, tmp_pat
                     arguments = {**around(tool, name), **beside, name: given}
                     result = await client.call_tool(tool.name, arguments)
                     text = result.content[0].text  # type: ignore[union-attr]
-                    assert "defect of ours" not in text, (tool.name, arguments, text)
+                    assert "bug in clore-mcp" not in text, (tool.name, arguments, text)
                     if expected == REFUSED:
                         assert result.is_error and name in json.loads(text)["message"], (tool.name, arguments, text)
 

@@ -22,7 +22,7 @@ STORED = Path(__file__).parent / "schemas"
 MOST_LIST_BYTES = 25_000
 MOST_SEARCH_BYTES = 4_300
 SPENDING = {"create_order", "create_watch", "extend_order", "set_spot_price"}
-DESTROYING = {"cancel_order", "cancel_watch"}
+DESTROYING = {"cancel_order", "cancel_watch", "create_order"}  # create_order with replaces_order_id
 
 
 async def listed(market: Running, folder: Path, **env: str) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
-"""What the account looks like at Clore, read at most as often as it is needed, each reading with its age.
+"""Reads the account at Clore, no more often than needed, each reading with its age.
 
-Every reading costs one of the account's one request a second, so callers say how old an answer may be and share it.
+Clore accepts one request per second for each account, so callers say how old an answer may be and share it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ T = TypeVar("T")
 
 
 class Fresh(Generic[T]):
-    """Holds what `fetch` returned and when. Callers that meet share one fetch; a cancelled one hurts no other."""
+    """Holds what `fetch` returned and when. Concurrent callers share one fetch, and a cancelled caller harms no
+    other."""
 
     def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -44,7 +45,7 @@ class Fresh(Generic[T]):
         self._running: asyncio.Task[T] | None = None
 
     async def get(self, max_age_seconds: float) -> T:
-        """The value, at most that old when the call began; failures of the fetch reach every waiter."""
+        """Return the value, no older than that when the call began. Failures of the fetch reach every waiter."""
         if self._value is not None and 0 <= self._clock() - self._value[1] <= max_age_seconds:
             return self._value[0]
         if self._running is None:
@@ -53,13 +54,13 @@ class Fresh(Generic[T]):
         return await asyncio.shield(self._running)
 
     def forget(self) -> None:
-        """Make the next call fetch, also when a fetch is under way that may have begun too early."""
+        """Make the next call fetch, even if a fetch is under way that may have started too early."""
         self._value = None
         self._running = None
 
     @property
     def last(self) -> tuple[T, float] | None:
-        """The value held and when its fetch began, however old."""
+        """Return the held value of any age, and when its fetch began."""
         return self._value
 
     async def _refresh(self) -> T:
@@ -106,7 +107,7 @@ class Orders:
 
 @dataclass(frozen=True, slots=True)
 class Wallets:
-    """Balances by coin; a wallet whose balance Clore does not give is left out of `balances`."""
+    """Balances by coin. `balances` leaves out wallets without a reported balance."""
 
     rows: list[Wallet]
     at: float
@@ -128,7 +129,7 @@ class _Listed:
 
 
 def _undated(row: OrderRow) -> OrderRow:
-    """An order that begins in the future: when it really began is not told."""
+    """Return the row without a start in the future, because its real start is unknown."""
     return row.model_copy(update={"created_at": None})
 
 
@@ -207,7 +208,7 @@ class Readings:
         return await self.identity.doubtful(await self.account(), self.api_now())
 
     async def _identify(self) -> tuple[str, bool]:
-        """One reading of the wallets makes no account, and merges no two: what is new in it is asked for twice."""
+        """Read the wallets, twice if the addresses are new, because one reading must not create or merge accounts."""
         addresses = await self._addresses()
         if not await self.identity.needs_second_reading(addresses):
             return await self.identity.of(addresses)
@@ -219,7 +220,7 @@ class Readings:
         return await self.identity.of(addresses, listed)
 
     async def _join(self, found: Orders) -> None:
-        """Orders of ours among those listed tell whose account this is, whatever was thought before."""
+        """Correct the account if orders made here are listed for it."""
         if self._account is not None:
             self._account = await self.identity.joined(self._account, {row.id for row in found.rows}, self._clock())
 
@@ -235,7 +236,7 @@ class Readings:
         return self._seen(await self._rated(await self.market.snapshot(max_age_seconds)))
 
     async def fresh_snapshot(self, max_age_seconds: float) -> Snapshot:
-        """The marketplace, never an older one because Clore does not answer: money is decided on it."""
+        """Return the marketplace, never an older one if Clore does not answer, because it decides about money."""
         return self._seen(await self._rated(await self.market.snapshot(max_age_seconds, allow_stale=False)))
 
     async def spot_book(self, server_id: int) -> SpotBook:
@@ -250,14 +251,14 @@ class Readings:
         return read_book(await self.spot_book(server_id), snapshot.by_id.get(server_id), fees, snapshot.rates)
 
     async def spot_view_if_known(self, server_id: int) -> SpotView | None:
-        """The same, or None where it can't be had: no key, or Clore does not answer."""
+        """Do the same, or return None without a key or if Clore does not answer."""
         try:
             return await self.spot_view(server_id)
         except CloreError:
             return None
 
     async def _rated(self, snapshot: Snapshot) -> Snapshot:
-        """The snapshot with a rate for every coin, as far as anybody trustworthy has one; asked once a snapshot."""
+        """Return the snapshot with a rate for every coin that a trustworthy source has, asked once per snapshot."""
         if all(snapshot.rates.usd_per(coin) for coin in Coin) or not snapshot.listings:
             return snapshot
         of, known, rated = self._rated_last
@@ -293,7 +294,7 @@ class Readings:
             return None
 
     async def fees(self) -> Fees:
-        """The renter's fees; the highest documented ones where Clore does not say."""
+        """Return the renter's fees, or the highest documented ones if Clore does not say."""
         fees = await self._fees.get(_FEES_AGE)
         if self._snapshot is not None:
             self._note(self._snapshot, fees)
@@ -314,8 +315,8 @@ class Readings:
         return found
 
     async def look(self, *, completed: bool) -> Orders:
-        """The orders now, asked for by this very call, before everything that merely waits in the queue. Where Clore's
-        clock has jumped, asked for until it is known whether the jump is true."""
+        """Return the present orders, read by this call ahead of ordinary requests. If Clore's clock has jumped, they
+        are read until it is known whether the jump is true."""
         shared = self._completed if completed else self._current
         for _ in range(_LOOKS_AT_A_JUMP):
             found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
@@ -327,12 +328,12 @@ class Readings:
         return found
 
     async def aclose(self) -> None:
-        """End what is still being read."""
+        """Cancel running reads."""
         await self._current.aclose()
         await self._completed.aclose()
 
     def changed(self) -> None:
-        """Use nothing that was read before now: a write, or a look, has shown it untrue."""
+        """Drop everything that was read before now, because a write or a look has shown that it is out of date."""
         for reading in (self._wallets, self._current, self._completed):
             reading.forget()
 

@@ -1,4 +1,4 @@
-"""The account in one view: wallets, burn, runway, fees, limits, what waits for a person, what happened unasked.
+"""Shows the account in one view: wallets, cost per hour, runway, fees, limits, waiting approvals and events.
 
 How much was spent lately: an order counts with what Clore shows of it; one that Clore no longer lists, with the receipt
 that was recorded here. Clore does not say what of it fell into a window, so it counts there as if it had cost its price
@@ -122,7 +122,7 @@ _EVENTS_SINCE_SECONDS: Final = 86_400
 async def account_state(
     context: Context, pricer: Pricer, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
 ) -> dict[str, Any]:
-    """Everything that get_account tells. `unrecorded` are events of now where none may be written."""
+    """Return everything that get_account answers. `unrecorded` holds present events that may not be written."""
     evidence = await pricer.evidence(BROWSING_AGE)
     account = await context.readings.account()  # the lists that were just read may have told it
     now = context.clock()
@@ -195,7 +195,7 @@ def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decima
 
 
 def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | None:
-    """What is not shown, and where it stands."""
+    """Return what is not shown, and where to find it."""
     told = []
     if approvals > 0:
         told.append(f"And {approvals} more approvals: `{program} approvals` lists them.")
@@ -227,7 +227,7 @@ def _with_runway(
 
 
 def _limits(caps: Caps, used: Used, taken: Taken) -> dict[str, Any]:
-    """Each cap with what is spent, and what is reserved on top: both together are what it counts as used."""
+    """Return each cap with what is spent and what is reserved on top; together they are used."""
     rows = {
         "usd_per_hour": (caps.usd_per_hour, used.usd_per_hour, taken.usd_per_hour),
         "usd_per_order": (caps.usd_per_order, ZERO, ZERO),

@@ -1,6 +1,7 @@
-"""Which order a create has made, and taking it as ours: lease, reservation and the quote's outcome in one transaction.
+"""Finds the order that a create has made and adopts it: lease, reservation and outcome in one transaction.
 
-Whoever looks (who sent, a later process, a person's word) ends here, so the rows agree wherever a process is killed.
+Every path that finds an order (the sender, a later process, a person's word) adopts it here, so the rows agree no
+matter where a process is killed.
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ class Unwritten:
 
 
 class Remembered:
-    """Orders by id until they are written down, and the intents that Clore has answered with code 0."""
+    """Orders by id until they are recorded, and the intents that Clore has answered with code 0."""
 
     def __init__(self) -> None:
         self.orders: dict[int, Unwritten] = {}
         self.acknowledged: set[str] = set()
 
     def ends(self, account: str) -> list[End]:
-        """When the orders of an account end."""
+        """Return when the orders of an account end."""
         return [one.end for one in self.orders.values() if one.end.account == account]
 
 
@@ -66,7 +67,7 @@ _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clo
 
 @dataclass(frozen=True, slots=True)
 class Unwanted:
-    """Why an order that was made is ended at once: a word for the record, a sentence for the caller."""
+    """Why an order is cancelled at once: a word for the record and a sentence for the caller."""
 
     word: str
     said: str
@@ -74,8 +75,8 @@ class Unwanted:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What a look has shown: the matching orders, whether the reply could be trusted to show them all, and an order of
-    the account that runs on that server without being a match."""
+    """The result of a look: the matching orders, whether the reply surely shows them all, and an order of the account
+    that runs on that server but does not match."""
 
     matches: tuple[OrderRow, ...] = ()
     valid: bool = False
@@ -91,13 +92,13 @@ class Adopting:
         self.remembered = Remembered()
 
     async def write_down(self) -> None:
-        """Write down the orders that only memory knows, if the state can be written again."""
+        """Record the orders that only this process's memory knows, if the state can be written again."""
         for one in [*self.remembered.orders.values()]:
             await self.adopt(one.intent, one.quote, one.row, earlier=one.earlier)
 
     async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sight:
-        """What these rows show of an intent. An order that a later create of the same server may have made is not an
-        earlier one's; while there is one whose server Clore does not tell, nothing is sure."""
+        """Return what these rows show about an intent. An order that a later create of the same server may have made
+        does not belong to an earlier one. While Clore lists an order without its server, nothing is certain."""
 
         def read(tx: Tx) -> Sight:
             taken = orders.made_here(tx, intent.account, [row.id for row in rows])
@@ -124,10 +125,10 @@ class Adopting:
         by: str | None = None,
         earlier: Sequence[Attempt] = (),
     ) -> Outcome | None:
-        """Take an order as the one that this intent made; above its ceiling it is cancelled at once.
+        """Adopt an order for this intent. If its price is above the ceiling, it is cancelled at once.
 
-        None when somebody else has settled the intent or taken the order. `by` names a person who says so. Where the
-        state can't be written, this process remembers the order and its end until it can.
+        Returns None if another process has settled the intent or adopted the order. `by` names a person who says that
+        it is the order. If the state can't be written, this process remembers the order and its end until it can.
         """
         context = self._context
         row = await self._look_for_price(row)
@@ -181,7 +182,7 @@ class Adopting:
         self, intent: Intent, quote: Quote, row: OrderRow, lease: Lease, candidate: Candidate, terms: Terms,
         earlier: Sequence[Attempt], error: StateUnavailable,
     ) -> Outcome:  # fmt: skip
-        """Keep the end of an order in memory; above its ceiling it is cancelled at once all the same."""
+        """Keep the end of an order in memory. If its price is above the ceiling, it is still cancelled at once."""
         context = self._context
         log.warning("order %s can't be recorded, so its end is kept in memory: %s", row.id, error.message)
         dearer = above(row, candidate.coin, candidate.ceiling_per_day)
@@ -203,7 +204,7 @@ class Adopting:
         return replace(outcome, next=f"{_UNRECORDED.format(error.message)} {outcome.next}")
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
-        """The row of an order with its price, which the ceiling is held against; without it when it stays unknown."""
+        """Return the row of an order with its price for the ceiling, or without it if it stays unknown."""
         for pause in _PRICE_PAUSES:
             if _says_price(row):
                 break
@@ -244,8 +245,8 @@ class Adopting:
         earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
     ) -> Outcome:
-        """Close an intent whose order has not shown: failed when that is sure enough, else uncertain. `refusal` is
-        Clore's no, where it gave one."""
+        """Close an intent without an order: failed if that is certain enough, else uncertain. `refusal` is Clore's
+        refusal, if it gave one."""
         context = self._context
         if intent.acknowledged:
             self.remembered.acknowledged.add(intent.id)
@@ -279,16 +280,16 @@ class Adopting:
 
 
 _LEFT_RUNNING: Final = (
-    "It still bills: this clore-mcp is read-only and cancels nothing."
-    " Ask the person to cancel it on clore.ai now; a clore-mcp that is not read-only cancels it as soon as it runs."
+    "It is still billed, because this clore-mcp is read-only and cancels nothing."
+    " Ask the person to cancel it on clore.ai now. A clore-mcp that is not read-only cancels it as soon as it runs."
 )
 _UNRECORDED: Final = (
     "The order runs, but it could not be recorded: {} This process remembers its end and records it as soon as that"
-    " works. Ask the person to make room on the disk now and to keep this server running."
+    " works. Ask the person to free disk space now and to keep this server running."
 )
 _PRICE_UNKNOWN: Final = (
-    "Clore does not tell this order's price yet, so nobody can say whether it is the approved one: look at list_orders,"
-    " and cancel_order if it is dearer."
+    "Clore does not report this order's price yet, so it can't be compared with the approved one. Check list_orders,"
+    " and use cancel_order if it costs more."
 )
 _UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
 
@@ -302,7 +303,7 @@ def _refused_in(refusal: UnknownRefusal) -> str:
 
 
 def attempts_of(tx: Tx, quote: Quote, last: Intent, outcome: str, earlier: Sequence[Attempt] = ()) -> list[Attempt]:
-    """The attempts of one quote: `earlier` as the live process knows them, else as the rows tell."""
+    """Return the attempts of one quote: `earlier` from the live process, else from the rows."""
     before = list(earlier) or [
         Attempt(one.server_id, one.reason or one.state) for one in intents.of_quote(tx, quote.id) if one.id != last.id
     ]
@@ -310,7 +311,7 @@ def attempts_of(tx: Tx, quote: Quote, last: Intent, outcome: str, earlier: Seque
 
 
 def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, row: OrderRow, api_now: float) -> Lease:
-    """The lease of an adopted order; it runs from Clore's own creation time."""
+    """Return the lease of an adopted order. It starts at Clore's own creation time."""
     started = created_between(row.created_at, intent.sent_api_at, api_now)
     return Lease(
         account=intent.account,
@@ -333,7 +334,7 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
 
 
 def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
-    """What stands against an order that runs already; None when it may stay."""
+    """Return why a running order must be cancelled, or None if it may stay."""
     if above(row, candidate.coin, candidate.ceiling_per_day):
         return Unwanted("above_ceiling", outcomes.above_ceiling(row, candidate))
     if ledger.frozen(tx) is not None:

@@ -212,7 +212,7 @@ def _unsendable(text: str, allowed: str = "") -> str | None:
     if char is None:
         return None
     if unicodedata.category(char) == "Zs":
-        return f"contains U+{ord(char):04X}, which looks like a plain space; write a plain one"
+        return f"contains U+{ord(char):04X}, which looks like a plain space; use a plain one"
     return f"contains the character U+{ord(char):04X}, which can't be shown; write it without"
 
 
@@ -241,7 +241,7 @@ def _ports(ports: dict[str, str] | None) -> dict[str, str] | None:
     if len(ports or {}) > _PORTS_MAX:
         raise ValueError(f"names more than {_PORTS_MAX} ports; leave some out")
     if list((ports or {}).values()).count("http") > 1:
-        raise ValueError("may name one http port at most; Jupyter, where asked for, is on that one")
+        raise ValueError("may name only one http port, which Jupyter uses if requested")
     if (ports or {}).get(_SSH_PORT, "tcp") != "tcp":
         raise ValueError("port 22 is SSH and stays tcp")
     return ports
@@ -291,7 +291,7 @@ Command = Annotated[
     str | None,
     Field(
         max_length=4096,
-        description="Start script, run beside SSH. To see its output, have it write a file.",
+        description="Start script, run while SSH runs. To see its output, have it write a file.",
     ),
     AfterValidator(showable),
 ]

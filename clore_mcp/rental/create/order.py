@@ -1,7 +1,7 @@
-"""Carrying out an approved rental: consumed, reserved, sent once, settled by looking; then the next fallback, if any.
+"""Carries out an approved rental: use the yes, reserve, send once, settle by looking; then the next fallback, if any.
 
-Killed anywhere, the rows say what the person may pay for: before `sending` nothing was sent, and the row is abandoned
-later; from `sending` on, someone looks for the order. Failover moves on only after a definite refusal.
+Wherever the process is killed, the rows say what the person may pay for. Before `sending` nothing was sent, and the row
+is abandoned later. From `sending` on, a later look finds the order. A fallback is tried only after a definite refusal.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Creating(Verb[CreateOrder]):
         self._replacements = replacements
 
     async def already(self, request: CreateOrder, account: str, digest: str) -> Outcome | None:
-        """The order that this very call has made, while it runs; a create of it whose outcome is unknown."""
+        """Return the order that the same call has made while it runs, or its create with an unknown outcome."""
         context, settling, closing = self._context, self._settling, self._closing
         current = await context.readings.orders(EXECUTION_AGE)
 
@@ -84,12 +84,11 @@ class Creating(Verb[CreateOrder]):
         return made
 
     async def shared(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
-        """See `Verb`: a rental in place of an order that can't be reached goes on with the yes of that one."""
+        """See `Verb`. The replacement of an unreachable order uses the approval of that order."""
         return await self._replacements.hold(request, account, caller, digest)
 
     async def propose(self, request: CreateOrder, account: str) -> Proposal:
-        """What a person would be asked. Raises Settled where limits or the market leave nothing to ask, and
-        SpendingFrozen."""
+        """Return the question. Raises Settled if limits or the market leave nothing to ask, and SpendingFrozen."""
         await self._context.require_unfrozen()
         ours = (await self._context.readings.orders(EXECUTION_AGE)).rows
         running = running_on(request.server_id, ours)
@@ -110,11 +109,11 @@ class Creating(Verb[CreateOrder]):
         )
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """The order is being made."""
+        """Return the answer while the order is being made."""
         return outcomes.being_replaced(quote) if quote.replaces else outcomes.in_progress(quote.id)
 
     async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
-        """See `Verb`: with the address of its Jupyter, and with what became of the order that it replaces."""
+        """See `Verb`. It adds the address of Jupyter and the outcome for the order that it replaces."""
         if request.jupyter:
             outcome = _with_jupyter(outcome, self._context.readings.latest, self._context.program)
         return await self._replacements.told(request, outcome)
@@ -127,7 +126,7 @@ class Creating(Verb[CreateOrder]):
         return KeyShown(given, configured=given == own.fingerprint)
 
     async def carry_out(self, quote: Quote, request: CreateOrder, *, from_state: str, by: str) -> Outcome:
-        """Rent one of the quote's servers. `from_state` is where the yes stands; `by` who gave it."""
+        """Rent one of the quote's servers. `from_state` is the quote's state; `by` says who approved it."""
         terms = Terms.from_json(quote.terms)
         attempts: list[Attempt] = []
         # What can fail without Clore fails before the yes is used.
@@ -177,7 +176,7 @@ class Creating(Verb[CreateOrder]):
             return outcome
 
     async def _try(self, call: CreateCall, send: Send, key: str, attempts: list[Attempt]) -> Stopped:
-        """Send one candidate's create and settle it. Stopped without an outcome: definitely none, try the next."""
+        """Send one candidate's create and settle it. Stopped without an outcome means that no order was made."""
         for _ in range(_TRIES):
             try:
                 evidence = await self._evidence(call.quote.account)
@@ -204,7 +203,7 @@ class Creating(Verb[CreateOrder]):
         create: CreateRequest,
         attempts: list[Attempt],
     ) -> Stopped | None:
-        """One send and its settlement. None when nothing was looked at: with fresh evidence it may leave again."""
+        """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
         try:
             created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
         except Halted as halted:
@@ -247,7 +246,7 @@ class Creating(Verb[CreateOrder]):
         said: str,
         refusal: UnknownRefusal | None = None,
     ) -> Stopped:
-        """The create has left and was not refused, or in words that nobody knows: look."""
+        """Look for the order of a create that was sent and not refused, or refused with unknown words."""
         context, intent, quote = self._context, _made(send), call.quote
         words = {} if refusal is None else {"reported": refusal.reported}
 
@@ -272,7 +271,7 @@ class Creating(Verb[CreateOrder]):
             return self._unrecorded(intent, attempts)
 
     def _unrecorded(self, intent: Intent, attempts: list[Attempt]) -> Stopped:
-        """Money may have moved and can't be recorded: say so; a later look settles the row."""
+        """Return the answer if money may have moved but can't be recorded. A later look settles the row."""
         return Stopped(outcome=outcomes.uncertain(intent, attempts, self._context.program), final=False)
 
     async def _refused(self, call: CreateCall, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
@@ -296,7 +295,7 @@ class Creating(Verb[CreateOrder]):
         return Stopped(attempt, outcomes.unavailable([attempt], said))
 
     async def _not_sent(self, call: CreateCall, send: Send, error: Failure) -> Stopped:
-        """Nothing left. A yes that was not used stays, so that the same call needs no second one."""
+        """Return the answer if nothing was sent. An unused yes stays, so that the same call needs no second one."""
         await self._close(call, send.intent, "abandoned", word(error))
         attempt = Attempt(call.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."
@@ -320,23 +319,23 @@ class Creating(Verb[CreateOrder]):
 
 
 _OTHER_KEY: Final = outcomes.failed(
-    "The SSH key that orders are given is not the one that the question showed; nothing was sent. Call again."
+    "The SSH key for orders is no longer the one in the question, so nothing was sent. Call again."
 )
 _TOO_SLOW: Final = outcomes.failed(
-    "Clore answers too slowly to check price and limits; nothing was sent. Call again in a minute."
+    "Clore answers too slowly to check price and limits, so nothing was sent. Call again in a minute."
 )
 
 
 def _made(send: Send) -> Intent:
-    """The intent of a create that has left: only its own hook lets it leave."""
+    """Return the intent of a create that was sent."""
     if send.intent is None:
         raise RuntimeError("a create left without its claim")
     return send.intent
 
 
 def _with_jupyter(outcome: Outcome, current: Orders | None, program: str) -> Outcome:
-    """The outcome of a create that asked for Jupyter, with its address as far as the list that was last read has it,
-    and the token's place. Any outcome without a running order is returned as it is."""
+    """Return the outcome of a create that asked for Jupyter, with its address if the last list has it, and where to
+    find the token. An outcome without a running order is returned unchanged."""
     order_id = outcome.order_id
     row = None if current is None or order_id is None else current.find(order_id)
     if outcome.status is not Status.CREATED or row is None or row.expired:

@@ -1,9 +1,9 @@
-"""Is one of ours there already? The one place that says so: of a call, of a server, of the account.
+"""Decides whether an order of ours exists already: for a call, for a server, for the account.
 
-The same call is the order that it has made, never a second one. A server of ours is never left for a fallback: that
-would be a second bill for one wish. Clore says "already rented" also when we hold the server ourselves, and a late
-order of ours is listed as rented like any other. So where anything of ours on that server is younger than a day, a look
-comes before the next server: only a valid one that shows none of ours lets the chain go on.
+A repeated call leads to the order that it has made, never to a second one. If a server is ours already, no fallback is
+tried, because that would be a second bill for one request. Clore also says "already rented" if this account rents the
+server, and a late order of ours is listed as rented like any other. So if a create of ours for that server is younger
+than a day, the next server is tried only after a valid look that shows no order of ours.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ _YOUNGER_SECONDS: Final = 900
 
 
 def running_on(server_id: int | None, rows: Iterable[OrderRow]) -> OrderRow | None:
-    """The account's order on a server, as Clore lists them; for None, one whose server Clore does not tell."""
+    """Return the account's order on a server as Clore lists it, or for None an order without a known server."""
     return next((row for row in rows if row.server_id == server_id and not row.expired), None)
 
 
 def unsettled_on(tx: Tx, account: str, server_ids: Iterable[int]) -> dict[int, Intent]:
-    """The creates on their way or uncertain, by server: a second one could be a second bill."""
+    """Return the creates that are on their way or uncertain, by server. A second one could be a second bill."""
     found = (intents.open_on(tx, account, number) for number in server_ids)
     return {intent.server_id: intent for intent in found if intent is not None}
 
 
 def ours_on(tx: Tx, account: str, server_ids: Collection[int], rows: Iterable[OrderRow]) -> set[int]:
-    """The servers that an order of this account runs on, or may run on."""
+    """Return the servers on which an order of this account runs or may run."""
     running = {row.server_id for row in rows if not row.expired}
     return {number for number in server_ids if number in running} | unsettled_on(tx, account, server_ids).keys()
 
 
 def in_the_way(tx: Tx, account: str, server_id: int, rows: Iterable[OrderRow], program: str) -> Outcome | None:
-    """What to answer where a server is ours already, or may be; None where a create may go there."""
+    """Return the answer if a server is or may be ours already, or None if a create may be sent."""
     held = unsettled_on(tx, account, [server_id]).get(server_id)
     if held is not None:
         return outcomes.blocked(held, program)
@@ -64,8 +64,8 @@ def in_the_way(tx: Tx, account: str, server_id: int, rows: Iterable[OrderRow], p
 
 
 def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str | None = None) -> Outcome | None:
-    """The order that this very call has made, while it runs, or a create of it whose outcome is unknown; those of the
-    quote `but_of`, which is being carried out, aside; and so with what replaces that order. None where there is
+    """Return the order that the same call has made while it runs, or its create with an unknown outcome, and the same
+    for its replacement. The quote `but_of`, which is being carried out, is left out. Returns None if there is
     nothing."""
     heir = quotes.replacement_of_call(tx, digest)
     if heir is not None and heir.id != but_of:
@@ -89,8 +89,8 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
 
 
 def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, program: str) -> Outcome | None:
-    """Why nothing may be rented in place of the lost order now; None where it is proven gone, has cost no more than was
-    agreed to, and the call that made it has made nothing else."""
+    """Return why nothing may be rented in place of the lost order now, or None if it is proven gone, cost no more than
+    approved, and its call has made nothing else."""
     order_id, account = terms.replaces_order_id, quote.account
     if order_id is None:
         return None
@@ -106,17 +106,17 @@ def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, 
 
 
 def cost_usd(lease: Lease) -> Decimal | None:
-    """What it has cost by its receipt."""
+    """Return what it has cost by its receipt."""
     return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))
 
 
 def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
-    """The orders that this intent may have made: its server, image, type and coin, new since, and nobody else's."""
+    """Return the orders that this intent may have made: same server, image, type and coin, new since, not adopted."""
     return [row for row in rows if row.server_id == intent.server_id and may_be_of(intent, row, taken)]
 
 
 def may_be_of(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
-    """Whether an order may be that of an intent, its server aside."""
+    """Return whether an order may belong to an intent, apart from its server."""
     return (
         row.id not in intent.known_order_ids
         and row.id not in taken
@@ -128,7 +128,7 @@ def may_be_of(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
 
 
 def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
-    """Whether an order may come from a create that left then, as far as both times are told."""
+    """Return whether an order may come from a create that was sent then, if both times are known."""
     if sent_api_at is None or created_at is None:
         return True
     return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
@@ -144,14 +144,14 @@ def _bare(image: str) -> str:
 
 
 class Presence:
-    """Looks before a chain of servers leaves a rented one behind."""
+    """Looks for our own orders before a rented server is skipped for a fallback."""
 
     def __init__(self, context: Context, settling: Settling) -> None:
         self._context = context
         self._settling = settling
 
     async def not_offered(self, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool) -> Stopped:
-        """What comes of a server that the market rules out before anything is sent to it. `used`: the yes is."""
+        """Return the result for a server that the market rules out before anything is sent. `used`: the yes is used."""
         account, server_id = quote.account, attempt.server_id
         listing = evidence.snapshot.by_id.get(server_id)
         free = listing is not None and not listing.rented
@@ -174,8 +174,8 @@ class Presence:
     async def answered(
         self, quote: Quote, intent: Intent, attempts: Sequence[Attempt], *, ours: bool
     ) -> Stopped | None:
-        """What comes of a create that Clore answered with "already rented", or with `ours`, with "you already have a
-        spot order"; None when no order of this account is seen on the server."""
+        """Return the result of a create that Clore answered with "already rented" or, with `ours`, "you already have a
+        spot order". Returns None if no order of this account is seen on the server."""
         if not ours and not await self._may_be_ours(quote.account, intent.server_id, but=intent):
             return None
         sight = await self._settling.look(intent, completed=False)
@@ -193,13 +193,13 @@ class Presence:
             return None
 
     async def _may_be_ours(self, account: str, server_id: int, but: Intent | None = None) -> bool:
-        """Whether another create of ours for that server may have made an order within a day."""
+        """Return whether another create of ours for that server may have made an order within a day."""
         since = self._context.clock() - intents.ADOPTABLE_SECONDS
         found = await self._context.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
         return any(but is None or one.id != but.id for one in found)
 
     async def _held(self, quote: Quote, server_id: int) -> Outcome | None:
-        """What this very call has made already, or an unsettled create for that server."""
+        """Return what the same call has already made, or an unsettled create for that server."""
         program = self._context.program
 
         def read(tx: Tx) -> Outcome | None:
@@ -212,6 +212,6 @@ class Presence:
 
 
 _UNSEEN: Final = outcomes.failed(
-    "The server is rented, and whether by an order of this account can't be seen now; nothing was sent. Look at"
+    "The server is rented, but this account's orders can't be seen now, so nothing was sent. Look at"
     " list_orders, then call again."
 )

@@ -1,6 +1,6 @@
-"""A wish for a server, priced: which servers fit, what each costs, and the evidence to judge it by (check.py).
+"""Prices a request: which servers fit, what each costs, and the evidence for check.py.
 
-A quote rests on what may be a minute old; the transaction that writes the reservation on the last ten seconds.
+The evidence of a quote may be a minute old; that of the transaction that writes the reservation up to ten seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from clore_mcp.store.intents import Intent
 
 @dataclass(frozen=True, slots=True)
 class PricedOrder:
-    """A priced wish. Without `terms` none of the servers fits, and `unfit` says why."""
+    """A priced request. Without `terms` none of the servers fits, and `unfit` says why."""
 
     terms: Terms | None
     cost: Cost | None
@@ -50,20 +50,20 @@ class PricedOrder:
 
     @property
     def most_hours(self) -> Decimal | None:
-        """For how long at most one of the servers could be rented, where the hours are why none of them fits."""
+        """The longest rental of any of the servers, if the hours are why none of them fits, else None."""
         if self.terms is not None:
             return None
         return max((one.most_hours for one in self.unfit if one.most_hours is not None), default=None)
 
 
 class Pricer:
-    """Prices wishes and gathers the evidence to judge them."""
+    """Prices requests and gathers the evidence to check them."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def evidence(self, max_age_seconds: float = EXECUTION_AGE) -> Evidence:
-        """Everything that a judgement needs, none of it older than that."""
+        """Return the evidence for a check, no older than `max_age_seconds`."""
         readings = self._context.readings
         fees = await readings.fees()
         completed = await readings.completed(max_age_seconds)
@@ -73,7 +73,8 @@ class Pricer:
         return Evidence(snapshot, fees, current, completed, wallets, readings.api_now())
 
     async def price(self, request: CreateOrder, *, at_most: Decimal | None = None) -> PricedOrder:
-        """Price a wish and judge it; nothing is held. `at_most`: above so many USD per hour no server fits."""
+        """Price a request and check it. Nothing is held. `at_most` is the highest USD per hour that a server may
+        cost."""
         context, evidence = self._context, await self.evidence(BROWSING_AGE)
         account = await context.readings.account()
         await context.ask_enforcers(account)
@@ -85,7 +86,7 @@ class Pricer:
 
         enforced_by, stands, failed, held = await context.state.read(read)
         unsettled = {number: _unsettled(intent, context.program) for number, intent in held.items()}
-        if request.server_id in unsettled:  # never on to a fallback: that could be a second bill for one wish
+        if request.server_id in unsettled:  # no fallback is tried: that could be a second bill for one request
             return PricedOrder(None, None, (unsettled[request.server_id],))
         found = [
             unsettled.get(number)
@@ -114,13 +115,13 @@ class Pricer:
             fees_assumed=any(evidence.fees.assumes(order_type, one.coin) for one in candidates),
             to_win_usd=await self._to_win_usd(request, candidates[0]),
         )
-        # What a watch may rent was asked about in other words.
+        # The question of a watch does not cover a replacement.
         return _judged(terms, evidence, stands, misfits, replaceable=at_most is None)
 
     async def _payable(
         self, request: CreateOrder, server_id: int, evidence: Evidence, stands: Position
     ) -> Candidate | Unfit:
-        """The server in the cheapest coin; where that wallet is too small and another is not, in the other."""
+        """Return the server priced in the cheapest coin, or in another one if only that wallet has enough."""
         first = await self._candidate(request, server_id, evidence, enforced=stands.ended)
         if isinstance(first, Unfit) or request.currency or not _short(first, evidence, stands.owed, request):
             return first
@@ -159,7 +160,7 @@ class Pricer:
         )
 
     async def _bid(self, request: CreateOrder, listing: Listing, evidence: Evidence) -> DayPrice | Unfit:
-        """The bid in a coin: what was asked for, else what would win now."""
+        """Return the bid in a coin: the requested one, else the one that would win now."""
         rates, fees = evidence.snapshot.rates, evidence.fees
         priced = choose(
             listing,
@@ -183,12 +184,12 @@ class Pricer:
             return Unfit(
                 listing.server_id,
                 "bid_under_minimum",
-                f"Server {listing.server_id} takes no bid under ${least} per hour, fees included.",
+                f"Server {listing.server_id} takes no bid under ${least} per hour, including fees.",
             )
         return bid
 
     async def _to_win_usd(self, request: CreateOrder, first: Candidate) -> Decimal | None:
-        """USD per hour that would win in that coin now, where the bid that was asked for does not."""
+        """Return the USD per hour that would win in that coin now, or None if the requested bid wins."""
         if request.order_type != "spot" or request.exact_bid is None:
             return None
         view = await self._context.readings.spot_view_if_known(first.server_id)
@@ -216,7 +217,7 @@ def _judged(
 
 
 def _replaceable(terms: Terms, stands: Position) -> Terms:
-    """The same terms; where the limits have room for a lost server and the next one, the yes may cover both."""
+    """Return the terms, extended by a replacement if the limits have room for a lost server and the next one."""
     if terms.order_type is OrderType.SPOT or len(terms.candidates) == 1:
         return terms
     wider = dataclasses.replace(terms, replaceable=True)
@@ -225,21 +226,21 @@ def _replaceable(terms: Terms, stands: Position) -> Terms:
 
 
 def _unsettled(held: Intent, program: str) -> Unfit:
-    """Why a server is not taken that has a create on its way or uncertain: a second one could be a second bill."""
+    """Return why a server with a create on its way or uncertain is not used: a second one could be a second bill."""
     return Unfit(
         held.server_id,
         "unsettled",
         f"An earlier create for server {held.server_id} is not settled yet ({held.state}), so no second one is"
-        " sent. list_orders looks for it; take another server, or ask the person to run"
+        " sent. list_orders checks for it again. Take another server, or ask the person to run"
         f" `{program} settle {held.id} --order ID` or `--none`.",
     )
 
 
 def _passed_over(request: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:
-    """Why a fallback is not taken whose host failed here too often; the server that was named first may be."""
+    """Return why a fallback is skipped: its host failed here too often. The server named first is never skipped."""
     if server_id == request.server_id or server_id not in failed:
         return None
-    said = f"Server {server_id} failed here {failed[server_id]} times in the last {hosts.DAYS} days and is passed over."
+    said = f"Server {server_id} failed here {failed[server_id]} times in the last {hosts.DAYS} days and is skipped."
     return Unfit(server_id, "failed_here", said)
 
 

@@ -1,10 +1,10 @@
-"""An order whose host can't be reached gives way to the next server of the same yes: it is cancelled and proven gone,
-then its quote's create goes its usual way.
+"""Replaces an order with an unreachable host by the next server of the same approval: the order is cancelled and proven
+gone, then the next server is rented.
 
-The question named the servers, that this may happen once, and the most that may be lost. The next create has a quote of
-its own that shares that yes (`Quote.replaces`, unique), so it goes from reservation to outcome as every create does.
-Killed before the cancel, nothing has changed. Killed after it, the order's end is on record and is seen to by whoever
-keeps leases, and the same call goes on. The yes is used, once, in the transaction that also finds the order gone.
+The question named the servers, that this may happen once, and the most that may be lost. The next create has its own
+quote that shares that yes (`Quote.replaces`, unique), so it runs like every create. If the process is killed before the
+cancel, nothing has changed. If it is killed after it, the order's end is on record, a process that ends leases
+completes it, and the same call can go on. The transaction that finds the order gone also uses the yes, once.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _END_IT: Final = "To end it, use cancel_order; to rent another server, call crea
 
 @dataclass(frozen=True, slots=True)
 class ReplacementOffer:
-    """An order that may give way, the quote that it was made under, and the terms for the servers that are left."""
+    """An order that may be replaced, its quote, and the terms for the remaining servers."""
 
     lease: Lease
     quote: Quote
@@ -53,7 +53,7 @@ class ReplacementOffer:
 
 
 def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> ReplacementOffer:
-    """What may take the place of an order, as far as the record says. Raises Settled, with the cure."""
+    """Return what may replace an order according to the record. Raises Settled with the cure."""
     lease = orders.get(tx, account, order_id)
     made_by = intents.get(tx, lease.intent_id) if lease else None
     quote = quotes.get(tx, made_by.quote_id) if made_by else None
@@ -85,12 +85,12 @@ def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) ->
 
 
 def refused(why: str) -> Settled:
-    """Nothing gives way."""
+    """Return the answer if nothing is replaced."""
     return Settled(Outcome(Status.REFUSED, f"{why} Nothing was cancelled and nothing was rented."))
 
 
 def told_of(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
-    """The outcome of a call that replaces an order, with what became of that order; as it is while that one runs."""
+    """Return the outcome of a call that replaces an order, with the outcome for that order unless it still runs."""
     lease = orders.get(tx, account, order_id)
     made_by = intents.get(tx, lease.intent_id) if lease else None
     quote = quotes.replacement_of(tx, made_by.quote_id) if made_by else None
@@ -118,7 +118,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Replacements:
-    """Moves dead orders to the next server that their yes covers."""
+    """Replaces unreachable orders by the next server that their approval covers."""
 
     context: Context
     pricer: Pricer
@@ -127,8 +127,8 @@ class Replacements:
     readiness: Readiness
 
     async def hold(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
-        """The quote that shares the yes of the order that gives way; None where the call replaces nothing. Raises
-        Settled where there is none: then nothing was cancelled; CloreError, NotFound."""
+        """Return the quote that shares the approval of the replaced order, or None if the call replaces nothing. Raises
+        Settled if there is no such quote, in which case nothing was cancelled, and CloreError and NotFound."""
         if request.replaces_order_id is None:
             return None
         order_id = request.replaces_order_id
@@ -162,7 +162,7 @@ class Replacements:
         return offer
 
     async def _require_rentable(self, offer: ReplacementOffer, account: str) -> None:
-        """Raises Settled where none of the servers that are left could be rented now."""
+        """Raises Settled if none of the remaining servers could be rented now."""
         evidence = await self.pricer.evidence(EXECUTION_AGE)
         attempts: list[Attempt] = []
         for one in offer.terms.candidates:
@@ -183,14 +183,14 @@ class Replacements:
             raise Settled(outcomes.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
 
     async def clear(self, quote: Quote, by: str) -> None:
-        """End the order that gives way and prove it gone. Raises Settled where that is not so, NotSent where no cancel
-        can leave at all."""
+        """Cancel the replaced order and prove it gone. Raises Settled if it is not proven, and NotSent if no cancel can
+        be sent."""
         context, order_id = self.context, Terms.from_json(quote.terms).replaces_order_id
         if order_id is None:
             return
 
         def begin(tx: Tx) -> bool:
-            """Whether the cancel is to be sent; else the order is gone already."""
+            """Return whether the cancel must be sent. If not, the order is already gone."""
             now = quotes.get(tx, quote.id)
             if now is None or now.state != "approved":
                 raise Settled(outcomes.in_progress(quote.id))  # another process is further
@@ -211,7 +211,7 @@ class Replacements:
             raise Settled(outcomes.being_replaced(quote))
 
     async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
-        """The outcome of a call; where it replaces an order that is gone, with the receipt of that one."""
+        """Return the outcome of a call, with the receipt of the order that it replaced, if that is gone."""
         if request.replaces_order_id is None:
             return outcome
         order_id = request.replaces_order_id
@@ -219,5 +219,5 @@ class Replacements:
             account = await self.context.readings.account()
             return await self.context.state.read(lambda tx: told_of(tx, account, order_id, outcome))
         except Failure as failure:  # what became of the call counts more than what it says of the order before
-            log.warning("what order %s has cost is not told: %s", order_id, failure.message)
+            log.warning("the cost of order %s can't be reported: %s", order_id, failure.message)
             return outcome

@@ -1,8 +1,8 @@
-"""The instant before money may move: the yes used, everything checked, the reservation written, in one transaction.
+"""The last step before money may move: one transaction uses the yes, checks everything and writes the reservation.
 
-It runs when the create's turn has come and its connection stands, so what it rests on is at most ten seconds old when
-the bytes leave. Killed before it, nothing was reserved and the yes is unused; killed after it, the row says `sending`
-and someone looks for the order.
+It runs when the create's turn has come and its connection is open, so its evidence is up to ten seconds old when the
+bytes leave. If the process is killed before it, nothing is reserved and the yes is unused. If it is killed after it,
+the row says `sending`, and a later look finds the order.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _SENDS: Final = 3  # "too fast" comes before Clore looks at a request: it may be
 
 
 class Abandoned(Failure):
-    """This process was stopped or frozen for too long between claiming a send and sending: it must not send."""
+    """This process was stopped or suspended for too long between claiming a send and sending, so it must not send."""
 
 
 @dataclass(frozen=True, slots=True)
 class CreateCall:
-    """One candidate of an approved quote. `from_state` is where its yes stands, `by` who gave it."""
+    """One candidate of an approved quote. `from_state` is the quote's state; `by` says who approved it."""
 
     quote: Quote
     request: CreateOrder
@@ -60,7 +60,8 @@ class CreateCall:
     secrets: Mapping[str, str] = field(repr=False)
 
     def create(self, price: Decimal, key: str) -> CreateRequest:
-        """What to send: `price` per day is the listing's own number, or the bid; `key` the SSH key to let in."""
+        """Return what to send. `price` per day is the listing's own number or the bid; `key` is the SSH key with
+        access."""
         request, spot = self.request, self.terms.order_type is OrderType.SPOT
         return CreateRequest(
             server_id=self.candidate.server_id,
@@ -79,7 +80,7 @@ class CreateCall:
 
 
 def _record_of(create: CreateRequest) -> dict[str, Any]:
-    """What a create asks for, for the record: nothing in it is a secret."""
+    """Return what a create asks for, for the record, without secrets."""
     asked = {"required_price": create.required_price, "spotprice": create.spot_price}
     return {
         "image": create.image,
@@ -90,7 +91,7 @@ def _record_of(create: CreateRequest) -> dict[str, Any]:
 
 
 class Halted(Exception):
-    """Nothing was sent, and why; None when the evidence had grown too old by the time the turn came."""
+    """Nothing was sent, and why. None if the evidence had become too old when the turn came."""
 
     def __init__(self, why: Stopped | None) -> None:
         super().__init__("nothing was sent")
@@ -98,7 +99,7 @@ class Halted(Exception):
 
 
 class Send:
-    """The way of one candidate's create out of the door. `intent` is its row, once there is one."""
+    """Sends one candidate's create. `intent` is its row, once there is one."""
 
     def __init__(self, context: Context, call: CreateCall) -> None:
         self._context = context
@@ -108,7 +109,7 @@ class Send:
         self.too_fast = 0  # how often it has left and was refused unread
 
     async def leave(self, evidence: Evidence, create: CreateRequest) -> None:
-        """The hook before the bytes leave. Raises Halted; Abandoned when a frozen process finds its time gone."""
+        """The hook before the bytes leave. Raises Halted, and Abandoned if a suspended process finds its time over."""
         context = self._context
         not_after = context.clock() + context.patience.send_within
         deadline = min(context.monotonic() + context.patience.send_within, self._leave_by)
@@ -117,11 +118,11 @@ class Send:
             raise Halted(result)
         self.intent = result
         if context.clock() >= not_after or context.monotonic() >= deadline:
-            raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
+            raise Abandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
     async def back(self) -> bool:
-        """Clore refused it unread: the intent waits for another send, unless these were enough or someone has abandoned
-        it."""
+        """Record that Clore refused the create unread. The intent waits for another send, unless these were enough or
+        another process has abandoned it."""
         context, call, intent = self._context, self._call, self.intent
         if intent is None:
             return False
@@ -137,7 +138,7 @@ class Send:
 
     @property
     def used(self) -> bool:
-        """Whether the yes is used already, by this candidate or one before it."""
+        """Whether the yes is already used, by this candidate or an earlier one."""
         return self.intent is not None or self._call.from_state == "committing"
 
     def _claim(self, tx: Tx, evidence: Evidence, create: CreateRequest, not_after: float) -> Intent | Stopped | None:
@@ -182,7 +183,7 @@ class Send:
         return quotes.consume(tx, call.quote.id, from_state=call.from_state, owner=owner, by=call.by, now=now)
 
     def _yes_does_not_serve(self, tx: Tx, evidence: Evidence, now: float) -> Stopped | None:
-        """What to answer where a yes that was given for more than this quote does not serve it now."""
+        """Return the answer if a yes that covers more than this quote can't be used for it now."""
         quote = self._call.quote
         if not self.used and quote.watch_id is not None and not watches.may_rent(tx, quote.watch_id, now):
             return Stopped(outcome=_WATCH_OVER)
@@ -201,7 +202,7 @@ class Send:
         if call.terms.enforced_by is not None and not stands.ended:
             return Stopped(
                 outcome=outcomes.failed(
-                    "Whoever was to end the lease has stopped running; nothing was sent. Call again."
+                    "The process that was to end the order has stopped, so nothing was sent. Call again."
                 )
             )
         server_id = call.candidate.server_id
@@ -244,8 +245,8 @@ class Send:
         return intent
 
 
-_WATCH_OVER: Final = outcomes.failed("The watch that this order was for is over; nothing was spent.")
-_TOO_LATE: Final = outcomes.failed("It took too long to get a turn; nothing was sent. Call again.")
+_WATCH_OVER: Final = outcomes.failed("The watch that this order was for has ended, so nothing was spent.")
+_TOO_LATE: Final = outcomes.failed("It took too long to get a turn, so nothing was sent. Call again.")
 
 
 def _unreadable(no: Undecided) -> Outcome:
@@ -253,7 +254,7 @@ def _unreadable(no: Undecided) -> Outcome:
 
 
 def _taken(row: Quote | None) -> Outcome:
-    """What to answer when the yes could not be used."""
+    """Return the answer if the yes could not be used."""
     if row is None or row.state in ("pending", "approved", "expired"):
         return outcomes.expired()
     if row.state == "declined":
@@ -262,7 +263,7 @@ def _taken(row: Quote | None) -> Outcome:
 
 
 def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None:
-    """What a host has changed since the question, other than the price, that the yes does not cover."""
+    """Return what a host has changed since the question, other than the price, that the yes does not cover."""
     is_now, was = f"{listing.gpu_count}x {listing.gpu}", f"{candidate.gpu_count}x {candidate.gpu}"
     if is_now != was:
         return f"{hardware(is_now)} now, {hardware(was)} approved"
@@ -271,12 +272,12 @@ def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None
         return f"rented for at most {plain(longest)} hours now, {plain(terms.hours)} approved"
     unended = unended_hours(listing, terms.order_type)
     if worst_hours(terms.hours, unended, ends=terms.ends) > candidate.worst_hours:
-        return f"it may run for {plain(unended)} hours now, {plain(candidate.worst_hours)} approved at worst"
+        return f"it may run for {plain(unended)} hours now, worst case {plain(candidate.worst_hours)} approved"
     return None
 
 
 class NotOffered(Exception):
-    """A server is not asked for, for what the market shows of it now: the attempt that is not made, and why."""
+    """A server is skipped because of what the market shows now: the attempt that is not made, and why."""
 
     def __init__(self, attempt: Attempt) -> None:
         super().__init__(attempt.outcome)
@@ -284,7 +285,7 @@ class NotOffered(Exception):
 
 
 def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decimal:
-    """The price per day to ask for: the listing's own number, or the bid. Raises NotOffered."""
+    """Return the price per day to ask for: the listing's own number or the bid. Raises NotOffered."""
     server_id, coin = candidate.server_id, Coin(candidate.coin)
     listing = evidence.snapshot.by_id.get(server_id)
     if listing is None:

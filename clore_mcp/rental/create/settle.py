@@ -1,4 +1,4 @@
-"""What became of a create: settled by looking at the orders, never by sending again.
+"""Settles the outcome of a create by looking at the orders, never by sending again.
 
 A create is answered with `{"code":0}` and no id, or not at all (docs/clore-api.md, section 4.4). The order is the one
 for that server, image, type and coin that was not listed before the send. Exactly one: it is adopted, gets its lease
@@ -37,8 +37,8 @@ _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 
 @dataclass(frozen=True, slots=True)
 class LeftOpen:
-    """What processes that ended may have left: creates under another account that may be this one, creates of this one
-    with their quotes, and whether a quote is being carried out by none of this process's tasks."""
+    """What ended processes may have left: creates under another account that may be this one, creates of this account
+    with their quotes, and whether a quote is being carried out that is not one of this process's tasks."""
 
     strays: list[Intent]
     creates: list[tuple[Intent, Quote]]
@@ -49,7 +49,7 @@ class LeftOpen:
 
 
 class Settling:
-    """Looks, adopts, and closes what processes that died have left open."""
+    """Finds and adopts orders, and closes what ended processes have left open."""
 
     def __init__(self, context: Context, adopting: Adopting, commitments: Commitments) -> None:
         self._context = context
@@ -64,7 +64,7 @@ class Settling:
         earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
     ) -> Outcome:
-        """Look until the outcome of a send is known or the patience is over; the outcome, recorded. After a `refusal`
+        """Look until the outcome of a send is known or the patience is over, record it and return it. After a `refusal`
         the first valid look decides."""
         context = self._context
         if refusal is not None:
@@ -90,7 +90,7 @@ class Settling:
             looks += 1
 
     async def look(self, intent: Intent, *, completed: bool) -> Sight:
-        """One look for the order of an intent; never raises for Clore's sake."""
+        """Look once for the order of an intent. Failures of Clore do not raise."""
         try:
             seen = await self._context.readings.look(completed=completed)
         except CloreError:
@@ -102,16 +102,16 @@ class Settling:
         return now is not None and now.state in ADOPTABLE  # failed: another process gave up before us
 
     def unwritten(self, account: str) -> list[End]:
-        """The ends of orders that only this process knows of, because the state could not be written."""
+        """Return the ends of orders that only this process knows, because the state could not be written."""
         return self._adopting.remembered.ends(account)
 
     async def write_down(self) -> None:
-        """Write down the orders that only memory knows, if the state can be written again."""
+        """Record the orders that only this process's memory knows, if the state can be written again."""
         await self._adopting.write_down()
 
     async def settle_open(self, account: str, current: Orders) -> None:
-        """Close what processes that ended have left: abandon what was never sent, look for what was. What this
-        process is still carrying out is left to itself."""
+        """Close what ended processes have left: abandon what was never sent, and look for what was sent. The work of
+        this process is not touched."""
         context, now = self._context, self._context.clock()
         left = await context.state.read(lambda tx: self.left_open(tx, account, current))
         if left.strays:
@@ -123,7 +123,7 @@ class Settling:
             await context.state.write(lambda tx: self._settle_orphans(tx, account, now))
 
     def left_open(self, tx: Tx, account: str, current: Orders) -> LeftOpen:
-        """What `settle_open` has to look at, by the rows of the caller's transaction."""
+        """Return what `settle_open` has to check, from the rows of the caller's transaction."""
         since = self._context.clock() - intents.ADOPTABLE_SECONDS
         open_ = intents.in_state(tx, account, *intents.OPEN)
         listed = {row.server_id for row in current.rows}  # no other server's create can have made one of these
@@ -136,7 +136,8 @@ class Settling:
         return LeftOpen(self._context.readings.identity.stray_intents(tx, account, since), creates, orphans)
 
     async def _bring_strays(self, strays: Sequence[Intent], account: str, current: Orders) -> None:
-        """Take over a create that was sent under another key of what may be this account, once its order shows here."""
+        """Take over a create that was sent under another key of possibly this account, once its order is listed
+        here."""
         context = self._context
         for intent in strays:
             seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
@@ -144,12 +145,12 @@ class Settling:
                 await context.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
 
     async def strays(self, account: str) -> bool:
-        """Returns whether such a create may still show as an order."""
+        """Return whether such a create may still show as an order."""
         identity, since = self._context.readings.identity, self._context.clock() - intents.ADOPTABLE_SECONDS
         return bool(await self._context.state.read(lambda tx: identity.stray_intents(tx, account, since)))
 
     async def to_settle(self, account: str) -> bool:
-        """Whether a look might still find an order that nobody has adopted."""
+        """Return whether a look might still find an order that is not adopted."""
         since = self._context.clock() - intents.ADOPTABLE_SECONDS
 
         def read(tx: Tx) -> bool:
@@ -160,7 +161,8 @@ class Settling:
         return await self._context.state.read(read)
 
     def _settle_orphans(self, tx: Tx, account: str, now: float) -> None:
-        """Close quotes whose work ended between two steps, with nothing on its way: else they block the same call."""
+        """Close quotes whose work ended between two steps with nothing on its way, because they would block the same
+        call."""
         for quote in quotes.committing(tx, account):
             made = intents.of_quote(tx, quote.id)
             if self._commitments.runs(quote.id) or any(intent.state in intents.OPEN for intent in made):
@@ -190,7 +192,7 @@ class Settling:
             await self._adopting.unfound(intent, quote, seen)
 
     async def _abandon(self, intent: Intent, quote: Quote) -> None:
-        """Give up an intent that was never sent: its owner, should it wake, can't send any more."""
+        """Abandon an intent that was never sent. Its owner, even if it resumes, can no longer send it."""
 
         def write(tx: Tx) -> None:
             if intents.step(
@@ -204,7 +206,7 @@ class Settling:
         await self._context.state.write(write)
 
     async def unsettled(self, intent_id: str) -> tuple[Intent, Quote]:
-        """An intent that only a person can settle now, and its quote. Raises NotFound and ArgumentInvalid."""
+        """Return an intent that only a person can settle now, and its quote. Raises NotFound and ArgumentInvalid."""
         found = await self._context.state.read(lambda tx: intents.get(tx, intent_id))
         quote = await self._context.state.read(lambda tx: quotes.get(tx, found.quote_id) if found else None)
         if found is None or quote is None or found.account != await self._context.readings.account():
@@ -224,17 +226,18 @@ class Settling:
             raise ArgumentInvalid(f"{intent.id} is settled already: {intent.state}{whose}. Nothing was changed.")
 
     async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> Outcome:
-        """A person's word on an intent that looking could not settle: `row` is its order, or None: it made none.
+        """Settle by a person's word an intent that looking could not settle. `row` is its order, or None if it made
+        none.
 
-        Raises ArgumentInvalid when it was settled meanwhile. A wrong none is mended like any failed one: an order that
-        shows up within a day is still adopted.
+        Raises ArgumentInvalid if it was settled meanwhile. A wrong None does no lasting harm: an order that shows up
+        within a day is still adopted.
         """
         if row is not None:
             outcome = await self._adopting.adopt(intent, quote, row, by=by)
             if outcome is None:
-                raise ArgumentInvalid(f"{intent.id} was settled by somebody else just now; nothing was changed.")
+                raise ArgumentInvalid(f"{intent.id} has just been settled elsewhere. Nothing was changed.")
             return outcome
-        none = outcomes.failed("The person checked clore.ai: no order was made. Call again if it is still wanted.")
+        none = outcomes.failed("The person checked clore.ai and found no order. Call again if it is still wanted.")
 
         def write(tx: Tx) -> None:
             now = intents.get(tx, intent.id) or intent
@@ -250,7 +253,7 @@ class Settling:
 
 
 def _lost(quote: Quote) -> Outcome:
-    """What is told of a quote whose process died over it, with nothing on its way."""
+    """Return the answer for a quote whose process ended with nothing on its way."""
     return Outcome(
         Status(REQUESTS[quote.verb].lost),
         "The server process ended before the outcome was known. Check list_orders, then call again.",

@@ -1,7 +1,7 @@
-"""What happens without being asked for: which steps of the ledger are events, and each in a sentence with its cure.
+"""Events, which happen without being asked for: the steps of the ledger that are events, each with a sentence and cure.
 
-And what has changed of the orders since the last look: by the ledger, whoever wrote it, and by what this process saw.
-Nothing is asked of Clore for it.
+This module also finds which orders have changed since the last look, from the ledger and from what this process saw. It
+sends nothing to Clore.
 """
 
 from __future__ import annotations
@@ -23,45 +23,50 @@ if TYPE_CHECKING:
 _WORTH: Final = 80  # characters of a figure
 NOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "never_deployed": "Not up after {minutes} minutes, and billing: ask whether to end it (cancel_order).",
-        "outbid": "Another renter has its server; nothing is billed. set_spot_price raises it, cancel_order ends it.",
-        "host_offline": "Clore shows its host as offline, and it may still bill: cancel_order unless it comes back.",
-        "wallet_short": "{coin} lasts {hours_left} h, less than what runs: top up on clore.ai, or cancel_order.",
-        "costs_more": "{price_per_day} {coin} a day, {ceiling_per_day} approved: set_spot_price or cancel_order.",
-        "unleased": "Made elsewhere, and nothing here ends it: extend_order gives it an end.",
-        "late_order_adopted": "A create that seemed to have failed had made it; it has its end.",
-        "uncertain": "An order may run without being listed: list_orders looks for it.",
-        "cancel_unverified": "Not proven gone, so it may still bill: cancel_order again.",
+        "never_deployed": "Not up after {minutes} minutes, and billed. Ask whether to end it with cancel_order.",
+        "outbid": "Outbid: nothing is billed. To raise the bid, use set_spot_price. To end the order, use"
+        " cancel_order.",
+        "host_offline": "Clore shows its host as offline, and it may still be billed. Use cancel_order unless it"
+        " comes back.",
+        "wallet_short": "{coin} lasts {hours_left} h, less than the running orders need. Top up on clore.ai, or"
+        " use cancel_order.",
+        "costs_more": "It costs {price_per_day} {coin} per day, but {ceiling_per_day} was approved. Use"
+        " set_spot_price or cancel_order.",
+        "unleased": "Made elsewhere, and nothing here ends it. To give it an end, use extend_order.",
+        "late_order_adopted": "A create that seemed to have failed had made it. It has its end.",
+        "uncertain": "An order may run without being listed. list_orders checks for it again.",
+        "cancel_unverified": "Not proven gone, so it may still be billed. Call cancel_order again.",
         "ended": "It is proven gone.",
         "ended_unseen": "No list shows it any more, so it counts as gone.",
-        "order_seen_again": "It counted as gone and is listed as running: it has its end back, and is cancelled if that"
-        " is over.",
-        "account_doubtful": "Made here under another key, and not listed for this one: it may run and nothing here ends"
-        " it. Ask the person to look on clore.ai.",
-        "account_recognized": "Orders made here under another key or account are listed for this key: they are its"
-        " own, and have their ends.",
-        "price_unknown": "Clore does not tell its price: list_orders, and cancel_order if it is dearer.",
-        "above_ceiling": "Dearer than approved, so it ends at once.",
-        "lease_over": "Its hours are over and it goes on, as agreed: cancel_order or extend_order.",
-        "lease_ended": "Its hours are over; it was cancelled.",
-        "still_billing": "Its hours are over and it is not proven gone: cancel_order, or end it on clore.ai.",
-        "state_restored": "The state is an older copy of itself, so every question and yes in it has lapsed.",
-        "key_refused": "Clore refused the API key: nothing can be ended until it is replaced.",
-        "never_won_nothing_billed": "A spot bid that has ended without winning once.",
-        "watch_fired": "Watch {watch_id} rented it; it has its end.",
+        "order_seen_again": "It counted as gone but is listed as running. It has its end again, and is cancelled"
+        " if that has passed.",
+        "account_doubtful": "Made here under another key and not listed for this one. It may run, and nothing here ends"
+        " it. Ask the person to check clore.ai.",
+        "account_recognized": "Orders made here under another key or account are listed for this key. They belong to it"
+        " and have their ends.",
+        "price_unknown": "Clore does not report its price. Check list_orders, and use cancel_order if it costs"
+        " more than approved.",
+        "above_ceiling": "It costs more than approved, so it is cancelled at once.",
+        "lease_over": "Its hours are over, and it keeps running as agreed. Use cancel_order or extend_order.",
+        "lease_ended": "Its hours were over, so it was cancelled.",
+        "still_billing": "Its hours are over, and it is not proven gone. Use cancel_order, or end it on clore.ai.",
+        "state_restored": "The state is an older copy of itself, so every question and approval in it has lapsed.",
+        "key_refused": "Clore refused the API key, so no order can be ended until it is replaced.",
+        "never_won_nothing_billed": "A spot bid that ended without ever winning.",
+        "watch_fired": "Watch {watch_id} rented it. It has its end.",
         "watch_held_up": "Watch {watch_id} could rent now, but: {why}",
-        "watch_met": "Watch {watch_id}: it costs {usd_per_hour} USD per hour with fees. Nothing was rented.",
-        "watch_expired": "Watch {watch_id} ran out before it had rented, or told of, all that it might have.",
+        "watch_met": "Watch {watch_id}: it costs {usd_per_hour} USD per hour including fees. Nothing was rented.",
+        "watch_expired": "Watch {watch_id} expired before it had made all of its orders or notified.",
         "orphaned": "",
         "frozen": "",
         "lifted": "",
     }
 )
-"""Each event with what it means, figures of its own in braces."""
+"""The meaning of each event, with its own figures in braces."""
 
 
 def note_of(entry: Entry) -> str | None:
-    """That sentence; None where the step says enough, or its figures are missing."""
+    """Return that sentence, or None if the step says enough or its figures are missing."""
     figures = {name: clean(str(value), _WORTH) for name, value in (entry.data or {}).items()}
     try:
         return NOTES.get(entry.step, "").format_map(figures) or None
@@ -70,7 +75,7 @@ def note_of(entry: Entry) -> str | None:
 
 
 def told(entry: Entry) -> dict[str, Any]:
-    """An event for whoever is told of it: `what` as one word, the figures as they are, every text cleaned."""
+    """Return an event for its readers: `what` as one word, its figures unchanged, every text cleaned."""
     figures = {
         name: clean(value, _WORTH) if isinstance(value, str) else value
         for name, value in (entry.data or {}).items()
@@ -85,7 +90,7 @@ _MOST: Final = 500  # rows of the ledger in one look
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The orders that changed, whether what is told of all orders and the account did, and whether the ledger grew."""
+    """Which orders changed, whether the list of orders and the account changed, and whether the ledger grew."""
 
     order_ids: frozenset[int] = frozenset()
     account: bool = False
@@ -93,7 +98,7 @@ class Changed:
 
 
 class Changes:
-    """Looks from `since` on (this machine's clock), each time from where it was."""
+    """Finds changes from `since` on (this machine's clock); each look continues from the last one."""
 
     def __init__(self, context: Context, since: float) -> None:
         self._context = context
@@ -102,7 +107,7 @@ class Changes:
         self._rows: dict[int, tuple[Any, ...]] | None = None
 
     async def look(self) -> Changed:
-        """What is new. Raises StateUnavailable."""
+        """Return what is new. Raises StateUnavailable."""
         seen = self._seen()
         steps = await self._context.state.read(self._steps) if self._context.state.exists else []
         told = {one.order_id for one in steps if one.order_id is not None}
@@ -123,7 +128,7 @@ class Changes:
         return found
 
     def _seen(self) -> set[int]:
-        """The orders that look different from the list before."""
+        """Return the orders that differ from the previous list."""
         current = self._context.readings.latest
         if current is None:
             return set()
@@ -134,6 +139,6 @@ class Changes:
 
 
 def _look_of(row: OrderRow) -> tuple[Any, ...]:
-    """What is told of an order, but for what it has cost: that changes each minute."""
+    """Return the facts of an order without its cost, which changes every minute."""
     ports = (*(row.hosts or ()), *(row.tcp_ports or ()), row.http_host)
     return row.server_id, row.image, row.price, row.currency, row.expired, row.online, row.container, ports

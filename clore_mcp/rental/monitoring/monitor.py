@@ -1,4 +1,4 @@
-"""Watches over what runs: what findings.py finds wrong becomes one event each, written once for all processes.
+"""Monitors the running orders: each problem that findings.py finds becomes one event, written once for all processes.
 
 Where the keeper runs it looks in each of its rounds, and reads the book of each spot order that has an end here. It
 asks Clore for nothing while there is nothing to end: orders made elsewhere are looked at when something else has read
@@ -47,8 +47,8 @@ class Overseer:
     async def record(
         self, account: str, current: Orders, wins: Mapping[int, bool] | None = None, *, wallets: bool = True
     ) -> None:
-        """Record what is new in a list of orders, in one transaction with the check that nobody has yet. Without
-        `wins` and `wallets`, bids and wallets stay as they were last judged."""
+        """Record what is new in a list of orders, in one transaction with the check that no process has done so.
+        Without `wins` and `wallets`, bids and wallets stay as they were last judged."""
         seen = await self._seen(current, wins or {}, wallets=wallets)
 
         def judged(tx: Tx) -> tuple[Memory, list[Finding]] | None:
@@ -72,7 +72,7 @@ class Overseer:
             await self._context.state.write(write)
 
     async def show(self, account: str, current: Orders) -> list[Entry]:
-        """What is wrong now and nobody has recorded, as events; nothing is written."""
+        """Return the present problems that are not recorded, as events. Nothing is written."""
         seen = await self._seen(current, await self._wins(account, current), wallets=True)
 
         def read(tx: Tx) -> tuple[AccountRecord, Memory]:

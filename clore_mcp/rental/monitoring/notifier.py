@@ -1,7 +1,7 @@
-"""Runs the operator's command for each event that this process writes: one at a time, bounded, holding nothing up.
+"""Runs the operator's command for each event that this process writes: one at a time, bounded, delaying nothing.
 
-The command gets the event as JSON on its stdin, our environment without anything that names or holds the API key, and
-no part in what we say: its output goes nowhere. What fails is logged; the event is in the ledger all the same.
+The command gets the event as JSON on its stdin and our environment without the variables that name or hold the API key.
+Its output is dropped. Failures are logged, and the event is in the ledger anyway.
 """
 
 from __future__ import annotations

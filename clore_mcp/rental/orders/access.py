@@ -1,10 +1,10 @@
-"""How a person reaches an order: the SSH line, the URL, an ssh-config block, and whether an SSH server greets yet.
+"""How to connect to an order: the SSH command, the URL, an ssh-config block, and whether an SSH server answers yet.
 
-Hosts are strangers, and what they report ends up in somebody's terminal. A line is therefore built only from a host
-that is a host name and a port that is a port; anything else gives a warning in our words and no line.
+Hosts are strangers, and what they report ends up in a person's terminal. A command is therefore built only from a valid
+host name and a valid port; anything else gives a warning in our words and no command.
 
-Which orders this machine could reach in the last hours is a named value of the state, so that it outlives the process
-that an assistant happens to use: one dead host is no proof, two are.
+The state keeps which orders this machine could reach in the last hours, so that this outlives the process. One dead
+host proves nothing about this machine, two do.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Reported(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ssh:
-    """Where sshd is, and a line that can be pasted as it stands. Built by `ssh_of` alone."""
+    """Where sshd is, and a command for pasting. Only `ssh_of` builds it."""
 
     host: str
     port: int
@@ -71,7 +71,7 @@ class Ssh:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What of an order can be reached; `warning` when something was reported but can't be used."""
+    """How an order can be reached. `warning` is set if something was reported but can't be used."""
 
     ssh: Ssh | None = None
     http_url: str | None = None
@@ -79,7 +79,7 @@ class Access:
 
 
 def access_of(row: Reported, key: SshKey | None) -> Access:
-    """All that an order's row says about reaching it. `key` is the one that the order was given, None if unknown."""
+    """Return how an order can be reached, from its row. `key` is the order's SSH key, None if unknown."""
     warnings = (_ssh_warning(row.hosts, row.tcp_ports), BAD_URL if row.http_host and not _url(row.http_host) else None)
     return Access(
         ssh=ssh_of(row.hosts, row.tcp_ports, key),
@@ -89,7 +89,8 @@ def access_of(row: Reported, key: SshKey | None) -> Access:
 
 
 def ssh_of(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None, key: SshKey | None) -> Ssh | None:
-    """The SSH line from the first host and the port that leads to 22, or None when either is missing or unusable."""
+    """Return the SSH command from the first host and the port that leads to 22, or None if either is missing or
+    unusable."""
     host, port = host_name(hosts[0]) if hosts else None, _ssh_port(tcp_ports)
     if host is None or port is None:
         return None
@@ -101,7 +102,8 @@ def ssh_of(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None, key: Ss
 
 
 def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
-    """A block for ~/.ssh/config, for `ssh clore-<id>`. Addresses are reused, so each order keeps its own host key."""
+    """Return a block for ~/.ssh/config, for `ssh clore-<id>`. Addresses are reused, so each order has its own host
+    key."""
     known_hosts = _config_path(state_dir / "known_hosts")
     identity = _config_path(ssh.identity) if ssh.identity else None
     lines = [
@@ -121,8 +123,8 @@ def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
 
 
 async def probe(host: str, port: int, timeout_seconds: float) -> ReadyReason:
-    """Connect from this machine and return READY where an SSH server greets, else what went wrong. The time is for the
-    name, for the connection and for the greeting each."""
+    """Connect from this machine and return READY if an SSH server answers, else what went wrong. The time applies to
+    the name, the connection and the greeting each."""
     if host_name(host) is None or not 1 <= port <= 65_535:
         return ReadyReason.NAME_NOT_FOUND
     try:
@@ -142,7 +144,7 @@ async def probe(host: str, port: int, timeout_seconds: float) -> ReadyReason:
 
 
 async def connects(host: str, port: int, timeout_seconds: float) -> bool:
-    """Whether that port takes a connection from this machine within the time, past any proxy. Nothing is sent."""
+    """Return whether that port accepts a direct connection from this machine within the time. Nothing is sent."""
     with anyio.move_on_after(timeout_seconds):
         try:
             async with await anyio.connect_tcp(host, port):
@@ -234,8 +236,8 @@ _NEVER_USUAL: Final = {ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT}  # not
 
 @dataclass(frozen=True, slots=True)
 class SshLook:
-    """What the last look at an order's SSH found. `at` is this machine's clock; `online`: this machine reached another
-    order's SSH or Clore itself just then."""
+    """The result of the last look at an order's SSH. `at` is this machine's clock. `online`: this machine then reached
+    another order's SSH or Clore itself."""
 
     server_id: int | None
     reason: ReadyReason

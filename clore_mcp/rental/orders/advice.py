@@ -1,7 +1,7 @@
-"""What to do about an order that is not ready, in words for the assistant. Pure.
+"""Tells the assistant what to do about an order that is not ready. Pure functions.
 
-A person tries the SSH line before anything is cancelled, as the fault may be this machine's. No text here suggests
-another rental, and after a second host that failed each forbids one.
+A person tries the SSH command before anything is cancelled, because the fault may be this machine's. No text here
+suggests another rental, and after a second host has failed, every text forbids one.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Final, Literal
 from clore_mcp.rental.orders.access import OVERDUE_MINUTES, STARTING_MINUTES, ReadyReason
 
 Reaches = Literal["hosts", "clore", "proxy_only", "nothing"]
-NO_MORE: Final = "Do not rent another server: find the cause first."
+NO_MORE: Final = "Do not rent another server. Find the cause first."
 
 _WHY: Final = {
     ReadyReason.NAME_NOT_FOUND: "this machine cannot look up the host's name",
     ReadyReason.CONNECTION_REFUSED: "the SSH port refuses the connection",
     ReadyReason.TIMED_OUT: "nothing answers at the SSH port",
-    ReadyReason.NO_SSH_BANNER: "the SSH port takes the connection, but no SSH server greets",
+    ReadyReason.NO_SSH_BANNER: "the SSH port accepts the connection, but no SSH server answers",
 }
 _MAY_BE_HERE: Final = {
     ReadyReason.NAME_NOT_FOUND: "its name lookup may be limited",
@@ -31,9 +31,9 @@ _MAY_BE_HERE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """An order as the last look found it. `minutes` is None where nobody knows when it began; `failed` are orders on
-    other servers that were not reached in the last hours, `alike` those of them that failed in the same way;
-    `next_server` the one that the same yes would rent in its place."""
+    """An order as it was last seen. `minutes` is None if its start is unknown. `failed` holds orders on other servers
+    that could not be reached in the last hours, and `alike` those that failed in the same way. `next_server` is the
+    server that the same yes would rent in its place."""
 
     order_id: int
     status: str
@@ -51,23 +51,26 @@ class Situation:
 
     @property
     def age(self) -> int:
-        """Minutes since the start; where they are not known, past the time that a start takes."""
+        """Minutes since the start. If they are unknown, the time that a start takes counts as past."""
         return STARTING_MINUTES if self.minutes is None else self.minutes
 
     @property
     def since(self) -> str:
-        """How long it has taken, as the beginning of a sentence."""
-        return "It bills" if self.minutes is None else f"Minute {self.minutes}, and it bills"
+        """How long it has taken, as the start of a sentence."""
+        return "It is billed" if self.minutes is None else f"Minute {self.minutes}, and it is billed"
 
 
 def not_dead(found: Situation) -> str | None:
-    """What speaks against taking the host for dead, with its cure; None where nothing does."""
+    """Return why the host should not count as dead yet, with a cure, or None if it may."""
     if found.status == "ended":
-        return f"Order {found.order_id} has ended. To rent again, call create_order: the person is asked."
+        return f"Order {found.order_id} has ended. To rent again, call create_order, which asks the person."
     if found.reason is ReadyReason.READY:
         return f"Order {found.order_id} answers over SSH. If the person does not want it, cancel it with cancel_order."
     if found.reason not in _WHY or found.age < STARTING_MINUTES:
-        return f"Order {found.order_id} may still be starting. Call wait_for_order({found.order_id}) and follow it."
+        return (
+            f"Order {found.order_id} may still be starting. Call wait_for_order({found.order_id}) and follow its"
+            " `next`."
+        )
     if found.failed:
         return f"{_orders(found.failed)} could not be reached either. {NO_MORE}"
     if found.reaches not in ("hosts", "clore"):
@@ -76,7 +79,7 @@ def not_dead(found: Situation) -> str | None:
 
 
 def stage(found: Situation) -> str:
-    """What is being waited for, in one line of progress."""
+    """Return one line of progress that says what the wait is for."""
     if found.status in ("queued", "outbid"):
         return f"The bid does not win ({found.status}), so nothing is billed."
     if found.reason is ReadyReason.READY:
@@ -86,25 +89,26 @@ def stage(found: Situation) -> str:
         return f"{at}the container is up, waiting for SSH ({_WHY[found.reason]})."
     if found.status == "running":
         return f"{at}the container is up, waiting for Clore to show its SSH address."
-    return f"{at}the image is loading and the container is being deployed; this takes 2 to 5 minutes."
+    return f"{at}the image is loading and the container is being deployed, which takes 2 to 5 minutes."
 
 
 def next_step(found: Situation) -> str:
-    """What the assistant does now."""
+    """Return what the assistant should do now."""
     if found.status == "ended":
         return "The order has ended."
     if found.status in ("queued", "outbid"):
         return (
-            f"{stage(found)} set_spot_price raises it (get_server shows the bid that wins). cancel_order takes it back."
+            f"{stage(found)} To raise it, use set_spot_price (get_server shows the bid that wins). To withdraw it, use"
+            " cancel_order."
         )
     if found.reason is ReadyReason.READY:
         return (
-            f"Give the person the SSH command; `{found.program} connect {found.order_id}` in their own terminal shows"
+            f"Give the person the SSH command. `{found.program} connect {found.order_id}` in their own terminal shows"
             " secrets. Call cancel_order when they are done."
         )
     parts = _unreached(found) if found.reason in _WHY else _loading(found)
     if not found.clore_answers:
-        parts.append("Clore did not answer just now: the order is shown as it was before, and bills on.")
+        parts.append("Clore did not answer just now, so the order is shown as it was before. It is still billed.")
     return " ".join(part for part in parts if part)
 
 
@@ -115,11 +119,11 @@ def _loading(found: Situation) -> list[str]:
     if found.age < STARTING_MINUTES:
         return [f"{found.since}: {what}. This takes 2 to 5 minutes. Call wait_for_order again."]
     if found.age < OVERDUE_MINUTES:
-        slow = "A large image or a slow line explains it. Tell the person, and call wait_for_order again."
+        slow = "A large image or a slow connection can cause this. Tell the person, and call wait_for_order again."
         return [f"{found.since}: {what}, longer than the usual 2 to 5 minutes.", slow, _free(found)]
     return [
         f"{found.since}: {what}, far longer than the usual 2 to 5 minutes.",
-        "Stop waiting: tell the person, and ask whether to end it with cancel_order.",
+        "Stop waiting. Tell the person, and ask whether to end it with cancel_order.",
         _same_image(found),
         _rent_again(found),
     ]
@@ -127,8 +131,8 @@ def _loading(found: Situation) -> list[str]:
 
 def _same_image(found: Situation) -> str:
     if not found.alike:
-        return "The host may be at fault, or the image: its name, its size, or a registry that needs a login."
-    return f"{_orders(found.alike)} did not start either, so the image is the likely cause, and not the hosts."
+        return "The cause may be the host or the image: its name, its size, or a registry that needs a login."
+    return f"{_orders(found.alike)} did not start either, so the likely cause is the image, not the hosts."
 
 
 def _unreached(found: Situation) -> list[str]:
@@ -144,9 +148,9 @@ def _cause(found: Situation, reason: ReadyReason) -> str:
     if found.reaches == "hosts":
         return "This machine reached another order's SSH in the last hours, so this host is probably at fault."
     if found.reaches == "nothing":
-        return "This machine does not reach Clore now either: its own network is probably down."
+        return "This machine does not reach Clore now either, so its own network is probably down."
     if found.reaches == "proxy_only":
-        return "This machine reaches Clore only through a proxy, which SSH does not use: the cause is probably here."
+        return "This machine reaches Clore only through a proxy, which SSH does not use, so the cause is probably here."
     if found.failed:
         how = "the same way" if found.alike else "too"
         return (
@@ -158,9 +162,9 @@ def _cause(found: Situation, reason: ReadyReason) -> str:
 
 def _try_it(found: Situation) -> str:
     if found.command is None:
-        return "Tell the person; Clore may correct the address."
+        return "Tell the person. Clore may correct the address."
     return (
-        f"First ask the person to run `{found.command}` in a terminal of their own, if possible on another network. If"
+        f"First ask the person to run `{found.command}` in their own terminal, if possible on another network. If"
         " it logs in, the order works, and only this machine cannot reach it."
     )
 
@@ -170,14 +174,16 @@ def _if_that_fails(found: Situation) -> str:
         return "If it fails for them too, call wait_for_order again."
     if found.next_server is not None and not_dead(found) is None:
         return (
-            f"If it fails for them too, call create_order again with its same arguments and replaces_order_id"
-            f" {found.order_id}: that cancels this order and rents server {found.next_server} under the yes that they"
-            f" gave. What this one has cost is lost. Or end it with cancel_order. {_free(found)}"
+            f"If it fails for them too, call create_order again with the same arguments and replaces_order_id"
+            f" {found.order_id}. That cancels this order and rents server {found.next_server} under the same approval."
+            f" What this order has cost is lost. Or end it with cancel_order. {_free(found)}"
         ).rstrip()
     if found.age < OVERDUE_MINUTES:
-        request = "If it fails for them too, ask whether to go on with wait_for_order or to end it with cancel_order."
+        request = (
+            "If it fails for them too, ask whether to keep waiting with wait_for_order or to end it with cancel_order."
+        )
         return f"{request} {_free(found)}".rstrip()
-    return "If it fails for them too, stop waiting and advise them to end it with cancel_order."
+    return "If it fails for them too, stop waiting and advise the person to end it with cancel_order."
 
 
 def _rent_again(found: Situation) -> str:

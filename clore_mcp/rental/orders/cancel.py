@@ -1,7 +1,7 @@
-"""The cancel verb: who must be asked before an order ends, and the ending itself.
+"""The cancel verb: decides who must be asked before an order ends, and ends it.
 
-What can't be read is said and not waited for: an order ends though prices, lists, wallets or the record are not to be
-had. Only a fresh list that shows the order as expired, or a lease that was closed here, says that it has ended.
+If prices, lists, wallets or the record can't be read, the answer says so, and the cancel goes on. Only a fresh list
+that shows the order as expired, or a lease that was closed here, proves that it has ended.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the state knows of an order; `made_here` is None where it can't be read. `tried`: a cancel that a person
-    agreed to is still unproven."""
+    """What the state knows about an order. `made_here` is None if the state can't be read. `tried`: a cancel that a
+    person approved is still unproven."""
 
     made_here: bool | None = None
     lease: Lease | None = None
@@ -42,18 +42,18 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class CancelTerms:
-    """What a cancel is asked about."""
+    """The terms of a cancel's question."""
 
     order_id: int
     made_here: bool | None
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row."""
+        """Return JSON for the quote's row."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> CancelTerms:
-        """The terms that `as_json` wrote."""
+        """Return the terms that `as_json` wrote."""
         return cls(row["order_id"], row["made_here"])
 
 
@@ -65,25 +65,25 @@ class Cancelling(Verb[CancelOrder]):
         self._closing = closing
 
     async def account(self, request: CancelOrder) -> str:
-        """See `Verb`: a cancel goes on where nobody says whose the account is."""
+        """See `Verb`. A cancel goes on even if the account is unknown."""
         return await account_for(self._context, request.order_id)
 
     def declined(self, request: CancelOrder, unasked: str | None = None) -> Outcome:
-        """See `Verb`: the order runs on."""
+        """See `Verb`. The order keeps running."""
         return outcomes.cancel_declined(request.order_id, unasked)
 
     def lapsed(self, request: CancelOrder) -> Outcome:
-        """See `Verb`: the order runs on."""
+        """See `Verb`. The order keeps running."""
         return outcomes.cancel_expired(request.order_id)
 
     def left_to_person(self, request: CancelOrder, quote_id: str, deed: str) -> Outcome:
-        """See `Verb`: the order runs on until then."""
-        until_then = f"Order {request.order_id} runs on and bills until then."
+        """See `Verb`. The order keeps running until then."""
+        until_then = f"Order {request.order_id} keeps running and billing until then."
         return outcomes.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     async def propose(self, request: CancelOrder, account: str) -> Proposal:
-        """The question, where someone can be asked. Raises Settled, with the receipt, where the order has ended."""
-        await self._context.client.open()  # where no cancel can leave at all, nobody is asked about one
+        """Return the question. Raises Settled with the receipt if the order has ended."""
+        await self._context.client.open()  # raises if no cancel can be sent, so that no one is asked in vain
         history = await self._history(account, request.order_id)
         row, looked = await self._look(request.order_id)
         if row is not None and row.expired:
@@ -106,11 +106,11 @@ class Cancelling(Verb[CancelOrder]):
         )
 
     async def carry_out(self, quote: Quote, request: CancelOrder, *, from_state: str, by: str) -> Outcome:
-        """Cancel and prove it; a state that fails meanwhile stops nothing that a person agreed to."""
+        """Cancel the order and prove it. A failing state does not stop a cancel that a person approved."""
         context = self._context
 
         def use(tx: Tx) -> bool:
-            kept = quotes.get(tx, quote.id) is not None  # else it was asked while the state could not be used
+            kept = quotes.get(tx, quote.id) is not None  # otherwise it was asked while the state could not be used
             return not kept or quotes.consume(
                 tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=context.clock()
             )
@@ -132,12 +132,12 @@ class Cancelling(Verb[CancelOrder]):
             return outcome
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """The cancel is under way and not proven."""
+        """Return the answer while the cancel is under way and not proven."""
         return outcomes.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
-        """The order as Clore lists it now, and whether its absence would mean anything: both lists, read whole. What
-        either list shows as running runs."""
+        """Return the order as Clore lists it now, and whether its absence is meaningful: only if both lists could be
+        read whole. An order that either list shows as running is running."""
         looked, ended = True, None
         for completed in (True, False):
             try:
@@ -153,7 +153,7 @@ class Cancelling(Verb[CancelOrder]):
         return ended, looked
 
     async def _priced(self, row: OrderRow | None, lease: Lease | None) -> tuple[Decimal | None, Decimal | None]:
-        """What it costs an hour and has cost, as far as that is known."""
+        """Return its cost per hour and its cost so far, as far as they are known."""
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None
@@ -172,7 +172,7 @@ class Cancelling(Verb[CancelOrder]):
     async def _already_ended(self, request: CancelOrder, receipt: OrderReceipt | None, unbilled: str = "") -> Settled:
         left = await self._closing.remaining()
         unsent = " The comment was not sent." if request.issue or request.comment_change else ""
-        said = f"It had ended before.{unbilled} {left}{unsent}"
+        said = f"It had already ended.{unbilled} {left}{unsent}"
         return Settled(left.told_in(Outcome(Status.ALREADY_ENDED, said, order_id=request.order_id, receipt=receipt)))
 
     async def _reopen(self, lease: Lease) -> None:
@@ -194,7 +194,7 @@ class Cancelling(Verb[CancelOrder]):
 
 
 def what(row: OrderRow | None) -> str:
-    """An order's hardware in short: '1x RTX 4090'; nothing where no row shows it."""
+    """Return an order's hardware, as in '1x RTX 4090', or "" without a row."""
     if row is None:
         return ""
     cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)

@@ -1,7 +1,7 @@
-"""Cancels leave: the record before, every one that is due at once, a look until each is proven gone, and what is left.
+"""Sends cancels: records them, sends all due ones at once, looks until each is proven gone, and says what is left.
 
-A cancel changes nothing when it is sent twice. It needs `/cancel_order` and nothing else: where the state can't be
-written, the record is missing, never the end.
+Sending a cancel twice does no harm. It needs only `/cancel_order`. If the state can't be written, the record is
+missing, but the cancel is still sent.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _ISSUE_NOTED: Final = 200  # characters of it, in the ledger
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """That leases are over, by a list of orders that was asked for at `looked_at` (this machine's clock; None where
-    none could be read). A cancel of somebody else that has no answer yet is given so many `answer_seconds`."""
+    """Leases are over, by a list of orders that was requested at `looked_at` (this machine's clock; None if none could
+    be read). Another process's cancel without an answer yet counts for `answer_seconds`."""
 
     looked_at: float | None
     answer_seconds: float
@@ -47,7 +47,7 @@ class Over:
 
 @dataclass(slots=True)
 class Sent:
-    """A cancel that left, the failure that it met, if any, and whether Clore took its comment. It may leave again."""
+    """A sent cancel, its failure, if any, and whether Clore accepted its comment. It may be sent again."""
 
     account: str
     order_id: int
@@ -58,12 +58,12 @@ class Sent:
 
     @property
     def said(self) -> str:
-        """What came back."""
+        """The reply, in words for the record."""
         return self.trouble.message if self.trouble else "Clore took the cancel"
 
     @property
     def unproven(self) -> str:
-        """What came of it where the order is not proven gone, as a sentence."""
+        """Return a sentence about a cancel whose order is not proven gone."""
         return self.trouble.message if self.trouble else f"{self.said}, but does not show the order as ended."
 
 
@@ -76,17 +76,17 @@ async def send(
     why: str,
     over: Over | None = None,
 ) -> list[Sent]:
-    """Cancel orders (account, order id) without looking what becomes of it; none waits for another's reply. Those sent;
-    with `over` none whose end was moved on since it was read, and none that somebody else has cancelled since."""
+    """Cancel orders (account, order id) without waiting for proof or for each other's reply. Returns those that were
+    sent. With `over`, orders whose end was moved or that another process has cancelled since are skipped."""
     sent = [Sent(account, order_id, issue, caller) for account, order_id in targets]
     await _send(context, sent, why, over)
     return sent
 
 
 async def look_until_gone(context: Context, sent: Sequence[Sent]) -> dict[int, OrderRow]:
-    """The rows of those that have expired when all have, or the patience is over. What the list of current orders still
-    shows as running has not. Until then a cancel is sent again while anything speaks against its having worked, or
-    nothing can be read that speaks for it."""
+    """Wait until all orders have expired or the patience is over, and return the rows of the expired ones. An order
+    that the current list still shows as running has not expired. Until then a cancel is sent again unless there is
+    evidence that it worked."""
     give_up_at = context.monotonic() + context.patience.proof
     gone: dict[int, OrderRow] = {}
     looks = 0
@@ -117,8 +117,8 @@ async def try_write(context: Context, work: Callable[[Tx], None]) -> None:
 
 
 async def _send(context: Context, sent: list[Sent], why: str, over: Over | None = None) -> None:
-    """Each is in the ledger before it leaves, its lease over, and then what came back. From that row on nobody moves
-    its end any more."""
+    """Record each cancel in the ledger before it is sent, end its lease, then record the reply. From that row on no
+    process moves its end."""
     api_now = int(context.readings.api_now())
 
     def leaving(tx: Tx) -> None:
@@ -195,7 +195,7 @@ class Remaining:
     watches: int | None
 
     def told_in(self, outcome: Outcome) -> Outcome:
-        """An outcome with what is left; nothing where nobody knows."""
+        """Return the outcome with what is left, if that is known."""
         running = None if self.hourly is None else tuple(self._row(*one) for one in self.hourly.items())
         return replace(outcome, still_running=running, watches_waiting=self.watches)
 
@@ -204,7 +204,7 @@ class Remaining:
 
     def __str__(self) -> str:
         if self.hourly is None:
-            return "What else runs can't be seen now: call list_orders."
+            return "What else runs can't be seen now. Call list_orders."
         bills = [order_id for order_id in self.hourly if order_id not in self.waiting]
         told = []
         if bills:
@@ -233,7 +233,7 @@ async def remaining(context: Context, books: Books, fees: Fees, rates: Rates, pa
 
 
 async def watches_waiting(context: Context) -> int | None:
-    """How many watches may still rent; None where nobody knows."""
+    """Return how many watches may still rent, or None if that is unknown."""
     with contextlib.suppress(CloreError, StateUnavailable):
         account = await context.readings.account()
         return len(await context.state.read(lambda tx: watches.standing(tx, account, context.clock())))

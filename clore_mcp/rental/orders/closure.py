@@ -1,11 +1,11 @@
-"""Ending an order and proving that it is gone, with what it cost.
+"""Cancels an order, proves that it is gone and says what it cost.
 
-Proven gone is `expired: true` in Clore's list of completed orders, or absence from two valid replies a minute apart;
-one empty list proves nothing. Until then the reservation stays, and the answer says `unverified` and still billing.
-Even then it is only what Clore said: an order of ours that is listed as running again has its lease back.
+Proof is `expired: true` in Clore's list of completed orders, or absence from two valid replies a minute apart. One
+empty list proves nothing. Until then the reservation stays, and the answer says `unverified` and still billing. The
+proof is only what Clore said, so an order of ours that is listed as running again gets its lease back.
 
-Ending needs `/cancel_order` and nothing else. Where the state can't be written, or wallets, prices or lists can't be
-read, the receipt or the proof is missing, never the end.
+A cancel needs only `/cancel_order`. If the state can't be written, or wallets, prices or lists can't be read, the
+receipt or the proof is missing, but the cancel is still sent.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from clore_mcp.store.orders import Lease
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-UNKNOWN_ACCOUNT: Final = "unknown"  # the rows of a cancel while Clore does not say whose key this is
-_PRICING_SECONDS: Final = 8.0  # prices decorate what is said about an end; it does not wait long for them
-_COST_UNKNOWN: Final = " What it cost is not known: nobody says what its coin is worth."
+UNKNOWN_ACCOUNT: Final = "unknown"  # the account of a cancel while Clore does not say whose key this is
+_PRICING_SECONDS: Final = 8.0  # a cancel's answer does not wait longer than this for prices
+_COST_UNKNOWN: Final = " Its cost is unknown, because its coin has no known USD rate."
 NEVER_WON: Final = (
-    "The bid never won as far as Clore shows, so nothing was billed for the time that it waited. No creation fee is"
-    " counted: Clore is not known to take one where nothing ran."
+    "The bid never won as far as Clore shows, so nothing was billed while it waited. No creation fee is"
+    " counted, because Clore is not known to charge one if nothing ran."
 )
 
 
 async def account_for(context: Context, order_id: int) -> str:
-    """The account; where Clore does not say soon, the one whose order that is by the state, else `UNKNOWN_ACCOUNT`. A
-    lease under an account that may be this one is the order's."""
+    """Return the account. If Clore does not say soon, it is the account of the order in the state, else
+    `UNKNOWN_ACCOUNT`. A lease under an account that may be this one belongs to the order."""
     with anyio.move_on_after(_PRICING_SECONDS):
         try:
             account = await context.readings.account()
@@ -181,7 +181,7 @@ class Closing:
         ]
 
     async def reopen(self, lease: Lease) -> None:
-        """Take back that an order counted as gone."""
+        """Record that an order that counted as gone runs again."""
 
         def write(tx: Tx) -> None:
             if orders.reopen(tx, lease.account, lease.order_id):
@@ -204,7 +204,8 @@ class Closing:
             await self._close(account, lease, self._bill_unseen(lease), "ended_unseen")
 
     async def _absent_long_enough(self, lease: Lease, seen: Orders) -> bool:
-        """Whether every clock that is known says a minute: each against itself, for any of them may jump or be off."""
+        """Return whether every known clock says that a minute has passed. Each is compared with itself, because any of
+        them may jump or be wrong."""
         absence = self._context.patience.absence
         missed = await self._context.state.read(lambda tx: orders.missed_api_at(tx, lease.account, lease.order_id))
         by_clore = seen.api_at - missed if seen.api_at is not None and missed is not None else absence
@@ -230,7 +231,7 @@ class Closing:
         self._context.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
 
     async def close(self, lease: Lease, final: Bill, step: str) -> None:
-        """Record that an order is proven gone; where the state fails, the next look records it."""
+        """Record that an order is proven gone. If the state fails, the next look records it."""
         try:
             await self._close(lease.account, lease, final, step)
         except StateUnavailable as error:
@@ -243,27 +244,30 @@ class Closing:
         await cancels.try_write(self._context, write)
         known = f"Still billing as far as is known. {one.unproven}"
         if isinstance(one.trouble, OrderNotActive):
-            known = "Clore says that the order is over already, but its lists do not show it as ended yet."
-        said = f"{known} Call cancel_order again in a minute; if it stays, ask the person to cancel it on clore.ai."
+            known = "Clore says that the order is already over, but its lists do not show it as ended yet."
+        said = (
+            f"{known} Call cancel_order again in a minute. If that does not help, ask the person to cancel it on"
+            " clore.ai."
+        )
         return Outcome(Status.UNVERIFIED, said, order_id=one.order_id, said=one.unproven)
 
     async def remaining(self) -> Remaining:
-        """What else costs money now, or may soon."""
+        """Return what else costs money now or may soon."""
         fees, rates = await self.prices()
         return await remaining(self._context, self.books, fees, rates, _PRICING_SECONDS)
 
     async def prices(self) -> tuple[Fees, Rates]:
-        """The renter's fees and the market's rates, asked for at once: neither waits for the other."""
+        """Return the renter's fees and the market's rates, read at the same time."""
         return await asyncio.gather(self._fees(), self._rates())
 
     async def _fees(self) -> Fees:
-        """The highest documented ones where Clore does not answer soon."""
+        """Return the fees, or the highest documented ones if Clore does not answer soon."""
         with anyio.move_on_after(_PRICING_SECONDS):
             return await self._context.readings.fees()
         return Fees.highest_documented()
 
     async def _rates(self) -> Rates:
-        """Those now, or however old where Clore does not answer; none but USD's own where no market was ever read."""
+        """Return the present rates, older ones if Clore does not answer, or only USD if no market was ever read."""
         with anyio.move_on_after(_PRICING_SECONDS):
             try:
                 return (await self._context.readings.snapshot()).rates
@@ -272,7 +276,7 @@ class Closing:
         return Rates({Coin.USD: Decimal(1)})
 
     async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
-        """What an order has cost; None where it is not ours and nobody knows what its coin is worth."""
+        """Return what an order has cost, or None if it is not ours and its coin's rate is unknown."""
         api_now = self._context.readings.api_now()
         history = await self._history(row, lease, api_now) if row.spot else None
         fees, rates = await self.prices()
@@ -280,8 +284,8 @@ class Closing:
         return found if found.priced else None
 
     async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory | None:
-        """What is known of a spot order's bids. Where Clore does not tell what it has cost, it counts as winning from
-        its beginning on: a receipt is also what the limits count."""
+        """Return the known bids of a spot order. If Clore does not report its cost, it counts as winning from its
+        start, because the limits count the receipt too."""
         if lease is None:
             return None
         account, began = lease.account, began_of(row, lease, api_now)
@@ -294,7 +298,8 @@ class Closing:
             return None
 
     def _bill_unseen(self, lease: Lease) -> Bill:
-        """The most that an order can have cost that left without a trace: its whole lease, or until it was missed."""
+        """Return the most that an order without a trace can have cost: its whole lease, or the time until it was
+        missed."""
         until = max(lease.ends_api_at, ceil(lease.missed_at or 0))
         hours = Decimal(until - lease.started_api_at) / 3600
         rent = lease.price_native * lease.usd_per_coin * hours / 24
@@ -320,11 +325,12 @@ class Closing:
 
 
 def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:
-    """Whether somebody has sent the cancel that its lease's end asks for, who may be killed before saying so."""
+    """Return whether a process has sent the cancel at the lease's end. It may have been killed before recording
+    that."""
     sent = ledger.last_of_order(tx, lease.account, lease.order_id, ("cancel_sent",))
     return sent is not None and (sent.data or {}).get("why") == cancels.LEASE_OVER
 
 
 def _stopped(row: OrderRow) -> str:
-    """What the end of an order means for its bill."""
-    return f"The bid is withdrawn. {NEVER_WON}" if never_won(row) else "The meter has stopped."
+    """Return what the end of an order means for its bill."""
+    return f"The bid is withdrawn. {NEVER_WON}" if never_won(row) else "Billing has stopped."

@@ -1,7 +1,7 @@
-"""What is reserved for orders made elsewhere, once their bid was raised here: it ends when the order is proven gone.
+"""Keeps the reservations of orders made elsewhere whose bid was raised here, until the order is proven gone.
 
-They have no lease, so nothing here ends them, and their cost is what Clore's row says. One that leaves without a trace
-counts whole for a day more: that is the most it can have cost.
+These orders have no lease, so no process here ends them, and their cost is what Clore's row says. One that disappears
+without a trace counts whole for another day, because that is the most that it can have cost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ async def reconcile(
     completed: Orders | None,
     bill: Callable[[OrderRow, None], Awaitable[Bill | None]],
 ) -> None:
-    """Hold these reservations against what Clore lists; `bill` says what an order has cost, if anybody knows."""
+    """Compare these reservations with Clore's lists. `bill` returns what an order has cost, None if that is unknown."""
     held = await context.state.read(lambda tx: reservations.elsewhere(tx, account))
     listed = {row.id for row in current.rows if not row.expired}
     await reopen(context, account, current)
@@ -34,7 +34,7 @@ async def reconcile(
         return
     try:
         completed = completed or await context.readings.completed(BROWSING_AGE)
-    except CloreError:  # what is reserved stays so; the ends of leases, which come after this, wait for nothing
+    except CloreError:  # the reservations stay; the ends of leases, which come next, must not wait
         return
     for one in missing:
         row = completed.find(one.order_id or 0)
@@ -47,7 +47,7 @@ async def reconcile(
 
 
 async def reopen(context: Context, account: str, current: Orders) -> None:
-    """Give back what was reserved for those that count as gone, or were missing, and are listed as running."""
+    """Restore the reservations of orders that counted as gone or were missing and are listed as running."""
 
     def write(tx: Tx) -> None:
         for one in _back(tx, context, account, current):
@@ -60,7 +60,7 @@ async def reopen(context: Context, account: str, current: Orders) -> None:
 
 
 def agrees(tx: Tx, context: Context, account: str, current: Orders) -> bool:
-    """Whether Clore lists every order that has such a reservation, and none that has lost it."""
+    """Return whether Clore lists every order that has such a reservation, and none that has lost it."""
     listed = {row.id for row in current.rows if not row.expired}
     missing = any(one.order_id not in listed and one.released_at is None for one in reservations.elsewhere(tx, account))
     return not missing and not _back(tx, context, account, current)
@@ -76,8 +76,8 @@ def _back(tx: Tx, context: Context, account: str, current: Orders) -> list[Reser
 
 
 def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
-    """Returns whether a list that was asked for at `seen_at` is later than an end. An end in the future was recorded
-    before this machine's clock went back: then nobody knows, and what is listed counts as running."""
+    """Return whether a list that was requested at `seen_at` is later than an end. An end in the future was recorded
+    before this machine's clock went back, so an order that is listed then counts as running."""
     return ended_at is not None and (seen_at > ended_at or ended_at > now)
 
 

@@ -1,7 +1,7 @@
-"""Moving the end of an order's lease to a later time: it spends more and is asked about; nothing is sent to Clore.
+"""Extends an order: moves the end of its lease after a person's yes. Nothing is sent to Clore.
 
-The yes, the new end and what the order may cost until then are one transaction, which also settles the quote: killed
-anywhere, all of it has happened or none. The move is bound to the end that was found when it was asked for.
+One transaction uses the yes, moves the end, reserves what the order may cost until then and settles the quote, so a
+killed process leaves all of it or none. The move applies only to the end that the question named.
 """
 
 from __future__ import annotations
@@ -41,26 +41,28 @@ from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.reservations import End
 
-SAME_CALL_SECONDS: Final = 600.0  # so long the same call is the same extension
-_BILLED_LATE_SECONDS: Final = 120  # what is named fits still when it is called for, though Clore's bill has caught up
+SAME_CALL_SECONDS: Final = 600.0  # within this time, the same call is the same extension
+_BILLED_LATE_SECONDS: Final = (
+    120  # keeps the named hours valid for the next call, although Clore's bill grows meanwhile
+)
 _REPEATED: Final = (
-    "This call has moved the end already, and it was not moved again. To move it further, name other hours, or call"
+    "This call has already moved the end, so it was not moved again. To move it further, name other hours, or call"
     " again in ten minutes."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A priced move, and every limit that it would break; `limits` is what of them is used with it."""
+    """A priced move and every refusal of it. `limits` says how much of the limits would then be used."""
 
     extension: Extension
     refusals: list[Refusal]
     limits: str = ""
-    most_seconds: int | None = None  # that fit, where the move does not
+    most_seconds: int | None = None  # that would fit if the move does not
 
 
 class Extending(Verb[ExtendOrder]):
-    """Prices, proposes and makes moves of leases' ends."""
+    """Prices, proposes and makes extensions."""
 
     def __init__(self, context: Context, pricer: Pricer, closing: Closing) -> None:
         self._context = context
@@ -112,7 +114,7 @@ class Extending(Verb[ExtendOrder]):
         )
 
     async def carry_out(self, quote: Quote, request: ExtendOrder, *, from_state: str, by: str) -> Outcome:
-        """Use the yes and move the end, in one transaction."""
+        """Use the yes and move the end in one transaction."""
         context = self._context
         evidence, enforced_by = await self._pricer.evidence(), await context.enforced_by()
 
@@ -129,7 +131,7 @@ class Extending(Verb[ExtendOrder]):
     def _move(
         self, tx: Tx, quote: Quote, evidence: Evidence, enforced_by: str | None, *, from_state: str, by: str
     ) -> Outcome | None:
-        """Everything at once; None when the yes is not to be had. Raises Settled, SpendingFrozen."""
+        """Use the yes and move the end. Returns None if the yes can't be used. Raises Settled and SpendingFrozen."""
         context, now, terms = self._context, self._context.clock(), ExtendTerms.from_json(quote.terms)
         order_id = terms.order_id
         context.forbid_frozen(tx)
@@ -147,7 +149,7 @@ class Extending(Verb[ExtendOrder]):
             return made
         if (end and end.ends_api_at) != terms.before:
             where = f", to {iso(end.ends_api_at)}" if end else ""
-            why = f"Its end was moved meanwhile{where}; call again if it should be moved on."
+            why = f"Its end was moved meanwhile{where}. Call again if the person wants it moved further."
             raise stays(order_id, "end_moved", why)
         move = Move(order_id, end, terms.after)
         judged = self._judge(tx, quote.account, move, stands, evidence, enforced_by, asked_at=quote.created_at)
@@ -179,18 +181,18 @@ class Extending(Verb[ExtendOrder]):
         *,
         asked_at: float,
     ) -> Judged:
-        """The move priced and held against everything that may forbid it. Raises Settled, NotFound."""
+        """Price the move and check it. Raises Settled and NotFound."""
         context, api_now = self._context, self._context.readings.api_now()
         self._require_running(tx, account, move, evidence)
         row = evidence.current.find(move.order_id)
         if row is None:
             raise stays(
-                move.order_id, "not_listed", f"Clore does not list order {move.order_id} now; call again in a minute."
+                move.order_id, "not_listed", f"Clore does not list order {move.order_id} now. Call again in a minute."
             )
         latest = latest_end(row, evidence, api_now)
         too_long = move.ends_api_at > latest
         if not too_long and move.ends_api_at <= api_now:
-            raise stays(move.order_id, "past", f"{iso(move.ends_api_at)} has passed already: name more hours.")
+            raise stays(move.order_id, "past", f"{iso(move.ends_api_at)} has already passed. Name more hours.")
         on_end = move.before.on_end if move.before else "cancel"
         held = intents.reservation_of_order(tx, account, move.order_id)
         begins = move.before.ends_api_at if move.before else int(api_now)
@@ -208,7 +210,7 @@ class Extending(Verb[ExtendOrder]):
 
         extension = priced(move.ends_api_at)
         if extension is None and not too_long:
-            raise stays(move.order_id, "unknown_rate", "Nobody says now what it costs in USD; call again in a minute.")
+            raise stays(move.order_id, "unknown_rate", "The USD exchange rate is unavailable. Call again in a minute.")
 
         def fits(seconds: int) -> bool:
             found = priced(begins + seconds)
@@ -229,46 +231,46 @@ class Extending(Verb[ExtendOrder]):
         return Judged(extension, refusals, limits, most() if refusals and not unwatched else None)
 
     def _require_clock(self, order_id: int) -> None:
-        """Raises Settled while nobody knows what time it is at Clore: a new end would be counted from a wrong one."""
+        """Raises Settled while Clore's time is uncertain, because a new end could be wrong."""
         clock = self._context.readings.api_clock
         if not (clock.settled and clock.certain):
-            why = "Clore's clock has just jumped, so the new end can't be counted yet; nothing was changed."
+            why = "Clore's clock has just jumped, so the new end can't be computed yet. Nothing was changed."
             raise stays(order_id, "clock_jumped", f"{why} Call again in a minute.", final=False)
 
     def _require_running(self, tx: Tx, account: str, move: Move, evidence: Evidence) -> None:
-        """Raises Settled for an order that has ended or is being ended; NotFound for one that nobody knows."""
+        """Raises Settled for an order that has ended or is being ended, and NotFound for an unknown one."""
         order_id = move.order_id
         lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
         if row is None and move.before is None:
             raise NotFound(f"No order {order_id} is running.", hint="list_orders shows what runs.")
         if (lease is not None and lease.ended_at is not None) or (row is not None and row.expired):
-            raise stays(order_id, "ended", f"Order {order_id} has ended; to go on, rent a server with create_order.")
+            raise stays(order_id, "ended", f"Order {order_id} has ended. To continue, rent a server with create_order.")
         over = move.before is not None and move.before.ends_api_at <= self._context.readings.api_now()
         cancelled = move.before is not None and move.before.on_end == "cancel"
         if (over and cancelled) or ledger.last_of_order(tx, account, order_id, ("cancel_sent",)):
             raise stays(
                 order_id,
                 "ending",
-                f"Order {order_id} is being ended, which nothing takes back: cancel_order proves that it is gone, and"
-                " create_order rents again.",
+                f"Order {order_id} is being ended, which can't be undone. To prove that it is gone, use"
+                " cancel_order. To rent again, use create_order.",
             )
 
 
 def _yes(move: Move) -> Yes:
-    """Whether anybody is asked. An end also ends someone else's work: the limits are no yes to that."""
+    """Return which yes is needed. A first end may end someone else's work, which the limits do not approve."""
     if move.before is None or not move.before.made_here:
         return Yes.PERSON
     return Yes.ALWAYS
 
 
 def _undecided(order_id: int, no: Undecided) -> Settled:
-    """Nothing was used: the same call may go on with the same yes."""
-    again = "; call again." if no.doubt is Doubt.TOO_OLD else ". Call again in a minute."
+    """Return a refusal that used nothing, so that the same call can go on with the same yes."""
+    again = ". Call again." if no.doubt is Doubt.TOO_OLD else ". Call again in a minute."
     return stays(order_id, no.doubt.value, f"{no.why}{again}", final=False)
 
 
 def _made_already(tx: Tx, account: str, order_id: int, digest: str, now: float) -> Outcome | None:
-    """What this call has made of the end within ten minutes, while that stands."""
+    """Return the outcome of the same call within ten minutes, if the end is still there."""
     end = next((one for one in reservations.ends(tx, account) if one.order_id == order_id), None)
     for quote in quotes.settled_since(tx, digest, now - SAME_CALL_SECONDS, now):
         outcome = outcome_of(quote)
@@ -278,7 +280,7 @@ def _made_already(tx: Tx, account: str, order_id: int, digest: str, now: float) 
 
 
 def _stands(quote: Quote, outcome: Outcome, end: End) -> bool:
-    """Whether the end is still where that quote moved it, or further."""
+    """Return whether the end is still where that quote moved it, or later."""
     if outcome.status is not Status.EXTENDED or outcome.repeated:
         return False
     return end.ends_api_at >= ExtendTerms.from_json(quote.terms).after

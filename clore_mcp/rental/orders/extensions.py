@@ -1,7 +1,7 @@
-"""What moving an order's end costs at worst, and how far it may be moved. Pure.
+"""Computes the worst case of moving an order's end, and how far it may be moved. Pure functions.
 
-As for a raised bid (bids.py): what is spent already, and the dearest hour that the order may have, up to the new end
-where somebody enforces that, else as long as it runs when nobody ends it.
+As for a raised bid (bids.py), that is what is spent already plus the highest price that the order may have, up to the
+new end if a process enforces it, else for as long as the order runs if no one ends it.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from clore_mcp.store.reservations import End
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An end to be moved: from `before`, None for an order made elsewhere that has none, to `ends_api_at`."""
+    """An end to move from `before` (None for an order made elsewhere without one) to `ends_api_at`."""
 
     order_id: int
     before: End | None
     ends_api_at: int
 
     def moved(self, account: str) -> End:
-        """The end as it will be."""
+        """Return the new end."""
         on_end, made_here = (self.before.on_end, self.before.made_here) if self.before else ("cancel", False)
         return End(account, self.order_id, self.ends_api_at, on_end, made_here=made_here)
 
 
 @dataclass(frozen=True, slots=True)
 class ExtendTerms:
-    """What was asked about: the end moved from `before` (None: it had none) to `after`, by Clore's clock, and what the
-    order may cost until then."""
+    """The terms of the question: the end moves from `before` (None if it had none) to `after`, by Clore's clock, and
+    `worst_usd` is what the order may cost until then."""
 
     order_id: int
     before: int | None
@@ -53,21 +53,21 @@ class ExtendTerms:
     worst_usd: Decimal
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row."""
+        """Return JSON for the quote's row."""
         ends = {"before": self.before, "after": self.after}
         return {"order_id": self.order_id, **ends, "worst_usd": str(self.worst_usd)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> ExtendTerms:
-        """The terms that `as_json` wrote."""
+        """Return the terms that `as_json` wrote."""
         return cls(row["order_id"], row["before"], row["after"], Decimal(row["worst_usd"]))
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A move, priced. `worst_usd` is what the order may come to in all and `due_usd` the same without room for a moving
-    rate and a late end; `extra_usd` what the hours in between cost at most; `unended_usd` what it comes to if nobody
-    ends it, `unended_hours` from now. `hours` is how long it is to run still."""
+    """A priced move. `worst_usd` is the order's total in the worst case, and `due_usd` the same without the margins for
+    a moving rate and a late end. `extra_usd` is the most that the added hours cost. `unended_usd` is the total if no
+    one ends the order for `unended_hours` from now. `hours` is how long it still runs until its new end."""
 
     row: OrderRow
     move: Move
@@ -87,12 +87,12 @@ class Extension:
 
     @property
     def draw(self) -> Draw:
-        """What it takes from the wallet until its new end."""
+        """What the order takes from the wallet until its new end."""
         per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
         return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
 
     def spend(self, held: Reservation | None) -> Spend:
-        """What it adds to what is used; `held` is what is reserved for the order already."""
+        """Return what the move adds to what is used. `held` is the order's present reservation."""
         before_hourly = held.usd_per_hour if held else self.usd_per_hour
         wanted = Wanted(
             usd_per_hour=self.dearest_usd_per_hour - before_hourly,
@@ -104,7 +104,7 @@ class Extension:
 
 
 def latest_end(row: OrderRow, evidence: Evidence, api_now: float) -> int:
-    """When the host's longest rental is over, as far as Clore tells it."""
+    """Return when the host's longest rental is over, as far as Clore reports it."""
     listing = evidence.snapshot.by_id.get(row.server_id or 0)
     told = Decimal(row.max_rental_seconds or 0) / 3600
     hours = told if told > 0 else longest_hours(listing) if listing else LONGEST_RENTAL_HOURS
@@ -121,7 +121,8 @@ def weigh(
     asked_seconds_ago: float,
     enforced_by: str | None,
 ) -> Extension | None:
-    """The move priced; None where nobody says what the order costs. `enforced_by` ends it at its end, if anybody."""
+    """Return the priced move, or None if the order's cost is unknown. `enforced_by` names the process that ends it, if
+    any."""
     coin = Coin.parse(row.currency or "")
     rate = evidence.snapshot.rates.usd_per(coin) if coin else None
     if coin is None or rate is None or row.price is None:
@@ -130,7 +131,7 @@ def weigh(
     fee, creation = evidence.fees.fraction(kind, coin), evidence.fees.creation_usd(kind, coin, rate)
     margin = reservation_margin(coin)
     usd_per_hour = DayPrice(row.price, coin).usd_per_hour(rate) * (1 + fee)
-    dearest = max(usd_per_hour, held.usd_per_hour if held else ZERO)  # a dearer bid may be on its way
+    dearest = max(usd_per_hour, held.usd_per_hour if held else ZERO)  # a higher bid may be on its way
     ran = max(ZERO, _hours(api_now - (row.created_at or api_now)))
     spent = usd_per_hour * ran if row.spend is None else row.spend * rate * (1 + fee)
     until_end = max(ZERO, _hours(move.ends_api_at - api_now))
@@ -166,7 +167,7 @@ def _hours(seconds: float) -> Decimal:
 
 
 def reservation_of(extension: Extension, account: str, now: float) -> Reservation:
-    """What the order may cost until its new end."""
+    """Return the reservation for what the order may cost until its new end."""
     return Reservation(
         None,
         account,
@@ -179,7 +180,7 @@ def reservation_of(extension: Extension, account: str, now: float) -> Reservatio
 
 
 def told_of(extension: Extension, limits: str) -> ExtensionShown:
-    """What a person reads of it; `limits` is what of them is used with it."""
+    """Return the figures for the question. `limits` says how much of the limits would then be used."""
     row, move = extension.row, extension.move
     return ExtensionShown(
         order_id=row.id,
@@ -203,10 +204,10 @@ def told_of(extension: Extension, limits: str) -> ExtensionShown:
 
 
 def moved(extension: Extension) -> Outcome:
-    """The end was moved."""
+    """Return the answer after the end was moved."""
     row, move = extension.row, extension.move
     ends_at, on_end = iso(move.ends_api_at), move.before.on_end if move.before else "cancel"
-    said = f"Order {row.id} is agreed to end at {ends_at}. {outcomes.ending(on_end, extension.enforced_by)}"
+    said = f"Order {row.id} now ends at {ends_at}. {outcomes.ending(on_end, extension.enforced_by)}"
     return Outcome(
         Status.EXTENDED,
         said,
@@ -223,12 +224,12 @@ def moved(extension: Extension) -> Outcome:
 def over_limit(
     order_id: int, refusals: Sequence[Refusal], extension: Extension, most_seconds: int | None = None
 ) -> Outcome:
-    """A limit said no: the order ends when it would have. `most_seconds` more fit, None where nobody knows."""
+    """Return the answer if a limit refuses the move. `most_seconds` more would fit, None if that is unknown."""
     names = "; ".join(str(refusal) for refusal in refusals)
     most = None if most_seconds is None else _hours_that_fit(most_seconds)
-    fewer = "" if most is None else f" At most {plain(most)} hours more fit." if most else " No extension fits."
+    fewer = "" if most is None else f" Up to {plain(most)} more hours fit." if most else " No extension fits."
     if not most and extension.enforced_by is None:
-        fewer += " It counts as if nobody ended it, whatever the hours."
+        fewer += " It counts as if no one ended it, so fewer hours do not help."
     return Outcome(
         Status.REFUSED,
         f"Over the limit: {names}. Its end stays as it was.{fewer}",
@@ -247,7 +248,7 @@ def stays(
     most_seconds: int | None = None,
     final: bool = True,
 ) -> Settled:
-    """The end stays as it was. `most_seconds` more fit, None where nobody knows."""
+    """Return a refusal that leaves the end as it was. `most_seconds` more would fit, None if that is unknown."""
     outcome = Outcome(
         Status.REFUSED,
         f"{why} Its end stays as it was.",
@@ -260,26 +261,26 @@ def stays(
 
 
 def beyond(move: Move, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:
-    """Why an end beyond the host's longest rental is refused, and what would not be. `most_seconds` more also pass the
-    limits and the wallet; None where nobody knows."""
+    """Return why an end beyond the host's longest rental is refused, and which end would fit. `most_seconds` more also
+    pass the limits and the wallet, None if that is unknown."""
     left = max(0, latest_api_at - int(move.before.ends_api_at if move.before else api_now))
     most = left if most_seconds is None else min(left, most_seconds)
     hours = _hours_that_fit(most)
-    fits = f"at most {plain(hours)} hours more" if hours > 0 else "no hour more"
-    why = f", so {fits} can be had" if most == left else f". The limits and the wallet allow {fits}"
+    fits = f"up to {plain(hours)} more hours" if hours > 0 else "no more hours"
+    why = f", so {fits} are possible" if most == left else f". The limits and the wallet allow {fits}"
     return (
-        f"Its host's longest rental is over at {iso(latest_api_at)}{why}. To go on after that, rent another server with"
-        " create_order."
+        f"The host's longest rental is over at {iso(latest_api_at)}{why}. To continue after that, rent another"
+        " server with create_order."
     )
 
 
 def _hours_that_fit(seconds: int) -> Decimal:
-    """Hours with two places, rounded down: what is named fits."""
+    """Return hours with two decimal places, rounded down so that they fit."""
     return Decimal(seconds * 100 // 3600) / 100
 
 
 def most_seconds(fits: Callable[[int], bool], longest: int) -> int:
-    """The most whole seconds up to `longest` that fit, where all fewer ones fit too; 0 where none do."""
+    """Return the most whole seconds up to `longest` that fit, or 0. If some seconds fit, fewer must fit too."""
     fitting, too_many = 0, max(0, longest) + 1
     while too_many - fitting > 1:
         middle = (fitting + too_many) // 2

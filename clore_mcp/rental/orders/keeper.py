@@ -1,8 +1,8 @@
-"""Ends leases while this process runs: its heartbeat says so, and its absence makes every reservation longer.
+"""Ends leases while this process runs. Its heartbeat says so; without one, every reservation counts longer.
 
-Lease time is Clore's time. A round begins with a look at the orders, and what is due is cancelled before anything else
-is done. Nothing that fails holds up an end: not the state (leases are remembered), not a list that can't be read, not
-what else there is to settle. A heartbeat is written only after a round that could read and end leases.
+Leases follow Clore's time. A round starts with a look at the orders, and due orders are cancelled before anything else.
+No failure delays an end: not the state (leases are remembered), not an unreadable list, not other work. A heartbeat is
+written only after a round that could read and end leases.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _REMEMBERED_SECONDS: Final = 600.0  # how long after its end an order that only 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round found: whether anything is left to keep, what stands in the way of Clore's list of orders, why
-    orders (by id) run on beyond their end, and why the leases could not be read, so that they ended as remembered.
-    `endless` are orders made here that run without an end that is kept; `doubtful` those that may be this account's,
-    though nothing proves it."""
+    """What one round found: whether anything is left to end, why Clore's list of orders can't be read, why orders (by
+    id) run beyond their end, and why the leases could not be read, so that the remembered ones were used. `endless`
+    holds orders made here that run without a recorded end, `doubtful` those that may belong to this account without
+    proof."""
 
     left: bool = True
     blind: CloreError | None = None
@@ -51,7 +51,8 @@ class Round:
 
 
 class Keeper:
-    """Cancels what has reached its end, beats, and settles what is open. `last` is what the last round found."""
+    """Cancels orders at their end, writes the heartbeat and settles open creates. `last` holds the last round's
+    findings."""
 
     def __init__(
         self,
@@ -80,8 +81,8 @@ class Keeper:
         self._held_back = False  # a cancel of the last round, for somebody else's that is on its way
 
     async def start(self) -> None:
-        """Beat once and go on in the background; called again, nothing happens. Without a key there is nothing to keep;
-        what else fails is tried again in the background, and no call waits for it: a cancel needs neither."""
+        """Write a heartbeat and start the rounds in the background. Further calls do nothing, and so does a call
+        without a key. Failures are retried in the background, and no call waits for them."""
         async with self._starting:
             if self._task is None:
                 try:
@@ -99,7 +100,7 @@ class Keeper:
                 self._pulse = asyncio.ensure_future(self.answer())
 
     async def answer(self) -> None:
-        """Answer for this process, as long as it can read the leases, whoever asks whether they are kept."""
+        """Answer other processes that ask whether leases are enforced, while this one can read them."""
         await self._context.pulse.keep(self._can_read)
 
     async def _can_read(self) -> bool:
@@ -110,11 +111,11 @@ class Keeper:
         return self._unread is None
 
     async def finish(self) -> None:
-        """Wait for what the last round has begun."""
+        """Wait for the work that the last round has started."""
         await self._chores.finish()
 
     async def stop(self) -> None:
-        """End the work and take the heartbeat back."""
+        """Stop the work and withdraw the heartbeat."""
         await self._chores.stop()
         if self._task is None or self._pulse is None:
             return
@@ -129,7 +130,7 @@ class Keeper:
             log.warning("the heartbeat could not be taken back: %s", failure.message)
 
     async def poll(self) -> float:
-        """One round; how many seconds until the next. Raises CloreError while nobody knows whose account this is."""
+        """Do one round and return the seconds until the next. Raises CloreError while the account is unknown."""
         async with self._at_work:
             return await self._round()
 
@@ -163,7 +164,7 @@ class Keeper:
             await self._try("ended orders could not be closed", self._closing.reconcile(account, current, None))
             self._chores.begin(account, current)
         if sent:
-            await self._try("ended leases could not be told", self._tell_ended(sent, overdue))
+            await self._try("ended leases could not be reported", self._tell_ended(sent, overdue))
         self.last = Round(
             left=self._remembers(current)
             if self._unread is not None
@@ -179,7 +180,7 @@ class Keeper:
         return await self._until_next(account)
 
     async def _anything(self, account: str) -> bool:
-        """Whether there is anything to keep: leases, orders that may come back, creates that may still show, chores."""
+        """Return whether there is work: leases, orders that may come back, creates that may still show, chores."""
         if await self._read_leases(account):
             return True
         if self._unread is not None:
@@ -191,8 +192,8 @@ class Keeper:
             return True
 
     async def _read_leases(self, account: str) -> bool:
-        """Whether there are leases, or orders that may come back. Leases that can't be read end as they were read last,
-        and those of orders that could not be written down as they are remembered."""
+        """Return whether there are leases or orders that may come back. Unreadable leases are enforced as last read,
+        and those of unrecorded orders as remembered."""
         now = self._context.clock()
         unseen, proven = now - _BACK_WITHIN_SECONDS, now - _BACK_WITHIN_POLLS * self._poll_seconds
 
@@ -214,12 +215,12 @@ class Keeper:
         return back or bool(self._leases)
 
     async def _left_to_newer(self, unread: StateUnavailable) -> bool:
-        """Whether a watchdog of the version that changed the state ends the orders: ends that it moved on are not
-        those that this process remembers."""
+        """Return whether a watchdog of the version that changed the state ends the orders. It may have moved ends that
+        this process remembers otherwise."""
         return isinstance(unread, StateNewer) and await asyncio.to_thread(self._context.wake_watchdog)
 
     def _remembers(self, current: Orders | None) -> bool:
-        """Whether an order that memory knows may still have to be ended."""
+        """Return whether a remembered order may still have to be ended."""
         api_now = self._context.readings.api_now()
         listed = None if current is None or current.unreadable else {r.id for r in current.rows if not r.expired}
         return any(
@@ -229,8 +230,8 @@ class Keeper:
         )
 
     async def _may_come_back(self, account: str) -> bool:
-        """Whether to look for orders that were proven gone, and those of other accounts, though nothing is left to
-        keep: in the first round of a process, and in each tenth while an order has ended within a day."""
+        """Return whether to look for orders that were proven gone and those of other accounts, although no work is
+        left: in the first round of a process, and in every tenth one while an order has ended within a day."""
         seconds = self._context.monotonic() - self._looked_at
         if seconds < _BACK_WITHIN_POLLS * self._poll_seconds:
             return False
@@ -246,7 +247,7 @@ class Keeper:
             return True
 
     async def _taken_up(self, account: str, current: Orders) -> str:
-        """Give back the leases of what is listed as running; returns whose account this is by now."""
+        """Restore the leases of orders that are listed as running. Returns the account, which may have changed."""
         self._looked_at = self._context.monotonic()
         try:
             account = await self._context.readings.account()
@@ -263,7 +264,7 @@ class Keeper:
         return account
 
     async def _endless(self, account: str, current: Orders | None) -> frozenset[int]:
-        """The orders made here that run though their lease counts as ended: it could not be given back."""
+        """Return the orders made here that run although their lease counts as ended and could not be restored."""
         if current is None:
             return frozenset()
         try:
@@ -272,8 +273,7 @@ class Keeper:
             return frozenset()
 
     async def _asked(self, account: str) -> bool:
-        """Whether a question waits or has its yes: who makes that order has found the watchdog at work, and may be
-        killed over it."""
+        """Return whether a question waits or is approved. Its process relies on this watchdog and may be killed."""
         now = self._context.clock()
         try:
             held = await self._context.state.read(lambda tx: quotes.waiting(tx, account))
@@ -288,11 +288,11 @@ class Keeper:
             return await self._context.readings.look(completed=False)
         except CloreError as error:
             self._blind = error
-            log.warning("leases end without the list of orders: %s", error.message)
+            log.warning("ends are enforced without the list of orders: %s", error.message)
             return None
 
     async def _end_due(self, current: Orders | None) -> list[Sent]:
-        """Cancel all that are due, at once, while Clore's time is certain; a jump of either clock forces the next look.
+        """Cancel all due orders at once while Clore's time is certain. A jump of either clock forces the next look.
         Without the list, an order counts as running."""
         readings = self._context.readings
         self._held_back = False
@@ -314,18 +314,18 @@ class Keeper:
         self._held_back = len(sent) < len(due)
         for lease in over:
             if lease.on_end == "notify" and listed is not None and lease.order_id in listed:
-                await self._try("the end of a lease could not be told", self._tell(lease, "lease_over"))
+                await self._try("the end of a lease could not be reported", self._tell(lease, "lease_over"))
         return sent
 
     def _overdue_unseen(self, sent: Sequence[Sent]) -> dict[int, str]:
-        """Why orders run on while Clore's list can't be read."""
+        """Return why orders keep running while Clore's list can't be read."""
         api_now = self._context.readings.api_now()
         over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
         why = "" if self._blind is None else self._blind.message
         return {lease.order_id: why for lease in over} | {one.order_id: one.unproven for one in sent}
 
     async def _tell_ended(self, sent: Sequence[Sent], overdue: dict[int, str]) -> None:
-        """Prove what was cancelled; what is not proven gone stays overdue, and is tried again in the next round."""
+        """Prove the cancels. An order that is not proven gone stays overdue, and the next round tries again."""
         for one in await self._closing.prove(sent):
             if one.status is Status.CANCELLED and one.order_id is not None:
                 overdue.pop(one.order_id, None)
@@ -334,8 +334,8 @@ class Keeper:
                 await self._tell(lease, "still_billing" if lease.order_id in overdue else "lease_ended")
 
     async def _tell(self, lease: End, step: str) -> None:
-        """Leave an event for get_account, once for each end: the ledger's own row says that it was left. An order ends
-        once, and whoever closes it first says so (closure.py)."""
+        """Record an event for get_account, once for each end; the ledger's row shows whether it was recorded. An order
+        ends once, and the first process that closes it records that (closure.py)."""
 
         def write(tx: Tx) -> None:
             told = orders.steps(tx, lease.account, lease.order_id, step)
@@ -347,14 +347,14 @@ class Keeper:
         await self._context.state.write(write)
 
     async def _until_next(self, account: str) -> float:
-        """Seconds to the next end, or to the next poll."""
+        """Return the seconds to the next end or the next poll."""
         await self._read_leases(account)  # the round may have brought some
         api_now = self._context.readings.api_now()
         left = [lease.ends_api_at - api_now for lease in self._leases if lease.ends_api_at > api_now]
         return max(1.0, min([self._poll_seconds, *left]))
 
     async def _beat_if_read(self, account: str) -> None:
-        """Whoever can't read the leases can't end those that came since, so says nothing."""
+        """Write the heartbeat only if the leases can be read, because new ones could not be ended otherwise."""
         if self._unread is None:
             await self._try("the heartbeat could not be written", self._beat(account))
 
@@ -363,7 +363,7 @@ class Keeper:
         await context.state.write(lambda tx: ledger.beat(tx, account, context.owner, context.host, context.clock()))
 
     async def _try(self, otherwise: str, work: Awaitable[None]) -> None:
-        """Do one part of a round; whatever it fails with holds up no other part."""
+        """Do one part of a round. Its failure stops no other part."""
         try:
             await work
         except Failure as failure:

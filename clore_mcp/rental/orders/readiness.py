@@ -1,4 +1,4 @@
-"""Waits until an order can be used over SSH; where it can't, finds out why, and whether the fault is this machine's."""
+"""Waits until an order can be used over SSH, and otherwise finds out why and whether this machine is at fault."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Progress = Callable[[float, str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at an order: its view, and how its SSH was. `reason` is None where no container should be up."""
+    """One look at an order: its view and the state of its SSH. `reason` is None if no container should be up."""
 
     view: Mapping[str, Any]
     reason: ReadyReason | None
@@ -39,7 +39,7 @@ class Look:
 
     @property
     def over(self) -> bool:
-        """Whether waiting changes nothing any more."""
+        """Whether waiting longer changes nothing."""
         return self.reason is ReadyReason.READY or self.view["status"] == "ended"
 
 
@@ -52,14 +52,14 @@ class Readiness:
         self._api = api
 
     async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> dict[str, Any]:
-        """Return the order as it is once its SSH answers, once it has ended, or when the time is over. Raises NotFound,
-        CloreError where Clore did not answer once."""
+        """Return the order once its SSH answers, it has ended, or the time is over. Raises NotFound, and CloreError if
+        Clore did not answer once."""
         began, look = self._context.monotonic(), None
         ends_at = anyio.current_time() + timeout_seconds
         with anyio.move_on_after(LONGEST_WAIT_SECONDS) as scope:
             while True:
                 look = await self._look(order_id, look)
-                scope.deadline = ends_at  # the first look is whole, however short the time
+                scope.deadline = ends_at  # the first look is completed, however short the time
                 passed = self._context.monotonic() - began
                 if look.over or passed + _POLL_SECONDS > timeout_seconds:
                     break
@@ -67,18 +67,21 @@ class Readiness:
                 await anyio.sleep(_POLL_SECONDS)
                 self._context.readings.changed_orders()
         if look is None:
-            raise TimedOut(f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order bills on.")
+            raise TimedOut(
+                f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order is still billed. Call again."
+            )
         return await self._answer(order_id, look, caller)
 
     async def again(self, order_id: int) -> tuple[SshLook | None, Situation]:
-        """How the order was when it was last waited for, and how it is now. Raises NotFound, CloreError."""
+        """Return the state of the order's SSH at the last wait, and its situation now. Raises NotFound and
+        CloreError."""
         look = await self._look(order_id, None)
         name = await self._name()
         memory = await self._context.state.read(lambda tx: access.memory_from(value_of(tx, name)))
         return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
 
     async def _look(self, order_id: int, before: Look | None) -> Look:
-        """Where Clore fails for a moment, the order is taken to be as it was before."""
+        """Look at the order. If Clore fails for a moment, the order counts as it was before."""
         try:
             view, answers = await self._overview.one(order_id), True
         except (NotSent, Unclear, RateLimited, QueueFull) as error:
@@ -103,7 +106,7 @@ class Readiness:
         return {name: value for name, value in told.items() if value is not None}
 
     async def _next_server(self, order_id: int, caller: str) -> int | None:
-        """The server that the same yes would rent in place of this order."""
+        """Return the server that the same yes would rent in place of this order."""
         account, api_now = await self._context.readings.account(), self._context.readings.api_now()
         try:
             offer = await self._context.state.read(
@@ -131,7 +134,7 @@ class Readiness:
         )
 
     async def _with_others(self, found: Situation, look: Look) -> Situation:
-        """The same beside what this machine could reach of other orders, and with this attempt remembered."""
+        """Return the situation with what this machine could reach of other orders, and remember this attempt."""
         if found.reason is None:
             return found
         server_id = look.view.get("server_id")
@@ -147,7 +150,7 @@ class Readiness:
         return replace(found, failed=failed, alike=alike, reaches=reaches)
 
     async def _remember(self, name: str, memory: access.Memory, order_id: int, attempt: SshLook) -> None:
-        """Keep this attempt; a read-only installation keeps nothing. What fails here spoils no answer."""
+        """Remember this attempt, except in a read-only installation. A failure here spoils no answer."""
         before = memory.get(order_id)
         if self._context.settings.read_only or (before and replace(before, at=attempt.at) == attempt):
             return
@@ -162,7 +165,7 @@ class Readiness:
             log.warning("how order %s was reached is not remembered: %s", order_id, failure.message)
 
     async def _reaches(self, found: Situation, reached_another: bool) -> Reaches:
-        """How far this machine gets: to another order's SSH, or to Clore, directly or only through a proxy."""
+        """Return how far this machine gets: to another order's SSH, or to Clore directly or only through a proxy."""
         if reached_another:
             return "hosts"
         if await access.connects(*self._api, _PROBE_SECONDS):

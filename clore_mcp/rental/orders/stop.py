@@ -1,8 +1,8 @@
-"""The person's brake: spending frozen in every process of this state, and everything made here ended and proven gone.
+"""Freezes spending in every process of this state, ends every order made here and proves that it is gone.
 
-The freeze is one transaction: from then on no claim of a send goes through anywhere, no unused yes is left to be used
-later, and what is reserved but not sent is given up. A create that is on its way already is waited for; whoever adopts
-its order while the freeze holds cancels it at once.
+The freeze is one transaction. From then on no process can send a create, every unused yes has lapsed, and what is
+reserved but not sent is dropped. A create that is already on its way is waited for, and the process that adopts its
+order during the freeze cancels it at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What the freeze has put an end to. `new` is False when spending was frozen before."""
+    """What the freeze has closed. `new` is False if spending was frozen before."""
 
     freeze: Freeze
     new: bool
@@ -47,7 +47,7 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """One order, what came of its cancel, and what Clore said against it, if anything."""
+    """One order, the outcome of its cancel, and its failure, if any."""
 
     order_id: int
     outcome: Outcome
@@ -55,24 +55,24 @@ class Ended:
 
     @property
     def proven(self) -> bool:
-        """Whether it is known to bill no more."""
+        """Whether the order is proven to be no longer billed."""
         return self.outcome.status is Status.CANCELLED
 
 
 @dataclass(frozen=True, slots=True)
 class OnItsWay:
-    """Creates that were sent before the freeze and whose outcome is unknown; none once all are settled."""
+    """Creates that were sent before the freeze and have an unknown outcome. Empty once all are settled."""
 
     intents: tuple[Intent, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """Spending was allowed again meanwhile: what runs now may have been made since, so nothing more is ended."""
+    """Spending was allowed again meanwhile. Running orders may have been made since, so no more are ended."""
 
 
 def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
-    """Stop all spending of this state from this transaction on."""
+    """Freeze all spending of this state from this transaction on."""
     new = ledger.freeze(tx, by, now)
     questions = quotes.expire_all(tx) + watches.end_all(tx)
     tx.end_yes()
@@ -89,7 +89,7 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
 
 
 def lapse_restored(tx: Tx, *, now: float) -> None:
-    """Close what waits in a state that is an older copy of itself: one of its yeses may have been used since."""
+    """Close what waits in a state that is an older copy of itself, because its approvals may have been used since."""
     closed = quotes.expire_all(tx) + watches.end_all(tx)
     ledger.write(
         tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data={"closed": closed})
@@ -97,7 +97,7 @@ def lapse_restored(tx: Tx, *, now: float) -> None:
 
 
 def lift(tx: Tx, *, by: str, now: float) -> bool:
-    """Allow spending again; False when it was not frozen."""
+    """Allow spending again. Returns False if it was not frozen."""
     lifted = ledger.lift(tx)
     if lifted:
         ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="lifted", caller=by))
@@ -105,7 +105,7 @@ def lift(tx: Tx, *, by: str, now: float) -> bool:
 
 
 class Stopping:
-    """Ends what was made here."""
+    """Ends the orders that were made here."""
 
     def __init__(self, context: Context, closing: Closing, settling: Settling) -> None:
         self._context = context
@@ -141,7 +141,7 @@ class Stopping:
                 await self._closing.reopen_listed(await self._context.readings.account(), current)
                 await self._context.readings.doubtful()
             except Failure as failure:
-                log.warning("whether an order that had ended runs again is not known: %s", failure.message)
+                log.warning("it is unknown whether an ended order runs again: %s", failure.message)
 
     async def end_all(
         self, *, by: str, patience_seconds: float = _SETTLE_SECONDS

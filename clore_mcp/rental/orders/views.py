@@ -1,4 +1,4 @@
-"""The orders as a person wants to know them: what runs, what it costs, how to get in, what is unclear."""
+"""Shows orders to a person: what runs, what it costs, how to connect and what is unclear."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _UNSETTLED_SHOWN: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class RowPrices:
-    """What turns a row into USD."""
+    """The fees, rates and time that turn a row into USD."""
 
     fees: Fees
     rates: Rates
@@ -55,7 +55,7 @@ class RowPrices:
 
 
 class Overview:
-    """Reads orders together with what this state knows of them."""
+    """Reads orders together with what this state knows about them."""
 
     def __init__(self, context: Context, closing: Closing, settling: Settling) -> None:
         self._context = context
@@ -66,12 +66,12 @@ class Overview:
     async def orders(
         self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE, urgent: bool = False
     ) -> dict[str, Any]:
-        """Every order, newest first, what they cost an hour together, and creates whose outcome is unknown. Urgent,
-        where one is about to be ended: the lists are asked for first, and prices may be missing."""
+        """Return every order, newest first, their cost per hour in total, and creates with an unknown outcome.
+        `urgent`: an order is about to be ended, so the lists are read first, and prices may be missing."""
         readings, acts = self._context.readings, not self._context.settings.read_only
         await readings.account()
         current = await (readings.look(completed=False) if urgent else readings.orders(max_age_seconds))
-        account = await readings.account()  # the list may have told that it is another one
+        account = await readings.account()  # the list may have shown that it is another one
         completed = None
         if include_ended:
             completed = await (readings.look(completed=True) if urgent else readings.completed(BROWSING_AGE))
@@ -97,14 +97,14 @@ class Overview:
         }
 
     async def one(self, order_id: int) -> dict[str, Any]:
-        """One order, with the time now, its minutes since the start and until when a cancel saves the creation fee.
-        Raises NotFound."""
+        """Return one order, with the present time, its minutes since the start and until when a cancel saves the
+        creation fee. Raises NotFound."""
         context = self._context
         await context.readings.account()
         row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
         if row is None:
             row = (await context.readings.completed(BROWSING_AGE)).find(order_id)
-        account = await context.readings.account()  # the list may have told that it is another one
+        account = await context.readings.account()  # the list may have shown that it is another one
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
         lease, agreed = (await self._leases(account, [order_id])).get(order_id), await self._agreed(account)
@@ -113,7 +113,7 @@ class Overview:
         return view | _times(row, lease, priced, up=view["status"] in ("deploying", "running"))
 
     async def unsettled(self, account: str) -> list[dict[str, Any]]:
-        """Creates whose outcome nobody knows."""
+        """Return the creates with an unknown outcome."""
         found = await self._context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
         return [
             {"intent_id": one.id, "server_id": one.server_id, "since": iso(one.created_at), "state": one.state}
@@ -121,7 +121,7 @@ class Overview:
         ]
 
     def _burn(self, current: Orders, priced: RowPrices, views: Sequence[Mapping[str, Any]]) -> Decimal:
-        """What bills now: an order that is queued or outbid does not."""
+        """Return what is billed now per hour. Queued and outbid orders are not."""
         waiting = {view["order_id"] for view in views if view["status"] in ("queued", "outbid")}
         billing = [row for row in current.rows if not row.expired and row.id not in waiting]
         hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in billing)
@@ -169,17 +169,17 @@ class Overview:
             view["http_url"] = reach.http_url
             view["warning"] = reach.warning
         if not row.expired and hourly is None:
-            counts = "what was reserved for it" if lease else "the dearest price known of it, or else a whole cap"
-            unpriced = f"Cost not known: {why_unpriced(row)}. Against the limits it counts as {counts}; it bills on."
+            counts = "its reservation" if lease else "its highest known price, or else the whole cap"
+            unpriced = f"Cost unknown: {why_unpriced(row)}. It is still billed, and the limits count {counts}."
             view["warning"] = " ".join(text for text in (unpriced, view.get("warning")) if text)
         elif "spent_usd" not in {name for name, value in view.items() if value is not None}:
-            unspent = "What it has cost is not known: Clore does not say so in a way that makes sense."
+            unspent = "Its cost so far is unknown, because Clore reports no usable figure."
             view["warning"] = " ".join(text for text in (unspent, view.get("warning")) if text)
         return {name: value for name, value in view.items() if value is not None}
 
     async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory:
-        """What is known of a spot order's bids. Where Clore does not tell what it has cost, it counts as winning since
-        it was first seen so."""
+        """Return the known bids of a spot order. If Clore does not report its cost, it counts as winning since it was
+        first seen winning."""
         account, began = await self._context.readings.account(), began_of(row, lease, api_now)
 
         def work(tx: Tx) -> BidHistory:
@@ -189,14 +189,14 @@ class Overview:
         return await self._context.state.read(work)
 
     async def key(self) -> SshKey | None:
-        """The key for the SSH line, read off the loop; without it the line still stands, without its path."""
+        """Return the key for the SSH command, or None if it can't be read; then the command names no key file."""
         try:
             return await anyio.to_thread.run_sync(self._context.ssh_key)
         except Failure:
             return None
 
     async def balances(self) -> list[dict[str, Any]]:
-        """The wallets with their worth in USD."""
+        """Return the wallets with their value in USD."""
         readings = self._context.readings
         wallets, rates = await readings.wallets(BROWSING_AGE), (await readings.snapshot()).rates
         told = []
@@ -215,14 +215,14 @@ class Overview:
 
 
 def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory | None) -> bool:
-    """Whether it is known what an order has cost: Clore says so, or a bid was watched here, or has not won yet."""
+    """Return whether an order's cost is known: from Clore, or because its bid was watched here or has not won yet."""
     if row.spend is not None or history is None:
         return row.spend is not None
     return history.won_from is not None or (end is not None and status == "queued")
 
 
 def _times(row: OrderRow, lease: Lease | None, priced: RowPrices, *, up: bool) -> dict[str, Any]:
-    """What a row's times mean now, by Clore's clock; `up`: the order has its server."""
+    """Return what a row's times mean now, by Clore's clock. `up`: the order has its server."""
     told: dict[str, Any] = {"now": iso(priced.api_now)}
     began = lease.started_api_at if lease else row.created_at
     if began is not None and not row.expired:
@@ -232,25 +232,25 @@ def _times(row: OrderRow, lease: Lease | None, priced: RowPrices, *, up: bool) -
 
 
 def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
-    """What a list that is not the whole truth means for whoever reads it."""
+    """Return what to do if the list may be incomplete."""
     if not unsettled:
         return None
     servers = ", ".join(str(one["server_id"]) for one in unsettled[:_UNSETTLED_SHOWN])
     unshown = len(unsettled) - _UNSETTLED_SHOWN
     servers += f" and {unshown} more" if unshown > 0 else ""
     return (
-        f"An order on server {servers} may be running and billing without being listed: rent nothing elsewhere while"
+        f"An order on server {servers} may be running and billing without being listed. Rent nothing elsewhere while"
         " `unsettled` is not empty, and call list_orders again in 30 seconds."
     )
 
 
 def _about_ends(views: Sequence[Mapping[str, Any]], agreed: Mapping[int, End], api_now: float) -> str | None:
-    """Which order is about to end, and which has no end here."""
+    """Return which orders are about to end, and which have no end here."""
     told = []
     for view in views:
         end = agreed.get(view["order_id"])
         if view["status"] != "ended" and end is None:
-            told.append(f"Order {view['order_id']} has no end here; extend_order gives it one.")
+            told.append(f"Order {view['order_id']} has no end here. To give it one, use extend_order.")
         elif end is not None and 0 < end.ends_api_at - api_now < _SOON_SECONDS:
-            told.append(f"Order {view['order_id']} is about to end; extend_order moves that.")
+            told.append(f"Order {view['order_id']} is about to end. To move its end, use extend_order.")
     return " ".join(told[:_ENDS_TOLD]) or None

@@ -1,1 +1,1 @@
-"""Every spending rule: limits, what a bill may come to, what stands against a wish."""
+"""Every spending rule: limits, bills, terms and the one check of a spending step."""

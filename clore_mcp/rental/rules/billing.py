@@ -1,8 +1,8 @@
-"""What orders cost, as Clore's rows show it: for the limits, the wallet and the bill. Pure.
+"""Computes what orders cost from Clore's rows, for the limits, the wallet and the bill. Pure functions.
 
 `spend` excludes the fee and the creation fee (docs/clore-api.md, section 3), so both are added here. Limits count the
-creation fee from the first second, as the documents disagree on the ten minutes; receipts follow the documented rule,
-and name none for a bid that never won: nobody has seen one taken where nothing ran.
+creation fee from the first second, because the documents disagree on the ten minutes. Receipts follow the documented
+rule, and have none for a bid that never won, because no case is known in which one was charged without a running order.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _FLOAT_NOISE: Final = Decimal("1e-9")
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What an order has cost, in USD."""
+    """The cost of an order so far, in USD."""
 
     hours: Decimal
     rent_usd: Decimal
     fee_usd: Decimal
     creation_fee_usd: Decimal
     never_won: bool = False  # a spot order for which Clore has billed nothing
-    priced: bool = True  # False: nobody says what its coin is worth or what it has cost, so the parts are not known
-    unsure: bool = False  # what a spot order has cost rests on when it had its server, which Clore does not tell
+    priced: bool = True  # False: the coin's rate or the amount spent is unknown, so the parts are unknown
+    unsure: bool = False  # the cost of a spot order depends on when it had its server, which Clore does not report
 
     @property
     def total_usd(self) -> Decimal:
@@ -43,20 +43,21 @@ class Bill:
         return self.rent_usd + self.fee_usd + self.creation_fee_usd
 
     def receipt(self) -> OrderReceipt:
-        """For a person. Clore reports the rent; the fees are computed from its tables, so the whole is an estimate."""
+        """Return a receipt for a person. Clore reports the rent; the fees come from its tables, so the total is an
+        estimate."""
         parts = (self.hours, self.rent_usd, self.fee_usd, self.creation_fee_usd, self.total_usd)
         hours, rent, fee, creation, total = (round(float(part), 6) for part in parts)
         return OrderReceipt(hours, rent, fee, creation, total)
 
 
 def order_type_of(row: OrderRow) -> OrderType:
-    """Clore marks spot orders only."""
+    """Return the order's type. Clore marks only spot orders."""
     return OrderType.SPOT if row.spot else OrderType.ON_DEMAND
 
 
 def free_cancel_until(row: OrderRow, fees: Fees, rates: Rates, lease: Lease | None, *, api_now: float) -> int | None:
-    """Until when (Clore's clock) a cancel saves the creation fee. None once that is past, where an order has no such
-    fee, and where nobody knows when it began. A spot order counts from its create: its server may have come later."""
+    """Return until when (Clore's clock) a cancel saves the creation fee. None if that time has passed, the order has no
+    such fee, or its start is unknown. A spot order counts from its create, although it may get its server later."""
     began = lease.started_api_at if lease else row.created_at
     coin = Coin.parse(row.currency or "")
     rate = rates.usd_per(coin) if coin else None
@@ -67,12 +68,12 @@ def free_cancel_until(row: OrderRow, fees: Fees, rates: Rates, lease: Lease | No
 
 
 def never_won(row: OrderRow) -> bool:
-    """Whether a spot order has had its server for nothing that Clore bills: its `spend` is told, and zero."""
+    """Return whether a spot order has never won: Clore reports its `spend` as zero."""
     return bool(row.spot) and row.spend is not None and not row.spend
 
 
 def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
-    """What an order costs an hour while it runs, fee in; None where its coin or price is unknown."""
+    """Return the order's cost per hour while it runs, including fees, or None if its coin or price is unknown."""
     coin = Coin.parse(row.currency or "")
     rate = rates.usd_per(coin) if coin else None
     if coin is None or rate is None or row.price is None:
@@ -81,15 +82,15 @@ def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
 
 
 def above(row: OrderRow, coin: Coin, ceiling_per_day: Decimal) -> bool:
-    """Whether an order is dearer than approved, as far as its price is told, or in another coin: one that nobody knows
-    may be worth anything, and a person's word can bring any here."""
+    """Return whether an order costs more than approved, if its price is known, or is paid in another coin. An unknown
+    coin may be worth anything, and `settle` lets a person name any order."""
     if names_coin(row) and Coin.parse(row.currency or "") is not coin:
         return True
     return row.price is not None and row.price > ceiling_per_day * (1 + _FLOAT_NOISE)
 
 
 def names_coin(row: OrderRow) -> bool:
-    """Whether the row tells a coin, known or not."""
+    """Return whether the row names a coin, known or not."""
     return bool((row.currency or "").strip())
 
 
@@ -102,8 +103,8 @@ def bill(
     lease: Lease | None = None,
     history: BidHistory | None = None,
 ) -> Bill:
-    """What an order has cost so far, or in all once it has ended. An order made here keeps the rate it was approved at
-    where the market has none. `history` is what is known of a spot order's bids; without it, what its row tells."""
+    """Return what an order has cost so far, or in total once it has ended. If the market has no rate, an order made
+    here keeps the rate at which it was approved. `history` holds a spot order's bids; without it, its row is used."""
     coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else None)
     rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
     seconds = _seconds(row, api_now, lease)
@@ -131,13 +132,13 @@ def _seconds(row: OrderRow, api_now: float, lease: Lease | None) -> Decimal:
 
 
 def began_of(row: OrderRow, lease: Lease | None, api_now: float) -> int:
-    """When it began, by Clore's clock: one made here with its lease, which its create bounds."""
+    """Return when an order began, by Clore's clock. An order made here begins with its lease."""
     return lease.started_api_at if lease else row.created_at or int(api_now)
 
 
 def spent_of(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | None:
-    """What an order has cost in its coin, fees aside. Where Clore does not say: its time at its price, or at what was
-    approved; None where that is not known either."""
+    """Return what an order has cost in its coin, without fees. If Clore does not say, it is its time at its price or at
+    the approved price. Returns None if those are unknown too."""
     if row.spend is not None:
         return row.spend
     began = lease.started_api_at if lease else row.created_at
@@ -156,10 +157,10 @@ def shown_orders(
     api_now: float,
     worst: Callable[[OrderRow], Decimal],
 ) -> list[Shown]:
-    """Every order that still runs or cost something in the last 24 hours. `worst` says how many USD an hour an order
-    counts as whose cost nobody knows.
+    """Return every order that still runs or cost something in the last 24 hours. `worst` returns the USD per hour that
+    an order of unknown cost counts as.
 
-    One that `completed`, read first, shows running and `active` no longer shows has ended in between.
+    An order that `completed`, which is read first, shows as running and `active` no longer shows has ended in between.
     """
     running = {row.id: row for row in active if not row.expired}
     ended = [
@@ -188,9 +189,9 @@ def _shown(
 
 
 def worst_usd_per_hour(row: OrderRow, listing: Listing | None, rates: Rates, cap: Decimal) -> Decimal:
-    """What an order counts as whose cost nobody knows: the dearest price that is known of it, with the highest fee.
-    That is its own in a coin that is unknown, read as USD (Clore names USDT and USDC), or its server's, in any coin.
-    Where no price is known at all it takes the whole hourly cap, so that no cap is passed."""
+    """Return what an order of unknown cost counts as per hour: its highest known price with the highest fee. That is
+    its own price in an unknown coin, read as USD (Clore names USDT and USDC), or its server's price in any coin. If no
+    price is known, it takes the whole hourly cap, so that no cap is exceeded."""
     known = [DayPrice(row.price, Coin.USD)] if row.price is not None and _unknown_coin(row) else []
     if listing is not None:
         listed = (*listing.on_demand.items(), *listing.spot.items())
@@ -205,15 +206,15 @@ def _unknown_coin(row: OrderRow) -> bool:
 
 
 def why_unpriced(row: OrderRow) -> str:
-    """Why nobody says what an order costs."""
+    """Return why an order's cost is unknown."""
     if row.price is None:
-        return "Clore names no price for it that makes sense"
+        return "Clore names no usable price for it"
     coin = coin_name(row.currency)
-    return f"it is paid in {coin}, which has no rate in USD here" if coin else "Clore names no coin for it"
+    return f"it is paid in {coin}, whose USD rate is unknown" if coin else "Clore names no coin for it"
 
 
 def _creation_usd(row: OrderRow, fees: Fees, coin: Coin, rate: Decimal) -> Decimal:
-    """The creation fee that a row names, else the one of the tables."""
+    """Return the creation fee that the row names, else the one in the tables."""
     usual = fees.creation_usd(order_type_of(row), coin, rate)
     return usual if row.creation_fee is None else creation_fee_usd(row.creation_fee, rate, usual)
 
@@ -221,8 +222,8 @@ def _creation_usd(row: OrderRow, fees: Fees, coin: Coin, rate: Decimal) -> Decim
 def drained(
     coin: Coin, rows: Iterable[OrderRow], leases: Mapping[int, Lease], fees: Fees, hours: Decimal, *, api_now: float
 ) -> Decimal:
-    """How much of a coin the running orders will take over `hours`: ours until the end that cancels them, others
-    throughout."""
+    """Return how much of a coin the running orders will take over `hours`. Orders made here count until the end at
+    which they are cancelled, others for all of the hours."""
     total = ZERO
     for row in rows:
         if row.expired or Coin.parse(row.currency or "") is not coin or row.price is None:

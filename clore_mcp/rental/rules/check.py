@@ -1,8 +1,8 @@
-"""The one judge of every spending step: create, extend, raise and watch all ask `check`.
+"""The one check of every spending step: create, extend, raise and watch all call `check`.
 
-What it looks at: the operator's caps, Clore's own limit, the wallet, a lease that nobody would end, the brake; and how
-old what that rests on may be. `position` reads where the account stands from the rows of the caller's transaction, so
-the same judgement runs when a quote is made and inside the transaction that writes the reservation. The rest is pure.
+It checks the operator's caps, Clore's own limit, the wallet, whether a process would end the lease, whether spending is
+frozen, and how old the facts behind that are. `position` reads where the account stands in the caller's transaction, so
+that the same check runs when a quote is made and inside the transaction that writes the reservation. The rest is pure.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _SENT = ("sending", "uncertain")  # whose create may have made an order that is 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a judgement rests on, each part with when it was read (this machine's clock). Completed orders are read just
-    before the rest: they only add what was spent."""
+    """The facts that a check uses, each with the time when it was read (this machine's clock). Completed orders are
+    read just before the rest, because they only add what was spent."""
 
     snapshot: Snapshot
     fees: Fees
@@ -46,25 +46,25 @@ class Evidence:
     api_now: float
 
     def decides(self, now: float) -> bool:
-        """Whether all of it is young enough to decide over money. A part from the future was read before the clock went
-        back: nobody knows how old it is."""
+        """Return whether all parts are recent enough to decide about money. A part from the future was read before the
+        clock went back, so its age is unknown."""
         read = (self.snapshot.fetched_at, self.current.at, self.wallets.at)
         return all(0 <= now - at <= EXECUTION_AGE for at in read)
 
     def require_whole(self) -> None:
-        """Raises Undecided where a row of the orders can't be read."""
+        """Raises Undecided if a row of the orders can't be read."""
         if self.current.unreadable or self.completed.unreadable:
             raise Undecided(Doubt.UNREADABLE)
 
     def require_decisive(self, now: float) -> None:
-        """Raises Undecided where it can't decide over money: it has grown too old, or is not whole."""
+        """Raises Undecided if the evidence is too old or incomplete, so that it can't decide about money."""
         if not self.decides(now):
             raise Undecided(Doubt.TOO_OLD)
         self.require_whole()
 
 
 class Doubt(StrEnum):
-    """Why nothing can be decided, by the reason code that a caller reads."""
+    """Why nothing can be decided, as the reason code that a caller reads."""
 
     TOO_OLD = "too_slow"
     UNREADABLE = "unreadable_orders"
@@ -72,14 +72,12 @@ class Doubt(StrEnum):
 
 _DOUBTS: Final = {
     Doubt.TOO_OLD: "Clore answers too slowly to check the limits",
-    Doubt.UNREADABLE: "Clore's list of orders has a row that can't be read, so nothing can be counted against the"
-    " limits",
+    Doubt.UNREADABLE: "Clore's list of orders has a row that can't be read, so the limits can't be checked",
 }
 
 
 class Undecided(Exception):
-    """What a judgement rests on can't decide over money; nothing was used. `why` is a sentence without its full
-    stop."""
+    """The evidence can't decide about money, so nothing was used. `why` is a sentence without its full stop."""
 
     def __init__(self, doubt: Doubt) -> None:
         super().__init__(doubt.value)
@@ -89,8 +87,8 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What one step would add. `draw` is what it takes from a wallet, None where that is not known yet. `unended` says
-    who can change it that nobody ends leases, where the step relies on somebody who does."""
+    """What one step would add. `draw` is what it takes from a wallet, None if that is not known yet. If the step relies
+    on a process that ends leases, `unended` says who can start one."""
 
     wanted: Wanted
     draw: Draw | None = None
@@ -99,7 +97,8 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where an account stands: the caps and what is used of them, what its wallets owe, and who ends leases."""
+    """Where an account stands: the caps and how much is used, what its wallets owe, and whether a process ends
+    leases."""
 
     caps: Caps
     sources: Mapping[str, str]
@@ -114,8 +113,8 @@ class Position:
 def position(
     tx: Tx, context: Context, account: str, evidence: Evidence, *, deciding: bool = False, instead_of: int | None = None
 ) -> Position:
-    """Where the account stands, read in the caller's transaction; as if the order `instead_of` had ended. `deciding`:
-    money moves by it. Raises Undecided then, where the evidence does not allow that."""
+    """Return where the account stands, read in the caller's transaction, as if the order `instead_of` had ended. With
+    `deciding`, money moves next, so it raises Undecided if the evidence does not allow that."""
     now = context.clock()
     if deciding:
         evidence.require_decisive(now)
@@ -141,7 +140,8 @@ def position(
 
 
 def unused(context: Context, *, ended: bool) -> Position:
-    """Where an account would stand that has used nothing yet: what `check` refuses then is never within the limits."""
+    """Return the position of an account that has used nothing. A step that `check` refuses there never fits the
+    limits."""
     return Position(
         context.settings.limits,
         context.settings.sources,
@@ -154,36 +154,40 @@ def unused(context: Context, *, ended: bool) -> Position:
 
 
 def check(stands: Position, spend: Spend) -> list[Refusal]:
-    """Everything that stands against a step; empty where it may be taken."""
+    """Return every refusal of a step, or an empty list if it may be taken."""
     refusals = over_caps(stands.caps, stands.used, spend.wanted, stands.sources)
     evidence, taken = stands.evidence, stands.used.active_orders
     most = None if evidence is None or not spend.wanted.active_orders else evidence.current.limit
     if most is not None and taken >= most:
-        change = "the person, by ending one: Clore's own limit"
+        change = "the person, by ending an order, because this is Clore's own limit"
         refusals.append(Refusal("active_orders", Decimal(most), Decimal(taken), Decimal(1), change))
     short = None if evidence is None or spend.draw is None else wallet_refusal(spend.draw, evidence, stands.owed)
     if short is not None:
         refusals.append(short)
     if not stands.ended and (stands.unasked or spend.unended is not None):
-        change = "the operator: CLORE_APPROVAL=limits needs a live watchdog" if stands.unasked else spend.unended or ""
+        change = (
+            "the operator, by starting a watchdog, which CLORE_APPROVAL=limits needs"
+            if stands.unasked
+            else spend.unended or ""
+        )
         refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, change))
     if stands.frozen:
-        refusals.append(Refusal("frozen", ZERO, ZERO, ZERO, "the person, who stopped all spending: `stop --lift`"))
+        refusals.append(Refusal("frozen", ZERO, ZERO, ZERO, "the person, who stopped all spending, with `stop --lift`"))
     return refusals
 
 
-UNENDED: Final = "the person, by calling again: whoever was to end the lease has stopped running"
+UNENDED: Final = "the person, by calling again, because the process that was to end the order has stopped"
 
 
 def spend_of(candidate: Candidate, terms: Terms, instead_of: int | None = None) -> Spend:
-    """What a rental of one server would add; `instead_of` is an order that gives way to it."""
+    """Return what a rental of one server would add. `instead_of` is the order that it replaces."""
     worst = terms.reserved_usd(candidate)
     draw = replace(draw_of(candidate, terms.hours), order_id=instead_of)
     return Spend(Wanted(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst), draw)
 
 
 def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -> Used:
-    """How much of the caps is taken, by the larger of the ledger and what Clore shows."""
+    """Return how much of the caps is used: for each order the larger of the ledger's figure and Clore's."""
     snapshot = evidence.snapshot
     return usage(
         _reserved(tx, account, evidence),
@@ -202,8 +206,8 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -
 
 
 def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:
-    """What is reserved. An order that Clore shows before anybody has adopted it must not count beside its own
-    reservation: the two are tied where exactly one order fits, by the rule that adopts it."""
+    """Return the open reservations. An order that Clore shows before it is adopted must not count beside its own
+    reservation, so the two are tied if exactly one order fits, by the rule that adopts it."""
     open_ = intents.reservations_open(tx, account)
     rows = {row.id: row for row in (*evidence.completed.rows, *evidence.current.rows)}
     taken = orders.made_here(tx, account, rows) | {one.order_id for one in open_ if one.order_id is not None}
@@ -220,8 +224,8 @@ def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What an order takes from the wallet of its coin: so much an hour for so long, fee in, and `once` more. `order_id`
-    when it runs already: then what it takes now is replaced, not added to."""
+    """What an order takes from the wallet of its coin, including fees: `per_hour` for `hours`, and `once` more.
+    `order_id` is set if the order runs already; then this replaces what it takes now."""
 
     coin: Coin
     usd_per_coin: Decimal
@@ -232,12 +236,12 @@ class Draw:
 
     @property
     def needed(self) -> Decimal:
-        """All of it, in the coin."""
+        """The total, in the coin."""
         return self.per_hour * self.hours + self.once
 
 
 def draw_of(candidate: Candidate, hours: Decimal) -> Draw:
-    """What a new order takes over the hours that were asked for."""
+    """Return what a new order takes over the requested hours."""
     return Draw(
         coin=candidate.coin,
         usd_per_coin=candidate.usd_per_coin,
@@ -249,13 +253,13 @@ def draw_of(candidate: Candidate, hours: Decimal) -> Draw:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """What will be taken from the wallets: the orders made here, and what is reserved for those not yet listed."""
+    """What will be taken from the wallets: by orders made here, and by reservations for orders not yet listed."""
 
     leases: Mapping[int, Lease]
     reserved: tuple[Reservation, ...]
 
     def unlisted(self, draw: Draw, listed: Set[int]) -> Decimal:
-        """How much of the coin goes over the same hours to orders that Clore does not list yet."""
+        """Return how much of the coin orders take over the same hours that Clore does not list yet."""
         hourly_usd = sum(
             (one.usd_per_hour for one in self.reserved if one.coin == draw.coin and one.order_id not in listed),
             ZERO,
@@ -264,14 +268,14 @@ class Owed:
 
 
 def owed_now(tx: Tx, account: str, evidence: Evidence) -> Owed:
-    """What this state knows to be owed."""
+    """Return what this state knows to be owed."""
     leases = {lease.order_id: lease for lease in orders.active(tx, account)}
     return Owed(leases, tuple(_reserved(tx, account, evidence)))
 
 
 def free_balance(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
-    """What the other orders leave of the wallet, below zero where they will take more than it holds; None where Clore
-    does not tell its balance."""
+    """Return what the other orders leave in the wallet, below zero if they will take more than it holds. Returns None
+    if Clore does not report its balance."""
     balance = evidence.wallets.balances.get(draw.coin)
     if balance is None:
         return None
@@ -282,11 +286,11 @@ def free_balance(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
 
 
 def wallet_refusal(draw: Draw, evidence: Evidence, owed: Owed) -> Refusal | None:
-    """What stands against a draw when the wallet, less what other orders will take, does not cover it."""
+    """Return a refusal if the wallet, less what other orders will take, does not cover the draw."""
     free, needed = free_balance(draw, evidence, owed), draw.needed
     rate, coin = draw.usd_per_coin, draw.coin
     if free is None:
-        why = f"the person: Clore does not tell the balance of the {coin.ticker} wallet; name another currency"
+        why = f"the person, by naming another currency, because Clore does not report the {coin.ticker} balance"
         return Refusal("wallet", ZERO, ZERO, needed * rate, why)
     if needed <= free:
         return None

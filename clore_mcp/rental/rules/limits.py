@@ -1,7 +1,7 @@
-"""The operator's caps against what is used: pure arithmetic, for the transaction that writes the reservation.
+"""Compares the operator's caps with what is used. Pure arithmetic, for the transaction that writes the reservation.
 
-*Per order*: the worst case of its whole life. *Per hour*: everything that runs or is on its way. *Per day*: what the
-last 24 hours really cost, plus every open reservation, whole. Orders made elsewhere count with what Clore shows.
+*Per order*: the worst case of its whole life. *Per hour*: everything that runs or is on its way. *Per day*: the real
+cost of the last 24 hours plus the whole of every open reservation. Orders made elsewhere count with Clore's figures.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _OPERATOR: Final = "the operator"
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """An order as Clore shows it: what it costs an hour while active, and what it cost in the last 24 hours, in USD.
-    Not `priced`: nobody knows, and the amounts are the worst that is known."""
+    """An order as Clore shows it: its cost per hour while active and its cost in the last 24 hours, in USD. If it is
+    not `priced`, the cost is unknown and the amounts are the highest that its known prices allow."""
 
     order_id: int
     active: bool
@@ -39,7 +39,7 @@ _UNSEEN: Final = Shown(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """How much of each cap is taken; by `unpriced` orders as much as the worst that is known of them."""
+    """How much of each cap is used. `unpriced` orders count with the highest amounts that their known prices allow."""
 
     usd_per_hour: Decimal
     usd_per_day: Decimal
@@ -49,7 +49,8 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a spending step would add. `usd_per_order` is the order's whole life, the rest what comes on top of now."""
+    """What a spending step would add. `usd_per_order` covers the order's whole life; the rest adds to what is used
+    now."""
 
     usd_per_hour: Decimal
     usd_per_order: Decimal
@@ -58,10 +59,10 @@ class Wanted:
 
 
 def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], at_clore: Iterable[Shown]) -> Used:
-    """What is taken now: for each order the larger of what this state knows and what Clore shows of it.
+    """Return what is used now: for each order the larger of this state's figure and Clore's.
 
-    So neither a lost state nor an order that outlived its record frees anything. What is reserved is the worst that is
-    known of an order made here, so that counts where Clore does not show what it costs.
+    So neither a lost state nor an order that outlived its record frees anything. A reservation is the worst case of an
+    order made here, so it counts if Clore does not show what the order costs.
     """
     shown_by_id = {order.order_id: order for order in at_clore}
     hourly, daily, active = ZERO, ZERO, 0
@@ -78,7 +79,7 @@ def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], 
             daily += actual
         else:
             paid[entry.order_id] = paid.get(entry.order_id, ZERO) + actual
-    for order in shown_by_id.values():  # made elsewhere, or taken for gone and still there
+    for order in shown_by_id.values():  # made elsewhere, or recorded as ended but still running
         hourly += order.usd_per_hour if order.active else ZERO
         daily += max(order.usd_last_day, paid.pop(order.order_id, ZERO))
         active += order.active
@@ -87,7 +88,7 @@ def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], 
 
 
 def over_caps(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:
-    """Every limit that the wish would break; empty when it fits. `sources` says where each cap was set."""
+    """Return a refusal for each cap that the step would exceed. `sources` says where each cap was set."""
     rows = (
         ("usd_per_order", caps.usd_per_order, ZERO, wanted.usd_per_order),
         ("usd_per_hour", caps.usd_per_hour, used.usd_per_hour, wanted.usd_per_hour),
@@ -108,27 +109,27 @@ def over_caps(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]
 
 
 def _unpriced(limit: str, used: Used) -> str:
-    """Which orders take part of a cap at a guess, and how that ends."""
+    """Return which orders of unknown cost take part of a cap, and how to end them."""
     amounts = {
         order.order_id: order.usd_per_hour if limit == "usd_per_hour" else order.usd_last_day
         for order in used.unpriced
         if limit in ("usd_per_hour", "usd_per_day")
     }
     told = [f"order {order_id} counts as {dollars(usd)}" for order_id, usd in amounts.items() if usd]
-    why = "the worst that is known, as its cost is not: cancel_order ends it"
+    why = "the highest that its known prices allow, because its cost is unknown. To end it, use cancel_order"
     return f"; {', '.join(told[:_NAMED])}, {why}" if told else ""
 
 
 def cure(refusals: Sequence[Refusal], *, ends: bool) -> str:
-    """What may help against all of these, as sentences. `ends`: something ends the order at its time; where nothing
-    does, fewer hours change no worst case."""
+    """Return sentences that say what may help against these refusals. `ends`: a process ends the order at its time. If
+    none does, fewer hours do not lower the worst case."""
     told = ""
     if all(one.limit in _SMALLER_FITS and one.cap > 0 for one in refusals):
-        told = " Take fewer hours or a cheaper server."
+        told = " Rent fewer hours or a cheaper server."
         if not ends and any(one.limit in _WORST_CASES for one in refusals):
             told = (
-                " It counts as if nobody ended it: take a cheaper server, or let it be ended (on_end cancel, and a live"
-                " watchdog)."
+                " It counts as if no one ended it. Rent a cheaper server, or let it end by itself (on_end cancel and a"
+                " live watchdog)."
             )
     if any(one.change.startswith(_OPERATOR) for one in refusals):
         told += " The operator changes limits outside this chat."

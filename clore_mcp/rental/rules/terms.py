@@ -1,7 +1,7 @@
-"""The terms of a rental, priced once and frozen: what each server costs, what is approved at most, what it could cost.
+"""The terms of a rental, priced once and frozen: what each server costs, the approved ceiling and the worst case.
 
-Pure: the market, the fees and the clock's verdicts come as arguments. An approval is a ceiling in USD per hour and in
-the coin per day (3 % above the listing where the coin isn't USD, because its rate moves while a person reads).
+Pure functions: the market and the fees are arguments. An approval is a ceiling in USD per hour and in the coin per day.
+If the coin isn't USD, the ceiling is 3 % above the listing, because the rate moves while a person reads.
 """
 
 from __future__ import annotations
@@ -23,17 +23,20 @@ POLL_SECONDS: Final = 60.0
 _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
 _END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
-REPLACED_WITHIN_MINUTES: Final = 30  # of its start, an order whose host can't be reached may give way to the next one
-# For hosts that name no longest rental, and for spot, which no host's limit ends (docs/clore-api.md, section 2).
+REPLACED_WITHIN_MINUTES: Final = (
+    30  # after its start, an order with an unreachable host may be replaced by the next one
+)
+# For hosts without a longest rental, and for spot, which no host limit ends (docs/clore-api.md, section 2).
 LONGEST_RENTAL_HOURS: Final = Decimal(money.LONGEST_RENTAL_HOURS)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One server of a quote. Prices per day are native, fee out; USD per hour is for the whole server, fee in.
+    """One server of a quote. Prices per day are in the coin without fees; USD per hour is for the whole server with
+    fees.
 
-    `max_rental_hours` is how long it counts as running if nobody ends it; `failed_here` how often the host failed here
-    lately, where that is often enough to be said; `cuda` the newest CUDA that its driver takes, as listed.
+    `max_rental_hours` is how long it counts as running if no one ends it. `failed_here` is how often the host failed
+    here lately, 0 if too rarely to mention. `cuda` is the newest CUDA that its driver supports, as listed.
     """
 
     server_id: int
@@ -55,32 +58,32 @@ class Candidate:
     max_rental_hours: Decimal
     failed_here: int = 0
     cuda: str = ""
-    on_demand_usd_per_hour: Decimal | None = None  # of a spot order's server
+    on_demand_usd_per_hour: Decimal | None = None  # only for spot orders
 
     @property
     def dear_on_demand_usd(self) -> Decimal | None:
-        """The on-demand price in USD per hour where a spot bid is not below it; else None."""
+        """The on-demand price in USD per hour if a spot bid is not below it, else None."""
         usd = self.on_demand_usd_per_hour
         return usd if usd is not None and self.ceiling_usd_per_hour >= usd else None
 
     @property
     def unended_usd(self) -> Decimal:
-        """What it may cost if nobody ends it."""
+        """What it may cost if no one ends it."""
         return worst_usd(self.ceiling_usd_per_hour, self.max_rental_hours, self.creation_fee_usd, self.coin)
 
     @property
     def lost_usd(self) -> Decimal:
-        """The most that it may have cost when it gives way to the next server: two polls beyond the time for that."""
+        """The most that it may have cost when the next server replaces it: two polls beyond the time for that."""
         until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + _END_SLACK_HOURS
         return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row: exact decimals as text."""
+        """Return JSON for the quote's row, with exact decimals as text."""
         return {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Candidate:
-        """The candidate that `as_json` wrote."""
+        """Return the candidate that `as_json` wrote."""
         exact = {field.name for field in fields(cls) if field.type in ("Decimal", "Decimal | None")}
         values: dict[str, Any] = {
             name: Decimal(value) if name in exact and value is not None else value for name, value in row.items()
@@ -91,12 +94,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a person is asked to approve: these servers in this order, so long, at these ceilings.
+    """What a person is asked to approve: these servers in this order, for these hours, at these ceilings.
 
-    `to_win_usd` per hour is what a bid on the first takes to win, None where this one does or nobody can say.
-    `replaceable`: an order whose host can't be reached may, once, give way to a server further down. `ssh_key` is the
-    fingerprint of the key that the question showed. What takes the place of a lost order names it, and the most that it
-    may have cost.
+    `to_win_usd` is the bid per hour that would win the first server, None if this one wins or that is unknown.
+    `replaceable`: an order with an unreachable host may, once, be replaced by a server further down. `ssh_key` is the
+    fingerprint of the key in the question. The terms of a replacement name the lost order and the most that it may have
+    cost.
     """
 
     candidates: tuple[Candidate, ...]
@@ -114,27 +117,27 @@ class Terms:
 
     @property
     def ends(self) -> bool:
-        """Whether something ends the rental at its time."""
+        """Whether a process ends the rental at its time."""
         return self.on_end == "cancel" and self.enforced_by is not None
 
     @property
     def worst_usd(self) -> Decimal:
-        """The most that the yes could cost: any of the candidates, or a lost one and one after it."""
+        """The most that the approval could cost: any of the candidates, or a lost one and one after it."""
         return max(self.bills(lambda one: one.worst_usd))
 
     def alone(self) -> Terms:
-        """The same for a yes to one rental, which nothing replaces."""
+        """Return the same terms without a replacement."""
         return replace(self, replaceable=False)
 
     def bills(self, usd: Callable[[Candidate], Decimal]) -> list[Decimal]:
-        """What each way through the servers comes to, where a server costs `usd`: each alone, the first one first, then
-        each with one before it that was lost."""
+        """Return the cost of each possible course, if a server costs `usd`: each server alone, the first one first,
+        then each one after a lost one before it."""
         alone = [usd(one) for one in self.candidates]
         pairs = combinations(self.candidates, 2) if self.replaceable else ()
         return [*alone, *(lost.lost_usd + usd(one) for lost, one in pairs)]
 
     def reserved_usd(self, candidate: Candidate) -> Decimal:
-        """What an order on that server may cost, with the one that may replace it."""
+        """Return what an order on that server may cost, including the one that may replace it."""
         later = self.after(candidate.server_id)
         if not (self.replaceable and later):
             return candidate.worst_usd
@@ -142,11 +145,11 @@ class Terms:
 
     @property
     def lost_usd(self) -> Decimal:
-        """The most that may be lost on a server that gives way to the next; zero where none does."""
+        """The most that may be lost on a server that is replaced; zero if none can be."""
         return max((one.lost_usd for one in self.candidates[:-1]), default=ZERO) if self.replaceable else ZERO
 
     def after(self, server_id: int) -> tuple[Candidate, ...]:
-        """The servers that come after that one."""
+        """Return the servers that come after that one."""
         place = next(at for at, one in enumerate(self.candidates) if one.server_id == server_id)
         return self.candidates[place + 1 :]
 
@@ -156,7 +159,7 @@ class Terms:
         return max(candidate.ceiling_usd_per_hour for candidate in self.candidates)
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row."""
+        """Return JSON for the quote's row."""
         instead = {"replaces_order_id": self.replaces_order_id, "lost_usd": str(self.replaced_most_usd)}
         return {
             "candidates": [candidate.as_json() for candidate in self.candidates],
@@ -174,7 +177,7 @@ class Terms:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Terms:
-        """The terms that `as_json` wrote."""
+        """Return the terms that `as_json` wrote."""
         return cls(
             candidates=tuple(Candidate.from_json(candidate) for candidate in row["candidates"]),
             hours=Decimal(row["hours"]),
@@ -193,8 +196,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Why one server can't be part of a quote: a short reason code and a sentence. `most_hours` is set where fewer
-    hours would fit."""
+    """Why one server can't be part of a quote: a reason code and a sentence. `most_hours` is set if fewer hours fit."""
 
     server_id: int
     reason: str
@@ -213,11 +215,11 @@ def candidate_of(
     spot_bid: DayPrice | None,
     enforced: bool,
 ) -> Candidate | Unfit:
-    """One server priced for these arguments; `spot_bid` is the bid in the listing's coin for a spot order."""
+    """Return one server priced for these arguments. `spot_bid` is a spot order's bid in the listing's coin."""
     order_type = OrderType(request.order_type)
     longest = longest_hours(listing)
     if request.exact_hours > longest:
-        what = f"is rented for at most {longest.normalize():f} hours at a time"
+        what = f"can be rented for at most {longest.normalize():f} hours at a time"
         return replace(_unfit(listing, "max_rental_hours", what), most_hours=longest)
     if listing.rented:
         return _unfit(listing, "already_rented", "is rented now")
@@ -231,7 +233,7 @@ def candidate_of(
     unended = unended_hours(listing, order_type)
     hours = worst_hours(request.exact_hours, unended, ends=request.on_end == "cancel" and enforced)
     moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
-    ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent as it stands
+    ceiling = priced.day.raised(moving) if spot_bid is None else priced.day  # a bid is sent unchanged
     ceiling_usd = up_to_micro(max(priced.usd_per_hour, request.exact_bid or ZERO) * (1 + moving))
     creation = up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin))
     return Candidate(
@@ -258,7 +260,7 @@ def candidate_of(
 
 
 def capped(candidate: Candidate, usd_per_hour: Decimal) -> Candidate | Unfit:
-    """The candidate with no more room above its price than up to that ceiling."""
+    """Return the candidate with its ceiling lowered to that price, or Unfit if it costs more."""
     if candidate.usd_per_hour > usd_per_hour:
         return Unfit(
             candidate.server_id,
@@ -276,35 +278,34 @@ def capped(candidate: Candidate, usd_per_hour: Decimal) -> Candidate | Unfit:
 
 
 def longest_hours(listing: Listing) -> Decimal:
-    """For how long its host rents a server at a time."""
+    """Return the longest rental that the host allows, in hours."""
     return Decimal(str(listing.max_rental_hours)) if listing.max_rental_hours else LONGEST_RENTAL_HOURS
 
 
 def unended_hours(listing: Listing, order_type: OrderType) -> Decimal:
-    """How long a rental counts as running if nobody ends it: Clore ends on-demand when the host's time is over, and
-    spot never (docs/clore-api.md, section 6)."""
+    """Return how long a rental counts as running if no one ends it. Clore ends an on-demand order after the host's
+    longest rental and never ends a spot order (docs/clore-api.md, section 6)."""
     longest = longest_hours(listing)
     return max(longest, LONGEST_RENTAL_HOURS) if order_type is OrderType.SPOT else longest
 
 
 def worst_hours(hours: Decimal, unended: Decimal, *, ends: bool) -> Decimal:
-    """How long a rental may run at worst: two polls beyond its end where something ends it, else as long as it runs
-    when nobody does."""
+    """Return the worst case of a rental's hours: two polls beyond its end if a process ends it, else `unended`."""
     return min(hours + _END_SLACK_HOURS, unended) if ends else unended
 
 
 def worst_usd(usd_per_hour: Decimal, hours: Decimal, creation_usd: Decimal, coin: Coin) -> Decimal:
-    """What a rental may cost at worst."""
+    """Return the worst case of a rental's cost."""
     return up_to_micro((usd_per_hour * hours + creation_usd) * reservation_margin(coin))
 
 
 def reservation_margin(coin: Coin) -> Decimal:
-    """What a reservation is multiplied by: in another coin than USD it carries 10 % more, because its rate moves."""
+    """Return the factor of a reservation: 10 % more for a coin other than USD, because its rate moves."""
     return Decimal(1) if coin is Coin.USD else _OTHER_COIN_MARGIN
 
 
 def cost_of(candidate: Candidate, hours: Decimal) -> Cost:
-    """What the hours cost at the price as it is now."""
+    """Return what the hours cost at the present price."""
     day = DayPrice(candidate.listed_per_day, candidate.coin)
     priced = Priced(day, candidate.usd_per_coin, candidate.fee_fraction, candidate.usd_per_hour)
     return cost(priced, hours, candidate.creation_fee_usd)
@@ -313,8 +314,8 @@ def cost_of(candidate: Candidate, hours: Decimal) -> Cost:
 def bid_within(
     usd_per_hour: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal, minimum: Decimal | None
 ) -> DayPrice | None:
-    """A spot bid in the coin, never above what was approved: rounded down to the coin's precision; if that falls under
-    the host's minimum, the minimum where it is still within the approval, else None."""
+    """Return a spot bid in the coin that is never above the approved price: rounded down to the coin's precision. If
+    that is under the host's minimum, return the minimum if it is within the approval, else None."""
     exact = DayPrice(usd_per_hour * HOURS_PER_DAY / (1 + fee) / usd_per_coin, coin)
     bid = exact.floored()
     if minimum is None or bid.value >= minimum:

@@ -1,7 +1,7 @@
-"""Changing a spot bid: raising it spends and is asked about; lowering it is free, and Clore may refuse it.
+"""Changes a spot bid. Raising it spends and asks the person; lowering it is free, but Clore may refuse it.
 
-It leaves once: the reply, or a look at the order where there is none, says what became of it, and the record keeps it.
-bids.py says what a bid comes to.
+The change is sent once. The reply, or a look at the order if there is none, gives its outcome, which is recorded.
+bids.py computes what a bid costs.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from clore_mcp.store.reservations import Change
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A yes that was used: what stands against it after all, or the reservation that its bid has begun to change."""
+    """A yes that was used: the refusals after all, or the reservation that its bid has begun to change."""
 
     refusals: tuple[Refusal, ...]
     change: Change | None
@@ -58,25 +58,27 @@ class Bidding(Verb[SetSpotPrice]):
         self._closing = closing
 
     def declined(self, request: SetSpotPrice, unasked: str | None = None) -> Outcome:
-        """See `Verb`: the bid stays."""
+        """See `Verb`. The bid stays."""
         return outcomes.bid_declined(request.order_id, unasked)
 
     def lapsed(self, request: SetSpotPrice) -> Outcome:
-        """See `Verb`: the bid stays."""
-        return outcomes.bid_refused(request.order_id, "quote_expired", "The quote expired before it was used.")
+        """See `Verb`. The bid stays."""
+        return outcomes.bid_refused(
+            request.order_id, "quote_expired", "The quote expired before it was used. Call again."
+        )
 
     def left_to_person(self, request: SetSpotPrice, quote_id: str, deed: str) -> Outcome:
-        """See `Verb`: the bid stays until then."""
+        """See `Verb`. The bid stays until then."""
         until_then = f"{outcomes.BID_STAYS.removesuffix('.')} until then."
         return outcomes.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """The change is under way and its outcome unknown."""
+        """Return the answer while the change is under way and its outcome is unknown."""
         said = "The bid is being changed. Call again with the same arguments for the outcome."
         return Outcome(Status.UNCERTAIN, said, order_id=BidTerms.from_json(quote.terms).order_id)
 
     async def propose(self, request: SetSpotPrice, account: str) -> Proposal:
-        """What a person would be asked. Raises Settled where there is nothing to ask."""
+        """Return the question. Raises Settled if there is nothing to ask."""
         row = (await self._context.readings.orders(EXECUTION_AGE)).find(request.order_id)
         bid = await priced(self._context, request, row, account, asked_at=self._context.clock())
         if bid.unchanged:
@@ -102,7 +104,7 @@ class Bidding(Verb[SetSpotPrice]):
         )
 
     async def carry_out(self, quote: Quote, request: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
-        """Send the bid once and report what Clore made of it."""
+        """Send the bid once and return its outcome."""
         try:
             outcome = await self._change(quote, request, from_state=from_state, by=by)
         except Settled as known:
@@ -113,11 +115,11 @@ class Bidding(Verb[SetSpotPrice]):
 
     async def _change(self, quote: Quote, request: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
         readings, unasked = self._context.readings, Consent.of(quote).yes is Yes.NEVER
-        # Nobody was asked, so it must be a lowering at this very moment: another process may have lowered it more.
+        # Without a question this must lower the bid right now, and another process may have lowered it more.
         seen = await (readings.look(completed=False) if unasked else readings.orders(EXECUTION_AGE))
         row, terms = seen.find(request.order_id), BidTerms.from_json(quote.terms)
         bid = await priced(self._context, request, row, quote.account, asked_at=quote.created_at)
-        if request.to_win and bid.unchanged:  # the rival has gone: it wins already
+        if request.to_win and bid.unchanged:  # the rival has gone, so the bid already wins
             return await _answer(self._context, Status.UNCHANGED, bid)
         if bid.day.value > terms.bid_per_day and not request.to_win:  # the rate moved: never above what was approved
             bid = bid.at(terms.bid_per_day)
@@ -128,10 +130,10 @@ class Bidding(Verb[SetSpotPrice]):
         return await _send(self._context, quote, bid, claimed.change)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, stands: Position) -> list[Refusal]:
-        """Every limit that a raise would break. Raises Settled for an order that is being ended: what it may still
-        cost hangs on a cancel that is not proven."""
+        """Return every refusal of a raise. Raises Settled for an order that is being ended, because its further cost
+        depends on a cancel that is not proven."""
         if _being_ended(tx, self._context, account, bid.row.id):
-            raise _undecided(bid.row.id, "ending", "It is being ended, or its lease is over, so its bid is not raised.")
+            raise _undecided(bid.row.id, "ending", "The order is being ended, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
         wanted = Wanted(
@@ -143,8 +145,8 @@ class Bidding(Verb[SetSpotPrice]):
         return check(stands, Spend(wanted, bid.draw, UNENDED if bid.enforced_by is not None else None))
 
     async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed:
-        """Consume the yes and raise the reservation first, so that a process killed here never counts too little.
-        Without refusals the bid may be sent. Raises Settled when the yes is not to be had."""
+        """Use the yes and raise the reservation first, so that a process killed here never counts too little. Without
+        refusals the bid may be sent. Raises Settled if the yes can't be used."""
         context = self._context
         evidence = await self._pricer.evidence() if bid.raises else None
 
@@ -158,7 +160,7 @@ class Bidding(Verb[SetSpotPrice]):
                 raise _cannot_decide(bid.row.id, no) from None
             end = reservations.end_of(tx, quote.account, bid.row.id)
             if end != bid.end and not _being_ended(tx, context, quote.account, bid.row.id):
-                why = "Its end has moved meanwhile, and with it what it may cost. Call again."
+                why = "Its end was moved meanwhile, which changes what it may cost. Call again."
                 raise _undecided(bid.row.id, "end_moved", why)
             refusals = self._stands_against(tx, quote.account, bid, stands) if stands else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
@@ -172,11 +174,11 @@ class Bidding(Verb[SetSpotPrice]):
 
 
 def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
-    """Raises Settled where a bid is not what was agreed to any more."""
+    """Raises Settled if a bid no longer matches what was approved."""
     reason, why = "", ""
     if bid.day.value > terms.bid_per_day:
         reason = "outbid_meanwhile"
-        why = f"Winning takes {dollars(bid.usd_per_hour)} per hour by now, more than was approved. Call again."
+        why = f"The winning bid is now {dollars(bid.usd_per_hour)} per hour, more than was approved. Call again."
     elif bid.raises and unasked:
         reason, why = "bid_changed", "The bid has changed meanwhile, so this would raise it. Call again."
     elif bid.raises and bid.due_usd > terms.worst_usd:
@@ -187,7 +189,7 @@ def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
 
 
 def _undecided(order_id: int, reason: str, why: str) -> Settled:
-    """What the judgement rests on can't decide over money: it has grown too old, or can't be read whole."""
+    """Return a refusal that used nothing, because the facts are too old or incomplete."""
     return Settled(outcomes.bid_refused(order_id, reason, why), final=False)
 
 
@@ -200,7 +202,7 @@ _LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
 
 
 async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None) -> Outcome:
-    """Send a claimed bid and report what Clore made of it. `change` is the reservation that it has begun to change."""
+    """Send a claimed bid and return its outcome. `change` is the reservation that it has begun to change."""
     order_id = bid.row.id
     try:
         before_send = _may_still_leave(context) if bid.raises else None
@@ -214,7 +216,7 @@ async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None)
                 await context.state.write(lambda tx: reservations.undo_bid(tx, change, context.clock()))
             return outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
         if not await _arrived(context, bid):
-            said = f"{error.message} The bid may or may not have changed; list_orders shows the price."
+            said = f"{error.message} The bid may or may not have changed. list_orders shows the price."
             usd = shown(bid.usd_per_hour)
             return Outcome(Status.UNCERTAIN, said, order_id=order_id, bid_usd_per_hour=usd)
     await _record(context, quote, bid, change)
@@ -223,7 +225,7 @@ async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None)
 
 
 async def _answer(context: Context, status: Status, bid: Bid) -> Outcome:
-    """The bid as it stands now, with its rank and what would win where it does not."""
+    """Return the present bid, with its rank and, if it does not win, the bid that would."""
     view = await context.readings.spot_view_if_known(bid.row.server_id or 0)
     rank = view.our_rank if view else None
     winning = view.winning.get(bid.coin) if view else None
@@ -232,12 +234,12 @@ async def _answer(context: Context, status: Status, bid: Bid) -> Outcome:
     needed = bid.usd_to_ask(winning.value) if beaten and winning is not None else None
     said = "list_orders shows whether it runs."
     if wins:
-        said = "It wins: the order runs, or starts now, and is billed."
+        said = "It wins, so the order runs or starts now, and is billed."
     elif rank == 1:
-        said = "It is the highest bid, not shown as winning yet; none wins while the server is rented on demand."
+        said = "It is the highest bid but not shown as winning yet. No bid wins while the server is rented on demand."
     elif beaten:
         least = "" if needed is None else f" {dollars(needed)} per hour would win now."
-        said = f"It does not win: it waits and costs nothing, and its hours run.{least}"
+        said = f"Another bid is higher. The order waits and costs nothing, but its hours run.{least}"
     return Outcome(
         status,
         said,
@@ -253,21 +255,22 @@ async def _answer(context: Context, status: Status, bid: Bid) -> Outcome:
 
 
 def _being_ended(tx: Tx, context: Context, account: str, order_id: int) -> bool:
-    """Whether its lease is over or was cut by a cancel: until that is proven, its end says nothing of its cost."""
+    """Return whether its lease is over or a cancel cut it short. Until that is proven, its end does not bound its
+    cost."""
     end = reservations.end_of(tx, account, order_id)
     return end is not None and end.on_end == "cancel" and end.ends_api_at <= context.readings.api_now()
 
 
 def _may_still_leave(context: Context) -> Callable[[], Awaitable[None]]:
-    """The check right before a raise leaves: not after a freeze of spending, and not by a process that was held up
-    since its claim."""
+    """Return the check right before a raise is sent. It refuses after a freeze of spending, and in a process that was
+    suspended since its claim."""
     not_after = context.clock() + context.patience.answer
     deadline = context.monotonic() + context.patience.answer
 
     async def refuse() -> None:
         await context.require_unfrozen()
         if context.clock() >= not_after or context.monotonic() >= deadline:
-            raise Abandoned("The process was held up before sending, so nothing was sent.", hint="Call again.")
+            raise Abandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
     return refuse
 

@@ -1,8 +1,8 @@
-"""What is known of a spot order's bid: whether it wins now, what it was when, and what follows for its bill.
+"""What is known about a spot order's bid: whether it wins now, its history, and what follows for its bill.
 
-Only winning time costs, at the bid of that time. Clore tells what an order has cost, but not when it had its server.
-The bids are known from the record: what it was made with, and each change. So the winning time lies between two bounds.
-Whether it wins now is told by the server's book of bids.
+Only winning time is billed, at the bid of that time. Clore reports what an order has cost, but not when it had its
+server. The record holds the first bid and each change, so the winning time lies between two bounds. The server's list
+of bids shows whether the order wins now.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BidHistory:
         return sum(costs, ZERO) / SECONDS_PER_DAY
 
     def winning_seconds(self, spent: Decimal, until: float) -> tuple[Decimal, Decimal]:
-        """The fewest and the most seconds of winning that cost so much of its coin."""
+        """Return the fewest and the most seconds of winning that cost that much of its coin."""
         began = self.bids[0][0] if self.bids else until
         stretches = sorted(self._stretches(began, until))
         return _seconds_for(spent, reversed(stretches)), _seconds_for(spent, stretches)
@@ -112,7 +112,7 @@ class Books:
         self._held: dict[tuple[int, Decimal | None], Fresh[SpotBook]] = {}
 
     async def status(self, row: OrderRow) -> str:
-        """What an order is now, in the words of list_orders."""
+        """Return the order's present status, in the words of list_orders."""
         if row.expired:
             return "ended"
         if row.spot and not await self._wins(row):

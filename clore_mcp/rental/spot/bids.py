@@ -1,4 +1,4 @@
-"""A spot bid in USD and in its coin: what it comes to, the question before a raise, and what Clore refuses of it."""
+"""Prices a spot bid in USD and in its coin, writes the question before a raise, and explains Clore's refusals."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
 
 @dataclass(frozen=True, slots=True)
 class Bid:
-    """A new bid for one order, in the order's coin, with what the order may come to in all.
+    """A new bid for one order, in the order's coin, with the order's total in the worst case.
 
-    `worst_usd` has room for a moving rate and a late end; `due_usd` has none. `hours` is how long it is to run still,
-    for the wallet; `enforced_by`: the worst case stops at `end`, so someone must be there to end it.
+    `worst_usd` includes margins for a moving rate and a late end; `due_usd` does not. `hours` is how long the order
+    still runs, for the wallet. With `enforced_by`, the worst case stops at `end`, so that process must be alive.
     """
 
     row: OrderRow
@@ -72,7 +72,7 @@ class Bid:
 
     @property
     def unchanged(self) -> bool:
-        """Whether Clore has this very bid already."""
+        """Whether Clore has this bid already."""
         return self.row.price is not None and self.day.value == self.row.price
 
     def usd(self, per_day: Decimal) -> Decimal:
@@ -84,13 +84,13 @@ class Bid:
         return usd_to_ask(per_day, self.coin, self.usd_per_coin, self.fee)
 
     def at(self, per_day: Decimal) -> Bid:
-        """The same bid at another price per day; what it may come to stays the larger of the two."""
+        """Return the same bid at another price per day, with the larger of the two worst cases."""
         return replace(self, day=DayPrice(per_day, self.coin), usd_per_hour=self.usd(per_day))
 
 
 @dataclass(frozen=True, slots=True)
 class BidTerms:
-    """What was asked about: a bid per day in its coin, and the most that the order may come to with it."""
+    """The terms of the question: a bid per day in its coin, and the order's worst case with it."""
 
     order_id: int
     bid_per_day: Decimal
@@ -98,13 +98,13 @@ class BidTerms:
     worst_usd: Decimal
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row."""
+        """Return JSON for the quote's row."""
         amounts = {"bid_per_day": str(self.bid_per_day), "coin": self.coin.value, "worst_usd": str(self.worst_usd)}
         return {"order_id": self.order_id, **amounts}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> BidTerms:
-        """The terms that `as_json` wrote."""
+        """Return the terms that `as_json` wrote."""
         return cls(row["order_id"], Decimal(row["bid_per_day"]), Coin(row["coin"]), Decimal(row["worst_usd"]))
 
 
@@ -114,48 +114,48 @@ def usd_to_ask(per_day: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal
 
 
 def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:
-    """How long a spot order may still run at worst, slack included: to an end that someone enforces, else the longest
-    rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
+    """Return how long a spot order may still run in the worst case, including slack: to an enforced end, else for the
+    longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
     if enforced_end is None:
         return LONGEST_RENTAL_HOURS + SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
     return max(ZERO, Decimal(str(enforced_end - api_now)) / 3600) + SLACK_HOURS
 
 
 def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
-    """What a raise reserves at least; a lowering reserves nothing."""
+    """Return the least that a raise reserves. A lowering reserves nothing."""
     worst, hourly = (bid.worst_usd, bid.usd_per_hour) if bid.raises else (ZERO, ZERO)
     return Reservation(None, account, bid.coin.value, worst, hourly, created_at=now, order_id=bid.row.id)
 
 
 def _too_low(order_id: int, least_usd: Decimal) -> Outcome:
-    """The host takes no such bid."""
-    why = f"The host takes no bid under {_exactly(least_usd)} per hour, fees included."
+    """Return the refusal of a bid under the host's minimum."""
+    why = f"The host takes no bid under {_exactly(least_usd)} per hour, including fees."
     return outcomes.bid_refused(order_id, "too_low_price", why)
 
 
 def too_soon(order_id: int, seconds: float) -> Outcome:
-    """The bid was lowered less than ten minutes ago."""
+    """Return the refusal of a bid that was lowered less than ten minutes ago."""
     why = (
-        f"Clore lets a bid go down once in 600 seconds, this one again in {ceil(seconds)}. Raising it is not limited,"
-        " and cancel_order ends it at once."
+        f"Clore lets a bid be lowered once every 600 seconds, this one again in {ceil(seconds)}. Raising it is"
+        " not limited, and cancel_order ends it at once."
     )
     return replace(outcomes.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=ceil(seconds))
 
 
 def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> Outcome:
-    """The bid goes down by more than Clore's largest step; `lowest_per_day` is None where it did not name that."""
-    again = "one step in 600 seconds. Raising it is not limited."
+    """Return the refusal of a step larger than Clore allows. `lowest_per_day` is None if Clore did not name it."""
+    again = "one step every 600 seconds. Raising it is not limited."
     if lowest_per_day is None:
-        why = f"Clore takes no such step down and does not say how large one may be: lower it by less, {again}"
+        why = f"Clore refuses such a large step down and does not name its limit. Lower it by less, {again}"
         return outcomes.bid_refused(order_id, "exceeded_max_step", why)
     lowest = bid.usd_to_ask(max(lowest_per_day, bid.minimum or ZERO))
-    why = f"Clore lets this bid go down to {_exactly(lowest)} per hour now, {again}"
+    why = f"Clore lets this bid be lowered to {_exactly(lowest)} per hour now, {again}"
     refused = outcomes.bid_refused(order_id, "exceeded_max_step", why)
     return replace(refused, lowest_usd_per_hour_now=shown(lowest))
 
 
 def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
-    """What Clore refused, by its own rules on bids in USD per hour and seconds where it gave numbers."""
+    """Return the answer to a refusal by Clore's rules on bids, in USD per hour and seconds if Clore gave numbers."""
     if isinstance(error, StepTooLarge):
         step, present = error.max_step_per_day, bid.row.price
         told = max(ZERO, present - Decimal(str(step))) if step and step > 0 and present is not None else None
@@ -169,7 +169,7 @@ def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
 
 
 def _exactly(usd: Decimal) -> str:
-    """A bound as it may be asked for: a price that `dollars` rounds is no longer the lowest one."""
+    """Return an exact price, because a bound that `dollars` rounds is no longer the bound."""
     return f"${plain(usd)}"
 
 
@@ -183,13 +183,17 @@ async def priced(
     if row is None or row.expired:
         raise NotFound(f"No order {request.order_id} is running.", hint="list_orders shows what runs.")
     if not row.spot:
-        raise ArgumentInvalid(f"Order {request.order_id} is on-demand: its price is fixed.", hint="Only spot has bids.")
+        raise ArgumentInvalid(
+            f"Order {request.order_id} is on-demand, so its price is fixed.", hint="Only spot has bids."
+        )
     coin = Coin.parse(row.currency or "")
     snapshot, fees = await readings.snapshot(), await readings.fees()
     rate = snapshot.rates.usd_per(coin) if coin else None
     if coin is None or rate is None:
         raise Settled(
-            outcomes.bid_refused(request.order_id, "unknown_rate", "No rate to USD is known for the order's coin.")
+            outcomes.bid_refused(
+                request.order_id, "unknown_rate", "The USD rate of the order's coin is unknown. Call again later."
+            )
         )
     fee = fees.fraction(OrderType.SPOT, coin)
     listing = snapshot.by_id.get(row.server_id or 0)
@@ -217,12 +221,12 @@ async def priced(
 async def _winning_bid(
     context: Context, request: SetSpotPrice, row: OrderRow, coin: Coin, rate: Decimal, fee: Decimal
 ) -> DayPrice:
-    """The lowest bid that wins now, the present one where no rival beats it. Raises Settled where nobody can say or it
-    is above the most that was named."""
+    """Return the lowest bid that wins now, or the present one if no rival beats it. Raises Settled if that is unknown
+    or above the named maximum."""
     view = await context.readings.spot_view_if_known(row.server_id or 0)
     winning = view.winning.get(coin) if view is not None else None
     if view is None or winning is None:
-        why = "The bids of its server can't be read now, so nobody knows which one wins. Call again, or name a bid."
+        why = "The bids of its server can't be read now, so the winning bid is unknown. Call again, or name a bid."
         raise Settled(outcomes.bid_refused(request.order_id, "book_unreadable", why))
     present = None if row.price is None else DayPrice(row.price, coin)
     runs = any(offer.mine and offer.active for offer in view.offers)
@@ -231,13 +235,13 @@ async def _winning_bid(
     if winning.usd_per_hour(rate) * (1 + fee) <= request.exact_bid:
         return winning
     needed = usd_to_ask(winning.value, coin, rate, fee)
-    why = f"Winning takes {dollars(needed)} per hour now, more than max_usd_per_hour."
+    why = f"The winning bid is now {dollars(needed)} per hour, more than max_usd_per_hour."
     refused = outcomes.bid_refused(request.order_id, "above_max", why)
     raise Settled(replace(refused, to_win_usd_per_hour=shown_up(needed)))
 
 
 async def to_win_usd(context: Context, bid: Bid) -> Decimal | None:
-    """USD per hour that would win in the order's coin now; None where the bid wins, or nobody can say."""
+    """Return the USD per hour that would win in the order's coin now, or None if the bid wins or that is unknown."""
     view = await context.readings.spot_view_if_known(bid.row.server_id or 0)
     winning = view.winning.get(bid.coin) if view is not None and view.beaten(bid.day) else None
     return None if winning is None else bid.usd_to_ask(winning.value)
@@ -245,10 +249,10 @@ async def to_win_usd(context: Context, bid: Bid) -> Decimal | None:
 
 @dataclass(frozen=True, slots=True)
 class RaiseShown:
-    """What a person reads of a raise: `was` the present bid, `day` the new one in its coin, `what` the hardware as the
-    host names it, `ends` when it ends, None for an order made elsewhere to which nobody gave an end, `to_win_usd` what
-    an hour would cost with a bid that wins, None where this one does or nobody can say; `dear_on_demand_usd` the
-    on-demand price where the bid is not below it."""
+    """The figures of a question before a raise. `was` is the present bid, `day` the new one in its coin, and `what` the
+    hardware as the host names it. `ends` is None for an order made elsewhere without an end. `to_win_usd` is the bid
+    per hour that would win, None if this one wins or that is unknown. `dear_on_demand_usd` is the on-demand price if
+    the bid is not below it."""
 
     order_id: int
     server_id: int | None
@@ -266,24 +270,24 @@ class RaiseShown:
 
 
 def bid_question(quote_id: str, bid: RaiseShown) -> str:
-    """The question before a spot bid is raised."""
+    """Return the question before a spot bid is raised."""
     server = "unknown" if bid.server_id is None else bid.server_id
     return "\n".join(
         [
             f"Raise the bid of spot order {bid.order_id} to {dollars(bid.usd_per_hour)} per hour,"
-            f" fees included ({bid.day})? It is {bid.was} now.",
+            f" including fees ({bid.day})? It is {bid.was} now.",
             f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
             *([] if bid.made_here else [NOT_MADE_HERE]),
             *([] if bid.to_win_usd is None else [would_not_win(bid.to_win_usd)]),
             *([] if bid.dear_on_demand_usd is None else [not_below_on_demand(bid.dear_on_demand_usd)]),
-            f"{_bid_end(bid)} In all it could cost {dollars(bid.worst_usd)} at most.",
+            f"{_bid_end(bid)} Worst case in total: {dollars(bid.worst_usd)}.",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
 
 
 def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
-    """What a person reads of a raise; `to_win_usd` per hour where the bid would not win."""
+    """Return the figures for the question. `to_win_usd` is per hour, None if the bid wins."""
     row, end = bid.row, bid.end
     return RaiseShown(
         order_id=row.id,
@@ -304,9 +308,9 @@ def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
 
 def _bid_end(bid: RaiseShown) -> str:
     if bid.ends is None:
-        return f"End: NOTHING here ends it; counted for {plain(LONGEST_RENTAL_HOURS)} hours, the longest rental."
+        return f"End: NOTHING here ends it, so it counts for {plain(LONGEST_RENTAL_HOURS)} hours, the longest rental."
     if bid.on_end == "notify":
-        return f"End: at {bid.ends} clore-mcp tells your assistant, nothing cancels it."
+        return f"End: at {bid.ends} clore-mcp notifies your assistant but cancels nothing."
     if bid.enforced_by is None:
         return f"End: NOTHING ends it at {bid.ends} unless someone cancels."
     return f"End: cancelled at {bid.ends} by {bid.enforced_by}."

@@ -1,4 +1,4 @@
-"""The question before a watch: what may be rented later, unasked, and what all of it could cost at most."""
+"""Writes the question before a watch: what it may rent later without asking, and the worst case in total."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _AT_LEAST = {
 
 @dataclass(frozen=True, slots=True)
 class WatchShown:
-    """What a person reads besides the arguments. `models` are what the GPU's name stands for, `gpu_counts` the least
-    and the most of them; `cheapest_usd` is per hour, of what fits now; `worst_usd` of one order; `who` looks, rents and
-    ends."""
+    """The facts of the question besides the arguments. `models` are those that the GPU's name stands for, and
+    `gpu_counts` their least and greatest number. `cheapest_usd` is the lowest price per hour that fits now. `worst_usd`
+    is per order. `who` names the process that watches, rents and cancels."""
 
     models: tuple[str, ...]
     gpu_counts: tuple[int | None, int | None]
@@ -41,7 +41,7 @@ class WatchShown:
 
 
 def watch_question(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
-    """The whole envelope, in the words of the other questions."""
+    """Return the question with everything that the watch may do."""
     each = " each" if request.max_orders > 1 else ""
     return "\n".join(
         [
@@ -49,7 +49,7 @@ def watch_question(quote_id: str, request: CreateWatch, shown: WatchShown) -> st
             f" {hours_text(request.exact_hours)}{each}, whenever one costs"
             f" {dollars(request.exact_usd_per_hour)} per hour or less?",
             f"Any server that fits: {', '.join(_filters(request, *shown.gpu_counts))}",
-            f"Price: at most {dollars(request.exact_usd_per_hour)} per hour with fees for a whole server, and a"
+            f"Price: at most {dollars(request.exact_usd_per_hour)} per hour including fees for a whole server, and a"
             f" creation fee of about {dollars(HIGHEST_CREATION_FEE_USD)}; worst case {_worst(request, shown)}."
             " Limits apply.",
             f"Until: {shown.ends} ({hours_text(Decimal(str(request.expires_hours)))}), or until you cancel it",
@@ -62,9 +62,9 @@ def watch_question(quote_id: str, request: CreateWatch, shown: WatchShown) -> st
 
 
 def notice(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
-    """What a watch does that only tells: nobody is asked, for it spends nothing."""
+    """Return what a watch does that only notifies. It spends nothing, so no one is asked."""
     return (
-        f"Tell when {_gpus(shown)} costs {dollars(request.exact_usd_per_hour)} per hour or less, until {shown.ends}."
+        f"Notify when {_gpus(shown)} costs {dollars(request.exact_usd_per_hour)} per hour or less, until {shown.ends}."
         f" Any server that fits: {', '.join(_filters(request, *shown.gpu_counts))}. Quote {quote_id}. It rents nothing."
     )
 
@@ -82,7 +82,7 @@ def _name(model: str) -> str:
 
 
 def _filters(request: CreateWatch, least: int | None, most: int | None) -> Iterator[str]:
-    """Every filter, in words: what is left out here could be anything."""
+    """Yield every filter in words, because a missing one could be anything."""
     yield _number_of_gpus(least, most)
     for name, words in _AT_LEAST.items():
         if value := getattr(request, name):
@@ -112,13 +112,15 @@ def _places(places: Sequence[str]) -> str:
 def _worst(request: CreateWatch, shown: WatchShown) -> str:
     if request.max_orders == 1:
         return dollars(shown.worst_usd)
-    return f"{dollars(shown.worst_usd)} each, {dollars(shown.worst_usd * request.max_orders)} in all"
+    return f"{dollars(shown.worst_usd)} each, {dollars(shown.worst_usd * request.max_orders)} in total"
 
 
 def _now(request: CreateWatch, shown: WatchShown) -> str:
     if shown.cheapest_usd is None:
-        return "Now: none that fits is free"
+        return "Now: no server that fits is free"
     if shown.cheapest_usd <= request.exact_usd_per_hour:
-        return f"Now: one that fits costs {dollars(shown.cheapest_usd)} per hour, so it is rented AT ONCE after a yes"
+        return (
+            f"Now: one that fits costs {dollars(shown.cheapest_usd)} per hour, so it will be rented AT ONCE after a yes"
+        )
     above = shown.cheapest_usd - request.exact_usd_per_hour
     return f"Now: the cheapest that fits costs {dollars(shown.cheapest_usd)} per hour, {dollars(above)} too much"

@@ -1,7 +1,7 @@
-"""Rents for watches: the cheapest servers that fit, when they cost little enough, within what was approved for it.
+"""Rents for watches: the cheapest servers that fit, once they are cheap enough, within the watch's approval.
 
-A rental is a create like any other, with the watch's yes: the claim of its send counts, in one transaction, what the
-watch has made already. Killed anywhere, what may have been made counts as made, and is settled by looking.
+A rental is a create like any other, under the watch's approval. The transaction before its send counts what the watch
+has made already. Wherever the process is killed, an order that may exist counts as made and is settled by looking.
 """
 
 from __future__ import annotations
@@ -45,20 +45,23 @@ class HeldUp:
 
 _NOTHING: Final = HeldUp()
 _NOT_TAKEN: Final = HeldUp(
-    "Its arguments are not taken any more, so it rents nothing. Cancel it with cancel_watch and make a new one.",
+    "Its arguments are no longer accepted, so it rents nothing. Cancel it with cancel_watch and make a new one.",
     event=True,
 )
 _UNSETTLED: Final = HeldUp(
-    "A rental that it began shows no order yet. For a day one may still show, so no other is made in its place. If the"
-    " person wants one all the same: cancel_watch, then a new watch, which they are asked about."
+    "A rental that it started shows no order yet. One may still appear within a day, so no other is made in its place."
+    " If the person wants one anyway, use cancel_watch, then make a new watch, which asks them."
 )
 
 
-_UNENDED: Final = HeldUp("Nobody is alive who would end the order: a watch rents only where somebody is.", event=True)
+_UNENDED: Final = HeldUp(
+    "No process would end the order, and a watch rents only if one would. Ask the person to start a watchdog.",
+    event=True,
+)
 
 
 class WatchRunner:
-    """One round looks for every watch that waits; the watchdog's alone, while one lives."""
+    """Each round looks for every waiting watch. While a watchdog is alive, only the watchdog does that."""
 
     what = "the watches"
 
@@ -83,7 +86,7 @@ class WatchRunner:
         return bool(await self._context.state.read(lambda tx: watches.waiting(tx, account)))
 
     async def round(self, account: str, current: Orders) -> None:
-        """Look for each, and rent what is cheap enough."""
+        """Look for each watch, and rent what is cheap enough."""
         waiting = await self._context.state.write(lambda tx: self._sweep(tx, account))
         if waiting:
             await asyncio.gather(*(self._look(watch, current) for watch in waiting))
@@ -125,7 +128,7 @@ class WatchRunner:
         await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
 
     def _tell(self, tx: Tx, watch: Watch, servers: Sequence[Found], server_id: int) -> None:
-        """Say, once, that a server is cheap enough; that is all such a watch does."""
+        """Notify once that a server is cheap enough, which is all that such a watch does."""
         usd = next(one.priced.usd_per_hour for one in servers if one.listing.server_id == server_id)
         if watches.end(tx, watch.id, "fired"):
             self._context.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
@@ -144,7 +147,7 @@ class WatchRunner:
         return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
 
     async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
-        """Make the next order; what stood in the way, if anything did."""
+        """Make the next order. Returns what blocked it, if anything."""
         priced = await self._pricer.price(order, at_most=ceiling)
         terms = priced.terms
         if terms is not None and terms.enforced_by is None:
@@ -152,8 +155,8 @@ class WatchRunner:
         if terms is None or priced.refusals:
             return _stands(priced)
         if terms.worst_usd > watch.worst_usd:
-            most = f"{dollars(terms.worst_usd)} at worst, {dollars(watch.worst_usd)} approved"
-            return HeldUp(f"An order would come to more than was approved: {most}.", event=True)
+            most = f"worst case {dollars(terms.worst_usd)}, {dollars(watch.worst_usd)} approved"
+            return HeldUp(f"An order could cost more than was approved: {most}.", event=True)
         context = self._context
         made = await context.state.read(lambda tx: watches.made(tx, watch.id, context.clock()))
         quote = await self._approvals.under_watch(watch, made + 1, terms)
@@ -176,7 +179,7 @@ class WatchRunner:
 
 
 def _stands(priced: PricedOrder) -> HeldUp:
-    """What the limits or the wallet say, else the market."""
+    """Return what blocks a rental: the limits or the wallet, else the market."""
     if priced.refusals:
         return HeldUp("; ".join(str(refusal) for refusal in priced.refusals), event=True)
     return HeldUp(" ".join(one.message for one in priced.unfit) or None)

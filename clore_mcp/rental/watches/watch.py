@@ -1,7 +1,7 @@
-"""Watches as a verb of the guard: a wish to rent later is priced, asked about once, and kept with the yes it was given.
+"""The watch verb: prices a request to rent later, asks about it once, and stores it with its approval.
 
-Nothing is reserved or sent here: runner.py rents, and each of its rentals passes every limit at its time. Which servers
-fit a watch now, and the list of an account's watches, are here too.
+Nothing is reserved or sent here. runner.py rents, and each of its rentals must pass every limit at that time. This
+module also finds the servers that fit a watch now and lists an account's watches.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from clore_mcp.store.quotes import Quote
 from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean
 
-_MOST_MODELS: Final = 8  # each is named in the question
+_MOST_MODELS: Final = 8  # the question names each of them
 _HINT: Final = "Name a GPU, such as RTX 4090 or H100 SXM. It need not be listed now."
-# Filters that are called alike in a search and in a watch.
+# Filters that have the same name in a search and in a watch.
 _SAME: Final = (
     "min_gpus", "max_gpus", "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps",
     "min_upload_mbps", "min_reliability", "min_rating",
@@ -49,8 +49,8 @@ _SAME: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """The models that the GPU's name stands for, listed now or not, how many of them (least and most), and the free
-    servers with one of them that pass the filters."""
+    """The models that the GPU's name stands for, listed now or not, their least and greatest number per server, and the
+    free servers with one of them that pass the filters."""
 
     models: tuple[str, ...]
     gpu_counts: tuple[int | None, int | None]
@@ -86,8 +86,8 @@ async def fitting(
             raise ArgumentInvalid(f"{said} Nothing was asked or spent.", hint=_HINT)
         if len(result.gpu_models) > _MOST_MODELS:
             raise ArgumentInvalid(
-                f"gpu: {clean(request.gpu, 60)!r} stands for {len(result.gpu_models)} models; a watch is for"
-                f" {_MOST_MODELS} at most. Nothing was asked or spent.",
+                f"gpu: {clean(request.gpu, 60)!r} stands for {len(result.gpu_models)} models, but a watch takes up to"
+                f" {_MOST_MODELS}. Nothing was asked or spent.",
                 hint="Name the models that the person means, such as '4090 or 3090'.",
             )
     servers = (one for one in result.matches if models is None or one.listing.gpu in models)
@@ -95,13 +95,13 @@ async def fitting(
 
 
 _MODELS_SHOWN: Final = 120
-_DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and one whose rate moves counts most
+_DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and a coin with a moving rate has the highest margin
 
 
 @dataclass(frozen=True, slots=True)
 class WatchTerms:
-    """What was asked about: `who` looks, for which models, until `ends_at` (this machine's clock). `worst_usd` is what
-    one order may cost, `seen_usd` the price of an hour then, None where none fitted."""
+    """The terms of the question. `who` names the process that watches for these models until `ends_at` (this machine's
+    clock). `worst_usd` is per order. `seen_usd` is the lowest price per hour then, None if no server fitted."""
 
     who: str
     models: tuple[str, ...]
@@ -111,13 +111,13 @@ class WatchTerms:
     seen_usd: Decimal | None
 
     def as_json(self) -> dict[str, Any]:
-        """For the quote's row."""
+        """Return JSON for the quote's row."""
         seen = None if self.seen_usd is None else str(self.seen_usd)
         return {**asdict(self), "models": list(self.models), "worst_usd": str(self.worst_usd), "seen_usd": seen}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> WatchTerms:
-        """The terms that `as_json` wrote."""
+        """Return the terms that `as_json` wrote."""
         seen = None if row["seen_usd"] is None else Decimal(row["seen_usd"])
         worst = Decimal(row["worst_usd"])
         return cls(row["who"], tuple(row["models"]), row["ssh_key"], worst, row["ends_at"], seen)
@@ -130,16 +130,16 @@ class Watching(Verb[CreateWatch]):
         self._context = context
 
     async def already(self, request: CreateWatch, account: str, digest: str) -> Outcome | None:
-        """The watch that this very call has made, while it waits."""
+        """Return the watch that the same call has made, while it waits."""
         now = self._context.clock()
         watch = await self._context.state.read(lambda tx: watches.of_call(tx, account, digest, now))
         if watch is None:
             return None
-        return _waits(watch, await self._context.watched_by()).again("This call made the watch already.")
+        return _waits(watch, await self._context.watched_by()).again("This call has already made the watch.")
 
     async def propose(self, request: CreateWatch, account: str) -> Proposal:
-        """What a person would be asked. Raises Settled where no such order would ever be within the limits;
-        SpendingFrozen, ArgumentInvalid."""
+        """Return the question. Raises Settled if no such order could ever fit the limits, SpendingFrozen and
+        ArgumentInvalid."""
         context = self._context
         await context.require_unfrozen()
         if request.min_gpus is not None and request.max_gpus is not None and request.min_gpus > request.max_gpus:
@@ -165,17 +165,17 @@ class Watching(Verb[CreateWatch]):
         return Proposal(
             terms=WatchTerms(who, found.models, key.fingerprint, worst, ends_at, cheapest),
             question=lambda quote_id: (notice if request.notify else watch_question)(quote_id, request, told),
-            yes=Yes.NEVER if request.notify else Yes.ALWAYS,  # what only tells spends nothing
+            yes=Yes.NEVER if request.notify else Yes.ALWAYS,  # a watch that only notifies spends nothing
         )
 
     async def _key(self, request: CreateWatch) -> KeyShown:
-        """Whose key the orders would let in."""
+        """Return the SSH key that would get access to the orders."""
         own = (await anyio.to_thread.run_sync(self._context.ssh_key)).fingerprint
         given = fingerprint(request.ssh_public_key) if request.ssh_public_key else own
         return KeyShown(given, configured=given == own)
 
     async def carry_out(self, quote: Quote, request: CreateWatch, *, from_state: str, by: str) -> Outcome:
-        """Use the yes and keep the watch, in one transaction."""
+        """Use the yes and store the watch in one transaction."""
         context, terms = self._context, WatchTerms.from_json(quote.terms)
 
         def write(tx: Tx) -> Outcome:
@@ -195,20 +195,22 @@ class Watching(Verb[CreateWatch]):
             return outcome
 
         if (await self._key(request)).fingerprint != terms.ssh_key:
-            return outcomes.failed("The SSH key is no longer the one in the question; nothing was kept. Call again.")
+            return outcomes.failed(
+                "The SSH key is no longer the one in the question, so no watch was made. Call again."
+            )
         outcome = await context.state.write(write)
         await anyio.to_thread.run_sync(context.wake_watchdog)
         return outcome
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """The watch is being kept."""
+        """Return the answer while the watch is being made."""
         return outcomes.in_progress(
             quote.id,
-            "The watch is being made. Call again with exactly the same arguments to get it; it is made once.",
+            "The watch is being made. Call again with exactly the same arguments to get it. It is made only once.",
         )
 
     def _never(self, request: CreateWatch, *, ended: bool) -> list[Refusal]:
-        """What stands against any order of the watch, however little were used. `ended`: somebody would end it."""
+        """Return what refuses any order of the watch, even if nothing else is used. `ended`: a process would end it."""
         worst = _worst(request)
         nothing = Wanted(ZERO, ZERO, ZERO, active_orders=0)
         wanted = nothing if request.notify else Wanted(request.exact_usd_per_hour, worst, worst)
@@ -221,7 +223,7 @@ class Watching(Verb[CreateWatch]):
 
 
 def _worst(request: CreateWatch) -> Decimal:
-    """What one order may cost at worst: a watch rents only while someone lives who ends what it rents."""
+    """Return the worst case of one order. A watch rents only while a process is alive that ends its orders."""
     hours = worst_hours(request.exact_hours, request.exact_hours * 2 + 1, ends=True)
     coin = Coin(request.currency) if request.currency else _DEAREST
     return worst_usd(request.exact_usd_per_hour, hours, HIGHEST_CREATION_FEE_USD, coin)
@@ -247,27 +249,28 @@ def _kept(quote: Quote, terms: WatchTerms, request: CreateWatch, by: str, now: f
 
 
 def envelope_of(watch: Watch) -> str:
-    """What was approved, in a line."""
+    """Return what was approved in one line."""
     request = watch.ask
     count = request["max_orders"]
     orders = "1 order" if count == 1 else f"up to {count} orders"
     models = clean(" or ".join(sorted(watch.models)), _MODELS_SHOWN)
     most, worst = dollars(Decimal(str(request["max_usd_per_hour"]))), dollars(watch.worst_usd * count)
+    hours = "1 hour" if request["hours"] == 1 else f"{request['hours']:g} hours"
     if request.get("notify"):
-        return f"tells of {models} at {most} per hour or less, rents nothing, until {iso(watch.expires_at)}"
+        return f"notifies about {models} at {most} per hour or less and rents nothing, until {iso(watch.expires_at)}"
     return (
-        f"{orders} of {models}, {request['hours']:g} hours each, at most {most} per hour, worst case {worst} in all,"
+        f"{orders} of {models}, {hours} each, at most {most} per hour, worst case {worst} in total,"
         f" until {iso(watch.expires_at)}"
     )
 
 
 def _waits(watch: Watch, who: str | None) -> Outcome:
-    does = "tells, and rents nothing," if watch.ask.get("notify") else "rents unasked"
-    heard = " It tells by an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.ask.get("notify") else ""
+    does = "notifies and rents nothing" if watch.ask.get("notify") else "rents without asking again"
+    heard = " It notifies with an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.ask.get("notify") else ""
     return Outcome(
         Status.WAITING,
-        f"It {does} as soon as a server that fits is cheap enough.{heard} Looks once a minute: {who or 'nobody now'}."
-        f" list_watches shows what it has seen; cancel_watch({watch.id}) ends it.",
+        f"It {does} as soon as a server that fits is cheap enough.{heard} Checked once a minute by:"
+        f" {who or 'nobody now'}. list_watches shows what it has seen. To end it, call cancel_watch({watch.id}).",
         watch_id=watch.id,
         envelope=envelope_of(watch),
         best_seen_usd_per_hour=None if watch.best_usd is None else shown_up(watch.best_usd),
@@ -275,7 +278,7 @@ def _waits(watch: Watch, who: str | None) -> Outcome:
 
 
 def _nobody(program: str) -> str:
-    return f"the person: a watch needs a live watchdog, so ask them to run `{program} watchdog` in their own terminal"
+    return f"the person, by running `{program} watchdog` in their own terminal, because a watch needs a live watchdog"
 
 
 _SAID_SHOWN: Final = 300
@@ -284,7 +287,7 @@ _WATCHES_SHOWN: Final = 20
 
 
 async def listed(context: Context, *, include_ended: bool) -> dict[str, Any]:
-    """What list_watches tells, newest first: all that wait, and of those that have ended the newest."""
+    """Return what list_watches answers, newest first: all that wait, and the newest of the ended ones."""
     account, now = await context.readings.account(), context.clock()
 
     def read(tx: Tx) -> list[dict[str, Any]]:
@@ -297,15 +300,15 @@ async def listed(context: Context, *, include_ended: bool) -> dict[str, Any]:
     found = await context.state.read(read)
     who = await context.watched_by()
     waits = any(one["status"] == "waiting" for one in found)
-    alone = f"Nobody looks for them now: ask the person to run `{context.program} watchdog`."
+    alone = f"No process checks prices for them now. Ask the person to run `{context.program} watchdog`."
     unshown = len(found) - _WATCHES_SHOWN
-    more = f"And {unshown} more, not shown: cancel_watch ends one that is not wanted." if unshown > 0 else ""
+    more = f"{unshown} more are not shown. To end one that is not wanted, use cancel_watch." if unshown > 0 else ""
     said = f"{alone if waits and who is None else ''} {more}".strip()
     return {"watches": found[:_WATCHES_SHOWN], "watched_by": who or "nobody", "next": said or None}
 
 
 async def cancelled(context: Context, watch_id: str, *, by: str) -> dict[str, Any]:
-    """Take one back: it rents nothing more from this transaction on; its orders run on. Raises NotFound."""
+    """End a watch, so that it rents nothing more. Its orders keep running. Raises NotFound."""
     account = await context.readings.account()
 
     def write(tx: Tx) -> dict[str, Any]:
@@ -316,14 +319,14 @@ async def cancelled(context: Context, watch_id: str, *, by: str) -> dict[str, An
         if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
             context.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
             return {**_view(tx, watch, "cancelled"), "next": _after(tx, watch, "It rents nothing more.")}
-        return {**_view(tx, watch, was), "next": _after(tx, watch, f"It had {was} before; nothing changed.")}
+        return {**_view(tx, watch, was), "next": _after(tx, watch, f"It had already {was}, so nothing changed.")}
 
     return await context.state.write(write)
 
 
 def _after(tx: Tx, watch: Watch, said: str) -> str:
     made = watches.order_ids(tx, watch.id)
-    run_on = f" Orders {', '.join(map(str, made))} are not cancelled by this; list_orders shows them." if made else ""
+    run_on = f" Orders {', '.join(map(str, made))} keep running. list_orders shows them." if made else ""
     return said + run_on
 
 
