@@ -18,7 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from clore_mcp.rental.approvals import BY_PASSKEY
-from tests.page.conftest import Assistant, House, until
+from tests.page.conftest import Assistant, House
 
 CHROMIUM: Final = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS: Final = [
@@ -102,7 +102,7 @@ def test_the_story_of_a_client_that_can_not_ask(house: House, context: BrowserCo
         tab.get_by_role("link", name=f"Order {made['order_id']}").wait_for()
     page.get_by_role("link", name=f"Order {made['order_id']}").click()
     first = page.locator(".meter").first.inner_text()
-    until(lambda: page.locator(".meter").first.inner_text() != first, "the meter runs")
+    page.wait_for_function("first => document.querySelector('.meter').textContent !== first", arg=first, timeout=9_000)
     page.get_by_role("link", name="Cancel it").click()
     page.get_by_role("button", name="Yes, cancel it").click()
     assert page.get_by_role("heading", name="cancelled").is_visible() and page.get_by_text("Receipt").is_visible()

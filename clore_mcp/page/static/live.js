@@ -2,7 +2,8 @@
 "use strict";
 const live = document.currentScript.dataset.live;
 
-const shown = (usd) => "$" + usd.toFixed(usd >= 100 ? 2 : 4);
+// As many places as change from one second to the next; a cent is enough beyond a hundred dollars.
+const shown = (usd, rate) => "$" + usd.toFixed(usd >= 100 ? 2 : rate < 0.36 ? 6 : 4);
 
 const tick = () => {
   const now = Date.now() / 1000;
@@ -12,7 +13,8 @@ const tick = () => {
   }
   for (const one of document.querySelectorAll("[data-rate]")) {
     one.dataset.since = one.dataset.since || now;
-    one.textContent = shown(Number(one.dataset.spent) + ((now - one.dataset.since) * one.dataset.rate) / 3600);
+    const spent = Number(one.dataset.spent) + ((now - one.dataset.since) * one.dataset.rate) / 3600;
+    one.textContent = shown(spent, one.dataset.rate);
   }
 };
 
