@@ -153,7 +153,7 @@ async def test_the_account_stays_short_whatever_waits_and_has_happened(desk: Des
         listed = await _call(client, "list_watches")
         steps = await _page(client, "ledger")
         orders = await _call(client, "list_orders")
-    assert (len(listed["watches"]), "And 20 more, not shown" in listed["next"]) == (20, True)
+    assert (len(listed["watches"]), "20 more are not shown." in listed["next"]) == (20, True)
     assert len(steps) <= 25_000
     assert "`clore-mcp ledger` lists them." in steps
     assert (len(orders["unsettled"]), " and 20 more may be running" in orders["next"]) == (10, True)
