@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import httpx2
 
 from benchmarks.bench import SERVER, Bench, environment, megabytes, resident_bytes, started
 from benchmarks.table import Goal, Row
-from clore_mcp.page_process import requests_folder
+from clore_mcp.page_process import PageRequest, ask_running, requests_folder
 from clore_mcp.sandbox import Options, start_in_thread
 from clore_mcp.settings import Settings
 
@@ -49,10 +48,9 @@ def _address(env: Mapping[str, str]) -> str:
     until = time.monotonic() + _STARTS_WITHIN_SECONDS
     while not folder.exists() and time.monotonic() < until:
         time.sleep(0.05)
-    asked = subprocess.run(
-        [*SERVER, "page", "--no-open"], env=dict(env), check=True, capture_output=True, text=True, encoding="utf-8"
-    )
-    return asked.stdout.split()[-1]
+    reply = ask_running(folder, PageRequest(opens=False))
+    assert reply is not None, "the page does not answer"
+    return reply.address
 
 
 def _show(address: str) -> None:

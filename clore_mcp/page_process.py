@@ -140,6 +140,11 @@ def ask(wanted: Settings, request: PageRequest) -> PageReply | None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_running(wanted):
         _start(wanted)
+    return ask_running(folder, request)
+
+
+def ask_running(folder: Path, request: PageRequest) -> PageReply | None:
+    """Have the page's process that takes its requests there do that; None where it does not answer. Raises OSError."""
     name = secrets.token_hex(8)
     _write(folder / f"{name}.ask", {"to": request.to, "opens": request.opens, "registers": request.registers})
     until = time.monotonic() + _STARTS_WITHIN_SECONDS + _ANSWERS_WITHIN_SECONDS

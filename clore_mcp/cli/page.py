@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 
+from clore_mcp.cli import terminal
 from clore_mcp.cli.context import settings_of, settings_with_api
 from clore_mcp.cli.terminal import say
 from clore_mcp.errors import Failure
@@ -34,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
 def show(arguments: argparse.Namespace, request: PageRequest) -> None:
     """Have the page shown, and say where it is. Raises Failure."""
     wanted = settings_of(arguments)
+    if not request.opens:  # its address lets whoever reads it say yes
+        terminal.require_terminal("an address of the page", "no address was made")
     try:
         reply = ask(wanted, request)
     except OSError as error:
@@ -42,6 +45,8 @@ def show(arguments: argparse.Namespace, request: PageRequest) -> None:
         ) from None
     if reply is None:
         raise Failure("The page does not answer.", hint=f"{wanted.state_dir / LOG_NAME} says why.")
+    if not reply.shown:
+        terminal.require_terminal("an address of the page", "no browser could be opened")
     if reply.shown:
         say("Your page is open in the browser.")
     else:

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from clore_mcp.demo.guide import Guide
-from clore_mcp.page_process import FOLDER, has_display
+from clore_mcp.page_process import FOLDER, PageReply, PageRequest, ask_running, has_display
 
 _STARTS_WITHIN_SECONDS: Final = 20.0
 _OPENS_WITHIN_SECONDS: Final = 5.0  # a browser that stays in front of whoever starts it has opened by then
@@ -40,10 +40,9 @@ async def page_beside(guide: Guide, env: Mapping[str, str], errors: TextIO) -> A
 
 
 async def _show(guide: Guide, env: Mapping[str, str]) -> None:
-    await anyio.to_thread.run_sync(_await_start, Path(env["CLORE_STATE_DIR"], "sandbox", FOLDER))
-    asked = await anyio.run_process([*_PROGRAM, "--no-open"], env=env, check=False)
-    address = asked.stdout.decode(errors="replace").strip().split("\n")[-1].strip()
-    guide.check(asked.returncode == 0 and address.startswith("http://localhost:"), "it did not start")
+    reply = await anyio.to_thread.run_sync(_asked, Path(env["CLORE_STATE_DIR"], "sandbox", FOLDER))
+    guide.check(reply is not None, "it did not start")
+    address = reply.address if reply else ""
     opened = has_display(os.environ) and await _opened(address)
     guide.screen.idle()
     if opened:
@@ -53,11 +52,14 @@ async def _show(guide: Guide, env: Mapping[str, str]) -> None:
         guide.screen.line(address)
 
 
-def _await_start(requests: Path) -> None:
-    """Wait until the child can be asked: whoever asks sooner starts a page that outlives the tour."""
+def _asked(pages: Path) -> PageReply | None:
+    """Where the child's page is, once the child takes requests; None where it does not come."""
     until = time.monotonic() + _STARTS_WITHIN_SECONDS
-    while time.monotonic() < until and not list(requests.glob("*")):
+    while time.monotonic() < until:
+        for requests in pages.glob("*"):
+            return ask_running(requests, PageRequest(opens=False))
         time.sleep(_LOOK_SECONDS)
+    return None
 
 
 async def _opened(address: str) -> bool:

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.page import serve
-from clore_mcp.page_process import LOG_NAME, PageOpener, has_display, is_running, requests_folder
+from clore_mcp.page_process import LOG_NAME, PageOpener, PageRequest, ask, has_display, is_running, requests_folder
 from clore_mcp.sandbox import Running
 from clore_mcp.settings import Settings
+from tests.cli.conftest import Terminal
 from tests.conftest import delete_state, environment, processes_that_know, settings_for
 from tests.page.conftest import KEYS, House, Visitor, until
 from tests.preforked import python
@@ -58,12 +59,26 @@ def pages(folder: Path) -> list[str]:
     return [line for line in processes_that_know(folder) if "--detached" in line]
 
 
+def test_only_a_person_at_a_terminal_reads_an_address(env: dict[str, str], tmp_path: Path) -> None:
+    """It lets whoever reads it say yes, as `approve` does at a terminal alone."""
+    command = [python(), "-m", "clore_mcp", "page"]
+    for words, seat in ((["--no-open"], env), ([], env | {"SSH_TTY": "/dev/pts/7"})):
+        done = subprocess.run([*command, *words], env=seat, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and "needs a person at a terminal" in done.stderr
+        assert "http" not in done.stdout + done.stderr
+    assert not opened(tmp_path)
+    with Terminal([*command, "--no-open"], env) as terminal:
+        assert re.search(r"http://localhost:[0-9]+/\w+/enter/", terminal.end().out)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the processes of a test")
 def test_one_process_is_started_found_and_gone_with_its_state(env: dict[str, str], tmp_path: Path) -> None:
     assert "is open in the browser" in page(env)
     until(lambda: len(opened(tmp_path)) == 1, "the browser was asked once")
     visitor = Visitor(opened(tmp_path)[0])
-    again = Visitor(re.findall(r"http://\S+", page(env, "--no-open"))[0])
+    asked = ask(settings_for(env, tmp_path), PageRequest(opens=False))
+    assert asked is not None
+    again = Visitor(asked.address)
     try:
         assert again.origin == visitor.origin, "the same process"
         assert "Waits for you" in visitor.get("approvals/q1").text or visitor.get("static/style.css").status_code == 200
