@@ -58,7 +58,7 @@ async def test_the_question_says_both_ends_the_extra_cost_the_whole_cost_and_the
     lines = held.quote.question.splitlines()
     assert lines[0].startswith(f"Extend order {order_id} by 3 hours, to {iso_of(before + 3 * 3600)}, for at most $")
     assert lines[0].endswith(f"It ends at {iso_of(before)} now.")
-    assert f"End: cancelled at {iso_of(before + 3 * 3600)} by clore-mcp on " in held.quote.question
+    assert f"End: cancelled and its data deleted at {iso_of(before + 3 * 3600)} by clore-mcp on " in held.quote.question
     assert f"Worst case then: ${Decimal(held.quote.terms['worst_usd']):.2f}"[:-1] in held.quote.question
     assert "if no one cancels: $" in held.quote.question
     assert " of $50.00 per order, $" in held.quote.question

@@ -327,7 +327,7 @@ async def test_read_only_adopts_an_order_above_its_ceiling_and_leaves_the_cancel
     assert [row["state"] for row in world.intents()] == ["adopted"]
     assert not world.sent("cancel_order")
     [quote] = world.rows("SELECT outcome FROM quotes")
-    assert "It still bills" in quote["outcome"]
+    assert "It is still billed" in quote["outcome"]
     assert "cancelled at once" not in quote["outcome"]
     await reader.aclose()
     await process()  # its lease was over from the start

@@ -117,7 +117,7 @@ async def test_a_cancel_that_is_itself_told_to_wait_goes_again_within_seconds(wo
 async def test_a_cancel_that_never_went_through_is_not_said_to_have(world: World, services: Services) -> None:
     order_id = (await rent(services, world.free()[0])).order_id
     world.fault("too_fast", "cancel_order", seconds=600, times=1_000)
-    while "not through yet" in (told := await cancel(services, order_id)).next:
+    while "not complete yet" in (told := await cancel(services, order_id)).next:
         assert told.status == "unverified"
     assert told.status == "unverified"
     assert "Clore did not cancel the order: too many requests" in told.next

@@ -101,7 +101,7 @@ async def test_a_yes_is_for_the_ssh_key_that_was_shown(world: World, process: Pr
     given = await approve(one, ask)
     outcome = await call(two, ask, can_ask=False)
     assert outcome.status == "failed", outcome
-    assert "not the one that the question showed" in outcome.next
+    assert "no longer the one in the question" in outcome.next
     assert (await waiting(two, ask)).id != given.id
     assert not world.sent()
     check_invariants(world)
