@@ -49,7 +49,7 @@ Read = Callable[["Services"], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Shelf:
     """A resource with a fixed address."""
 
     path: str
@@ -199,14 +199,14 @@ def _fitting(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 _PAGES: Final = (
-    Page("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders),
-    Page("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account),
-    Page(
+    Shelf("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders),
+    Shelf("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account),
+    Shelf(
         "market/gpus", "market", "GPU models on the market",
         "Each model's servers and GPUs, free and in total, and prices including fees, now and last week.", read_gpus,
     ),
-    Page("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images),
-    Page(
+    Shelf("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images),
+    Shelf(
         "ledger", "account", "Ledger",
         f"The newest {LEDGER_STEPS} steps of everything that spent or ended something.", read_ledger,
     ),

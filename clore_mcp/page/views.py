@@ -336,7 +336,7 @@ async def watch_list(services: Services) -> WatchList:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class LedgerRow:
     """One line of the record."""
 
     at: str
@@ -346,7 +346,7 @@ class Step:
     what: str
 
 
-async def steps(services: Services, sought: str, limit: int = _LEDGER_ROWS) -> list[Step]:
+async def steps(services: Services, sought: str, limit: int = _LEDGER_ROWS) -> list[LedgerRow]:
     """The newest steps in which all of the words stand, newest first."""
     context = services.context
     if not context.state.exists:
@@ -357,12 +357,12 @@ async def steps(services: Services, sought: str, limit: int = _LEDGER_ROWS) -> l
     return [row for row in rows if all(word in " ".join(_cells(row)).lower() for word in words)][:limit]
 
 
-def _step(entry: Entry) -> Step:
+def _step(entry: Entry) -> LedgerRow:
     ids = (("order", entry.order_id), ("server", entry.server_id), ("", entry.intent_id), ("", entry.quote_id))
     about = ", ".join(f"{name} {value}".strip() for name, value in ids if value is not None)
     data = {name: value for name, value in (entry.data or {}).items() if name != "question"}
     what = ", ".join(told for name, value in data.items() if (told := _worth(name.replace("_", " "), value)))
-    return Step(
+    return LedgerRow(
         iso(entry.at), clean(entry.step.replace("_", " "), 40), clean(entry.caller, 80), about, clean(what, 400)
     )
 
@@ -376,11 +376,11 @@ def _worth(name: str, value: Any) -> str:
     return "" if value in (None, "") else f"{name} {value}"
 
 
-def _cells(row: Step) -> Sequence[str]:
+def _cells(row: LedgerRow) -> Sequence[str]:
     return (row.at, row.step, row.caller, row.about, row.what)
 
 
-def as_csv(rows: Sequence[Step]) -> str:
+def as_csv(rows: Sequence[LedgerRow]) -> str:
     """The steps for a spreadsheet, in which no cell is a formula."""
     text = io.StringIO()
     writer = csv.writer(text)
