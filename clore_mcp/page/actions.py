@@ -8,10 +8,8 @@ import getpass
 import json
 import socket
 from collections.abc import Awaitable, Callable
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -29,8 +27,6 @@ from clore_mcp.text import clean
 
 if TYPE_CHECKING:
     from clore_mcp.page.app import PageApp
-
-_HOURS_MOST: Final = Decimal(3_000)
 
 Act = Callable[[Request, Session], Awaitable[Response]]
 
@@ -117,7 +113,7 @@ class Actions:
         return self._app.render("receipt.html", session, path="", order_id=order_id, outcome=outcome)
 
     async def _extend(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
-        """Ask the question about another end: later wants a yes, sooner is done at once."""
+        """Ask the question about a later end; what needs no yes is done at once."""
         ask = _extension(request.path_params["order_id"], fields.get("hours", ""))
         held = await self._held(ask)
         if held.quote is not None and held.quote.state == "pending" and held.yes.is_needed:
@@ -177,13 +173,10 @@ class Actions:
 
 def _extension(order_id: int, hours: str) -> ExtendOrder:
     try:
-        wanted = Decimal(hours)
-        if not wanted.is_finite() or abs(wanted) > _HOURS_MOST:
-            raise ArgumentInvalid(f"{clean(hours, 20)!r} is no number of hours.", hint="Give hours such as 2 or 0.5.")
-        return ExtendOrder(order_id=order_id, hours=float(wanted))
-    except (InvalidOperation, ValidationError):
+        return ExtendOrder(order_id=order_id, hours=float(hours))
+    except ValueError:
         raise ArgumentInvalid(
-            f"{clean(hours, 20)!r} is no number of hours.", hint="Give hours such as 2 or 0.5."
+            f"{clean(hours, 20)!r} is no number of hours to add.", hint="Give hours such as 2 or 0.5."
         ) from None
 
 

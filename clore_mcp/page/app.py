@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import HTMLResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -265,11 +265,6 @@ class PageApp:
             self._live -= 1
             self._leads.remove(queue)
             self.used_at = time.monotonic()
-
-
-def redirect(to: str) -> RedirectResponse:
-    """To another page, by GET."""
-    return RedirectResponse(to, 303)
 
 
 def _usd(value: float | Decimal | None) -> str:

@@ -138,7 +138,7 @@ async def test_an_order_is_extended_after_its_question_and_cancelled_with_a_rece
         await asyncio.to_thread(visitor.submit, f"approvals/{extension}", f"approvals/{extension}/yes")
         after = (await us.call("list_orders"))["orders"][0]["ends_at"]
         assert after > before and "Carried out" in visitor.http.get(question_page).text
-        for nonsense in ("", "many", "1e9", "nan", "0"):
+        for nonsense in ("", "many", "1e9", "nan", "0", "-1"):
             reply = await asyncio.to_thread(visitor.submit, order, f"{order}/extend", hours=nonsense)
             assert reply.status_code == 503 and "no number of hours" in reply.text, nonsense
 
