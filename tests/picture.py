@@ -21,7 +21,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-from tests.cli.conftest import Terminal
+from tests.terminal import Terminal
 
 PICTURE: Final = Path(__file__).parents[1] / "docs" / "demo.svg"
 SHOWN: Final = ("You ask", "1/6", "3/6", "6/6")

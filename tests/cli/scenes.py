@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import httpx2 as httpx
-
 from clore_mcp.sandbox import Options, start_in_thread
-from tests.cli.conftest import KEYS, PATIENCE, Desk
 from tests.cli.watchdogs import Kennel, Server, lives, until
-from tests.conftest import delete_state, environment, watchdogs_started
+from tests.conftest import delete_state, watchdogs_started
+from tests.terminal import PATIENCE
+from tests.world import KEYS, World
 
 SPEED: Final = 12.0
 POLL: Final = 60.0  # market seconds
@@ -55,7 +54,7 @@ class Outcome:
 class Stage:
     """One market, one person's machine, and the processes on it."""
 
-    desk: Desk
+    world: World
     kennel: Kennel
     servers: list[Server] = field(default_factory=list)
     ends_at: float = 0.0
@@ -63,7 +62,7 @@ class Stage:
     excused: float = 0.0
 
     def server(self, **env: str) -> Server:
-        made = Server(self.desk, **env)
+        made = Server(self.world, **env)
         self.servers.append(made)
         return made
 
@@ -92,23 +91,23 @@ class Stage:
     def beats(self) -> None:
         """Wait for a round that was all right."""
         ask = "SELECT at FROM heartbeats WHERE owner LIKE 'watchdog-%'"
-        until(lambda: self.desk.state.exists() and self.desk.rows(ask), "a heartbeat")
+        until(lambda: self.world.state.exists() and self.world.rows(ask), "a heartbeat")
 
     def near(self, left: float = POLL) -> None:
         """Go on to so many market seconds before the end, and then twelve times as fast as this machine."""
         advance = self.ends_at - left - self.now
         assert advance > 0, "the machine was too slow for this scene: its order is over before it begins"
-        self.desk.control("/clock", {"advance": advance})
-        self.desk.control("/clock", {"speed": SPEED})
+        self.world.post("/clock", {"advance": advance})
+        self.world.post("/clock", {"speed": SPEED})
 
     @property
     def now(self) -> float:
-        return float(self.desk.control("/clock", {})["now"])
+        return float(self.world.post("/clock", {})["now"])
 
     @property
     def orders(self) -> list[dict[str, Any]]:
         """All that the market knows of."""
-        return self._seen("state")["orders"]
+        return self.world.orders()
 
     @property
     def order(self) -> dict[str, Any]:
@@ -116,25 +115,18 @@ class Stage:
 
     def cancels(self) -> list[dict[str, Any]]:
         """Every one that came to the market, in that order."""
-        return [row for row in self._seen("requests")["requests"] if row["endpoint"] == "cancel_order"]
+        return self.world.sent("cancel_order")
 
     @property
     def asked(self) -> list[str]:
         """The endpoints that were asked for, in that order."""
-        return [row["endpoint"] for row in self._seen("requests")["requests"]]
-
-    def _seen(self, what: str) -> dict[str, list[dict[str, Any]]]:
-        with httpx.Client(trust_env=False, verify=False) as http:
-            told: dict[str, list[dict[str, Any]]] = http.get(
-                f"{self.desk.running.control_url}/{what}", timeout=60
-            ).json()
-        return told
+        return [row["endpoint"] for row in self.world.get("/requests")["requests"]]
 
     def _over(self) -> bool:
         """Whether who ends orders has had its time to do it once more."""
         asked = self.asked
         last = len(asked) - asked[::-1].index("cancel_order")
-        return bool(self.desk.rows("SELECT order_id FROM orders WHERE ended_at IS NOT NULL")) or (
+        return bool(self.world.rows("SELECT order_id FROM orders WHERE ended_at IS NOT NULL")) or (
             asked[last:].count("my_orders") > 2
         )
 
@@ -144,7 +136,7 @@ class Stage:
 
     def set_clock(self, seconds: float) -> None:
         """Make this machine's clock wrong by so many seconds, in every process at once."""
-        file = Path(self.desk.env["WRONG_BY"])
+        file = Path(self.world.env["WRONG_BY"])
         fresh = file.with_suffix(".fresh")
         fresh.write_text(str(seconds))
         fresh.replace(file)
@@ -165,7 +157,7 @@ class Stage:
 def closed_chat(stage: Stage) -> None:
     """Chat closed, server killed"""
     server = stage.rent()
-    until(lambda: watchdogs_started(stage.desk.state), "a watchdog of its own")
+    until(lambda: watchdogs_started(stage.world.state), "a watchdog of its own")
     stage.beats()
     server.kill()
     stage.near()
@@ -193,19 +185,19 @@ def all_at_once(stage: Stage) -> None:
     stage.rent(hours=0.008).kill()
     for _ in range(2):  # each looks as it starts, and sleeps to the very end
         stage.server()
-    stage.desk.control("/options", {"latency": 1.0})  # as long as their ideas of Clore's time may be apart
+    stage.world.post("/options", {"latency": 1.0})  # as long as their ideas of Clore's time may be apart
 
 
 def outage(stage: Stage) -> None:
     """Clore down for an hour"""
     stage.watched(hours=0.006)
-    stage.desk.control("/faults", {"kind": "outage", "seconds": 1_000})
+    stage.world.post("/faults", {"kind": "outage", "seconds": 1_000})
     began = stage.now
-    stage.desk.control("/clock", {"speed": HOUR / 16})
+    stage.world.post("/clock", {"speed": HOUR / 16})
     until(lambda: stage.now >= began + HOUR and stage.cancels(), "an hour, and cancels that nobody hears", _PATIENT)
-    stage.desk.control("/clock", {"speed": SPEED})
+    stage.world.post("/clock", {"speed": SPEED})
     stage.excused = stage.now - stage.ends_at
-    stage.desk.calm()
+    stage.world.mend()
 
 
 def clock_back(stage: Stage) -> None:
@@ -219,14 +211,14 @@ def clock_forward(stage: Stage) -> None:
     """This machine's clock set forward an hour while Clore is down"""
     stage.watched()
     stage.near(2 * POLL)
-    stage.desk.control("/clock", {"speed": 0})
-    stage.desk.control("/faults", {"kind": "outage", "seconds": 1_000})
+    stage.world.post("/clock", {"speed": 0})
+    stage.world.post("/faults", {"kind": "outage", "seconds": 1_000})
     stage.set_clock(HOUR)
     before = stage.asked.count("my_orders")
     until(lambda: stage.asked.count("my_orders") > before + 4, "a round that sees nothing, and the next", _PATIENT)
     assert stage.cancels() == [], "by no clock of this machine is it over"
-    stage.desk.calm()
-    stage.desk.control("/clock", {"speed": SPEED})
+    stage.world.mend()
+    stage.world.post("/clock", {"speed": SPEED})
 
 
 def frozen(stage: Stage) -> None:
@@ -251,7 +243,7 @@ def killed_before(stage: Stage) -> None:
 
 def _killed_amid(stage: Stage, kind: str) -> None:
     first = stage.watched()
-    stage.desk.control("/faults", {"kind": kind, "endpoint": "cancel_order", "seconds": 600})
+    stage.world.post("/faults", {"kind": kind, "endpoint": "cancel_order", "seconds": 600})
     stage.near()
     until(stage.cancels, "a cancel", _PATIENT)
     first.kill()
@@ -262,7 +254,7 @@ def _killed_amid(stage: Stage, kind: str) -> None:
 
 def killed_create(stage: Stage) -> None:
     """Server killed while its create was on its way"""
-    stage.desk.control("/faults", {"kind": "hang_after", "endpoint": "create_order", "seconds": 600})
+    stage.world.post("/faults", {"kind": "hang_after", "endpoint": "create_order", "seconds": 600})
     server = stage.server()
     server.send_rent(hours=1)
     until(lambda: stage.orders, "the order", _PATIENT)
@@ -270,7 +262,7 @@ def killed_create(stage: Stage) -> None:
     [order] = stage.orders
     stage.order_id, stage.ends_at = order["id"], order["ct"] + HOUR
     stage.set_clock(120)  # from then on nobody waits for the server
-    until(lambda: stage.desk.rows("SELECT order_id FROM orders"), "the order is adopted", _PATIENT)
+    until(lambda: stage.world.rows("SELECT order_id FROM orders"), "the order is adopted", _PATIENT)
     stage.near()
 
 
@@ -304,19 +296,16 @@ def _stage(folder: Path, wrong_clock: bool) -> Iterator[Stage]:
     folder.mkdir()
     with start_in_thread(_MARKET) as running:
         usual = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
-        env: Mapping[str, str] = environment(
-            running, folder, CLORE_API_KEY=KEYS[0], CLORE_REQUEST_GAP_SECONDS=f"{_GAP:.4f}",
-            **(_with_a_wrong_clock(folder / "site") if wrong_clock else {}),
-        )  # fmt: skip
-        desk = Desk(running, folder, KEYS[0], {**usual, **env})
-        stage = Stage(desk, Kennel(desk))
+        wrong = _with_a_wrong_clock(folder / "site") if wrong_clock else {}
+        world = World(running, folder, KEYS[0], usual | wrong | {"CLORE_REQUEST_GAP_SECONDS": f"{_GAP:.4f}"})
+        stage = Stage(world, Kennel(world))
         try:
             yield stage
         finally:
-            desk.calm()
+            world.mend()
             stage.kennel.end()
             for server in stage.servers:
                 server.kill()
-            started = watchdogs_started(desk.state)
-            delete_state(desk.state)  # the watchdog that a server started ends with it
+            started = watchdogs_started(world.state)
+            delete_state(world.state)  # the watchdog that a server started ends with it
             until(lambda: not any(map(lives, started)), "no process is left")

@@ -13,11 +13,11 @@ from clore_mcp.cli import watchdog
 from clore_mcp.errors import CloreError, NotSent
 from clore_mcp.watchdog_process import LOG_NAME, shorten_log
 from clore_mcp.wiring import Services
-from tests.cli.conftest import Desk
+from tests.world import World
 
 
 def test_a_fault_that_stays_is_said_once_an_hour_whatever_its_words(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hours = 0.0
     clock = SimpleNamespace(monotonic=lambda: hours * 3600, strftime=time.strftime)
@@ -36,7 +36,7 @@ def test_a_fault_that_stays_is_said_once_an_hour_whatever_its_words(
             hours += 1 / 240
         assert isinstance(watch.found.blind, CloreError)
 
-    desk.with_services(rounds)
+    world.with_services(rounds)
     assert capsys.readouterr().err.count("can't be read") == 3
 
 

@@ -21,8 +21,8 @@ from clore_mcp.demo.guide import Broken, Guide
 from clore_mcp.demo.screen import Screen
 from clore_mcp.demo.tour import rent_and_cancel
 from tests import picture
-from tests.cli.conftest import Terminal
 from tests.conftest import processes_that_know
+from tests.terminal import Terminal
 
 DEMO = [sys.executable, "-W", "error", "-m", "clore_mcp", "demo"]
 PROMPT = "leave the tour: "

@@ -7,7 +7,6 @@ import os
 import socket
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,9 @@ from clore_mcp.sandbox import SANDBOX_KEY, Options, Running, start_in_thread
 from clore_mcp.store import ledger
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
-from tests.cli.conftest import IMAGE, Desk, Done
 from tests.cli.tls import certificate, in_front_of
+from tests.terminal import Done
+from tests.world import IMAGE, World
 
 WRONG_KEY = "wrong-key-000000000000000000000"
 ZERO = {"CLORE_MAX_USD_PER_DAY": "0"}
@@ -61,36 +61,40 @@ def dated() -> Iterator[Running]:
 
 
 @pytest.fixture
-def real(desk: Desk, dated: Running, tmp_path: Path) -> Iterator[Desk]:
+def real(world: World, dated: Running, tmp_path: Path) -> Iterator[World]:
     """The same person with a marketplace over TLS, which counts as Clore and not as a simulated one."""
     cert = certificate(tmp_path)
     with in_front_of(dated.port, cert) as url:
-        env = desk.env | {"CLORE_API_URL": url, "CLORE_API_KEY": SANDBOX_KEY, "SSL_CERT_FILE": str(cert)}
-        yield replace(desk, running=dated, key=SANDBOX_KEY, env=env)
+        made = World(dated, tmp_path)
+        made.env = world.env | {"CLORE_API_URL": url, "CLORE_API_KEY": SANDBOX_KEY, "SSL_CERT_FILE": str(cert)}
+        yield made
+        made.close()
 
 
-def test_all_well_is_exit_0_and_shows_no_secret(desk: Desk) -> None:
-    done = desk.run("doctor")
+def test_all_well_is_exit_0_and_shows_no_secret(world: World) -> None:
+    done = world.run("doctor")
     assert done.code == 0, done.out
     assert done.out.splitlines()[-1] == "All is well."
     assert "set, from CLORE_API_KEY, accepted by Clore" in done.out
     assert "usd_per_day $100.00 (default)" in done.out
-    assert desk.key not in done.out + done.err
-    assert not (desk.state / FILE_NAME).exists()  # it keeps its turn in the schedule, and begins no record
+    assert world.key not in done.out + done.err
+    assert not (world.state / FILE_NAME).exists()  # it keeps its turn in the schedule, and begins no record
 
 
-def test_json_says_the_same(desk: Desk) -> None:
-    told = json.loads(desk.run("doctor", "--json", CLORE_API_KEY=WRONG_KEY, **ZERO).out)
+def test_json_says_the_same(world: World) -> None:
+    told = json.loads(world.run("doctor", "--json", CLORE_API_KEY=WRONG_KEY, **ZERO).out)
     assert told["start_here"] == "key"
     assert {one["name"] for one in told["checks"] if one["kind"] == "fault"} == {"key", "limit"}
 
 
-def test_no_key(desk: Desk) -> None:
-    assert _first_fault(desk.run("doctor", CLORE_API_KEY="")).startswith("key: no API key is set. Make one on clore.ai")
+def test_no_key(world: World) -> None:
+    assert _first_fault(world.run("doctor", CLORE_API_KEY="")).startswith(
+        "key: no API key is set. Make one on clore.ai"
+    )
 
 
-def test_a_wrong_key(desk: Desk) -> None:
-    done = desk.run("doctor", CLORE_API_KEY=WRONG_KEY)
+def test_a_wrong_key(world: World) -> None:
+    done = world.run("doctor", CLORE_API_KEY=WRONG_KEY)
     assert _first_fault(done) == (
         "key: Clore does not know the key from CLORE_API_KEY. Make a new one on clore.ai under API and set it where the"
         " old one is."
@@ -98,14 +102,14 @@ def test_a_wrong_key(desk: Desk) -> None:
     assert "wrong-key" not in done.out + done.err
 
 
-def test_a_key_that_can_not_be_one(desk: Desk) -> None:
-    done = desk.run("doctor", CLORE_API_KEY="wrong key with blanks")
+def test_a_key_that_can_not_be_one(world: World) -> None:
+    done = world.run("doctor", CLORE_API_KEY="wrong key with blanks")
     assert _first_fault(done).startswith("settings: CLORE_API_KEY is not an API key; accepted: ")
     assert "wrong key" not in done.out + done.err
 
 
-def test_an_api_that_nobody_serves(desk: Desk, nobody: dict[str, str]) -> None:
-    done = desk.run("doctor", **nobody)
+def test_an_api_that_nobody_serves(world: World, nobody: dict[str, str]) -> None:
+    done = world.run("doctor", **nobody)
     assert _first_fault(done) == (
         f"API: {nobody['CLORE_API_URL']} can't be reached: nothing listens at its address."
         " Check the network and any proxy, then CLORE_API_URL if you set it."
@@ -114,20 +118,20 @@ def test_an_api_that_nobody_serves(desk: Desk, nobody: dict[str, str]) -> None:
     assert _others(done) == []
 
 
-def test_a_host_that_has_no_address(desk: Desk) -> None:
-    done = desk.run("doctor", CLORE_API_URL="https://nobody.invalid/v1", CLORE_REQUEST_GAP_SECONDS="")
+def test_a_host_that_has_no_address(world: World) -> None:
+    done = world.run("doctor", CLORE_API_URL="https://nobody.invalid/v1", CLORE_REQUEST_GAP_SECONDS="")
     fault = _first_fault(done)
     assert fault.startswith("API: https://nobody.invalid/v1 can't be reached: the name of its host can't be looked up.")
 
 
-def test_a_clock_is_held_against_clores(real: Desk) -> None:
+def test_a_clock_is_held_against_clores(real: World) -> None:
     assert real.run("doctor").code == 0
-    real.control("/clock", {"advance": 30})
+    real.post("/clock", {"advance": 30})
     slow = real.run("doctor")
     assert slow.code == 0, slow.out
     assert " !  clock     this computer's is " in slow.out and "Set it from the network (NTP)" in slow.out
     assert slow.out.splitlines()[-1] == "Nothing stops you from renting. The lines marked ! can be improved."
-    real.control("/clock", {"advance": TEN_MINUTES})
+    real.post("/clock", {"advance": TEN_MINUTES})
     fault = _first_fault(real.run("doctor"))
     assert fault.startswith("clock: this computer's is 10 min behind Clore's. Set it from the network (NTP)")
     # A limit stops renting, the clock does not; and behind a key that Clore does not know it is not compared.
@@ -141,7 +145,7 @@ def test_a_clock_is_held_against_clores(real: Desk) -> None:
     ("days", "said"), [((1, 2), "its certificate is not valid yet by"), ((-2, -1), "its certificate has expired by")]
 )
 def test_a_clock_that_explains_why_tls_fails_goes_first(
-    real: Desk, dated: Running, tmp_path: Path, days: tuple[int, int], said: str
+    real: World, dated: Running, tmp_path: Path, days: tuple[int, int], said: str
 ) -> None:
     cert = certificate(tmp_path, valid_from_days=days[0], valid_until_days=days[1])
     with in_front_of(dated.port, cert) as url:
@@ -153,7 +157,7 @@ def test_a_clock_that_explains_why_tls_fails_goes_first(
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_the_clocks_fault(
-    real: Desk, dated: Running, tmp_path: Path
+    real: World, dated: Running, tmp_path: Path
 ) -> None:
     with in_front_of(dated.port, certificate(tmp_path, valid_until_days=3)) as url:
         fault = _first_fault(real.run("doctor", CLORE_API_URL=url))
@@ -167,20 +171,20 @@ def test_a_clock_is_no_fault_where_clores_is_simulated_or_not_told() -> None:
     assert clock(None, simulated=False).kind == "note"
 
 
-def test_a_limit_at_zero(desk: Desk) -> None:
-    fault = _first_fault(desk.run("doctor", CLORE_MAX_ACTIVE_ORDERS="0"))
+def test_a_limit_at_zero(world: World) -> None:
+    fault = _first_fault(world.run("doctor", CLORE_MAX_ACTIVE_ORDERS="0"))
     assert fault == (
         "limit: active_orders is 0 (CLORE_MAX_ACTIVE_ORDERS), so nothing can be rented. Raise CLORE_MAX_ACTIVE_ORDERS."
     )
-    config = Path(desk.env["XDG_CONFIG_HOME"], "clore-mcp")
+    config = Path(world.env["XDG_CONFIG_HOME"], "clore-mcp")
     config.mkdir(parents=True)
     (config / "limits.toml").write_text("max_usd_per_hour = 0\n", encoding="utf-8")
-    assert _first_fault(desk.run("doctor")).endswith("Raise max_usd_per_hour in limits.toml.")
+    assert _first_fault(world.run("doctor")).endswith("Raise max_usd_per_hour in limits.toml.")
 
 
-def test_a_fault_that_explains_another_goes_before_it(desk: Desk, nobody: dict[str, str]) -> None:
+def test_a_fault_that_explains_another_goes_before_it(world: World, nobody: dict[str, str]) -> None:
     def ask(**env: str) -> tuple[str, list[str]]:
-        done = desk.run("doctor", **env)
+        done = world.run("doctor", **env)
         return _first_fault(done).split(":")[0], _others(done)
 
     assert ask(CLORE_API_KEY="", **nobody) == ("API", ["key"])  # without a network there is no key to be had
@@ -189,69 +193,69 @@ def test_a_fault_that_explains_another_goes_before_it(desk: Desk, nobody: dict[s
     assert ask(CLORE_API_KEY="", **ZERO) == ("key", ["limit"])
     assert ask(CLORE_API_KEY=WRONG_KEY, **ZERO) == ("key", ["limit"])
     assert ask(CLORE_APPROVAL="never", CLORE_API_KEY="", **ZERO) == ("settings", [])
-    file = desk.folder / "file"
+    file = world.folder / "file"
     file.touch()
     assert ask(CLORE_STATE_DIR=str(file / "state"), CLORE_API_KEY="") == ("state", ["key"])
 
-    desk.rent()
-    desk.write(lambda tx: ledger.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
+    world.rent()
+    world.write(lambda tx: ledger.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
     assert ask(CLORE_API_KEY=WRONG_KEY, **ZERO) == ("key", ["limit", "spending"])
     assert ask(**ZERO) == ("spending", ["watchdog", "limit"])
-    desk.write(ledger.lift)
+    world.write(ledger.lift)
     assert ask(**ZERO) == ("limit", ["watchdog"])
     assert ask() == ("watchdog", [])
 
 
-def test_frozen_spending_names_who_and_what_lifts_it(desk: Desk) -> None:
-    desk.rent()
-    desk.write(lambda tx: ledger.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
-    fault = _first_fault(desk.run("doctor"))
+def test_frozen_spending_names_who_and_what_lifts_it(world: World) -> None:
+    world.rent()
+    world.write(lambda tx: ledger.freeze(tx, "person at ann@laptop, terminal", 1_000_000_000.0))
+    fault = _first_fault(world.run("doctor"))
     assert fault.startswith("spending: frozen ")
     assert fault.endswith(
         "by person at ann@laptop, terminal, so nothing can be rented. `clore-mcp stop --lift` allows spending again."
     )
 
 
-def test_a_state_folder_that_can_not_be_made(desk: Desk) -> None:
-    file = desk.folder / "file"
+def test_a_state_folder_that_can_not_be_made(world: World) -> None:
+    file = world.folder / "file"
     file.touch()
-    fault = _first_fault(desk.run("doctor", CLORE_STATE_DIR=str(file / "state")))
+    fault = _first_fault(world.run("doctor", CLORE_STATE_DIR=str(file / "state")))
     said = f"state: {file / 'state'} can't be created, because {file} is not a folder that you can write to."
     assert fault.startswith(said)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
-def test_a_state_folder_that_is_not_ours(desk: Desk) -> None:
-    desk.state.mkdir(mode=0o500)
-    assert "can't be written to" in _first_fault(desk.run("doctor"))
+def test_a_state_folder_that_is_not_ours(world: World) -> None:
+    world.state.mkdir(mode=0o500)
+    assert "can't be written to" in _first_fault(world.run("doctor"))
 
 
-def test_a_state_that_others_could_change_or_a_newer_version_wrote(desk: Desk) -> None:
-    desk.rent()
+def test_a_state_that_others_could_change_or_a_newer_version_wrote(world: World) -> None:
+    world.rent()
     if os.name == "posix":
-        desk.state.chmod(0o777)
-        assert "others can write to" in _first_fault(desk.run("doctor"))
-        desk.state.chmod(0o700)
-    connection = sqlite3.connect(desk.state / "state.sqlite3")
+        world.state.chmod(0o777)
+        assert "others can write to" in _first_fault(world.run("doctor"))
+        world.state.chmod(0o700)
+    connection = sqlite3.connect(world.state / "state.sqlite3")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    assert "written by a newer clore-mcp; upgrade" in _first_fault(desk.run("doctor"))
+    assert "written by a newer clore-mcp; upgrade" in _first_fault(world.run("doctor"))
 
 
-def test_a_malformed_setting_is_a_finding(desk: Desk) -> None:
-    fault = _first_fault(desk.run("doctor", CLORE_APPROVAL="never"))
+def test_a_malformed_setting_is_a_finding(world: World) -> None:
+    fault = _first_fault(world.run("doctor", CLORE_APPROVAL="never"))
     assert fault.startswith("settings: CLORE_APPROVAL is 'never'; accepted: ask, outside, passkey or limits.")
 
 
-def test_orders_that_nobody_ends(desk: Desk) -> None:
-    desk.rent()
-    done = desk.run("doctor")
+def test_orders_that_nobody_ends(world: World) -> None:
+    world.rent()
+    done = world.run("doctor")
     fault = _first_fault(done)
     assert fault.startswith("watchdog: absent, and 1 running order has an end; the first is due in ")
     assert fault.endswith("Run `clore-mcp watchdog`, or `clore-mcp cancel --all`.")
 
 
-def test_a_watch_that_nobody_keeps(desk: Desk) -> None:
+def test_a_watch_that_nobody_keeps(world: World) -> None:
     ask = CreateWatch(gpu="4090", max_usd_per_hour=0.01, hours=1.5, image=IMAGE, expires_hours=24)
 
     async def work(services: Services) -> str:
@@ -259,20 +263,20 @@ def test_a_watch_that_nobody_keeps(desk: Desk) -> None:
         held = await services.guard.hold(ask, caller="claude-code", can_ask=True, replay=False)
         return str((await services.guard.conclude(held, ask, answer=True, caller="claude-code")).status)
 
-    assert desk.with_services(work) == "waiting"
-    assert _first_fault(desk.run("doctor")) == (
+    assert world.with_services(work) == "waiting"
+    assert _first_fault(world.run("doctor")) == (
         "watchdog: absent, and 1 watch waits for a price, but no process checks prices. Run `clore-mcp watchdog`."
     )
 
 
-def test_no_watchdog_by_choice(desk: Desk) -> None:
-    done = desk.run("doctor", CLORE_WATCHDOG="off")
+def test_no_watchdog_by_choice(world: World) -> None:
+    done = world.run("doctor", CLORE_WATCHDOG="off")
     assert done.code == 0, done.out
     assert " !  watchdog  absent, and CLORE_WATCHDOG=off, so only a cancel ends an order." in done.out
-    fault = _first_fault(desk.run("doctor", CLORE_WATCHDOG="off", CLORE_APPROVAL="limits"))
+    fault = _first_fault(world.run("doctor", CLORE_WATCHDOG="off", CLORE_APPROVAL="limits"))
     assert fault.startswith("watchdog: absent, and CLORE_APPROVAL=limits rents nothing without one.")
 
 
-def test_a_sandbox_that_does_not_run_is_a_finding(desk: Desk) -> None:
-    done = desk.run("--sandbox", "doctor", CLORE_API_URL="", CLORE_REQUEST_GAP_SECONDS="")
+def test_a_sandbox_that_does_not_run_is_a_finding(world: World) -> None:
+    done = world.run("--sandbox", "doctor", CLORE_API_URL="", CLORE_REQUEST_GAP_SECONDS="")
     assert _first_fault(done).startswith("API: No simulated marketplace is running.")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PATIENCE
 from tests.cli.scenes import SCENES, play
 from tests.conftest import processes_that_know
+from tests.terminal import PATIENCE
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows stops no process, and os.kill(pid, 0) ends one there")

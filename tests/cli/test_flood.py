@@ -19,17 +19,17 @@ from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent, Reservation
 from clore_mcp.store.ledger import Entry
 from clore_mcp.store.watches import Watch
-from tests.cli.conftest import IMAGE, KEYS, Desk
 from tests.preforked import python
+from tests.world import IMAGE, KEYS, World
 
 CALLS = 200
 MOST_BYTES = 8_000
 
 
 @asynccontextmanager
-async def _caller(desk: Desk, name: str) -> AsyncIterator[Client]:
+async def _caller(world: World, name: str) -> AsyncIterator[Client]:
     """A client of that name that can't be asked, with a real server over stdio."""
-    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=desk.env)
+    server = StdioServerParameters(command=python(), args=["-m", "clore_mcp"], env=world.env)
     about = Implementation(name=name, version="1")
     async with Client(stdio_client(server), client_info=about, read_timeout_seconds=60) as client:
         yield client
@@ -55,8 +55,8 @@ async def _rent(client: Client, server_id: int, hours: float = 1) -> dict[str, A
     return await _call(client, "create_order", server_id=server_id, image=IMAGE, hours=hours)
 
 
-def _pending(desk: Desk) -> list[dict[str, Any]]:
-    return desk.rows("SELECT id, caller FROM quotes WHERE state = 'pending' ORDER BY rowid")
+def _pending(world: World) -> list[dict[str, Any]]:
+    return world.rows("SELECT id, caller FROM quotes WHERE state = 'pending' ORDER BY rowid")
 
 
 @pytest.fixture(scope="module")
@@ -67,59 +67,59 @@ def running() -> Iterator[Running]:
 
 
 @pytest.mark.anyio
-async def test_a_flood_by_one_caller_leaves_room_for_anothers_question_which_is_shown_first(desk: Desk) -> None:
-    async with _caller(desk, "flooder") as flooder:
+async def test_a_flood_by_one_caller_leaves_room_for_anothers_question_which_is_shown_first(world: World) -> None:
+    async with _caller(world, "flooder") as flooder:
         servers = await _servers(flooder)
         told = [await _rent(flooder, servers[number % len(servers)], 1 + number / 1000) for number in range(CALLS)]
         waiting = [one for one in told if one["status"] == "approval_required"]
         refused = [one for one in told if one["status"] == "declined"]
         assert (len(waiting), len(refused)) == (OF_A_CALLER, CALLS - OF_A_CALLER)
         assert f"{OF_A_CALLER} questions of this client already wait for the person" in refused[0]["next"]
-        assert len(_pending(desk)) == OF_A_CALLER
-        assert desk.rows("SELECT COUNT(*) AS n FROM quotes")[0]["n"] == OF_A_CALLER
-        assert desk.rows("SELECT COUNT(*) AS n FROM ledger WHERE step = 'quoted'")[0]["n"] == OF_A_CALLER
-        async with _caller(desk, "claude-code") as person:
+        assert len(_pending(world)) == OF_A_CALLER
+        assert world.rows("SELECT COUNT(*) AS n FROM quotes")[0]["n"] == OF_A_CALLER
+        assert world.rows("SELECT COUNT(*) AS n FROM ledger WHERE step = 'quoted'")[0]["n"] == OF_A_CALLER
+        async with _caller(world, "claude-code") as person:
             real = await _rent(person, servers[0], 2)
             assert real["status"] == "approval_required"
             await _rent(flooder, servers[-1], 3)
             account = await _call(person, "get_account")
     assert len(json.dumps(account, ensure_ascii=False).encode()) <= MOST_BYTES
     assert account["pending_approvals"][0]["approval_id"] == real["approval_id"]
-    shown = desk.run("approvals").out
+    shown = world.run("approvals").out
     assert shown.startswith(real["approval_id"])
     assert f"To decide: clore-mcp approve {real['approval_id']}" in shown
 
 
 @pytest.mark.anyio
-async def test_a_flood_under_many_names_is_capped_and_pushes_nobody_out(desk: Desk) -> None:
-    async with _caller(desk, "claude-code") as person:
+async def test_a_flood_under_many_names_is_capped_and_pushes_nobody_out(world: World) -> None:
+    async with _caller(world, "claude-code") as person:
         servers = await _servers(person)
         real = await _rent(person, servers[0], 2)
         for number in range(OF_ALL // OF_A_CALLER + 1):
-            async with _caller(desk, f"name-{number}") as flooder:
+            async with _caller(world, f"name-{number}") as flooder:
                 told = [await _rent(flooder, servers[place], 3) for place in range(1, OF_A_CALLER + 2)]
         assert f"{OF_ALL} questions already wait for the person" in told[-1]["next"]
         account = await _call(person, "get_account")
         resource = (await person.read_resource("clore://account")).contents[0].text  # type: ignore[union-attr]
-    assert len(_pending(desk)) == OF_ALL
+    assert len(_pending(world)) == OF_ALL
     assert len(json.dumps(account, ensure_ascii=False).encode()) <= MOST_BYTES
     assert len(resource.encode()) <= MOST_BYTES
     assert account["pending_approvals"][0]["approval_id"] == real["approval_id"]
     assert account["more"] == f"And {OF_ALL - 10} more approvals: `clore-mcp approvals` lists them."
-    shown = desk.run("approvals").out
+    shown = world.run("approvals").out
     assert shown.startswith(real["approval_id"])
-    assert all(one["id"] in shown for one in _pending(desk)), "a person can see all that waits for them"
+    assert all(one["id"] in shown for one in _pending(world)), "a person can see all that waits for them"
 
 
 @pytest.mark.anyio
-async def test_a_newer_question_about_the_same_server_replaces_the_older_one_which_says_so(desk: Desk) -> None:
-    async with _caller(desk, "claude-code") as client, _caller(desk, "codex") as other:
+async def test_a_newer_question_about_the_same_server_replaces_the_older_one_which_says_so(world: World) -> None:
+    async with _caller(world, "claude-code") as client, _caller(world, "codex") as other:
         servers = await _servers(client)
         older = await _rent(client, servers[0], 1)
         others = await _rent(other, servers[0], 1)
         newer = await _rent(client, servers[0], 2)
-    assert {one["id"] for one in _pending(desk)} == {others["approval_id"], newer["approval_id"]}
-    with desk.at_terminal("approve", older["approval_id"]) as terminal:
+    assert {one["id"] for one in _pending(world)} == {others["approval_id"], newer["approval_id"]}
+    with world.at_terminal("approve", older["approval_id"]) as terminal:
         done = terminal.end()
     said = " ".join(done.out.split())
     assert done.code == 1
@@ -128,24 +128,24 @@ async def test_a_newer_question_about_the_same_server_replaces_the_older_one_whi
 
 
 @pytest.mark.anyio
-async def test_calls_that_replace_each_other_write_no_more_rows_than_a_minute_allows(desk: Desk) -> None:
-    async with _caller(desk, "flooder") as flooder, _caller(desk, "claude-code") as person:
+async def test_calls_that_replace_each_other_write_no_more_rows_than_a_minute_allows(world: World) -> None:
+    async with _caller(world, "flooder") as flooder, _caller(world, "claude-code") as person:
         server = (await _servers(flooder))[0]
         told = [await _rent(flooder, server, 1 + number / 1000) for number in range(3 * A_MINUTE)]
         assert (await _rent(person, server))["status"] == "approval_required"
     assert "Too many calls came within a minute" in told[-1]["next"]
-    assert desk.rows("SELECT COUNT(*) AS n FROM quotes WHERE caller = 'flooder'")[0]["n"] <= 2 * A_MINUTE
-    assert [one["caller"] for one in _pending(desk)] == ["flooder", "claude-code"]
+    assert world.rows("SELECT COUNT(*) AS n FROM quotes WHERE caller = 'flooder'")[0]["n"] <= 2 * A_MINUTE
+    assert [one["caller"] for one in _pending(world)] == ["flooder", "claude-code"]
 
 
 @pytest.mark.anyio
-async def test_the_account_stays_short_whatever_waits_and_has_happened(desk: Desk) -> None:
-    async with _caller(desk, "claude-code") as client:
+async def test_the_account_stays_short_whatever_waits_and_has_happened(world: World) -> None:
+    async with _caller(world, "claude-code") as client:
         servers = await _servers(client)
         for server_id in servers[:OF_A_CALLER]:
             await _rent(client, server_id)
-        account = desk.rows("SELECT account FROM quotes")[0]["account"]
-        desk.write(lambda tx: _crowd(tx, account))
+        account = world.rows("SELECT account FROM quotes")[0]["account"]
+        world.write(lambda tx: _crowd(tx, account))
         for read in (await _call(client, "get_account"), json.loads(await _page(client, "account"))):
             assert len(json.dumps(read, ensure_ascii=False).encode()) <= MOST_BYTES
             assert "more events: `clore-mcp ledger` lists them." in read["more"]
@@ -157,7 +157,7 @@ async def test_the_account_stays_short_whatever_waits_and_has_happened(desk: Des
     assert len(steps) <= 25_000
     assert "`clore-mcp ledger` lists them." in steps
     assert (len(orders["unsettled"]), " and 20 more may be running" in orders["next"]) == (10, True)
-    shown = desk.run("approvals").out
+    shown = world.run("approvals").out
     assert all(f"w{number}  watch: " in shown for number in range(40)), "and all that they can take back"
 
 

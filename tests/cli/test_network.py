@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import pytest
 
-from tests.cli.conftest import Desk
 from tests.cli.test_key_way import ACCOUNT, NO_INTERNET
 from tests.cli.watchdogs import Server
+from tests.world import World
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the account's own folder is looked up in passwd")
 
@@ -40,7 +40,7 @@ BAD: Final = {
 
 
 @pytest.fixture
-def away(desk: Desk, tmp_path: Path) -> dict[str, str]:
+def away(world: World, tmp_path: Path) -> dict[str, str]:
     """The environment of a process whose API is the real one, on a machine without internet."""
     hooks = tmp_path / "hooks"
     hooks.mkdir()
@@ -60,9 +60,9 @@ def heard(env: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["socks", "no folder"])
-def test_the_tools_say_it_and_nothing_is_sent(desk: Desk, away: dict[str, str], kind: str) -> None:
+def test_the_tools_say_it_and_nothing_is_sent(world: World, away: dict[str, str], kind: str) -> None:
     bad, said = BAD[kind]
-    server = Server(desk, **(away | bad))
+    server = Server(world, **(away | bad))
     try:
         wishes: dict[str, dict[str, Any]] = {
             "search_servers": {}, "get_account": {}, "list_orders": {}, "get_server": {"server_id": 1},
@@ -80,14 +80,14 @@ def test_the_tools_say_it_and_nothing_is_sent(desk: Desk, away: dict[str, str], 
 
 
 @pytest.mark.parametrize("kind", ["malformed"])
-def test_the_commands_say_it_and_none_ends_in_a_traceback(desk: Desk, away: dict[str, str], kind: str) -> None:
+def test_the_commands_say_it_and_none_ends_in_a_traceback(world: World, away: dict[str, str], kind: str) -> None:
     bad, said = BAD[kind]
-    order_id = desk.rent()
+    order_id = world.rent()
     for words in (
         ["doctor"], ["orders"], ["cancel", str(order_id), "--yes"], ["cancel", "--all", "--yes"],
         ["watchdog", "--once"],
     ):  # fmt: skip
-        done = desk.run(*words, **away, **bad)
+        done = world.run(*words, **away, **bad)
         assert "Ask the operator" not in done.out + done.err, "the operator sits here"
         assert done.code == 1, (words, done)
         assert said in done.out + done.err, (words, done)
@@ -99,42 +99,42 @@ def test_the_commands_say_it_and_none_ends_in_a_traceback(desk: Desk, away: dict
 
 
 @pytest.mark.parametrize("kind", ["no file"])
-def test_stop_freezes_and_says_that_nothing_was_ended(desk: Desk, away: dict[str, str], kind: str) -> None:
+def test_stop_freezes_and_says_that_nothing_was_ended(world: World, away: dict[str, str], kind: str) -> None:
     bad, said = BAD[kind]
-    empty = desk.run("stop", **away, **bad)
+    empty = world.run("stop", **away, **bad)
     assert empty.code == 1, "what runs is not known"
     assert "Spending is frozen" in empty.out
     assert "Nothing was ended" in empty.err and said in empty.err
     assert "No order made here is running" not in empty.out
-    assert desk.rows("SELECT name FROM meta WHERE name = 'frozen'")
+    assert world.rows("SELECT name FROM meta WHERE name = 'frozen'")
     assert SECRET not in empty.out + empty.err
     assert heard(away) == []
 
 
-def test_stop_names_each_order_that_it_could_not_end(desk: Desk, away: dict[str, str]) -> None:
+def test_stop_names_each_order_that_it_could_not_end(world: World, away: dict[str, str]) -> None:
     bad, said = BAD["socks"]
-    order_id = desk.rent()
-    done = desk.run("stop", **away, **bad)
+    order_id = world.rent()
+    done = world.run("stop", **away, **bad)
     assert done.code == 1
     assert f"Order {order_id} is STILL BILLING as far as is known" in done.err
     assert "Nothing was ended" in done.err and said in done.err
-    assert f"Order {order_id} ended." in desk.run("stop").out
+    assert f"Order {order_id} ended." in world.run("stop").out
 
 
 @pytest.mark.parametrize(
     ("kind", "trusted"), [("socks", False), ("malformed", True), ("no file", False), ("no folder", True)]
 )
 def test_for_a_key_from_a_file_only_what_its_owner_trusts_counts(
-    desk: Desk, away: dict[str, str], tmp_path: Path, kind: str, trusted: bool
+    world: World, away: dict[str, str], tmp_path: Path, kind: str, trusted: bool
 ) -> None:
     bad, said = BAD[kind]
     kept = tmp_path / "key"
-    kept.write_text(desk.key, encoding="utf-8")
+    kept.write_text(world.key, encoding="utf-8")
     kept.chmod(0o600)
     own = tmp_path / ("Library/Application Support" if sys.platform == "darwin" else ".config") / "clore-mcp"
     own.mkdir(parents=True)
     (own / "limits.toml").write_text(f"trust_environment_network = {str(trusted).lower()}", encoding="utf-8")
-    done = desk.run("doctor", **away, **bad, CLORE_API_KEY="", CLORE_API_KEY_FILE=str(kept))
+    done = world.run("doctor", **away, **bad, CLORE_API_KEY="", CLORE_API_KEY_FILE=str(kept))
     assert done.code == 1
     assert (said in done.out) is trusted
     assert ("of the environment is not used" in done.out) is not trusted
@@ -142,11 +142,11 @@ def test_for_a_key_from_a_file_only_what_its_owner_trusts_counts(
     assert SECRET not in done.out + done.err
 
 
-def test_a_running_watchdog_says_it_with_its_cure(desk: Desk, away: dict[str, str]) -> None:
+def test_a_running_watchdog_says_it_with_its_cure(world: World, away: dict[str, str]) -> None:
     bad, said = BAD["malformed"]
-    desk.rent()
+    world.rent()
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "clore_mcp", "watchdog"], env=desk.env | away | bad,
+        [sys.executable, "-W", "error", "-m", "clore_mcp", "watchdog"], env=world.env | away | bad,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
     ) as process:  # fmt: skip
         assert process.stderr is not None

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
-import httpx2 as httpx
 import pytest
 
 from clore_mcp import resources
@@ -19,8 +18,8 @@ from clore_mcp.rental.create.quote import PricedOrder
 from clore_mcp.rental.requests import CancelOrder, CreateOrder
 from clore_mcp.store.orders import Lease
 from clore_mcp.wiring import Services
-from tests.cli.conftest import Desk
 from tests.cli.test_orders import _elsewhere
+from tests.world import World
 
 HUGE: Final = 2**63 + 7
 ODD: Final[dict[str, dict[str, Any]]] = {
@@ -45,17 +44,17 @@ UNKNOWN: Final = {
 }  # fmt: skip
 
 
-def shows(desk: Desk, order_id: int, row: dict[str, Any], twin: dict[str, Any] | None = None) -> None:
-    desk.control(f"/orders/{order_id}", {"row": row, "twin": twin})
+def shows(world: World, order_id: int, row: dict[str, Any], twin: dict[str, Any] | None = None) -> None:
+    world.post(f"/orders/{order_id}", {"row": row, "twin": twin})
 
 
-def odd_ones(desk: Desk) -> dict[str, int]:
+def odd_ones(world: World) -> dict[str, int]:
     """An order made elsewhere for each odd row; the ids that are shown."""
-    servers = desk.with_services(_free)
+    servers = world.with_services(_free)
     ids = {}
     for name, server_id in zip(ODD, servers, strict=False):
-        order_id = _elsewhere(desk, server_id)
-        shows(desk, order_id, ODD[name])
+        order_id = _elsewhere(world, server_id)
+        shows(world, order_id, ODD[name])
         ids[name] = ODD[name].get("id", order_id)
     return ids
 
@@ -65,33 +64,33 @@ async def _free(services: Services) -> list[int]:
     return [one.server_id for one in listings if not one.rented and one.gpu_count == 1][-40:-20]
 
 
-def test_odd_rows_are_shown_cost_no_other_row_and_can_be_ended(desk: Desk) -> None:
+def test_odd_rows_are_shown_cost_no_other_row_and_can_be_ended(world: World) -> None:
     """One order made here is sound, and one made elsewhere is odd in each way: every command, tool and resource."""
-    mine = desk.rent()
-    sound = json.loads(desk.run("orders", "--json").out)["orders"][0]
-    ids = odd_ones(desk)
-    told = desk.run("orders")
+    mine = world.rent()
+    sound = json.loads(world.run("orders", "--json").out)["orders"][0]
+    ids = odd_ones(world)
+    told = world.run("orders")
     assert told.code == 0
     for name, order_id in ids.items():
         assert (f"{order_id}: Cost unknown" in told.out) == (name in UNKNOWN), name
     assert f"and {len(UNKNOWN)} whose cost is unknown" in told.out
-    listed = {order["order_id"]: order for order in json.loads(desk.run("orders", "--json", "--all").out)["orders"]}
+    listed = {order["order_id"]: order for order in json.loads(world.run("orders", "--json", "--all").out)["orders"]}
     assert set(listed) == {mine, *ids.values()}
     moving = ("spent_usd", "status", "ssh", "http_url")
     assert all(listed[mine][field] == sound[field] for field in sound if field not in moving)
     assert {name for name, order_id in ids.items() if "usd_per_hour" not in listed[order_id]} == UNKNOWN
     for words in ("doctor", "ledger", "ledger --json", "watchdog --once"):
-        desk.run(*words.split())  # `run` allows no traceback
-    desk.with_services(lambda services: _tools(services, ids))
-    assert desk.run("cancel", "--all", "--yes").code == 0
-    left = json.loads(desk.run("orders", "--json").out)["orders"]
+        world.run(*words.split())  # `run` allows no traceback
+    world.with_services(lambda services: _tools(services, ids))
+    assert world.run("cancel", "--all", "--yes").code == 0
+    left = json.loads(world.run("orders", "--json").out)["orders"]
     assert {order["order_id"] for order in left} == set(ids.values()), "cancel --all has ended the sound one alone"
     first, *others = ids.values()
-    done = desk.run("cancel", str(first), "--yes")
+    done = world.run("cancel", str(first), "--yes")
     assert (done.code, f"Order {first} cancelled." in done.out) == (0, True), done
-    desk.with_services(lambda services: _end(services, others))
-    assert json.loads(desk.run("orders", "--json").out)["orders"] == []
-    desk.run("ledger")
+    world.with_services(lambda services: _end(services, others))
+    assert json.loads(world.run("orders", "--json").out)["orders"] == []
+    world.run("ledger")
 
 
 async def _end(services: Services, order_ids: list[int]) -> None:
@@ -124,21 +123,21 @@ def _used(limit: dict[str, float]) -> float:
 
 
 @pytest.mark.parametrize("name", ["no coin", "a huge spend", "an absurd price", "everything"])
-def test_an_odd_row_of_our_own_order_keeps_its_end_and_stop_ends_it(desk: Desk, name: str) -> None:
-    mine, sound = desk.rent(), desk.rent(place=1)
-    shows(desk, mine, ODD[name])
-    listed = {order["order_id"]: order for order in json.loads(desk.run("orders", "--json").out)["orders"]}
+def test_an_odd_row_of_our_own_order_keeps_its_end_and_stop_ends_it(world: World, name: str) -> None:
+    mine, sound = world.rent(), world.rent(place=1)
+    shows(world, mine, ODD[name])
+    listed = {order["order_id"]: order for order in json.loads(world.run("orders", "--json").out)["orders"]}
     assert all(listed[order_id]["made_here"] and "ends_at" in listed[order_id] for order_id in (mine, sound))
-    used = desk.with_services(resources.read_account)["limits"]
-    [reserved] = desk.rows(
+    used = world.with_services(resources.read_account)["limits"]
+    [reserved] = world.rows(
         "SELECT SUM(worst_micros) AS worst, SUM(hourly_micros) AS hourly FROM reservations WHERE released_at IS NULL"
     )
     assert _used(used["usd_per_hour"]) == pytest.approx(reserved["hourly"] / 1e6, abs=0.001)
     assert _used(used["usd_per_day"]) == pytest.approx(reserved["worst"] / 1e6, abs=0.001)
-    done = desk.run("stop", "--yes")
+    done = world.run("stop", "--yes")
     assert done.code == 0, done
     assert all(f"Order {order_id} ended." in done.out for order_id in (mine, sound))
-    assert desk.rows("SELECT * FROM orders WHERE ended_at IS NULL") == []
+    assert world.rows("SELECT * FROM orders WHERE ended_at IS NULL") == []
 
 
 @pytest.mark.parametrize(
@@ -146,33 +145,27 @@ def test_an_odd_row_of_our_own_order_keeps_its_end_and_stop_ends_it(desk: Desk, 
     [{}, {"expired": True, "order_end": 1_700_000_000}, {"spend": 0.01}, {"currency": "USDT"}],
     ids=["the same", "one ended", "another spend", "another coin"],
 )
-def test_an_order_that_is_listed_twice_is_one_that_runs_and_is_adopted(desk: Desk, twin: dict[str, Any]) -> None:
-    desk.control("/options", {"repeat_rows": True})
+def test_an_order_that_is_listed_twice_is_one_that_runs_and_is_adopted(world: World, twin: dict[str, Any]) -> None:
+    world.post("/options", {"repeat_rows": True})
     try:
-        mine = desk.rent()  # which asserts that it is created, not uncertain
-        shows(desk, mine, {}, twin)
-        seen = desk.with_services(_looked)
+        mine = world.rent()  # which asserts that it is created, not uncertain
+        shows(world, mine, {}, twin)
+        seen = world.with_services(_looked)
         assert [(view["order_id"], view["status"] != "ended") for view in seen.views] == [(mine, True)]
         assert seen.unsettled == []
-        assert [lease.order_id for lease in desk.with_services(_running)] == [mine]
+        assert [lease.order_id for lease in world.with_services(_running)] == [mine]
     finally:
-        desk.control("/options", {"repeat_rows": False})
+        world.post("/options", {"repeat_rows": False})
 
 
-def test_an_order_that_is_listed_at_two_prices_counts_once_at_the_dearer(desk: Desk) -> None:
-    theirs = _elsewhere(desk, desk.ask().server_id)
-    desk.control("/clock", {"advance": 10})
-    before = desk.with_services(_looked).usd_per_hour
-    price = next(row["price"] for row in _at_the_market(desk) if row["id"] == theirs)
+def test_an_order_that_is_listed_at_two_prices_counts_once_at_the_dearer(world: World) -> None:
+    theirs = _elsewhere(world, world.ask().server_id)
+    world.post("/clock", {"advance": 10})
+    before = world.with_services(_looked).usd_per_hour
+    price = next(row["price"] for row in world.orders() if row["id"] == theirs)
     for row, twin in (({}, {"price": price * 3}), ({"price": price * 3}, {"price": price, "expired": True})):
-        shows(desk, theirs, row, twin)
-        assert desk.with_services(_looked).usd_per_hour == pytest.approx(before * 3, rel=0.01)
-
-
-def _at_the_market(desk: Desk) -> list[dict[str, Any]]:
-    with httpx.Client(trust_env=False, verify=False) as http:
-        orders: list[dict[str, Any]] = http.get(f"{desk.running.control_url}/state", timeout=60).json()["orders"]
-    return orders
+        shows(world, theirs, row, twin)
+        assert world.with_services(_looked).usd_per_hour == pytest.approx(before * 3, rel=0.01)
 
 
 async def _looked(services: Services) -> OrdersSeen:
@@ -184,18 +177,18 @@ async def _running(services: Services) -> list[Lease]:
     return await services.stopping.running()
 
 
-def test_beside_an_order_whose_cost_is_not_known_a_cap_is_never_passed(desk: Desk) -> None:
+def test_beside_an_order_whose_cost_is_not_known_a_cap_is_never_passed(world: World) -> None:
     """It counts as the worst that is known: its price read as USD, its server's, or the whole hourly cap."""
-    theirs = _elsewhere(desk, desk.ask().server_id)
-    wish = desk.ask(place=1)
+    theirs = _elsewhere(world, world.ask().server_id)
+    wish = world.ask(place=1)
     for row, allowed in (
         ({"currency": "USDT", "price": 24.0}, True),
         ({"currency": "USDT", "price": 24.0 * 4.9}, False),
         ({"currency": "USDT", "price": None}, True),
         ({"currency": "USDT", "price": None, "si": None}, False),
     ):
-        shows(desk, theirs, row)
-        found = desk.with_services(lambda services: _appraised(services, wish), CLORE_MAX_USD_PER_HOUR="5")
+        shows(world, theirs, row)
+        found = world.with_services(lambda services: _appraised(services, wish), CLORE_MAX_USD_PER_HOUR="5")
         assert (not found.refusals) == allowed, (row, found.refusals)
         said = "; ".join(map(str, found.refusals))
         assert allowed or f"order {theirs} counts as $" in said

@@ -14,8 +14,9 @@ from clore_mcp.errors import QueueFull
 from clore_mcp.rental.context import Patience
 from clore_mcp.sandbox import Options, Running, start_in_thread
 from clore_mcp.wiring import Services
-from tests.cli.conftest import KEYS, Desk, Done
 from tests.story.records import orders
+from tests.terminal import Done
+from tests.world import KEYS, World
 
 REAL = {"CLORE_REQUEST_GAP_SECONDS": "1.1"}  # Clore's own pace, so that an urgent request waits five seconds
 AT_MOST = 22.0  # the start of a process, five seconds after the refusal, and the looks that prove the end
@@ -30,12 +31,12 @@ def running() -> Iterator[Running]:
 
 
 @pytest.fixture(autouse=True)
-def calm(desk: Desk) -> Iterator[None]:
+def calm(world: World) -> Iterator[None]:
     yield
-    desk.calm()
+    world.mend()
 
 
-def _refused(desk: Desk, endpoint: str, seconds: int) -> None:
+def _refused(world: World, endpoint: str, seconds: int) -> None:
     """Another process is told to wait by a read."""
 
     async def read(services: Services) -> None:
@@ -44,33 +45,33 @@ def _refused(desk: Desk, endpoint: str, seconds: int) -> None:
             async with asyncio.timeout(3):  # the refusal comes at once, and then it would wait
                 await call()
 
-    desk.control("/faults", {"kind": "too_fast", "endpoint": endpoint, "seconds": seconds})
-    desk.with_services(read, **REAL)
+    world.post("/faults", {"kind": "too_fast", "endpoint": endpoint, "seconds": seconds})
+    world.with_services(read, **REAL)
 
 
-def _end(desk: Desk, command: str, order_id: int) -> tuple[Done, float]:
+def _end(world: World, command: str, order_id: int) -> tuple[Done, float]:
     words = {"cancel": ("cancel", str(order_id), "--yes"), "cancel --all": ("cancel", "--all", "--yes")}
     began = time.monotonic()
-    done = desk.run(*words.get(command, (command,)), **REAL)
+    done = world.run(*words.get(command, (command,)), **REAL)
     return done, time.monotonic() - began
 
 
-def _ended(desk: Desk, order_id: int) -> bool:
+def _ended(world: World, order_id: int) -> bool:
     """By the market's own record."""
-    return all(row["ended_at"] is not None for row in orders(desk.running) if row["id"] == order_id)
+    return all(row["ended_at"] is not None for row in orders(world.running) if row["id"] == order_id)
 
 
 @pytest.mark.parametrize(("command", "seconds"), [("cancel", 30), ("cancel --all", 600), ("stop", 30)])
-def test_a_pause_that_a_read_of_another_process_met_holds_no_end(desk: Desk, command: str, seconds: int) -> None:
-    order_id = desk.rent()
-    _refused(desk, "marketplace", seconds)
-    done, took = _end(desk, command, order_id)
+def test_a_pause_that_a_read_of_another_process_met_holds_no_end(world: World, command: str, seconds: int) -> None:
+    order_id = world.rent()
+    _refused(world, "marketplace", seconds)
+    done, took = _end(world, command, order_id)
     assert done.code == 0, done
     assert f"Order {order_id} {'ended' if command == 'stop' else 'cancelled'}." in done.out
     assert "STILL BILLING" not in done.err
     assert command == "stop" or f"Order {order_id}: 1x " in done.out, "what is about to end is shown"
     assert took < AT_MOST
-    assert _ended(desk, order_id)
+    assert _ended(world, order_id)
 
 
 @pytest.mark.parametrize(
@@ -81,26 +82,26 @@ def test_a_pause_that_a_read_of_another_process_met_holds_no_end(desk: Desk, com
     ],
 )  # fmt: skip
 def test_a_pause_that_the_command_itself_meets_holds_no_end(
-    desk: Desk, command: str, endpoint: str, seconds: int
+    world: World, command: str, endpoint: str, seconds: int
 ) -> None:
-    order_id = desk.rent()
-    desk.control("/faults", {"kind": "too_fast", "endpoint": endpoint, "seconds": seconds})
-    done, took = _end(desk, command, order_id)
+    order_id = world.rent()
+    world.post("/faults", {"kind": "too_fast", "endpoint": endpoint, "seconds": seconds})
+    done, took = _end(world, command, order_id)
     assert done.code == 0, done
     assert f"Order {order_id} {'ended' if command == 'stop' else 'cancelled'}." in done.out
-    assert _ended(desk, order_id)
+    assert _ended(world, order_id)
     assert took < AT_MOST
 
 
 @pytest.mark.parametrize("command", ["cancel", "stop"])
 def test_a_cancel_that_is_refused_each_time_is_said_to_bill_on(
-    desk: Desk, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world: World, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("clore_mcp.wiring.Patience", lambda: Patience(proof=1.0))
-    for name, value in desk.env.items():
+    for name, value in world.env.items():
         monkeypatch.setenv(name, value)
-    order_id = desk.rent()
-    desk.control("/faults", {"kind": "too_fast", "endpoint": "cancel_order", "seconds": 600, "times": 10_000})
+    order_id = world.rent()
+    world.post("/faults", {"kind": "too_fast", "endpoint": "cancel_order", "seconds": 600, "times": 10_000})
     assert main(["cancel", str(order_id), "--yes"] if command == "cancel" else ["stop"]) == 1
     told = capsys.readouterr()
     err = " ".join(told.err.split())

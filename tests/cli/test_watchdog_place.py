@@ -14,9 +14,10 @@ import pytest
 
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.watchdog_process import LOG_NAME, place_of
-from tests.cli.conftest import PATIENCE, Desk
 from tests.cli.watchdogs import REAL, Kennel, Server, active, lives, requests, until
 from tests.conftest import settings_for, watchdogs_started
+from tests.terminal import PATIENCE
+from tests.world import World
 
 HOURS_2 = 7_200
 COLUMN = "ALTER TABLE orders ADD COLUMN colour TEXT"
@@ -41,125 +42,125 @@ def tomorrow(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
-def beats(desk: Desk) -> dict[str, float]:
+def beats(world: World) -> dict[str, float]:
     """When each watchdog beat last, whatever the version of the tables is."""
-    connection = sqlite3.connect(desk.state / FILE_NAME)
+    connection = sqlite3.connect(world.state / FILE_NAME)
     try:
         return dict(connection.execute("SELECT owner, at FROM heartbeats WHERE owner LIKE 'watchdog-%'"))
     finally:
         connection.close()
 
 
-def migrate(desk: Desk) -> None:
+def migrate(world: World) -> None:
     """As a command of a newer version does that ends again."""
-    connection = sqlite3.connect(desk.state / FILE_NAME)
+    connection = sqlite3.connect(world.state / FILE_NAME)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     connection.executescript(f"BEGIN; {COLUMN}; PRAGMA user_version = {version + 1}; COMMIT;")
     connection.close()
 
 
-def place_is_free(desk: Desk) -> bool:
-    place = place_of(settings_for(desk.env, desk.folder))
+def place_is_free(world: World) -> bool:
+    place = place_of(settings_for(world.env, world.folder))
     try:
         return place.take()
     finally:
         place.release()
 
 
-def at_work(desk: Desk, kennel: Kennel, *words: str) -> subprocess.Popen[bytes]:
+def at_work(world: World, kennel: Kennel, *words: str) -> subprocess.Popen[bytes]:
     """A watchdog that has read the leases and said so."""
     watchdog = kennel.start(*words)
     kennel.hears(watchdog, "Ending orders")
-    until(lambda: beats(desk), "a heartbeat")
-    before = requests(desk, "my_orders")
-    until(lambda: requests(desk, "my_orders") > before, "a look")
+    until(lambda: beats(world), "a heartbeat")
+    before = requests(world, "my_orders")
+    until(lambda: requests(world, "my_orders") > before, "a look")
     return watchdog
 
 
 def test_yesterdays_watchdog_makes_room_for_that_of_todays_server(
-    desk: Desk, kennel: Kennel, tomorrow: dict[str, str]
+    world: World, kennel: Kennel, tomorrow: dict[str, str]
 ) -> None:
-    another = desk.ask(1).model_dump(exclude_defaults=True, mode="json")
-    order_id = desk.rent()
-    old = at_work(desk, kennel, "--detached")
-    (owner,) = beats(desk)
-    server = Server(desk, **tomorrow)
+    another = world.ask(1).model_dump(exclude_defaults=True, mode="json")
+    order_id = world.rent()
+    old = at_work(world, kennel, "--detached")
+    (owner,) = beats(world)
+    server = Server(world, **tomorrow)
     try:
         server.call("list_orders")
-        until(lambda: set(beats(desk)) - {owner}, "today's watchdog beats")
+        until(lambda: set(beats(world)) - {owner}, "today's watchdog beats")
         assert old.wait(PATIENCE) == 0
         assert "The ends of orders can't be read" in kennel.said(old)
         assert "Another watchdog works" in kennel.said(old)
         assert server.call("create_order", **another)["enforced_by"].startswith("the watchdog on ")
     finally:
         server.kill()
-    last = beats(desk)[owner]
-    desk.control("/clock", {"advance": HOURS_2})
-    until(lambda: not active(desk, order_id), "today's watchdog ends it")
-    assert beats(desk).get(owner, last) == last, "the old one has not beaten since"
+    last = beats(world)[owner]
+    world.post("/clock", {"advance": HOURS_2})
+    until(lambda: not active(world, order_id), "today's watchdog ends it")
+    assert beats(world).get(owner, last) == last, "the old one has not beaten since"
 
 
 @posix
-def test_one_that_is_out_of_date_ends_from_memory_what_it_knew_and_claims_nothing(desk: Desk, kennel: Kennel) -> None:
-    order_id = desk.rent()
-    old = at_work(desk, kennel, "--detached")
-    migrate(desk)
+def test_one_that_is_out_of_date_ends_from_memory_what_it_knew_and_claims_nothing(world: World, kennel: Kennel) -> None:
+    order_id = world.rent()
+    old = at_work(world, kennel, "--detached")
+    migrate(world)
     kennel.hears(old, "The ends of orders can't be read")
-    last = beats(desk)
-    until(lambda: place_is_free(desk), "its place is free for another")
-    until(lambda: "newer clore-mcp" in (desk.state / LOG_NAME).read_text("utf-8"), "it started what is installed now")
+    last = beats(world)
+    until(lambda: place_is_free(world), "its place is free for another")
+    until(lambda: "newer clore-mcp" in (world.state / LOG_NAME).read_text("utf-8"), "it started what is installed now")
     assert old.poll() is None, "nobody else can end the order"
-    desk.control("/clock", {"advance": HOURS_2})
-    until(lambda: not active(desk, order_id), "the order ends")
+    world.post("/clock", {"advance": HOURS_2})
+    until(lambda: not active(world, order_id), "the order ends")
     assert old.wait(PATIENCE) == 1, "and then itself"
-    assert beats(desk) == last
+    assert beats(world) == last
 
 
-def test_a_service_that_is_out_of_date_says_so_and_ends_to_be_started_again(desk: Desk, kennel: Kennel) -> None:
-    desk.rent()
-    old = at_work(desk, kennel)
-    migrate(desk)
+def test_a_service_that_is_out_of_date_says_so_and_ends_to_be_started_again(world: World, kennel: Kennel) -> None:
+    world.rent()
+    old = at_work(world, kennel)
+    migrate(world)
     assert old.wait(PATIENCE) == 1
     assert "!! " in kennel.said(old)
     assert "written by a newer clore-mcp" in kennel.said(old)
     assert "Restart this clore-mcp" in kennel.said(old)
-    assert place_is_free(desk)
-    once = desk.run("watchdog", "--once")
+    assert place_is_free(world)
+    once = world.run("watchdog", "--once")
     assert once.code == 1
     assert "newer clore-mcp" in once.err
 
 
-def test_one_that_cannot_read_the_leases_gives_its_place_away_until_it_can(desk: Desk, kennel: Kennel) -> None:
-    order_id = desk.rent()
-    watchdog = at_work(desk, kennel)
-    (right,) = desk.rows("SELECT price_native FROM orders")
-    desk.write(lambda tx: tx.run("UPDATE orders SET price_native = 'none'"))
+def test_one_that_cannot_read_the_leases_gives_its_place_away_until_it_can(world: World, kennel: Kennel) -> None:
+    order_id = world.rent()
+    watchdog = at_work(world, kennel)
+    (right,) = world.rows("SELECT price_native FROM orders")
+    world.write(lambda tx: tx.run("UPDATE orders SET price_native = 'none'"))
     kennel.hears(watchdog, "The ends of orders can't be read")
-    until(lambda: place_is_free(desk), "its place")
-    last = beats(desk)
-    assert "alive" not in desk.run("doctor").out
-    once = desk.run("watchdog", "--once")
+    until(lambda: place_is_free(world), "its place")
+    last = beats(world)
+    assert "alive" not in world.run("doctor").out
+    once = world.run("watchdog", "--once")
     assert (once.code, "The ends of orders can't be read" in once.err) == (1, True)
-    assert beats(desk) == last
-    desk.write(lambda tx: tx.run("UPDATE orders SET price_native = ?", right["price_native"]))
-    until(lambda: beats(desk) != last, "it beats again")
-    until(lambda: not place_is_free(desk), "in its place")
-    desk.control("/clock", {"advance": HOURS_2})
-    until(lambda: not active(desk, order_id), "the order ends")
+    assert beats(world) == last
+    world.write(lambda tx: tx.run("UPDATE orders SET price_native = ?", right["price_native"]))
+    until(lambda: beats(world) != last, "it beats again")
+    until(lambda: not place_is_free(world), "in its place")
+    world.post("/clock", {"advance": HOURS_2})
+    until(lambda: not active(world, order_id), "the order ends")
 
 
 @posix
 @pytest.mark.parametrize("own", ["auto", "off"])
-def test_a_frozen_watchdog_is_not_named(desk: Desk, kennel: Kennel, own: str) -> None:
-    another = desk.ask(1).model_dump(exclude_defaults=True, mode="json")
-    desk.rent()
+def test_a_frozen_watchdog_is_not_named(world: World, kennel: Kennel, own: str) -> None:
+    another = world.ask(1).model_dump(exclude_defaults=True, mode="json")
+    world.rent()
     kennel.python = sys.executable  # the one that is frozen
-    watchdog = at_work(desk, kennel)
-    server = Server(desk, CLORE_WATCHDOG=own, **({"CLORE_APPROVAL": "ask"} if own == "off" else {}))
+    watchdog = at_work(world, kennel)
+    server = Server(world, CLORE_WATCHDOG=own, **({"CLORE_APPROVAL": "ask"} if own == "off" else {}))
     try:
         assert server.call("get_account")["watchdog"] == "alive"
         os.kill(watchdog.pid, signal.SIGSTOP)
-        after = Server(desk, CLORE_WATCHDOG=own)
+        after = Server(world, CLORE_WATCHDOG=own)
         try:
             if own == "off":
                 assert after.call("get_account")["watchdog"] == "absent"
@@ -171,9 +172,9 @@ def test_a_frozen_watchdog_is_not_named(desk: Desk, kennel: Kennel, own: str) ->
                 assert made["enforced_by"].startswith("clore-mcp on ")
         finally:
             after.kill()
-        assert "does not answer" in desk.run("doctor").out
+        assert "does not answer" in world.run("doctor").out
         os.kill(watchdog.pid, signal.SIGCONT)
-        until(lambda: desk.run("doctor").out.count("alive: the watchdog on "), "it answers again")
+        until(lambda: world.run("doctor").out.count("alive: the watchdog on "), "it answers again")
     finally:
         os.kill(watchdog.pid, signal.SIGCONT)
         server.kill()
@@ -190,11 +191,11 @@ def below(root: int) -> list[int]:
 
 
 @posix
-def test_it_outlives_a_client_that_ends_the_whole_tree(desk: Desk, kennel: Kennel) -> None:
-    server = Server(desk, REAL)
+def test_it_outlives_a_client_that_ends_the_whole_tree(world: World, kennel: Kennel) -> None:
+    server = Server(world, REAL)
     order_id = int(server.rent()["order_id"])
-    until(lambda: beats(desk), "its watchdog beats")
-    (pid,) = watchdogs_started(desk.state)
+    until(lambda: beats(world), "its watchdog beats")
+    (pid,) = watchdogs_started(world.state)
     tree = below(server.process.pid)
     assert tree == [server.process.pid], "neither the watchdog nor a zombie is below the server"
     assert os.getpgid(pid) != os.getpgid(server.process.pid)
@@ -202,15 +203,15 @@ def test_it_outlives_a_client_that_ends_the_whole_tree(desk: Desk, kennel: Kenne
         os.kill(one, signal.SIGKILL)
     server.kill()
     assert lives(pid)
-    desk.control("/clock", {"advance": HOURS_2})
-    until(lambda: not active(desk, order_id), "the watchdog ends it")
+    world.post("/clock", {"advance": HOURS_2})
+    until(lambda: not active(world, order_id), "the watchdog ends it")
 
 
-def test_its_log_is_bounded_while_it_runs(desk: Desk, kennel: Kennel) -> None:
-    desk.rent()
-    log = desk.state / LOG_NAME
+def test_its_log_is_bounded_while_it_runs(world: World, kennel: Kennel) -> None:
+    world.rent()
+    log = world.state / LOG_NAME
     log.write_text("old\n" * 60_000)
-    at_work(desk, kennel, "--detached")
+    at_work(world, kennel, "--detached")
     until(lambda: log.stat().st_size <= 200_000, "its older half goes")
     with log.open("a") as more:
         more.write("later\n" * 60_000)

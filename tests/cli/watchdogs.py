@@ -1,4 +1,4 @@
-"""Watchdogs and servers as real processes on one desk, and what the simulated market saw of them."""
+"""Watchdogs and servers as real processes on one world, and what the simulated market saw of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2 as httpx
-
 from clore_mcp.sandbox.journal import digest
 from tests import preforked
-from tests.cli.conftest import PATIENCE, Desk
+from tests.terminal import PATIENCE
+from tests.world import World
 
 
 def until(happened: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
@@ -29,18 +28,18 @@ REAL = (sys.executable, "-m", "clore_mcp")  # started as a client starts it
 
 
 class Kennel:
-    """Watchdogs of one desk, each with a file for what it says. `python` is what runs them."""
+    """Watchdogs of one world, each with a file for what it says. `python` is what runs them."""
 
-    def __init__(self, desk: Desk, python: str | None = None) -> None:
-        self.desk = desk
+    def __init__(self, world: World, python: str | None = None) -> None:
+        self.world = world
         self.python = python or preforked.python()
         self.all: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def start(self, *words: str, **env: str) -> subprocess.Popen[bytes]:
-        said = self.desk.folder / f"said-{len(self.all)}"
+        said = self.world.folder / f"said-{len(self.all)}"
         command = [self.python, "-W", "error", "-m", "clore_mcp", "watchdog", *words]
         with said.open("wb") as out:
-            process = subprocess.Popen(command, env=self.desk.env | env, stdout=out, stderr=out)
+            process = subprocess.Popen(command, env=self.world.env | env, stdout=out, stderr=out)
         self.all.append((process, said))
         return process
 
@@ -57,26 +56,22 @@ class Kennel:
             assert "Traceback" not in said.read_text(encoding="utf-8")
 
 
-def requests(desk: Desk, endpoint: str) -> int:
-    with httpx.Client(trust_env=False, verify=False) as http:
-        rows = http.get(f"{desk.running.control_url}/requests", timeout=60).json()["requests"]
-    return sum(row["endpoint"] == endpoint and row["key"] == digest(desk.key) for row in rows)
+def requests(world: World, endpoint: str) -> int:
+    return sum(row["key"] == digest(world.key) for row in world.sent(endpoint))
 
 
-def active(desk: Desk, order_id: int) -> bool:
-    with httpx.Client(trust_env=False, verify=False) as http:
-        rows = http.get(f"{desk.running.control_url}/state", timeout=60).json()["orders"]
-    return any(row["id"] == order_id and row["ended_at"] is None for row in rows)
+def active(world: World, order_id: int) -> bool:
+    return any(row["id"] == order_id for row in world.active())
 
 
 class Server:
     """The real server on pipes, where limits alone decide."""
 
-    def __init__(self, desk: Desk, command: Sequence[str] = (), **env: str) -> None:
-        self.desk = desk
+    def __init__(self, world: World, command: Sequence[str] = (), **env: str) -> None:
+        self.world = world
         self.process = subprocess.Popen(
             command or (preforked.python(), "-m", "clore_mcp"),
-            env=desk.env | {"CLORE_APPROVAL": "limits"} | env,
+            env=world.env | {"CLORE_APPROVAL": "limits"} | env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -112,7 +107,7 @@ class Server:
             self.process.kill()
 
     def _wish(self, place: int, changes: dict[str, Any]) -> dict[str, Any]:
-        return self.desk.ask(place, **changes).model_dump(exclude_defaults=True, mode="json")
+        return self.world.ask(place, **changes).model_dump(exclude_defaults=True, mode="json")
 
     def _send(self, method: str, params: dict[str, Any]) -> None:
         self._say({"id": 1, "method": method, "params": params})

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from clore_mcp.sandbox import Running, start_in_thread
-from tests.cli.conftest import Terminal
 from tests.clients.environments import installed, ready, usual_folder
 from tests.conftest import FAST, environment
+from tests.terminal import Terminal
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.send import Send
 from clore_mcp.rental.requests import CancelOrder, CreateOrder, ExtendOrder, Request, SetSpotPrice
 from clore_mcp.rental.rules.check import Evidence
-from clore_mcp.settings import Settings
 from clore_mcp.store.database import Tx
 from clore_mcp.wiring import Services, build
+from tests.conftest import settings_for
 from tests.guard.stepping import Point, Steps
 
 STOPPING: Final = "stopping"
@@ -91,9 +91,7 @@ async def _main(pipe: Connection, told: dict[str, Any]) -> None:
         pipe.send(STOPPING)
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    folder = Path(told["folder"])
-    settings = Settings.from_env(told["env"], home=folder, config_dir=folder, state_dir_default=folder)
-    services = build(settings, replace(Patience(), **told["patience"]))
+    services = build(settings_for(told["env"], Path(told["folder"])), replace(Patience(), **told["patience"]))
     point = told["point"]
     if point is None:
         stop_at(told["stop"], freeze)

@@ -14,9 +14,10 @@ from clore_mcp.rental.context import Patience
 from clore_mcp.rental.requests import Request
 from clore_mcp.wiring import Services
 from tests.forking import forked, stands_still
+from tests.guard.calls import SHORT
 from tests.guard.child import HUNT, STOPPING, begin
 from tests.guard.stepping import Point
-from tests.guard.world import SHORT, World
+from tests.world import World
 
 _OUTCOME_SECONDS: Final = 90.0
 _GONE_SECONDS: Final = 60.0
@@ -42,7 +43,7 @@ class Child:
         self._sign = sign
         told = {
             "folder": str(world.folder),
-            "env": world.env(**(env or {})),
+            "env": dict(world.env | dict(env or {})),
             "patience": asdict(patience),
             "verb": ask.verb if ask else HUNT,
             "ask": ask.model_dump(mode="json") if ask else None,

@@ -14,8 +14,9 @@ from clore_mcp import wiring as wiring
 from clore_mcp.rental.context import Patience
 from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
 from clore_mcp.wiring import Services
+from tests.guard.calls import ENV_VALUE, SHORT
 from tests.guard.children import Child
-from tests.guard.world import ENV_VALUE, SHORT, World
+from tests.world import World
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def anyio_backend() -> str:
 def world(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[World]:
     options = Options(servers=60, rate_limit="off", speed=60.0, ssh_listener=False)
     with caplog.at_level(logging.DEBUG, logger="clore_mcp"), start_in_thread(options) as running:
-        made = World(running, tmp_path)
+        made = World(running, tmp_path, patience=SHORT)
         try:
             yield made
         finally:
@@ -41,7 +42,7 @@ def real_time(tmp_path: Path) -> Iterator[World]:
     """A market whose time passes as ours does, where an order shows at once."""
     options = Options(rate_limit="off", speed=1.0, servers=60, visible_after=0.0, ssh_listener=False)
     with start_in_thread(options) as running:
-        made = World(running, tmp_path)
+        made = World(running, tmp_path, patience=SHORT)
         yield made
         made.close()
 

@@ -10,8 +10,9 @@ from typing import Any, Final
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.sandbox import Options, start_in_thread
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, let_time_pass, wish
 from tests.guard.spots import rich
-from tests.guard.world import Json, World, call, let_time_pass, wish
+from tests.world import Json, World
 
 OPTIONS: Final = Options(servers=160, rate_limit="off", speed=1.0, visible_after=0.0)
 

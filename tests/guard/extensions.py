@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.wiring import Services
-from tests.guard.world import World, rent
+from tests.guard.calls import rent
+from tests.world import World
 
 FEE: Final = 1.05
 

@@ -12,7 +12,8 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome
 from clore_mcp.wiring import Services
-from tests.guard.world import USD, World, rent
+from tests.guard.calls import rent
+from tests.world import USD, World
 
 WIDE: Final = {
     "CLORE_MAX_USD_PER_ORDER": "99999",

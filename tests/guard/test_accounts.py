@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from clore_mcp.wiring import Services
+from tests.guard.calls import rent
 from tests.guard.conftest import Processes
-from tests.guard.world import World, rent
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 HOURS = 3 * 3600.0

@@ -16,13 +16,14 @@ from mcp.types import ElicitRequestParams, ElicitResult
 
 from benchmarks.past import fill
 from clore_mcp.server import create_server
-from clore_mcp.settings import Settings
 from clore_mcp.store import ledger
 from clore_mcp.store.database import FILE_NAME, Tx
 from clore_mcp.store.folder import HighWater
+from tests.conftest import settings_for
+from tests.guard.calls import wish
 from tests.guard.conftest import Processes
 from tests.guard.watching import COUNTRY, stock
-from tests.guard.world import IMAGE, USD, World, wish
+from tests.world import IMAGE, USD, World
 
 pytestmark = pytest.mark.anyio
 
@@ -108,7 +109,7 @@ async def aged(world: World, rows: int) -> None:
     await first.context.state.write(lambda tx: None)
     account = await first.context.readings.account()
     await first.aclose()
-    fill(world.state_dir, account, rows, time.time())
+    fill(world.state, account, rows, time.time())
 
 
 @asynccontextmanager
@@ -119,10 +120,7 @@ async def assistant(world: World) -> AsyncIterator[Any]:
         return ElicitResult(action="accept", content={"approve": True})
 
     wide = {f"CLORE_MAX_USD_PER_{name}": "1000" for name in ("HOUR", "ORDER", "DAY")}
-    settings = Settings.from_env(
-        world.env(CLORE_MAX_ACTIVE_ORDERS="20", **wide),
-        home=world.folder, config_dir=world.folder, state_dir_default=world.folder,
-    )  # fmt: skip
+    settings = settings_for(world.env | {"CLORE_MAX_ACTIVE_ORDERS": "20"} | wide, world.folder)
     async with Client(create_server(settings), elicitation_callback=person) as client:
 
         async def call(tool: str, **arguments: Any) -> Any:
@@ -185,7 +183,7 @@ async def test_no_statement_of_any_call_or_round_goes_through_a_table_that_grows
     await aged(world, 200)
     await story(world, process)
     assert len(watched.statements) > 60, "the story plays"
-    with closing(sqlite3.connect(world.state_dir / FILE_NAME)) as connection:
+    with closing(sqlite3.connect(world.state / FILE_NAME)) as connection:
         plans = {sql: _plan(connection, sql, values) for sql, values in watched.statements.items()}
     found = {
         sql: plan

@@ -13,8 +13,9 @@ from clore_mcp.errors import NotJson
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.rental.results import BillingOrder
 from clore_mcp.wiring import Services
+from tests.guard.calls import cancel, patient, rent
 from tests.guard.conftest import Processes
-from tests.guard.world import World, cancel, patient, rent
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,10 @@ import pytest
 
 from clore_mcp.rental.monitoring.events import Changed, Changes
 from clore_mcp.wiring import Services
+from tests.guard.calls import let_time_pass
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import elsewhere
-from tests.guard.world import World, let_time_pass
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 NOTHING = Changed()
@@ -56,7 +57,7 @@ async def test_what_looks_different_at_clore_is_told_and_what_it_has_cost_is_not
     assert await look() == NOTHING
     second = elsewhere(world, 1)
     assert second in (await look()).order_ids
-    world._api.post("/cancel_order", json={"id": order_id})
+    world.api.post("/cancel_order", json={"id": order_id})
     assert order_id in (await look()).order_ids
 
 

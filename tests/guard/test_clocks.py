@@ -10,10 +10,11 @@ import pytest
 from clore_mcp.rental.context import lease_end_is_enforced
 from clore_mcp.store import ledger
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, call, rent, wish
 from tests.guard.conftest import Processes
 from tests.guard.extensions import end_of, longer, look, worst
 from tests.guard.spots import raised, spot
-from tests.guard.world import SHORT, World, call, rent, wish
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 HOUR = 3_600

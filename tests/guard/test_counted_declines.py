@@ -8,7 +8,9 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.requests import Request
 from clore_mcp.wiring import Services
-from tests.guard.world import World, call, check_invariants, wish
+from tests.guard.calls import call, wish
+from tests.guard.invariants import check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 NO_ANSWERS = (Said.CANCEL, Said.SILENCE, Said.ERROR, Said.MALFORMED)

@@ -9,8 +9,10 @@ import pytest
 
 from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, let_time_pass, patient, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import IMAGE, World, call, check_invariants, let_time_pass, patient, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import IMAGE, World
 
 pytestmark = pytest.mark.anyio
 

@@ -10,8 +10,9 @@ import pytest
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, wish
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +22,7 @@ async def test_nothing_is_spent_into_a_state_that_was_deleted(
     world: World, process: Processes, background: str
 ) -> None:
     services, ask = await process(), wish(world.free()[0])
-    shutil.rmtree(world.state_dir)
+    shutil.rmtree(world.state)
     if background == "meets it first":
         await services.keeper.poll()
     with pytest.raises(StateUnavailable, match="deleted"):
@@ -29,7 +30,7 @@ async def test_nothing_is_spent_into_a_state_that_was_deleted(
     assert not world.sent()
     await services.keep_leases()
     assert (await call(services, ask)).status == "created", "a new state is begun"
-    assert (world.state_dir / FILE_NAME).exists()
+    assert (world.state / FILE_NAME).exists()
     other = await process()
     [seen] = (await other.overview.orders())["orders"]
     assert seen["made_here"], "other processes see its record"
@@ -40,7 +41,7 @@ async def test_a_yes_is_not_used_in_a_state_that_was_deleted_after_the_question(
 ) -> None:
     ask = wish(world.free()[0])
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    shutil.rmtree(world.state_dir)
+    shutil.rmtree(world.state)
     await services.keeper.poll()  # what works in the background meets it first
     with pytest.raises(StateUnavailable):
         await services.guard.conclude(held, ask, answer=True, caller="t")
@@ -54,7 +55,7 @@ async def test_a_state_deleted_while_a_create_is_looked_for_is_said_as_uncertain
     renting = asyncio.ensure_future(call(services, wish(world.free()[0])))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     await asyncio.to_thread(world.await_state, lambda: "answered" in world.steps())
-    shutil.rmtree(world.state_dir)
+    shutil.rmtree(world.state)
     outcome = await renting
     assert outcome.status == "uncertain"
     assert len(world.sent()) == 1

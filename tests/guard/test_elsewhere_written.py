@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.guard.calls import rent
 from tests.guard.conftest import Processes
-from tests.guard.world import World, rent
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 UNWATCHED = {"CLORE_WATCHDOG": "off"}

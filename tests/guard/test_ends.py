@@ -13,8 +13,10 @@ from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
+from tests.guard.calls import cancel, patient, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import World, cancel, check_invariants, patient, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 
@@ -224,9 +226,9 @@ async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:
     await first.keep_leases()
     order_id = (await rent(first, world.free()[0])).order_id
     await first.aclose()
-    for file in world.state_dir.glob(f"{FILE_NAME}*"):
+    for file in world.state.glob(f"{FILE_NAME}*"):
         file.unlink()
-    (world.state_dir / FILE_NAME).write_bytes(b"garbage" * 1000)
+    (world.state / FILE_NAME).write_bytes(b"garbage" * 1000)
     second = world.services()
     try:
         await second.keep_leases()

@@ -15,10 +15,12 @@ import pytest
 from clore_mcp.rental.context import Patience
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, call, wish
 from tests.guard.children import Child, settle
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.stepping import Point
-from tests.guard.world import SHORT, USD, Json, World, call, check_invariants, wish
+from tests.world import USD, Json, World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="signals")]
 

@@ -13,10 +13,12 @@ import pytest
 from clore_mcp.errors import NotFound, SpendingFrozen
 from clore_mcp.rental.orders import stop
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, cancel, rent, wish
 from tests.guard.conftest import Processes
 from tests.guard.extensions import at, end_of, hourly, iso_of, longer, look, ours, unmoved, worst
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, limits_of, rewrite, rich
-from tests.guard.world import USD, World, call, cancel, check_invariants, rent, wish
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 

@@ -11,10 +11,12 @@ from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.store import reservations
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
+from tests.guard.calls import call
 from tests.guard.conftest import Processes
 from tests.guard.extensions import at, end_of, hourly, longer, look, ours, worst
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, raised, rich, spot_elsewhere
-from tests.guard.world import World, call, check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 
@@ -212,7 +214,7 @@ async def test_without_the_state_a_lease_ends_as_it_was_last_read(
     await services.keeper.poll()
     await services.keeper.finish()
     world.advance(3 * 3600 + 60)
-    for file in world.state_dir.glob(f"{FILE_NAME}*"):
+    for file in world.state.glob(f"{FILE_NAME}*"):
         file.unlink()
     await services.keeper.poll()
     assert not world.active()  # the new end: that was read

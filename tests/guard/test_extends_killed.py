@@ -16,12 +16,14 @@ from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.spot.bid import Bidding
 from clore_mcp.store.database import Tx
+from tests.guard.calls import call
 from tests.guard.children import Child
 from tests.guard.conftest import Processes
 from tests.guard.extensions import end_of, hourly, longer, ours, unmoved, worst
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, raised, rich, spot
 from tests.guard.stepping import Point
-from tests.guard.world import World, call, check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,10 @@ from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store.intents import Intent
 from clore_mcp.tools.order_answers import BidAnswer, CancelAnswer, CreateAnswer
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, cancel, let_time_pass, patient, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, cancel, check_invariants, let_time_pass, patient, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 

@@ -10,9 +10,10 @@ from clore_mcp.rental.monitoring import hosts
 from clore_mcp.store.database import Tx
 from clore_mcp.tools.listings import found, in_full
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, cancel, let_time_pass, rent, wish
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import look
-from tests.guard.world import Json, World, call, cancel, let_time_pass, rent, wish
+from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio
 DAY = 86_400.0
@@ -128,7 +129,7 @@ async def test_an_order_that_ends_early_without_us_counts_and_one_that_we_end_do
     made = await rent(services, server_id, hours=10)
     ours = await rent(services, other, hours=10)
     world.advance(3600)
-    world._api.post("/cancel_order", json={"id": made.order_id})  # as its host, or a person on clore.ai, would
+    world.api.post("/cancel_order", json={"id": made.order_id})  # as its host, or a person on clore.ai, would
     await cancel(services, ours.order_id)
     await look(services)
     assert "ended" in world.steps()

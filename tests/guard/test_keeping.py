@@ -16,9 +16,11 @@ from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.orders.keeper import Keeper
 from clore_mcp.store.database import Database
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, patient, rent, wish
 from tests.guard.children import Child
 from tests.guard.conftest import LocalTime, Processes
-from tests.guard.world import USD, World, call, check_invariants, patient, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 HOURS = 3 * 3600.0

@@ -12,8 +12,10 @@ from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.sandbox import SANDBOX_KEY
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, call, rent, wish
 from tests.guard.conftest import LocalTime
-from tests.guard.world import SHORT, Json, World, call, check_invariants, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio
 HOURS_3 = 3 * 3_600.0

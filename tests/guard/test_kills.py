@@ -15,10 +15,12 @@ import pytest
 
 from clore_mcp.rental.requests import CancelOrder, Request
 from clore_mcp.wiring import Services
+from tests.guard.calls import Told, call, cancel, patient, rent, wish
 from tests.guard.children import Child, settle
 from tests.guard.conftest import LocalTime, Processes
-from tests.guard.world import IMAGE, USD, Told, World, call, cancel, check_invariants, patient, rent, wish
+from tests.guard.invariants import check_invariants
 from tests.preforked import python
+from tests.world import IMAGE, USD, World
 
 pytestmark = [
     pytest.mark.anyio,
@@ -172,7 +174,7 @@ class Server:
     """The real server on pipes, in the mode in which limits alone decide."""
 
     def __init__(self, world: World) -> None:
-        env = world.env(CLORE_APPROVAL="limits", HOME=str(world.folder), PYTHONUTF8="1")
+        env = world.env | {"CLORE_APPROVAL": "limits"}
         self.process = subprocess.Popen(
             [python(), "-m", "clore_mcp"],
             cwd=Path(__file__).parents[2],

@@ -8,8 +8,10 @@ import shutil
 import pytest
 
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, cancel, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import USD, World, call, cancel, check_invariants, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 WIDE = {"CLORE_MAX_USD_PER_ORDER": "99999", "CLORE_MAX_USD_PER_DAY": "99999", "CLORE_MAX_USD_PER_HOUR": "999"}
@@ -119,7 +121,7 @@ async def test_a_lost_state_raises_no_cap(world: World, process: Processes) -> N
     order_id = (await rent(lost, servers[0])).order_id
     world.advance(1800)
     await lost.aclose()
-    shutil.rmtree(world.state_dir)
+    shutil.rmtree(world.state)
     world.elsewhere.add(order_id)
     services = await process(env={"CLORE_MAX_ACTIVE_ORDERS": "1", "CLORE_MAX_USD_PER_DAY": "0.25"})
     outcome = await call(services, wish(servers[1]))

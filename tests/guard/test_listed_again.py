@@ -8,9 +8,11 @@ import pytest
 
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, let_time_pass, rent
 from tests.guard.conftest import LocalTime, Processes
 from tests.guard.extensions import longer
-from tests.guard.world import Json, World, call, check_invariants, let_time_pass, rent
+from tests.guard.invariants import check_invariants
+from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio
 HOURS_3 = 3 * 3_600.0

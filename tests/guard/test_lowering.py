@@ -13,9 +13,11 @@ from clore_mcp.errors import StepTooLarge
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
+from tests.guard.calls import Told, call, rent, wish
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import raised, spot
-from tests.guard.world import USD, Told, World, call, check_invariants, rent, wish
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 CLORE, BTC = "CLORE-Blockchain", "bitcoin"
@@ -79,7 +81,7 @@ async def test_raising_is_not_limited_and_frees_no_lowering(world: World, servic
 async def test_a_lowering_made_elsewhere_counts_too(world: World, services: Services) -> None:
     order_id, bid = await slow_spot(world, services)
     price = world.active()[0]["price"]
-    theirs = world._api.post("/set_spot_price", json={"order_id": order_id, "desired_price": price * 0.97})
+    theirs = world.api.post("/set_spot_price", json={"order_id": order_id, "desired_price": price * 0.97})
     assert theirs.json() == {"code": 0}
     world.advance(200)
     told = await lower(services, order_id, bid, 0.93)

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from clore_mcp.rental.orders.extensions import most_seconds
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, rent, wish
 from tests.guard.conftest import Processes
 from tests.guard.extensions import hourly, longer, ours, unmoved, worst
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, limits_of, rich
-from tests.guard.world import USD, World, call, check_invariants, rent, wish
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 

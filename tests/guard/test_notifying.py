@@ -17,9 +17,10 @@ import pytest
 from clore_mcp.rental.monitoring.notifier import Notifier, without_secrets
 from clore_mcp.sandbox import SANDBOX_KEY
 from clore_mcp.store.ledger import Entry
+from tests.guard.calls import rent
 from tests.guard.conftest import Processes
 from tests.guard.test_overseeing import QUARTER, account, elsewhere, look
-from tests.guard.world import Json, World, rent
+from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 60.0
@@ -90,7 +91,7 @@ async def test_an_event_is_told_once_by_whoever_wrote_it(world: World, process: 
     }  # fmt: skip
     assert heard["event"]["figures"]["minutes"] >= 15 and "cancel_order" in heard["event"]["note"]
     assert heard["words"] == ["two words; $HOME"], "no shell has read it"
-    assert heard["cwd"] == real(world.state_dir)
+    assert heard["cwd"] == real(world.state)
     world.advance(2 * 3600)
     await look(first, second)  # its lease ends
     heard_all = [one["event"]["what"] for one in await listener.hears(2)]

@@ -8,8 +8,10 @@ from pydantic import ValidationError
 
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, rent, wish
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, rich
-from tests.guard.world import USD, World, call, check_invariants, rent, wish
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 

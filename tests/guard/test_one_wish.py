@@ -13,8 +13,10 @@ from clore_mcp.errors import NotJson, Spent
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, let_time_pass, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import IMAGE, World, call, check_invariants, let_time_pass, wish
+from tests.guard.invariants import check_invariants
+from tests.world import IMAGE, World
 
 pytestmark = pytest.mark.anyio
 LATE = 90_000.0  # seconds of Clore's clock, which no test lives to see unless it advances it

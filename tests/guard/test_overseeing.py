@@ -13,8 +13,9 @@ from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.store.database import Database
 from clore_mcp.wiring import Services
+from tests.guard.calls import Told, call, let_time_pass, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import USD, Json, Told, World, call, let_time_pass, rent, wish
+from tests.world import USD, Json, World
 
 pytestmark = pytest.mark.anyio
 QUARTER = 900.0
@@ -94,7 +95,7 @@ async def test_a_bid_that_ran_and_lost_is_told_each_time_and_one_that_waits_neve
     world.advance(QUARTER * 2)
     await look(services)
     assert not told(world, "never_deployed"), "nothing is billed while it waits"
-    raised = world._api.post("/set_spot_price", json={"order_id": made.order_id, "desired_price": price * 3})
+    raised = world.api.post("/set_spot_price", json={"order_id": made.order_id, "desired_price": price * 3})
     assert raised.json()["code"] == 0
     await look(services)
     assert len(told(world, "outbid")) == 1
@@ -108,7 +109,7 @@ async def test_a_bid_that_was_raised_elsewhere_above_what_was_approved_costs_mor
 ) -> None:
     made = await bid(world, services)
     price = world.active()[0]["price"]
-    world._api.post("/set_spot_price", json={"order_id": made.order_id, "desired_price": price * 3})
+    world.api.post("/set_spot_price", json={"order_id": made.order_id, "desired_price": price * 3})
     await look(services)
     await look(services)
     [event] = told(world, "costs_more")

@@ -9,8 +9,9 @@ import pytest
 
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, call, cancel, rent
 from tests.guard.conftest import Processes
-from tests.guard.world import SHORT, World, call, cancel, rent
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 REAL = {"CLORE_REQUEST_GAP_SECONDS": "1.1"}  # Clore's own pace, so that an urgent request may wait five seconds

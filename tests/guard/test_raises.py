@@ -14,9 +14,11 @@ from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS
 from clore_mcp.rental.spot.bids import hours_left
 from clore_mcp.store import orders
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, call, cancel, rent
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, limits_of, raised, rewrite, rich, spot, spot_elsewhere
-from tests.guard.world import SHORT, USD, World, call, cancel, check_invariants, rent
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 

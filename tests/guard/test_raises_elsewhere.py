@@ -16,10 +16,12 @@ from clore_mcp.rental.orders import stop
 from clore_mcp.rental.requests import CancelOrder, SetSpotPrice
 from clore_mcp.store import intents
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, call, patient, wish
 from tests.guard.children import Child
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, limits_of, raised, rich, spot, spot_elsewhere
-from tests.guard.world import SHORT, World, call, check_invariants, patient, wish
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 LONGEST = 3000

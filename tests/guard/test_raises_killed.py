@@ -10,10 +10,12 @@ import sys
 
 import pytest
 
+from tests.guard.calls import call
 from tests.guard.children import Child
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, raised, rich, spot, spot_elsewhere
-from tests.guard.world import World, call, check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 LONGEST = 3000

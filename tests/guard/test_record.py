@@ -10,8 +10,10 @@ import pytest
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, call, cancel, patient, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import IMAGE, SHORT, USD, World, call, cancel, check_invariants, patient, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import IMAGE, USD, World
 
 pytestmark = pytest.mark.anyio
 ROOMY = {

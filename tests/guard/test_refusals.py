@@ -12,8 +12,10 @@ from clore_mcp.rental.context import Patience
 from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, cancel, patient, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import Json, World, call, cancel, check_invariants, patient, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio
 

@@ -15,10 +15,12 @@ from clore_mcp.rental.orders import access, stop
 from clore_mcp.rental.results import Attempt
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.wiring import Services
+from tests.guard.calls import Told, call, cancel, let_time_pass, wish
 from tests.guard.conftest import Processes
 from tests.guard.dead import Dead, dead, rented, running, ssh_market, waited
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import rich
-from tests.guard.world import USD, Told, World, call, cancel, check_invariants, let_time_pass, wish
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 

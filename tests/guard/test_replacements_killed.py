@@ -16,10 +16,12 @@ import pytest
 
 from clore_mcp.rental.results import Outcome
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT, Told, call, cancel, let_time_pass
 from tests.guard.children import Child, settle
 from tests.guard.dead import Dead, dead, forget, running, ssh_market
+from tests.guard.invariants import check_invariants
 from tests.guard.stepping import Point
-from tests.guard.world import SHORT, Told, World, call, cancel, check_invariants, let_time_pass
+from tests.world import World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="signals")]
 

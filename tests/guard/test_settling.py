@@ -14,9 +14,11 @@ from clore_mcp.clore.exchange import Timing
 from clore_mcp.errors import NotFound, NotJson, Spent
 from clore_mcp.rental.context import Patience
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, patient, wish
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import rewrite
-from tests.guard.world import World, call, check_invariants, patient, wish
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 

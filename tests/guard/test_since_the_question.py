@@ -11,8 +11,10 @@ import pytest
 from clore_mcp.clore import OrderRow, OrdersReply
 from clore_mcp.rental.results import Outcome
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, let_time_pass, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import Json, World, call, check_invariants, let_time_pass, wish
+from tests.guard.invariants import check_invariants
+from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio
 

@@ -11,9 +11,11 @@ import pytest
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.wiring import Services
+from tests.guard.calls import Told, call, cancel, wish
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.spots import WIDE, raised, rich, spot
-from tests.guard.world import USD, Told, World, call, cancel, check_invariants, wish
+from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
 HOUR = 3600

@@ -16,8 +16,10 @@ from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.store import ledger
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, patient, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, check_invariants, patient, rent, wish
+from tests.guard.invariants import check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 

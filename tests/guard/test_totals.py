@@ -7,8 +7,9 @@ import pytest
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, cancel, let_time_pass, rent
 from tests.guard.spots import WIDE, rewrite, rich
-from tests.guard.world import USD, Json, World, call, cancel, let_time_pass, rent
+from tests.world import USD, Json, World
 
 pytestmark = pytest.mark.anyio
 HOUR = 3_600.0

@@ -18,8 +18,10 @@ from clore_mcp.clore import CloreClient, Created, CreateRequest
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.store.database import FILE_NAME, Database
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, check_invariants, wish
+from tests.guard.invariants import check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 HOURS = 3 * 3600.0

@@ -11,9 +11,11 @@ from typing import Final
 import pytest
 
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.watching import COUNTRIES, FEE, per_day, stock_many, watch, watched
-from tests.guard.world import SHORT, USD, Json, World, check_invariants
+from tests.world import USD, Json, World
 
 pytestmark = pytest.mark.anyio
 

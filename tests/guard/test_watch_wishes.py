@@ -17,9 +17,11 @@ from clore_mcp.rental.watches.question import WatchShown, watch_question
 from clore_mcp.rental.watches.watch import cancelled
 from clore_mcp.tools.market import SearchServers
 from clore_mcp.wiring import Services
+from tests.guard.calls import call
+from tests.guard.invariants import check_invariants
 from tests.guard.test_watches import listed, rounds
 from tests.guard.watching import stock, watch, watched
-from tests.guard.world import World, call, check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 

@@ -19,9 +19,11 @@ from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
 from clore_mcp.wiring import Services
+from tests.guard.calls import ENV_VALUE, call, let_time_pass, patient, rent
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.watching import FEE, ask_for_coin, reprice, stock, watch, watched
-from tests.guard.world import ENV_VALUE, USD, Json, World, call, check_invariants, let_time_pass, patient, rent
+from tests.world import USD, Json, World
 
 pytestmark = pytest.mark.anyio
 

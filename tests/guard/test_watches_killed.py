@@ -14,11 +14,13 @@ import pytest
 from clore_mcp.rental.watches.watch import cancelled
 from clore_mcp.rental.watches.watch import listed as watches_listed
 from clore_mcp.wiring import Services
+from tests.guard.calls import SHORT
 from tests.guard.children import Child, settle
 from tests.guard.conftest import Processes
+from tests.guard.invariants import check_invariants
 from tests.guard.stepping import Point
 from tests.guard.watching import COUNTRIES, stock, watch, watched
-from tests.guard.world import SHORT, USD, World, check_invariants
+from tests.world import USD, World
 
 pytestmark = [pytest.mark.anyio, pytest.mark.skipif(sys.platform == "win32", reason="signals")]
 

@@ -7,8 +7,10 @@ import pytest
 from clore_mcp.rental.requests import CancelOrder, CreateOrder
 from clore_mcp.store.quotes import Quote
 from clore_mcp.wiring import Services
+from tests.guard.calls import call, cancel, wish
 from tests.guard.conftest import Processes
-from tests.guard.world import World, call, cancel, check_invariants, wish
+from tests.guard.invariants import check_invariants
+from tests.world import World
 
 pytestmark = pytest.mark.anyio
 

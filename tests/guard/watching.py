@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.wiring import Services
-from tests.guard.world import ENV_VALUE, IMAGE, USD, Json, World, call
+from tests.guard.calls import ENV_VALUE, call
+from tests.world import IMAGE, USD, Json, World
 
 GPU: Final = "NVIDIA GeForce RTX 4090"
 COUNTRY: Final = "IS"

@@ -29,10 +29,10 @@ from clore_mcp.watchdog_process import LOG_NAME
 from release import bundle
 from release.listing import Lists, listed
 from release.versions import ROOT
-from tests.cli.conftest import Desk
 from tests.cli.watchdogs import Server, active, lives, until
 from tests.clients.environments import node_of, packages_of
 from tests.conftest import environment, settings_for, watchdogs_started
+from tests.world import World
 
 MANIFEST = bundle.HERE / "manifest.json"
 WRITERS = {"create_order", "extend_order", "cancel_order", "set_spot_price", "create_watch", "cancel_watch"}
@@ -167,26 +167,26 @@ def install(uv: str, folder: Path, env: dict[str, str]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there what runs can't be deleted")
-def test_an_order_ends_though_its_bundle_was_deleted(manifest: dict[str, Any], unpacked: Path, desk: Desk) -> None:
+def test_an_order_ends_though_its_bundle_was_deleted(manifest: dict[str, Any], unpacked: Path, world: World) -> None:
     """As a host does that updates it: source, dependencies and all, under the watchdog that it had started."""
     uv = pytest.importorskip("uv", reason="the host's uv is missing: pip install uv").find_uv_bin()
-    desk.env |= network()
-    install(uv, unpacked, desk.env)
+    world.env |= network()
+    install(uv, unpacked, world.env)
     (_, *words), _ = as_a_host_would(manifest, unpacked, {})
-    server = Server(desk, [uv, *words])
+    server = Server(world, [uv, *words])
     try:
         order_id = int(server.rent()["order_id"])
-        until(lambda: watchdogs_started(desk.state), "a watchdog of its own")
-        until(lambda: desk.rows("SELECT owner FROM heartbeats WHERE owner LIKE 'watchdog-%'"), "it beats")
+        until(lambda: watchdogs_started(world.state), "a watchdog of its own")
+        until(lambda: world.rows("SELECT owner FROM heartbeats WHERE owner LIKE 'watchdog-%'"), "it beats")
     finally:
         server.kill()
     shutil.rmtree(unpacked)
-    (pid,) = watchdogs_started(desk.state)
-    desk.control("/faults", {"kind": "http502", "endpoint": "cancel_order", "times": 1})  # met without its code
-    desk.control("/clock", {"advance": 7_200})
-    until(lambda: not active(desk, order_id), "the watchdog ends it")
+    (pid,) = watchdogs_started(world.state)
+    world.post("/faults", {"kind": "http502", "endpoint": "cancel_order", "times": 1})  # met without its code
+    world.post("/clock", {"advance": 7_200})
+    until(lambda: not active(world, order_id), "the watchdog ends it")
     until(lambda: not lives(pid), "and then itself")
-    told = (desk.state / LOG_NAME).read_text("utf-8")
+    told = (world.state / LOG_NAME).read_text("utf-8")
     assert "Traceback" not in told
     assert "broke off" not in told
 

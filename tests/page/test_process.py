@@ -16,10 +16,10 @@ from clore_mcp.page import serve
 from clore_mcp.page_process import LOG_NAME, PageOpener, PageRequest, ask, has_display, is_running, requests_folder
 from clore_mcp.sandbox import Running
 from clore_mcp.settings import Settings
-from tests.cli.conftest import Terminal
 from tests.conftest import delete_state, environment, processes_that_know, settings_for
 from tests.page.conftest import KEYS, House, Visitor, until
 from tests.preforked import python
+from tests.terminal import Terminal
 
 MOST_MEGABYTES = 60
 pytestmark = [

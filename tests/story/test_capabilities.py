@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import pytest
 
 from clore_mcp.sandbox import Running
-from tests.cli.conftest import Terminal
 from tests.conftest import environment
 from tests.preforked import python
 from tests.story.people import IMAGE, Person, assistant
 from tests.story.records import creates, nothing_was_spent, orders, rows, states
 from tests.story.wire import MODERN, WIRE_ERAS, Answer, Json, accept, wired
+from tests.terminal import Terminal
 
 pytestmark = pytest.mark.anyio
 

@@ -14,11 +14,11 @@ import httpx2
 import pytest
 
 from clore_mcp.sandbox import Options, Running, start_in_thread
-from tests.cli.conftest import Terminal
 from tests.conftest import environment
 from tests.story.people import IMAGE
 from tests.story.records import nothing_was_spent
 from tests.story.wire import MODERN, Json, accept, wired
+from tests.terminal import Terminal
 from tests.test_docs import ROOT, hold_against
 
 PAGE = ROOT / "docs" / "question.md"
