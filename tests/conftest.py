@@ -45,7 +45,7 @@ _LONG = (
     "tests/cli/test_pauses.py",
     "tests/cli/test_watchdog",
     "tests/clore/test_floods.py",
-    "tests/clore/test_sharedpacer.py",
+    "tests/clore/test_shared_pacer.py",
     "tests/guard/test_every_point.py",
     "tests/guard/test_extends_killed.py",
     "tests/guard/test_pauses.py",

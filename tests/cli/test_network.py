@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.cli.test_key_way import ACCOUNT, NO_INTERNET
+from tests.cli.test_key_file_network import ACCOUNT, NO_INTERNET
 from tests.cli.watchdogs import Server
 from tests.world import World
 

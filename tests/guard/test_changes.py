@@ -11,7 +11,7 @@ from clore_mcp.rental.monitoring.events import Changed, Changes
 from clore_mcp.wiring import Services
 from tests.guard.calls import let_time_pass
 from tests.guard.conftest import Processes
-from tests.guard.test_overseeing import elsewhere
+from tests.guard.test_events import elsewhere
 from tests.world import World
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from clore_mcp.tools.listings import found, in_full
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, cancel, let_time_pass, rent, wish
 from tests.guard.conftest import Processes
-from tests.guard.test_overseeing import look
+from tests.guard.test_events import look
 from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ from clore_mcp.sandbox import SANDBOX_KEY
 from clore_mcp.store.ledger import Entry
 from tests.guard.calls import rent
 from tests.guard.conftest import Processes
-from tests.guard.test_overseeing import QUARTER, account, elsewhere, look
+from tests.guard.test_events import QUARTER, account, elsewhere, look
 from tests.world import Json, World
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,7 @@ from tests.world import Json, World
 pytestmark = pytest.mark.anyio
 
 LATE = 90_000.0  # seconds of Clore's clock, which no test lives to see unless it advances it
-# Which word is of which kind, tests/clore/test_words.py holds.
+# Which word is of which kind, tests/clore/test_refusal_words.py holds.
 GO_ON = ["server-already-rented", "machine-is-on-gigaspot"]
 END = ["not_enough_balance", "invalid_mrl"]
 

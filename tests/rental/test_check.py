@@ -18,7 +18,7 @@ from clore_mcp.rental.rules.check import Draw, Evidence, Owed, free_balance, owe
 from clore_mcp.settings import Caps
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Database
-from tests.rental.test_exposure import lease
+from tests.rental.test_billing import lease
 from tests.rental.test_listed_now import evidence
 from tests.rental.wishes import order
 from tests.state.rows import ACCOUNT, intent, quote, reservation

@@ -15,7 +15,7 @@ from clore_mcp.money import Coin, dollars
 from clore_mcp.rental import outcomes
 from clore_mcp.rental.questions import KeyShown, rent_question
 from clore_mcp.rental.rules.terms import Terms, cost_of
-from tests.rental.test_exposure import lease
+from tests.rental.test_billing import lease
 from tests.rental.wishes import RATES, ask, candidate, fees, listing, terms
 
 HOST = "clore-mcp on desk"
