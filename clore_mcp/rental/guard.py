@@ -18,7 +18,7 @@ import anyio
 import anyio.to_thread
 
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import BY_PASSKEY, QUOTE_SECONDS, Approvals, Cooling, new_id
 from clore_mcp.rental.context import Commitments, Context
@@ -34,7 +34,7 @@ from clore_mcp.store.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 _DID: Final = {Status.CREATED: "made it", Status.EXTENDED: "moved its end"}
-_COOLED: Final = f"Three questions were just declined, so no more are asked for a while. {outcomes.UNSEEN}"
+_COOLED: Final = f"Three questions were just declined, so no more are asked for a while. {outcome_texts.UNSEEN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Guard:
     ) -> Outcome:
         verb = self._verbs[request.verb]
         if held.quote is None:
-            return held.outcome or outcomes.failed("There was nothing to do.")
+            return held.outcome or outcome_texts.failed("There was nothing to do.")
         try:
             quote = await self._approvals.get(held.quote.id, unbroken=True)
             waits = quote.state in ("pending", "expired") and quote.replaced_by is None
@@ -242,10 +242,10 @@ class Guard:
         """Return what the person has to do to approve. Opens their page with the question if that is possible."""
         context = self._context
         if await anyio.to_thread.run_sync(context.open_page, quote.id):
-            return outcomes.APPROVE_ON_PAGE
+            return outcome_texts.APPROVE_ON_PAGE
         if context.settings.approval is Approval.PASSKEY:
-            return outcomes.approve_with_passkey(context.program)
-        return outcomes.approve_at_terminal(quote.id, context.program)
+            return outcome_texts.approve_with_passkey(context.program)
+        return outcome_texts.approve_at_terminal(quote.id, context.program)
 
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """Handle a question without an answer. A cancel closes it, so that no later answer counts. After a malformed
@@ -286,7 +286,7 @@ class Guard:
             return verb.declined(request)
         if quote.state == "expired":
             newer = quote.replaced_by
-            return verb.declined(request, outcomes.newer_question(newer)) if newer else verb.lapsed(request)
+            return verb.declined(request, outcome_texts.newer_question(newer)) if newer else verb.lapsed(request)
         return None
 
     async def _again(self, quote: Quote, outcome: Outcome) -> Outcome:
@@ -296,7 +296,7 @@ class Guard:
         if did is not None and order_id is not None:
             lease = await self._context.state.read(lambda tx: orders.get(tx, quote.account, order_id))
             if lease is not None and lease.ended_at is not None:
-                return outcomes.ended_since(outcome, lease, did)
+                return outcome_texts.ended_since(outcome, lease, did)
         return outcome.again()
 
     async def told(self, held: Held, outcome: Outcome) -> None:

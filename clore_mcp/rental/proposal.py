@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from clore_mcp.errors import Failure
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.requests import CancelOrder, Request
 from clore_mcp.rental.results import Outcome
@@ -107,15 +107,15 @@ class Verb(ABC, Generic[A]):
 
     def declined(self, request: A, unasked: str | None = None) -> Outcome:
         """Return the answer without a yes. `unasked` is why the person was not asked, None if they said no."""
-        return outcomes.declined(unasked)
+        return outcome_texts.declined(unasked)
 
     def lapsed(self, request: A) -> Outcome:
         """Return the answer for a quote that expired before its yes was used."""
-        return outcomes.expired()
+        return outcome_texts.expired()
 
     def left_to_person(self, request: A, quote_id: str, deed: str) -> Outcome:
         """Return the answer that leaves the decision to a person outside the chat. `deed` is what they have to do."""
-        return outcomes.approval_required(quote_id, deed)
+        return outcome_texts.approval_required(quote_id, deed)
 
     async def told(self, request: A, outcome: Outcome) -> Outcome:
         """Return the outcome as the caller of this call reads it."""

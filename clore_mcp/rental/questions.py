@@ -17,7 +17,7 @@ from clore_mcp.market.rates import OrderType
 from clore_mcp.money import Coin, dollars, plain
 from clore_mcp.rental.create.containers import image_notes
 from clore_mcp.rental.monitoring.hosts import DAYS
-from clore_mcp.rental.outcomes import asked_usd, shown_parts
+from clore_mcp.rental.outcome_texts import asked_usd, shown_parts
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms
 from clore_mcp.text import clean

@@ -1,4 +1,4 @@
-"""The outcome of a spending call: one frozen Outcome, its statuses and its parts. outcomes.py has the texts.
+"""The outcome of a spending call: one frozen Outcome, its statuses and its parts. outcome_texts.py has the texts.
 
 Numbers are rounded as they are shown. The record stores an outcome as JSON, and the tools answer with the same JSON.
 """

@@ -46,7 +46,7 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
     """Price a rental and check it against the limits and the wallet. It asks no one and reserves nothing. It takes
     create_order's arguments. create_order makes its own quote, so use this only to compare prices or explain a
     refusal."""
-    from clore_mcp.rental import outcomes
+    from clore_mcp.rental import outcome_texts
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -74,8 +74,8 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
         total_usd=round(float(cost.total_usd), 6),
         worst_case_usd=shown_up(found.terms.worst_usd),
-        margin=outcomes.margin(found.terms),
-        creation_fee_due=outcomes.FEE_DUE if cost.creation_fee_usd else None,
+        margin=outcome_texts.margin(found.terms),
+        creation_fee_due=outcome_texts.FEE_DUE if cost.creation_fee_usd else None,
         on_demand_usd_per_hour=None if first.on_demand_usd_per_hour is None else shown_up(first.on_demand_usd_per_hour),
         currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),

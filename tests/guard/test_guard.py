@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import Failure, NotFound, StateUnavailable
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import settle_quote
 from clore_mcp.rental.guard import Held
@@ -448,7 +448,7 @@ async def test_a_bid_without_a_yes_stays_and_is_never_uncertain(world: World, se
 
 async def test_commands_for_a_person_name_the_program_that_reaches_this_state(services: Services) -> None:
     intent = Intent("i1", "a", "q1", "create_order", 5, "x", "spot", "USD", frozenset(), "uncertain", "o", 0)
-    assert "`clore-mcp --sandbox settle i1 --order ID`" in outcomes.blocked(intent, "clore-mcp --sandbox").next
+    assert "`clore-mcp --sandbox settle i1 --order ID`" in outcome_texts.blocked(intent, "clore-mcp --sandbox").next
     approvals = Approvals(services.context.state, time.time, "clore-mcp --sandbox")
     with pytest.raises(NotFound) as caught:
         await approvals.get("q0")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.rental.orders.extensions import most_seconds
+from clore_mcp.rental.orders.extend_terms import most_seconds
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, rent, wish
 from tests.guard.conftest import Processes

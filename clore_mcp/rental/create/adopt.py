@@ -18,7 +18,7 @@ import anyio
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.api_clock import created_between
 from clore_mcp.rental.context import Context, enforcer
 from clore_mcp.rental.create.presence import matches, may_be_of, running_on
@@ -173,7 +173,7 @@ class Adopting:
         if why is None or context.settings.read_only:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
-        outcome = outcomes.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
+        outcome = outcome_texts.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
         with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, and the caller knows better
             await context.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
         return outcome
@@ -195,12 +195,14 @@ class Adopting:
         attempts = [*earlier, Attempt(intent.server_id, "above_ceiling" if dearer else "created")]
         if dearer and not context.settings.read_only:
             gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
-            return outcomes.ended_at_once(outcomes.above_ceiling(row, candidate), row, candidate, gone, attempts)
+            return outcome_texts.ended_at_once(
+                outcome_texts.above_ceiling(row, candidate), row, candidate, gone, attempts
+            )
         try:
             terms = replace(terms, enforced_by=await context.enforced_by())
         except (CloreError, StateUnavailable):
             terms = replace(terms, enforced_by=None)
-        outcome = outcomes.created(lease, candidate, terms, attempts, quote.decided_by)
+        outcome = outcome_texts.created(lease, candidate, terms, attempts, quote.decided_by)
         return replace(outcome, next=f"{_UNRECORDED.format(error.message)} {outcome.next}")
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
@@ -224,14 +226,14 @@ class Adopting:
         intents.bind(tx, now.id, row.id)
         attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
         if why is not None:
-            outcome = outcomes.ended_at_once(why.said, row, candidate, None, attempts)
+            outcome = outcome_texts.ended_at_once(why.said, row, candidate, None, attempts)
             if self._context.settings.read_only:
                 outcome = replace(outcome, next=f"{why.said} {_LEFT_RUNNING}")
         else:
             # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.
             terms = replace(terms, enforced_by=enforcer(tx, self._context, lease.account))
             by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
-            outcome = outcomes.created(lease, candidate, terms, attempts, by)
+            outcome = outcome_texts.created(lease, candidate, terms, attempts, by)
             if not _says_price(row):
                 outcome = replace(outcome, next=f"{_PRICE_UNKNOWN} {outcome.next}")
         quotes.settle(tx, quote.id, outcome.as_json())
@@ -254,9 +256,9 @@ class Adopting:
         def write(tx: Tx) -> Outcome:
             now = intents.get(tx, intent.id)
             if now is None:  # its state was deleted meanwhile
-                return outcomes.uncertain(intent, [*earlier], context.program)
+                return outcome_texts.uncertain(intent, [*earlier], context.program)
             if now.state not in ("sending", "uncertain"):
-                return outcome_of(quotes.get(tx, quote.id)) or outcomes.in_progress(quote.id)
+                return outcome_of(quotes.get(tx, quote.id)) or outcome_texts.in_progress(quote.id)
             acknowledged = now.acknowledged or intent.id in self.remembered.acknowledged
             certain = seen.valid and not seen.matches and not acknowledged
             state = "failed" if certain else "uncertain"
@@ -269,9 +271,9 @@ class Adopting:
             )  # fmt: skip
             attempts = attempts_of(tx, quote, intent, state, earlier)
             outcome = (
-                outcomes.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
+                outcome_texts.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
                 if certain
-                else outcomes.uncertain(intent, attempts, context.program)
+                else outcome_texts.uncertain(intent, attempts, context.program)
             )
             quotes.settle(tx, quote.id, outcome.as_json())
             return outcome
@@ -336,9 +338,9 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
 def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
     """Return why a running order must be cancelled, or None if it may stay."""
     if above(row, candidate.coin, candidate.ceiling_per_day):
-        return Unwanted("above_ceiling", outcomes.above_ceiling(row, candidate))
+        return Unwanted("above_ceiling", outcome_texts.above_ceiling(row, candidate))
     if ledger.frozen(tx) is not None:
-        return Unwanted("frozen", f"{outcomes.FROZEN} This order was on its way then.")
+        return Unwanted("frozen", f"{outcome_texts.FROZEN} This order was on its way then.")
     return None
 
 

@@ -27,7 +27,7 @@ from clore_mcp.errors import (
     UnknownRefusal,
 )
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcomes, questions
+from clore_mcp.rental import outcome_texts, questions
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.context import Context, beats, settle_quote
 from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
@@ -93,15 +93,15 @@ class Creating(Verb[CreateOrder]):
         ours = (await self._context.readings.orders(EXECUTION_AGE)).rows
         running = running_on(request.server_id, ours)
         if running is not None:
-            raise Settled(outcomes.held_by_you(running, request.server_id))
+            raise Settled(outcome_texts.held_by_you(running, request.server_id))
         found = await self._pricer.price(request)
         attempts = tuple(Attempt(one.server_id, one.reason) for one in found.unfit)
         if found.terms is None or found.cost is None:
             raise Settled(
-                outcomes.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours)
+                outcome_texts.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours)
             )
         if found.refusals:
-            raise Settled(replace(outcomes.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
+            raise Settled(replace(outcome_texts.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
         cost, key = found.cost, await self._key_shown(request)
         terms = replace(found.terms, ssh_key=key.fingerprint)
         return Proposal(
@@ -110,7 +110,7 @@ class Creating(Verb[CreateOrder]):
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the order is being made."""
-        return outcomes.being_replaced(quote) if quote.replaces else outcomes.in_progress(quote.id)
+        return outcome_texts.being_replaced(quote) if quote.replaces else outcome_texts.in_progress(quote.id)
 
     async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
         """See `Verb`. It adds the address of Jupyter and the outcome for the order that it replaces."""
@@ -163,7 +163,7 @@ class Creating(Verb[CreateOrder]):
         return await self._end(quote, Stopped(), attempts)
 
     async def _end(self, quote: Quote, stopped: Stopped, attempts: Sequence[Attempt]) -> Outcome:
-        outcome = stopped.outcome or outcomes.unavailable(attempts, "None of the servers could be rented.")
+        outcome = stopped.outcome or outcome_texts.unavailable(attempts, "None of the servers could be rented.")
         if not outcome.repeated:
             told = outcome.attempts
             outcome = replace(outcome, attempts=(*(one for one in attempts if one not in told), *told))
@@ -272,7 +272,7 @@ class Creating(Verb[CreateOrder]):
 
     def _unrecorded(self, intent: Intent, attempts: list[Attempt]) -> Stopped:
         """Return the answer if money may have moved but can't be recorded. A later look settles the row."""
-        return Stopped(outcome=outcomes.uncertain(intent, attempts, self._context.program), final=False)
+        return Stopped(outcome=outcome_texts.uncertain(intent, attempts, self._context.program), final=False)
 
     async def _refused(self, call: CreateCall, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
         intent, reason = _made(send), word(error)
@@ -291,15 +291,15 @@ class Creating(Verb[CreateOrder]):
             return Stopped(attempt=attempt)
         said = f"{error.message} {error.hint}"
         if isinstance(error, RateLimited):
-            return Stopped(attempt, outcomes.failed(said))
-        return Stopped(attempt, outcomes.unavailable([attempt], said))
+            return Stopped(attempt, outcome_texts.failed(said))
+        return Stopped(attempt, outcome_texts.unavailable([attempt], said))
 
     async def _not_sent(self, call: CreateCall, send: Send, error: Failure) -> Stopped:
         """Return the answer if nothing was sent. An unused yes stays, so that the same call needs no second one."""
         await self._close(call, send.intent, "abandoned", word(error))
         attempt = Attempt(call.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."
-        return Stopped(attempt, outcomes.failed(f"{said} {error.hint}"), final=send.used)
+        return Stopped(attempt, outcome_texts.failed(f"{said} {error.hint}"), final=send.used)
 
     async def _close(self, call: CreateCall, intent: Intent | None, state: str, reason: str) -> None:
         context, quote = self._context, call.quote
@@ -318,10 +318,10 @@ class Creating(Verb[CreateOrder]):
         await context.state.write(write)
 
 
-_OTHER_KEY: Final = outcomes.failed(
+_OTHER_KEY: Final = outcome_texts.failed(
     "The SSH key for orders is no longer the one in the question, so nothing was sent. Call again."
 )
-_TOO_SLOW: Final = outcomes.failed(
+_TOO_SLOW: Final = outcome_texts.failed(
     "Clore answers too slowly to check price and limits, so nothing was sent. Call again in a minute."
 )
 

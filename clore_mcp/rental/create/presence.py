@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError
 from clore_mcp.money import ZERO, Coin, dollars
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
@@ -58,9 +58,9 @@ def in_the_way(tx: Tx, account: str, server_id: int, rows: Iterable[OrderRow], p
     """Return the answer if a server is or may be ours already, or None if a create may be sent."""
     held = unsettled_on(tx, account, [server_id]).get(server_id)
     if held is not None:
-        return outcomes.blocked(held, program)
+        return outcome_texts.blocked(held, program)
     running = running_on(server_id, rows)
-    return None if running is None else outcomes.held_by_you(running, server_id)
+    return None if running is None else outcome_texts.held_by_you(running, server_id)
 
 
 def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str | None = None) -> Outcome | None:
@@ -71,11 +71,11 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
     if heir is not None and heir.id != but_of:
         made = made_by_call(tx, account, heir.digest, program, but_of=but_of)
         if made is not None or heir.state in ("approved", "committing"):
-            return made or outcomes.being_replaced(heir)
+            return made or outcome_texts.being_replaced(heir)
     lease = orders.of_digest(tx, account, digest)
     if lease is None:
         unknown = intents.unsettled_of_call(tx, digest, but_of=but_of)
-        return None if unknown is None else outcomes.uncertain(unknown, [], program).again()
+        return None if unknown is None else outcome_texts.uncertain(unknown, [], program).again()
     made_by = intents.get(tx, lease.intent_id)
     outcome = outcome_of(quotes.get(tx, made_by.quote_id) if made_by else None)
     if outcome is not None and outcome.status is Status.REFUSED:  # above its ceiling, and its cancel is not proven yet
@@ -96,11 +96,13 @@ def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, 
         return None
     lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
     if lease is None or lease.ended_at is None or (row is not None and not row.expired):
-        return outcomes.being_replaced(quote)
+        return outcome_texts.being_replaced(quote)
     cost, most = cost_usd(lease), terms.replaced_most_usd or ZERO
     if cost is None or cost > most:
         told = "an unknown amount" if cost is None else dollars(cost)
-        return outcomes.failed(f"Order {order_id} has cost {told}, more than the {dollars(most)} that the yes named.")
+        return outcome_texts.failed(
+            f"Order {order_id} has cost {told}, more than the {dollars(most)} that the yes named."
+        )
     first = quotes.get(tx, quote.replaces or "")
     return None if first is None else made_by_call(tx, account, first.digest, program, but_of=quote.id)
 
@@ -166,7 +168,7 @@ class Presence:
             return Stopped(outcome=held)
         running = None if seen is None else running_on(server_id, seen.rows)
         if running is not None:
-            return Stopped(outcome=outcomes.held_by_you(running, server_id))
+            return Stopped(outcome=outcome_texts.held_by_you(running, server_id))
         if seen is None or seen.unreadable or running_on(None, seen.rows) is not None:
             return Stopped(attempt, _UNSEEN, final=used)
         return Stopped(attempt=attempt)
@@ -184,7 +186,7 @@ class Presence:
         if sight.other is None:
             return None
         held = await self._held(quote, intent.server_id)
-        return Stopped(outcome=held or outcomes.held_by_you(sight.other, intent.server_id))
+        return Stopped(outcome=held or outcome_texts.held_by_you(sight.other, intent.server_id))
 
     async def _seen(self) -> Orders | None:
         try:
@@ -206,12 +208,12 @@ class Presence:
             made = made_by_call(tx, quote.account, quote.digest, program, but_of=quote.id)
             unsettled = unsettled_on(tx, quote.account, [server_id]).get(server_id)
             blocked = unsettled is not None and unsettled.quote_id != quote.id
-            return made or (outcomes.blocked(unsettled, program) if unsettled is not None and blocked else None)
+            return made or (outcome_texts.blocked(unsettled, program) if unsettled is not None and blocked else None)
 
         return await self._context.state.read(read)
 
 
-_UNSEEN: Final = outcomes.failed(
+_UNSEEN: Final = outcome_texts.failed(
     "The server is rented, but this account's orders can't be seen now, so nothing was sent. Look at"
     " list_orders, then call again."
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from clore_mcp.errors import Failure
 from clore_mcp.money import dollars
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Context
@@ -77,7 +77,7 @@ def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) ->
     if not left:
         raise refused(f"No fallback is left after the server of order {order_id}. {_END_IT}")
     if ledger.frozen(tx) is not None:
-        raise refused(outcomes.FROZEN)
+        raise refused(outcome_texts.FROZEN)
     instead = replace(
         terms.alone(), candidates=left, to_win_usd=None, replaces_order_id=order_id, replaced_most_usd=used.lost_usd
     )
@@ -180,7 +180,7 @@ class Replacements:
         )
         refusals = check(stands, spend_of(one, offer.terms, instead_of=lost))
         if refusals:
-            raise Settled(outcomes.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
+            raise Settled(outcome_texts.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
 
     async def clear(self, quote: Quote, by: str) -> None:
         """Cancel the replaced order and prove it gone. Raises Settled if it is not proven, and NotSent if no cancel can
@@ -193,12 +193,12 @@ class Replacements:
             """Return whether the cancel must be sent. If not, the order is already gone."""
             now = quotes.get(tx, quote.id)
             if now is None or now.state != "approved":
-                raise Settled(outcomes.in_progress(quote.id))  # another process is further
+                raise Settled(outcome_texts.in_progress(quote.id))  # another process is further
             lease = orders.get(tx, quote.account, order_id)
             if lease is not None and lease.ended_at is not None:
                 return False
             if ledger.frozen(tx) is not None:
-                raise refused(outcomes.FROZEN)
+                raise refused(outcome_texts.FROZEN)
             if not now.in_time(context.clock()):
                 raise refused(f"The time for replacing order {order_id} is over.")
             context.note(tx, "replacing", quote.caller, quote.account, quote_id=quote.id, order_id=order_id)
@@ -208,7 +208,7 @@ class Replacements:
             return
         gone = await self.closing.cancel(order_id, issue=None, caller=quote.caller, why=f"it is replaced; {by}")
         if gone.status is not Status.CANCELLED:
-            raise Settled(outcomes.being_replaced(quote))
+            raise Settled(outcome_texts.being_replaced(quote))
 
     async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
         """Return the outcome of a call, with the receipt of the order that it replaced, if that is gone."""

@@ -19,7 +19,7 @@ import anyio
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, UnknownRefusal
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.adopt import ADOPTABLE, Adopting, Sight
@@ -199,7 +199,7 @@ class Settling:
                 tx, intent.id, was="reserved", now_is="abandoned", reason="its process ended before sending"
             ):
                 intents.release(tx, intent.id, ZERO, self._context.clock())
-                unsent = outcomes.failed("The server process ended before anything was sent. Call again.")
+                unsent = outcome_texts.failed("The server process ended before anything was sent. Call again.")
                 quotes.settle(tx, quote.id, unsent.as_json())
                 self._context.note(tx, "abandoned", "clore-mcp", intent.account, quote_id=quote.id, intent_id=intent.id)
 
@@ -237,7 +237,7 @@ class Settling:
             if outcome is None:
                 raise ArgumentInvalid(f"{intent.id} has just been settled elsewhere. Nothing was changed.")
             return outcome
-        none = outcomes.failed("The person checked clore.ai and found no order. Call again if it is still wanted.")
+        none = outcome_texts.failed("The person checked clore.ai and found no order. Call again if it is still wanted.")
 
         def write(tx: Tx) -> None:
             now = intents.get(tx, intent.id) or intent

@@ -15,7 +15,7 @@ from typing import Any
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.market.gpus import of_server
-from clore_mcp.rental import outcomes, questions
+from clore_mcp.rental import outcome_texts, questions
 from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.orders.closure import NEVER_WON, Closing, account_for
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
@@ -70,16 +70,16 @@ class Cancelling(Verb[CancelOrder]):
 
     def declined(self, request: CancelOrder, unasked: str | None = None) -> Outcome:
         """See `Verb`. The order keeps running."""
-        return outcomes.cancel_declined(request.order_id, unasked)
+        return outcome_texts.cancel_declined(request.order_id, unasked)
 
     def lapsed(self, request: CancelOrder) -> Outcome:
         """See `Verb`. The order keeps running."""
-        return outcomes.cancel_expired(request.order_id)
+        return outcome_texts.cancel_expired(request.order_id)
 
     def left_to_person(self, request: CancelOrder, quote_id: str, deed: str) -> Outcome:
         """See `Verb`. The order keeps running until then."""
         until_then = f"Order {request.order_id} keeps running and billing until then."
-        return outcomes.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
+        return outcome_texts.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     async def propose(self, request: CancelOrder, account: str) -> Proposal:
         """Return the question. Raises Settled with the receipt if the order has ended."""
@@ -121,7 +121,7 @@ class Cancelling(Verb[CancelOrder]):
             log.warning("a cancel goes on without its record: %s", error.message)
             taken = True
         if not taken:
-            return outcomes.in_progress(quote.id)
+            return outcome_texts.in_progress(quote.id)
         outcome = await self._closing.cancel(
             request.order_id, issue=request.issue, caller=quote.caller, why=f"asked for; {by}"
         )
@@ -133,7 +133,7 @@ class Cancelling(Verb[CancelOrder]):
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the cancel is under way and not proven."""
-        return outcomes.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
+        return outcome_texts.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
         """Return the order as Clore lists it now, and whether its absence is meaningful: only if both lists could be

@@ -25,8 +25,8 @@ from clore_mcp.market.rates import Fees, Rates
 from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.orders import cancels, elsewhere
-from clore_mcp.rental.orders.cancels import Remaining, Sent, remaining
+from clore_mcp.rental.orders import cancel_send, elsewhere
+from clore_mcp.rental.orders.cancel_send import Remaining, Sent, remaining
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
 from clore_mcp.rental.spot import bid_record
@@ -77,7 +77,7 @@ class Closing:
         Raises NotSent where no cancel can leave at all, because of the environment's proxy or certificates."""
         await self._context.client.open()
         account = await account_for(self._context, order_id)
-        sent = await cancels.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
+        sent = await cancel_send.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
         left = await self.remaining()
         told = str(left) if outcome.status is Status.CANCELLED else ""
@@ -87,7 +87,7 @@ class Closing:
     async def prove(self, sent: Sequence[Sent]) -> list[Outcome]:
         """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
         self._context.readings.changed()
-        gone = await cancels.look_until_gone(self._context, sent)
+        gone = await cancel_send.look_until_gone(self._context, sent)
         return [
             await (self._gone(one, gone[one.order_id]) if one.order_id in gone else self._unverified(one))
             for one in sent
@@ -156,10 +156,10 @@ class Closing:
                     price_per_day=str(row.price), coin=row.currency, ceiling_per_day=str(lease.ceiling_native),
                 )  # fmt: skip
 
-        await cancels.try_write(context, write)
+        await cancel_send.try_write(context, write)
         if not context.settings.read_only:
             targets = [(lease.account, lease.order_id) for lease in dearer]
-            await self.prove(await cancels.send(context, targets, caller="clore-mcp", why="above_ceiling"))
+            await self.prove(await cancel_send.send(context, targets, caller="clore-mcp", why="above_ceiling"))
 
     async def reopen_listed(self, account: str, current: Orders) -> None:
         """What counted as gone, for whatever reason, and is listed as running gets its reservation and its end back."""
@@ -218,7 +218,7 @@ class Closing:
         if lease is not None and final is not None:
             await self.close(lease, final, "cancelled")
         else:
-            await cancels.try_write(
+            await cancel_send.try_write(
                 self._context, lambda tx: self._close_elsewhere(tx, account, row.id, one.caller, final)
             )
         said = f"{_stopped(row)}{'' if final else _COST_UNKNOWN}"
@@ -241,7 +241,7 @@ class Closing:
         def write(tx: Tx) -> None:
             self._context.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
 
-        await cancels.try_write(self._context, write)
+        await cancel_send.try_write(self._context, write)
         known = f"Still billing as far as is known. {one.unproven}"
         if isinstance(one.trouble, OrderNotActive):
             known = "Clore says that the order is already over, but its lists do not show it as ended yet."
@@ -328,7 +328,7 @@ def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:
     """Return whether a process has sent the cancel at the lease's end. It may have been killed before recording
     that."""
     sent = ledger.last_of_order(tx, lease.account, lease.order_id, ("cancel_sent",))
-    return sent is not None and (sent.data or {}).get("why") == cancels.LEASE_OVER
+    return sent is not None and (sent.data or {}).get("why") == cancel_send.LEASE_OVER
 
 
 def _stopped(row: OrderRow) -> str:

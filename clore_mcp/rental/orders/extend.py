@@ -13,11 +13,11 @@ import anyio.to_thread
 
 from clore_mcp.errors import NotFound
 from clore_mcp.money import dollars
-from clore_mcp.rental import outcomes, questions
+from clore_mcp.rental import outcome_texts, questions
 from clore_mcp.rental.context import Context, iso, settle_quote
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.orders.closure import Closing
-from clore_mcp.rental.orders.extensions import (
+from clore_mcp.rental.orders.extend_terms import (
     ExtendTerms,
     Extension,
     Move,
@@ -76,7 +76,7 @@ class Extending(Verb[ExtendOrder]):
 
     def unfinished(self, quote: Quote) -> Outcome:
         """The end is being moved."""
-        return outcomes.in_progress(quote.id, "The end is being moved. Call again with the same arguments.")
+        return outcome_texts.in_progress(quote.id, "The end is being moved. Call again with the same arguments.")
 
     async def propose(self, request: ExtendOrder, account: str) -> Proposal:
         """What a person would be asked. Raises Settled where there is nothing to ask."""
@@ -126,7 +126,7 @@ class Extending(Verb[ExtendOrder]):
         except Settled as known:
             return await settle_quote(context, quote, known.outcome) if known.final else known.outcome
         await anyio.to_thread.run_sync(context.wake_watchdog)
-        return outcome or outcomes.in_progress(quote.id)
+        return outcome or outcome_texts.in_progress(quote.id)
 
     def _move(
         self, tx: Tx, quote: Quote, evidence: Evidence, enforced_by: str | None, *, from_state: str, by: str

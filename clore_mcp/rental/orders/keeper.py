@@ -18,8 +18,8 @@ from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, State
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.settle import Settling
-from clore_mcp.rental.orders import cancels
-from clore_mcp.rental.orders.cancels import Sent
+from clore_mcp.rental.orders import cancel_send
+from clore_mcp.rental.orders.cancel_send import Sent
 from clore_mcp.rental.orders.chores import Chore, Chores
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.results import Status
@@ -307,9 +307,11 @@ class Keeper:
             if lease.on_end == "cancel"
             and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
         ]
-        by = cancels.Over(None if current is None else current.at, self._poll_seconds / 2)
+        by = cancel_send.Over(None if current is None else current.at, self._poll_seconds / 2)
         sent = (
-            await cancels.send(self._context, due, caller="clore-mcp", why=cancels.LEASE_OVER, over=by) if due else []
+            await cancel_send.send(self._context, due, caller="clore-mcp", why=cancel_send.LEASE_OVER, over=by)
+            if due
+            else []
         )
         self._held_back = len(sent) < len(due)
         for lease in over:

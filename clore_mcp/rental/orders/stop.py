@@ -16,10 +16,10 @@ import anyio
 
 from clore_mcp.errors import CloreError, Failure
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.settle import Settling
-from clore_mcp.rental.orders import cancels
+from clore_mcp.rental.orders import cancel_send
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store import intents, ledger, orders, quotes, watches
@@ -80,7 +80,7 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     for intent in unsent:
         intents.step(tx, intent.id, was="reserved", now_is="abandoned", reason="spending was frozen")
         intents.release(tx, intent.id, ZERO, now)
-        quotes.settle(tx, intent.quote_id, outcomes.frozen().as_json())
+        quotes.settle(tx, intent.quote_id, outcome_texts.frozen().as_json())
     if new:
         data = {"questions_closed": questions, "unsent_given_up": len(unsent)}
         ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="frozen", caller=by, data=data))
@@ -178,7 +178,7 @@ class Stopping:
         if not leases:
             return []
         targets = [(lease.account, lease.order_id) for lease in leases]
-        sent = await cancels.send(self._context, targets, caller=by, why="stop")
+        sent = await cancel_send.send(self._context, targets, caller=by, why="stop")
         outcomes_ = await self._closing.prove(sent)
         return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes_, strict=True)]
 

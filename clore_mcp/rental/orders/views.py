@@ -21,7 +21,7 @@ from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.monitoring import monitor
 from clore_mcp.rental.orders import access
-from clore_mcp.rental.orders.cancels import watches_waiting
+from clore_mcp.rental.orders.cancel_send import watches_waiting
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.rules.billing import (
     began_of,

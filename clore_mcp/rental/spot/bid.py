@@ -1,7 +1,7 @@
 """Changes a spot bid. Raising it spends and asks the person; lowering it is free, but Clore may refuse it.
 
 The change is sent once. The reply, or a look at the order if there is none, gives its outcome, which is recorded.
-bids.py computes what a bid costs.
+bid_terms.py computes what a bid costs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio
 
 from clore_mcp.errors import CloreError, Failure, Refused, Spent
 from clore_mcp.money import ZERO, dollars, shown, shown_up
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.create.quote import Pricer
@@ -25,7 +25,7 @@ from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.check import UNENDED, Doubt, Position, Spend, Undecided, check, position
 from clore_mcp.rental.rules.limits import Wanted
-from clore_mcp.rental.spot.bids import (
+from clore_mcp.rental.spot.bid_terms import (
     Bid,
     BidTerms,
     bid_question,
@@ -59,18 +59,18 @@ class Bidding(Verb[SetSpotPrice]):
 
     def declined(self, request: SetSpotPrice, unasked: str | None = None) -> Outcome:
         """See `Verb`. The bid stays."""
-        return outcomes.bid_declined(request.order_id, unasked)
+        return outcome_texts.bid_declined(request.order_id, unasked)
 
     def lapsed(self, request: SetSpotPrice) -> Outcome:
         """See `Verb`. The bid stays."""
-        return outcomes.bid_refused(
+        return outcome_texts.bid_refused(
             request.order_id, "quote_expired", "The quote expired before it was used. Call again."
         )
 
     def left_to_person(self, request: SetSpotPrice, quote_id: str, deed: str) -> Outcome:
         """See `Verb`. The bid stays until then."""
-        until_then = f"{outcomes.BID_STAYS.removesuffix('.')} until then."
-        return outcomes.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
+        until_then = f"{outcome_texts.BID_STAYS.removesuffix('.')} until then."
+        return outcome_texts.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the change is under way and its outcome is unknown."""
@@ -95,7 +95,7 @@ class Bidding(Verb[SetSpotPrice]):
                 lambda tx: self._stands_against(tx, account, bid, position(tx, self._context, account, evidence))
             )
             if refusals:
-                raise Settled(outcomes.raise_refused(refusals, bid.usd_per_hour))
+                raise Settled(outcome_texts.raise_refused(refusals, bid.usd_per_hour))
         told = told_of(bid, await to_win_usd(self._context, bid) if bid.raises else None)
         return Proposal(
             terms=BidTerms(request.order_id, bid.day.value, bid.coin, bid.worst_usd),
@@ -126,7 +126,7 @@ class Bidding(Verb[SetSpotPrice]):
         _require_agreed(terms, bid, unasked=unasked)
         claimed = await self._claim(quote, bid, from_state=from_state, by=by)
         if claimed.refusals:
-            return outcomes.raise_refused(claimed.refusals)
+            return outcome_texts.raise_refused(claimed.refusals)
         return await _send(self._context, quote, bid, claimed.change)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, stands: Position) -> list[Refusal]:
@@ -164,7 +164,7 @@ class Bidding(Verb[SetSpotPrice]):
                 raise _undecided(bid.row.id, "end_moved", why)
             refusals = self._stands_against(tx, quote.account, bid, stands) if stands else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
-                raise Settled(outcomes.in_progress(quote.id), final=False)
+                raise Settled(outcome_texts.in_progress(quote.id), final=False)
             change = None if refusals else reservations.begin_bid(tx, quote.id, reservation_of(bid, quote.account, now))
             context.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                          bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
@@ -185,12 +185,12 @@ def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
         reason = "worst_case_grew"
         why = f"It could cost {dollars(bid.worst_usd)} now, more than was approved. Call again."
     if reason:
-        raise Settled(outcomes.bid_refused(terms.order_id, reason, why))
+        raise Settled(outcome_texts.bid_refused(terms.order_id, reason, why))
 
 
 def _undecided(order_id: int, reason: str, why: str) -> Settled:
     """Return a refusal that used nothing, because the facts are too old or incomplete."""
-    return Settled(outcomes.bid_refused(order_id, reason, why), final=False)
+    return Settled(outcome_texts.bid_refused(order_id, reason, why), final=False)
 
 
 def _cannot_decide(order_id: int, no: Undecided) -> Settled:
@@ -214,7 +214,7 @@ async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None)
         if error.spent is Spent.NO:
             if change is not None:
                 await context.state.write(lambda tx: reservations.undo_bid(tx, change, context.clock()))
-            return outcomes.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
+            return outcome_texts.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
         if not await _arrived(context, bid):
             said = f"{error.message} The bid may or may not have changed. list_orders shows the price."
             usd = shown(bid.usd_per_hour)

@@ -18,7 +18,7 @@ from clore_mcp.market.query import MAX_LIMIT, Query
 from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD
 from clore_mcp.market.search import Found, find
 from clore_mcp.money import ZERO, Coin, dollars, shown_up
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import new_id
 from clore_mcp.rental.context import Context, iso
@@ -149,7 +149,7 @@ class Watching(Verb[CreateWatch]):
         worst = ZERO if request.notify else _worst(request)
         refusals = self._never(request, ended=who is not None)
         if who is None or refusals:
-            raise Settled(outcomes.refused(refusals))
+            raise Settled(outcome_texts.refused(refusals))
         ends_at = context.clock() + request.expires_hours * 3600
         cheapest = found.servers[0].priced.usd_per_hour if found.servers else None
         key = await self._key(request)
@@ -182,10 +182,10 @@ class Watching(Verb[CreateWatch]):
             now = context.clock()
             context.forbid_frozen(tx)
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
-                return outcomes.in_progress(quote.id)
+                return outcome_texts.in_progress(quote.id)
             refusals = self._never(request, ended=True)  # by the limits of this process, which may be tighter
             if refusals:
-                return self._settled(tx, quote, outcomes.refused(refusals))
+                return self._settled(tx, quote, outcome_texts.refused(refusals))
             watch = _kept(quote, terms, request, by, now)
             watches.add(tx, watch)
             outcome = _waits(watch, terms.who)
@@ -195,7 +195,7 @@ class Watching(Verb[CreateWatch]):
             return outcome
 
         if (await self._key(request)).fingerprint != terms.ssh_key:
-            return outcomes.failed(
+            return outcome_texts.failed(
                 "The SSH key is no longer the one in the question, so no watch was made. Call again."
             )
         outcome = await context.state.write(write)
@@ -204,7 +204,7 @@ class Watching(Verb[CreateWatch]):
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the watch is being made."""
-        return outcomes.in_progress(
+        return outcome_texts.in_progress(
             quote.id,
             "The watch is being made. Call again with exactly the same arguments to get it. It is made only once.",
         )

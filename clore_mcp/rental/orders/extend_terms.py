@@ -1,7 +1,7 @@
 """Computes the worst case of moving an order's end, and how far it may be moved. Pure functions.
 
-As for a raised bid (bids.py), that is what is spent already plus the highest price that the order may have, up to the
-new end if a process enforces it, else for as long as the order runs if no one ends it.
+As for a raised bid (bid_terms.py), that is what is spent already plus the highest price that the order may have, up to
+the new end if a process enforces it, else for as long as the order runs if no one ends it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.rates import OrderType
 from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown, shown_up, up_to_micro
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.orders.cancel import what
 from clore_mcp.rental.questions import ExtensionShown
@@ -23,7 +23,7 @@ from clore_mcp.rental.rules.billing import order_type_of
 from clore_mcp.rental.rules.check import UNENDED, Draw, Evidence, Spend
 from clore_mcp.rental.rules.limits import Wanted
 from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
-from clore_mcp.rental.spot.bids import SLACK_HOURS, hours_left
+from clore_mcp.rental.spot.bid_terms import SLACK_HOURS, hours_left
 from clore_mcp.store.intents import Reservation
 from clore_mcp.store.reservations import End
 
@@ -207,7 +207,7 @@ def moved(extension: Extension) -> Outcome:
     """Return the answer after the end was moved."""
     row, move = extension.row, extension.move
     ends_at, on_end = iso(move.ends_api_at), move.before.on_end if move.before else "cancel"
-    said = f"Order {row.id} now ends at {ends_at}. {outcomes.ending(on_end, extension.enforced_by)}"
+    said = f"Order {row.id} now ends at {ends_at}. {outcome_texts.ending(on_end, extension.enforced_by)}"
     return Outcome(
         Status.EXTENDED,
         said,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clore_mcp.rental.orders.extensions import latest_end
+from clore_mcp.rental.orders.extend_terms import latest_end
 from tests.rental.test_listed_now import evidence
 from tests.rental.wishes import listing, order
 

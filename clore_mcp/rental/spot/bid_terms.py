@@ -14,7 +14,7 @@ from clore_mcp.market.pricing import on_demand_usd_per_hour
 from clore_mcp.market.rates import OrderType
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown, shown_up
-from clore_mcp.rental import outcomes
+from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.orders.cancel import what
 from clore_mcp.rental.questions import NOT_MADE_HERE, hardware, not_below_on_demand, would_not_win
@@ -130,7 +130,7 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
 def _too_low(order_id: int, least_usd: Decimal) -> Outcome:
     """Return the refusal of a bid under the host's minimum."""
     why = f"The host takes no bid under {_exactly(least_usd)} per hour, including fees."
-    return outcomes.bid_refused(order_id, "too_low_price", why)
+    return outcome_texts.bid_refused(order_id, "too_low_price", why)
 
 
 def too_soon(order_id: int, seconds: float) -> Outcome:
@@ -139,7 +139,7 @@ def too_soon(order_id: int, seconds: float) -> Outcome:
         f"Clore lets a bid be lowered once every 600 seconds, this one again in {ceil(seconds)}. Raising it is"
         " not limited, and cancel_order ends it at once."
     )
-    return replace(outcomes.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=ceil(seconds))
+    return replace(outcome_texts.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=ceil(seconds))
 
 
 def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> Outcome:
@@ -147,10 +147,10 @@ def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> O
     again = "one step every 600 seconds. Raising it is not limited."
     if lowest_per_day is None:
         why = f"Clore refuses such a large step down and does not name its limit. Lower it by less, {again}"
-        return outcomes.bid_refused(order_id, "exceeded_max_step", why)
+        return outcome_texts.bid_refused(order_id, "exceeded_max_step", why)
     lowest = bid.usd_to_ask(max(lowest_per_day, bid.minimum or ZERO))
     why = f"Clore lets this bid be lowered to {_exactly(lowest)} per hour now, {again}"
-    refused = outcomes.bid_refused(order_id, "exceeded_max_step", why)
+    refused = outcome_texts.bid_refused(order_id, "exceeded_max_step", why)
     return replace(refused, lowest_usd_per_hour_now=shown(lowest))
 
 
@@ -165,7 +165,7 @@ def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
     if isinstance(error, BidTooLow) and error.min_price_per_day is not None:
         return _too_low(order_id, bid.usd_to_ask(Decimal(str(error.min_price_per_day))))
     reason = "too_low_price" if isinstance(error, BidTooLow) else error.code
-    return outcomes.bid_refused(order_id, reason, f"{error.message} {error.hint}")
+    return outcome_texts.bid_refused(order_id, reason, f"{error.message} {error.hint}")
 
 
 def _exactly(usd: Decimal) -> str:
@@ -191,7 +191,7 @@ async def priced(
     rate = snapshot.rates.usd_per(coin) if coin else None
     if coin is None or rate is None:
         raise Settled(
-            outcomes.bid_refused(
+            outcome_texts.bid_refused(
                 request.order_id, "unknown_rate", "The USD rate of the order's coin is unknown. Call again later."
             )
         )
@@ -227,7 +227,7 @@ async def _winning_bid(
     winning = view.winning.get(coin) if view is not None else None
     if view is None or winning is None:
         why = "The bids of its server can't be read now, so the winning bid is unknown. Call again, or name a bid."
-        raise Settled(outcomes.bid_refused(request.order_id, "book_unreadable", why))
+        raise Settled(outcome_texts.bid_refused(request.order_id, "book_unreadable", why))
     present = None if row.price is None else DayPrice(row.price, coin)
     runs = any(offer.mine and offer.active for offer in view.offers)
     if present is not None and (runs or not view.beaten(present)):
@@ -236,7 +236,7 @@ async def _winning_bid(
         return winning
     needed = usd_to_ask(winning.value, coin, rate, fee)
     why = f"The winning bid is now {dollars(needed)} per hour, more than max_usd_per_hour."
-    refused = outcomes.bid_refused(request.order_id, "above_max", why)
+    refused = outcome_texts.bid_refused(request.order_id, "above_max", why)
     raise Settled(replace(refused, to_win_usd_per_hour=shown_up(needed)))
 
 
