@@ -33,7 +33,7 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.rental import guard
 from clore_mcp.rental.context import Patience
 from clore_mcp.rental.create import adopt, order, settle
-from clore_mcp.rental.orders import stop
+from clore_mcp.rental.orders import cancel_send, stop
 from clore_mcp.rental.orders.keeper import Keeper
 from clore_mcp.rental.orders.stop import Ended
 from clore_mcp.rental.spot import bid
