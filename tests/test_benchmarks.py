@@ -128,6 +128,7 @@ async def test_the_stand_in_refuses_what_comes_too_early(rule: Rule, let_in: int
     assert sorted(reply.json()["code"] for reply in replies) == [0] * let_in + [5] * (3 - let_in)
 
 
+@pytest.mark.timeout(PATIENCE_SECONDS)
 def test_the_size_of_the_house_and_the_walk_of_a_create_are_measured() -> None:
     ran = subprocess.run([sys.executable, "-m", "benchmarks.house"], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

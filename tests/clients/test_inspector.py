@@ -54,7 +54,8 @@ class Inspector:
 
     def run(self, method: str, *more: str, server: tuple[str, ...] = SERVER) -> subprocess.CompletedProcess[str]:
         """One method of a server of its own."""
-        words = [*self._words, *server, *self._given, "--method", method, "--format", "json", *more]
+        patient = ["--connect-timeout", f"{PATIENCE_SECONDS * 1000}"]  # its own 15 s are short on a busy machine
+        words = [*self._words, *server, *self._given, *patient, "--method", method, "--format", "json", *more]
         return subprocess.run(
             words, env=self._env, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE_SECONDS
         )

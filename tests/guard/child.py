@@ -89,7 +89,11 @@ async def hunt(services: Services, steps: Steps) -> dict[str, Any]:
 async def _main(pipe: Connection, told: dict[str, Any]) -> None:
     def freeze() -> None:
         pipe.send(STOPPING)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        if told["stop"] == "claimed":  # in the midst of its transaction
+            os.kill(os.getpid(), signal.SIGSTOP)
+        else:  # no other thread of it may have begun one, which would lock everybody out
+            with services.context.state._lock:
+                os.kill(os.getpid(), signal.SIGSTOP)
 
     services = build(settings_for(told["env"], Path(told["folder"])), replace(Patience(), **told["patience"]))
     point = told["point"]

@@ -22,8 +22,10 @@ def ssh_market(folder: Path) -> Iterator[World]:
     folder.mkdir(exist_ok=True)
     with start_in_thread(OPTIONS) as market:
         made = World(market, folder)
-        yield made
-        made.close()
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @dataclass(frozen=True)

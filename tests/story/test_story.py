@@ -51,7 +51,6 @@ async def test_a_server_is_found_rented_used_and_returned(market: Running, tmp_p
         ready = await us.call("wait_for_order", order_id=made["order_id"], timeout_seconds=40)
         assert ready["ready"] and ready["status"] == "running"
         assert ready["ssh"]["command"].endswith(f"root@{ready['ssh']['host']}")
-        assert any("deployed" in message for message in us.progress)
 
         account = await us.call("get_account")
         assert account["burn_usd_per_hour"] == made["usd_per_hour"] and account["watchdog"] == "alive"
