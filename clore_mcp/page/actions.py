@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from clore_mcp.errors import ArgumentInvalid, Failure, ReadOnly
-from clore_mcp.page import views
+from clore_mcp.page import questions, views
 from clore_mcp.page.security import Session
 from clore_mcp.rental.approvals import BY_PASSKEY
 from clore_mcp.rental.guard import Held
@@ -123,11 +123,11 @@ class Actions:
         return self._app.render("receipt.html", session, path="", order_id=ask.order_id, outcome=outcome)
 
     async def _held(self, ask: ExtendOrder) -> Held:
-        return await self._app.services.guard.hold(ask, caller=views.CALLER, can_ask=False, replay=False)
+        return await self._app.services.guard.hold(ask, caller=questions.CALLER, can_ask=False, replay=False)
 
     async def _concluded(self, held: Held, ask: ExtendOrder) -> Outcome:
         guard = self._app.services.guard
-        outcome = await guard.conclude(held, ask, answer=None, caller=views.CALLER)
+        outcome = await guard.conclude(held, ask, answer=None, caller=questions.CALLER)
         await guard.told(held, outcome)
         return outcome
 

@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.money import dollars
-from clore_mcp.page import prices, views
+from clore_mcp.page import prices, questions, views
 from clore_mcp.page.actions import Actions
 from clore_mcp.page.charts import bar
 from clore_mcp.page.passkey import Passkeys
@@ -81,7 +81,7 @@ class PageApp:
     async def anything_waits(self) -> bool:
         """Whether a question waits for the person."""
         try:
-            return any(one.waits for one in await views.waiting(self.services))
+            return any(one.waits for one in await questions.waiting(self.services))
         except Failure:
             return False
 
@@ -184,14 +184,14 @@ class PageApp:
         except Failure as failure:
             trouble = failure
         return self.render(
-            "home.html", session, path="", questions=await views.waiting(self.services), found=found, trouble=trouble,
-            frozen=await views.frozen(self.services), read_only=self.services.settings.read_only,
+            "home.html", session, path="", questions=await questions.waiting(self.services), found=found,
+            trouble=trouble, frozen=await views.frozen(self.services), read_only=self.services.settings.read_only,
         )  # fmt: skip
 
     async def _approval(self, request: Request, session: Session) -> Response:
         quote = await self.services.approvals.get(request.path_params["quote_id"])
         return self.render(
-            "approval.html", session, path="", one=views.question(quote, self.services.context.clock()),
+            "approval.html", session, path="", one=questions.question(quote, self.services.context.clock()),
             passkey=await self.passkeys.needed(), registered=bool(await self.passkeys.all()),
             read_only=self.services.settings.read_only, said=request.query_params.get("said", ""),
         )  # fmt: skip

@@ -5,7 +5,6 @@ These models are the tools' schemas and also what the guard prices and digests, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import ceil
@@ -24,113 +23,37 @@ from pydantic import (
     model_validator,
 )
 
-from clore_mcp.errors import ArgumentInvalid
-from clore_mcp.money import LONGEST_RENTAL_HOURS, Coin
+from clore_mcp.money import LONGEST_RENTAL_HOURS
 from clore_mcp.rental.create.containers import (
     DEFAULT,
-    JUPYTER_PORT,
     Command,
     Env,
     Image,
     Ports,
-    brings_jupyter,
-    with_ssh,
 )
-from clore_mcp.settings import public_key_line
+from clore_mcp.rental.request_values import (
+    ISSUE_MAX,
+    NO_COMMENT,
+    Currency,
+    affordable,
+    as_text,
+    comment,
+    jupyter_has_a_port,
+    known_countries,
+    known_cuda,
+    one_key,
+    order_number,
+    possible_id,
+    possible_order,
+    with_jupyter,
+)
 from clore_mcp.text import clean
 
-_ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
-_ORDER_ID_MAX: Final = 10**40 - 1  # the largest that a list of orders shows (clore/models.py)
-_USD_PER_HOUR_MAX: Final = 10_000  # no offer is dearer (market/pricing.py)
 _MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
-_ISSUE_MAX: Final = 2_048  # characters of a comment that Clore takes
 _WATCH_HOURS_MAX: Final = 24 * 30
 
 MAX_HOURS: Final = LONGEST_RENTAL_HOURS
 LONGEST_WAIT_SECONDS: Final = 50  # clients cut calls at 60
-
-
-def possible_id(number: int) -> int:
-    if number > _ID_MAX:
-        raise ValueError("is no id; take one from search_servers or list_orders")
-    return number
-
-
-def possible_order(number: int) -> int:
-    """An order's id: Clore may show one that is larger than the state can hold, and it must be possible to end it."""
-    if number > _ORDER_ID_MAX:
-        raise ValueError("is no id; take one from list_orders")
-    return number
-
-
-def _affordable(usd: float | None) -> float | None:
-    if usd is not None and usd > _USD_PER_HOUR_MAX:
-        raise ValueError(
-            f"is above {_USD_PER_HOUR_MAX:,} USD per hour, more than any server costs; give USD per hour, not per day"
-        )
-    return usd
-
-
-def _ticker(told: Any) -> Any:
-    """Return the one name of a coin for any of its names."""
-    coin = Coin.parse(told) if isinstance(told, str) else None
-    return coin.ticker if coin else told
-
-
-def known_countries(words: list[str] | None) -> list[str] | None:
-    """Return the words, each of which must name a country or a region."""
-    from clore_mcp.market import regions  # here: whoever only lists the tools needs no country
-
-    wrong = []
-    for word in words or ():
-        try:
-            regions.codes([word], "")
-        except ArgumentInvalid as error:
-            wrong.append(error.message.removeprefix(": "))
-    if wrong:
-        raise ValueError(" ".join((*wrong, "Give ISO codes (DE), names or regions (europe)")))
-    return words
-
-
-def known_cuda(text: str | None) -> str | None:
-    """Return the text, which must be a CUDA version."""
-    from clore_mcp.market.listing import version  # here: whoever only lists the tools needs no market
-
-    if text is not None and version(text) is None:
-        raise ValueError("is not a CUDA version; give one like 12.4")
-    return text
-
-
-Currency = Annotated[Literal["BTC", "CLORE", "USD"], BeforeValidator(_ticker)]
-
-
-def _one_key(line: str | None) -> str | None:
-    try:
-        return None if line is None else public_key_line(line)
-    except ValueError as error:
-        raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
-
-
-def _jupyter_has_a_port(jupyter: bool, info: ValidationInfo) -> bool:
-    ports = info.data.get("ports") or {}
-    other = next((port for port, kind in ports.items() if kind == "http" and port != JUPYTER_PORT), None)
-    if not jupyter:
-        return jupyter
-    if other is None and ports.get(JUPYTER_PORT) == "tcp":
-        raise ValueError('needs 8888 as http, and ports names it as tcp; write {"8888":"http"} or leave it out')
-    if other is not None and brings_jupyter(info.data.get("image", DEFAULT)):
-        raise ValueError(
-            f"takes the one http port, which is 8888 in this image, and ports names {other} as http; make {other} tcp,"
-            " or leave jupyter out"
-        )
-    return jupyter
-
-
-def _with_jupyter(named: Mapping[str, str] | None, *, jupyter: bool) -> dict[str, str]:
-    ports = with_ssh(named)
-    if jupyter and "http" not in ports.values():
-        ports[JUPYTER_PORT] = "http"
-    return ports
 
 
 class Request(BaseModel):
@@ -173,7 +96,7 @@ class CreateOrder(Request):
     bid_usd_per_hour: Annotated[
         float | None,
         Field(gt=0, allow_inf_nan=False, description="For spot only: most to pay, including fees."),
-        AfterValidator(_affordable),
+        AfterValidator(affordable),
     ] = None
     currency: Annotated[Currency | None, Field(description="Default: the cheapest that host and wallet allow.")] = None
     fallback_server_ids: Annotated[
@@ -185,13 +108,13 @@ class CreateOrder(Request):
     ssh_public_key: Annotated[
         str | None,
         Field(max_length=3072, description="Only if the person gave one. Default: their own key."),
-        AfterValidator(_one_key),
+        AfterValidator(one_key),
     ] = None
     command: Command = None
     jupyter: Annotated[
         bool,
         Field(description="Runs on the one http port. `clore-mcp connect` shows the person its token."),
-        AfterValidator(_jupyter_has_a_port),
+        AfterValidator(jupyter_has_a_port),
     ] = False
     on_end: Annotated[Literal["cancel", "notify"], Field(description="What happens when the hours are over.")] = (
         "cancel"
@@ -230,7 +153,7 @@ class CreateOrder(Request):
     @property
     def wire_ports(self) -> dict[str, str]:
         """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
-        return _with_jupyter(self.ports, jupyter=self.jupyter)
+        return with_jupyter(self.ports, jupyter=self.jupyter)
 
     @property
     def exact_hours(self) -> Decimal:
@@ -252,7 +175,7 @@ class CreateWatch(Request):
     max_usd_per_hour: Annotated[
         float,
         Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, including fees."),
-        AfterValidator(_affordable),
+        AfterValidator(affordable),
     ]
     hours: Annotated[float, Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Length of each rental.")]
     image: Annotated[Image, Field(description="As in create_order.")] = DEFAULT
@@ -284,10 +207,10 @@ class CreateWatch(Request):
     ports: Annotated[Ports, Field(description="As in create_order.")] = None
     env: Annotated[Env, Field(description="Container environment.")] = None
     ssh_public_key: Annotated[
-        str | None, Field(max_length=3072, description="As in create_order."), AfterValidator(_one_key)
+        str | None, Field(max_length=3072, description="As in create_order."), AfterValidator(one_key)
     ] = None
     command: Annotated[Command, Field(description="Start script.")] = None
-    jupyter: Annotated[bool, Field(description="As in create_order."), AfterValidator(_jupyter_has_a_port)] = False
+    jupyter: Annotated[bool, Field(description="As in create_order."), AfterValidator(jupyter_has_a_port)] = False
 
     @property
     def subject(self) -> str:
@@ -297,7 +220,7 @@ class CreateWatch(Request):
     @property
     def wire_ports(self) -> dict[str, str]:
         """The ports as Clore is asked for them."""
-        return _with_jupyter(self.ports, jupyter=self.jupyter)
+        return with_jupyter(self.ports, jupyter=self.jupyter)
 
     @property
     def exact_hours(self) -> Decimal:
@@ -329,11 +252,11 @@ class SetSpotPrice(Request):
     bid_usd_per_hour: Annotated[
         float | None,
         Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, including fees."),
-        AfterValidator(_affordable),
+        AfterValidator(affordable),
     ] = None
     to_win: Annotated[bool, Field(description="Bid the lowest that wins now; needs max_usd_per_hour.")] = False
     max_usd_per_hour: Annotated[
-        float | None, Field(gt=0, allow_inf_nan=False, description="Only with to_win."), AfterValidator(_affordable)
+        float | None, Field(gt=0, allow_inf_nan=False, description="Only with to_win."), AfterValidator(affordable)
     ] = None
 
     @model_validator(mode="after")
@@ -388,27 +311,6 @@ def _seconds(hours: float) -> int:
     return ceil(Decimal(str(hours)) * 3600)
 
 
-def _number_of(told: Any) -> Any:
-    """An order's id, also where it is written "#123"."""
-    if isinstance(told, bool):  # else it would be order 1
-        raise ValueError("is no id; take one from list_orders")
-    return told.strip().removeprefix("#") if isinstance(told, str) else told
-
-
-_NO_COMMENT: Final[tuple[object, ...]] = (None, False, [], {})
-
-
-def _comment(told: Any) -> str | None:
-    """Return any comment as one line that Clore accepts, because a comment must never stop a cancel."""
-    if told in _NO_COMMENT:
-        return None
-    return clean(_as_text(told), _ISSUE_MAX) or None
-
-
-def _as_text(told: Any) -> str:
-    return told if isinstance(told, str) else json.dumps(told, default=str)
-
-
 class CancelOrder(Request):
     """An order to end now. Nothing but the order's id can be refused, because the order is being billed."""
 
@@ -418,12 +320,12 @@ class CancelOrder(Request):
     lost: ClassVar[str] = "unverified"
 
     order_id: Annotated[
-        int, Field(gt=0, description="From list_orders."), BeforeValidator(_number_of), AfterValidator(possible_order)
+        int, Field(gt=0, description="From list_orders."), BeforeValidator(order_number), AfterValidator(possible_order)
     ]
     issue: Annotated[
         str | None,
-        Field(max_length=_ISSUE_MAX, description="What was wrong with the host, for Clore."),
-        BeforeValidator(_comment),
+        Field(max_length=ISSUE_MAX, description="What was wrong with the host, for Clore."),
+        BeforeValidator(comment),
     ] = None
     _comment_change: str = PrivateAttr("")
 
@@ -442,13 +344,13 @@ class CancelOrder(Request):
     def _tell_what_is_missing(cls, told: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         request = handler(told)
         given = told.get("issue") if isinstance(told, Mapping) else None
-        if given in _NO_COMMENT:
+        if given in NO_COMMENT:
             return request
-        text = _as_text(given)
+        text = as_text(given)
         if request.issue is None and text.strip():
             request._comment_change = "The comment has no character that can be shown, so it was left out."
         elif request.issue is not None and request.issue != clean(text, len(text)):
-            request._comment_change = f"The comment was cut to {_ISSUE_MAX:,} characters."
+            request._comment_change = f"The comment was cut to {ISSUE_MAX:,} characters."
         return request
 
 

@@ -11,13 +11,13 @@ from pydantic import AfterValidator, Field
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
 from clore_mcp.rental.create.containers import image_notes
+from clore_mcp.rental.request_values import possible_order
 from clore_mcp.rental.requests import (
     LONGEST_WAIT_SECONDS,
     CancelOrder,
     CreateOrder,
     ExtendOrder,
     SetSpotPrice,
-    possible_order,
 )
 from clore_mcp.settings import Approval
 from clore_mcp.tools.consent import Permitted, caller_of, services_of
