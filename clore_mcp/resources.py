@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server import MCPServer
@@ -106,15 +106,15 @@ async def read_orders(services: Services) -> dict[str, Any]:
     await services.keep_leases()
     told = await services.overview.orders()
     await services.look_over(wallets=False)
-    rows = told["orders"]
-    cursor = str(_ORDERS_SHOWN) if len(rows) > _ORDERS_SHOWN else None
-    return OrdersAnswer.model_validate({**told, "orders": rows[:_ORDERS_SHOWN], "next_cursor": cursor}).wire()
+    cursor = str(_ORDERS_SHOWN) if len(told.orders) > _ORDERS_SHOWN else None
+    first = replace(told, orders=told.orders[:_ORDERS_SHOWN])
+    return OrdersAnswer.model_validate({**first.as_json(), "next_cursor": cursor}).wire()
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
     """One order, as it stands in list_orders. Raises NotFound."""
     await services.keep_leases()
-    return ShownOrder.model_validate(await services.overview.one(order_id)).wire()
+    return ShownOrder.model_validate((await services.overview.one(order_id)).view.as_json()).wire()
 
 
 async def read_ssh_config(services: Services, order_id: int) -> str:

@@ -7,13 +7,14 @@ of them.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import dataclass
 
 from clore_mcp.cli import orders, terminal
 from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, command_prefix, opened, require_spending
 from clore_mcp.cli.terminal import loud, receipt, say, to_the_operator, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
 from clore_mcp.rental.orders.closure import account_for
+from clore_mcp.rental.orders.order_view import OrderView
 from clore_mcp.rental.results import Status
 from clore_mcp.store import orders as rows
 from clore_mcp.store.orders import Lease
@@ -39,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         require_spending(parts.services.settings)
         seen = _look(parts, everything=arguments.all)
         chosen = _all(parts, seen) if arguments.all else [_one(parts, seen, arguments.order_id, prefix)]
-        if [view["status"] for view in chosen] == ["ended"]:
-            spent = chosen[0].get("spent_usd")
+        if [one.status for one in chosen] == ["ended"]:
+            spent = chosen[0].spent_usd
             cost = "its cost is unknown" if spent is None else f"it cost {usd(spent)}"
             say(f"Order {arguments.order_id} had already ended; {cost}. Nothing to do.")
             return 0
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             say("Not cancelled. Still billing.")
             return 1
         try:
-            proven = [_cancel(parts, view, prefix) for view in chosen]
+            proven = [_cancel(parts, one, prefix) for one in chosen]
         except KeyboardInterrupt:
             loud(f"Interrupted: some orders may not be cancelled. Check with `{prefix} orders`.")
             raise
@@ -58,6 +59,34 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.all and seen is not None and seen.unsettled:
         orders.warn(seen, prefix)
     return 0 if all(proven) and not unclear else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An order to cancel, as far as it could be seen; `made_here` is None where nobody knows."""
+
+    order_id: int
+    made_here: bool | None
+    status: str = "not shown"
+    hardware: str = ""
+    usd_per_hour: float | None = None
+    spent_usd: float | None = None
+    spot: bool = False
+
+    @classmethod
+    def of(cls, view: OrderView) -> Chosen:
+        """Return one that Clore lists."""
+        return cls(
+            view.order_id, view.made_here, view.status, view.hardware, view.usd_per_hour, view.spent_usd,
+            spot=view.order_type == "spot",
+        )  # fmt: skip
+
+    @property
+    def cost(self) -> str:
+        """What it costs, for a person."""
+        if self.usd_per_hour is None:
+            return "cost unknown"
+        return f"{usd(self.usd_per_hour)} per hour, {usd(self.spent_usd)} spent"
 
 
 def _look(parts: Opened, *, everything: bool) -> orders.OrdersSeen | None:
@@ -85,44 +114,39 @@ async def _lease(services: Services, order_id: int) -> Lease | None:
         return None
 
 
-def _unseen(order_id: int, *, made_here: bool | None) -> dict[str, Any]:
-    """Return the view of an order that Clore does not show."""
-    return {"order_id": order_id, "status": "not shown", "made_here": made_here}
-
-
-def _all(parts: Opened, seen: orders.OrdersSeen | None) -> list[dict[str, Any]]:
+def _all(parts: Opened, seen: orders.OrdersSeen | None) -> list[Chosen]:
     if seen is not None:
         return _made_here(seen)
-    return [_unseen(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
+    return [Chosen(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
 
 
-def _made_here(seen: orders.OrdersSeen) -> list[dict[str, Any]]:
-    elsewhere = sum(not view["made_here"] for view in seen.views)
+def _made_here(seen: orders.OrdersSeen) -> list[Chosen]:
+    elsewhere = sum(not view.made_here for view in seen.views)
     if elsewhere:
         say(f"{elsewhere} not made here and left running. To end one, name it.")
-    return [view for view in seen.views if view["made_here"]]
+    return [Chosen.of(view) for view in seen.views if view.made_here]
 
 
-def _one(parts: Opened, seen: orders.OrdersSeen | None, order_id: int, prefix: str) -> dict[str, Any]:
-    found = next((view for view in seen.views if view["order_id"] == order_id), None) if seen else None
+def _one(parts: Opened, seen: orders.OrdersSeen | None, order_id: int, prefix: str) -> Chosen:
+    found = next((view for view in seen.views if view.order_id == order_id), None) if seen else None
     if found is not None:
-        return found
+        return Chosen.of(found)
     lease = parts.run(_lease(parts.services, order_id))
     if seen is not None and lease is not None and lease.ended_at is not None:
-        return {"order_id": order_id, "status": "ended", "spent_usd": lease.receipt and lease.receipt.total_usd}
+        spent = lease.receipt.total_usd if lease.receipt else None
+        return Chosen(order_id, made_here=True, status="ended", spent_usd=spent)
     if seen is not None and lease is None:
         raise NotFound(f"This account has no order {order_id}.", hint=f"`{prefix} orders` lists them.")
-    return _unseen(order_id, made_here=None if lease is None else True)
+    return Chosen(order_id, made_here=None if lease is None else True)
 
 
-def _agreed(chosen: list[dict[str, Any]], *, asking: bool) -> bool:
-    for view in chosen:
-        whose = "" if view["made_here"] else " NOT made here: someone else may be using it."
-        if view["made_here"] is None:
+def _agreed(chosen: list[Chosen], *, asking: bool) -> bool:
+    for one in chosen:
+        whose = "" if one.made_here else " NOT made here: someone else may be using it."
+        if one.made_here is None:
             whose = " It is unknown whether it was made here: someone else may be using it."
-        known = f"{orders.what(view)}, " if "gpu" in view else ""
-        costs = f", {_cost(view)}"
-        say(f"Order {view['order_id']}: {known}{view['status']}{costs if known else ', price unknown'}.{whose}")
+        shown = f"{one.hardware}, {one.status}, {one.cost}" if one.hardware else f"{one.status}, price unknown"
+        say(f"Order {one.order_id}: {shown}.{whose}")
     if not asking:
         return True
     whats = "Its container" if len(chosen) == 1 else "Their containers"
@@ -130,15 +154,9 @@ def _agreed(chosen: list[dict[str, Any]], *, asking: bool) -> bool:
     return terminal.answer("Cancel? [y/N]").lower() in ("y", "yes")
 
 
-def _cost(view: dict[str, Any]) -> str:
-    if "usd_per_hour" not in view:
-        return "cost unknown"
-    return f"{usd(view['usd_per_hour'])} per hour, {usd(view.get('spent_usd'))} spent"
-
-
-def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
+def _cancel(parts: Opened, one: Chosen, prefix: str) -> bool:
     """Cancel one order and return whether it is proven gone. A failure does not stop the other cancels."""
-    order_id, by = view["order_id"], terminal.whoever()
+    order_id, by = one.order_id, terminal.whoever()
     try:
         outcome = parts.run(parts.services.closing.cancel(order_id, issue=None, caller=by, why="asked for"))
     except Failure as failure:
@@ -147,7 +165,7 @@ def _cancel(parts: Opened, view: dict[str, Any], prefix: str) -> bool:
     if outcome.status is Status.CANCELLED:
         paid = outcome.receipt
         cost = receipt(paid) if paid is not None else "Its cost is unknown."
-        if paid is not None and view.get("order_type") == "spot" and not paid.total_usd:
+        if paid is not None and one.spot and not paid.total_usd:
             cost = f"{cost} (the bid never won, so nothing was billed)"
         say(f"Order {order_id} cancelled. {cost}", hang=2)
         return True

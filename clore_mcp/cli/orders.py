@@ -19,6 +19,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.orders.access import Access, access_of, ssh_config
+from clore_mcp.rental.orders.order_view import OpenCreate, OrderView
 from clore_mcp.store import orders
 from clore_mcp.store.orders import Lease
 from clore_mcp.wiring import Services
@@ -28,8 +29,8 @@ from clore_mcp.wiring import Services
 class OrdersSeen:
     """The orders at one moment. `told_only` holds those with `on_end` "notify", which no process cancels."""
 
-    views: list[dict[str, Any]]
-    unsettled: list[dict[str, Any]]
+    views: Sequence[OrderView]
+    unsettled: Sequence[OpenCreate]
     usd_per_hour: float
     api_now: float
     told_only: frozenset[int]
@@ -51,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if seen.views:
         show(seen.views, seen)
-        running = sum(view["status"] != "ended" for view in seen.views)
-        unknown = sum(view["status"] != "ended" and "usd_per_hour" not in view for view in seen.views)
+        running = sum(not view.over for view in seen.views)
+        unknown = sum(not view.over and view.usd_per_hour is None for view in seen.views)
         beside = f", and {unknown} whose cost is unknown" if unknown else ""
         say(f"{running} running, {usd(seen.usd_per_hour)} per hour in total{beside}.")
     else:
@@ -68,26 +69,26 @@ async def look(services: Services, *, include_ended: bool = False, urgent: bool 
     account = await context.readings.account()
     leases = await context.state.read(lambda tx: orders.active(tx, account))
     return OrdersSeen(
-        views=found["orders"],
-        unsettled=found["unsettled"],
-        usd_per_hour=found["total_usd_per_hour"],
+        views=found.orders,
+        unsettled=found.unsettled,
+        usd_per_hour=found.usd_per_hour,
         api_now=context.readings.api_now(),
         told_only=frozenset(lease.order_id for lease in leases if lease.on_end == "notify"),
         enforced_by=await context.enforced_by(),
     )
 
 
-def show(views: Sequence[dict[str, Any]], seen: OrdersSeen) -> None:
+def show(views: Sequence[OrderView], seen: OrdersSeen) -> None:
     """Show a table of orders, and below it the lines to connect to them."""
     table(
         ("order", "GPU", "status", "$/h", "spent", "ends in"),
         [
             (
-                f"{view['order_id']}{'' if view['made_here'] else '*'}",
-                what(view),
-                view["status"],
-                usd(view.get("usd_per_hour")),
-                usd(view.get("spent_usd")),
+                f"{view.order_id}{'' if view.made_here else '*'}",
+                view.hardware,
+                view.status,
+                usd(view.usd_per_hour),
+                usd(view.spent_usd),
                 _end(view, seen),
             )
             for view in views
@@ -95,23 +96,23 @@ def show(views: Sequence[dict[str, Any]], seen: OrdersSeen) -> None:
         right=("$/h", "spent"),
         gives="GPU",
     )
-    if any(not view["made_here"] for view in views):
+    if any(not view.made_here for view in views):
         say("* not made here: clore-mcp ends it only if an end is shown")
     for view in views:
-        for way in (view.get("ssh", {}).get("command"), view.get("http_url"), view.get("warning")):
+        for way in (view.ssh and view.ssh.command, view.http_url, view.warning):
             if way:
-                print(f"{view['order_id']}: {way}")
+                print(f"{view.order_id}: {way}")
 
 
 def warn(seen: OrdersSeen, prefix: str) -> None:
     """Warn of orders that may cost money unnoticed."""
     for one in seen.unsettled:
-        if one["state"] == "uncertain":
-            loud(settle_line(one["server_id"], one["intent_id"], prefix))
+        if one.state == "uncertain":
+            loud(settle_line(one.server_id, one.intent_id, prefix))
         else:
-            loud(f"A rental of server {one['server_id']} is on its way since {one['since']}. Check again in a minute.")
-    leased = [view for view in seen.views if "ends_at" in view]
-    if seen.enforced_by is None and any(view["order_id"] not in seen.told_only for view in leased):
+            loud(f"A rental of server {one.server_id} is on its way since {one.since}. Check again in a minute.")
+    leased = [view for view in seen.views if view.ends_at is not None]
+    if seen.enforced_by is None and any(view.order_id not in seen.told_only for view in leased):
         loud("No process ends these orders now. Run `clore-mcp watchdog`, or cancel them in time.")
 
 
@@ -123,27 +124,22 @@ def settle_line(server_id: int, intent_id: str, prefix: str) -> str:
     )
 
 
-def what(view: dict[str, Any]) -> str:
-    """Return an order's hardware in a few words."""
-    return f"{view['gpu_count']}x {view['gpu']}"
-
-
-def _end(view: dict[str, Any], seen: OrdersSeen) -> str:
-    if view["status"] == "ended":
+def _end(view: OrderView, seen: OrdersSeen) -> str:
+    if view.over:
         return "-"
-    if "ends_at" not in view:
+    if view.ends_at is None:
         return "open"
-    left = datetime.fromisoformat(view["ends_at"]).timestamp() - seen.api_now
+    left = datetime.fromisoformat(view.ends_at).timestamp() - seen.api_now
     if left <= 0:
         return "overdue"
-    return f"{span(left)}, not cancelled" if view["order_id"] in seen.told_only else span(left)
+    return f"{span(left)}, not cancelled" if view.order_id in seen.told_only else span(left)
 
 
 def _object(seen: OrdersSeen) -> dict[str, Any]:
     return {
-        "orders": seen.views,
+        "orders": [view.as_json() for view in seen.views],
         "total_usd_per_hour": seen.usd_per_hour,
-        "unsettled": seen.unsettled,
+        "unsettled": [one.as_json() for one in seen.unsettled],
         "enforced_by": seen.enforced_by,
     }
 

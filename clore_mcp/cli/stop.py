@@ -145,11 +145,11 @@ async def _tell_the_rest(parts: Opened, prefix: str, *, ended: set[int], none_tr
     if none_tried:
         say("No order made here is running.")
     for view in seen.views:
-        if not view["made_here"] and view["status"] != "ended":
-            cost = f", {usd(view['usd_per_hour'])} per hour" if "usd_per_hour" in view else ""
+        if not view.made_here and not view.over:
+            cost = "" if view.usd_per_hour is None else f", {usd(view.usd_per_hour)} per hour"
             say(
-                f"Order {view['order_id']} ({orders.what(view)}, {view['status']}{cost}) was not made here and is not"
-                f" ended. `{prefix} cancel {view['order_id']}` ends it.",
+                f"Order {view.order_id} ({view.hardware}, {view.status}{cost}) was not made here and is not ended."
+                f" `{prefix} cancel {view.order_id}` ends it.",
                 hang=2,
             )
     return True

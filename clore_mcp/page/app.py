@@ -180,7 +180,7 @@ class PageApp:
     async def _home(self, request: Request, session: Session) -> Response:
         trouble, found = None, None
         try:
-            found = await views.order_list(self.services)
+            found = await self.services.overview.orders()
         except Failure as failure:
             trouble = failure
         return self.render(

@@ -14,6 +14,7 @@ from clore_mcp.money import dollars, plain
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.orders.access import access_of, ssh_config
+from clore_mcp.rental.orders.order_view import OrderView
 from clore_mcp.rental.watches.watch import listed
 from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
@@ -35,63 +36,19 @@ def _told(kind: type[T], told: Mapping[str, Any]) -> T:
 
 
 @dataclass(frozen=True, slots=True)
-class OrderShown:
-    """One order, in the words of list_orders."""
-
-    order_id: int
-    status: str
-    order_type: str
-    gpu: str
-    gpu_count: int
-    image: str
-    made_here: bool
-    server_id: int | None = None
-    country: str = ""
-    usd_per_hour: float | None = None
-    spent_usd: float | None = None
-    started_at: str = ""
-    ends_at: str = ""
-    ssh: Mapping[str, Any] | None = None
-    http_url: str = ""
-    warning: str = ""
-    free_cancel_until: str = ""
-
-    @property
-    def bills(self) -> bool:
-        """Whether its meter runs."""
-        return self.status in ("deploying", "running")
-
-
-@dataclass(frozen=True, slots=True)
-class OrderList:
-    """The orders, what bills now and what nobody knows the outcome of."""
-
-    orders: tuple[OrderShown, ...]
-    usd_per_hour: float
-    unsettled: tuple[Mapping[str, Any], ...]
-    at: float
-
-
-async def order_list(services: Services) -> OrderList:
-    """The orders now. Raises Failure."""
-    told = await services.overview.orders()
-    rows = tuple(_told(OrderShown, row) for row in told["orders"])
-    return OrderList(rows, told["total_usd_per_hour"], tuple(told["unsettled"] or ()), services.context.clock())
-
-
-@dataclass(frozen=True, slots=True)
 class OrderPage:
     """One order, and how to get in; `secrets` only where they were asked for."""
 
-    order: OrderShown
+    order: OrderView
+    free_cancel_until: str | None
     ssh_config: str
     secrets: Mapping[str, str]
-    at: float
 
 
 async def order_page(services: Services, order_id: int, *, with_secrets: bool = False) -> OrderPage:
     """One order. Raises NotFound and other Failures."""
-    order = _told(OrderShown, await services.overview.one(order_id))
+    found = await services.overview.one(order_id)
+    order = found.view
     context = services.context
     account = await context.readings.account()
     secrets: dict[str, str] = {}
@@ -104,7 +61,7 @@ async def order_page(services: Services, order_id: int, *, with_secrets: bool = 
     if row is not None:
         reach = access_of(row, await services.overview.key() if order.made_here else None)
         config = ssh_config(order_id, reach.ssh, services.settings.state_dir) if reach.ssh else ""
-    return OrderPage(order, config, secrets, context.clock())
+    return OrderPage(order, found.free_cancel_until, config, secrets)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from mcp.server.mcpserver import Context
@@ -144,13 +145,12 @@ async def list_orders(
     told = await services.overview.orders(include_ended=include_ended)
     await services.look_over(wallets=False)
     start = int(cursor or 0)
-    rows = told["orders"]
+    more = len(told.orders) > start + limit
     return OrdersAnswer.model_validate(
         {
-            **told,
-            "orders": rows[start : start + limit],
+            **replace(told, orders=told.orders[start : start + limit]).as_json(),
             "now": iso(services.context.readings.api_now()),
-            "next_cursor": str(start + limit) if len(rows) > start + limit else None,
+            "next_cursor": str(start + limit) if more else None,
         }
     )
 

@@ -90,8 +90,7 @@ class Stage:
 
     def beats(self) -> None:
         """Wait for a round that was all right."""
-        ask = "SELECT at FROM heartbeats WHERE owner LIKE 'watchdog-%'"
-        until(lambda: self.world.state.exists() and self.world.rows(ask), "a heartbeat")
+        until(lambda: any(owner.startswith("watchdog-") for owner in self.world.beats()), "a heartbeat")
 
     def near(self, left: float = POLL) -> None:
         """Go on to so many market seconds before the end, and then twelve times as fast as this machine."""
@@ -309,3 +308,4 @@ def _stage(folder: Path, wrong_clock: bool) -> Iterator[Stage]:
             started = watchdogs_started(world.state)
             delete_state(world.state)  # the watchdog that a server started ends with it
             until(lambda: not any(map(lives, started)), "no process is left")
+            world.close()

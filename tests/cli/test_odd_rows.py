@@ -151,8 +151,8 @@ def test_an_order_that_is_listed_twice_is_one_that_runs_and_is_adopted(world: Wo
         mine = world.rent()  # which asserts that it is created, not uncertain
         shows(world, mine, {}, twin)
         seen = world.with_services(_looked)
-        assert [(view["order_id"], view["status"] != "ended") for view in seen.views] == [(mine, True)]
-        assert seen.unsettled == []
+        assert [(view.order_id, not view.over) for view in seen.views] == [(mine, True)]
+        assert not seen.unsettled
         assert [lease.order_id for lease in world.with_services(_running)] == [mine]
     finally:
         world.post("/options", {"repeat_rows": False})

@@ -18,7 +18,6 @@ from tests.conftest import delete_state, settings_for, watchdogs_started
 from tests.terminal import PATIENCE
 from tests.world import World
 
-ALIVE = "SELECT owner FROM heartbeats"
 HOURS_2 = 7_200
 
 
@@ -32,13 +31,13 @@ def test_it_ends_an_order_whose_time_is_over_and_then_itself(world: World, kenne
     assert watchdog.wait(PATIENCE) == 0, "nothing is left to end"
     assert "Nothing is left to end." in kennel.said(watchdog)
     assert "lease_ended" in world.ledger()
-    assert world.rows(ALIVE) == [], "its heartbeat is taken back"
+    assert world.beats() == [], "its heartbeat is taken back"
 
 
 def test_who_ends_orders_is_said_truly(world: World, kennel: Kennel) -> None:
     world.rent()
     watchdog = kennel.start()
-    until(lambda: world.rows(ALIVE), "a heartbeat")
+    until(world.beats, "a heartbeat")
     assert "alive: the watchdog on " in world.run("doctor").out
     watchdog.kill()
     watchdog.wait(PATIENCE)
@@ -54,7 +53,7 @@ def test_one_works_and_the_next_takes_over_when_it_is_killed(world: World, kenne
     kennel.hears(second, "Waiting until it exits")
     started = kennel.start("--detached")
     assert (started.wait(PATIENCE), kennel.said(started)) == (0, ""), "one that a server starts does not wait"
-    until(lambda: len(world.rows(ALIVE)) == 1, "one heartbeat")
+    until(lambda: len(world.beats()) == 1, "one heartbeat")
     first.kill()
     kennel.hears(second, "Ending orders")
     world.post("/clock", {"advance": HOURS_2})
@@ -65,10 +64,10 @@ def test_one_works_and_the_next_takes_over_when_it_is_killed(world: World, kenne
 def test_a_signal_ends_it_and_its_heartbeat(world: World, kennel: Kennel) -> None:
     world.rent()
     watchdog = kennel.start()
-    until(lambda: world.rows(ALIVE), "a heartbeat")
+    until(world.beats, "a heartbeat")
     watchdog.send_signal(signal.SIGTERM)
     assert watchdog.wait(PATIENCE) == 0
-    assert world.rows(ALIVE) == []
+    assert world.beats() == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
@@ -76,7 +75,7 @@ def test_it_ends_with_its_state(world: World, kennel: Kennel) -> None:
     world.rent()
     watchdog = kennel.start()
     kennel.hears(watchdog, "Ending orders")
-    until(lambda: world.rows(ALIVE), "a heartbeat")
+    until(world.beats, "a heartbeat")
     waiting = kennel.start()
     kennel.hears(waiting, "Waiting until it exits")
     delete_state(world.state)
@@ -89,7 +88,7 @@ def test_it_ends_with_its_state_though_clore_is_silent(world: World, kennel: Ken
     world.rent()
     watchdog = kennel.start()
     kennel.hears(watchdog, "Ending orders")
-    until(lambda: world.rows(ALIVE), "a heartbeat")
+    until(world.beats, "a heartbeat")
     before = requests(world, "my_orders")
     world.post("/faults", {"kind": "hang_before", "endpoint": "my_orders", "times": 1000})
     until(lambda: requests(world, "my_orders") > before, "a round that waits for Clore")
@@ -112,7 +111,7 @@ async def test_a_started_one_begins_no_state_where_one_was_just_deleted(
 
 def test_a_service_begins_the_state_and_stays_though_nothing_is_there(world: World, kennel: Kennel) -> None:
     watchdog = kennel.start()
-    until(lambda: world.state.exists() and world.rows(ALIVE), "a heartbeat, so that the limits count it")
+    until(world.beats, "a heartbeat, so that the limits count it")
     assert watchdog.poll() is None
     assert requests(world, "wallets") > 0
     assert requests(world, "my_orders") == 0, "an idle one asks Clore for nothing"
@@ -130,7 +129,7 @@ def test_once_is_one_round_and_its_exit_code_says_whether_all_is_well(world: Wor
     done = world.run("watchdog", "--once")
     assert (done.code, done.err) == (0, "")
     assert not active(world, order_id)
-    assert world.rows(ALIVE) == [], "nobody stays behind"
+    assert world.beats() == [], "nobody stays behind"
 
 
 def test_a_refused_key_is_an_alarm(world: World) -> None:
@@ -170,7 +169,7 @@ def test_an_order_ends_though_its_server_was_killed(world: World) -> None:
         assert not (world.state / LOG_NAME).exists(), "looking starts none"
         order_id = int(server.rent()["order_id"])
         until(lambda: watchdogs_started(world.state), "a watchdog of its own")
-        until(lambda: any(row["owner"].startswith("watchdog-") for row in world.rows(ALIVE)), "it beats")
+        until(lambda: any(owner.startswith("watchdog-") for owner in world.beats()), "it beats")
         found = server.call("get_account")
         assert server.rent(place=1)["enforced_by"].startswith("the watchdog on ")
     finally:

@@ -49,7 +49,7 @@ async def ours(world: World, services: Services, **more: Any) -> int:
 
 async def look(services: Services) -> dict[str, Any]:
     services.context.readings.changed()
-    return await services.overview.orders(max_age_seconds=0)
+    return (await services.overview.orders(max_age_seconds=0)).as_json()
 
 
 def iso_of(unix_seconds: int) -> str:

@@ -110,7 +110,7 @@ async def test_an_acknowledged_order_that_does_not_show_is_uncertain_and_adopted
     check_invariants(world, settled=False)
     assert len(world.reserved()) == 1
     listed = await services.overview.orders(max_age_seconds=0)
-    assert [row["server_id"] for row in listed["unsettled"]] == [server_id]
+    assert [one.server_id for one in listed.unsettled] == [server_id]
     same = await call(services, wish(server_id))
     assert (same.status, same.repeated) == ("uncertain", True)
     blocked = await call(services, wish(server_id, hours=3))

@@ -32,8 +32,8 @@ async def test_nothing_is_spent_into_a_state_that_was_deleted(
     assert (await call(services, ask)).status == "created", "a new state is begun"
     assert (world.state / FILE_NAME).exists()
     other = await process()
-    [seen] = (await other.overview.orders())["orders"]
-    assert seen["made_here"], "other processes see its record"
+    [seen] = (await other.overview.orders()).orders
+    assert seen.made_here, "other processes see its record"
 
 
 async def test_a_yes_is_not_used_in_a_state_that_was_deleted_after_the_question(

@@ -56,9 +56,9 @@ async def test_a_rotated_key_keeps_the_orders_and_their_ends(world: World, depos
         world.fault("other_deposits", times=10_000)
     rotate(world)
     async with opened(world, NEW) as services:
-        [shown] = (await services.overview.orders(max_age_seconds=0))["orders"]
-        assert (shown["order_id"], shown["made_here"]) == (order_id, True)
-        assert shown["ends_at"]
+        [shown] = (await services.overview.orders(max_age_seconds=0)).orders
+        assert (shown.order_id, shown.made_here) == (order_id, True)
+        assert shown.ends_at
         world.advance(HOURS_3)
         await services.keeper.poll()
         assert not services.keeper.last.doubtful
@@ -132,8 +132,8 @@ async def test_wallets_with_other_addresses_make_no_new_account(world: World, ki
     before = accounts(world)
     world.fault(kind, times=times)
     async with opened(world) as services:
-        [shown] = (await services.overview.orders(max_age_seconds=0))["orders"]
-        assert shown["made_here"]
+        [shown] = (await services.overview.orders(max_age_seconds=0)).orders
+        assert shown.made_here
         assert {await services.context.readings.account()} == before
     world.mend()
     async with opened(world) as services:
@@ -171,8 +171,8 @@ async def test_orders_of_another_api_are_never_taken_for_ours(world: World) -> N
     rotate(world)
     other = world.running.url.replace("127.0.0.1", "localhost")
     async with opened(world, NEW, CLORE_API_URL=other) as services:
-        [shown] = (await services.overview.orders(max_age_seconds=0))["orders"]
-        assert (shown["order_id"], shown["made_here"]) == (order_id, False)
+        [shown] = (await services.overview.orders(max_age_seconds=0)).orders
+        assert (shown.order_id, shown.made_here) == (order_id, False)
         assert [lease.order_id for lease in await services.stopping.running()] == []
         assert not await services.context.readings.doubtful()
 
@@ -192,8 +192,8 @@ async def test_two_keys_of_one_account_at_once_agree(world: World, local: LocalT
             for one in (first, second):
                 local.pass_by(15)
                 one.context.readings.changed()
-                [shown] = (await one.overview.orders(max_age_seconds=0))["orders"]
-                assert (shown["order_id"], shown["made_here"]) == (order_id, True)
+                [shown] = (await one.overview.orders(max_age_seconds=0)).orders
+                assert (shown.order_id, shown.made_here) == (order_id, True)
         assert await first.context.readings.account() == await second.context.readings.account()
     assert world.steps().count("account_recognized") <= 1
     assert len(two_keys(world)) >= 2

@@ -156,6 +156,7 @@ async def test_a_round_that_cannot_end_leases_claims_nothing(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rent(services, world.free()[0])
+    await services.keeper.stop()  # no round but those below
     world.change("UPDATE heartbeats SET at = at - 300")
     with monkeypatch.context() as broken:
         replies(services, broken, down)

@@ -29,7 +29,7 @@ def lease(world: World, order_id: int) -> Json:
 
 async def look(services: Services) -> Json:
     let_time_pass(services)
-    return await services.overview.orders(include_ended=True, max_age_seconds=0)
+    return (await services.overview.orders(include_ended=True, max_age_seconds=0)).as_json()
 
 
 async def alone(services: Services) -> None:

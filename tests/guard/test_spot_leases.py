@@ -120,7 +120,7 @@ async def test_a_raise_that_would_not_win_says_so_and_the_answer_names_the_bid_t
     assert "would NOT win" not in await asked(services, wins)
     won = await call(services, wins)
     assert (won.status, won.rank) == ("updated", 1) and won.next.startswith("It wins")
-    assert (await services.overview.one(order_id))["status"] in ("deploying", "running"), "not the book of before"
+    assert (await services.overview.one(order_id)).view.status in ("deploying", "running"), "not the book of before"
     assert (await call(services, wins)).status == "unchanged"
 
 
@@ -136,8 +136,8 @@ async def test_a_bid_that_never_wins_ends_with_its_lease_and_costs_nothing(world
     assert "queued and costs nothing until this bid wins, but its hours run" in made.next
     world.advance(1.5 * HOUR)
     services.context.readings.changed()
-    view = await services.overview.one(made.order_id)
-    assert (view["status"], view["spent_usd"]) == ("queued", 0)
+    view = (await services.overview.one(made.order_id)).view
+    assert (view.status, view.spent_usd) == ("queued", 0)
     assert world.active(), "its time is not over"
     await end_of_lease(world, services, made, 0.5)
     assert balance(world) == before
@@ -180,7 +180,7 @@ async def test_an_order_that_was_outbid_pays_for_what_it_ran_and_ends_with_its_l
     stranger(world, server_id, 3)
     world.advance(1800)
     services.context.readings.changed()
-    assert (await services.overview.one(made.order_id))["status"] == "outbid"
+    assert (await services.overview.one(made.order_id)).view.status == "outbid"
     [reserved] = world.reserved()
     await end_of_lease(world, services, made, 1)
     [order] = world.orders()

@@ -37,7 +37,7 @@ async def account(services: Services) -> Json:
 
 async def listed(services: Services) -> Json:
     let_time_pass(services)
-    return await services.overview.orders()
+    return (await services.overview.orders()).as_json()
 
 
 async def test_a_queued_order_bills_nothing_in_every_total(world: World, services: Services) -> None:
@@ -92,8 +92,8 @@ async def test_what_clore_does_not_say_of_a_bid_in_the_queue_is_nothing_and_esti
     await queued(world, services, hours=8)
     world.advance(4 * HOUR)
     rewrite(services, monkeypatch, lambda row: row.model_copy(update={"spend": None}))
-    [row] = (await services.overview.orders())["orders"]
-    assert (row["status"], row["spent_usd"], row["estimated"]) == ("queued", 0, True)
+    [row] = (await services.overview.orders()).orders
+    assert (row.status, row.spent_usd, row.estimated) == ("queued", 0, True)
 
 
 async def test_an_outbid_order_keeps_what_it_cost_and_bills_nothing_more(world: World, services: Services) -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
 OURS = {
-    f"clore_mcp.rental.{name}" for name in ("requests", "reply", "create", "create.containers")
+    f"clore_mcp.rental.{name}" for name in ("requests", "request_values", "reply", "create", "create.containers")
 }  # schemas and settings
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}
 PAGE = {"jinja2", "markupsafe", "webauthn", "clore_mcp.page"}  # of the person's page, in its own process

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from clore_mcp.rental.create import replacement
 from clore_mcp.rental.orders import access, advice
 from clore_mcp.rental.orders.access import ReadyReason, SshLook
 from clore_mcp.rental.orders.advice import Reaches, Situation
+from clore_mcp.rental.orders.order_view import OrderNow, OrderView
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.requests import LONGEST_WAIT_SECONDS
 from clore_mcp.rental.results import Settled
@@ -33,14 +34,14 @@ Progress = Callable[[float, str], Awaitable[None]]
 class Look:
     """One look at an order: its view and the state of its SSH. `reason` is None if no container should be up."""
 
-    view: Mapping[str, Any]
+    order: OrderNow
     reason: ReadyReason | None
     clore_answers: bool = True
 
     @property
     def over(self) -> bool:
         """Whether waiting longer changes nothing."""
-        return self.reason is ReadyReason.READY or self.view["status"] == "ended"
+        return self.reason is ReadyReason.READY or self.order.view.over
 
 
 class Readiness:
@@ -83,20 +84,20 @@ class Readiness:
     async def _look(self, order_id: int, before: Look | None) -> Look:
         """Look at the order. If Clore fails for a moment, the order counts as it was before."""
         try:
-            view, answers = await self._overview.one(order_id), True
+            order, answers = await self._overview.one(order_id), True
         except (NotSent, Unclear, RateLimited, QueueFull) as error:
             if before is None:
                 raise
             log.info("order %s could not be read: %s", order_id, error.message)
-            view, answers = dict(before.view), False
-        return Look(view, await _reason(view), answers)
+            order, answers = before.order, False
+        return Look(order, await _reason(order.view), answers)
 
     async def _answer(self, order_id: int, look: Look, caller: str) -> dict[str, Any]:
         found = await self._with_others(self._situation(order_id, look), look)
         if found.reaches is not None and not self._context.settings.read_only:
             found = replace(found, next_server=await self._next_server(order_id, caller))
         told = {
-            **look.view,
+            **look.order.as_json(),
             "ready": look.reason is ReadyReason.READY,
             "ready_reason": look.reason,
             "this_machine_reaches": found.reaches,
@@ -120,15 +121,15 @@ class Readiness:
         return f"reached {await self._context.readings.account()}"
 
     def _situation(self, order_id: int, look: Look) -> Situation:
-        view = look.view
+        order, view = look.order, look.order.view
         return Situation(
             order_id=order_id,
-            status=view["status"],
+            status=view.status,
             reason=look.reason,
-            minutes=view.get("minutes_since_start"),
-            command=view["ssh"]["command"] if "ssh" in view else None,
-            warning=view.get("warning") if "ssh" not in view else None,
-            free_until=view.get("free_cancel_until"),
+            minutes=order.minutes_since_start,
+            command=view.ssh.command if view.ssh else None,
+            warning=None if view.ssh else view.warning,
+            free_until=order.free_cancel_until,
             clore_answers=look.clore_answers,
             program=self._context.program,
         )
@@ -137,7 +138,7 @@ class Readiness:
         """Return the situation with what this machine could reach of other orders, and remember this attempt."""
         if found.reason is None:
             return found
-        server_id = look.view.get("server_id")
+        server_id = look.order.view.server_id
         name, now = await self._name(), self._context.clock()
         memory = await self._context.state.read(lambda tx: access.memory_from(value_of(tx, name)))
         others = access.others(memory, found.order_id, server_id, now)
@@ -173,12 +174,12 @@ class Readiness:
         return "proxy_only" if found.clore_answers else "nothing"
 
 
-async def _reason(view: Mapping[str, Any]) -> ReadyReason | None:
-    if view["status"] not in ("deploying", "running"):
+async def _reason(view: OrderView) -> ReadyReason | None:
+    if not view.up:
         return None
-    if view["status"] == "deploying":
+    if view.status == "deploying":
         return ReadyReason.IMAGE_LOADING
-    if "ssh" in view:
-        return await access.probe(view["ssh"]["host"], view["ssh"]["port"], _PROBE_SECONDS)
-    unusable = any(text in view.get("warning", "") for text in (access.BAD_ADDRESS, access.BAD_PORT))
+    if view.ssh:
+        return await access.probe(view.ssh.host, view.ssh.port, _PROBE_SECONDS)
+    unusable = any(text in (view.warning or "") for text in (access.BAD_ADDRESS, access.BAD_PORT))
     return ReadyReason.NAME_NOT_FOUND if unusable else ReadyReason.IMAGE_LOADING

@@ -21,8 +21,10 @@ from clore_mcp.rental.create.settle import Settling
 from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.monitoring import monitor
 from clore_mcp.rental.orders import access
+from clore_mcp.rental.orders.access import Access
 from clore_mcp.rental.orders.cancel_send import watches_waiting
 from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.order_view import OpenCreate, OrderList, OrderNow, OrderView
 from clore_mcp.rental.rules.billing import (
     began_of,
     bill,
@@ -65,7 +67,7 @@ class Overview:
 
     async def orders(
         self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE, urgent: bool = False
-    ) -> dict[str, Any]:
+    ) -> OrderList:
         """Return every order, newest first, their cost per hour in total, and creates with an unknown outcome.
         `urgent`: an order is about to be ended, so the lists are read first, and prices may be missing."""
         readings, acts = self._context.readings, not self._context.settings.read_only
@@ -86,17 +88,17 @@ class Overview:
             if include_ended or not row.expired
         ]
         unsettled = await self.unsettled(account)
-        spent = [Decimal(str(view["spent_usd"])) for view in views if "spent_usd" in view]
-        return {
-            "orders": views,
-            "total_usd_per_hour": shown(self._burn(current, priced, views)),
-            "total_spent_usd": shown(sum(spent, ZERO)),
-            "watches_waiting": await watches_waiting(self._context),
-            "unsettled": unsettled[:_UNSETTLED_SHOWN],
-            "next": _after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if acts else None),
-        }
+        spent = [Decimal(str(view.spent_usd)) for view in views if view.spent_usd is not None]
+        return OrderList(
+            orders=tuple(views),
+            usd_per_hour=shown(self._burn(current, priced, views)),
+            spent_usd=shown(sum(spent, ZERO)),
+            watches_waiting=await watches_waiting(self._context),
+            unsettled=tuple(unsettled[:_UNSETTLED_SHOWN]),
+            next=_after_listing(unsettled) or (_about_ends(views, agreed, priced.api_now) if acts else None),
+        )
 
-    async def one(self, order_id: int) -> dict[str, Any]:
+    async def one(self, order_id: int) -> OrderNow:
         """Return one order, with the present time, its minutes since the start and until when a cancel saves the
         creation fee. Raises NotFound."""
         context = self._context
@@ -110,19 +112,16 @@ class Overview:
         lease, agreed = (await self._leases(account, [order_id])).get(order_id), await self._agreed(account)
         priced = await self._priced()
         view = await self._view(row, lease, agreed.get(order_id), priced)
-        return view | _times(row, lease, priced, up=view["status"] in ("deploying", "running"))
+        return _at_this_moment(view, row, lease, priced)
 
-    async def unsettled(self, account: str) -> list[dict[str, Any]]:
+    async def unsettled(self, account: str) -> list[OpenCreate]:
         """Return the creates with an unknown outcome."""
         found = await self._context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
-        return [
-            {"intent_id": one.id, "server_id": one.server_id, "since": iso(one.created_at), "state": one.state}
-            for one in found
-        ]
+        return [OpenCreate(one.id, one.server_id, iso(one.created_at), one.state) for one in found]
 
-    def _burn(self, current: Orders, priced: RowPrices, views: Sequence[Mapping[str, Any]]) -> Decimal:
+    def _burn(self, current: Orders, priced: RowPrices, views: Sequence[OrderView]) -> Decimal:
         """Return what is billed now per hour. Queued and outbid orders are not."""
-        waiting = {view["order_id"] for view in views if view["status"] in ("queued", "outbid")}
+        waiting = {view.order_id for view in views if view.status in ("queued", "outbid")}
         billing = [row for row in current.rows if not row.expired and row.id not in waiting]
         hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in billing)
         return sum((usd for usd in hourly if usd is not None), ZERO)
@@ -139,43 +138,33 @@ class Overview:
             return RowPrices(*await self._closing.prices(), readings.api_now())
         return RowPrices(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
 
-    async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: RowPrices) -> dict[str, Any]:
+    async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: RowPrices) -> OrderView:
         cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
         history = await self._history(row, lease, priced.api_now) if row.spot else None
         cost = bill(row, priced.fees, priced.rates, api_now=priced.api_now, lease=lease, history=history)
         hourly, status = usd_per_hour(row, priced.fees, priced.rates), await self.books.status(row)
-        view: dict[str, Any] = {
-            "order_id": row.id,
-            "server_id": row.server_id,
-            "currency": coin_name(row.currency) or None,
-            "country": country_code(row.country),
-            "status": status,
-            "order_type": order_type_of(row).value,
-            "gpu": cards.model,
-            "gpu_count": cards.count,
-            "image": clean(row.image or "", 120),
-            "usd_per_hour": None if hourly is None else shown(hourly),
-            "spent_usd": shown(cost.total_usd) if cost.priced and _says_spent(row, status, end, history) else None,
-            "estimated": cost.unsure or None,
-            "started_at": None if row.created_at is None else iso(row.created_at),
-            "ends_at": iso(end.ends_api_at) if end and not row.expired else None,
-            "made_here": lease is not None,
-        }
-        if not row.expired:
-            reach = access.access_of(row, await self.key() if lease else None)
-            if reach.ssh:
-                ssh = reach.ssh
-                view["ssh"] = {"host": ssh.host, "port": ssh.port, "user": ssh.user, "command": ssh.command}
-            view["http_url"] = reach.http_url
-            view["warning"] = reach.warning
-        if not row.expired and hourly is None:
-            counts = "its reservation" if lease else "its highest known price, or else the whole cap"
-            unpriced = f"Cost unknown: {why_unpriced(row)}. It is still billed, and the limits count {counts}."
-            view["warning"] = " ".join(text for text in (unpriced, view.get("warning")) if text)
-        elif "spent_usd" not in {name for name, value in view.items() if value is not None}:
-            unspent = "Its cost so far is unknown, because Clore reports no usable figure."
-            view["warning"] = " ".join(text for text in (unspent, view.get("warning")) if text)
-        return {name: value for name, value in view.items() if value is not None}
+        spent = shown(cost.total_usd) if cost.priced and _says_spent(row, status, end, history) else None
+        reach = Access() if row.expired else access.access_of(row, await self.key() if lease else None)
+        return OrderView(
+            order_id=row.id,
+            server_id=row.server_id,
+            currency=coin_name(row.currency) or None,
+            country=country_code(row.country),
+            status=status,
+            order_type=order_type_of(row).value,
+            gpu=cards.model,
+            gpu_count=cards.count,
+            image=clean(row.image or "", 120),
+            usd_per_hour=None if hourly is None else shown(hourly),
+            spent_usd=spent,
+            estimated=bool(cost.unsure),
+            started_at=None if row.created_at is None else iso(row.created_at),
+            ends_at=iso(end.ends_api_at) if end and not row.expired else None,
+            made_here=lease is not None,
+            ssh=reach.ssh,
+            http_url=reach.http_url,
+            warning=" ".join(filter(None, (_unpriced(row, lease, hourly, spent), reach.warning))) or None,
+        )
 
     async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory:
         """Return the known bids of a spot order. If Clore does not report its cost, it counts as winning since it was
@@ -221,21 +210,27 @@ def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory
     return history.won_from is not None or (end is not None and status == "queued")
 
 
-def _times(row: OrderRow, lease: Lease | None, priced: RowPrices, *, up: bool) -> dict[str, Any]:
-    """Return what a row's times mean now, by Clore's clock. `up`: the order has its server."""
-    told: dict[str, Any] = {"now": iso(priced.api_now)}
-    began = lease.started_api_at if lease else row.created_at
-    if began is not None and not row.expired:
-        told["minutes_since_start"] = max(0, int(priced.api_now - began) // 60)
-    free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=priced.api_now) if up else None
-    return told if free is None else told | {"free_cancel_until": iso(free)}
+def _unpriced(row: OrderRow, lease: Lease | None, hourly: Decimal | None, spent_usd: float | None) -> str | None:
+    """Return what is not known of the order's cost, and what that means."""
+    if hourly is None and not row.expired:
+        counts = "its reservation" if lease else "its highest known price, or else the whole cap"
+        return f"Cost unknown: {why_unpriced(row)}. It is still billed, and the limits count {counts}."
+    return "Its cost so far is unknown, because Clore reports no usable figure." if spent_usd is None else None
 
 
-def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
+def _at_this_moment(view: OrderView, row: OrderRow, lease: Lease | None, priced: RowPrices) -> OrderNow:
+    """Return the order with what its times mean now, by Clore's clock."""
+    api_now, began = priced.api_now, lease.started_api_at if lease else row.created_at
+    minutes = None if began is None or row.expired else max(0, int(api_now - began) // 60)
+    free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=api_now) if view.up else None
+    return OrderNow(view, iso(api_now), minutes, None if free is None else iso(free))
+
+
+def _after_listing(unsettled: Sequence[OpenCreate]) -> str | None:
     """Return what to do if the list may be incomplete."""
     if not unsettled:
         return None
-    servers = ", ".join(str(one["server_id"]) for one in unsettled[:_UNSETTLED_SHOWN])
+    servers = ", ".join(str(one.server_id) for one in unsettled[:_UNSETTLED_SHOWN])
     unshown = len(unsettled) - _UNSETTLED_SHOWN
     servers += f" and {unshown} more" if unshown > 0 else ""
     return (
@@ -244,13 +239,13 @@ def _after_listing(unsettled: Sequence[Mapping[str, Any]]) -> str | None:
     )
 
 
-def _about_ends(views: Sequence[Mapping[str, Any]], agreed: Mapping[int, End], api_now: float) -> str | None:
+def _about_ends(views: Sequence[OrderView], agreed: Mapping[int, End], api_now: float) -> str | None:
     """Return which orders are about to end, and which have no end here."""
     told = []
     for view in views:
-        end = agreed.get(view["order_id"])
-        if view["status"] != "ended" and end is None:
-            told.append(f"Order {view['order_id']} has no end here. To give it one, use extend_order.")
+        end = agreed.get(view.order_id)
+        if not view.over and end is None:
+            told.append(f"Order {view.order_id} has no end here. To give it one, use extend_order.")
         elif end is not None and 0 < end.ends_api_at - api_now < _SOON_SECONDS:
-            told.append(f"Order {view['order_id']} is about to end. To move its end, use extend_order.")
+            told.append(f"Order {view.order_id} is about to end. To move its end, use extend_order.")
     return " ".join(told[:_ENDS_TOLD]) or None

@@ -1,0 +1,109 @@
+"""Orders as they are shown: one, one at this moment, and the list. What is unknown is None, and left out of JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from clore_mcp.rental.orders.access import Ssh
+
+
+@dataclass(frozen=True, slots=True)
+class OrderView:
+    """One order: where it runs, what it costs (USD, with fees), when it ends, and how to get in."""
+
+    order_id: int
+    server_id: int | None
+    currency: str | None
+    country: str | None
+    status: str
+    order_type: str
+    gpu: str
+    gpu_count: int
+    image: str
+    usd_per_hour: float | None
+    spent_usd: float | None
+    estimated: bool
+    started_at: str | None
+    ends_at: str | None
+    made_here: bool
+    ssh: Ssh | None
+    http_url: str | None
+    warning: str | None
+
+    @property
+    def hardware(self) -> str:
+        """Its GPUs in a few words."""
+        return f"{self.gpu_count}x {self.gpu}"
+
+    @property
+    def up(self) -> bool:
+        """Whether it has its server, so that its meter runs."""
+        return self.status in ("deploying", "running")
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.status == "ended"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is known, for a reply."""
+        told = {one.name: getattr(self, one.name) for one in fields(self)}
+        if self.ssh:
+            told["ssh"] = {name: getattr(self.ssh, name) for name in ("host", "port", "user", "command")}
+        return {name: value for name, value in told.items() if value is not None and (name, value) != _EXACT}
+
+
+_EXACT = ("estimated", False)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderNow:
+    """One order by Clore's clock now. Until `free_cancel_until` a cancel saves the creation fee."""
+
+    view: OrderView
+    now: str
+    minutes_since_start: int | None = None
+    free_cancel_until: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what is known, for a reply."""
+        times = (("minutes_since_start", self.minutes_since_start), ("free_cancel_until", self.free_cancel_until))
+        return self.view.as_json() | {"now": self.now} | {name: value for name, value in times if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCreate:
+    """A create whose outcome is not known yet."""
+
+    intent_id: str
+    server_id: int
+    since: str
+    state: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a reply."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class OrderList:
+    """The orders, newest first, what they cost per hour now and have cost (USD), and creates whose outcome is open."""
+
+    orders: tuple[OrderView, ...]
+    usd_per_hour: float
+    spent_usd: float
+    watches_waiting: int | None
+    unsettled: tuple[OpenCreate, ...]
+    next: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a reply."""
+        return {
+            "orders": [view.as_json() for view in self.orders],
+            "total_usd_per_hour": self.usd_per_hour,
+            "total_spent_usd": self.spent_usd,
+            "watches_waiting": self.watches_waiting,
+            "unsettled": [one.as_json() for one in self.unsettled],
+            "next": self.next,
+        }
