@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import subprocess
 import time
@@ -219,6 +220,12 @@ class World(Control):
     def change(self, sql: str, *values: object) -> None:
         with closing(sqlite3.connect(self.state / FILE_NAME, timeout=60)) as db, db:
             db.execute(sql, values)
+
+    def lose_state(self) -> None:
+        """The whole folder goes in one instant, though processes still write in it."""
+        gone = self.folder / "gone"
+        self.state.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def lose_the_keepers(self) -> None:
         """Nobody who would end an order is alive any more: no beat is there, and none that still comes is kept."""

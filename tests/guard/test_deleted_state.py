@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 
 import pytest
 
@@ -22,7 +21,7 @@ async def test_nothing_is_spent_into_a_state_that_was_deleted(
     world: World, process: Processes, background: str
 ) -> None:
     services, ask = await process(), wish(world.free()[0])
-    shutil.rmtree(world.state)
+    world.lose_state()
     if background == "meets it first":
         await services.keeper.poll()
     with pytest.raises(StateUnavailable, match="deleted"):
@@ -41,7 +40,7 @@ async def test_a_yes_is_not_used_in_a_state_that_was_deleted_after_the_question(
 ) -> None:
     ask = wish(world.free()[0])
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    shutil.rmtree(world.state)
+    world.lose_state()
     await services.keeper.poll()  # what works in the background meets it first
     with pytest.raises(StateUnavailable):
         await services.guard.conclude(held, ask, answer=True, caller="t")
@@ -55,7 +54,7 @@ async def test_a_state_deleted_while_a_create_is_looked_for_is_said_as_uncertain
     renting = asyncio.ensure_future(call(services, wish(world.free()[0])))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     await asyncio.to_thread(world.await_state, lambda: "answered" in world.steps())
-    shutil.rmtree(world.state)
+    world.lose_state()
     outcome = await renting
     assert outcome.status == "uncertain"
     assert len(world.sent()) == 1

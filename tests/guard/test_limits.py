@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 
 import pytest
 
@@ -121,7 +120,7 @@ async def test_a_lost_state_raises_no_cap(world: World, process: Processes) -> N
     order_id = (await rent(lost, servers[0])).order_id
     world.advance(1800)
     await lost.aclose()
-    shutil.rmtree(world.state)
+    world.lose_state()
     world.elsewhere.add(order_id)
     services = await process(env={"CLORE_MAX_ACTIVE_ORDERS": "1", "CLORE_MAX_USD_PER_DAY": "0.25"})
     outcome = await call(services, wish(servers[1]))
