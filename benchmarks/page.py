@@ -63,7 +63,7 @@ def _address(env: Mapping[str, str]) -> str:
 def _show(address: str) -> None:
     found = re.match(r"http://localhost:[0-9]+/[0-9a-f]+/", address)
     assert found is not None
-    with httpx2.Client(trust_env=False) as http:
+    with httpx2.Client(trust_env=False, timeout=_STARTS_WITHIN_SECONDS) as http:
         http.get(address).raise_for_status()
         for path in _PAGES * _ROUNDS:
             http.get(found[0] + path).raise_for_status()

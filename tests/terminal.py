@@ -55,10 +55,15 @@ class Terminal:
         self._process.wait(PATIENCE)
         os.close(self._ours)
 
-    def expect(self, text: str) -> None:
-        """Read until the text is on the screen."""
-        self._read(lambda: text in self.seen)
-        assert text in self.seen, self.seen
+    def expect(self, text: str, *, after: str = "") -> None:
+        """Read until the text is on the screen, below `after`."""
+
+        def shown() -> bool:
+            begin = self.seen.find(after)
+            return begin >= 0 and text in self.seen[begin:]
+
+        self._read(shown)
+        assert shown(), self.seen
 
     def type(self, line: str) -> None:
         os.write(self._ours, line.encode() + b"\n")

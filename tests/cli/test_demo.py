@@ -125,9 +125,7 @@ def test_a_no_rents_nothing_and_leaving_is_no_failure(env: dict[str, str], tmp_p
         terminal.type("what?")
         terminal.expect(f"what?\r\n\r\n\x1b[1m Your answer? y = yes, n = no, q = {PROMPT}")
         terminal.type("n")
-        terminal.expect("same question again")
-        terminal.seen = ""
-        terminal.expect(PROMPT)
+        terminal.expect(PROMPT, after="same question again")
         terminal.type("q")
         done = terminal.end()
     assert done.code == 0, done.out

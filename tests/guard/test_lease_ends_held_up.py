@@ -178,6 +178,32 @@ async def test_a_round_that_cannot_end_leases_claims_nothing(
     check_invariants(world)
 
 
+async def test_while_leases_that_cannot_be_read_are_tried_again_nobody_is_told_that_they_can(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rent(services, world.free()[0])
+    await services.keeper.stop()  # no round but those below
+    world.change("UPDATE orders SET price_native = 'none'")
+    await services.keeper.poll()
+    read, told, asking = services.context.state.read, list[bool](), False
+
+    async def read_and_ask(work: Any) -> Any:
+        nonlocal asking
+        if not asking:
+            asking = True
+            told.append(await services.keeper._can_read())
+            asking = False
+        return await read(work)
+
+    monkeypatch.setattr(services.context.state, "read", read_and_ask)
+    await services.keeper.poll()
+    assert told and not any(told)
+    world.change("UPDATE orders SET price_native = 1")
+    await services.keeper.poll()
+    await services.keeper.poll()
+    assert told[-1], "they can be read again"
+
+
 async def test_all_that_is_due_is_cancelled_before_anything_is_proven(
     world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -201,15 +201,16 @@ class Keeper:
             back = orders.may_come_back(tx, account, unseen) or orders.ended_since(tx, account, proven)
             return reservations.ends(tx, account), back
 
-        back, self._unread = False, None
+        back, unread = False, None
         try:
             self._leases, back = await self._context.state.read(read)
         except StateUnavailable as error:
-            self._unread = error
+            unread = error
         except Exception as error:  # a row that nobody can read, too
-            self._unread = StateUnavailable(f"The ends of orders can't be read ({type(error).__name__}).")
-        if self._unread is not None:
-            log.warning("the leases could not be read: %s", self._unread.message)
+            unread = StateUnavailable(f"The ends of orders can't be read ({type(error).__name__}).")
+        self._unread = unread  # not before: meanwhile others may ask whether leases are enforced
+        if unread is not None:
+            log.warning("the leases could not be read: %s", unread.message)
         known = {lease.order_id for lease in self._leases}
         self._leases += [end for end in self._settling.unwritten(account) if end.order_id not in known]
         return back or bool(self._leases)
