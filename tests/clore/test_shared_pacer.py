@@ -125,12 +125,13 @@ def begin(*started: subprocess.Popen[str]) -> None:
 def test_four_processes_keep_the_gap_and_take_turns(
     tmp_path: Path, children: list[subprocess.Popen[str]], how: str
 ) -> None:
-    started = [spawn(children, tmp_path, 10, 0.1, how) for _ in range(4)]
+    # A gap that a busy machine keeps up with: whoever comes too late for a turn has fewer than its share.
+    started = [spawn(children, tmp_path, 10, 0.25, how) for _ in range(4)]
     begin(*started)
     printed = [child.communicate(timeout=60)[0].split() for child in started]
     left = sorted((int(at), number) for number, lines in enumerate(printed) for at in lines)
     assert len(left) == 40
-    assert min(later - earlier for (earlier, _), (later, _) in pairwise(left)) >= 99 * MS
+    assert min(later - earlier for (earlier, _), (later, _) in pairwise(left)) >= 249 * MS
     half = [number for _, number in left[:20]]
     shares = [half.count(number) for number in range(4)]
     assert sum(shares) ** 2 / (4 * sum(share**2 for share in shares)) >= 0.95, shares
