@@ -53,7 +53,7 @@ def proxy_error() -> WireReply:
 class ExposedProtocol(H11Protocol):
     """uvicorn's HTTP with the connection's transport put into the scope, so that a fault can break it."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # narrower, as uvicorn's
         super().connection_made(transport)
         app = self.app
 

@@ -164,7 +164,8 @@ async def test_minutes_and_the_creation_fee_are_told_and_progress_names_both(
         )
         assert (free - started).total_seconds() == pytest.approx(600, abs=3)
         assert young["minutes_since_start"] == pytest.approx((now - started).total_seconds() // 60, abs=1)
-        assert any(re.match(r"Minute \d+: the image is loading", message) for message in us.progress), us.progress
+        stage = r"Minute \d+: the image is loading and the container is being deployed"
+        assert any(re.match(stage, message) for message in us.progress), us.progress
         await control(market, "/clock", {"advance": 700})
         old = await us.call("wait_for_order", order_id=order_id, timeout_seconds=4)
         assert "free_cancel_until" not in old and old["minutes_since_start"] >= 11
