@@ -20,7 +20,7 @@ from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.api_clock import created_between
-from clore_mcp.rental.context import Context, enforcer
+from clore_mcp.rental.context import Context, beats, enforcer
 from clore_mcp.rental.create.presence import matches, may_be_of, running_on
 from clore_mcp.rental.orders.closure import Closing
 from clore_mcp.rental.results import Attempt, Outcome, outcome_of
@@ -29,6 +29,7 @@ from clore_mcp.rental.rules.terms import Candidate, Terms
 from clore_mcp.store import intents, ledger, orders, quotes, reservations
 from clore_mcp.store.database import Tx, fits
 from clore_mcp.store.intents import Intent
+from clore_mcp.store.ledger import Beat
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.reservations import End
@@ -75,12 +76,13 @@ class Unwanted:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """The result of a look: the matching orders, whether the reply surely shows them all, and an order of the account
-    that runs on that server but does not match."""
+    """The result of a look: the matching orders, whether the reply surely shows them all, an order of the account that
+    runs on that server but does not match, and the heartbeats of the processes that end leases."""
 
     matches: tuple[OrderRow, ...] = ()
     valid: bool = False
     other: OrderRow | None = None
+    beats: tuple[Beat, ...] = ()
 
 
 class Adopting:
@@ -112,7 +114,8 @@ class Adopting:
             # What may be its order but can't be told, or can't be kept, leaves open whether there is one.
             odd = (row for row in rows if row.server_id is None or not fits(row.id))
             whole = not any(row.server_id in (None, intent.server_id) and may_be_of(intent, row, taken) for row in odd)
-            return Sight(tuple(mine), valid and whole, running_on(intent.server_id, (r for r in rows if r not in mine)))
+            other = running_on(intent.server_id, (r for r in rows if r not in mine))
+            return Sight(tuple(mine), valid and whole, other, tuple(beats(tx, self._context, intent.account)))
 
         return await self._context.state.read(read)
 
@@ -124,11 +127,13 @@ class Adopting:
         *,
         by: str | None = None,
         earlier: Sequence[Attempt] = (),
+        known: Sequence[Beat] | None = None,
     ) -> Outcome | None:
         """Adopt an order for this intent. If its price is above the ceiling, it is cancelled at once.
 
         Returns None if another process has settled the intent or adopted the order. `by` names a person who says that
         it is the order. If the state can't be written, this process remembers the order and its end until it can.
+        `known` holds the heartbeats of the processes that end leases, if they are already read.
         """
         context = self._context
         row = await self._look_for_price(row)
@@ -159,7 +164,7 @@ class Adopting:
             return outcome, why
 
         try:
-            await context.ask_enforcers(intent.account)
+            await context.ask_enforcers(intent.account, known)
             written = await context.state.write(write)
         except StateUnavailable as error:
             if by is not None:

@@ -48,6 +48,7 @@ from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.store import intents
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
+from clore_mcp.store.ledger import Beat
 from clore_mcp.store.quotes import Quote
 
 _TRIES: Final = 6  # to send one create: it may be refused unread, or the evidence may grow old before its turn
@@ -89,12 +90,18 @@ class Creating(Verb[CreateOrder]):
 
     async def propose(self, request: CreateOrder, account: str) -> Proposal:
         """Return the question. Raises Settled if limits or the market leave nothing to ask, and SpendingFrozen."""
-        await self._context.require_unfrozen()
-        ours = (await self._context.readings.orders(EXECUTION_AGE)).rows
+        context = self._context
+
+        def read(tx: Tx) -> list[Beat]:
+            context.forbid_frozen(tx)
+            return beats(tx, context, account)
+
+        known = await context.state.read(read)
+        ours = (await context.readings.orders(EXECUTION_AGE)).rows
         running = running_on(request.server_id, ours)
         if running is not None:
             raise Settled(outcome_texts.held_by_you(running, request.server_id))
-        found = await self._pricer.price(request)
+        found = await self._pricer.price(request, known=known)
         attempts = tuple(Attempt(one.server_id, one.reason) for one in found.unfit)
         if found.terms is None or found.cost is None:
             raise Settled(

@@ -6,7 +6,7 @@ The evidence of a quote may be a minute old; that of the transaction that writes
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -36,6 +36,7 @@ from clore_mcp.rental.rules.check import (
 from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
+from clore_mcp.store.ledger import Beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,14 @@ class Pricer:
         wallets = await readings.wallets(max_age_seconds)
         return Evidence(snapshot, fees, current, completed, wallets, readings.api_now())
 
-    async def price(self, request: CreateOrder, *, at_most: Decimal | None = None) -> PricedOrder:
-        """Price a request and check it. Nothing is held. `at_most` is the highest USD per hour that a server may
-        cost."""
+    async def price(
+        self, request: CreateOrder, *, at_most: Decimal | None = None, known: Sequence[Beat] | None = None
+    ) -> PricedOrder:
+        """Price a request and check it. Nothing is held. `at_most` is the highest USD per hour that a server may cost.
+        `known` holds the heartbeats of the processes that end leases, if they are already read."""
         context, evidence = self._context, await self.evidence(BROWSING_AGE)
         account = await context.readings.account()
-        await context.ask_enforcers(account)
+        await context.ask_enforcers(account, known)
 
         def read(tx: Tx) -> tuple[str | None, Position, Mapping[int, int], Mapping[int, Intent]]:
             failed = hosts.failed(tx, account, context.clock(), request.server_ids)

@@ -77,7 +77,7 @@ class Settling:
             asked_at = context.monotonic()
             seen = await self.look(intent, completed=looks % 3 == 2)
             if len(seen.matches) == 1:
-                outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier)
+                outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier, known=seen.beats)
                 if outcome is not None:
                     return outcome
             if seen.valid and (refusal is not None or asked_at >= counts_from):
@@ -187,7 +187,7 @@ class Settling:
             return
         seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
         if len(seen.matches) == 1:
-            await self._adopting.adopt(intent, quote, seen.matches[0])
+            await self._adopting.adopt(intent, quote, seen.matches[0], known=seen.beats)
         elif intent.state == "sending" and seen.valid and current.at >= over + patience.look:
             await self._adopting.unfound(intent, quote, seen)
 
