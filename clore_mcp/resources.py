@@ -152,7 +152,7 @@ async def read_account(services: Services) -> dict[str, Any]:
 async def read_gpus(services: Services) -> dict[str, Any]:
     """Every GPU model on the market, those with the most free GPUs first."""
     from clore_mcp.market.history import models_now
-    from clore_mcp.market.rates import OrderType
+    from clore_mcp.market.pricing import OrderType
     from clore_mcp.market.summary import gpu_models_summary
     from clore_mcp.tools.prices import WEEK_HOURS, week
 

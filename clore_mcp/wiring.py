@@ -18,7 +18,7 @@ from anyio.to_thread import run_sync
 
 from clore_mcp.clore import CloreClient, Gaps, Pacer, Rows, ServerRow, Timing, read_marketplace
 from clore_mcp.errors import Failure
-from clore_mcp.market.price_record import PriceRecord
+from clore_mcp.market.history import PriceRecord
 from clore_mcp.market.snapshot import Market
 from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock

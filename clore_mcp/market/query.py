@@ -12,8 +12,7 @@ from typing import Final
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market import regions
 from clore_mcp.market.listing import Listing, version
-from clore_mcp.market.pricing import Priced, Unpriced
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import OrderType, Priced, Unpriced
 from clore_mcp.market.wish import Match
 from clore_mcp.money import Coin
 from clore_mcp.text import clean

@@ -21,9 +21,8 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market import suggest
 from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose, per_gpu
+from clore_mcp.market.pricing import Fees, OrderType, Priced, Unpriced, Wallet, choose, per_gpu
 from clore_mcp.market.query import MAX_LIMIT, Candidate, Filter, Query, SortBy, filters_of, gpu_counts
-from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.market.summary import Quartiles, typical, usual_prices
 from clore_mcp.market.wish import Match, Unknown, resolve

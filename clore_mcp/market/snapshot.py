@@ -14,8 +14,7 @@ from clore_mcp.clore.models import Rows, ServerRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market import gpus
 from clore_mcp.market.listing import Listing, read_listing
-from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose
-from clore_mcp.market.rates import Fees, OrderType, Rates, market_rates
+from clore_mcp.market.pricing import Fees, OrderType, Priced, Rates, Unpriced, Wallet, choose, market_rates
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.store.shared import Reading
 

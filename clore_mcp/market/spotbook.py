@@ -15,8 +15,7 @@ from typing import Final
 
 from clore_mcp.clore.models import Offer, SpotBook
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import SANE_USD_PER_HOUR
-from clore_mcp.market.rates import Fees, OrderType, Rates, coin_rates
+from clore_mcp.market.pricing import SANE_USD_PER_HOUR, Fees, OrderType, Rates, coin_rates
 from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice, up_to_coin
 
 _STEP_USD: Final = Decimal("0.0001")  # per hour; the grid on which replies show prices

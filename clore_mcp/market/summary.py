@@ -8,8 +8,7 @@ from decimal import Decimal
 from statistics import quantiles
 
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Priced, Unpriced, per_gpu
-from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.market.pricing import Fees, OrderType, Priced, Unpriced, per_gpu
 from clore_mcp.market.snapshot import Snapshot
 
 

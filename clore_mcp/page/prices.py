@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from clore_mcp.market import history
 from clore_mcp.market.history import SECONDS_PER_HOUR, Past
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import OrderType
 from clore_mcp.page.charts import price_chart
 from clore_mcp.rental.context import iso
 from clore_mcp.store import watches

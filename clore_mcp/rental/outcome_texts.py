@@ -11,8 +11,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.pricing import Cost
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import Cost, OrderType
 from clore_mcp.money import ZERO, coin_name, dollars, plain, shown, shown_up
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.results import Agreement, Attempt, Outcome, Refusal, Status

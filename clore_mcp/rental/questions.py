@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Protocol
 
-from clore_mcp.market.pricing import Cost
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import Cost, OrderType
 from clore_mcp.money import Coin, dollars, plain
 from clore_mcp.rental.create.containers import image_notes
 from clore_mcp.rental.monitoring.hosts import DAYS

@@ -5,9 +5,8 @@ import asyncio
 from .api import Api
 from .clock import Clock
 from .faults import Faults
-from .gate import Gate
+from .gate import Gate, Limiter
 from .journal import Journal
-from .limiter import Limiter
 from .listeners import Listeners
 from .options import Live, Options
 from .world import World

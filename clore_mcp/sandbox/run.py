@@ -1,20 +1,48 @@
-"""Serving a sandbox on loopback: in the foreground, or in a thread of the caller's process."""
+"""The sandbox as an ASGI application, served on loopback: in the foreground or in a thread of the caller's process.
+
+The API is under `/v1`, the control path under `/_sandbox`.
+"""
 
 import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from .app import create_app
+from .control import Control
 from .engine import Engine
 from .listeners import last_guests
 from .options import Options
 from .wire import ExposedProtocol
+
+
+def create_app(options: Options) -> Starlette:
+    """A sandbox of its own, its engine in `app.state.engine`. Faults that break connections need a served one."""
+    engine = Engine(options)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        beat = asyncio.create_task(engine.run())
+        try:
+            yield
+        finally:
+            beat.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beat
+            await engine.listeners.close()
+            await asyncio.sleep(0)  # the closed transports' callbacks run before the loop is gone
+
+    routes = [Mount("/v1", app=engine.gate), Mount("/_sandbox", routes=Control(engine).routes())]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.state.engine = engine
+    return app
+
 
 _START_PATIENCE = 30.0  # s; building a market takes 0.2 s on a laptop
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .billing import Meter
-from .catalogue import Row, catalogue, encode
-from .hostile import hostile_rows
+from .catalogue import Row, catalogue, encode, hostile_rows
 from .images import inside
 from .intake import OrderWish, is_positive
 from .options import Live

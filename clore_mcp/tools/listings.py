@@ -13,9 +13,8 @@ from typing import Any, Final
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Priced, choose, prices_of
+from clore_mcp.market.pricing import OrderType, Priced, choose, prices_of
 from clore_mcp.market.query import Query, SortBy
-from clore_mcp.market.rates import OrderType
 from clore_mcp.market.search import Found, Result, find, usd_per_hour
 from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import usual_prices

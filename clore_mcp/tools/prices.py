@@ -12,9 +12,8 @@ from typing import Any, Final
 
 from clore_mcp.errors import NotFound
 from clore_mcp.market import history
-from clore_mcp.market.history import SECONDS_PER_HOUR, Past
-from clore_mcp.market.price_record import RecordedPrices
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.history import SECONDS_PER_HOUR, Past, RecordedPrices
+from clore_mcp.market.pricing import OrderType
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.market.wish import Unknown, resolve
 from clore_mcp.money import shown, shown_up

@@ -10,8 +10,8 @@ import pytest
 
 from clore_mcp.clore.models import ServerRow, read_rows
 from clore_mcp.market.gpus import UNKNOWN
+from clore_mcp.market.pricing import Fees, market_rates
 from clore_mcp.market.query import Query
-from clore_mcp.market.rates import Fees, market_rates
 from clore_mcp.market.search import search
 from clore_mcp.market.snapshot import Snapshot, build_snapshot, with_rates
 from clore_mcp.market.wish import Match, resolve

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import read_listing
+from clore_mcp.market.pricing import Fees, OrderType
 from clore_mcp.market.query import Query
-from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.search import search
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.money import shown_up

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from clore_mcp.market import history
 from clore_mcp.market.cards import CARDS
-from clore_mcp.market.price_record import PriceRecord
-from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.market.history import PriceRecord
+from clore_mcp.market.pricing import Fees, OrderType
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.money import Coin
 from clore_mcp.store import prices

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.market.listing import read_listing
-from clore_mcp.market.pricing import Priced, Unpriced, Wallet, choose, cost, price_of
-from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.market.pricing import Fees, OrderType, Priced, Rates, Unpriced, Wallet, choose, cost, price_of
 from clore_mcp.money import Coin, DayPrice
 from tests.market.rows import BTC, CLORE, RATES, USD, row
 

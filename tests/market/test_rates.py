@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.clore.models import RenterFees
-from clore_mcp.market.rates import Fees, OrderType, coin_rates, market_rates, read_fees
+from clore_mcp.market.pricing import Fees, OrderType, coin_rates, market_rates, read_fees
 from clore_mcp.money import Coin
 from tests.market.rows import BTC, CLORE, USD, row
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from clore_mcp.errors import ArgumentInvalid, Failure
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Priced, Unpriced
+from clore_mcp.market.pricing import Fees, OrderType, Priced, Unpriced
 from clore_mcp.market.query import Query, SortBy
-from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.regions import codes
 from clore_mcp.market.search import Result, find, search
 from clore_mcp.market.snapshot import Snapshot

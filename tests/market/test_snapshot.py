@@ -8,8 +8,8 @@ import pytest
 
 from clore_mcp.clore.models import Rows, ServerRow
 from clore_mcp.errors import NotFound, NotSent
+from clore_mcp.market.pricing import Fees, OrderType
 from clore_mcp.market.query import Query, SortBy
-from clore_mcp.market.rates import Fees, OrderType
 from clore_mcp.market.search import search
 from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin

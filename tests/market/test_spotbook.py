@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.clore.models import SpotBook
 from clore_mcp.market.listing import read_listing
-from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.market.pricing import Fees, OrderType, Rates
 from clore_mcp.market.spotbook import SpotView, lowest_asked, read_book
 from clore_mcp.money import HOURS_PER_DAY, Coin, DayPrice, shown, up_to_coin
 from tests.market.rows import BTC, CLORE, USD, row

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from clore_mcp.market.rates import Fees
+from clore_mcp.market.pricing import Fees
 from clore_mcp.market.summary import gpu_models_summary, quartiles
 from tests.market.rows import price, snapshot, wire
 

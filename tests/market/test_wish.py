@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market.cards import CARDS, nearest
 from clore_mcp.market.gpus import canonical
+from clore_mcp.market.pricing import Fees
 from clore_mcp.market.query import Query
-from clore_mcp.market.rates import Fees
 from clore_mcp.market.search import search
 from clore_mcp.market.wish import Match, Unknown, resolve
 from clore_mcp.sandbox.hardware import GPUS

@@ -12,7 +12,7 @@ import pytest
 
 from clore_mcp.clore import OrdersReply, Rows, ServerRow, SpotBook, Wallet
 from clore_mcp.errors import NotJson, TimedOut
-from clore_mcp.market.rates import Fees, OrderType
+from clore_mcp.market.pricing import Fees, OrderType
 from clore_mcp.market.snapshot import Market
 from clore_mcp.money import Coin
 from clore_mcp.rental.account.account_id import Identity

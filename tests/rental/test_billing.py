@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import Fees, Rates
+from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental.rules.billing import Bill, bill, drained, shown_orders, usd_per_hour, worst_usd_per_hour
 from clore_mcp.rental.rules.limits import Shown

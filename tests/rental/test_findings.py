@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import Fees
+from clore_mcp.market.pricing import Fees
 from clore_mcp.money import Coin
 from clore_mcp.rental.monitoring.findings import (
     AccountRecord,

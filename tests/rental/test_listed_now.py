@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.rates import Fees, Rates
+from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import Coin, DayPrice
 from clore_mcp.rental.account.reading import Orders, Wallets
 from clore_mcp.rental.create.send import NotOffered, listed_now

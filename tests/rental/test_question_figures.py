@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import Coin, dollars
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.questions import KeyShown, rent_question

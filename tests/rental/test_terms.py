@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from clore_mcp.market.rates import Fees
+from clore_mcp.market.pricing import Fees
 from clore_mcp.money import Coin, DayPrice
 from clore_mcp.rental.rules.terms import Terms, Unfit, bid_within, cost_of
 from tests.rental.wishes import RATES, ask, candidate, fees, fit, listing, terms

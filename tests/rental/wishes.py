@@ -7,8 +7,7 @@ from typing import Any
 
 from clore_mcp.clore.models import OrderRow, read_rows
 from clore_mcp.market.listing import Listing, read_listing
-from clore_mcp.market.pricing import price_of
-from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.market.pricing import Fees, OrderType, Rates, price_of
 from clore_mcp.money import Coin, DayPrice
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, candidate_of

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.sandbox import Options
-from clore_mcp.sandbox.limiter import NANO, Limiter
+from clore_mcp.sandbox.gate import NANO, Limiter
 from clore_mcp.sandbox.options import Live
 
 from .conftest import Start

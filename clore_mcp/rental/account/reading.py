@@ -22,7 +22,7 @@ from clore_mcp.clore import CloreClient, OrderRow, OrdersReply
 from clore_mcp.clore.models import SpotBook, Wallet
 from clore_mcp.errors import CloreError, InvalidApiKey, NoApiKey, NotJson
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.rates import Fees, coin_rates, read_fees
+from clore_mcp.market.pricing import Fees, coin_rates, read_fees
 from clore_mcp.market.snapshot import Market, Snapshot, with_rates
 from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.money import Coin

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.market.pricing import Fees, OrderType, Rates
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, shown
 from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import Approvals

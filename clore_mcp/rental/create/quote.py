@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Cost, Priced, choose
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import Cost, OrderType, Priced, choose
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE

@@ -15,7 +15,7 @@ from typing import Any, Final
 from clore_mcp.clore import CreateRequest
 from clore_mcp.errors import Failure
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import Coin, DayPrice, plain
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.approvals import new_id

@@ -18,7 +18,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import Fees
+from clore_mcp.market.pricing import Fees
 from clore_mcp.money import ZERO, Coin, plain
 from clore_mcp.rental.rules.billing import above, order_type_of
 from clore_mcp.store.orders import Lease

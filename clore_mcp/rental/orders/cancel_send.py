@@ -17,7 +17,7 @@ import anyio
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
-from clore_mcp.market.rates import Fees, Rates
+from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import shown
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context

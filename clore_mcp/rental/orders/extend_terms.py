@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown, shown_up, up_to_micro
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.context import iso

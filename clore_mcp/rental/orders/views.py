@@ -13,7 +13,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market.gpus import of_server
 from clore_mcp.market.listing import country_code
-from clore_mcp.market.rates import Fees, Rates
+from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import ZERO, Coin, coin_name, shown
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.context import Context, iso

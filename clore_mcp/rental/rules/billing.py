@@ -14,7 +14,7 @@ from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
+from clore_mcp.market.pricing import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, coin_name, up_to_micro
 from clore_mcp.rental.rules.limits import Shown
 from clore_mcp.rental.spot import bid_record

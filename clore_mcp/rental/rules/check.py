@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from clore_mcp.market.rates import Fees
+from clore_mcp.market.pricing import Fees
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.money import ZERO, Coin, plain, up_to_coin
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets

@@ -14,8 +14,18 @@ from typing import Any, Final
 
 from clore_mcp import money
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Cost, Priced, Unpriced, choose, cost, on_demand_usd_per_hour, price_of
-from clore_mcp.market.rates import Fees, OrderType, Rates
+from clore_mcp.market.pricing import (
+    Cost,
+    Fees,
+    OrderType,
+    Priced,
+    Rates,
+    Unpriced,
+    choose,
+    cost,
+    on_demand_usd_per_hour,
+    price_of,
+)
 from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, plain, up_to_micro
 from clore_mcp.rental.requests import CreateOrder
 

@@ -10,8 +10,7 @@ from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, BidTooLow, LoweringTooSoon, NotFound, Refused, StepTooLarge
-from clore_mcp.market.pricing import on_demand_usd_per_hour
-from clore_mcp.market.rates import OrderType
+from clore_mcp.market.pricing import OrderType, on_demand_usd_per_hour
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown, shown_up
 from clore_mcp.rental import outcome_texts

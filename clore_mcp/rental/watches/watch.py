@@ -14,8 +14,8 @@ from typing import Any, Final
 import anyio.to_thread
 
 from clore_mcp.errors import ArgumentInvalid, NotFound
+from clore_mcp.market.pricing import HIGHEST_CREATION_FEE_USD
 from clore_mcp.market.query import MAX_LIMIT, Query
-from clore_mcp.market.rates import HIGHEST_CREATION_FEE_USD
 from clore_mcp.market.search import Found, find
 from clore_mcp.money import ZERO, Coin, dollars, shown_up
 from clore_mcp.rental import outcome_texts
