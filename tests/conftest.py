@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
+_TESTS = Path(__file__).parent
 FAST = Options(rate_limit="off", speed=60.0, servers=300)
 
 
@@ -82,6 +84,24 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.everything = True  # xdist hands the options on to its processes
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """On a fresh clone, compile the tests once before several processes run them. Each would need 8 s of CPU for it."""
+    config = session.config
+    if not config.option.numprocesses or hasattr(config, "workerinput") or sys.dont_write_bytecode:
+        return
+    if not any(_TESTS.rglob(f"test_*.{sys.implementation.cache_tag}-pytest-{pytest.__version__}.pyc")):
+        named = config.args if config.args_source is config.ArgsSource.ARGS else []
+        everything = ["--everything"] if config.option.everything else []
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-n", "0", *everything, *named]
+        subprocess.run(command, capture_output=True, cwd=config.invocation_params.dir)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what takes minutes, without importing it."""
+    name = collection_path.relative_to(_TESTS.parent).as_posix() + ("/" if collection_path.is_dir() else "")
+    return True if name.startswith(_LONG) and not config.option.everything else None
+
+
 # The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
 _WAITING = (
     "tests/machine/test_machine.py",
@@ -101,11 +121,6 @@ _COMPUTING = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where several processes share the work, none ends with a long test of its own, and no core waits for another."""
-
-    if not config.option.everything:
-        long = [item for item in items if item.nodeid.startswith(_LONG)]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if not item.nodeid.startswith(_LONG)]
 
     def of(prefix: str) -> list[pytest.Item]:
         found = [item for item in items if item.nodeid.startswith(prefix)]
