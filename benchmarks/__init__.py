@@ -1,1 +1,1 @@
-"""What clore-mcp costs, measured beside its peers: `python -m benchmarks`; the results are in docs/benchmarks.md."""
+"""The cost of clore-mcp, measured beside its peers: `python -m benchmarks`. The results are in docs/benchmarks.md."""

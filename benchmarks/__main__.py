@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: measure, print, and store in docs/benchmarks.md what was measured in full."""
+"""`python -m benchmarks [NAME ...]`: measure, print, and store the results of full runs in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the topics that were asked for, one after another."""
+    """Run the requested topics, one after another."""
     wanted = _parser().parse_args(arguments)
     found: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="clore-benchmarks-", ignore_cleanup_errors=True) as folder:
@@ -64,7 +64,7 @@ def _peers(wanted: argparse.Namespace, folder: Path) -> peers.Peers:
 
 
 def _measure(name: str, bench: Bench) -> tuple[list[Row], str]:
-    """The rows of one topic, and their tables below a line that says when and on what they were measured."""
+    """Return the rows of one topic, and their tables below a line with the date and the machine."""
     load = f"load {os.getloadavg()[0]:.1f} before, " if hasattr(os, "getloadavg") else ""
     began = time.monotonic()
     rows: list[Row] = asyncio.run(importlib.import_module(f"benchmarks.{name}").run(bench))

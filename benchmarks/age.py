@@ -1,4 +1,5 @@
-"""What a long past costs: a search, a quote and a create on states of some ages, held against one without a past."""
+"""The cost of a long past: a search, a quote and a create on states of several ages, compared with one without a
+past."""
 
 from __future__ import annotations
 
@@ -24,20 +25,20 @@ from clore_mcp.store.database import FILE_NAME
 _SIZES: Final = (0, 10_000, 100_000)
 _QUICK_SIZES: Final = (0, 1_000)
 _ROUNDS: Final = 15
-_QUOTES: Final = 10  # in a round, each another one
+_QUOTES: Final = 10  # per round, each with different hours
 _FLAT: Final = Goal(1.1)
 _RENTAL: Final[Mapping[str, Any]] = {"image": "cloreai/jupyter:ubuntu24.04-v2", "hours": 2}
 _SETTINGS: Final[Mapping[str, str]] = {
     # A made-up public key that has no private half.
     "CLORE_SSH_PUBLIC_KEY": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNsb3JlLW1jcCBkZW1vLCBhIGtleSBvZiBub2JvZHkh demo",
-    "CLORE_REQUEST_GAP_SECONDS": "0.001",  # the state is measured, not the wait for a turn
-    "CLORE_WATCHDOG": "off",  # nor what goes on beside the calls
+    "CLORE_REQUEST_GAP_SECONDS": "0.001",  # to measure the state, not the wait for a turn
+    "CLORE_WATCHDOG": "off",  # so that nothing else runs
 }
 
 
 @dataclass(slots=True)
 class Aged:
-    """A state with so many rows of the past, the market that it belongs to, and what each call cost in each round."""
+    """A state with that many rows of the past, its market, and the cost of each call in each round."""
 
     rows: int
     url: str
@@ -46,7 +47,7 @@ class Aged:
 
 
 async def run(bench: Bench) -> list[Row]:
-    """A new server for each state in turn, some rounds of it, each state on a market of its own."""
+    """Measure each state in turn with a new server, for several rounds. Each state has a market of its own."""
     sizes = _QUICK_SIZES if bench.quick else _SIZES
     return await asyncio.to_thread(_measure, bench, sizes, 1 if bench.quick else _ROUNDS)
 
@@ -64,7 +65,7 @@ def _measure(bench: Bench, sizes: Sequence[int], rounds: int) -> list[Row]:
 
 
 def _aged(rows: int, url: str, folder: Path) -> Aged:
-    """A state whose account is known, and then a past of it."""
+    """Return a state with that many rows of the past. A first rental records its account."""
     state = Aged(rows, url, folder)
     _rent(state)
     state.costs.clear()
@@ -75,8 +76,8 @@ def _aged(rows: int, url: str, folder: Path) -> Aged:
 
 
 def _rent(state: Aged) -> None:
-    """A server starts, searches, quotes, creates and cancels. Its first search opens the state and counts the hosts
-    that failed here, which is then kept for half a minute."""
+    """Start a server, search, quote, create and cancel. The server's first search opens the state and counts the hosts
+    that failed here. That count is cached for half a minute."""
     with started(SERVER, environment(state.folder, state.url, **_SETTINGS)) as child:
         line = Line(child, agrees=True)
         line.list_tools()
@@ -100,7 +101,7 @@ def _rent(state: Aged) -> None:
 
 
 def _rows(states: Sequence[Aged]) -> list[Row]:
-    """Each call on the older states, held against the youngest in the same round."""
+    """Return a row for each call on each older state, compared with the youngest state in the same round."""
     young, *older = states
     found = []
     for tool, what in (("search_servers", "a process's first search"), ("quote_order", "a quote"),

@@ -1,4 +1,4 @@
-"""What every benchmark is given, and the arithmetic that they share."""
+"""What every benchmark receives, and the arithmetic that they share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clore_mcp.sandbox import SANDBOX_KEY
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 SERVER: Final = (sys.executable, "-m", "clore_mcp")
-# Where a user's own files are looked for, on Linux and macOS, then on Windows.
+# The folders that hold a user's own files, on Linux and macOS, then on Windows.
 _HOMES: Final = (
     "HOME",
     "XDG_CONFIG_HOME",
@@ -35,21 +35,21 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One run: `quick` for a look at whether everything still works, in a minute and without the peers."""
+    """One run. `quick`: check in about a minute that everything still works."""
 
     quick: bool
     peers: Peers
     folder: Path
 
     def fresh(self, name: str) -> Path:
-        """A folder of its own for one part of the run."""
+        """Return a new folder for one part of the run."""
         path = self.folder / f"{name}-{next(_numbers)}"
         path.mkdir()
         return path
 
 
 def environment(folder: Path, api_url: str = "", **more: str) -> dict[str, str]:
-    """The environment of a process of ours: that marketplace, that state, nothing of the user's."""
+    """Return the environment of one of our processes: that marketplace, that state, nothing of the user's."""
     kept = ("PATH", "SYSTEMROOT", "PYTHONPATH")
     ours = dict.fromkeys(_HOMES, str(folder)) | {"CLORE_STATE_DIR": str(folder / "state")}
     if api_url:
@@ -58,34 +58,34 @@ def environment(folder: Path, api_url: str = "", **more: str) -> dict[str, str]:
 
 
 def program(name: str, python: Path | str = sys.executable) -> list[str]:
-    """The command line of one of the programs."""
+    """Return the command line of one of the programs."""
     return [str(python), str(PROGRAMS / f"{name}.py")]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The median of the ratios of what was measured side by side: a slow moment hits both of a pair."""
+    """Return the median of the ratios of values measured side by side, so that a slow moment affects both of a pair."""
     return statistics.median(one / other for one, other in zip(ours, theirs, strict=True))
 
 
 def milliseconds(seconds: Sequence[float]) -> str:
-    """The median, as text."""
+    """Return the median as text."""
     value = statistics.median(seconds) * 1e3
     return f"{value:.0f} ms" if value >= 20 else f"{value:.2f} ms"
 
 
 def megabytes(sizes: Sequence[float]) -> str:
-    """The median of sizes in bytes, as text."""
+    """Return the median of sizes in bytes as text."""
     return f"{statistics.median(sizes) / 1e6:.0f} MB"
 
 
 def jain(shares: Sequence[float]) -> float:
-    """Jain's index of fairness: 1 when all have the same, 1/n when one has everything."""
+    """Return Jain's index of fairness: 1 if all have the same, 1/n if one has everything."""
     total = sum(shares)
     return total**2 / (len(shares) * sum(one**2 for one in shares)) if total else 0.0
 
 
 def resident_bytes(pid: int) -> int | None:
-    """The memory that a process holds now; None on Windows, which has no `ps`."""
+    """Return the memory that a process holds now in bytes, or None on Windows, which has no `ps`."""
     if sys.platform == "win32":
         return None
     shown = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], check=True, capture_output=True, text=True)
@@ -93,7 +93,7 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def processor_seconds(pid: int) -> float | None:
-    """The processor time that a process has used, to a hundredth of a second; None where /proc does not tell."""
+    """Return the processor time that a process has used, to a hundredth of a second, or None without /proc."""
     stat = Path(f"/proc/{pid}/stat")
     if not stat.exists():
         return None
@@ -102,13 +102,13 @@ def processor_seconds(pid: int) -> float | None:
 
 
 def less(now: Number | None, before: Number | None) -> Number | None:
-    """The difference, where both are known."""
+    """Return the difference, or None if either value is unknown."""
     return None if now is None or before is None else now - before
 
 
 @contextmanager
 def started(command: Sequence[str], env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A child with its pipes, its errors thrown away; gone at the end whatever happens."""
+    """Yield a child process with its pipes, its stderr discarded. It is killed at the end."""
     child = subprocess.Popen(
         command, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )

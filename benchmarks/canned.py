@@ -1,4 +1,4 @@
-"""Replies as the simulated marketplace gives them, kept so that serving them costs the benchmark nothing."""
+"""Replies of the simulated marketplace, stored so that serving them costs the benchmark nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READS = ("wallets", "my_orders", "marketplace", "spot_marketplace", "renter_fees
 
 
 def replies(servers: int) -> Mapping[str, bytes]:
-    """One reply to each read, from a market of that many servers."""
+    """Return one reply for each read, from a market with that many servers."""
     with (
         start_in_thread(Options(servers=servers, rate_limit="off")) as market,
         httpx2.Client(trust_env=False, headers={"auth": SANDBOX_KEY}, timeout=60) as http,
@@ -29,6 +29,6 @@ def replies(servers: int) -> Mapping[str, bytes]:
 
 
 def rows(marketplace: bytes) -> list[dict[str, Any]]:
-    """The servers in a reply."""
+    """Return the servers in a reply."""
     servers: list[dict[str, Any]] = json.loads(marketplace)["servers"]
     return servers

@@ -1,4 +1,4 @@
-"""Processes that start together: each says that it is ready, all are told to go, each tells what it did."""
+"""Processes that start together: each reports that it is ready, all are started at once, each reports its calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _READY_SECONDS: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One call as its process tells of it."""
+    """One call, as its process reports it."""
 
     called_ns: int
     done_ns: int
@@ -23,7 +23,7 @@ class Made:
 
 
 class Children(AbstractAsyncContextManager["Children"]):
-    """Some processes, ready to go once it is entered; those that still run at the end are killed."""
+    """Several processes that are ready once this is entered. Those that still run at the end are killed."""
 
     def __init__(self, commands: Sequence[Sequence[str]], env: Mapping[str, str]) -> None:
         self._commands = commands
@@ -50,13 +50,13 @@ class Children(AbstractAsyncContextManager["Children"]):
             await child.wait()
 
     def go(self) -> None:
-        """Let them all begin."""
+        """Start them all."""
         for child in self._running:
             assert child.stdin is not None
             child.stdin.write(b"go\n")
 
     async def told(self, within_seconds: float) -> list[list[Made]]:
-        """What each did, when all have done it. Raises TimeoutError."""
+        """Return the calls of each process once all have finished. Raises TimeoutError."""
         async with asyncio.timeout(within_seconds):
             lines = [await _line(child) for child in self._running]
         return [[Made(**one) for one in json.loads(line)] for line in lines]

@@ -11,7 +11,7 @@ from tests.cli.scenes import SCENES, play
 
 
 async def run(bench: Bench) -> list[Row]:
-    """The scenes of the tests, side by side, each on a market of its own."""
+    """Play the scenes of the tests at the same time, each on a market of its own."""
     scenes, folder, loop = SCENES[:1] if bench.quick else SCENES, bench.fresh("ends"), asyncio.get_running_loop()
     with ThreadPoolExecutor(len(scenes)) as pool:
         playing = [loop.run_in_executor(pool, play, scene, folder / scene.__name__) for scene in scenes]

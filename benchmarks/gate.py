@@ -1,4 +1,5 @@
-"""A stand-in for Clore's API in the benchmark's own loop: canned replies, a rule about pace, a record of arrivals."""
+"""A stand-in for Clore's API in the benchmark's event loop, with canned replies, a rate limit and a record of
+requests."""
 
 from __future__ import annotations
 
@@ -16,17 +17,17 @@ _TOO_FAST: Final = b'{"code":5}'
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What the gate counts the second from, and how slow the way and the work are (seconds)."""
+    """What the gate counts the second from, and how slow the network and the work are (seconds)."""
 
     counts_from: Literal["arrival", "completion", "nothing"] = "arrival"
     interval: float = 1.0
-    way: tuple[float, float] = (0.0, 0.0)  # each way, drawn evenly between the two
+    way: tuple[float, float] = (0.0, 0.0)  # in each direction, drawn evenly between the two
     work: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request at the instant at which the gate judged it."""
+    """A request at the moment when the gate judged it."""
 
     at_ns: int
     endpoint: str
@@ -35,7 +36,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class Gate:
-    """One API for one key. `url` holds once it is entered."""
+    """One API for one key. `url` is valid once it is entered."""
 
     replies: Mapping[str, bytes]  # by endpoint
     rule: Rule = field(default_factory=Rule)
@@ -66,19 +67,19 @@ class Gate:
             await asyncio.wait(self._connections)
 
     async def until_admitted(self, count: int) -> None:
-        """Wait until so many requests were let in."""
+        """Wait until that many requests were admitted."""
         while len(self.admitted) < count:
             self._arrived.clear()
             await self._arrived.wait()
 
     @property
     def admitted(self) -> list[Arrival]:
-        """The requests that were let in."""
+        """Return the requests that were admitted."""
         return [one for one in self.arrivals if one.admitted]
 
     @property
     def refused(self) -> list[Arrival]:
-        """The requests that came too early."""
+        """Return the requests that came too early."""
         return [one for one in self.arrivals if not one.admitted]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""What a larger market costs: a straight line, or less."""
+"""The cost of a larger market, which should grow in a straight line or less."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STRAIGHT: Final = Goal(1.15)
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What one server took for its first search and for one of the next, and what it holds since the first."""
+    """One server's time for its first search and for a later one, and the memory it holds after the first."""
 
     first_seconds: float
     held_bytes: int | None
@@ -32,7 +32,7 @@ class Searched:
 
 
 async def run(bench: Bench) -> list[Row]:
-    """A new server for each size in turn, some rounds of it."""
+    """Measure each size in turn with a new server, for several rounds."""
     sizes = _QUICK_SIZES if bench.quick else _SIZES
     replies = {size: canned.replies(size) for size in sizes}
     found: dict[int, list[Searched]] = {size: [] for size in sizes}
@@ -51,7 +51,7 @@ def _search(bench: Bench, url: str, times: int) -> Searched:
 
 
 def _seconds(cost: Cost) -> float:
-    """Processor time where it is known: a busy machine moves it less."""
+    """Return the processor time if it is known, because a busy machine affects it less than the wall clock."""
     return cost.wall if cost.cpu is None else cost.cpu
 
 
@@ -73,8 +73,9 @@ def _rows(found: Mapping[int, Sequence[Searched]]) -> list[Row]:
 
 
 def _bend(sizes: Sequence[int], costs: Sequence[float]) -> float:
-    """The slope of the last step over the slope of the first: 1 is a straight line. What hardly grows at first has no
-    slope but the clock's own steps: there it is held against a cost that grows with the market."""
+    """Return the slope of the last step divided by the slope of the first, where 1 is a straight line. If the cost
+    hardly grows at first, its slope is only noise of the clock. It is then compared with a cost proportional to the
+    market."""
     steps = [(costs[at + 1] - costs[at]) / (sizes[at + 1] - sizes[at]) for at in (0, len(sizes) - 2)]
     flat = costs[1] < 1.5 * costs[0]
     return max(steps[1], 0.0) / (costs[0] / sizes[0] if flat else steps[0])

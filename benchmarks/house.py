@@ -1,7 +1,8 @@
-"""How large the house is and how far one call walks through it: `python -m benchmarks.house [--store]`.
+"""The size of the code, and how much of it one call runs through: `python -m benchmarks.house [--store]`.
 
-Sizes and names are read from the source. One create and one cancel are traced in a server of this process, with a real
-client and a simulated marketplace: which modules of ours run, how many functions, how many transactions begin.
+Sizes and names are read from the source. One create and one cancel are traced in a server in this process, with a real
+client and a simulated marketplace. The trace counts our modules and functions that run, and the transactions that
+begin.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ PACKAGE: Final = ROOT / "clore_mcp"
 DOCUMENT: Final = ROOT / "docs" / "contributing.md"
 _TRANSACT: Final = Database._transact.__code__
 _IMAGE: Final = "cloreai/jupyter:ubuntu24.04-v2"
-_SSH_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNsb3JlLW1jcCBkZW1vLCBhIGtleSBvZiBub2JvZHkh demo"  # of nobody
+# A made-up public key that has no private half.
+_SSH_KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNsb3JlLW1jcCBkZW1vLCBhIGtleSBvZiBub2JvZHkh demo"
 
 
 @dataclass(slots=True)
 class Walk:
-    """What one call passed."""
+    """What one call ran through."""
 
     modules: set[str] = field(default_factory=set)
     functions: set[tuple[str, str, int]] = field(default_factory=set)
@@ -53,7 +55,7 @@ class Walk:
 
 
 def main() -> None:
-    """Print the table; with `--store`, put it into docs/contributing.md."""
+    """Print the table. With `--store`, put it into docs/contributing.md."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.house", description=__doc__)
     parser.add_argument("--store", action="store_true", help="put the table into docs/contributing.md")
     parser.add_argument("--modules", action="store_true", help="name the modules of each call as well")
@@ -95,11 +97,11 @@ def _sizes() -> list[tuple[str, str]]:
     ]
 
 
-_NOUNS: Final = frozenset({"listing", "reading", "billing", "pricing", "wiring"})  # things, though they end so
+_NOUNS: Final = frozenset({"listing", "reading", "billing", "pricing", "wiring"})  # nouns that end in -ing
 
 
 def _imports(tree: ast.Module) -> int:
-    """From how many modules of ours it imports, those for types alone left out."""
+    """Return how many of our modules it imports from, without imports for types only."""
     types_alone = {id(inner) for node in ast.walk(tree) if _for_types(node) for inner in ast.walk(node)}
     return len(
         {
@@ -121,7 +123,7 @@ def _spread(counts: list[int]) -> str:
 
 
 async def _walks() -> tuple[Walk, Walk]:
-    """A create that is asked about and settled, and the cancel of its order."""
+    """Return the trace of a create that is approved and settled, and of its order's cancel."""
     options = Options(
         servers=150, rate_limit="off", speed=60.0, visible_after=0.0, endpoints_after=0.0, ssh_listener=False
     )
@@ -133,7 +135,7 @@ async def _walks() -> tuple[Walk, Walk]:
             "CLORE_REQUEST_GAP_SECONDS": "0.001",
             "CLORE_STATE_DIR": str(home / "state"),
             "CLORE_SSH_PUBLIC_KEY": _SSH_KEY,
-            "CLORE_WATCHDOG": "off",  # a process of its own, which no trace of ours would see
+            "CLORE_WATCHDOG": "off",  # a separate process, which this trace would not see
         }
         settings = Settings.from_env(told, home=home, config_dir=home / "config", state_dir_default=home / "state")
         async with Client(create_server(settings), elicitation_callback=_yes) as client:
@@ -162,7 +164,8 @@ async def _call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[st
 
 
 class Tracer:
-    """Notes what of ours runs while a walk is taken, in each thread that begins after it; the sandbox is not ours."""
+    """Records which of our code runs during a walk, here and in threads that start later. The sandbox is not
+    counted."""
 
     def __init__(self) -> None:
         self._walk: Walk | None = None
@@ -172,7 +175,7 @@ class Tracer:
 
     @contextmanager
     def walk(self) -> Iterator[Walk]:
-        """What runs in this block."""
+        """Yield the record of what runs in this block."""
         self._walk = walk = Walk()
         try:
             yield walk

@@ -1,4 +1,5 @@
-"""Several processes on one key against a service that takes one call a second: what is refused, how long it takes."""
+"""Several processes on one key against a service that takes one call a second: what is refused, and how long it
+takes."""
 
 from __future__ import annotations
 
@@ -16,22 +17,22 @@ from benchmarks.table import Goal, Row
 _SERVERS: Final = 50
 _LONGEST_SECONDS: Final = 400.0
 _WORK_SECONDS: Final = 0.45
-_ADAPTING_NS: Final = 2 * SECOND_NS  # what was on its way at the first refusal has arrived by then
+_ADAPTING_NS: Final = 2 * SECOND_NS  # requests on their way at the first refusal have arrived by then
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One service, what its ideal client would need for a call, and what is asked of ours."""
+    """One service, the time that an ideal client would need for a call, and the goals for ours."""
 
     what: str
     rule: Rule
-    refused: Goal | None  # in all; once adapted it is none
+    refused: Goal | None  # in total; it must be 0 after adapting
     makespan: Goal
     libraries: bool = False
 
     @property
     def call_seconds(self) -> float:
-        """One second, and the reply where the service counts from its end."""
+        """Return the seconds per call: the interval, plus the work if the service counts from its end."""
         return self.rule.interval + self.rule.work
 
 
@@ -49,37 +50,37 @@ SCENES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of some processes' calls at one gate."""
+    """The outcome of several processes' calls at one gate."""
 
     gate: Gate
     made: Sequence[Sequence[Made]]
 
     @property
     def failed(self) -> int:
-        """The calls that got no answer in the end."""
+        """Return the number of calls that got no answer in the end."""
         return sum(bool(one.failure) for process in self.made for one in process)
 
     @property
     def refused_once_adapted(self) -> int:
-        """The requests refused after the first refusal has had time to be heard."""
+        """Return the number of requests refused after there was time to react to the first refusal."""
         refused = self.gate.refused
         return sum(one.at_ns > refused[0].at_ns + _ADAPTING_NS for one in refused)
 
     @property
     def makespan(self) -> float:
-        """Seconds from the first call made to the last call over."""
+        """Return the seconds from the first call's start to the last call's end."""
         calls = [one for process in self.made for one in process]
         return (max(one.done_ns for one in calls) - min(one.called_ns for one in calls)) / SECOND_NS
 
     @property
     def fairness(self) -> float:
-        """Jain's index over the calls that each process had answered when the first of them was through."""
+        """Return Jain's index over the calls that each process had answered when the first process was finished."""
         first = min(max(one.done_ns for one in process) for process in self.made)
         shares = [sum(one.done_ns <= first and not one.failure for one in process) for process in self.made]
         return jain(shares)
 
     def told(self, scene: Scene) -> str:
-        """In a few words."""
+        """Return a short text."""
         answered = sum(map(len, self.made)) - self.failed
         rate = self.makespan / max(answered, 1) / scene.call_seconds
         lost = f", {self.failed} calls failed" if self.failed else ""
@@ -88,7 +89,8 @@ class Outcome:
 
 
 async def run(bench: Bench) -> list[Row]:
-    """All scenes and all clients at once: they wait, so they do not disturb each other, and share each slow moment."""
+    """Run all scenes and all clients at once. They mostly wait, so they don't disturb each other, and share each slow
+    moment."""
     processes, calls = (2, 4) if bench.quick else (4, 15)
     replies = canned.replies(_SERVERS)
     server = str(canned.rows(replies["marketplace"])[0]["id"])

@@ -1,7 +1,8 @@
-"""The memory of the person's page: as its process starts, and after each of its pages was shown.
+"""The memory of the person's page: when its process starts, and after each of its pages was shown.
 
-It never runs alone: a server or a person has opened it, and where there are orders there is a watchdog. What it shares
-with those is divided among them (PSS); the whole (RSS) counts the interpreter and the libraries once a process."""
+The page never runs alone: a server or a person has opened it, and if there are orders, there is a watchdog. In PSS,
+memory shared with those processes is divided among them. RSS counts the interpreter and the libraries once per process.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _SMALL: Final = Goal(60)
 
 
 async def run(bench: Bench) -> list[Row]:
-    """A real process, asked by what a browser asks, on a simulated market."""
+    """Measure a real process, on a simulated market, with the requests that a browser sends."""
     return await asyncio.to_thread(_measured, bench)
 
 
@@ -49,7 +50,7 @@ def _measured(bench: Bench) -> list[Row]:
 
 
 def _address(env: Mapping[str, str]) -> str:
-    """Where it is, once it can be asked: whoever asks sooner starts another one."""
+    """Return its address once it can be asked. A request before that would start another process."""
     state = Path(env["CLORE_STATE_DIR"])
     folder = requests_folder(Settings.from_env(env, home=state, config_dir=state, state_dir_default=state))
     until = time.monotonic() + _STARTS_WITHIN_SECONDS
@@ -70,7 +71,7 @@ def _show(address: str) -> None:
 
 
 def _share(pid: int) -> int | None:
-    """Its memory, with what it shares with other processes divided among them; None where /proc does not tell."""
+    """Return its memory in bytes, with memory shared with other processes divided among them, or None without /proc."""
     told = Path(f"/proc/{pid}/smaps_rollup")
     found = re.search(r"^Pss: +([0-9]+) kB", told.read_text(), re.MULTILINE) if told.exists() else None
     return None if found is None else int(found[1]) * 1024

@@ -1,6 +1,6 @@
-"""A state with a past: what some hundreds of ledger rows a day leave behind, in the proportions of real use.
+"""A state with a past: the rows that several hundred ledger steps a day leave, in the proportions of real use.
 
-Most quotes were rented and cancelled, some ran to the end of their lease, some were declined, lapsed or refused; a few
+Most quotes were rented and cancelled, some ran to the end of their lease, some were declined, lapsed or refused. A few
 failed, were rented by a watch, or belong to orders made elsewhere. All of it is over.
 """
 
@@ -28,7 +28,7 @@ _OUTCOME: Final = json.dumps({"status": "created", "attempts": [], "note": "x" *
 _RECEIPT: Final = {"hours": 2.0, "rent_usd": 0.0009, "fee_usd": 0.0001, "total_usd": 0.001}
 _CREATED: Final = ("quoted", "reserved", "sending", "answered", "created")
 _CANCELLED: Final = ("quoted", "cancel_sent", "cancel_answered", "cancelled")
-# What came of twenty quotes in a row.
+# The outcomes of twenty quotes in a row.
 _LIVES: Final = (
     *(["cancelled"] * 9), *(["lease_ended"] * 3), "declined", "declined", "lapsed", "lapsed", "refused",
     "never_deployed", "watch_fired", "elsewhere",
@@ -50,7 +50,7 @@ class Past:
     watches: Rows = field(default_factory=list)
 
     def note(self, at: float, *steps: str, **about: Any) -> None:
-        """Steps of the ledger, a second apart."""
+        """Add steps to the ledger, one second apart."""
         for second, step in enumerate(steps):
             data = _TERMS + _QUESTION if step == "quoted" else "x" * 90
             row = {"at": at + second, "account": self.account, "step": step, "caller": "claude-code"}
@@ -60,7 +60,7 @@ class Past:
             )
 
     def quote(self, number: int, at: float, state: str, verb: str = "create_order", **more: Any) -> str:
-        """A quote; each fifth has the arguments of another."""
+        """Add a quote and return its id. Each fifth one has the same arguments as the others of those."""
         name = f"q{number:07}{verb[:2]}"
         yes = {"decided_at": at + 5, "decided_by": "the person", "outcome": _OUTCOME, "told": 1}
         row = {
@@ -73,7 +73,8 @@ class Past:
         return name
 
     def create(self, number: int, at: float, quote_id: str, state: str = "adopted") -> str:
-        """The create of a quote, and its order if it made one; ended two hours later."""
+        """Add the create of a quote, and its order if it made one, which ended two hours later. Returns the intent's
+        id."""
         name, order_id, server_id = f"i{number:07}", 1_000 + number, 900_000 + number % 400
         made = state == "adopted"
         self.intents.append({
@@ -96,7 +97,8 @@ class Past:
         return name
 
     def reserve(self, at: float, intent_id: str | None, order_id: int | None, ends_api_at: int | None = None) -> None:
-        """What something might have cost, and a tenth of a cent that it did."""
+        """Add a released reservation: the worst case, and an actual cost of a tenth of a cent, or 0 without an
+        order."""
         self.reservations.append({
             "intent_id": intent_id, "account": self.account, "order_id": order_id, "coin": _COIN,
             "worst_micros": 356_200, "hourly_micros": 126_000, "created_at": at, "released_at": at + 7_200,
@@ -104,7 +106,7 @@ class Past:
         })  # fmt: skip
 
     def rented(self, number: int, at: float, *after: str, **more: Any) -> None:
-        """A rental from its quote to its end."""
+        """Add a rental from its quote to its end."""
         quote_id = self.quote(number, at, "settled", **more)
         intent_id, order_id = self.create(number, at, quote_id), 1_000 + number
         about = {"order_id": order_id, "server_id": 900_000 + number % 400}
@@ -114,7 +116,7 @@ class Past:
         self.note(at + 7_200, *after, **about)
 
     def live(self, number: int, at: float) -> None:
-        """What came of one quote."""
+        """Add one quote and everything that followed from it."""
         life = _LIVES[number % len(_LIVES)]
         if life in ("declined", "lapsed"):
             self.quote(number, at, "declined" if life == "declined" else "expired")
@@ -137,7 +139,7 @@ class Past:
             self.rented(number, at, *ending)
 
     def insert(self, connection: sqlite3.Connection) -> None:
-        """Write it all."""
+        """Write all rows."""
         for table in ("watches", "quotes", "intents", "reservations", "orders", "ledger"):
             rows: Rows = getattr(self, table)
             if rows:
@@ -147,8 +149,8 @@ class Past:
 
 
 def fill(folder: Path, account: str, ledger_rows: int, now: float) -> None:
-    """Give the state in that folder so many rows of the ledger that are over, and what belongs to them. Nothing may
-    have the state open."""
+    """Fill the state in that folder with that many ledger rows, all of them over, and the rows that belong to them. No
+    process may have the state open."""
     state = Database(folder)
     state.read_now(lambda tx: None)  # makes the tables
     state.close()
@@ -158,7 +160,7 @@ def fill(folder: Path, account: str, ledger_rows: int, now: float) -> None:
         past.live(number, began + 86_400 * len(past.ledger) / ROWS_A_DAY)
     del past.ledger[ledger_rows:]
     with closing(sqlite3.connect(folder / FILE_NAME)) as connection, connection:
-        past.insert(connection)  # in a transaction, and foreign keys are off here: a table's rows may come in any order
+        past.insert(connection)  # in a transaction; foreign keys are off, so the rows may come in any order
 
 
 def _until(over: Callable[[], bool]) -> Iterator[int]:

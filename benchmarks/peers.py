@@ -1,4 +1,5 @@
-"""The environment of the peers: what clore-mcp is measured against, installed apart from it, never a dependency."""
+"""The environment of the peers that clore-mcp is compared with. They are installed apart from it, never as
+dependencies."""
 
 from __future__ import annotations
 
@@ -14,15 +15,15 @@ PACKAGES: Final = (
     "fastmcp",
     "aiolimiter",
     "pyrate-limiter",
-    "filelock",
-)  # the last: for pyrate-limiter's shared file
-_INSTALLED: Final = "installed"  # written last, so that a broken installation is made again
+    "filelock",  # for pyrate-limiter's shared file
+)
+_INSTALLED: Final = "installed"  # written last, so that a broken installation is repeated
 _INSTALL_SECONDS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The interpreter that has the peers, or why there is none."""
+    """The interpreter that has the peers, or the reason why there is none."""
 
     python: Path | None
     versions: str = ""
@@ -30,7 +31,7 @@ class Peers:
 
 
 def install(folder: Path) -> Peers:
-    """The peers in a virtual environment in that folder; found there, it is used as it is. Needs PyPI once."""
+    """Return the peers in a virtual environment in that folder, installed there if needed. It needs PyPI once."""
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     mark = folder / _INSTALLED
     pip = (str(python), "-m", "pip", "--disable-pip-version-check")

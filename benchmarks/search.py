@@ -1,4 +1,5 @@
-"""Searching a market of the real one's size: the first time, the next times, beside the SDK and beside a constant."""
+"""A search in a market of the real one's size: the first and the later ones, compared with the SDK and with a
+constant."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ _NO_MORE: Final = Goal(1.0)
 
 @dataclass(slots=True)
 class Times:
-    """Seconds, measured in turns, and the bytes that the processes came to hold."""
+    """Seconds, measured in turns, and the bytes that the processes hold."""
 
     first: list[First] = field(default_factory=list)
     cached: list[float] = field(default_factory=list)
@@ -37,7 +38,8 @@ class Times:
 
 
 async def run(bench: Bench) -> list[Row]:
-    """In each round a new server of ours and a new process with the SDK, and one that answers without looking."""
+    """Measure rounds, each with a new server of ours and a new process with the SDK, beside a server that answers from
+    a constant."""
     replies = canned.replies(_SERVERS)
     async with Gate(replies, Rule("nothing")) as gate:
         times = await asyncio.to_thread(_rounds, bench, gate.url)
@@ -117,7 +119,7 @@ def _sdk(bench: Bench, folder: Path, url: str) -> Iterator[subprocess.Popen[byte
 
 
 def _ask(sdk: subprocess.Popen[bytes]) -> Cost:
-    """What one search took, as the SDK's process tells it."""
+    """Return the cost of one search, as the SDK's process reports it."""
     assert sdk.stdin is not None and sdk.stdout is not None
     sdk.stdin.write(b"\n")
     sdk.stdin.flush()

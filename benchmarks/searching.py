@@ -1,4 +1,4 @@
-"""A server of ours with a market of some size behind it, and what its searches take."""
+"""One of our servers with a market of some size, and the cost of its searches."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WISHES: Final[Sequence[Mapping[str, Any]]] = (
     {"gpu": "rtx 3090", "countries": ["europe"], "sort_by": "reliability"},
     {"min_gpus": 4, "order_type": "spot", "max_usd_per_hour": 3},
 )
-_NO_GAP: Final = "0.001"  # the search is measured here, not the wait for a turn
+_NO_GAP: Final = "0.001"  # to measure the search, not the wait for a turn
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What something took: seconds on the wall, and of the server's processor time where that is known."""
+    """Seconds of wall clock, and of the server's processor time if known."""
 
     wall: float
     cpu: float | None
@@ -30,15 +30,15 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """The first search of a process, for which the marketplace is fetched and read."""
+    """The first search of a process, which fetches and reads the marketplace."""
 
     cost: Cost
-    held_bytes: int | None  # what the process holds more than before, where that is known
+    held_bytes: int | None  # bytes more than before, if known
 
 
 @contextmanager
 def searcher(api_url: str, folder: Path) -> Iterator[tuple[Line, int]]:
-    """A server that has listed its tools and searched nothing yet, and its process id."""
+    """Yield a server that has listed its tools and not searched yet, and its process id."""
     with started(SERVER, environment(folder, api_url, CLORE_REQUEST_GAP_SECONDS=_NO_GAP)) as child:
         line = Line(child)
         line.list_tools()
@@ -46,22 +46,22 @@ def searcher(api_url: str, folder: Path) -> Iterator[tuple[Line, int]]:
 
 
 def search(line: Line, which: int) -> tuple[Json, float]:
-    """One of the wishes: the result and its seconds."""
+    """Search for one of the wishes. Returns the result and its seconds."""
     return line.call("search_servers", WISHES[which % len(WISHES)])
 
 
 def first(line: Line, pid: int) -> First:
-    """The first search of that server."""
+    """Measure the first search of that server."""
     before = resident_bytes(pid)
     cost = cost_of(pid, lambda: search(line, 0))
     held = less(resident_bytes(pid), before)
-    for which in range(len(WISHES)):  # what is worked out once for a snapshot
+    for which in range(len(WISHES)):  # warm up: some results are computed once per snapshot
         search(line, which)
     return First(cost, held)
 
 
 def cost_of(pid: int, work: Callable[[], object]) -> Cost:
-    """What some work took the process with that id."""
+    """Return the cost of some work to the process with that id."""
     began, used = time.perf_counter(), processor_seconds(pid)
     work()
     return Cost(time.perf_counter() - began, less(processor_seconds(pid), used))

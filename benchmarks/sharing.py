@@ -1,4 +1,4 @@
-"""Several assistants on one machine that search at the same time: what the marketplace is asked."""
+"""Several assistants on one machine that search at the same time: the requests that reach the marketplace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _SERVERS: Final = 2_600
 
 
 async def run(bench: Bench) -> list[Row]:
-    """Real clients of the MCP SDK, a server process each, one state, a service that takes one call a second."""
+    """Run real MCP clients, each with its own server process, on one state and a service that takes one call a
+    second."""
     processes, searches = (2, 5) if bench.quick else (4, 20)
     replies = canned.replies(_SERVERS)
     async with Gate(replies) as gate:
@@ -42,7 +43,7 @@ async def run(bench: Bench) -> list[Row]:
 
 
 async def _assistant(env: dict[str, str], searches: int) -> int:
-    """How many of its searches failed."""
+    """Return how many of its searches failed."""
     server = StdioServerParameters(command=sys.executable, args=["-m", "clore_mcp"], env=env)
     async with Client(server, mode="auto") as client:
         wishes = [dict(WISHES[which % len(WISHES)]) for which in range(searches)]

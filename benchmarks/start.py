@@ -1,4 +1,4 @@
-"""How long a client waits for the list of tools after it has started the server, and what that costs the machine."""
+"""How long a client waits for the list of tools after it has started the server, and the processor time of that."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _FAST: Final = "`fastmcp`, as many tools"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds from the start of the process to the answer, on the wall and of processor time (0: not known)."""
+    """Seconds from the start of the process to the answer, of wall clock and of processor time (0: not known)."""
 
     wall: float
     cpu: float
 
 
 async def run(bench: Bench) -> list[Row]:
-    """Start each program in turn, so often that a slow moment of the machine hits them all."""
+    """Start each program in turn, often enough that a slow moment of the machine affects them all."""
     return await asyncio.to_thread(_rounds, bench)
 
 
@@ -51,7 +51,7 @@ def _rounds(bench: Bench) -> list[Row]:
     for round_ in range(1 + (_QUICK_ROUNDS if bench.quick else _ROUNDS)):
         for name, command in programs.items():
             cost = _measure(command, env)
-            if round_ > 0:  # the first one compiles what was not compiled yet
+            if round_ > 0:  # the first round compiles what was not compiled yet
                 costs[name].append(cost)
     return list(_rows(costs, tools))
 
@@ -80,7 +80,7 @@ def _rows(costs: Mapping[str, Sequence[Cost]], tools: int) -> Sequence[Row]:
 
 
 def _measure(command: Sequence[str], env: Mapping[str, str]) -> Cost:
-    """Killed at the answer, so that its end is not counted."""
+    """Return the cost up to the answer. The process is killed then, so that its exit is not counted."""
     began = time.perf_counter()
     with started(command, env) as child:
         if command is _NOTHING:
@@ -90,9 +90,9 @@ def _measure(command: Sequence[str], env: Mapping[str, str]) -> Cost:
         else:
             Line(child).list_tools()
         wall = time.perf_counter() - began
-        if sys.platform == "win32":  # it tells no child's processor time
+        if sys.platform == "win32":  # it reports no child's processor time
             return Cost(wall, 0.0)
-        os.kill(child.pid, signal.SIGKILL)  # not Popen's own kill, which would collect a child that has ended
+        os.kill(child.pid, signal.SIGKILL)  # not Popen's own kill, which would reap a child that has ended
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     return Cost(wall, used.ru_utime + used.ru_stime)

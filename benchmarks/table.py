@@ -13,13 +13,13 @@ HEADS: Final = ("", "clore-mcp", "beside it", "figure", "goal", "")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a figure should be: at most `bound`, or at least."""
+    """The wanted value of a figure: up to `bound`, or at least `bound`."""
 
     bound: float
     at_least: bool = False
 
     def met_by(self, figure: float) -> bool:
-        """Whether the figure is within it."""
+        """Return whether the figure meets the goal."""
         return figure >= self.bound if self.at_least else figure <= self.bound
 
     def __str__(self) -> str:
@@ -28,7 +28,8 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One result. `figure` is the ratio or count that the goal is about; a busy machine moves a time, never a count."""
+    """One result. `figure` is the ratio or count that the goal is about. A busy machine changes a time, never a
+    count."""
 
     topic: str
     what: str
@@ -40,12 +41,12 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met, where there is one."""
+        """Return whether the goal is met, or None if there is no goal or no figure."""
         return None if self.goal is None or self.figure is None else self.goal.met_by(self.figure)
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """A table for each topic, in the order in which they were measured."""
+    """Return a table for each topic, in the order in which they were measured."""
     topics: dict[str, list[Row]] = {}
     for row in rows:
         topics.setdefault(row.topic, []).append(row)
@@ -53,7 +54,7 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def store(path: Path, name: str, text: str) -> None:
-    """Put the text between the document's two marks of that name. Raises ValueError where there are none."""
+    """Put the text between the document's two marks with that name. Raises ValueError if there are none."""
     block = re.compile(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", re.DOTALL)
     document = path.read_text(encoding="utf-8")
     if block.search(document) is None:
@@ -62,7 +63,7 @@ def store(path: Path, name: str, text: str) -> None:
 
 
 def shown(figure: float) -> str:
-    """A figure with as many places as mean something."""
+    """Return a figure with the significant decimals only."""
     return f"{figure:,.0f}" if figure == int(figure) or abs(figure) >= 100 else f"{figure:.2f}"
 
 

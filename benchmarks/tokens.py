@@ -29,21 +29,21 @@ MOST_STORY_BYTES: Final = 7_500
 
 @dataclass(slots=True)
 class Story:
-    """A rental as the model met it: the bytes of each call and answer, and of the question that the person read."""
+    """A rental as the model saw it: the bytes of each call and answer, and of the question that the person read."""
 
     list_bytes: int = 0
-    raw_bytes: int = 0  # the same ten servers as Clore lists them
-    steps: list[tuple[str, int, int]] = field(default_factory=list)  # the tool, its arguments, its answer
+    raw_bytes: int = 0  # the same ten servers, as Clore lists them
+    steps: list[tuple[str, int, int]] = field(default_factory=list)  # tool, bytes of arguments, bytes of answer
     question_bytes: int = 0
 
     @property
     def total_bytes(self) -> int:
-        """Arguments and answers together."""
+        """Return the bytes of arguments and answers together."""
         return sum(asked + answered for _, asked, answered in self.steps)
 
 
 async def run(bench: Bench) -> list[Row]:
-    """One story; nothing here depends on the machine."""
+    """Measure one rental. Nothing here depends on the machine."""
     with start_in_thread(Options(rate_limit="off", speed=60.0)) as market:
         story = await tell(market, bench.fresh("tokens"))
     search = story.steps[0][2]
@@ -60,7 +60,7 @@ async def run(bench: Bench) -> list[Row]:
 
 
 async def tell(market: Running, folder: Path) -> Story:
-    """Rent, wait, cancel, with a person who says yes."""
+    """Search, rent, wait and cancel, with a person who approves everything."""
     story = Story()
 
     async def person(context: Any, params: ElicitRequestParams) -> ElicitResult:

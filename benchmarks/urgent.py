@@ -1,4 +1,4 @@
-"""A cancel that comes while many reads wait for their turn, in another process on the same key."""
+"""A cancel while many reads of other processes on the same key wait for their turn."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_SECONDS: Final = 70.0
 
 
 async def run(bench: Bench) -> list[Row]:
-    """Count the requests that arrive between the cancel's being asked for and its arrival."""
+    """Count the requests that arrive from the call of the cancel to its arrival."""
     replies = canned.replies(_SERVERS)
     server = str(canned.rows(replies["marketplace"])[0]["id"])
     async with Gate(replies) as gate:
@@ -26,7 +26,7 @@ async def run(bench: Bench) -> list[Row]:
         cancel = [*program("our_reads"), "cancel", "1", server]
         async with Children([queue] * _PROCESSES, env) as reading, Children([cancel], env) as cancelling:
             reading.go()
-            await gate.until_admitted(_PROCESSES)  # the queues stand and move
+            await gate.until_admitted(_PROCESSES)  # the queues are full and moving
             cancelling.go()
             [[made]] = await cancelling.told(_LONGEST_SECONDS)
     during = [one for one in gate.admitted if one.at_ns >= made.called_ns]

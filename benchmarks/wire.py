@@ -1,4 +1,4 @@
-"""An MCP client of one line out, one line in: what it costs itself is next to nothing."""
+"""A minimal MCP client that writes a line and reads a line, so that it costs almost nothing itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _YES: Final[Json] = {"action": "accept", "content": {"approve": True}}
 
 
 class Line:
-    """A connection to a server's pipes, one request at a time. `agrees`: a person sits there who says yes at once."""
+    """A connection to a server's pipes, with one request at a time. `agrees`: a person approves every question at
+    once."""
 
     def __init__(self, child: subprocess.Popen[bytes], *, agrees: bool = False) -> None:
         assert child.stdin is not None and child.stdout is not None
@@ -29,14 +30,15 @@ class Line:
         self._agrees = agrees
 
     def list_tools(self) -> int:
-        """Shake hands and have the tools listed: how many there are."""
+        """Initialize the connection and list the tools. Returns their number."""
         self._exchange("initialize", {**_HELLO, "capabilities": {"elicitation": {}} if self._agrees else {}})
         self._send({"method": "notifications/initialized"})
         tools = json.loads(self._exchange("tools/list", {})[0])["result"]["tools"]
         return len(tools)
 
     def call(self, tool: str, arguments: Mapping[str, Any]) -> tuple[Json, float]:
-        """The result and the seconds from the last byte out to the last byte in. Raises ValueError on an error."""
+        """Return the result, and the seconds from the last byte sent to the last byte read. Raises ValueError on an
+        error."""
         line, seconds = self._exchange("tools/call", {"name": tool, "arguments": dict(arguments)})
         reply = json.loads(line)
         result: Json = reply.get("result", {"isError": True})

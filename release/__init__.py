@@ -1,1 +1,2 @@
-"""What makes a release: one version everywhere, the artefacts, how long a newcomer waits. No part of the package."""
+"""The making of a release: one version everywhere, the artefacts, and a newcomer's waiting time. Not part of the
+package."""

@@ -1,4 +1,5 @@
-"""`python -m release VERSION`: one version everywhere, built and checked, and what to run next. Nothing leaves here."""
+"""`python -m release VERSION`: set one version everywhere, build, check, and print the next steps. It publishes
+nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from release.versions import ROOT, NotReady, agreed, put
 
 
 def main(words: Sequence[str] | None = None, root: Path = ROOT) -> int:
-    """Make the release, or check that the tree agrees with itself; 1 when it doesn't."""
+    """Make the release, or check that all versions agree. Returns 1 if it is not ready."""
     parser = argparse.ArgumentParser(prog="python -m release", description=__doc__)
     parser.add_argument("version", nargs="?", metavar="VERSION", help="three numbers, such as 1.2.3")
     parser.add_argument("--check", action="store_true", help="only whether every place says the same version")
@@ -39,7 +40,7 @@ def _make(version: str, root: Path) -> None:
     put(version, datetime.now(UTC).date(), root)
     agreed(root)
     dist = root / "dist"
-    shutil.rmtree(dist, ignore_errors=True)  # an upload of dist/* must not find last year's
+    shutil.rmtree(dist, ignore_errors=True)  # so that an upload of dist/* finds no older files
     built = artefacts.build(dist, root)
     found = [
         f"the wheel {fault}" for fault in artefacts.faults_of_wheel(artefacts.in_wheel(built.wheel), version, root)
@@ -54,7 +55,7 @@ def _make(version: str, root: Path) -> None:
 
 
 def _refuse_changes(root: Path) -> None:
-    """What is built must be what the tag names."""
+    """Raise NotReady if there are uncommitted changes, because the tag must name what is built."""
     git = ["git", "-C", str(root), "status", "--porcelain"]
     done = subprocess.run(git, capture_output=True, text=True, encoding="utf-8", errors="replace")
     if done.returncode != 0:

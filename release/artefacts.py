@@ -1,4 +1,4 @@
-"""Wheel and sdist: how they are built, and what must be in them."""
+"""Wheel and sdist: how to build them, and what must be in them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LONGEST: Final = 300.0  # s
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What was built, where it lies."""
+    """The built files."""
 
     wheel: Path
     sdist: Path
 
 
 def build(folder: Path, root: Path = ROOT) -> Built:
-    """Build the sdist, and the wheel from what is in it, with the hatchling that is here. Raises NotReady."""
+    """Build the sdist, and the wheel from its contents, with the installed hatchling. Raises NotReady."""
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(root)]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=_LONGEST)
     if done.returncode != 0:
@@ -38,20 +38,20 @@ def build(folder: Path, root: Path = ROOT) -> Built:
 
 
 def in_wheel(wheel: Path) -> dict[str, bytes]:
-    """Its files by path."""
+    """Return its files by path."""
     with zipfile.ZipFile(wheel) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
 def in_sdist(sdist: Path) -> dict[str, bytes]:
-    """Its files by path below the one folder at its top."""
+    """Return its files by path below its single top folder."""
     with tarfile.open(sdist) as archive:
         found = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
         return {name.split("/", 1)[1]: file.read() for name, file in found.items() if file is not None}
 
 
 def of_package(root: Path) -> dict[str, bytes]:
-    """What a wheel of that tree holds beside its metadata."""
+    """Return the files of a wheel of that tree, without its metadata."""
     found = {path.relative_to(root).as_posix(): path for path in (root / "clore_mcp").rglob("*.py")}
     found |= {"clore_mcp/py.typed": root / "clore_mcp" / "py.typed"}
     for folder in ("static", "templates"):  # of the person's page
@@ -62,7 +62,7 @@ def of_package(root: Path) -> dict[str, bytes]:
 
 
 def faults_of_wheel(files: Mapping[str, bytes], version: str, root: Path = ROOT) -> list[str]:
-    """What is missing, what doesn't belong, what differs from the tree; nothing when it is right."""
+    """Return what is missing, doesn't belong or differs from the tree. Empty if it is right."""
     info = f"clore_mcp-{version}.dist-info"
     wanted = of_package(root)
     names = {*wanted, *(f"{info}/{name}" for name in _DIST_INFO)}
@@ -77,7 +77,7 @@ def faults_of_wheel(files: Mapping[str, bytes], version: str, root: Path = ROOT)
 
 
 def faults_of_sdist(files: Mapping[str, bytes], root: Path = ROOT) -> list[str]:
-    """As of the wheel; an sdist also has what tests it."""
+    """Return the same for an sdist, which also has the tests."""
     include = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["sdist"]
     allowed = {*include["include"], "pyproject.toml", "PKG-INFO", ".gitignore"}  # hatchling adds these three
     source = {name.replace("clore_mcp/_prompts/", "prompts/"): data for name, data in of_package(root).items()}
@@ -90,7 +90,7 @@ def faults_of_sdist(files: Mapping[str, bytes], root: Path = ROOT) -> list[str]:
 
 
 def is_in(place: str, file: str) -> bool:
-    """Whether a file is that place, or lies below it."""
+    """Return whether a file is that place or below it."""
     return file == place or file.startswith(f"{place}/")
 
 

@@ -1,4 +1,5 @@
-"""The MCP bundle (.mcpb): a zip that a desktop client installs with a click, running the source with its own uv."""
+"""The MCP bundle (.mcpb): a zip that a desktop client installs with one click. It runs the source with the client's
+uv."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ HERE: Final = Path(__file__).parent / "mcpb"
 _SOURCES: Final = ("clore_mcp", "prompts")
 _FILES: Final = ("LICENSE", "README.md")
 _SUFFIXES: Final = frozenset({".py", ".md", ".typed"})  # nothing that tools leave beside the source
-_OLDEST: Final = (1980, 1, 1, 0, 0, 0)  # the first time that a zip can say: the same source makes the same bytes
+_OLDEST: Final = (1980, 1, 1, 0, 0, 0)  # the earliest zip time, fixed so that the same source gives the same bytes
 
 
 def contents(root: Path = ROOT) -> dict[str, bytes]:
-    """Every file of the bundle by its path in it. Raises NotReady where one is missing."""
+    """Return every file of the bundle by its path in it. Raises NotReady if one is missing."""
     ours = root / HERE.relative_to(ROOT)
     paths = {path.name: path for path in ours.iterdir() if path.is_file()}
     paths |= {name: root / name for name in _FILES}
@@ -37,7 +38,7 @@ def contents(root: Path = ROOT) -> dict[str, bytes]:
 
 
 def build(folder: Path, root: Path = ROOT) -> Path:
-    """Write `clore-mcp-VERSION.mcpb` into that folder; where it is. The same source gives the same bytes."""
+    """Write `clore-mcp-VERSION.mcpb` into that folder and return its path. The same source gives the same bytes."""
     files = contents(root)
     told = json.loads(files["manifest.json"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,8 @@ def build(folder: Path, root: Path = ROOT) -> Path:
 
 
 def _pyproject(root: Path, version: str) -> str:
-    """What the host's uv reads: the dependencies alone, for the source is run where it lies and nothing is built."""
+    """Return what the host's uv reads. It holds only the dependencies, because the source runs in place and nothing is
+    built."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [
         "[project]",

@@ -1,7 +1,7 @@
-"""What a server on stdio has, asked for by a real client.
+"""The tools and prompts of a server on stdio, as a real client lists them.
 
-`python release/listing.py COMMAND [ARGUMENT ...]` prints it, so that an installed server can be tried by what was
-installed with it; it fails where there are no tools or no prompts.
+`python release/listing.py COMMAND [ARGUMENT ...]` prints them, so that an installed server can be tested with only what
+was installed with it. It fails if there are no tools or no prompts.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mcp import Client, StdioServerParameters, stdio_client
 
 @dataclass(frozen=True, slots=True)
 class Lists:
-    """Names, as the server orders them."""
+    """Names in the server's order."""
 
     tools: list[str]
     prompts: list[str]
 
 
 async def listed(command: Sequence[str], env: Mapping[str, str], within_seconds: float = 60) -> Lists:
-    """What the server tells that the command starts. Raises TimeoutError."""
+    """Return the lists of the server that the command starts. Raises TimeoutError."""
     server = StdioServerParameters(command=command[0], args=list(command[1:]), env=dict(env))
     async with (
         asyncio.timeout(within_seconds),

@@ -1,6 +1,7 @@
-"""`python -m release.timing [SOURCE]`: from `git clone` to the end of the demo, by the README's own line.
+"""`python -m release.timing [SOURCE]`: time everything from `git clone` to the end of the demo, by the README's
+command.
 
-It is done twice with a pip cache of its own, which is empty the first time; the table goes into docs/install.md.
+It runs twice with its own pip cache, which is empty the first time. The table goes into docs/install.md.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from benchmarks.table import store
 from release.versions import ROOT, NotReady
 
 DOCUMENT: Final = ROOT / "docs" / "install.md"
-_LONGEST: Final = 900.0  # s a step
+_LONGEST: Final = 900.0  # s per step
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command, as a person types it, and how long it took."""
+    """One command as a person types it, and its duration."""
 
     command: str
     seconds: float
 
 
 def commands(readme: str) -> list[str]:
-    """What the README says to type first. Raises NotReady where it says nothing."""
+    """Return the first commands of the README. Raises NotReady if it has none."""
     if (block := re.search(r"^```\w*\n(.+)$", readme, re.MULTILINE)) is None:
         raise NotReady("README.md has no command to try it with")
     return block[1].split(" && ")
 
 
 def measured(source: str, folder: Path, cache: Path) -> list[Step]:
-    """Clone `source` into that folder and do there what its README says. Raises NotReady where a step fails."""
+    """Clone `source` into that folder and run the README's commands there. Raises NotReady if a step fails."""
     checkout = folder / "checkout"
     env = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     env["PIP_CACHE_DIR"] = str(cache)
@@ -52,7 +53,7 @@ def measured(source: str, folder: Path, cache: Path) -> list[Step]:
 
 
 def table(empty: Sequence[Step], filled: Sequence[Step]) -> str:
-    """Both runs side by side, with their sums, below a line that says when and on what."""
+    """Return both runs side by side, with their sums, below a line with the date and the machine."""
     load = f"load {os.getloadavg()[0]:.1f}, " if hasattr(os, "getloadavg") else ""
     rows = [(f"`{one.command}`", one.seconds, two.seconds) for one, two in zip(empty, filled, strict=True)]
     rows.append(("**all of it**", sum(row[1] for row in rows), sum(row[2] for row in rows)))
@@ -79,7 +80,7 @@ def _run(command: Sequence[str], where: Path, env: Mapping[str, str], shown: str
 
 
 def main(source: str) -> None:
-    """Measure and store."""
+    """Measure and store the table."""
     with tempfile.TemporaryDirectory(prefix="clore-timing-") as folder:
         runs = []
         for name in ("first", "second"):

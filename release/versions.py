@@ -1,4 +1,4 @@
-"""The version: every place of the tree that says it, and how all are set at once."""
+"""The version: every place in the tree that states it, and how to set them all at once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
-VERSION: Final = re.compile(
-    r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
-)  # what PyPI, the registry and a bundle all take
+VERSION: Final = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")  # accepted by PyPI, the registry and bundles
 
 
 class NotReady(Exception):
-    """The tree can't be released as it is. The text is for a person and says what to do."""
+    """The tree can't be released as it is. The text is for a person and names the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file that says the version `times` over, each time between two texts that occur nowhere else in it."""
+    """A file that states the version `times` times, each time between two texts that occur nowhere else in it."""
 
     path: str
     before: str
@@ -29,7 +27,7 @@ class Place:
     times: int = 1
 
     def pattern(self) -> re.Pattern[str]:
-        """What finds it: `said` is the version."""
+        """Return the pattern that finds the version, in its group `said`."""
         return re.compile(rf"(?<={re.escape(self.before)})(?P<said>[^\"\s\]]+)(?={re.escape(self.after)})")
 
 
@@ -44,7 +42,8 @@ _HEAD: Final = re.compile(r"^## \[(?P<said>[^\]]+)\](?: - (?P<when>.+))?$", re.M
 
 
 def said(root: Path = ROOT) -> Iterator[tuple[str, str]]:
-    """Each file that says a version, and what it says. Raises NotReady where one says it too rarely or too often."""
+    """Yield each file that states a version, and that version. Raises NotReady if a file states it too rarely or too
+    often."""
     for place in PLACES:
         found = [match["said"] for match in place.pattern().finditer(_text(root / place.path))]
         if len(found) != place.times:
@@ -53,12 +52,12 @@ def said(root: Path = ROOT) -> Iterator[tuple[str, str]]:
             )
         yield from ((place.path, one) for one in found)
     top = _top(_text(root / CHANGELOG))
-    if top["said"] != "Unreleased":  # Keep a Changelog's word for the next one, whose number nobody knows yet
+    if top["said"] != "Unreleased":  # Keep a Changelog's word for the next version, whose number is not known yet
         yield CHANGELOG, top["said"]
 
 
 def agreed(root: Path = ROOT) -> str:
-    """The version of the tree. Raises NotReady with who says what, unless all say the same."""
+    """Return the version of the tree. Raises NotReady with the version of each file unless all agree."""
     found = list(said(root))
     if len({version for _, version in found}) != 1:
         raise NotReady(
@@ -68,7 +67,7 @@ def agreed(root: Path = ROOT) -> str:
 
 
 def put(version: str, today: date, root: Path = ROOT) -> None:
-    """Say that version everywhere, and the day in the changelog. Raises NotReady before anything is written."""
+    """Write that version everywhere, and the day into the changelog. Raises NotReady before anything is written."""
     if not VERSION.fullmatch(version):
         raise NotReady(f"{version} is no version: three numbers, such as 1.2.3")
     before = next(one for path, one in said(root) if path == PLACES[0].path)
@@ -84,7 +83,7 @@ def put(version: str, today: date, root: Path = ROOT) -> None:
 def _dated(changelog: str, version: str, today: date) -> str:
     top = _top(changelog)
     if top["said"] == version and top["when"] not in (None, "Unreleased"):
-        return changelog  # by an earlier try: its day stays
+        return changelog  # from an earlier try, whose day stays
     if "Unreleased" not in (top["said"], top["when"]):
         raise NotReady(f"{CHANGELOG} has nothing unreleased: write ## [Unreleased] and what changed at its top")
     rest = changelog[top.end() :]

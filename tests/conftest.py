@@ -21,7 +21,7 @@ from clore_mcp.settings import Settings
 from clore_mcp.watchdog_process import LOG_NAME
 from tests import preforked
 
-# A property fails for what it finds, never for how long a busy machine takes; CI tries the same examples each time.
+# A property test fails only for what it finds, never for a busy machine's delays. CI tries the same examples each time.
 settings.register_profile(
     "any machine",
     deadline=None,
@@ -35,7 +35,7 @@ _TESTS = Path(__file__).parent
 FAST = Options(rate_limit="off", speed=60.0, servers=300)
 
 
-# What takes minutes and few changes need: `pytest` without a path leaves it out, CI and `pytest tests` run it too.
+# Tests that take minutes and that few changes need. `pytest` without a path skips them. CI and `pytest tests` run them.
 _LONG = (
     "tests/clients/",
     "tests/machine/",
@@ -81,7 +81,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if "CI" in os.environ or config.args_source is config.ArgsSource.ARGS:
-        config.option.everything = True  # xdist hands the options on to its processes
+        config.option.everything = True  # xdist passes the options on to its processes
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -97,12 +97,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out what takes minutes, without importing it."""
+    """Leave out the long tests unless all are wanted, without importing their files."""
     name = collection_path.relative_to(_TESTS.parent).as_posix() + ("/" if collection_path.is_dir() else "")
     return True if name.startswith(_LONG) and not config.option.everything else None
 
 
-# The longest come first. Those that mostly wait alternate with those that mostly compute, or a core stands idle.
+# The longest come first. Those that mostly wait alternate with those that mostly compute, so that no core is idle.
 _WAITING = (
     "tests/machine/test_machine.py",
     "tests/cli/test_ends.py",
@@ -120,7 +120,7 @@ _COMPUTING = (
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes share the work, none ends with a long test of its own, and no core waits for another."""
+    """Sort the tests so that no parallel process ends with a long test of its own, and no core waits for another."""
 
     def of(prefix: str) -> list[pytest.Item]:
         found = [item for item in items if item.nodeid.startswith(prefix)]
@@ -133,14 +133,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What is imported by now stays: the garbage collector need not walk through it in every test."""
+    """Freeze everything imported so far, so that the garbage collector doesn't visit it again in every test."""
     gc.collect()
     gc.freeze()
 
 
 def processes_that_know(folder: Path) -> list[str]:
-    """The command lines of other processes with that folder in their environment, as all have that a test starts and
-    all that those start, and the test's own folder. Only Linux shows them."""
+    """Return the command lines of other processes with that folder in their environment, together with the test's own
+    folder. All processes that a test starts have it, and all that those start. Only Linux shows them."""
     found, name = [], re.compile(re.escape(os.fsencode(folder)) + rb"[/:\0][^\0]*")
     for process in Path("/proc").glob("[0-9]*") if sys.platform == "linux" else ():
         try:
@@ -148,13 +148,13 @@ def processes_that_know(folder: Path) -> list[str]:
                 line = (process / "cmdline").read_bytes().replace(b"\0", b" ") + where[0]
                 found.append(line.decode(errors="replace"))
         except OSError:
-            continue  # someone else's, or gone by now
+            continue  # another user's, or already gone
     return found
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """At the end of all tests every process that one of them has started ends, without help."""
+    """Require that every process started by a test has ended by itself within a minute after all tests."""
     yield
     give_up_at = time.monotonic() + 60
     while left := processes_that_know(tmp_path_factory.getbasetemp()):
@@ -165,7 +165,7 @@ def no_process_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture(autouse=True)
 def no_watchdog_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A server that rents starts a watchdog, which outlives it and ends with its state: that goes after the test."""
+    """Delete the state after the test, which ends the watchdogs of its servers. They outlive the servers otherwise."""
     folder: Path | None = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     for log in list(folder.rglob(LOG_NAME)) if folder is not None else ():
@@ -173,7 +173,7 @@ def no_watchdog_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def delete_state(folder: Path) -> None:
-    """Remove a state folder in which processes still write: what they put there meanwhile goes with the next try."""
+    """Remove a state folder to which processes still write. What they write meanwhile is removed by the next try."""
     until = time.monotonic() + 30
     while folder.exists():
         assert time.monotonic() < until, f"somebody keeps making {folder} anew"
@@ -181,7 +181,7 @@ def delete_state(folder: Path) -> None:
 
 
 def watchdogs_started(state: Path) -> list[int]:
-    """The processes of the watchdogs that servers have started for the state in that folder."""
+    """Return the process ids of the watchdogs that servers have started for the state in that folder."""
     log = state / LOG_NAME
     return [int(found) for found in re.findall(r"as process (\d+)", log.read_text("utf-8"))] if log.exists() else []
 
@@ -193,13 +193,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def market() -> Iterator[Running]:
-    """A marketplace that takes any pace and lives a minute in a second."""
+    """Yield a marketplace that accepts any pace and lives a minute in a second."""
     with start_in_thread(FAST) as running:
         yield running
 
 
 def environment(running: Running, folder: Path, **more: str) -> dict[str, str]:
-    """What a server process needs in its environment to use that marketplace and leave the machine alone."""
+    """Return a server process's environment for using that marketplace and leaving the machine alone."""
     return {
         "CLORE_API_URL": running.url,
         "CLORE_API_KEY": SANDBOX_KEY,
@@ -213,6 +213,6 @@ def environment(running: Running, folder: Path, **more: str) -> dict[str, str]:
 
 
 def settings_for(env: Mapping[str, str], folder: Path) -> Settings:
-    """The settings that a process with that environment would read."""
+    """Return the settings that a process with that environment would read."""
     ours = {name: value for name, value in env.items() if name.startswith("CLORE_")}
     return Settings.from_env(ours, home=folder, config_dir=folder / "config", state_dir_default=folder / "state")

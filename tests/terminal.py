@@ -69,7 +69,7 @@ class Terminal:
         os.write(self._ours, line.encode() + b"\n")
 
     def end(self) -> Done:
-        """Read to the end; wrapped lines are put together again."""
+        """Read to the end and return the result, with wrapped lines joined."""
         self._read(lambda: False)
         code = self._process.wait(PATIENCE)
         text = re.sub(r"\x1b\[[0-9;]*m", "", self.seen)
@@ -82,7 +82,7 @@ class Terminal:
             ready, _, _ = select.select([self._ours], [], [], 0.1)
             try:
                 chunk = os.read(self._ours, 65_536) if ready else None
-            except OSError:  # Linux says EIO when the last writer has gone
+            except OSError:  # Linux raises EIO when the last writer has gone
                 return
             if chunk == b"":
                 return

@@ -1,4 +1,4 @@
-"""The world that tests share: a simulated marketplace, one person's machine, and the commands on it."""
+"""What tests share: a simulated marketplace, one person's machine, and the commands on it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ IMAGE: Final = "cloreai/jupyter:ubuntu24.04-v2"
 
 
 class Control:
-    """A marketplace behind its API's back: its clock, prices, faults and options, and what it was asked."""
+    """A marketplace, controlled directly and not through its API: its clock, prices, faults and options, and the
+    requests that it received."""
 
     def __init__(self, running: Running, key: str = SANDBOX_KEY) -> None:
         self.running = running
         self.elsewhere: set[int] = set()
-        # verify=False: nothing is encrypted here, and loading certificates for each client takes 30 ms.
+        # verify=False: nothing is encrypted here, and loading certificates takes 30 ms for each client.
         self.api = httpx.Client(base_url=running.url, headers={"auth": key}, timeout=60, verify=False, trust_env=False)
         self._behind = httpx.Client(base_url=running.control_url, timeout=60, verify=False, trust_env=False)
 
@@ -78,7 +79,7 @@ class Control:
         return [row for row in self.get("/requests")["requests"] if row["endpoint"] == endpoint]
 
     def free(self) -> list[int]:
-        """Free servers that take USD and cost little, cheapest first, without rival bids."""
+        """Return free and cheap servers that accept USD and have no bids, cheapest first."""
         rows = self.api.get("/marketplace").json()["servers"]
         fit = [
             row
@@ -103,18 +104,19 @@ class Control:
         return order_id
 
     def take_create_slot(self) -> None:
-        """Another program on the same key asks for an order just now (and is told that its body is wrong)."""
+        """Use up the create slot, as another program on the same key would. The body is invalid, so no order is
+        made."""
         assert self.api.post("/create_order", json={}).json()["code"] == 2
 
     def await_request(self, endpoint: str, seconds: float = 60.0, *, beyond: int = 0, effect: bool = False) -> None:
-        """Wait until Clore has more than `beyond` such requests."""
+        """Wait until Clore has received more than `beyond` such requests."""
         until = time.monotonic() + seconds
         while sum(row["effect"] or not effect for row in self.sent(endpoint)) <= beyond:
             assert time.monotonic() < until, f"no {endpoint} was sent within {seconds} s"
             time.sleep(0.02)
 
     def await_state(self, wanted: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Wait until the rows say so."""
+        """Wait until `wanted` returns True."""
         until = time.monotonic() + seconds
         while not wanted():
             assert time.monotonic() < until, f"not within {seconds} s"
@@ -142,11 +144,11 @@ class World(Control):
     # The program
 
     def services(self, patience: Patience | None = None, /, **env: str) -> Services:
-        """One process's worth of it."""
+        """Return the services of one process."""
         return build(settings_for(self.env | env, self.folder), patience or self.patience)
 
     def with_services(self, work: Callable[[Services], Coroutine[Any, Any, T]], **more: str) -> T:
-        """Do something with the wired parts, as a server process would."""
+        """Run some work with the services, as a server process would, and return its result."""
 
         async def inside() -> T:
             services = self.services(**more)
@@ -158,12 +160,12 @@ class World(Control):
         return asyncio.run(inside())
 
     def ask(self, place: int = 0, **changes: Any) -> CreateOrder:
-        """A wish for one of the cheap servers, a different one for each account and place."""
+        """Return a request for a server within the limits, a different one for each account and place."""
         begin = KEYS.index(self.key) * 3
         return self.with_services(lambda services: _wish(services, begin, place, changes))
 
     def hold(self, ask: CreateOrder, caller: str = "claude-code") -> str:
-        """A quote that waits for a person; its id."""
+        """Return the id of a new quote that waits for a person."""
 
         async def work(services: Services) -> str:
             held = await services.guard.hold(ask, caller=caller, can_ask=False, replay=False)
@@ -173,7 +175,7 @@ class World(Control):
         return self.with_services(work)
 
     def rent(self, ask: CreateOrder | None = None, **changes: Any) -> int:
-        """An order, made within the limits and without a question; its id."""
+        """Return the id of a new order, made within the limits and without a question."""
         wish = ask or self.ask(**changes)
 
         async def work(services: Services) -> int:
@@ -188,7 +190,7 @@ class World(Control):
     # The commands
 
     def run(self, *words: str, stdin: str = "", **more: str) -> Done:
-        """A command without a terminal."""
+        """Run a command without a terminal."""
         done = subprocess.run(
             [python(), "-W", "error", "-m", "clore_mcp", *words],
             env=self.env | more, input=stdin, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE,
@@ -197,7 +199,7 @@ class World(Control):
         return Done(done.returncode, done.stdout, done.stderr)
 
     def at_terminal(self, *words: str, **more: str) -> Terminal:
-        """A command at a terminal of 80 columns."""
+        """Start a command at a terminal of 80 columns."""
         return Terminal([python(), "-W", "error", "-m", "clore_mcp", *words], self.env | more)
 
     def ledger(self) -> str:
@@ -211,7 +213,7 @@ class World(Control):
             return [dict(row) for row in db.execute(sql, values)]
 
     def beats(self) -> list[str]:
-        """Who ends orders, by the heartbeats; nobody before the state is begun."""
+        """Return the owners of the heartbeats. Empty before the state exists."""
         try:
             return [row["owner"] for row in self.rows("SELECT owner FROM heartbeats")]
         except sqlite3.OperationalError:
@@ -222,13 +224,13 @@ class World(Control):
             db.execute(sql, values)
 
     def lose_state(self) -> None:
-        """The whole folder goes in one instant, though processes still write in it."""
+        """Delete the whole folder at once, even while processes write to it."""
         gone = self.folder / "gone"
         self.state.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def lose_the_keepers(self) -> None:
-        """Nobody who would end an order is alive any more: no beat is there, and none that still comes is kept."""
+        """Make it look as if no process ends orders: delete the heartbeats and drop new ones."""
         self.change("CREATE TRIGGER IF NOT EXISTS unheard BEFORE INSERT ON heartbeats BEGIN SELECT RAISE(IGNORE); END")
         self.change("DELETE FROM heartbeats")
 

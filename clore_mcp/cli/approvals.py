@@ -1,5 +1,5 @@
-"""`clore-mcp approvals`, `approve ID`, `decline ID`: list what waits for a person, and take their answer at a
-terminal after showing the whole question. They read and write only the state."""
+"""`clore-mcp approvals`, `approve ID`, `decline ID`: list what waits for a person, and take their answer at a terminal
+after showing the whole question. They read and write only the state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_id(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List all approvals, waiting ones first, the callers in turn. proposal.py caps how many may wait."""
+    """List all approvals: the waiting ones first, with the callers in turn. proposal.py caps how many may wait."""
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:

@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An order to cancel, as far as it could be seen; `made_here` is None where nobody knows."""
+    """An order to cancel, as far as it is known. `made_here` is None if that is unknown."""
 
     order_id: int
     made_here: bool | None
@@ -75,7 +75,7 @@ class Chosen:
 
     @classmethod
     def of(cls, view: OrderView) -> Chosen:
-        """Return one that Clore lists."""
+        """Return the choice for an order that Clore lists."""
         return cls(
             view.order_id, view.made_here, view.status, view.hardware, view.usd_per_hour, view.spent_usd,
             spot=view.order_type == "spot",
@@ -83,14 +83,14 @@ class Chosen:
 
     @property
     def cost(self) -> str:
-        """What it costs, for a person."""
+        """Return its cost for a person."""
         if self.usd_per_hour is None:
             return "cost unknown"
         return f"{usd(self.usd_per_hour)} per hour, {usd(self.spent_usd)} spent"
 
 
 def _look(parts: Opened, *, everything: bool) -> orders.OrdersSeen | None:
-    """Return the orders, or None if they can't be read, which stops no cancel."""
+    """Return the orders, or None if they can't be read. That stops no cancel."""
     try:
         return parts.run(orders.look(parts.services, include_ended=not everything, urgent=True))
     except (NoApiKey, InvalidApiKey):

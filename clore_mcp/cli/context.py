@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _NOBODY: Final = "http://127.0.0.1:9/v1"  # the discard port: for commands that only read the sandbox's state
 _LISTENS_WITHIN: Final = 2.0
-# For a command that ends orders: other reads wait neither for a pause that Clore asks for nor in a long queue.
+# For a command that ends orders. Its other reads don't wait for a pause that Clore asked for, nor in a long queue.
 ENDING_QUEUE_SECONDS: Final = 8.0
 
 
@@ -34,7 +34,7 @@ class Opened:
     _runner: asyncio.Runner
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run some work and return its result."""
+        """Run a coroutine and return its result."""
         return self._runner.run(work)
 
 

@@ -1,7 +1,7 @@
-"""`clore-mcp doctor`: check everything, and say what is right, what isn't and where to start. It changes nothing and
-shows no secret.
+"""`clore-mcp doctor`: check everything, and report what is right, what isn't and where to start. It changes nothing and
+shows no secrets.
 
-It prints what is right as it finds it, then what isn't. The last line, next to the prompt, names the fault to mend
+It prints what is right as it finds it, then what isn't. The last line, next to the prompt, names the fault to fix
 first: the one that explains or outweighs the others.
 """
 
@@ -33,7 +33,7 @@ from clore_mcp.wiring import Services
 
 _MARKS: Final = {"ok": "ok", "warn": " !", "fault": "!!", "note": "--"}
 _NAME_WIDTH: Final = 10
-# The order in which to mend faults. A malformed setting or a missing state stops everything, and without a network
+# The order in which to fix faults. A malformed setting or a missing state stops everything, and without a network
 # nothing else can be checked. A key that Clore refuses stops everything, a freeze all spending, a limit one kind of it.
 _FIRST: Final = (
     "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "clock",
@@ -46,7 +46,7 @@ _MODES: Final = {
     Approval.LIMITS: "no one is asked; only the limits decide",
 }
 _CLOCKS_AGREE_SECONDS: Final = 5.0
-_CLOCK_WRONG_SECONDS: Final = 120.0  # a clock that is set from the network is never that far off
+_CLOCK_WRONG_SECONDS: Final = 120.0  # a clock set from the network is never that far off
 _WALLETS_SHOWN: Final = 6
 _MAKE_A_KEY: Final = "Make one on clore.ai under API and set CLORE_API_KEY; or try `clore-mcp --sandbox` without one."
 _NEW_KEY: Final = "Make a new one on clore.ai under API and set it where the old one is."
@@ -54,7 +54,7 @@ _NEW_KEY: Final = "Make a new one on clore.ai under API and set it where the old
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One result. A `fault` stops renting or lets costs run on, a `warn` should be mended, and both have a cure. A
+    """One result. A `fault` stops renting or lets costs continue, a `warn` should be fixed, and both have a cure. A
     `note` is neither good nor bad, or was not checked."""
 
     name: str
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything in order. Returns 0 if nothing stops renting or lets costs run on, else 1."""
+    """Check everything in order. Returns 0 if nothing stops renting or lets costs continue, else 1."""
     found: list[CheckResult] = []
     for one in _examined(arguments):
         found.append(one)
@@ -242,7 +242,7 @@ async def _api(services: Services) -> list[CheckResult]:
 
 
 def clock(ahead: float | None, *, simulated: bool) -> CheckResult:
-    """Compare the clocks; Clore's is `ahead` seconds ahead of this computer's. Leases follow Clore's clock."""
+    """Compare the clocks. Clore's is `ahead` seconds ahead of this computer's. Leases follow Clore's clock."""
     if ahead is None:
         return _note("clock", "not compared: Clore's reply had no date")
     if (apart := abs(ahead)) <= _CLOCKS_AGREE_SECONDS:

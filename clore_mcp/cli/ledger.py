@@ -98,7 +98,7 @@ def _about(entry: Entry) -> str:
 
 
 def _what(entry: Entry) -> str:
-    """Return the step's main figures; --json has all of them."""
+    """Return the step's main figures. `--json` has all of them."""
     data = entry.data or {}
     if isinstance(data.get("receipt"), dict):
         return f"{usd(data['receipt'].get('total_usd'), up=False)} total, {data['receipt'].get('hours', 0):.2f} hours"

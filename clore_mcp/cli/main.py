@@ -1,4 +1,4 @@
-"""The command line. One parser; each command is a module that is imported when it runs."""
+"""The command line: one parser. Each command is a module that is imported when it runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ COMMANDS: Final = (
     Command("doctor", "check everything and say where to start"),
     Command("sandbox", "run only the simulated Clore API, on loopback", own_world=True),
 )
-_HINTS: Final[dict[type[Failure], str]] = {  # the tree's own hints tell a model to ask the operator
+_HINTS: Final[dict[type[Failure], str]] = {  # the errors' own hints tell a model to ask the operator
     NoApiKey: "Make a key on clore.ai under API and set CLORE_API_KEY; `clore-mcp doctor` checks it.",
     InvalidApiKey: "Make a new key on clore.ai under API and set CLORE_API_KEY; `clore-mcp doctor` checks it.",
 }
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _trouble(f"{failure.message} {_HINTS.get(type(failure)) or to_the_operator(failure.hint)}".rstrip())
         return 1
     except BrokenPipeError:  # `clore-mcp ledger | head` closes the pipe early
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python complains as it exits
         return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)

@@ -27,7 +27,7 @@ from clore_mcp.wiring import Services
 
 @dataclass(frozen=True, slots=True)
 class OrdersSeen:
-    """The orders at one moment. `told_only` holds those with `on_end` "notify", which no process cancels."""
+    """The orders at one moment. `told_only` holds the orders with `on_end` "notify", which no process cancels."""
 
     views: Sequence[OrderView]
     unsettled: Sequence[OpenCreate]

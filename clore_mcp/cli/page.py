@@ -1,4 +1,4 @@
-"""`clore-mcp page`: opens the person's page in the browser; the process that serves it starts and ends by itself."""
+"""`clore-mcp page`: open the person's page in the browser. The process that serves it starts and ends by itself."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from clore_mcp.page_process import LOG_NAME, PageRequest, ask, has_display
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whether to open it."""
+    """Add whether to open it."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--no-open", action="store_true", help="print the address, which works once, and open nothing")
     how.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # the process that serves it
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Have the page shown, or serve it."""
+    """Show the page, or serve it."""
     if arguments.detached:
         from clore_mcp.page.serve import run as serve
 
@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace, request: PageRequest) -> None:
-    """Have the page shown, and say where it is. Raises Failure."""
+    """Show the page, and print where it is. Raises Failure."""
     wanted = settings_of(arguments)
-    if not request.opens:  # its address lets whoever reads it say yes
+    if not request.opens:  # because anyone who reads its address can approve
         terminal.require_terminal("an address of the page", "no address was made")
     try:
         reply = ask(wanted, request)

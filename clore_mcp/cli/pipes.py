@@ -1,4 +1,4 @@
-"""The server's stdin and stdout: answers lines that are no message, and notices when the client has gone.
+"""The server's stdin and stdout: it answers lines that are not messages, and notices when the client has gone.
 
 The SDK silently drops a line that is not JSON, and one that begins with a byte-order mark. It waits for the end of
 stdin, which does not come while another process holds the pipe open.
@@ -21,14 +21,14 @@ from pydantic import ValidationError
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 1.0  # how often the parent is checked
-_ANSWERS_WITHIN_SECONDS: Final = 5.0  # a live client answers in that time
+_ANSWERS_WITHIN_SECONDS: Final = 5.0  # a live client answers within that time
 _PING: Final = "clore-mcp-are-you-there"
 _MARK: Final = "\ufeff"  # the byte-order mark
 
 
 async def serve_pipes(server: Any, parent_lives: Callable[[], bool], client_has_gone: Callable[[], None]) -> None:
-    """Serve one client on stdin and stdout until stdin ends; call `client_has_gone` if the client goes before that."""
-    lowlevel = server._lowlevel_server  # like `run_stdio_async`, with our check of each line
+    """Serve one client on stdin and stdout until stdin ends. Calls `client_has_gone` if the client goes before that."""
+    lowlevel = server._lowlevel_server  # like `run_stdio_async`, but with a check of each line
     async with stdio_server() as (read, write):
         lines = Lines(read, write)
         async with anyio.create_task_group() as group:
@@ -40,8 +40,8 @@ async def serve_pipes(server: Any, parent_lives: Callable[[], bool], client_has_
 async def _until_gone(lines: Lines, parent_lives: Callable[[], bool], client_has_gone: Callable[[], None]) -> None:
     """Return when the process that started this one has ended and the client no longer answers.
 
-    A launcher may end before its client does. Then input on stdin shows that the client lives, and a client of the 2025
-    protocol is sent a ping. The 2026-07-28 protocol has no ping.
+    A launcher may end before its client does. In that case, input on stdin shows that the client is alive. A client of
+    the 2025 protocol is also sent a ping. The 2026-07-28 protocol has no ping.
     """
     while parent_lives():  # noqa: ASYNC110 - nothing tells of it
         await anyio.sleep(_LOOK_SECONDS)
@@ -52,7 +52,7 @@ async def _until_gone(lines: Lines, parent_lives: Callable[[], bool], client_has
 
 
 class Lines:
-    """The client's messages as a stream for the SDK. Lines that are no message are answered here."""
+    """The client's messages as a stream for the SDK. Lines that are not messages are answered here."""
 
     def __init__(self, read: Any, write: Any) -> None:
         self._read = read
@@ -104,7 +104,7 @@ class Lines:
             return found
 
     async def hears_the_client(self, seconds: float) -> bool:
-        """Return whether the client sends anything in that time, after a ping if its protocol has one."""
+        """Return whether the client sends anything within that time, after a ping if its protocol has one."""
         self._heard = anyio.Event()
         if self._takes_pings:
             await self._say(types.JSONRPCRequest(jsonrpc="2.0", id=_PING, method="ping"))
@@ -113,7 +113,7 @@ class Lines:
         return self._heard.is_set()
 
     async def _message(self, error: Exception) -> SessionMessage | None:
-        """Return the message in a line, or answer a line that is no message and return None."""
+        """Return the message in a line. If the line is not a message, answer it and return None."""
         wrong = error.errors(include_url=False, include_context=False) if isinstance(error, ValidationError) else []
         line = wrong[0]["input"] if wrong and wrong[0]["type"] == "json_invalid" else None
         if isinstance(line, str) and line.startswith(_MARK):

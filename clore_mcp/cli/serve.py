@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from clore_mcp.sandbox import Running
 
 SANDBOX_SPEED: Final = 10.0  # market seconds in a real one
-# Twenty requests per second. Ends and watches are checked in proportion, every 2.7 s, so that a person who tries them
-# out sees them happen.
+# Twenty requests per second. Ends and watches are checked at a matching rate, every 2.7 s, so that a person who tries
+# them out sees them happen.
 SANDBOX_GAP_SECONDS: Final = 0.05
 SANDBOX_URL_FILE: Final = "url"
 
@@ -45,8 +45,9 @@ def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager
 
 
 def _announce(state_dir: Path, url: str) -> None:
-    """Write the URL where the commands of the simulated marketplace look. Raises OSError, also if a link is there."""
-    from clore_mcp.store.folder import open_own  # here: a server that has no sandbox inside needs none
+    """Write the URL to the file that the other commands read in sandbox mode. Raises OSError, also if the file is a
+    link."""
+    from clore_mcp.store.folder import open_own  # here, because a server without a sandbox doesn't need it
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(open_own(state_dir / SANDBOX_URL_FILE, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
@@ -75,7 +76,7 @@ def serve(settings: Settings, *, sandbox: bool) -> int:
 def _without_rich() -> Iterator[None]:
     """Hide rich from the SDK, which would import it for its log and make each start 25 ms slower."""
     modules: dict[str, Any] = sys.modules
-    modules["rich.console"] = None  # what Python takes for "there is no such module"
+    modules["rich.console"] = None  # Python treats it as a missing module
     try:
         yield
     finally:
@@ -97,7 +98,7 @@ async def _serve(settings: Settings, parent_lives: Callable[[], bool]) -> None:
 
     with _without_rich():
         server = create_server(settings, leave, starts_watchdog=True)
-    # All of this lives as long as the process, so no collection needs to walk it again (0.2 s while a market is read).
+    # All of this lives as long as the process, so no collection needs to visit it again (0.2 s while a market is read).
     gc.freeze()
     gc.enable()
 
@@ -116,14 +117,14 @@ async def _serve(settings: Settings, parent_lives: Callable[[], bool]) -> None:
             signalled = True
             group.cancel_scope.cancel()
 
-        if sys.platform != "win32":  # there asyncio takes no signal handlers, and clients end the server by EOF
+        if sys.platform != "win32":  # Windows: asyncio takes no signal handlers, and clients end the server by EOF
             group.start_soon(end_on_signal, group.cancel_scope)
         await serve_pipes(server, parent_lives, client_has_gone)
         group.cancel_scope.cancel()
 
 
 def watched_parent() -> Callable[[], bool]:
-    """Return a function that says whether the process that is our parent now still lives."""
+    """Return a function that returns whether the process that is our parent now is still alive."""
     parent = os.getppid()
     if sys.platform != "win32":
         return lambda: os.getppid() == parent  # an orphan gets another parent
@@ -133,5 +134,5 @@ def watched_parent() -> Callable[[], bool]:
     kernel.OpenProcess.restype = ctypes.c_void_p
     kernel.WaitForSingleObject.argtypes = (ctypes.c_void_p, ctypes.c_uint32)
     synchronize, timed_out = 0x00100000, 0x102
-    handle = kernel.OpenProcess(synchronize, False, parent)  # kept open to our end: the number is not given away
+    handle = kernel.OpenProcess(synchronize, False, parent)  # kept open until we exit, so that the number is not reused
     return lambda: not handle or kernel.WaitForSingleObject(handle, 0) == timed_out

@@ -26,20 +26,21 @@ _WIDEST_TEXT: Final = 100
 
 
 def say(text: str = "", *, indent: int = 0, hang: int = 0, to: TextIO | None = None) -> None:
-    """Print text, wrapped at a terminal's width; through a pipe each paragraph stays one line."""
+    """Print text, wrapped at a terminal's width. Through a pipe, each paragraph stays one line."""
     stream = to or sys.stdout
     for line in text.split("\n"):
         print(_wrapped(line, stream, indent, hang) if stream.isatty() else " " * indent + line, file=stream)
 
 
 def loud(text: str) -> None:
-    """Print a warning about something that may cost money: on stderr, marked, on its own line."""
+    """Print a warning about something that may cost money, marked and on its own line of stderr."""
     sys.stdout.flush()
     say(f"!! {text}", hang=3, to=sys.stderr)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), gives: str = "") -> None:
-    """Print rows under headers. Columns in `right` are right-aligned; the column `gives` wraps if room is short."""
+    """Print rows under headers. Columns in `right` are right-aligned. The column `gives` wraps if there is too little
+    room."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -58,7 +59,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
 
 
 def span(seconds: float) -> str:
-    """Return a length of time in up to two units: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Return a duration in up to two units: "45 s", "12 min", "3 h 20 min", "2 d 4 h"."""
     minutes = int(seconds // 60)
     if minutes < 1:
         return f"{max(0, int(seconds))} s"
@@ -84,13 +85,13 @@ def receipt(paid: OrderReceipt) -> str:
 
 
 def to_the_operator(hint: str) -> str:
-    """Return a hint that addresses a model as one that addresses the operator."""
+    """Return a hint written for a model as one for the operator."""
     own = hint.removeprefix("Ask the operator to ").replace("Call again after retry_after_seconds.", "Try again later.")
     return own[:1].upper() + own[1:]
 
 
 def for_a_person(failure: Failure) -> str:
-    """Return a failure's own hint, except one that points at the doctor, which shows this hint itself."""
+    """Return a failure's own hint, except one that refers to the doctor, because the doctor shows this hint itself."""
     if "clore-mcp doctor" in failure.hint:
         return "Check the network and any proxy, then CLORE_API_URL if you set it."
     return to_the_operator(failure.hint)
@@ -120,7 +121,7 @@ def doubtful(order_ids: Iterable[int], prefix: str) -> str:
 
 
 def at_terminal() -> bool:
-    """Return whether a person can read the output and type an answer: neither end is a pipe or a file."""
+    """Return whether a person can read the output and type an answer, because neither end is a pipe or a file."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
@@ -139,7 +140,7 @@ def who() -> str:
 
 
 def whoever() -> str:
-    """Return the same for a command that also runs from scripts."""
+    """Return the same at a terminal, or "command line of ann@laptop" if a script runs the command."""
     return who() if at_terminal() else f"command line of {_account()}"
 
 

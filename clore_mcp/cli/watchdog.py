@@ -32,13 +32,12 @@ from clore_mcp.watchdog_process import place_of, shorten_log, starter
 from clore_mcp.wiring import Services, build
 
 _TICK_SECONDS: Final = 1.0  # how soon a lost state, a signal or a free turn is noticed
-_LOST_TICKS: Final = 5  # a cancel that is on its way still leaves
-_IDLE_ROUNDS: Final = (
-    3  # an approval given just now may take 90 s to become a reservation, so a started one stays that long
-)
-_REFUSED_SECONDS: Final = 86_400.0  # a started one whose key was replaced can do nothing, and no person ends it
+_LOST_TICKS: Final = 5  # so that a cancel on its way still leaves
+# An approval given just now may take 90 s to become a reservation. A watchdog that a server started stays that long.
+_IDLE_ROUNDS: Final = 3
+_REFUSED_SECONDS: Final = 86_400.0  # one that a server started is useless with a refused key, and no person ends it
 _ALARM_AGAIN_SECONDS: Final = 3_600.0
-_HAND_OVER_SECONDS: Final = 5.0  # how soon one that is out of date sees that another works
+_HAND_OVER_SECONDS: Final = 5.0  # how soon one that is out of date notices that another works
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _until_told(work: Coroutine[Any, Any, int]) -> int:
     """Run the work. SIGTERM and Ctrl-C end it cleanly and withdraw the heartbeat."""
     task = asyncio.ensure_future(work)
-    if sys.platform != "win32":  # there asyncio takes no signal handlers, and the heartbeat expires by itself
+    if sys.platform != "win32":  # Windows: asyncio takes no signal handlers, and the heartbeat expires by itself
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     try:
         return await task
@@ -76,7 +75,7 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _once(wanted: Settings, prefix: str) -> int:
-    """Do one round, even beside another watchdog: a cancel that is sent twice changes nothing."""
+    """Do one round, even beside another watchdog. A cancel that is sent twice does no harm."""
     services = build(wanted, owner=WATCHDOG)
     try:
         if not services.context.state.exists:
@@ -100,7 +99,7 @@ async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
             await state.write(lambda tx: None)
         elif not state.exists:
             return 0
-        else:  # one that can't read the state must not take the place of one that can
+        else:  # a watchdog that can't read the state must not take the place of one that can
             await state.read(lambda tx: None)
         code = await _turn(services, place, detached=detached)
         if code is not None:
@@ -113,7 +112,8 @@ async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
 
 
 async def _turn(services: Services, place: Place, *, detached: bool) -> int | None:
-    """Take the watchdog's place and return None, or an exit code if this process must exit. A service waits for it."""
+    """Take the watchdog's place and return None, or return an exit code if this process must exit. A service waits for
+    it."""
     if place.take():
         return None
     if detached:
@@ -128,7 +128,7 @@ async def _turn(services: Services, place: Place, *, detached: bool) -> int | No
 
 
 async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:
-    """Do one round after the other. A watchdog that a server started exits when some rounds found nothing left."""
+    """Do one round after another. A watchdog that a server started exits when some rounds found nothing left."""
     watch, idle, refused_since = _Watch(services, prefix), 0, None
     pulse = asyncio.ensure_future(services.keeper.answer())
     try:
@@ -194,9 +194,8 @@ async def _hold(watch: _Watch, services: Services, place: Place, *, detached: bo
     place.release()
     if not isinstance(unread, StateNewer):
         return None
-    return (
-        await _hand_over(watch, services, place) if detached else 1
-    )  # the service manager restarts it with its new version
+    # With exit code 1, the service manager starts the new version.
+    return await _hand_over(watch, services, place) if detached else 1
 
 
 async def _hand_over(watch: _Watch, services: Services, place: Place) -> int:
@@ -265,12 +264,12 @@ class _Watch:
 
     @property
     def found(self) -> Round:
-        """The findings of the last round."""
+        """Return the findings of the last round."""
         return self._keeper.last
 
     @property
     def refused(self) -> bool:
-        """Whether Clore refused the key."""
+        """Return whether Clore refused the key."""
         return isinstance(self.found.blind, InvalidApiKey)
 
     async def round(self) -> float:

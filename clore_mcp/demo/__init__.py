@@ -1,4 +1,4 @@
-"""`clore-mcp demo`: a guided tour. A real MCP client drives the real server over stdio.
+"""`clore-mcp demo`: a guided tour in which a real MCP client drives the real server over stdio.
 
-It sees what any client sees; the market is simulated.
+The client sees what any client sees. Only the market is simulated.
 """

@@ -1,4 +1,4 @@
-"""The parts of every step of the tour: call a tool, show it, pass the server's question on and check the result.
+"""What every step of the tour needs: call a tool, show it, pass the server's question on and check the result.
 
 It sees only what any MCP client sees.
 """
@@ -21,13 +21,13 @@ _MICRO: Final = 0.0000011  # results have six decimal places; a float's last bit
 
 
 class TourStopped(Exception):
-    """The tour ends before its last step; `code` is the exit code."""
+    """The tour ends before its last step. `code` is the exit code."""
 
     code = 0
 
 
 class Left(TourStopped):
-    """The person left or said no twice."""
+    """The person left or declined twice."""
 
 
 class Interrupted(TourStopped):
@@ -43,7 +43,7 @@ class Broken(TourStopped):
 
 
 class Guide:
-    """Plays the assistant by a script. The person answers the questions, or `--yes` does."""
+    """Plays the assistant from a script. The person answers the questions, or `--yes` does."""
 
     def __init__(self, screen: Screen, *, yes: bool) -> None:
         self.step = "The start"
@@ -85,7 +85,7 @@ class Guide:
         self.screen.heading(f"{number}/{STEPS} {title}")
 
     def check(self, holds: bool, otherwise: str) -> None:
-        """Raises Broken, which ends the tour, if a step did not do what it shows."""
+        """Raise Broken, which ends the tour, if a step did not do what it shows."""
         if not holds:
             raise Broken(f"{self.step}: {otherwise}.")
 
@@ -98,7 +98,7 @@ class Guide:
         self.screen.table(("", ""), [(name, usd(money[key], 6)) for key, name in names.items()], right=(1,))
 
     async def asked(self, tool: str, arguments: Mapping[str, Any], wanted: str, after_no: str) -> Mapping[str, Any]:
-        """Make a call that asks the person, a second time after a no, and return its result. Raises TourStopped."""
+        """Make a call that asks the person, once more after a decline, and return its result. Raises TourStopped."""
         for chance in (1, 2):
             before = self._questions
             answer = await self.call(tool, arguments)

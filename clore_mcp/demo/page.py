@@ -1,4 +1,4 @@
-"""The person's page beside the tour (`clore-mcp demo --page`): a child process serves it until the tour is over."""
+"""The person's page beside the tour (`clore-mcp demo --page`). A child process serves it until the tour is over."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from clore_mcp.demo.guide import Guide
 from clore_mcp.page_process import FOLDER, PageReply, PageRequest, ask_running, has_display
 
 _STARTS_WITHIN_SECONDS: Final = 20.0
-_OPENS_WITHIN_SECONDS: Final = 5.0  # a browser that stays in front of whoever starts it has opened by then
+_OPENS_WITHIN_SECONDS: Final = 5.0  # a browser that keeps its starter waiting has opened by then
 _LOOK_SECONDS: Final = 0.05
 _PROGRAM: Final = (sys.executable, "-m", "clore_mcp", "--sandbox", "page")
 
 
 @asynccontextmanager
 async def page_beside(guide: Guide, env: Mapping[str, str], errors: TextIO) -> AsyncIterator[None]:
-    """Show the page of the server with that environment, until the tour ends. Raises Broken where it does not start."""
+    """Show the page of the server with that environment until the tour ends. Raises Broken if it does not start."""
     guide.step = "The page"
     async with await anyio.open_process(
         [*_PROGRAM, "--detached"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
@@ -53,7 +53,7 @@ async def _show(guide: Guide, env: Mapping[str, str]) -> None:
 
 
 def _asked(pages: Path) -> PageReply | None:
-    """Where the child's page is, once the child takes requests; None where it does not come."""
+    """Return the address of the child's page once the child takes requests, or None if it doesn't start."""
     until = time.monotonic() + _STARTS_WITHIN_SECONDS
     while time.monotonic() < until:
         for requests in pages.glob("*"):
@@ -63,7 +63,8 @@ def _asked(pages: Path) -> PageReply | None:
 
 
 async def _opened(address: str) -> bool:
-    """Whether this machine's browser was started; by a process apart, for it may write to its terminal."""
+    """Return whether this machine's browser was started. A separate process starts it, because it may write to the
+    terminal."""
     done = None
     with anyio.move_on_after(_OPENS_WITHIN_SECONDS):
         done = await anyio.run_process(

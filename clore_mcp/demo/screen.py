@@ -31,7 +31,7 @@ class Screen:
 
     def __init__(self) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # the last resort, after `_fit`
+            sys.stdout.reconfigure(errors="replace")  # for what `_fit` can't replace
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
         self._console.width = min(self._console.width, _WIDEST)
         self._status: Status | None = None
@@ -89,7 +89,7 @@ class Screen:
         self._block(Text(f"{seconds:6.0f} s  ", "dim"), Text(self._fit(message), "dim"))
 
     def busy(self, text: str) -> None:
-        """Show that something is under way, only on a terminal."""
+        """Show that a call is under way, only on a terminal."""
         self.idle()
         if self._console.is_terminal:
             spinner = "dots" if self._console.encoding.startswith("utf") else "line"
@@ -97,21 +97,21 @@ class Screen:
             self._status.start()
 
     def idle(self) -> None:
-        """Stop showing that something is under way."""
+        """Stop showing that a call is under way."""
         if self._status is not None:
             self._status.stop()
             self._status = None
 
     def ask(self) -> Key:
         """Return the person's y, n or q. A closed terminal means q. Ctrl-C raises KeyboardInterrupt."""
-        with _woken_by_signals() as woken:  # before the prompt: a Ctrl-C that answers it then finds all in place
+        with _woken_by_signals() as woken:  # before the prompt, so that it is ready for a Ctrl-C at the prompt
             while True:
                 self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
                 try:
                     said = _line(woken).strip().lower()
                 except EOFError:
                     said = "q"
-                self.gap()  # also ends the line of an answer that was typed, and echoed, before its question
+                self.gap()  # also ends the line of an answer typed before its question
                 for key, words in _ANSWERS.items():
                     if said in words:
                         return key
@@ -136,7 +136,8 @@ class Screen:
 
 
 def _line(woken: socket.socket | None) -> str:
-    """Return what the person types. A Ctrl-C just before input() waits would only be noticed with the next key."""
+    """Return what the person types. Without this wait, a Ctrl-C just before input() would be noticed only at the next
+    key."""
     if woken is not None:
         select.select([sys.stdin, woken], [], [])
     return input()

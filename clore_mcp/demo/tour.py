@@ -1,7 +1,7 @@
-"""The tour: it starts a server, takes six steps that are each checked, and ends.
+"""The tour: it starts a server, takes six steps that are each checked, and stops the server.
 
 The server is a child process with its own folder, which is removed at the end. After Ctrl-C, `q` or a failed step, the
-client closes the server's stdin and waits for its end.
+client closes the server's stdin and waits for it to exit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WISH: Final = {
     "gpu": "4090", "countries": ["europe"], "min_reliability": 0.99, "max_usd_per_hour": 0.4, "limit": 4,
 }  # fmt: skip
 _HOURS: Final = 2
-_FOURTH_PLACE: Final = 0.0001  # prices per hour are rounded to four
+_FOURTH_PLACE: Final = 0.0001  # prices per hour are rounded to four decimal places
 # A made-up public key that has no private half, so that the tour neither needs nor touches anyone's ~/.ssh.
 _KEY: Final = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGNsb3JlLW1jcCBkZW1vLCBhIGtleSBvZiBub2JvZHkh demo"
 _FOLDERS: Final = (
@@ -59,7 +59,7 @@ def give_tour(*, yes: bool, page: bool = False) -> int:
 
 
 async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool, page: bool) -> None:
-    """Start the server, give the tour and end the server. Raises TourStopped if it ends before the last step."""
+    """Start the server, give the tour and stop the server. Raises TourStopped if it ends before the last step."""
     guide, began, server = Guide(screen, yes=yes), time.monotonic(), _server(folder)
     _welcome(guide)
     stop: TourStopped | None = None
@@ -74,7 +74,7 @@ async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool, pa
             try:
                 async with page_beside(guide, server.env or {}, errors) if page else nullcontext():
                     await rent_and_cancel(guide)
-            except TourStopped as stopped:  # raised again outside, where no task group wraps it
+            except TourStopped as stopped:  # raised again outside, so that no task group wraps it
                 stop = stopped
     except (MCPError, OSError, ExceptionGroup) as error:
         stop = stop or Broken(f"{guide.step}: the connection to the server failed: {_innermost(error)}")
@@ -122,7 +122,7 @@ def _welcome(guide: Guide) -> None:
 
 
 def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
-    """Say why the tour ends here."""
+    """Report why the tour ends here."""
     screen.idle()
     if isinstance(stop, Broken):
         print(f"\nclore-mcp demo: {stop}", file=sys.stderr)
@@ -140,7 +140,7 @@ def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
 
 
 async def rent_and_cancel(guide: Guide) -> None:
-    """Search, quote, question and rental, SSH line, cancel, receipt."""
+    """Take the six steps: search, quote, question and rental, SSH line, cancel, receipt."""
     server = await _search(guide)
     ask = {"server_id": server["server_id"], "image": "jupyter", "hours": _HOURS, "jupyter": True}
     await _quote(guide, ask, server)

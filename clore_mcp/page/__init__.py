@@ -1,1 +1,1 @@
-"""The person's page: what waits for a yes, what runs and costs, prices, the record and the brake, on loopback."""
+"""The person's page on loopback: what needs approval, what runs and costs, prices, the record and the stop button."""

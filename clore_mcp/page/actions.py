@@ -1,5 +1,5 @@
-"""What a person does on the page: yes, no, cancel, extend, show a secret, end a watch, stop. Each calls the very part
-that the commands call, with a form whose token counts once."""
+"""What a person can do on the page: approve, decline, cancel, extend, show secrets, end a watch, stop. Each action
+calls the same functions as the commands, and needs a form token that is valid once."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ Act = Callable[[Request, Session], Awaitable[Response]]
 
 
 class Actions:
-    """The acts of one page. `ended` is what came of the last stop, line by line."""
+    """The actions of one page. `ended` reports the last stop, line by line."""
 
     def __init__(self, app: PageApp) -> None:
         self._app = app
-        self._asks: dict[str, ExtendOrder] = {}  # extensions that were asked for here, by their quote
+        self._asks: dict[str, ExtendOrder] = {}  # extensions requested on this page, by their quote
         self._stopping: asyncio.Task[None] | None = None
         self.ended: list[str] = []
         self.routes: dict[str, Act] = {
@@ -54,16 +54,17 @@ class Actions:
 
     @property
     def is_ending(self) -> bool:
-        """Whether a stop is ending orders now."""
+        """Return whether a stop is ending orders now."""
         return self._stopping is not None and not self._stopping.done()
 
     async def aclose(self) -> None:
-        """Let a stop that has begun send its cancels."""
+        """Let a running stop send its cancels, for up to 20 seconds."""
         if self._stopping is not None:
             await asyncio.wait([self._stopping], timeout=20)
 
     def _checked(self, act: Callable[[Request, Session, dict[str, str]], Awaitable[Response]]) -> Act:
-        """The act for a form that was made here and not sent before, where the operator lets anything be done."""
+        """Wrap an action so that it accepts only a form made here and not sent before. Raises ReadOnly if the operator
+        allows only reading."""
 
         async def done(request: Request, session: Session) -> Response:
             action = request.url.path
@@ -89,7 +90,7 @@ class Actions:
                 return self._app.render("again.html", session, status=403, path="", why=why)
             by = f"{BY_PASSKEY}{by}"
         if await approvals.decide(quote, yes=True, by=by) and quote.id in self._asks:
-            ask = self._asks.pop(quote.id)  # the yes to a question that was asked here is used here
+            ask = self._asks.pop(quote.id)  # a question of this page is carried out here
             await self._concluded(await self._held(ask), ask)
         return self._to(f"approvals/{quote.id}")
 
@@ -113,7 +114,7 @@ class Actions:
         return self._app.render("receipt.html", session, path="", order_id=order_id, outcome=outcome)
 
     async def _extend(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
-        """Ask the question about a later end; what needs no yes is done at once."""
+        """Ask about a later end, or extend at once if no approval is needed."""
         ask = _extension(request.path_params["order_id"], fields.get("hours", ""))
         held = await self._held(ask)
         if held.quote is not None and held.quote.state == "pending" and held.yes.is_needed:
@@ -136,7 +137,7 @@ class Actions:
         return self._to("watches")
 
     async def _stop(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
-        """Freeze first, in one transaction; then end what was made here, in the background."""
+        """Freeze spending in one transaction, then end the orders made here in the background."""
         services, by = self._app.services, person()
         await services.context.state.write(lambda tx: stop.freeze(tx, by=by, now=services.context.clock()))
         if not self.is_ending:
@@ -151,7 +152,7 @@ class Actions:
             self.ended.append("Done. Spending stays frozen.")
         except Failure as failure:
             self.ended.append(f"NOT ALL IS ENDED: {failure.message} {failure.hint}")
-        except Exception as error:  # whatever breaks, the person must read that it did
+        except Exception as error:  # whatever fails, the person must see that it did
             self.ended.append(
                 f"NOT ALL IS ENDED: it broke off ({type(error).__name__}). Look at your orders on clore.ai."
             )
@@ -195,7 +196,7 @@ def _ended(step: Ended | OnItsWay | Lifted) -> list[str]:
 
 
 def person() -> str:
-    """Who acts, for the record: "person at ann@laptop, page"."""
+    """Return the person's name for the record: "person at ann@laptop, page"."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):  # no name for this user id, as in some containers

@@ -1,4 +1,4 @@
-"""The page's routes: what each shows. What changes something stands in actions.py."""
+"""The page's routes and what each shows. The actions that change something are in actions.py."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from clore_mcp.page.security import COOKIE, Session, Sessions, Shield
 from clore_mcp.wiring import Services
 
 _LIVE_SECONDS: Final = 1.0
-_STILL_SECONDS: Final = 45.0  # a page without JavaScript asks again every thirty
-_EXPECTED_SECONDS: Final = 10.0  # so long a browser may take to show a tab
+_STILL_SECONDS: Final = 45.0  # a page without JavaScript reloads every 30 s
+_EXPECTED_SECONDS: Final = 10.0  # how long a browser may take to show a tab
 _FORM_BYTES: Final = 32_768
 _PAGES: Final = (("", "Now"), ("watches", "Watches"), ("account", "Limits"), ("prices", "Prices"), ("ledger", "Record"))
 
@@ -35,12 +35,12 @@ View = Callable[[Request, Session], Awaitable[Response]]
 
 
 class PageApp:
-    """The page of one process: `asgi` is what is served at that port, under a path that nobody can guess."""
+    """The page of one process. `asgi` is the application for that port, under a path that can't be guessed."""
 
     def __init__(self, services: Services, *, port: int, room: str) -> None:
         self.services = services
         self.sessions = Sessions()
-        self.host = f"localhost:{port}"  # passkeys want a name, not an address
+        self.host = f"localhost:{port}"  # passkeys need a name, not an address
         self.origin = f"http://{self.host}"
         self.base = f"/{room}/"
         self.used_at = time.monotonic()
@@ -60,37 +60,37 @@ class PageApp:
 
     @property
     def is_open(self) -> bool:
-        """Whether some tab shows the page, or is about to."""
+        """Return whether a tab shows the page or is about to."""
         now = time.monotonic()
         still, expected = now - self._still_at < _STILL_SECONDS, now - self._expected_at < _EXPECTED_SECONDS
         return self._live > 0 or still or expected
 
     def address(self, to: str, *, registers: bool = False) -> str:
-        """An address that opens a session once."""
+        """Return an address that opens a session once."""
         return f"{self.origin}{self.base}enter/{self.sessions.hand_out(to, registers=registers)}"
 
     def expect_tab(self) -> None:
-        """A browser was just asked to show the page."""
+        """Note that a browser was just asked to show the page."""
         self._expected_at = self.used_at = time.monotonic()
 
     def lead_to(self, path: str) -> None:
-        """Have the open tabs show that."""
+        """Make the open tabs show that path."""
         for queue in self._leads:
             queue.put_nowait(path)
 
     async def anything_waits(self) -> bool:
-        """Whether a question waits for the person."""
+        """Return whether a question waits for the person."""
         try:
             return any(one.waits for one in await questions.waiting(self.services))
         except Failure:
             return False
 
     async def aclose(self) -> None:
-        """End what was begun here."""
+        """Let a running stop send its cancels."""
         await self.actions.aclose()
 
     def render(self, name: str, session: Session | None, *, status: int = 200, **what: Any) -> HTMLResponse:
-        """A page made of a template. `token` makes the token of a form."""
+        """Return a page rendered from a template. `token` in it makes a form's token."""
 
         def token(action: str) -> str:
             return session.token(action, time.time()) if session else ""
@@ -101,7 +101,8 @@ class PageApp:
         return HTMLResponse(text, status)
 
     async def form(self, request: Request, session: Session, action: str) -> dict[str, str] | None:
-        """The fields of a form for that action; None where its token does not count any more."""
+        """Return the fields of a form for that action, or None if it is malformed or too large, or its token is not
+        valid."""
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -131,7 +132,7 @@ class PageApp:
         return Starlette(routes=[Mount(f"/{room}", routes=routes)], exception_handlers=handlers)
 
     def _within(self, view: View) -> Callable[[Request], Awaitable[Response]]:
-        """The view for a browser that has a session; for another, how to get one."""
+        """Return the view for a browser with a session. Other browsers are shown how to get one."""
 
         async def shown(request: Request) -> Response:
             session = self.sessions.of(request.cookies.get(COOKIE))
@@ -145,19 +146,19 @@ class PageApp:
         return shown
 
     async def _enter(self, request: Request) -> Response:
-        """The first load: a session for a secret that works once, then an address without it."""
+        """Exchange a secret that works once for a session, and lead to an address without the secret."""
         found = self.sessions.enter(request.path_params["secret"])
         if found is None:
             return self.render("door.html", None, status=403, program=self.services.context.program)
         cookie, ticket = found
         self.used_at = time.monotonic()
-        # Not a redirect: after a link from another site a strict cookie would not be sent along with it.
+        # Not a redirect: after a link from another site, the browser would not send a strict cookie with it.
         response = self.render("enter.html", None, to=self.base + ticket.to)
         response.set_cookie(COOKIE, cookie, path=self.base, httponly=True, samesite="strict")
         return response
 
     async def _open(self, request: Request) -> Response:
-        """Open the page, signed in, in this machine's browser: whoever asks gets nothing themselves."""
+        """Open the page in this machine's browser, with a session. The caller itself gets no access."""
         from clore_mcp.page.serve import open_in_browser
 
         opened = False
@@ -240,7 +241,7 @@ class PageApp:
         return self.render("passkey.html", session, path="", may=session.registers, known=await self.passkeys.all())
 
     async def _events(self, request: Request, session: Session) -> Response:
-        """Tells an open tab that something has changed; it asks again for what it shows."""
+        """Notify an open tab of changes. The tab then loads again what it shows."""
         return StreamingResponse(self._changes(), media_type="text/event-stream")
 
     async def _changes(self) -> AsyncIterator[str]:

@@ -1,6 +1,6 @@
-"""Charts of prices as SVG, drawn here: shapes and classes alone, readable in black and white, with a table beneath.
+"""Price charts as SVG. They use only shapes and classes, are readable in black and white, and have a table below.
 
-A bucket without a record is a gap: no line crosses it.
+A bucket without a record is a gap that no line crosses.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def price_chart(
     ceiling: Decimal | None,
     label: str,
 ) -> Markup:
-    """Quartiles as a band, the median as a line, the cheapest free one as dots; `now` and `ceiling` as lines across.
-    `size` is the hours of a bucket, `first` and `last` the hours of the axis."""
+    """Return a chart with the quartiles as a band, the median as a line and the cheapest free server as dots. `now` and
+    `ceiling` are lines across it. `size` is the hours of a bucket, `first` and `last` the hours of the axis."""
     tops = [row.high for row in rows] + [one for one in (now, ceiling) if one is not None]
     most = max(tops, default=Decimal(1)) * Decimal("1.05") or Decimal(1)
     span = max(1, last - first + size)
@@ -75,14 +75,14 @@ def price_chart(
             parts.append(
                 f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(price):.1f}" y2="{y(price):.1f}"/>'
             )
-            left = kind == "ceiling"  # each at its own end: the two prices may be close
+            left = kind == "ceiling"  # at opposite ends, because the two prices may be close
             place = f'class="mark{" left" if left else ""}" x="{_LEFT + 4 if left else _WIDTH - _RIGHT}"'
             parts.append(f'<text {place} y="{y(price) - 4:.1f}">{kind} {dollars(price)}</text>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - numbers, our own words and one escaped label
 
 
 def bar(spent_share: float, reserved_share: float, label: str) -> Markup:
-    """A limit: what is spent, then what is reserved, which is hatched."""
+    """Return a bar for a limit: the amount spent, then the amount reserved, which is hatched."""
     return Markup(  # noqa: S704 - numbers, and one escaped label
         f'<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">'
         f'<rect class="track" width="100" height="6"/><rect class="spent" width="{spent_share}" height="6"/>'
@@ -91,7 +91,7 @@ def bar(spent_share: float, reserved_share: float, label: str) -> Markup:
 
 
 def _runs(rows: Sequence[PriceRow], size: int) -> Iterator[list[PriceRow]]:
-    """The rows in runs without a gap."""
+    """Yield the rows in runs without a gap."""
     run: list[PriceRow] = []
     for row in rows:
         if run and row.hour - run[-1].hour > size:
@@ -113,7 +113,7 @@ def _grid(most: Decimal, y: Callable[[Decimal], float]) -> Iterator[str]:
 
 
 def _step(least: Decimal) -> Decimal:
-    """A round distance between two lines."""
+    """Return a round distance between two lines."""
     scale = Decimal(1).scaleb(least.adjusted())
     return next((scale * factor for factor in _STEPS if scale * factor >= least), scale * 10)
 

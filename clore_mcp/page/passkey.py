@@ -1,7 +1,7 @@
-"""A yes that a passkey has signed: registered once from a terminal, then asked for at each question.
+"""Approvals signed with a passkey. It is registered once from a terminal, then needed for each question.
 
-What is signed is a challenge made of that very question, so a signature for one is none for another. The library is
-imported when a passkey is used: nobody else waits for it, or holds it in memory.
+The signed challenge is made from the question itself, so that a signature for one question is not valid for another.
+The webauthn library is imported only when a passkey is used, because it costs time and memory.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ _CHALLENGES_MOST: Final = 100
 
 
 class Passkeys:
-    """What asks for signatures and checks them, for the page at that origin."""
+    """Requests and checks signatures, for the page at that origin."""
 
     def __init__(self, state: Database, origin: str, mode: Approval) -> None:
         self._state = state
         self._origin = origin
         self._mode = mode
         self._rp_id = urlsplit(origin).hostname or ""
-        self._nonces: dict[str, bytes] = {}  # of the questions that were shown last
+        self._nonces: dict[str, bytes] = {}  # of the questions shown last
         self._registering: bytes | None = None
 
     async def all(self) -> list[Passkey]:
-        """Those that are registered."""
+        """Return the registered passkeys."""
         return await self._state.read(passkeys.every) if self._state.exists else []
 
     async def needed(self) -> bool:
-        """Whether a yes needs one: the operator says so, or one is registered, which is a person saying so."""
+        """Return whether an approval needs a passkey: because the operator requires it, or because a person registered
+        one."""
         return self._mode is Approval.PASSKEY or bool(await self.all())
 
     async def challenge(self, quote: Quote) -> str:
-        """What the browser is to have signed for this question, as JSON."""
+        """Return what the browser must sign for this question, as JSON."""
         from webauthn import generate_authentication_options, options_to_json
         from webauthn.helpers import base64url_to_bytes
         from webauthn.helpers.structs import PublicKeyCredentialDescriptor, UserVerificationRequirement
@@ -61,8 +62,8 @@ class Passkeys:
         return options_to_json(options)
 
     async def signed(self, quote: Quote, assertion: str) -> str:
-        """What is wrong with the signature; "" where a registered passkey has signed this question, with its person
-        verified. A challenge counts once."""
+        """Return what is wrong with the signature, or "" if a registered passkey signed this question and verified its
+        user. A challenge is valid once."""
         nonce = self._nonces.pop(quote.id, None)
         if nonce is None or not assertion:
             return "This needs your passkey; nothing was approved."
@@ -90,7 +91,7 @@ class Passkeys:
         return ""
 
     async def registration(self) -> str:
-        """What the browser is to make a passkey for, as JSON."""
+        """Return the options for making a passkey in the browser, as JSON."""
         from webauthn import generate_registration_options, options_to_json
         from webauthn.helpers.structs import (
             AuthenticatorSelectionCriteria,
@@ -110,7 +111,7 @@ class Passkeys:
         return options_to_json(options)
 
     async def register(self, credential: str, name: str, *, by: str) -> str:
-        """Keep a new passkey; what is wrong with it, or ""."""
+        """Store a new passkey. Returns what is wrong with it, or ""."""
         challenge, self._registering = self._registering, None
         if challenge is None or not credential:
             return "No passkey came from the browser; nothing was registered."
@@ -147,6 +148,6 @@ class Passkeys:
 
 
 def _digest_of(quote: Quote, nonce: bytes) -> bytes:
-    """What is signed: this question, in these words, by this caller, at this time."""
+    """Return the challenge to sign. It depends on this question, its text, its caller and its expiry."""
     told = "\n".join((quote.id, quote.digest, quote.caller, repr(quote.expires_at), quote.question))
     return hashlib.sha256(nonce + told.encode()).digest()

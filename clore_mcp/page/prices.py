@@ -1,4 +1,4 @@
-"""The page of prices: a chart of a model's week or month, where now stands, and how often a ceiling was met."""
+"""The prices page: a chart of a model's week or month, the present price, and how often a ceiling was met."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean
 from clore_mcp.wiring import Services
 
-_SPANS: Final = {"week": (168, 1), "month": (720, 24)}  # hours, and the hours of a bucket
+_SPANS: Final = {"week": (168, 1), "month": (720, 24)}  # hours, and hours per bucket
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the person asked for; what makes no sense counts as not asked."""
+    """What the person selected. Invalid values are ignored."""
 
     gpu: str
     order_type: str
@@ -36,7 +36,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
-    """A price per GPU, where it comes from, and in how many of a hundred recorded hours it was met."""
+    """A price per GPU, its source, and the percentage of recorded hours in which it was met."""
 
     name: str
     usd: Decimal
@@ -45,7 +45,7 @@ class Ceiling:
 
 @dataclass(frozen=True, slots=True)
 class PricePage:
-    """One model's prices over a span, and what can be chosen instead."""
+    """One model's prices over a span, and the other choices."""
 
     choice: Choice
     models: Sequence[str]
@@ -58,12 +58,12 @@ class PricePage:
     since: str
 
     def at(self, row: PriceRow) -> str:
-        """When a bucket begins."""
+        """Return when a bucket begins."""
         return iso(row.hour * SECONDS_PER_HOUR)
 
 
 async def price_page(services: Services, asked: Choice) -> PricePage:
-    """The page for what was asked. Raises Failure."""
+    """Return the page for that choice. Raises Failure."""
     kind = OrderType.SPOT if asked.order_type == "spot" else OrderType.ON_DEMAND
     span = asked.span if asked.span in _SPANS else "week"
     hours, size = _SPANS[span]
@@ -97,7 +97,7 @@ async def _watches(services: Services) -> list[Watch]:
 
 
 def _ceilings(past: Past | None, asked: str, gpu: str, waiting: Sequence[Watch]) -> list[Ceiling]:
-    """The ceiling that was asked for, and those of the watches for this model, per GPU."""
+    """Return the ceiling that the person entered and those of the watches for this model, per GPU."""
     found: list[tuple[str, Decimal]] = []
     try:
         usd = Decimal(asked) if asked else Decimal(0)

@@ -1,4 +1,4 @@
-"""The questions that the page shows, as `clore-mcp approve` shows them, with their figures apart."""
+"""The questions as the page shows them: the texts of `clore-mcp approve`, with their figures separate."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from clore_mcp.text import clean
 from clore_mcp.wiring import Services
 
 CALLER: Final = "the person's page"
-_LINE_SHOWN: Final = 2_000  # as `clore-mcp approve` shows a line
+_LINE_SHOWN: Final = 2_000  # as in `clore-mcp approve`
 _LABELLED: Final = re.compile(r"([A-Z][A-Za-z ]{1,24}(?: [0-9]+)?): (.+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of a table: what it is about, and what is so."""
+    """One line of a table: a label and its text."""
 
     label: str
     text: str
@@ -31,7 +31,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as `approve` shows it, its figures apart, and what became of it."""
+    """A question as `approve` shows it, with its figures separate, and its outcome."""
 
     id: str
     title: str
@@ -50,7 +50,7 @@ class Question:
 
 
 def question(quote: Quote, now: float) -> Question:
-    """The question of a quote."""
+    """Return the question of a quote."""
     first, *rest = [clean(line, _LINE_SHOWN) for line in quote.question.split("\n")]
     terms = Terms.from_json(quote.terms) if quote.verb == CreateOrder.verb else None
     fallbacks = tuple(line for line in rest if line.startswith("If it is gone, server"))
@@ -118,7 +118,7 @@ def _fact(line: str) -> Fact:
 
 
 async def waiting(services: Services) -> list[Question]:
-    """What waits for the person and what holds an unused yes, the assistants in turn."""
+    """Return the questions that wait for the person or hold an unused approval, the callers in turn."""
     if not services.context.state.exists:
         return []
     found = await services.approvals.waiting()

@@ -1,7 +1,7 @@
-"""Who may see the page and act on it: an address that works once, a session, form tokens, and what every reply forbids.
+"""Access to the page: addresses that work once, sessions, form tokens, and headers that restrict every reply.
 
-The session's cookie is sent to this page's own path alone, which nobody can guess: cookies know no ports, so another
-server on this machine would else receive it. Nothing here outlives the process.
+The session's cookie is sent only to this page's path, which can't be guessed. Cookies ignore ports, so another server
+on this machine would otherwise receive it. Everything here ends with the process.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ def _digest(secret: str) -> str:
 
 @dataclass(slots=True)
 class Session:
-    """One browser that came by an address of ours. `registers`: it may register a passkey."""
+    """A browser that opened one of our addresses. `registers`: it may register a passkey."""
 
     registers: bool = False
     key: bytes = field(default_factory=lambda: secrets.token_bytes(32))
     used: dict[str, float] = field(default_factory=dict)
 
     def token(self, action: str, now: float) -> str:
-        """What a form for that action carries; it counts once, within the hour."""
+        """Return a form token for that action. It is valid once, for one hour."""
         stem = f"{secrets.token_hex(8)}.{int(now)}"
         return f"{stem}.{self._mac(action, stem)}"
 
     def accepts(self, action: str, token: str, now: float) -> bool:
-        """Whether the token is of a form for that action which nobody has sent yet."""
+        """Return whether the token belongs to a form for that action, is not expired and was not used before."""
         stem, _, mac = token.rpartition(".")
         made = stem.partition(".")[2]
         if not hmac.compare_digest(mac.encode(), self._mac(action, stem).encode()):
@@ -80,7 +80,7 @@ class Ticket:
 
 
 class Sessions:
-    """The addresses that were handed out and the browsers that came by them. `clock` gives monotonic seconds."""
+    """The addresses given out and the browsers that opened them. `clock` returns monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -88,14 +88,15 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
 
     def hand_out(self, to: str, *, registers: bool = False) -> str:
-        """A secret that opens a session once, within ten minutes."""
+        """Return a secret that opens a session once, within ten minutes."""
         now, secret = self._clock(), secrets.token_urlsafe(32)
         self._tickets = {name: one for name, one in self._tickets.items() if one.until > now}
         self._tickets[_digest(secret)] = Ticket(to, registers, now + _TICKET_SECONDS)
         return secret
 
     def enter(self, secret: str) -> tuple[str, Ticket] | None:
-        """The cookie of a new session and where its address leads; None where the secret is used, old or wrong."""
+        """Return a new session's cookie and where its address leads, or None if the secret is used, expired or
+        wrong."""
         ticket = self._tickets.pop(_digest(secret), None)
         if ticket is None or ticket.until <= self._clock():
             return None
@@ -106,13 +107,13 @@ class Sessions:
         return cookie, ticket
 
     def of(self, cookie: str | None) -> Session | None:
-        """The session of a cookie."""
+        """Return the session of a cookie, or None."""
         return None if cookie is None else self._sessions.get(_digest(cookie))
 
 
 class Shield:
-    """Lets only requests for our own host and forms of our own origin through, and forbids on every reply what the page
-    does not need."""
+    """Lets through only requests for our own host and forms from our own origin. Adds headers to every reply that
+    forbid what the page does not need."""
 
     def __init__(self, app: ASGIApp, host: str, origin: str) -> None:
         self._app = app
@@ -120,7 +121,7 @@ class Shield:
         self._origin = origin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,5 @@
-"""Runs the page's process: its sockets on loopback, what it is asked to show, and its end when nobody needs it."""
+"""Runs the page's process: its loopback sockets, the requests to show the page, and its exit when it is no longer
+used."""
 
 from __future__ import annotations
 
@@ -39,12 +40,12 @@ _LOG_BYTES: Final = 200_000
 
 
 def run(wanted: Settings) -> int:
-    """Serve until nobody needs the page any more; at once where another process serves it."""
+    """Serve until the page is no longer used. Returns 0 if another process serves it."""
     place = place_of(wanted)
     for _ in range(_TAKES):
         if place.take():
             break
-        time.sleep(_TICK_SECONDS)  # somebody may only be looking whether it is free
+        time.sleep(_TICK_SECONDS)  # another process may hold it only to check whether it is free
     else:
         return 0
     try:
@@ -72,7 +73,7 @@ async def _serve(wanted: Settings, place: Place) -> int:
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=16_384,
             http="h11",
-            ws="none",  # what more uvicorn finds installed would only take memory
+            ws="none",  # other protocols that uvicorn finds would only use memory
             loop="asyncio",
         )
     )
@@ -96,7 +97,7 @@ async def _serve(wanted: Settings, place: Place) -> int:
 
 
 async def _show(app: PageApp, wanted: Settings, name: str, request: PageRequest) -> None:
-    """Do what was asked for; a page that is open already shows it without a second tab."""
+    """Carry out a request to show the page. If a tab is open, it is used instead of a second one."""
     shown, address = True, ""
     if request.opens and app.is_open and not request.registers:
         app.lead_to(request.to)
@@ -110,7 +111,7 @@ async def _show(app: PageApp, wanted: Settings, name: str, request: PageRequest)
 
 
 def open_in_browser(address: str) -> bool:
-    """Whether a browser was started with that address."""
+    """Return whether a browser was started with that address."""
     try:
         return webbrowser.open(address)
     except (webbrowser.Error, OSError) as error:
@@ -123,7 +124,7 @@ async def _is_idle(app: PageApp) -> bool:
 
 
 def _sockets() -> list[socket.socket]:
-    """One port on every loopback address that this machine has, so that nobody else can stand behind the name."""
+    """Return one port on every loopback address of this machine, so that no other process can serve under the name."""
     for _ in range(_PORT_TRIES):
         first = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         first.bind(("127.0.0.1", 0))
@@ -135,14 +136,14 @@ def _sockets() -> list[socket.socket]:
 
 
 def _second(port: int) -> list[socket.socket]:
-    """The same port for IPv6, where there is that; raises OSError where another holds it."""
+    """Return the same port for IPv6, if there is IPv6. Raises OSError if another process holds it."""
     if not socket.has_ipv6:
         return []
     probe = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     try:
         probe.bind(("::1", 0))
     except OSError:
-        return []  # no such address on this machine: then nobody can stand there
+        return []  # no such address on this machine, so no other process can use it
     finally:
         probe.close()
     second = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""What the page shows, read through the same parts that answer the tools: typed, and told in words and figures."""
+"""What the page shows: typed rows with texts and figures, read through the same code as the tools' answers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from clore_mcp.wiring import Services
 T = TypeVar("T")
 
 _LEDGER_ROWS: Final = 200
-_CSV_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what begins so
+_CSV_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins with one of these
 
 
 def _told(kind: type[T], told: Mapping[str, Any]) -> T:
-    """A row of ours from what the tools' answers are made of; what is not told keeps its default."""
+    """Return a row made from a tool answer's values. Missing values keep their defaults."""
     names = (one.name for one in fields(kind))  # type: ignore[arg-type] # its bound can't say that it is a dataclass
     given = {name: told[name] for name in names if told.get(name) is not None}
     return kind(**given)
@@ -37,7 +37,7 @@ def _told(kind: type[T], told: Mapping[str, Any]) -> T:
 
 @dataclass(frozen=True, slots=True)
 class OrderPage:
-    """One order, and how to get in; `secrets` only where they were asked for."""
+    """One order, and how to connect to it. `secrets` is empty unless they were requested."""
 
     order: OrderView
     free_cancel_until: str | None
@@ -46,7 +46,7 @@ class OrderPage:
 
 
 async def order_page(services: Services, order_id: int, *, with_secrets: bool = False) -> OrderPage:
-    """One order. Raises NotFound and other Failures."""
+    """Return one order. Raises NotFound and other Failures."""
     found = await services.overview.one(order_id)
     order = found.view
     context = services.context
@@ -66,7 +66,7 @@ async def order_page(services: Services, order_id: int, *, with_secrets: bool = 
 
 @dataclass(frozen=True, slots=True)
 class LimitBar:
-    """One cap: what of it is spent and what is reserved, as shares of a hundred too."""
+    """One cap, with the amounts spent and reserved, also as percentages."""
 
     name: str
     cap: str
@@ -89,7 +89,7 @@ class WalletRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """Something that happened without being asked for."""
+    """An event that no call asked for."""
 
     at: str
     what: str
@@ -99,7 +99,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class AccountPage:
-    """The account as get_account tells it, with the limits as bars."""
+    """The account as get_account returns it, with the limits as bars."""
 
     wallets: tuple[WalletRow, ...]
     limits: tuple[LimitBar, ...]
@@ -113,7 +113,7 @@ class AccountPage:
 
 
 async def account_page(services: Services) -> AccountPage:
-    """The account now. Raises Failure."""
+    """Return the account now. Raises Failure."""
     told = await account_state(services.context, services.pricer, services.approvals, services.overview)
     return AccountPage(
         wallets=tuple(_told(WalletRow, row) for row in told["wallets"]),
@@ -167,14 +167,14 @@ class WatchRow:
 
 @dataclass(frozen=True, slots=True)
 class WatchList:
-    """The watches, and who looks for them."""
+    """The watches, and the process that checks prices for them."""
 
     watches: tuple[WatchRow, ...]
     watched_by: str
 
 
 async def watch_list(services: Services) -> WatchList:
-    """The watches, ended ones too. Raises Failure."""
+    """Return the watches, including ended ones. Raises Failure."""
     told = await listed(services.context, include_ended=True)
     return WatchList(tuple(_told(WatchRow, row) for row in told["watches"]), told["watched_by"])
 
@@ -191,7 +191,7 @@ class LedgerRow:
 
 
 async def steps(services: Services, sought: str, limit: int = _LEDGER_ROWS) -> list[LedgerRow]:
-    """The newest steps in which all of the words stand, newest first."""
+    """Return the newest steps that contain all of the words, newest first."""
     context = services.context
     if not context.state.exists:
         return []
@@ -212,7 +212,7 @@ def _step(entry: Entry) -> LedgerRow:
 
 
 def _worth(name: str, value: Any) -> str:
-    """A figure of a step in short; `clore-mcp ledger --json` has all of it."""
+    """Return a short text for a value of a step. `clore-mcp ledger --json` has all of it."""
     if isinstance(value, list):
         return f"{len(value)} {name}"
     if isinstance(value, dict):
@@ -225,7 +225,7 @@ def _cells(row: LedgerRow) -> Sequence[str]:
 
 
 def as_csv(rows: Sequence[LedgerRow]) -> str:
-    """The steps for a spreadsheet, in which no cell is a formula."""
+    """Return the steps as CSV for a spreadsheet, in which no cell is a formula."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("at", "step", "by", "about", "what"))
@@ -235,7 +235,7 @@ def as_csv(rows: Sequence[LedgerRow]) -> str:
 
 
 async def frozen(services: Services) -> str:
-    """By whom and since when spending is frozen; "" where it is not."""
+    """Return who froze spending and since when, or "" if it is not frozen."""
     if not services.context.state.exists:
         return ""
     found = await services.context.state.read(ledger.frozen)
@@ -243,7 +243,8 @@ async def frozen(services: Services) -> str:
 
 
 async def mark(services: Services) -> str:
-    """Changes whenever something that the page shows has changed in the state. Asks nobody."""
+    """Return a text that changes with the newest step of the record and the waiting quotes. It sends no request to
+    Clore."""
     if not services.context.state.exists:
         return "none"
 
@@ -255,17 +256,17 @@ async def mark(services: Services) -> str:
 
 
 def usd(value: float) -> str:
-    """A cost as a person reads it."""
+    """Return a cost in dollars for a person."""
     return dollars(Decimal(str(value)))
 
 
 def when(told: str) -> str:
-    """A time of an answer (ISO 8601, UTC) as this machine's clock shows it."""
+    """Return an answer's time (ISO 8601, UTC) in this machine's time zone."""
     return ago(datetime.fromisoformat(told).timestamp()) if told else ""
 
 
 def ago(unix_seconds: float) -> str:
-    """A local time of day, with the date where it is not today."""
+    """Return a local time of day, with the date if it is not today."""
     told = datetime.fromtimestamp(unix_seconds).astimezone()
     today = datetime.now().astimezone().date()
     return told.strftime("%H:%M" if told.date() == today else "%d %b %H:%M")

@@ -1,5 +1,5 @@
-"""A simulated Clore.ai marketplace that speaks the real one's HTTP. It imports nothing else of this package, so
-that a mistake in the client can't be repeated here and pass unseen."""
+"""A simulated Clore.ai marketplace that speaks the same HTTP as the real one. It imports nothing else from this
+package, so that it can't repeat a mistake of the client and hide it."""
 
 from .options import SANDBOX_KEY, Options, add_arguments, from_args
 from .run import Running, create_app, serve, start_in_thread

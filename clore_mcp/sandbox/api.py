@@ -1,4 +1,4 @@
-"""What each endpoint answers, once a request has passed the gate. No sockets, no faults, no limits here."""
+"""The endpoints' answers to requests that have passed the gate. There are no sockets, faults or rate limits here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from .world import World
 
 @dataclass(frozen=True, slots=True)
 class Twist:
-    """What a fault changes in the way a request is processed; the default changes nothing."""
+    """What a fault changes in the way a request is processed. The default changes nothing."""
 
     visible_after: float | None = None
     never_deploys: bool = False
     ssh: str = "ssh_answers"  # or one of faults.SSH_FAULTS
     cancel_ignored: bool = False
-    deposits: str = "own"  # or "no", "other": which addresses the wallets show
+    deposits: str = "own"  # "own", "no" or "other": which addresses the wallets show
     price_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request that is allowed in."""
+    """A request that the gate has admitted."""
 
     account: Account | None
     query: Mapping[str, str]
@@ -38,7 +38,7 @@ class ApiRequest:
 
 
 class Api:
-    """The ten endpoints of the marketplace's renter side."""
+    """The marketplace's ten endpoints for renters."""
 
     def __init__(self, live: Live, clock: Clock, world: World, listeners: Listeners) -> None:
         self._live = live
@@ -59,7 +59,7 @@ class Api:
         }
 
     def process(self, method: str, endpoint: str, call: ApiRequest) -> WireReply:
-        """Carry a request out and answer it."""
+        """Carry out a request and return the reply."""
         self._world.settle(self._clock.now())
         try:
             return self.endpoints[method, endpoint](call)
@@ -76,7 +76,7 @@ class Api:
 
     def _my_orders(self, call: ApiRequest) -> WireReply:
         now, options = self._clock.now(), self._live.options
-        self._listeners.reserve(self._world.open_orders(), now)  # an order never shows a port that isn't its own
+        self._listeners.reserve(self._world.open_orders(), now)  # so that an order never shows another order's port
         completed = call.query.get("return_completed") == "true"
         orders = self._world.orders_of(_account(call).key, completed=True)
         shown = [o for o in orders if now >= o.visible_at and o.listed_in(completed, now)]

@@ -1,4 +1,4 @@
-"""The meter: moves every order's bill to a moment, minute by minute, and ends what can't be paid or is over."""
+"""The meter. It bills every order up to a moment, minute by minute, and ends orders that can't be paid or are over."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from .orders import DAY, SimulatedOrder
 
 
 class Meter:
-    """Bills orders. `ended` is called after an order was ended here, so that the market can give its server on."""
+    """Bills orders. `ended` is called after the meter ends an order, so that the market can pass its server on."""
 
     def __init__(self, live: Live, ended: Callable[[SimulatedOrder, float], None]) -> None:
         self._live = live
@@ -26,20 +26,20 @@ class Meter:
             open_orders = [o for o in open_orders if o.ended_at is None]
 
     def end(self, order: SimulatedOrder, at: float, reason: str) -> None:
-        """Bill the last, unfinished minute and close the order."""
+        """Bill the last, unfinished minute and `overrun_seconds`, and close the order."""
         if order.running:
             overrun = self._live.options.overrun_seconds
             self._bill(order, max(0, int(at) - order.billed_until) + overrun, final=True)
         self._close(order, at, reason)
 
     def pause(self, order: SimulatedOrder, at: float) -> None:
-        """The order loses its server and stays in the queue; nothing accrues there."""
+        """Take the server from the order and leave it in the queue, where it costs nothing."""
         self._bill(order, max(0, int(at) - order.billed_until))
         if order.ended_at is None:
             order.close_stretch()
 
     def reprice(self, order: SimulatedOrder, price: float, at: float) -> None:
-        """From now on the order costs `price` a day; what was billed keeps its price."""
+        """Charge `price` a day from now on. What was billed keeps its price."""
         running = order.running
         if running:
             self.pause(order, at)
@@ -51,7 +51,7 @@ class Meter:
             order.begin_stretch(at)
 
     def _to_milestone(self, orders: list[SimulatedOrder], until: float) -> bool:
-        """Bill whole minutes to `until` and do what is due there; False when nothing was."""
+        """Bill whole minutes up to `until` and do what is due then. Returns False if nothing was due."""
         for order in orders:
             self._bill(order, order.whole_minutes(until))
         due = [o for o in orders if o.ended_at is None and any(moment <= until for moment in o.milestones())]
@@ -72,7 +72,7 @@ class Meter:
         return all(needs[id(o.wallet)] <= (o.wallet.balance or 0.0) for o in orders)
 
     def _one_minute(self, orders: list[SimulatedOrder], until: float) -> None:
-        """Bill the next minute that falls due: the slow way, taken only where a wallet runs dry."""
+        """Bill the next minute that falls due. This is slow, and used only if a wallet runs dry."""
         waiting = [o for o in orders if o.whole_minutes(until) > 0]
         if waiting:
             self._bill(min(waiting, key=lambda o: (o.billed_until, o.id)), 60)
@@ -81,7 +81,7 @@ class Meter:
         self._close(broke, until, "empty")
 
     def _bill(self, order: SimulatedOrder, seconds: int, final: bool = False) -> None:
-        """Bill so many seconds, or as many as the wallet covers; an order that can't be paid ends there."""
+        """Bill up to `seconds` seconds, as far as the wallet covers them. An order that can't be paid ends there."""
         balance = order.wallet.balance or 0.0
         short = order.cost_per_second * seconds > balance and self._live.options.on_empty == "end"
         if short:

@@ -1,4 +1,4 @@
-"""The time of the simulated market: it can run fast, be moved forward and be asked for."""
+"""The simulated market's clock, which can run fast and be moved forward."""
 
 import time
 from collections.abc import Callable
@@ -16,25 +16,25 @@ class Clock:
 
     @property
     def speed(self) -> float:
-        """How many market seconds pass in a real one."""
+        """Return how many market seconds pass in a real second."""
         return self._speed
 
     def now(self) -> float:
-        """The market's unix time in seconds."""
+        """Return the market's Unix time in seconds."""
         return self._base + (self._real() - self._since) * self._speed
 
     def http_date(self, ahead: float = 0.0) -> str:
-        """The market's time as the `Date` header tells it, `ahead` seconds off."""
+        """Return the market's time in the `Date` header's format, `ahead` seconds ahead."""
         return formatdate(self.now() + ahead, usegmt=True)
 
     def advance(self, seconds: float) -> None:
-        """Move the market forward; it never goes back, because bills can't be unwritten."""
+        """Move the market forward. Raises ValueError for a negative number, because bills can't be undone."""
         if seconds < 0:
             raise ValueError("the clock only moves forward")
         self._rebase(self.now() + seconds, self._speed)
 
     def set_speed(self, speed: float) -> None:
-        """From now on a real second lasts `speed` market seconds; 0 stops the market's time."""
+        """Make a real second last `speed` market seconds from now on. 0 stops the market's time."""
         if speed < 0:
             raise ValueError("the clock only moves forward")
         self._rebase(self.now(), speed)

@@ -1,4 +1,4 @@
-"""The sandbox's own path, `/_sandbox/`: what a test or a demo sees and changes behind the API's back."""
+"""The sandbox's control path, `/_sandbox/`: what a test or a demo reads and changes without the API."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ class Control:
         self._engine = engine
 
     def routes(self) -> list[Route]:
-        """All of them, below the control path."""
+        """Return all routes below the control path."""
         table: list[tuple[str, str, Handler]] = [
             ("GET", "/state", self.state),
             ("GET", "/requests", self.requests),
@@ -50,7 +50,7 @@ class Control:
         return [Route(path, self._guarded(handler), methods=[method]) for method, path, handler in table]
 
     async def state(self, request: Request) -> Response:
-        """Everything there is, seen or not."""
+        """Return the whole state, including what the API doesn't show."""
         engine, world = self._engine, self._engine.world
         await engine.tick()
         now = engine.clock.now()
@@ -74,7 +74,7 @@ class Control:
         )
 
     async def requests(self, request: Request) -> Response:
-        """The journal; `?since=N` leaves out what came before N."""
+        """Return the journal. `?since=N` omits entries before N."""
         since = int(request.query_params.get("since", "0"))
         return _shown({"requests": [asdict(e) for e in self._engine.journal.entries if e.sequence >= since]})
 
@@ -84,7 +84,7 @@ class Control:
         return _shown({})
 
     async def faults(self, request: Request) -> Response:
-        """The faults still to come."""
+        """Return the pending faults."""
         return _shown({"faults": self._engine.faults.as_json()})
 
     async def add_fault(self, request: Request) -> Response:
@@ -100,7 +100,7 @@ class Control:
         return await self.faults(request)
 
     async def clock(self, request: Request) -> Response:
-        """Move the market's time, or change its pace."""
+        """Move the market's time forward, or change its speed."""
         wanted = await request.json()
         clock = self._engine.clock
         if "speed" in wanted:
@@ -110,11 +110,11 @@ class Control:
         return _shown({"now": clock.now(), "speed": clock.speed})
 
     async def server(self, request: Request) -> Response:
-        """One server's row and what isn't in it."""
+        """Return one server's row and what isn't in it."""
         return self._server(self._engine.world.servers[request.path_params["id"]])
 
     async def add_server(self, request: Request) -> Response:
-        """List one more row, well-formed or not; one with an id that is taken replaces it."""
+        """List one more row, well-formed or not. It replaces a row with the same id."""
         return _shown({"server_id": self._engine.world.add_row(await request.json())})
 
     async def patch_server(self, request: Request) -> Response:
@@ -135,7 +135,7 @@ class Control:
         return self._server(server)
 
     async def bids(self, request: Request) -> Response:
-        """Every offer on each server that has one, the winner first."""
+        """Return every bid on each server that has one, the winner first."""
         world = self._engine.world
         found = {server.id: world.bids(server) for server in world.servers.values()}
         return _shown(
@@ -143,7 +143,7 @@ class Control:
         )
 
     async def bid(self, request: Request) -> Response:
-        """A stranger bids on a server."""
+        """Add a stranger's bid on a server."""
         wanted = await request.json()
         world, now = self._engine.world, self._engine.clock.now()
         if wanted["currency"] not in COINS:
@@ -165,12 +165,12 @@ class Control:
         return _shown({"wallets": {w.name: w.balance for w in account.wallets.values()}})
 
     async def options(self, request: Request) -> Response:
-        """The switches as they stand; keys are digests."""
+        """Return the current options, with digests instead of keys."""
         options = asdict(self._engine.live.options)
         return _shown({**options, "keys": [digest(key) for key in options["keys"]]})
 
     async def set_options(self, request: Request) -> Response:
-        """Change switches of the running sandbox; those that shape the market at its start have no effect any more."""
+        """Change options of the running sandbox. Those that shape the market at its start no longer have any effect."""
         live = self._engine.live
         before, live.options = live.options, changed(live.options, await request.json())
         if live.options.speed != before.speed:
@@ -179,7 +179,8 @@ class Control:
         return await self.options(request)
 
     async def make_order(self, request: Request) -> Response:
-        """Rent elsewhere: a create_order body, with `key` and `age_seconds` if wanted, past limits and faults."""
+        """Rent outside the API: a create_order body, with optional `key` and `age_seconds`. Rate limits and faults
+        don't apply."""
         wanted = await request.json()
         world, now = self._engine.world, self._engine.clock.now()
         world.settle(now)
@@ -190,8 +191,8 @@ class Control:
         return _shown({"order_id": order.id})
 
     async def show_order(self, request: Request) -> Response:
-        """Say something of an order in my_orders that is not so: `{"seems": "expired", "seconds": 12}`; `row`: values
-        of its row; `twin`: those of a second row of it."""
+        """Make my_orders show an order wrongly: `{"seems": "expired", "seconds": 12}`. `row` has values of its row,
+        `twin` those of a second row of it."""
         wanted, now = await request.json(), self._engine.clock.now()
         order = self._engine.world.orders[request.path_params["id"]]
         seems = wanted.get("seems", "as_it_is")
@@ -203,7 +204,7 @@ class Control:
         return _shown(self._order(order, now))
 
     async def add_key(self, request: Request) -> Response:
-        """One more key for an account, as after a rotation: `{"key": NEW, "of"?: KEY, "revoke"?: true}`."""
+        """Add a key to an account, as after a rotation: `{"key": NEW, "of"?: KEY, "revoke"?: true}`."""
         wanted = await request.json()
         accounts = self._engine.world.accounts
         old = str(wanted.get("of") or next(iter(accounts)))
@@ -267,12 +268,12 @@ class Control:
 
 
 def _shown(body: dict[str, Any], status: int = 200) -> Response:
-    # Starlette's own JSON refuses what a hostile row or a request's body may hold: lone surrogates and NaN.
+    # Starlette's own JSON rejects lone surrogates and NaN, which a hostile row or a request's body may hold.
     return Response(json.dumps(body), status, media_type="application/json")
 
 
 def _merge(row: dict[str, Any], key: str, value: Any) -> None:
-    """Objects are merged, other values replaced, null removes."""
+    """Merge objects, replace other values, and remove a key whose value is None."""
     if value is None:
         row.pop(key, None)
     elif isinstance(value, dict) and isinstance(row.get(key), dict):

@@ -1,4 +1,4 @@
-"""One sandbox: its parts put together, and its heartbeat."""
+"""One sandbox: its parts, connected, and the loop that drives them."""
 
 import asyncio
 
@@ -11,11 +11,11 @@ from .listeners import Listeners
 from .options import Live, Options
 from .world import World
 
-_BEAT = 0.05  # s, real: how late an SSH port may open or close when nobody asks
+_BEAT = 0.05  # s, real time: an SSH port may open or close up to this late
 
 
 class Engine:
-    """Everything that a running sandbox holds. Nothing outside it, so several can run in one process."""
+    """Everything that a running sandbox holds. There is no global state, so several can run in one process."""
 
     def __init__(self, options: Options) -> None:
         self.live = Live(options)
@@ -39,7 +39,7 @@ class Engine:
         )
 
     async def tick(self) -> None:
-        """Bring bills, orders and SSH ports up to the clock."""
+        """Bring bills, orders and SSH ports up to date with the clock."""
         async with self._ticking:
             now = self.clock.now()
             self.world.settle(now)

@@ -1,4 +1,4 @@
-"""Faults to order: which request goes wrong, how, and whether its effect took place."""
+"""Faults on demand: which request goes wrong, how, and whether its effect takes place."""
 
 import math
 import time
@@ -8,38 +8,38 @@ from typing import Any
 EFFECT = {
     "lost_reply": True,  # processed, then the connection closes without a byte
     "code1_before": False,  # 500 {"code":1}, nothing done
-    "code1_after": True,  # the same reply, done all the same
+    "code1_after": True,  # the same reply, but processed
     "http502": False,  # a proxy's HTML page
     "http502_after": True,
-    "garbage": True,  # 200 and bytes that are no JSON
-    "flood_objects": False,  # 200 and `factor` MB of empty objects where the endpoint's list is
-    "flood_rows": False,  # the same of rows that have an id and nothing else
-    "truncate": True,  # half a body under the whole one's Content-Length
-    "hang_before": False,  # silence, then a closed connection
+    "garbage": True,  # 200 and bytes that are not JSON
+    "flood_objects": False,  # 200 and `factor` MB of empty objects instead of the endpoint's list
+    "flood_rows": False,  # the same with rows that have an id and nothing else
+    "truncate": True,  # half a body, with the Content-Length of the whole one
+    "hang_before": False,  # silence, then the connection closes
     "hang_after": True,  # processed, silence, then the reply
-    "late_effect": True,  # silence first, processed afterwards even if the client has left
+    "late_effect": True,  # silence, then processed, even if the client has left
     "reset": False,  # a TCP reset
     "already_rented": False,
     "offline": False,
     "not_enough_balance": False,
-    "refused": False,  # code 6 with the words in `error`, under the HTTP status in `status`
-    "bare_status": False,  # that status and an empty body
+    "refused": False,  # code 6 with the text in `error` and the HTTP status in `status`
+    "bare_status": False,  # the status in `status` and an empty body
     "price_moved": True,  # the listing's price changes by `factor` just before the create is processed
-    "late_visible": True,  # this order shows in my_orders only after `seconds` of market time
-    "never_deploys": True,  # this order's container stays at 0
-    "ssh_refused": True,  # this order's SSH port refuses connections for ever
-    "ssh_times_out": True,  # this order's SSH port answers nothing at all
-    "ssh_no_banner": True,  # this order's SSH port takes connections and stays silent
-    "ssh_name_unknown": True,  # this order's host has a name that no lookup finds
-    "cancel_ignored": True,  # code 0, and the order stays
+    "late_visible": True,  # this order appears in my_orders only after `seconds` of market time
+    "never_deploys": True,  # this order's mon_container stays at 0
+    "ssh_refused": True,  # this order's SSH port refuses connections forever
+    "ssh_times_out": True,  # this order's SSH port does not answer at all
+    "ssh_no_banner": True,  # this order's SSH port accepts connections and stays silent
+    "ssh_name_unknown": True,  # this order's host name can't be resolved
+    "cancel_ignored": True,  # code 0, but the order stays
     "no_deposits": True,  # wallets without deposit addresses
-    "other_deposits": True,  # wallets with addresses that are nobody's
-    "wrong_date": True,  # its Date is `seconds` ahead of the market's clock, behind where they are below zero
+    "other_deposits": True,  # wallets with addresses that belong to no account
+    "wrong_date": True,  # the Date header is `seconds` ahead of the market's clock, or behind it if negative
     "too_fast": False,  # 429 with Retry-After: `seconds`
-    "too_fast_until": False,  # 429 with a Retry-After that names the instant, `seconds` from now
+    "too_fast_until": False,  # 429 with a Retry-After date, `seconds` from now
     "outage": False,  # every request gets a 502 page for `seconds`
 }
-"""Every kind of fault, and whether the request's effect takes place unless the fault says otherwise."""
+"""Every kind of fault, and whether the request's effect takes place by default."""
 
 SSH_FAULTS = {"ssh_refused", "ssh_times_out", "ssh_no_banner", "ssh_name_unknown"}
 _CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
@@ -59,13 +59,13 @@ _SECONDS = {
 
 @dataclass(slots=True)
 class Fault:
-    """One ordered fault: it lets `skip` matching requests pass and hits the next `times`."""
+    """One fault. It lets `skip` matching requests pass and hits the next `times`."""
 
     kind: str
     endpoint: str = ""
     times: int = 1
     skip: int = 0
-    seconds: float = math.nan  # not given: as its kind has it
+    seconds: float = math.nan  # not given: the default of its kind
     factor: float = 1.1
     effect: bool | None = None
     error: str = "words-that-nobody-knows"
@@ -90,28 +90,28 @@ class Fault:
 
 
 class Faults:
-    """The faults still to come."""
+    """The pending faults."""
 
     def __init__(self, specs: tuple[str, ...] = ()) -> None:
         self.pending: list[Fault] = [parse_spec(spec) for spec in specs]
 
     def add(self, wanted: dict[str, Any]) -> Fault:
-        """Arm one fault from its JSON form; ValueError or TypeError tells what is wrong with it."""
+        """Arm one fault from its JSON form. Raises ValueError or TypeError if it is invalid."""
         fault = Fault(**{key: value for key, value in wanted.items() if key != "until"})
         self.pending.append(fault)
         return fault
 
     def clear(self) -> None:
-        """Disarm everything."""
+        """Disarm all faults."""
         self.pending.clear()
 
     def outage(self) -> bool:
-        """Whether the service is down now. Real time: it is the network that fails, not the market."""
+        """Return whether the service is down now. It counts real time, because the network fails, not the market."""
         self.pending = [f for f in self.pending if f.kind != "outage" or f.until > time.monotonic()]
         return any(f.kind == "outage" for f in self.pending)
 
     def take(self, endpoint: str) -> Fault | None:
-        """The fault that hits this request, used up by it."""
+        """Return the fault that hits this request, and count it as used once."""
         for fault in self.pending:
             if fault.kind == "outage" or fault.endpoint not in ("*", endpoint):
                 continue
@@ -125,12 +125,12 @@ class Faults:
         return None
 
     def as_json(self) -> list[dict[str, Any]]:
-        """The pending faults for the control path."""
+        """Return the pending faults for the control path."""
         return [{k: v for k, v in asdict(fault).items() if k != "until"} for fault in self.pending]
 
 
 def parse_spec(spec: str) -> Fault:
-    """A fault from `ENDPOINT:KIND[:TIMES[:SECONDS]]`. A KIND may be `refused=ERROR` or `bare_status=STATUS`."""
+    """Return a fault from `ENDPOINT:KIND[:TIMES[:SECONDS]]`. A KIND may be `refused=ERROR` or `bare_status=STATUS`."""
     parts = spec.split(":")
     if not 2 <= len(parts) <= 4:
         raise ValueError(f"a fault is ENDPOINT:KIND[:TIMES[:SECONDS]], not {spec!r}")

@@ -1,6 +1,6 @@
 """The path of an API request: journal, proxy, endpoint, key, limiter, fault, effect, reply.
 
-The limiter accepts one call a second for a key, and one create in five seconds.
+By default, the limiter accepts one call a second for a key, and one create in five seconds.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ NANO = 1_000_000_000
 
 @dataclass(slots=True)
 class _Lane:
-    """When a lane last let a call in, and whether that call is still under way."""
+    """When a lane last admitted a call, or completed one if that is what counts, and how many calls are in flight."""
 
     mark_ns: int | None = None
     in_flight: int = 0
 
 
 class Limiter:
-    """Admits a call or says how long to wait. A rejected call is not processed and does not move the window."""
+    """Admits a call or returns how long to wait. A rejected call is not processed and does not move the window."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
         self._lanes: dict[tuple[str, str], _Lane] = {}
 
     def admit(self, who: str, create: bool, now_ns: int) -> float | None:
-        """None lets the call in and counts it; a number is the seconds until the next chance. Real time."""
+        """Return None and count the call if it is admitted, or the seconds until the next chance. It uses real time."""
         if self._live.options.rate_limit == "off":
             return None
         lanes = self._lanes_of(who, create)
@@ -55,7 +55,7 @@ class Limiter:
         return None
 
     def complete(self, who: str, create: bool, now_ns: int) -> None:
-        """Tell that an admitted call's reply has gone out."""
+        """Record that an admitted call's reply was sent."""
         for lane, _ in self._lanes_of(who, create):
             lane.in_flight = max(0, lane.in_flight - 1)
             if self._live.options.rate_limit == "completion":
@@ -74,12 +74,12 @@ class Limiter:
         return max(0, lane.mark_ns + round(seconds * NANO) - now_ns) / NANO
 
 
-_MALFORMED = object()  # a body that is no JSON: no endpoint accepts it
+_MALFORMED = object()  # a body that is not JSON, which no endpoint accepts
 
 
 @dataclass(slots=True)
 class _Visit:
-    """One request on its way."""
+    """One request and what is known about it."""
 
     method: str
     endpoint: str
@@ -202,7 +202,7 @@ def _twist(fault: Fault) -> Twist:
 
 
 def _spoiled(fault: Fault, reply: WireReply | None) -> WireReply:
-    """What the client gets of a reply under a fault; `reply` is None when nothing was done."""
+    """Return what the client receives under a fault. `reply` is None if the request was not processed."""
     if fault.kind == "bare_status":
         return WireReply(fault.status, b"")
     whole = reply or json_reply({"code": 1}, 500)
@@ -229,7 +229,7 @@ def _too_fast(retry_after: str) -> WireReply:
 
 
 def _flood(fault: Fault, endpoint: str) -> WireReply:
-    """A list of so many MB of rows without sense."""
+    """Return a list of `factor` MB of meaningless rows."""
     name = {"my_orders": b"orders", "marketplace": b"servers"}.get(endpoint, endpoint.encode())
     row = b"{}," if fault.kind == "flood_objects" else b'{"id":1},'
     rows = row * int(fault.factor * 1024**2 / len(row))
@@ -250,7 +250,7 @@ def _refusal(fault: Fault) -> ApiRefusal | None:
 
 
 async def _real_time(seconds: float, closing: asyncio.Event) -> None:
-    """Wait whether or not the client is still there."""
+    """Wait, even if the client has disconnected."""
     try:
         async with asyncio.timeout(seconds):
             await closing.wait()

@@ -1,11 +1,11 @@
-"""What the simulated hosts own and where they stand: tables for the catalogue, with rough market weights."""
+"""The simulated hosts' hardware and countries: tables for the catalogue, with rough market weights."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A model as hosts report it. `vram` holds the sizes in GB that drivers round to, commonest first."""
+    """A model as hosts report it. `vram` holds the sizes in GB that drivers round to, the most common first."""
 
     name: str
     vram: tuple[float, ...]

@@ -1,6 +1,6 @@
-"""What an image does when it is started: whether it can be, and what then answers in it.
+"""What a container does once it is started from an image: whether it can start, and what answers in it.
 
-An image that is not listed has neither sshd nor Jupyter, and no CUDA that would be known. `Options.images` adds others.
+An unknown image has neither sshd nor Jupyter, and its CUDA version is unknown. `Options.images` adds others.
 """
 
 import re
@@ -16,7 +16,7 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in an image. `closed`: Clore's SSH entrypoint doesn't work in it; `private`: it can't be fetched."""
+    """What is in an image. `closed`: Clore's SSH entrypoint doesn't work in it. `private`: it can't be pulled."""
 
     sshd: bool = False
     jupyter: bool = False
@@ -27,7 +27,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """What becomes of an order's container: whether it starts, and what answers in it."""
+    """An order's container: whether it starts, and what answers in it."""
 
     starts: bool = True
     sshd: bool = True
@@ -48,7 +48,7 @@ _CONTENTS = {
 
 
 def inside(ask: OrderWish, row: Mapping[str, Any], options: Options) -> Inside:
-    """What becomes of the container that `ask` wants on the server of that row."""
+    """Return what the container that `ask` requests does on the server with that row."""
     found = contents(ask.image, options)
     host = _version(row.get("cuda_version"))
     too_new = found.cuda is not None and host is not None and found.cuda > host[:2]
@@ -60,7 +60,7 @@ def inside(ask: OrderWish, row: Mapping[str, Any], options: Options) -> Inside:
 
 
 def contents(image: str, options: Options) -> Contents:
-    """What is in an image, by the options or else by the table."""
+    """Return what is in an image, from the options or else from the table."""
     name = image.removeprefix("docker.io/")
     told = [_read(words) for known, _, words in (one.rpartition("=") for one in options.images) if known == name]
     return told[-1] if told else _CONTENTS.get(name, Contents())

@@ -1,4 +1,4 @@
-"""What create_order accepts: a body becomes an `OrderWish`, or is invalid input. Keys nobody knows are let through."""
+"""The arguments of create_order: a body becomes an `OrderWish` or is invalid input. Unknown keys are ignored."""
 
 import json
 import re
@@ -14,7 +14,7 @@ COINS = ("bitcoin", "CLORE-Blockchain", "USD-Blockchain")
 
 @dataclass(frozen=True, slots=True)
 class OrderWish:
-    """A well-formed wish for a server; whether it can be met is for the market to say."""
+    """A well-formed request for a server. The market decides whether it can be met."""
 
     server_id: int
     currency: str
@@ -25,11 +25,11 @@ class OrderWish:
     ports: dict[str, str] = field(default_factory=dict)
     ampersand: bool = False
     autossh: bool = False
-    jupyter: bool = False  # a token was given for it
+    jupyter: bool = False  # the body has a token for it
 
 
 def parse_create(body: object, options: Options) -> OrderWish:
-    """Read a create_order body; raises the code-2 refusal when it is malformed."""
+    """Read a create_order body. Raises the code-2 refusal if it is malformed."""
     if not (isinstance(body, dict) and _well_formed(body)):
         raise bare(2, options.bad_input_status)
     env = body.get("env") or {}
@@ -48,7 +48,7 @@ def parse_create(body: object, options: Options) -> OrderWish:
 
 
 def order_id(value: object, options: Options) -> int:
-    """An order id: a number, or its digits in a string as the real API also takes it."""
+    """Return an order id, given as a number or as a string of digits. The real API accepts both."""
     if isinstance(value, str) and _is_number(value, 18):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -85,7 +85,8 @@ def _ports_fit(ports: object) -> bool:
 
 
 def _env_fits(env: object) -> bool:
-    """The limits are documented for GigaSPOT orders; taken to hold here too."""
+    """Return whether `env` is within the limits. They are documented for GigaSPOT orders and assumed to hold here
+    too."""
     if env is None:
         return True
     if not isinstance(env, dict) or len(json.dumps(env)) >= 12_288:
@@ -105,7 +106,7 @@ def _texts_fit(body: dict[str, Any]) -> bool:
 
 
 def server_number(text: str, options: Options) -> int:
-    """A server id in a query."""
+    """Return a server id from a query. Raises the code-2 refusal if it is malformed."""
     if not _is_number(text, 18):
         raise bare(2, options.bad_input_status)
     return int(text)
@@ -120,5 +121,5 @@ def _is_int(value: object) -> bool:
 
 
 def is_positive(value: object) -> TypeGuard[float]:
-    """Whether it is a price that one can reckon with."""
+    """Return whether the value is a usable price."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e15

@@ -1,4 +1,4 @@
-"""The sandbox's record of every API request: what a test asks when it wants to know what was really sent."""
+"""The sandbox's record of every API request, from which tests read what was really sent."""
 
 import hashlib
 import time
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class Recorded:
-    """One request. `status` stays None when the client got no reply; `effect` tells whether it was processed."""
+    """One request. `status` stays None if the client got no reply. `effect`: the request was processed."""
 
     sequence: int
     wall: float
@@ -28,7 +28,7 @@ class Recorded:
 
 
 class Journal:
-    """Requests in the order in which they arrived."""
+    """Requests in the order of their arrival."""
 
     def __init__(self) -> None:
         self.entries: list[Recorded] = []
@@ -37,7 +37,7 @@ class Journal:
     def open(
         self, method: str, endpoint: str, query: dict[str, str], key: str | None, user_agent: str, body: Any
     ) -> Recorded:
-        """Record an arrival; the caller fills in the outcome."""
+        """Record an arrival. The caller fills in the outcome."""
         entry = Recorded(
             sequence=self._next,
             wall=time.time(),
@@ -54,10 +54,10 @@ class Journal:
         return entry
 
     def clear(self) -> None:
-        """Forget what happened so far; sequence numbers go on."""
+        """Delete all entries. Sequence numbers continue."""
         self.entries.clear()
 
 
 def digest(key: str) -> str:
-    """A short name for a key that doesn't give it away."""
+    """Return a short digest of a key that doesn't reveal it."""
     return hashlib.sha256(key.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Real loopback listeners for the orders' SSH: a port that is known before it answers, as on real hosts."""
+"""Real loopback listeners for the orders' SSH. As on real hosts, a port is known before it answers."""
 
 import asyncio
 import contextlib
@@ -10,28 +10,29 @@ from .orders import SimulatedOrder
 from .views import has_endpoints
 
 BANNER = b"SSH-2.0-sandbox\r\n"
-_FILLING = 8  # connections: more than the kernel keeps for a program that accepts none; it drops the next one
+_FILLING = 8  # connections: more than the kernel queues for a program that accepts none, so that it drops the next one
 _TURNS = 3  # of the loop: the accepted socket gets its transport, the transport its protocol, the protocol its task
 
 
 async def last_guests(listening: Iterable[socket.socket]) -> None:
-    """Accept no more connections, and let the last ones reach their protocol. To be awaited before a server closes:
-    a socket that was accepted just before has no owner yet, and asyncio then forgets it open."""
+    """Accept no more connections, and let the last ones reach their protocol. Await this before a server closes: a
+    socket accepted just before has no owner yet, and asyncio would leave it open."""
     for one in listening:
-        with contextlib.suppress(NotImplementedError):  # on Windows an accepted socket is never without one
+        with contextlib.suppress(NotImplementedError):  # Windows: an accepted socket always has an owner
             asyncio.get_running_loop().remove_reader(one)
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 
 
 class _Door:
-    """One order's port. Reserved it refuses connections; opened it greets like an SSH server, or as a fault says."""
+    """One order's port. While reserved, it refuses connections. Once open, it greets like an SSH server, or as a fault
+    wants."""
 
     def __init__(self, ssh: str = "ssh_answers") -> None:
         self._ssh = ssh
         self._fillers: list[socket.socket] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        # Bound without listen(): the kernel refuses connections, and nobody else can take the number meanwhile.
+        # Bound without listen(): the kernel refuses connections, and no other process can take the port meanwhile.
         self._socket.bind(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self._server: asyncio.Server | None = None
@@ -42,11 +43,10 @@ class _Door:
             self._fill()
         elif self._ssh != "ssh_refused" and self._server is None:
             self._server = await asyncio.start_server(self._greet, sock=self._socket, start_serving=False)
-            await self._server.start_serving()  # apart: whoever is cancelled in between still has the server to close
+            await self._server.start_serving()  # separate, so that a call cancelled in between has the server to close
 
     def _fill(self) -> None:
-        """Leave no place in the queue of connections: one that comes now is neither taken nor refused. (Windows refuses
-        it.)"""
+        """Fill the queue of connections, so that the next one is neither accepted nor refused. (Windows refuses it.)"""
         if self._fillers:
             return
         self._socket.listen(1)
@@ -70,7 +70,7 @@ class _Door:
         try:
             if self._ssh != "ssh_no_banner":
                 writer.write(BANNER)
-            while await reader.read(4096):  # it listens to whatever a client says and never answers
+            while await reader.read(4096):  # it reads whatever a client sends and never answers
                 pass
         except OSError:
             pass
@@ -80,7 +80,7 @@ class _Door:
 
 
 class Listeners:
-    """The doors of all orders, brought in line with the market by `sync`."""
+    """The ports of all orders. `sync` brings them in line with the market."""
 
     def __init__(self, live: Live) -> None:
         self._live = live
@@ -94,13 +94,13 @@ class Listeners:
             return
         for order in orders:
             if "22" in order.ports and "22" not in order.public_ports and has_endpoints(order, now, options):
-                if order.id in self._doors:  # lost and won back between two looks: a new container, a new port
+                if order.id in self._doors:  # lost and won back between two calls: a new container, a new port
                     self._replaced.append(self._doors.pop(order.id))
                 self._doors[order.id] = _Door(order.ssh)
                 order.public_ports["22"] = self._doors[order.id].port
 
     async def sync(self, orders: Iterable[SimulatedOrder], now: float) -> None:
-        """Reserve, open where SSH is up by now, and close where the order is over or has lost its server."""
+        """Reserve ports, open those whose SSH is up, and close those whose order has ended or lost its server."""
         orders = list(orders)
         self.reserve(orders, now)
         wanted = {o.id: o for o in orders if "22" in o.public_ports and o.running}
@@ -113,7 +113,7 @@ class Listeners:
             await door.close()
 
     async def close(self) -> None:
-        """Close every door and every connection through one."""
+        """Close every port and all its connections."""
         for door in (*self._replaced, *self._doors.values()):
             await door.close()
         self._doors.clear()

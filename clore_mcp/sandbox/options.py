@@ -1,4 +1,4 @@
-"""Every switch of the sandbox, its default and its command-line flag, in one frozen record."""
+"""The sandbox's options, with their defaults and command-line flags, in one frozen record."""
 
 import argparse
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 SANDBOX_KEY = "sandbox-key-0000000000000000000x"
-"""The account that exists by default. 32 characters like a real key, and plainly not one."""
+"""The key of the default account. It has 32 characters like a real key and is obviously not one."""
 
 _WORD = r"(?:sshd|jupyter|closed|private|cuda[0-9]{1,2}(?:\.[0-9]{1,2})?)"
 _IMAGE = re.compile(rf"[^=\s]+={_WORD}(?:,{_WORD})*")
@@ -16,8 +16,8 @@ _IMAGE = re.compile(rf"[^=\s]+={_WORD}(?:,{_WORD})*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How the simulated market behaves. Where the real service's behaviour is unknown, the default is the
-    strictest plausible guess and the other guesses are a switch away."""
+    """How the simulated market behaves. If the real service's behaviour is unknown, the default is the strictest
+    plausible guess, and options select the other guesses."""
 
     # The market
     seed: Annotated[int, "the same seed gives the same market"] = 2026
@@ -104,19 +104,20 @@ class Options:
     faults: Annotated[tuple[str, ...], "ENDPOINT:KIND[:TIMES[:SECONDS]], armed from the start; repeatable"] = ()
 
     def rates(self) -> dict[str, float]:
-        """What a unit of each coin is worth in USD."""
+        """Return what one unit of each coin is worth in USD."""
         return {"bitcoin": self.btc_usd, "CLORE-Blockchain": self.clore_usd, "USD-Blockchain": 1.0}
 
 
 class Live:
-    """The switches as they stand now; the parts of a running sandbox share one."""
+    """The current options, shared by all parts of a running sandbox."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
 
 def changed(options: Options, changes: Mapping[str, Any]) -> Options:
-    """The same options with some replaced; ValueError names what is unknown or of the wrong type."""
+    """Return the options with some replaced. Raises ValueError, which names an unknown option or a value of the wrong
+    type."""
     hints = _hints()
     for name, value in changes.items():
         if name not in hints:
@@ -128,13 +129,13 @@ def changed(options: Options, changes: Mapping[str, Any]) -> Options:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one flag for each option; `from_args` reads them back."""
+    """Add one flag for each option. `from_args` reads them back."""
     for name, hint in _hints().items():
         _add_argument(parser, name, hint, getattr(Options(), name), _help(name))
 
 
 def from_args(namespace: argparse.Namespace) -> Options:
-    """The options a command line asked for; those it left out keep their default."""
+    """Return the options that a command line gave. Options not given keep their defaults."""
     given = {f.name: getattr(namespace, f.name, None) for f in fields(Options)}
     return changed(Options(), {name: value for name, value in given.items() if value is not None})
 

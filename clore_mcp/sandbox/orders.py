@@ -1,4 +1,4 @@
-"""What the market holds: servers, wallets, accounts and orders, with the facts that follow from the time alone."""
+"""Servers, wallets, accounts and orders of the market, with the facts that follow from the time alone."""
 
 import hashlib
 import math
@@ -13,13 +13,13 @@ from .spot import SimulatedBid
 DAY = 86_400
 _FEES = {"bitcoin": 0.00005, "CLORE-Blockchain": 1, "USD-Blockchain": 0.5}
 SEEMINGS = ("as_it_is", "expired", "vanished", "both")
-"""What my_orders may say of an order: the truth; that it has ended; nothing; or that it runs where current orders are
-asked for and that it has ended where completed ones are."""
+"""What my_orders may report of an order: the truth, that it has ended, nothing, or both. "both" means that the list of
+current orders shows it as running, and the list of completed ones as ended."""
 
 
 @dataclass(slots=True)
 class Server:
-    """A listed machine. `row` is its listing; `elsewhere` means that someone outside this sandbox rents it."""
+    """A listed server. `row` is its listing. `elsewhere`: someone outside this sandbox rents it."""
 
     id: int
     row: dict[str, Any]
@@ -39,7 +39,7 @@ class SimulatedWallet:
     withdrawal_fee: float
 
     def take(self, amount: float) -> None:
-        """Take money out; whether there is enough is the meter's question."""
+        """Take money out. The meter checks that there is enough."""
         self.balance = (self.balance or 0.0) - amount
 
 
@@ -53,9 +53,9 @@ class Account:
 
 @dataclass(slots=True)
 class SimulatedOrder:
-    """A rental. It is billed in stretches: from `stretch_from`, `stretch_s` seconds at `price` a day so far.
+    """An order. It is billed in stretches: from `stretch_from`, `stretch_s` seconds at `price` a day so far.
 
-    `up_since` is when its container was started on the server it now has; a new price doesn't restart it.
+    `up_since` is when its container started on its present server. A new price doesn't restart it.
     """
 
     id: int
@@ -88,17 +88,17 @@ class SimulatedOrder:
     lowered_at: float | None = None
     ended_at: float | None = None
     end_reason: str | None = None
-    seeming: str = "as_it_is"  # what my_orders says of it until `seeming_until`, whatever is true
+    seeming: str = "as_it_is"  # what my_orders reports of it until `seeming_until`, true or not
     seeming_until: float = 0.0
     row: dict[str, Any] = field(default_factory=dict)  # keys that my_orders shows instead of the true ones
-    twin: dict[str, Any] | None = None  # and those of a second row of it
+    twin: dict[str, Any] | None = None  # the same for a second row of it
 
     def seems(self, now: float) -> str:
-        """What my_orders says of it now: one of `SEEMINGS`."""
+        """Return what my_orders reports of it now, one of `SEEMINGS`."""
         return self.seeming if now < self.seeming_until else "as_it_is"
 
     def listed_in(self, completed: bool, now: float) -> bool:
-        """Whether my_orders lists it: completed ones are asked for, or not."""
+        """Return whether my_orders lists it. `completed`: completed orders are requested too."""
         match self.seems(now):
             case "vanished":
                 return False
@@ -109,7 +109,7 @@ class SimulatedOrder:
         return completed or self.ended_at is None
 
     def seems_expired(self, completed: bool, now: float) -> bool:
-        """Whether its row says that it has ended."""
+        """Return whether its row shows it as ended."""
         match self.seems(now):
             case "expired":
                 return True
@@ -119,40 +119,40 @@ class SimulatedOrder:
 
     @property
     def running(self) -> bool:
-        """It has the server and costs money."""
+        """Return whether it has the server and costs money."""
         return self.stretch_from is not None and self.ended_at is None
 
     @property
     def spend(self) -> float:
-        """Rent so far without any fee, as `my_orders` tells it."""
+        """Return the rent so far without any fees, as `my_orders` shows it."""
         return self.spent_before + self.price * self.stretch_s / DAY
 
     @property
     def total(self) -> float:
-        """All that has left the wallet for it."""
+        """Return everything that the wallet has paid for it."""
         return self.spend + self.fee_paid + self.creation_paid
 
     @property
     def cost_per_second(self) -> float:
-        """Rent and fee."""
+        """Return the rent and fee per second."""
         return self.price / DAY * (1 + self.fee_rate)
 
     @property
     def billed_until(self) -> int:
-        """The moment up to which the present stretch is billed; meaningful while it runs."""
+        """Return the moment up to which the present stretch is billed. It is meaningful only while the order runs."""
         return (self.stretch_from or 0) + self.stretch_s
 
     def whole_minutes(self, until: float) -> int:
-        """Seconds of whole minutes that are not billed yet."""
+        """Return the seconds of whole minutes up to `until` that are not billed yet."""
         return max(0, int((until - self.billed_until) // 60) * 60) if self.running else 0
 
     def milestones(self) -> list[float]:
-        """Moments at which more happens than a minute's billing."""
+        """Return the moments at which more than a minute's billing happens."""
         moments = [self.creation_due] if self.running and self.creation_due is not None else []
         return moments if self.spot else [*moments, self.ct + self.mrl_s]
 
     def begin_stretch(self, at: float) -> None:
-        """It has the server from now on."""
+        """Give it the server from now on."""
         self.spent_before, self.stretch_s = self.spend, 0
         self.stretch_from = int(at)
         self.up_since = at if self.up_since is None else self.up_since
@@ -160,17 +160,17 @@ class SimulatedOrder:
             self.creation_due = self.stretch_from + self.creation_fee_after
 
     def close_stretch(self) -> None:
-        """It no longer has the server; what was billed stays."""
+        """Take the server from it. What was billed stays."""
         self.spent_before, self.stretch_s, self.stretch_from = self.spend, 0, None
 
     def deployed_at(self) -> float:
-        """When `mon_container` becomes 2; never while it has no server."""
+        """Return when `mon_container` becomes 2, or infinity while it has no server or can't start."""
         up = self.up_since is not None and self.inside.starts
         return (self.up_since or 0.0) + self.deploy_after if up else math.inf
 
 
 def wallets_of(key: str, options: Options) -> dict[str, SimulatedWallet]:
-    """Wallets with addresses that are stable for a key and plainly not real."""
+    """Return wallets whose addresses are stable for a key and obviously not real."""
     balances = dict(zip(COINS, (options.balance_btc, options.balance_clore, options.balance_usd), strict=True))
     wallets = {}
     for coin, balance in balances.items():

@@ -1,10 +1,10 @@
-"""How the simulated API says no: code 6 with its inconsistent statuses, and the codes without a text."""
+"""The simulated API's refusals: code 6 with its inconsistent statuses, and codes without a text."""
 
 from typing import Any
 
 
 class ApiRefusal(Exception):
-    """A request that was understood and not carried out; `status` and `body` are the reply."""
+    """A request that was understood and refused. `status` and `body` are the reply."""
 
     def __init__(self, status: int, body: dict[str, Any]) -> None:
         super().__init__(body)
@@ -13,25 +13,25 @@ class ApiRefusal(Exception):
 
 
 def application_error(error: str, status: int = 200, **extra: Any) -> ApiRefusal:
-    """Code 6. Most come with 200."""
+    """Return a code 6 refusal. Most of them have status 200."""
     return ApiRefusal(status, {"error": error, **extra, "code": 6})
 
 
 def already_rented() -> ApiRefusal:
-    """Someone else has the server, or the caller has it already: the reply is the same."""
+    """Return the refusal for a server that is rented by someone else or by the caller. The reply is the same."""
     return ApiRefusal(200, {"status": "error", "error": "server-already-rented", "code": 6})
 
 
 def currency_not_allowed() -> ApiRefusal:
-    """The one code 6 that is known to come with 500."""
+    """Return the only code 6 refusal that is known to have status 500."""
     return application_error("currency-not-allowed", status=500)
 
 
 def spot_order_held() -> ApiRefusal:
-    """The caller has a spot order on that server already."""
+    """Return the refusal for a caller who already has a spot order on that server."""
     return application_error("you_already_have_spot_order")
 
 
 def bare(code: int, status: int) -> ApiRefusal:
-    """A code and nothing else."""
+    """Return a refusal with a code and no text."""
     return ApiRefusal(status, {"code": code})

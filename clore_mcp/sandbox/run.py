@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI application, served on loopback: in the foreground or in a thread of the caller's process.
+"""The sandbox as an ASGI application on loopback, served in the foreground or in a thread of the caller's process.
 
 The API is under `/v1`, the control path under `/_sandbox`.
 """
@@ -23,7 +23,8 @@ from .wire import ExposedProtocol
 
 
 def create_app(options: Options) -> Starlette:
-    """A sandbox of its own, its engine in `app.state.engine`. Faults that break connections need a served one."""
+    """Return a new sandbox, with its engine in `app.state.engine`. Faults that break connections work only when it is
+    served over a socket."""
     engine = Engine(options)
 
     @contextlib.asynccontextmanager
@@ -36,7 +37,7 @@ def create_app(options: Options) -> Starlette:
             with contextlib.suppress(asyncio.CancelledError):
                 await beat
             await engine.listeners.close()
-            await asyncio.sleep(0)  # the closed transports' callbacks run before the loop is gone
+            await asyncio.sleep(0)  # the closed transports' callbacks run before the loop ends
 
     routes = [Mount("/v1", app=engine.gate), Mount("/_sandbox", routes=Control(engine).routes())]
     app = Starlette(routes=routes, lifespan=lifespan)
@@ -48,7 +49,7 @@ _START_PATIENCE = 30.0  # s; building a market takes 0.2 s on a laptop
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that tells when it listens and lets hanging replies go when it stops."""
+    """uvicorn that reports when it listens and drops delayed replies when it stops."""
 
     def __init__(self, options: Options, listening: Callable[[], None]) -> None:
         app = create_app(options)
@@ -72,13 +73,13 @@ class _Server(uvicorn.Server):
         super().__init__(config)
 
     def stop(self) -> None:
-        """End it from another thread, without waiting for uvicorn's next look at the clock."""
+        """Stop it from another thread, without waiting for uvicorn's next check."""
         self.should_exit = True
-        with contextlib.suppress(RuntimeError):  # the loop is gone: it has ended already
+        with contextlib.suppress(RuntimeError):  # the loop has already ended
             self._loop.call_soon_threadsafe(self._engine.closing.set)
 
     async def main_loop(self) -> None:
-        while not self.should_exit:  # signal handlers set it without waking anybody
+        while not self.should_exit:  # signal handlers set it without an event
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await self._engine.closing.wait()
@@ -100,13 +101,13 @@ class _Server(uvicorn.Server):
             connection.shutdown()
         await asyncio.sleep(0)  # idle connections are gone after one turn of the loop
         if self.server_state.connections:
-            await super().shutdown(sockets=sockets)  # it grants replies under way their time, and costs 0.1 s
+            await super().shutdown(sockets=sockets)  # it gives pending replies their time and takes 0.1 s
         else:
             await self.lifespan.shutdown()
 
 
 class Running:
-    """A sandbox in a thread of its own. `stop` ends the thread and closes every socket; leaving `with` stops."""
+    """A sandbox in its own thread. `stop` ends the thread and closes every socket. Leaving `with` stops it."""
 
     def __init__(self, options: Options, port: int = 0) -> None:
         self._listens = threading.Event()
@@ -121,16 +122,16 @@ class Running:
 
     @property
     def url(self) -> str:
-        """The API's base URL."""
+        """Return the API's base URL."""
         return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def control_url(self) -> str:
-        """The control path's base URL."""
+        """Return the control path's base URL."""
         return f"http://127.0.0.1:{self.port}/_sandbox"
 
     def stop(self) -> None:
-        """End it; a second call does nothing."""
+        """Stop it. A second call does nothing."""
         self._server.stop()
         self._thread.join()
 
@@ -151,23 +152,25 @@ class Running:
 
 
 def start_in_thread(options: Options | None = None, port: int = 0) -> Running:
-    """A sandbox that answers by the time this returns."""
+    """Start a sandbox in a thread, and return it once it answers."""
     return Running(options or Options(), port)
 
 
 def serve(options: Options, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until interrupted; `announce` gets the base URL once it really listens. Port 0 takes a free one."""
+    """Serve until interrupted. `announce` gets the base URL once the socket really listens. Port 0 takes a free
+    port."""
     listener = _loopback(port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after it has stopped in good order
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean stop
             _Server(options, lambda: announce(url)).run(sockets=[listener])
     finally:
         listener.close()
 
 
 def _loopback(port: int) -> socket.socket:
-    # asyncio turns Nagle's delay off only for sockets that name TCP; with it a small reply takes 40 ms (2026-11).
+    # asyncio turns Nagle's delay off only for sockets created with IPPROTO_TCP. With the delay, a small reply takes 40
+    # ms (2026-11).
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

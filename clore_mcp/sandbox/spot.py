@@ -1,4 +1,4 @@
-"""Spot: who bids on a server, who wins, and how far a bid may be lowered. Pure of state and of HTTP."""
+"""Spot bids: who wins a server, and how far a bid may be lowered. The functions hold no state and know no HTTP."""
 
 import random
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from .catalogue import Row, coin_price
 
 @dataclass(slots=True)
 class SimulatedBid:
-    """One offer on a server. `order_id` is set when it belongs to an order of an account here."""
+    """One bid on a server. `order_id` is set if it belongs to an order of an account here."""
 
     offer_id: int
     bid: float
@@ -20,14 +20,15 @@ class SimulatedBid:
 
 
 def ranked(bids: Iterable[SimulatedBid], rates: Mapping[str, float]) -> list[SimulatedBid]:
-    """Highest in USD first; of equals, the earlier one."""
+    """Return the bids, highest in USD first. Of equal bids, the earlier one comes first."""
     return sorted(bids, key=lambda b: (-b.bid * rates[b.currency], b.placed_at, b.offer_id))
 
 
 def step_error(bid: float, wanted: float, max_step_percent: float, wait_seconds: float) -> dict[str, Any] | None:
-    """Why a bid can't be lowered to `wanted` now, as the API's body tells it; None if it can. Raising is free.
+    """Return why a bid can't be lowered to `wanted` now, as in the API's body, or None if it can. Bids may always be
+    raised.
 
-    The largest step is a percentage of the present bid: the real formula is unknown.
+    The largest step is a percentage of the present bid, because the real formula is unknown.
     """
     if wanted >= bid:
         return None
@@ -40,7 +41,7 @@ def step_error(bid: float, wanted: float, max_step_percent: float, wait_seconds:
 
 
 def seeded_rivals(rng: random.Random, row: Row, rates: dict[str, float], first_id: int) -> list[SimulatedBid]:
-    """The offers that strangers already hold on a server: none on most."""
+    """Return the bids that strangers already hold on a server. Most servers have none."""
     if rng.random() >= 0.12:
         return []
     minimum: dict[str, float] = row["price"]["spot"]

@@ -1,4 +1,4 @@
-"""How the API shows things: orders, wallets, offers and fees with exactly the keys that the real one sends."""
+"""Orders, wallets, bids and fees as the API shows them, with exactly the keys that the real one sends."""
 
 import random
 from typing import Any
@@ -14,8 +14,8 @@ _COPIED = ("rating", "reliability", "owner", "cuda_version", "gpu_array")
 def order_view(
     order: SimulatedOrder, server: Server, now: float, options: Options, *, completed: bool = False
 ) -> dict[str, Any]:
-    """An order as my_orders lists it: endpoints appear with time and disappear with the end. `completed`: in the list
-    of completed ones too."""
+    """Return an order's row in my_orders. Endpoints appear after a while and disappear when the order ends.
+    `completed`: the row is for the list that includes completed orders."""
     expired = order.seems_expired(completed, now)
     specs = server.row.get("specs")
     shown: dict[str, Any] = {
@@ -43,7 +43,7 @@ def order_view(
 
 
 def _told(ct: int, options: Options) -> int | str | None:
-    """When an order began, as the switches want it told."""
+    """Return when an order began, in the format that the options want."""
     at = int(ct + options.ct_off)
     match options.ct:
         case "milliseconds":
@@ -60,7 +60,7 @@ def _told(ct: int, options: Options) -> int | str | None:
 def order_rows(
     order: SimulatedOrder, server: Server, now: float, options: Options, *, completed: bool
 ) -> list[dict[str, Any]]:
-    """The rows that my_orders has of an order: its own, and its twin if it has one."""
+    """Return the rows of an order in my_orders: its own, and its twin if it has one."""
     row = order_view(order, server, now, options, completed=completed)
     return [row] if order.twin is None else [row, row | order.twin]
 
@@ -85,17 +85,17 @@ def _endpoints(order: SimulatedOrder, server: Server, now: float, options: Optio
 
 
 def has_endpoints(order: SimulatedOrder, now: float, options: Options) -> bool:
-    """Whether host and ports are known by now."""
+    """Return whether host and ports are known by now."""
     return order.running and order.up_since is not None and now >= order.up_since + options.endpoints_after
 
 
 def public_port(order: SimulatedOrder, inner: str) -> int:
-    """The outside port of a container's port: the real listener's, or an invented one."""
+    """Return the public port of a container's port: the real listener's, or an invented one."""
     return order.public_ports.get(inner) or random.Random(f"{order.id} {inner}").randrange(1211, 2672)
 
 
 def country_of(server: Server) -> str:
-    """The country in a host name; never what a hostile row would like to put there."""
+    """Return the country for a host name, or "xx" if a hostile row has no valid one."""
     specs = server.row.get("specs")
     net = specs.get("net") if isinstance(specs, dict) else None
     code = net.get("cc") if isinstance(net, dict) else None
@@ -103,7 +103,7 @@ def country_of(server: Server) -> str:
 
 
 def wallets_view(account: Account, deposits: str = "own") -> list[dict[str, Any]]:
-    """The rows of GET /wallets, with the account's own addresses, with none ("no"), or with "other" ones."""
+    """Return the rows of GET /wallets, with the account's own addresses, with none ("no"), or with "other" ones."""
 
     def shown(wallet: SimulatedWallet) -> str | None:
         if deposits == "own":
@@ -117,7 +117,7 @@ def wallets_view(account: Account, deposits: str = "own") -> list[dict[str, Any]
 
 
 def market_view(world: World, server: Server, key: str, options: Options) -> dict[str, Any]:
-    """One server's spot market: every offer, the running one marked."""
+    """Return one server's spot market: every bid, with the winner marked active."""
     winner = world.winner(server)
     prices = server.row.get("price")
     minimum = prices.get("spot") if isinstance(prices, dict) else None
@@ -136,7 +136,7 @@ def market_view(world: World, server: Server, key: str, options: Options) -> dic
 
 
 def fees_view(options: Options) -> dict[str, Any]:
-    """The body of GET /renter_fees: percentages before the Proof-of-Holding discount."""
+    """Return the body of GET /renter_fees: percentages before the Proof-of-Holding discount."""
     creation = {coin: float(f"{options.creation_fee_usd / options.rates()[coin]:.8f}") for coin in COINS}
     return {
         "renter_fees": {
@@ -150,7 +150,7 @@ def fees_view(options: Options) -> dict[str, Any]:
 
 
 def poh_view(options: Options) -> dict[str, Any]:
-    """The body of GET /poh_balance."""
+    """Return the body of GET /poh_balance."""
     offers = dict.fromkeys(
         (
             "rented_amount",

@@ -1,4 +1,4 @@
-"""What goes over the socket, whole or broken: replies, silence, closed and reset connections."""
+"""What is sent over the socket, whole or broken: replies, silence, closed and reset connections."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 TRANSPORT = "clore_mcp.sandbox.transport"
-"""Where the ASGI scope holds the connection's transport."""
+"""The key of the connection's transport in the ASGI scope."""
 
 PROXY_PAGE = (
     b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
@@ -22,7 +22,7 @@ PROXY_PAGE = (
 
 @dataclass(frozen=True, slots=True)
 class WireReply:
-    """One answer and the manner in which it reaches the client."""
+    """One reply and how it reaches the client."""
 
     status: int
     body: bytes
@@ -32,26 +32,26 @@ class WireReply:
     headers: tuple[tuple[str, str], ...] = ()
     manner: Literal["whole", "closed", "reset", "truncated"] = "whole"
     silence: float = 0.0
-    date_off: float = 0.0  # seconds by which its Date is ahead
+    date_off: float = 0.0  # seconds by which its Date header is ahead
 
     def broken(self, manner: Literal["closed", "reset", "truncated"], silence: float = 0.0) -> "WireReply":
-        """The same answer, lost on its way."""
+        """Return the same reply, lost on its way."""
         return replace(self, manner=manner, silence=silence)
 
 
 def json_reply(body: dict[str, Any], status: int = 200) -> WireReply:
-    """An answer in the API's form."""
+    """Return a reply in the API's format."""
     text = json.dumps(body, separators=(",", ":")).encode()
     return WireReply(status, text, code=body.get("code"), error=body.get("error"))
 
 
 def proxy_error() -> WireReply:
-    """What the proxy in front of the API says when nobody is behind it."""
+    """Return the page that the proxy sends if the API behind it is down."""
     return WireReply(502, PROXY_PAGE, "text/html")
 
 
 class ExposedProtocol(H11Protocol):
-    """uvicorn's HTTP with the connection's transport put into the scope, so that a fault can break it."""
+    """uvicorn's HTTP protocol, with the connection's transport in the scope so that a fault can break it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # narrower, as uvicorn's
         super().connection_made(transport)
@@ -65,7 +65,7 @@ class ExposedProtocol(H11Protocol):
 
 
 async def read_body(receive: Receive) -> bytes:
-    """The whole request body; it is read before anything else, or a break would look like a refusal to read."""
+    """Return the whole request body. It is read first, because a break would otherwise look like a refusal to read."""
     chunks = []
     while True:
         message = await receive()
@@ -75,7 +75,8 @@ async def read_body(receive: Receive) -> bytes:
 
 
 async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) -> bool:
-    """Wait while the client waits; True if it is still there afterwards and the sandbox isn't shutting down."""
+    """Wait as long as the client stays connected. Returns True if it is still there afterwards and the sandbox isn't
+    stopping."""
     if seconds <= 0:
         return True
     waits = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(closing.wait())]
@@ -88,7 +89,7 @@ async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) 
 
 
 async def deliver(reply: WireReply, date: str | None, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the reply, or break it as its manner says."""
+    """Send the reply, or break the connection as the reply's manner requires."""
     transport: asyncio.Transport | None = scope.get(TRANSPORT)
     if reply.manner == "whole":
         await send(_start(reply, date))
@@ -100,12 +101,12 @@ async def deliver(reply: WireReply, date: str | None, scope: Scope, receive: Rec
         await send(_start(reply, date))
         await send({"type": "http.response.body", "body": reply.body[: len(reply.body) // 2], "more_body": True})
     if reply.manner == "reset":
-        # Without lingering, close() sends RST instead of FIN.
+        # With a linger time of 0, close() sends RST instead of FIN.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     else:
         transport.close()
-    # Returning before uvicorn knows that the connection is gone would make it log an error and send a 500.
+    # If this returned before uvicorn knows that the connection is gone, uvicorn would log an error and send a 500.
     await _disconnected(receive)
 
 

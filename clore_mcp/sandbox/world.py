@@ -1,4 +1,4 @@
-"""The market as it stands: who rents what. Knows nothing of HTTP; every method takes the moment it happens at."""
+"""The state of the market: who rents what. It knows no HTTP, and its methods take the time as an argument."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from .refusals import already_rented, application_error, bare, currency_not_allo
 from .spot import SimulatedBid, ranked, seeded_rivals, step_error
 
 LONGEST_HOURS = 3_000
-"""The longest rental, where a host's row names none."""
+"""The longest rental if a host's row has none."""
 
 LEAST_USD_PER_DAY = 0.1
 
@@ -44,30 +44,31 @@ class World:
     # Time
 
     def settle(self, now: float) -> None:
-        """Let everything happen that is due by `now`."""
+        """Do everything that is due by `now`."""
         self.meter.run_to(self.open_orders(), now)
 
     # Listing
 
     def listing(self) -> bytes:
-        """The marketplace's rows as JSON, without the brackets; encoded again only where something changed."""
+        """Return the marketplace's rows as JSON, without the brackets. Only rows that changed are encoded again."""
         if self._listing is None:
             rows = [self._encode(s) for s in self.servers.values() if s.listed]
             self._listing = b",".join(rows + [json.dumps(row).encode() for row in self.stray_rows])
         return self._listing
 
     def own_row(self, server: Server) -> Row:
-        """The server's row to be changed: a copy, as other markets of the seed show the same one."""
+        """Return a copy of the server's row for changes, because other markets with the same seed share the
+        original."""
         server.row = copy.deepcopy(server.row)
         return server.row
 
     def touch(self, server_id: int) -> None:
-        """The server's row changed; the next listing shows it."""
+        """Note that the server's row changed, so that the next listing shows it."""
         self._encoded.pop(server_id, None)
         self._listing = None
 
     def add_row(self, row: object) -> int | None:
-        """List a row, whatever it is. A row with an id can be rented; the others only stand there."""
+        """List a row, valid or not. Returns its id, or None if it has none. A row without an id can't be rented."""
         server_id = row.get("id") if isinstance(row, dict) else None
         if not isinstance(row, dict) or not isinstance(server_id, int) or isinstance(server_id, bool):
             self.stray_rows.append(row)
@@ -79,18 +80,19 @@ class World:
         return server_id
 
     def is_rented(self, server: Server) -> bool:
-        """Rented on demand, here or elsewhere. A spot order doesn't count: it can be displaced."""
+        """Return whether it is rented on demand, here or elsewhere. A spot order doesn't count, because it can be
+        displaced."""
         return server.elsewhere or any(not o.spot for o in self.open_on(server.id))
 
     def price(self, server: Server, spot: bool, currency: str) -> float | None:
-        """The listed price a day, when it is one."""
+        """Return the listed price a day, or None if it is not a valid price."""
         prices = server.row.get("price")
         coins = prices.get("spot" if spot else "on_demand") if isinstance(prices, dict) else None
         value = coins.get(currency) if isinstance(coins, dict) else None
         return value if is_positive(value) else None
 
     def move_price(self, server_id: int, factor: float) -> None:
-        """Every price of a server changes by a factor; orders that run keep theirs."""
+        """Multiply every price of a server by a factor. Running orders keep their prices."""
         server = self.servers.get(server_id)
         prices = server.row.get("price") if server is not None else None
         if server is None or not isinstance(prices, dict) or factor == 1.0:
@@ -106,20 +108,20 @@ class World:
     # Orders
 
     def open_on(self, server_id: int) -> list[SimulatedOrder]:
-        """The orders of any account on a server that have not ended."""
+        """Return the orders of all accounts on a server that have not ended."""
         return [o for o in self._open.values() if o.server_id == server_id]
 
     def open_orders(self) -> list[SimulatedOrder]:
-        """The orders of all accounts that have not ended."""
+        """Return the orders of all accounts that have not ended."""
         return list(self._open.values())
 
     def orders_of(self, key: str, completed: bool) -> list[SimulatedOrder]:
-        """An account's orders, oldest first: those that have not ended, or all."""
+        """Return an account's orders, oldest first: those that have not ended, or all of them."""
         chosen = self.orders.values() if completed else self._open.values()
         return [o for o in chosen if o.key == key]
 
     def create(self, account: Account, ask: OrderWish, now: float) -> SimulatedOrder:
-        """Make an order, or raise the refusal that the real market gives."""
+        """Make an order, or raise the same refusal as the real market."""
         server = self.servers.get(ask.server_id)
         if server is None or not server.listed:
             raise application_error("server-dont-exist")
@@ -144,7 +146,7 @@ class World:
         return order
 
     def cancel(self, key: str, order_id: int, now: float) -> bool:
-        """End an account's order; False when it has none of that id."""
+        """End an account's order. Returns False if it has no running order with that id."""
         order = self._open.get(order_id) or next((o for o in self._open.values() if o.row.get("id") == order_id), None)
         if order is None or order.key != key:
             return False
@@ -152,7 +154,7 @@ class World:
         return True
 
     def no_order(self, key: str, order_id: int) -> str:
-        """Why an account has no running order of that id, in the API's words."""
+        """Return why an account has no running order with that id, in the API's words."""
         order = self.orders.get(order_id)
         if order is None:
             return self._live.options.unknown_order_error
@@ -184,17 +186,17 @@ class World:
     # Spot
 
     def bids(self, server: Server) -> list[SimulatedBid]:
-        """All offers on a server, the winner first."""
+        """Return all bids on a server, the winner first."""
         own = [SimulatedBid(o.id, o.price, o.currency, o.ct, o.id) for o in self.open_on(server.id) if o.spot]
         return ranked([*server.rivals, *own], self._live.options.rates())
 
     def winner(self, server: Server) -> SimulatedBid | None:
-        """The offer that has the server; none while it is rented on demand."""
+        """Return the bid that has the server, or None while it is rented on demand."""
         bids = self.bids(server)
         return bids[0] if bids and not self.is_rented(server) else None
 
     def add_rival(self, server: Server, bid: float, currency: str, now: float) -> SimulatedBid:
-        """A stranger bids."""
+        """Add a stranger's bid and return it."""
         self._next_offer += 1
         rival = SimulatedBid(self._next_offer, bid, currency, now)
         server.rivals.append(rival)
@@ -202,7 +204,7 @@ class World:
         return rival
 
     def resolve(self, server_id: int, now: float) -> None:
-        """Give the server to whom it now belongs, and take it from whom it doesn't."""
+        """Give the server to the winning bid, and take it from the others."""
         server = self.servers[server_id]
         self.touch(server_id)
         best = self.winner(server)
@@ -254,7 +256,7 @@ class World:
             raise application_error("not_enough_balance")
 
     def fee_rate(self, spot: bool) -> float:
-        """The renter's fee as a fraction, with the Proof-of-Holding discount."""
+        """Return the renter's fee as a fraction, after the Proof-of-Holding discount."""
         options = self._live.options
         discount = round(min(options.poh / 2_000_000, 1) * 50) / 100
         return (options.fee_spot if spot else options.fee_on_demand) / 100 * (1 - discount)

@@ -67,7 +67,7 @@ class Fee(Answer):
 class AccountAnswer(Answer):
     """The account: wallets, spending, limits, waiting approvals and events."""
 
-    wallets: Annotated[list[ShownWallet], ROWS_ELSEWHERE]  # names that speak for themselves, as those below
+    wallets: Annotated[list[ShownWallet], ROWS_ELSEWHERE]  # the names explain themselves, as do those below
     burn_usd_per_hour: float
     cost_not_known: list[int] = []
     spent_usd: Annotated[SpentLately, OBJECT_ELSEWHERE]
@@ -97,5 +97,5 @@ async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
 
 
 def tools() -> list[Tool]:
-    """The account toolset."""
+    """Return the account toolset."""
     return [tool(get_account, title="Show the account", kind="reads")]

@@ -2,7 +2,7 @@
 
 Clients differ. Some send null for arguments that they leave out, some send numbers as text or text as numbers, some
 write a list as text, and some add names of their own. Every tool reads its arguments here, in the same way. Nothing is
-refused here: a value without a clear meaning stays as it is, and the types name the problem.
+rejected here: a value without a clear meaning stays as it is, and the types name the problem.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-# n8n adds the first five, other clients the last two: none of them means anything to a tool.
+# n8n adds the first five, other clients the last two. No tool uses them.
 CLIENTS_ADD: Final = frozenset(("toolCallId", "sessionId", "action", "chatInput", "tool", "_meta", "random_string"))
-_DIGITS_MAX: Final = 10**40  # a longer number is no id of anything
+_DIGITS_MAX: Final = 10**40  # no id is that large
 _SEPARATORS: Final = re.compile(r"[\s_-]+")
 _THOUSANDS: Final = re.compile(r"\s*\d{1,3}(,\d{3})+\s*")  # ambiguous: one number, or a list of two
 _BETWEEN: Final = re.compile(r"[,;\n]")
@@ -39,7 +39,7 @@ def read(given: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
 
 
 def _is_nothing(value: Any, schema: Schema) -> bool:
-    """Return whether a client writes this value for an argument that it leaves out."""
+    """Return whether clients send this value for an argument that they leave out."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return True
     return schema.get("type") in ("array", "object") and value in ([], {})
@@ -80,7 +80,7 @@ def _word(value: Any, words: list[str]) -> Any:
 
 
 def _number(value: Any, *, whole: bool) -> Any:
-    """Return the number in a text, or the id in "#123". Python counts True as a number; this does not."""
+    """Return the number in a text, or the id in "#123". Python counts True as a number, but this does not."""
     if isinstance(value, bool):
         return str(value).lower()
     if not isinstance(value, str):
@@ -124,12 +124,12 @@ def _object(value: Any, values: Any) -> Any:
 
 
 def _plain(value: Any, schema: Schema) -> Any:
-    """Return a value inside an object. There true and false become text, as in an environment."""
+    """Return a value inside an object, where true and false become text, as in an environment."""
     return str(value).lower() if isinstance(value, bool) else _value(value, schema)
 
 
 def _parsed(text: str) -> Any:
-    """Return the text parsed as JSON with numbers kept as text, or None where it is not JSON."""
+    """Return the text parsed as JSON with numbers kept as text, or None if it is not JSON."""
     try:
         return json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):

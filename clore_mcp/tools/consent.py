@@ -1,9 +1,9 @@
-"""The guard as the SDK's resolvers: hold the quote, ask the person through the client, carry out the answer.
+"""The guard as resolvers of the SDK: hold the quote, ask the person through the client, carry out the answer.
 
-One body serves both versions of the protocol. In 2026-07-28 the resolvers run once per round, so they must find the
-same quote and the same text each time, and `Elicit` sends the question. In 2025 they run once, and `ctx.elicit` sends
-the question in the middle of the call. A client that can't be asked gets `approval_required`, and nothing that it sends
-counts as a yes.
+The same code serves both versions of the protocol. In 2026-07-28 the resolvers run once per round, so they must find
+the same quote and the same text each time, and `Elicit` sends the question. In 2025 they run once, and `ctx.elicit`
+sends the question in the middle of the call. A client that can't be asked gets `approval_required`, and nothing that it
+sends counts as approval.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Approve(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _is_this_form(cls, content: Any) -> Any:
-        # More keys answer some other form and are no yes. The schema does not say so: strict clients know few keywords.
+        # An answer with more keys is for another form and is not an approval. The schema does not forbid them, because
+        # strict clients support few keywords.
         if isinstance(content, Mapping) and content.keys() - cls.model_fields.keys():
             raise ValueError("has keys that the form does not have")
         return content
@@ -95,7 +96,7 @@ def caller_of(ctx: Context[FirstUse]) -> str:
 
 
 async def hold(request: Request, ctx: Context[FirstUse]) -> Held:
-    """Return the quote of this call; make it if there is none."""
+    """Return the quote of this call, or make one."""
     services = services_of(ctx)
     await services.keep_leases()
     return await services.guard.hold(
@@ -137,9 +138,9 @@ def _takes_addresses(ctx: Context[FirstUse]) -> bool:
 
 
 async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
-    """Have the client offer the person the page with the question. Its answer is not a yes; it only says whether the
-    person went there. In the newer protocol the offer is the result of this round, and the next one brings the
-    answer."""
+    """Let the client offer the person the page with the question. The client's answer is not an approval. It only
+    reports whether the person opened the page. In the newer protocol, the offer is the result of this round, and the
+    next round brings the answer."""
     opener = ctx.request_context.lifespan_context.page
     if opener is None or not _takes_addresses(ctx):
         return
@@ -222,8 +223,8 @@ def _no_answer(answers: Mapping[str, Any]) -> QuestionReply | None:
 
 
 async def readable_answers(ctx: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-    """A middleware that turns an answer outside the protocol into a cancel that says so, because the SDK would fail the
-    whole call. Nothing becomes a yes here."""
+    """Middleware: turn an answer outside the protocol into a cancel that reports it, because the SDK would otherwise
+    fail the whole call. Nothing becomes an approval here."""
     params = ctx.params or {}
     if ctx.method == "tools/call" and isinstance(answers := params.get("inputResponses"), dict):
         read = {name: _readable(answer) for name, answer in answers.items()}
@@ -276,9 +277,9 @@ async def permit(
     outcome = await guard.conclude(held, request, answer=answer, caller=caller, reply=came)
     if came is not None and came.said is Said.ERROR and held.quote is not None:
         outcome = replace(outcome, next=f"{came.told(held.quote, caller)} {outcome.next}".strip())
-    await anyio.lowlevel.checkpoint()  # raises when the caller has gone and did not get the answer
+    await anyio.lowlevel.checkpoint()  # raises if the caller has gone, so that the answer counts as not delivered
     await guard.told(held, outcome)
-    from clore_mcp.rental.context import iso  # here: a process that only lists the tools needs only its types
+    from clore_mcp.rental.context import iso  # here, because a process that only lists the tools doesn't need it
 
     return Concluded(outcome, iso(services_of(ctx).context.readings.api_now()))
 

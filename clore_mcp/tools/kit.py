@@ -1,7 +1,7 @@
-"""Makes a tool of a plain function: strict arguments, portable schemas, compact answers, errors with a hint.
+"""Makes a tool from a plain function: strict arguments, portable schemas, compact answers, errors with a hint.
 
-The SDK drops unknown arguments silently (a misspelled ceiling would not count), nests schemas in a way that some
-clients refuse, and hides the text of every exception but its own. `Tool.from_function` and `fn_metadata.arg_model` are
+The SDK drops unknown arguments silently (a misspelled ceiling would have no effect), nests schemas in a way that some
+clients reject, and hides the text of every exception but its own. `Tool.from_function` and `fn_metadata.arg_model` are
 not quite public, so `tests/tools/test_kit.py` tests the parts that are used here.
 """
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 ANSWER_TITLE = "Approve"  # the form that asks a person: an error in it is the client's, not an argument's
 Kind = Literal["reads", "spends", "destroys"]
-_REFUSED_SHOWN = 30  # more than any tool has arguments, so that invented names by the hundred don't fill the answer
+_REFUSED_SHOWN = 30  # more than any tool has arguments, so that hundreds of invented names don't fill the answer
 _PLAIN = (str, int, bool)
 _BOUNDS = ("minimum", "maximum")
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -39,7 +39,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     def wire(self) -> dict[str, Any]:
-        """The result as it is sent."""
+        """Return the result as it is sent."""
         told = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         wire: dict[str, Any] = _whole(told)
         return wire
@@ -71,7 +71,7 @@ class CloreTool(Tool):
             return result
         wire = result.wire()
         if wire.get("status") == "approval_required":
-            from clore_mcp.tools.consent import page_offer  # here: it needs nothing of this module, and few calls it
+            from clore_mcp.tools.consent import page_offer  # here: it imports this module, and few calls need it
 
             if (offer := page_offer(context, wire["approval_id"])) is not None:
                 return offer
@@ -87,11 +87,9 @@ def tool(
     terse: Collection[str] = (),
     told_before: Collection[str] = (),
 ) -> Tool:
-    """Make a tool of a function. Its docstring is the description; its argument model or parameters are the schema.
-
+    """Make a tool from a function. Its docstring is the description. Its argument model or parameters are the schema.
     `terse` names arguments that are shown without description and bounds, because the tool's description says which
-    tool explains them. `told_before` names fields of the result that another tool's result schema already shows.
-    """
+    tool explains them. `told_before` names fields of the result that another tool's result schema already shows."""
     made = CloreTool.from_function(
         function,
         title=title,
@@ -136,7 +134,7 @@ def tool(
 
 
 def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
-    """Return a model whose fields are the tool's own arguments; the function still receives one object."""
+    """Return a model whose fields are the tool's own arguments. The function still receives one object."""
 
     extra = model.model_config.get("extra", "forbid")
 
@@ -148,9 +146,9 @@ def _flat(name: str, model: type[BaseModel], title: str) -> type[ArgModelBase]:
 
 
 def portable(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema in a form that every client accepts: no $ref, no titles, no null alternatives, no defaults that
-    say nothing, no exclusive bounds. Limits that no ordinary call reaches are left to the types and their errors: how
-    long a text or list may be, and lower bounds of 0 and 1."""
+    """Return the schema in a form that every client accepts: without $ref, titles, null alternatives, null or false
+    defaults, and exclusive bounds. Limits that no ordinary call reaches are left to the types and their errors. These
+    are the maximum lengths of texts and lists, and lower bounds of 0 and 1."""
     definitions = schema.get("$defs", {})
 
     def walk(node: Any) -> Any:
@@ -182,7 +180,8 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _include_bounds(schema: dict[str, Any]) -> None:
-    """Replace exclusive bounds, which some models' APIs refuse, by inclusive ones. The types still refuse the bound."""
+    """Replace exclusive bounds, which some models' APIs reject, with inclusive ones. The types still reject the
+    bound."""
     for bound, step in (("minimum", 1), ("maximum", -1)):
         if (limit := schema.pop(f"exclusive{bound.title()}", None)) is not None:
             schema[bound] = limit + step if schema.get("type") == "integer" else limit
@@ -191,7 +190,7 @@ def _include_bounds(schema: dict[str, Any]) -> None:
 
 
 def _lean(schema: Any) -> Any:
-    """Return a result's schema without defaults and without the lists of fields that are always there."""
+    """Return a result's schema without defaults and without the lists of fields that are always present."""
     if isinstance(schema, list):
         return [_lean(item) for item in schema]
     if not isinstance(schema, dict):
@@ -249,7 +248,7 @@ def _problems(error: ValidationError, known: Collection[str]) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """Return the value with whole floats as integers: 16 costs a model less to read than 16.0."""
+    """Return the value with whole floats as integers, because 16 costs a model fewer tokens than 16.0."""
     kind = type(value)
     if kind is dict:
         return {name: inner if type(inner) in _PLAIN else _whole(inner) for name, inner in value.items()}

@@ -1,6 +1,6 @@
 """Fills the answers of search_servers and get_server from the market.
 
-It is apart from the answer models because it imports the whole market, which listing the tools does not need.
+It is separate from the answer models because it imports the whole market, which listing the tools does not need.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _OFFERS_SHOWN: Final = 10
 
 
 async def found(services: Services, arguments: Mapping[str, Any]) -> SearchAnswer:
-    """Return the answer of search_servers; `arguments` holds the arguments that were given or have a default."""
+    """Return the answer of search_servers. `arguments` holds the arguments that were given or have a default."""
     readings = services.context.readings
     snapshot = await readings.snapshot()
     fees = await readings.fees()
     balances = await readings.balances_if_known()
     query = _query(arguments, services.settings.currency)
     result = await find(snapshot, query, fees, balances, services.context.clock())
-    failed = await services.hosts.marked() if balances is not None else {}  # else it would ask Clore once more
+    failed = await services.hosts.marked() if balances is not None else {}  # else it would send Clore another request
     return SearchAnswer(
         servers=[_row(one, failed.get(one.listing.server_id)) for one in result.matches],
         total_matches=result.total_matches,
@@ -102,7 +102,8 @@ def _query(arguments: Mapping[str, Any], preferred: Coin | None) -> Query:
 
 
 async def _typical(services: Services, result: Result) -> dict[str, float] | None:
-    """What the model costs now, and did cost where that is recorded; a record that can't be read spoils no search."""
+    """Return the model's price quartiles now, with its past medians if they are recorded. A search does not fail
+    because of an unreadable record."""
     found = result.typical_usd_per_gpu_hour
     if found is None:
         return None

@@ -15,7 +15,7 @@ from clore_mcp.tools.kit import tool
 from clore_mcp.tools.market_answers import PricesAnswer, SearchAnswer, ServerAnswer, ShownServer
 
 _MOST_FOUND = 50
-_MOST_HOURS = 9_600  # longer is not kept
+_MOST_HOURS = 9_600  # older prices are not kept
 
 
 class SearchServers(BaseModel):
@@ -95,7 +95,7 @@ async def price_history(
 
 
 def tools() -> list[Tool]:
-    """The market toolset."""
+    """Return the market toolset."""
     return [
         tool(search_servers, title="Search GPU servers", kind="reads"),
         tool(

@@ -20,8 +20,8 @@ class ShownRefusal(Answer):
     change: str
 
 
-# For fields that another tool's schema spells out (refusals: create_order, receipt: cancel_order, ssh: list_orders) and
-# for rows whose names speak for themselves.
+# For fields that another tool's schema shows in full (refusals: create_order, receipt: cancel_order, ssh: list_orders)
+# and for rows with self-explanatory names.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
 OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 

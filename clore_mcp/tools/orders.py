@@ -138,7 +138,7 @@ async def list_orders(
     """List the account's orders with status, cost, end and SSH command. Use it to see what is billed now and after any
     unclear outcome: `unsettled` lists create_order calls whose outcome is unknown. While an order deploys, use
     wait_for_order. For balances and limits, use get_account."""
-    from clore_mcp.rental.context import iso  # here: a process that only lists the tools needs only their types
+    from clore_mcp.rental.context import iso  # here, because a process that only lists the tools doesn't need it
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -194,7 +194,7 @@ async def set_spot_price(request: SetSpotPrice, permitted: Permitted) -> BidAnsw
 
 
 def tools(*, read_only: bool) -> list[Tool]:
-    """The orders toolset. In read-only mode it has no tool that spends or destroys."""
+    """Return the orders toolset. In read-only mode it has no tool that spends or destroys."""
     reads = [
         tool(quote_order, title="Price a rental", kind="reads", terse=() if read_only else CreateOrder.model_fields),
         tool(list_orders, title="List orders", kind="reads"),

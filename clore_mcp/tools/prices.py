@@ -1,6 +1,6 @@
-"""What price_history and the resource of the GPU models say of prices before now.
+"""Past prices, as price_history and the resource of the GPU models show them.
 
-Apart from the result models, because this needs the whole market, which nobody waits for who only lists the tools.
+It is separate from the answer models because it imports the whole market, which listing the tools does not need.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from clore_mcp.store.prices import PriceRow
 from clore_mcp.wiring import Services
 
 _MODELS_MOST: Final = 4
-_BUCKETS_MOST: Final = 14  # of all models together: a bucket costs a model some forty tokens
+_BUCKETS_MOST: Final = 14  # of all models together; a bucket costs a model about forty tokens
 WEEK_HOURS: Final = 168
 _MONTH_HOURS: Final = 720
 
 
 async def told(services: Services, gpu: str, hours: int, order_type: str, *, ceiling: float | None) -> dict[str, Any]:
-    """What price_history answers. Raises ArgumentInvalid and NotFound."""
+    """Return the answer of price_history. Raises ArgumentInvalid and NotFound."""
     kind, most = OrderType(order_type), None if ceiling is None else Decimal(str(ceiling))
     snapshot, fees = await services.context.readings.snapshot(), await services.context.readings.fees()
     wish = resolve(gpu, snapshot.models)
@@ -50,12 +50,12 @@ async def told(services: Services, gpu: str, hours: int, order_type: str, *, cei
 
 
 def week(past: Past) -> dict[str, Any] | None:
-    """The same figures of the last week, as one line of a list of all models; None where nothing is recorded."""
+    """Return the week's figures for a model's line in the list of all models, or None if nothing is recorded."""
     return {name: value for name, value in _standing(past).items() if value is not None} or None
 
 
 async def medians(services: Services, model: str) -> dict[str, float]:
-    """The median of a model over the last 7 and 30 days, each where enough of it is recorded to be called so."""
+    """Return a model's medians of the last 7 and 30 days, each only if enough hours are recorded."""
     recorded = await services.prices.read(_MONTH_HOURS, OrderType.ON_DEMAND, [model])
     told = {}
     for days, least in ((7, 24), (30, WEEK_HOURS)):

@@ -88,7 +88,7 @@ async def cancel_watch(
 
 
 def tools(*, read_only: bool) -> list[Tool]:
-    """The watches toolset. In read-only mode it only lists watches."""
+    """Return the watches toolset. In read-only mode it only lists watches."""
     looks = tool(list_watches, title="List watches", kind="reads")
     if read_only:
         return [looks]

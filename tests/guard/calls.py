@@ -1,4 +1,4 @@
-"""Calls of the guard with a person behind them, and what they are told."""
+"""Calls of the guard with a person behind them, and their outcomes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ SHORT: Final = Patience(
 
 @dataclass(frozen=True, slots=True)
 class Told(Outcome):
-    """An outcome as a test reads it: what it asks for is there, else the test fails."""
+    """An outcome typed for tests: every field is present. `call` only casts to it, so a missing value fails the
+    test."""
 
     order_id: int = 0
     server_id: int = 0
@@ -68,7 +69,7 @@ def wish(server_id: int, **more: Any) -> CreateOrder:
 async def call(
     services: Services, ask: Request, *, answer: bool | None = True, can_ask: bool = True, caller: str = "tester"
 ) -> Told:
-    """A tool call with a person behind it: `answer` is what they say if they are asked."""
+    """Make a tool call with a person behind it. `answer` is their answer if they are asked."""
     held = await services.guard.hold(ask, caller=caller, can_ask=can_ask, replay=False)
     asked = services.guard.asks(held, can_ask=can_ask)
     outcome = await services.guard.conclude(held, ask, answer=answer if asked else None, caller=caller)
@@ -87,7 +88,7 @@ async def cancel(services: Services, order_id: int, **more: Any) -> Told:
 
 
 def let_time_pass(services: Services) -> None:
-    """What this process has, and what it would take from another, is too old now."""
+    """Make this process's data, and the data it would take from another process, too old to use."""
     services.market._held = None
     services.marketplace.forget()
     services.context.readings.changed()

@@ -1,8 +1,8 @@
-"""A process of its own that rents or cancels, to be killed, stopped or waited for by a test.
+"""A child process that rents or cancels, which a test kills, stops or waits for.
 
-It is told env, folder, patience, and `ask` with its `verb`; `stop` names the place at which it stops itself (SIGSTOP),
-or `point` the step at which it gets `signal`. It says the outcome, with a point also how many steps there were: then
-nothing else writes in this process.
+It receives `env`, `folder`, `patience`, and `ask` with its `verb`. `stop` names the place at which it stops itself
+(SIGSTOP). `point` names the step at which it gets `signal`. It replies with the outcome. With a `point` it also reports
+the number of steps, and nothing else writes in this process.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from tests.conftest import settings_for
 from tests.guard.stepping import Point, Steps
 
 STOPPING: Final = "stopping"
-HUNT = "hunt"  # in place of a verb: one round for the watches
-_HTTP_SECONDS = 1.0  # shorter than the window that such a test gives, as in real life
+HUNT = "hunt"  # instead of a verb: one round for the watches
+_HTTP_SECONDS = 1.0  # shorter than the window in such a test, as in real life
 
 
 def stop_at(place: str, freeze: Callable[[], None]) -> None:
@@ -70,7 +70,7 @@ def stop_at(place: str, freeze: Callable[[], None]) -> None:
 
 
 def begin(pipe: Connection, told: dict[str, Any]) -> None:
-    """The process's whole life."""
+    """Run the whole process."""
     try:
         asyncio.run(_main(pipe, told))
     except BaseException:
@@ -79,7 +79,7 @@ def begin(pipe: Connection, told: dict[str, Any]) -> None:
 
 
 async def hunt(services: Services, steps: Steps) -> dict[str, Any]:
-    """One round for the watches, as a watchdog makes it."""
+    """Do one round for the watches, as a watchdog does."""
     await services.keeper.poll()
     await services.keeper.finish()
     await services.aclose()
@@ -89,9 +89,9 @@ async def hunt(services: Services, steps: Steps) -> dict[str, Any]:
 async def _main(pipe: Connection, told: dict[str, Any]) -> None:
     def freeze() -> None:
         pipe.send(STOPPING)
-        if told["stop"] == "claimed":  # in the midst of its transaction
+        if told["stop"] == "claimed":  # in the middle of its transaction
             os.kill(os.getpid(), signal.SIGSTOP)
-        else:  # no other thread of it may have begun one, which would lock everybody out
+        else:  # no other thread may be in a transaction, which would lock all processes out
             with services.context.state._lock:
                 os.kill(os.getpid(), signal.SIGSTOP)
 

@@ -1,4 +1,4 @@
-"""Processes of their own that carry out one call, as tests start, stop and outlive them (child.py is their side)."""
+"""Child processes that carry out one call each, which tests start, stop and outlive (child.py is their side)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _GONE_SECONDS: Final = 60.0
 
 
 class Child:
-    """One call in a process of its own; without an ask, one round for the watches. It stops itself at the place `stop`,
-    or at a `point` by that signal."""
+    """One call in a child process, or one round for the watches if there is no `ask`. It stops itself at the place
+    `stop`, or at a `point` by that signal."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Child:
 
     @property
     def lives(self) -> bool:
-        """Whether it runs or is frozen."""
+        """Return whether it runs or is stopped."""
         return self._process.is_alive()
 
     def kill(self) -> None:
@@ -64,7 +64,7 @@ class Child:
         assert not self.lives
 
     def wake(self) -> None:
-        """Let it go on where it was frozen."""
+        """Resume it where it was stopped."""
         os.kill(self._pid, signal.SIGCONT)
 
     def outcome(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class Child:
         assert told == STOPPING, told
 
     def await_signal(self) -> None:
-        """Wait until it is dead or frozen."""
+        """Wait until it is dead or stopped."""
         until = time.monotonic() + _OUTCOME_SECONDS
         while not stands_still(self._pid):
             assert time.monotonic() < until, self.point
@@ -91,7 +91,7 @@ class Child:
             assert self._process.exitcode == -self._sign, (self.point, self._process.exitcode)
 
     def end(self) -> None:
-        """Leave nothing behind."""
+        """Kill it if it still runs, and close its pipe."""
         if self.lives:
             self.kill()
         self._pipe.close()

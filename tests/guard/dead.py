@@ -1,4 +1,4 @@
-"""Orders whose host can't be reached, and the call that moves them to the next server of their yes."""
+"""Orders whose host can't be reached, and the call that moves them to the next approved server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTIONS: Final = Options(servers=160, rate_limit="off", speed=1.0, visible_after
 
 
 def ssh_market(folder: Path) -> Iterator[World]:
-    """A market whose orders have real SSH ports, and whose time passes as ours does."""
+    """Yield a market whose orders have real SSH ports, and whose time passes in real time."""
     folder.mkdir(exist_ok=True)
     with start_in_thread(OPTIONS) as market:
         made = World(market, folder)
@@ -30,14 +30,14 @@ def ssh_market(folder: Path) -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Dead:
-    """An order that was waited for in vain: the call that made it, and its id."""
+    """An order whose wait failed: the call that made it, and its id."""
 
     ask: CreateOrder
     order_id: int
 
     @property
     def replacing(self) -> CreateOrder:
-        """The same call, to move the order."""
+        """Return the same call, which now replaces the order."""
         return self.ask.model_copy(update={"replaces_order_id": self.order_id})
 
     @property
@@ -46,7 +46,7 @@ class Dead:
 
 
 async def waited(services: Services, order_id: int, caller: str = "tester") -> Json:
-    """What wait_for_order answers at once."""
+    """Return what wait_for_order answers at once."""
 
     async def silent(seconds: float, message: str) -> None:
         pass
@@ -65,7 +65,7 @@ async def rented(
     at: int = 0,
     **more: Any,
 ) -> Dead:
-    """An order with fallbacks that is that old; `at` is its place among the free servers."""
+    """Return an order with fallbacks, `minutes` old. `at` is its place among the free servers."""
     if ssh:
         world.fault(ssh)
     rich(world)
@@ -79,7 +79,7 @@ async def rented(
 
 
 async def dead(world: World, services: Services, **more: Any) -> Dead:
-    """The same, and wait_for_order has found that it can't be reached."""
+    """Return the same after wait_for_order has found that it can't be reached."""
     found = await rented(world, services, **more)
     told = await waited(services, found.order_id)
     assert told["ready"] is False, told
@@ -87,10 +87,10 @@ async def dead(world: World, services: Services, **more: Any) -> Dead:
 
 
 def running(world: World) -> list[int]:
-    """The servers on which this account runs something."""
+    """Return the servers on which this account has running orders."""
     return [order["server_id"] for order in world.active()]
 
 
 def forget(world: World) -> None:
-    """No order was waited for yet."""
+    """Delete what earlier waits for orders have found."""
     world.change("DELETE FROM meta WHERE name LIKE 'reached %'")

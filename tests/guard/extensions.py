@@ -1,4 +1,4 @@
-"""Moved ends of leases: the wish for one, and what the rows and the marketplace say of an order's end and cost."""
+"""Extended leases: the request, and an order's end and cost by the rows and the marketplace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def at(iso: str) -> int:
 
 
 def end_of(world: World, order_id: int) -> int | None:
-    """The end by the rows, of an order made here or elsewhere."""
+    """Return the end by the rows, for an order made here or elsewhere."""
     rows = world.rows("SELECT ends_api_at FROM orders WHERE order_id = ?", order_id) or world.rows(
         "SELECT ends_api_at FROM reservations WHERE order_id = ? AND released_at IS NULL", order_id
     )

@@ -1,4 +1,4 @@
-"""What must hold after anything at all, by what Clore really did."""
+"""Invariants that must hold after every test, judged by what Clore really did."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.world import Json, World
 
 
 def check_invariants(world: World, *, settled: bool = True) -> None:
-    """What must hold after anything at all. `settled`: nothing is on its way any more, so nothing may be unknown."""
+    """Assert the invariants. `settled`: nothing is on its way any more, so no outcome may be unknown."""
     intents = world.intents()
     quotes = {row["id"]: row for row in world.rows("SELECT * FROM quotes")}
     leases = {row["order_id"]: row for row in world.rows("SELECT * FROM orders")}
@@ -30,7 +30,7 @@ def check_invariants(world: World, *, settled: bool = True) -> None:
 
 
 def _every_order_has_its_own_yes(ours: Iterable[Json], intents: Iterable[Json], quotes: Mapping[str, Json]) -> None:
-    """Each order at Clore falls to one intent of a quote that someone said yes to; no quote has two orders."""
+    """Assert that each order at Clore belongs to one intent of an approved quote, and that no quote has two orders."""
     by_server: dict[int, list[Json]] = {}
     for intent in intents:
         if intent["state"] not in ("refused", "abandoned", "reserved"):

@@ -1,4 +1,4 @@
-"""Spot orders for the tests of bids: made here or elsewhere, raised, and told otherwise by Clore."""
+"""Spot orders for the tests of bids: made here or elsewhere, raised, and listed differently by Clore."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WIDE: Final = {
 
 
 async def spot(world: World, services: Services, **more: Any) -> tuple[int, float]:
-    """A spot order that runs, and its bid in USD per hour."""
+    """Return a running spot order, and its bid in USD/hour."""
     server_id = world.free()[0]
     bid = round(world.price(server_id, "spot") * 2 / 24, 4)
     made = await rent(services, server_id, order_type="spot", bid_usd_per_hour=bid, **more)
@@ -31,7 +31,7 @@ async def spot(world: World, services: Services, **more: Any) -> tuple[int, floa
 
 
 def spot_elsewhere(world: World, server_id: int, **more: Any) -> tuple[int, float]:
-    """A spot order that another program made a moment ago, and its bid in USD per hour."""
+    """Return a spot order that another program made a moment ago, and its bid in USD/hour."""
     price = world.price(server_id, "spot") * 2
     order_id = world.rent_elsewhere(server_id, type="spot", spotprice=price, **more)
     world.advance(5)
@@ -39,7 +39,7 @@ def spot_elsewhere(world: World, server_id: int, **more: Any) -> tuple[int, floa
 
 
 def rich(world: World) -> None:
-    """A wallet that stands in nobody's way."""
+    """Fill the wallet, so that it limits nothing."""
     world.post("/wallets", {"balances": {USD: 99_999}})
 
 
@@ -52,7 +52,7 @@ def limits_of(outcome: Outcome) -> list[str]:
 
 
 def rewrite(services: Services, monkeypatch: pytest.MonkeyPatch, change: Callable[[OrderRow], OrderRow | None]) -> None:
-    """Clore's lists of orders, told otherwise; None for a row that nobody can read."""
+    """Change Clore's lists of orders. `change` returns None for a row that can't be read."""
     read = services.context.client.my_orders
 
     async def my_orders(**how: Any) -> Any:

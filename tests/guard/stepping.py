@@ -1,4 +1,4 @@
-"""The steps of a create from its yes on: each write to the state, and the instant before its bytes leave."""
+"""The steps of a create after its approval: each write to the state, and the moment before its bytes are sent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Steps:
         write, create = Database.write, CloreClient.create_order
 
         async def counted(state: Database, work: Callable[[Tx], T], **how: bool) -> T:
-            if state.path.name != FILE_NAME:  # the schedule of requests: nothing about money is in it
+            if state.path.name != FILE_NAME:  # the schedule of requests, which holds nothing about money
                 return await write(state, work, **how)
             with self._one():
                 return await write(state, work, **how)

@@ -1,4 +1,4 @@
-"""Watches in tests: servers of their own in a country where nobody else has one, and a wish for them."""
+"""Watches in tests: servers in a country where the sandbox has none, and requests for them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COUNTRIES: Final = (
     "AD", "AL", "AM", "AZ", "BA", "BY", "CY", "FO", "GE", "GI", "GL", "HR", "IM", "IS", "JE", "LI", "LU", "MC", "MD",
     "ME", "MK", "MT", "SI", "SM", "XK",
 )  # fmt: skip
-"""Where none of the sandbox's servers stand."""
-FEE: Final = 1.05  # of the sandbox, on demand
+"""Countries without a server of the sandbox."""
+FEE: Final = 1.05  # the sandbox's on-demand fee, as a factor
 
 
 def per_day(usd_per_hour: float) -> float:
-    """The native price per day that comes to so many USD per hour with the fee, and not a hair more."""
+    """Return the native price per day that costs that many USD/hour including the fee, rounded down."""
     return math.floor(usd_per_hour * 24 / FEE * 1e6) / 1e6
 
 
@@ -35,13 +35,13 @@ def stock(
     country: str = COUNTRY,
     cuda: str | None = None,
 ) -> int:
-    """One more server, of that price with the fee."""
+    """Add a server at that price including the fee. Returns its id."""
     row = world.get(f"/servers/{world.free()[0]}")["row"]
     return _stock(world, row if cuda is None else {**row, "cuda_version": cuda}, server_id, usd_per_hour, gpu, country)
 
 
 def stock_many(world: World, servers: Sequence[tuple[int, str]]) -> None:
-    """Servers by id and country, all dear."""
+    """Add servers by id and country, each at 5 USD/hour."""
     row = world.get(f"/servers/{world.free()[0]}")["row"]
     for server_id, country in servers:
         _stock(world, row, server_id, 5.0, GPU, country)
@@ -58,12 +58,12 @@ def _stock(world: World, row: Json, server_id: int, usd_per_hour: float, gpu: st
 
 
 def reprice(world: World, server_id: int, usd_per_hour: float) -> None:
-    """Another price for a server of ours."""
+    """Give one of our servers another price."""
     world.post(f"/servers/{server_id}", {"price": {"on_demand": {USD: per_day(usd_per_hour)}}})
 
 
 def watch(usd_per_hour: float = 0.20, **more: Any) -> CreateWatch:
-    """A wish for a 4090 in our country."""
+    """Return a request for a 4090 in our country."""
     return CreateWatch(
         **{
             "gpu": "4090",
@@ -79,13 +79,13 @@ def watch(usd_per_hour: float = 0.20, **more: Any) -> CreateWatch:
 
 
 def ask_for_coin(world: World, server_id: int, usd_per_hour: float, coin: str = "CLORE-Blockchain") -> None:
-    """That server takes only CLORE from now on, at a price that comes to so many USD per hour with the fee."""
+    """Make that server accept only `coin`, by default CLORE, at a price of that many USD/hour including the fee."""
     native = math.floor(per_day(usd_per_hour) / world.get("/options")["clore_usd"] * 1e6) / 1e6
     world.post(f"/servers/{server_id}", {"allowed_coins": [coin], "price": {"on_demand": {coin: native}}})
 
 
 async def watched(services: Services, ask: CreateWatch) -> str:
-    """A watch that a person has approved; its id."""
+    """Return the id of a new watch that a person approved."""
     outcome = await call(services, ask)
     assert outcome.status == "waiting", outcome
     return str(outcome.watch_id)

@@ -1,4 +1,4 @@
-"""Whether enough is reserved for each order, and whether everything together fits what the operator has set."""
+"""Checks that enough is reserved for each order, and that all orders together are within the operator's limits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _MICRO: Final = Decimal("1e-6")
 
 
 def reserved(memory: Memory, truth: Truth, order: Order) -> None:
-    """The worst case was reserved when the order was asked for and is until it has ended; then what it cost counts."""
-    if order.id in memory.market.doubted:  # proven gone, by what Clore said: what was reserved for it came back with it
+    """Require that the worst case is reserved from the order's request to its end. Afterwards its cost must be
+    counted."""
+    if order.id in memory.market.doubted:  # a list said that it had ended, so its reservation may be released
         return
     held = [truth.rows.held[row["id"]] for row in truth.intents(order) if row["id"] in truth.rows.held]
     asked = truth.asked(order)
@@ -33,7 +34,7 @@ def reserved(memory: Memory, truth: Truth, order: Order) -> None:
         actual = usd(truth.rows.held[lease["intent_id"]]["actual_micros"] or 0)
         paid = order.total * min(memory.rates[order.id], memory.market.lowest_rate(order.coin, asked, truth.now))
         require(actual + _MICRO >= paid, PAID, f"{actual} for {order}")
-    over = order.ct + float(truth.ends(order)) + 180 < truth.now  # then whoever ends leases was not there
+    over = order.ct + float(truth.ends(order)) + 180 < truth.now  # then no process was there to end the lease
     if not order.open or (lease is None and truth.lost(order)) or over or truth.dear(order):
         return
     open_ = [one for one in held if one["released_at"] is None]
@@ -45,11 +46,11 @@ def reserved(memory: Memory, truth: Truth, order: Order) -> None:
 
 
 def within_bounds(memory: Memory, truth: Truth, order: Order) -> None:
-    """What a watch's yes has allowed in all is enough for the worst case of the order made under it."""
+    """Require that a watch's approval covers the worst case of the order made under it."""
     fits = truth.fitting(order)
     if order.id in memory.judged or not fits or any(one.most_usd is None for one in fits):
         return
-    if all(one.watch for one in fits) and truth.dear(order):  # dearer than was asked for: it has to end
+    if all(one.watch for one in fits) and truth.dear(order):  # costs more than was approved, so it has to end
         return
     worst = _worst_usd(memory, truth, order, truth.asked(order))
     most = max(one.most_usd or Decimal(0) for one in fits)
@@ -57,7 +58,7 @@ def within_bounds(memory: Memory, truth: Truth, order: Order) -> None:
 
 
 def within_ceilings(memory: Memory, now: float) -> None:
-    """What is asked for on behalf of a watch costs no more than was approved, while the watch stands."""
+    """Require that a watch asks for no more than was approved, and only while the approval is valid."""
     market = memory.market
     for number in market.creates.keys() - memory.priced:
         entry = market.creates[number]
@@ -74,7 +75,7 @@ def within_ceilings(memory: Memory, now: float) -> None:
 
 
 def within_caps(memory: Memory, truth: Truth, ours: Sequence[Order]) -> None:
-    """Each time an order is made or its bid raised, everything together fits."""
+    """Require that everything is within the caps each time an order is made or its bid is raised."""
     for order in ours:
         raised = order.spot and order.price > memory.prices.get(order.id, order.price)
         if (order.id in memory.judged and not raised) or truth.dear(order):
@@ -85,7 +86,7 @@ def within_caps(memory: Memory, truth: Truth, ours: Sequence[Order]) -> None:
 
 
 def _counts(memory: Memory, truth: Truth, other: Order, order: Order, raised: bool) -> bool:
-    if other.id in memory.market.doubted:  # of a stranger's order nothing is known but what Clore says of it
+    if other.id in memory.market.doubted:  # what Clore says is all that is known of a stranger's order
         return False
     if other.id in memory.market.elsewhere:
         return other.ct < truth.asked(order) - STALE

@@ -14,7 +14,7 @@ from tests.machine.playing import Playing
 
 
 class Assistants(Playing):
-    """They call tools; people answer, at once, later, or in a terminal."""
+    """Assistants call tools. People answer at once, later, or in a terminal."""
 
     @step(
         6, who=roles, wish=wishes, answer=answers, halt=halts, wait=st.booleans(), copies=st.sampled_from([1, 1, 1, 2])
@@ -26,7 +26,7 @@ class Assistants(Playing):
 
     @step(4, who=roles, wish=wishes)
     def rent(self, who: int, wish: Json) -> None:
-        """A plain rental that goes well, so that there is something to break."""
+        """Make a plain rental that succeeds, so that there is something to break."""
         arguments = self._arguments({**wish, "others": []})
         self._step("rent", lambda: self.stage.create(who, arguments, "yes", None), who=who, **arguments)
 
@@ -60,7 +60,7 @@ class Assistants(Playing):
             order_id = found[which % len(found)]
             can_ask = self.stage.client(who).can_ask and answer != "error"
             if order_id not in self.stage.market.elsewhere and not can_ask:
-                self.stage.consents.cancels.add(order_id)  # nobody can be asked: the meter of our own is stopped
+                self.stage.consents.cancels.add(order_id)  # it is cancelled without asking, because it was made here
             return self.stage.act(who, "cancel_order", {"order_id": order_id}, answer, halt)
 
         self._step("cancel", work, who=wanted, which=which, answer=answer, halt=halt)
@@ -133,7 +133,8 @@ class Assistants(Playing):
 
     @step(1, who=roles, halt=halts)
     def stop(self, who: int, halt: Halt | None) -> None:
-        """As `clore-mcp stop`: everything made here ends, unless whoever ends it is killed."""
+        """Freeze spending and end everything made here, as `clore-mcp stop` does. The process may be killed
+        meanwhile."""
         self._step("freeze", self.stage.freeze)
         self._step("stop", lambda: self.stage.end_all(who, halt), who=who, halt=halt)
 

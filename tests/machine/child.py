@@ -1,8 +1,8 @@
-"""A process of its own: the real server and a real client of the SDK, joined in memory, driven through a pipe.
+"""A child process with the real server and a real client of the SDK, joined in memory and driven through a pipe.
 
-Real are the protocol (either era), the product, its SQLite file, its HTTP to the sandbox, and the signals. Shorter are
-the pauses between looks; the clock is the machine's own plus an offset that every process of a run shares, so hours
-pass in no time, for a stopped process too.
+The protocol (either era), the product, its SQLite file, its HTTP to the sandbox and the signals are real. The pauses
+between looks are shorter. The clock is the machine's own plus an offset that all processes of a run share, so that
+hours pass in no time, for a stopped process too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _TIMING = Timing(backoff_base_seconds=0.01, backoff_cap_seconds=0.03)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Who a process is: the client's name, the protocol era, whether it can show a question, how a yes is given."""
+    """The client's name, its protocol era, whether it can show a question, and the approval mode."""
 
     name: str
     era: str
@@ -86,7 +86,7 @@ class Process:
         self._over = asyncio.Event()
 
     def tell(self, **what: Any) -> None:
-        """To the machine; from any thread, whole before a signal ends us."""
+        """Send a message to the machine, from any thread. It is complete before a halt's signal is sent."""
         with self._lock:
             self._pipe.send({**what, "at": self._clock.now()})
 
@@ -141,7 +141,7 @@ class Process:
                 self._over.set()
 
     async def _poll(self) -> dict[str, Any]:
-        """One round, and what it begins for watches: as long as that takes while nothing holds it up."""
+        """Do one round, and wait up to 10 s for what it began for watches."""
         services = self._uses[-1].services()
         try:
             await services.keep_leases()
@@ -153,7 +153,7 @@ class Process:
         return {"polled": True}
 
     async def _end_all(self) -> dict[str, Any]:
-        """What `clore-mcp stop` does once spending is frozen."""
+        """Do what `clore-mcp stop` does once spending is frozen."""
         ended = []
         try:
             async for step in (
@@ -178,7 +178,7 @@ class Process:
         try:
             result = await self._client.call_tool(tool, arguments)
             told: dict[str, Any] = json.loads(result.content[0].text)  # type: ignore[union-attr]
-        except Exception as error:  # what a client of the SDK sees, whatever it is
+        except Exception as error:  # any error that a client of the SDK sees
             return {"raised": type(error).__name__, "said": str(error)[:300]}
         return told
 
@@ -205,27 +205,27 @@ class Process:
 
 
 def _briefly(told: dict[str, Any]) -> str:
-    """A tool's result in a word: more would make messages so long that a signal could cut them."""
+    """Return a tool's result in one word, because a signal could cut a long message."""
     return str(told.get("status") or told.get("error") or told.get("raised") or "ok")
 
 
 def _leaks(told: Any) -> bool:
-    """Whether a secret stands in what an assistant or a person gets to see."""
+    """Return whether a secret is in what an assistant or a person sees."""
     text = json.dumps(told, default=str)
     return any(secret in text for secret in (*SECRETS_OF_ALL, WATCH_VALUE))
 
 
 def put(where: object, name: str, value: object) -> None:
-    """From now on `where.name` is that. There must be something to replace: else the product has moved on."""
+    """Replace `where.name`. Raises AttributeError if there is nothing to replace, because the product has changed."""
     getattr(where, name)
     setattr(where, name, value)
 
 
 def shorten(birth: Birth, uses: list[FirstUse]) -> None:
-    """Short pauses, the shared clock, and a keeper that looks when the machine says so and not by itself."""
+    """Install short pauses, the shared clock, and a keeper that does its rounds only when the machine asks for them."""
     clock = SharedClock(birth.clock)
     put(services_module, "time", SimpleNamespace(time=clock.now, monotonic=clock.monotonic))
-    # A pause that Clore asks for is over when that time has passed for everybody.
+    # A pause that Clore asks for ends when that time has passed on the shared clock.
     put(services_module, "Pacer", functools.partial(Pacer, clock_ns=lambda: int(clock.monotonic() * 1e9)))
     put(services_module, "CloreClient", functools.partial(CloreClient, timing=_TIMING))
     put(settle, "_PAUSES", (*_QUICK, 0.1))
@@ -235,8 +235,8 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     put(database, "_BUSY_SECONDS", 1.0)
     put(folder, "_TICK_SECONDS", 0.15)
     put(folder, "_LOOK_SECONDS", 0.03)
-    put(folder, "_LOOKS", 20)  # a stopped process would cost three seconds each time it is asked
-    # A thread for each transaction costs more than the transaction, and all of a process stops or dies at once anyway.
+    put(folder, "_LOOKS", 20)  # otherwise each question to a stopped process would take three seconds
+    # A thread for each transaction costs more than the transaction, and a process stops or dies as a whole anyway.
     put(database, "anyio", SimpleNamespace(to_thread=SimpleNamespace(run_sync=_at_once)))
     put(guard, "_FOLLOW_PAUSE_SECONDS", 0.02)
     put(stop, "_LOOK_PAUSE_SECONDS", 0.05)
@@ -255,7 +255,7 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
 
 
 async def _at_once(work: Callable[..., Any], *arguments: Any) -> Any:
-    """In place of a thread: others on this loop get their turn before and after."""
+    """Run the work without a thread. Other tasks on this loop get a turn before and after."""
     await asyncio.sleep(0)
     try:
         return work(*arguments)
@@ -268,7 +268,7 @@ async def _nap(seconds: float) -> None:
 
 
 def main(pipe: Connection, birth: Birth) -> None:
-    """The process's whole life."""
+    """Run the whole process."""
     os.environ["HOME"] = birth.folder
     logging.disable(logging.CRITICAL)
     asyncio.run(Process(pipe, birth).run())

@@ -1,4 +1,4 @@
-"""The client processes as the machine holds them: started fast, told what to do, killed, stopped and resumed."""
+"""The client processes as the machine holds them: started quickly, commanded, killed, stopped and resumed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ROLES: Final = (
     Role("outsider", era="legacy", asks=True, mode="outside"),
     Role("limited", era="auto", asks=True, mode="limits"),
 )
-"""Two processes of one caller, another one, one that can't be asked, and the other two ways to give a yes."""
+"""Two processes of one caller, another caller, one that can't be asked, and the other two approval modes."""
 OUTSIDER: Final = 4
 
 _START_SECONDS: Final = 60.0
 _GONE_SECONDS: Final = 60.0
-_BUSY_SECONDS: Final = 60.0  # no call takes so long, on however loaded a machine
+_BUSY_SECONDS: Final = 60.0  # no call takes this long, even on a busy machine
 _LOOK_SECONDS: Final = 0.002
 
 Heard = Callable[["Client", dict[str, Any]], None]
 
 
 class Stuck(RuntimeError):
-    """A process did not do within a generous time what it does at once: the machine is broken, or the product hangs."""
+    """A process did not do in time what it normally does at once: the machine is broken, or the product hangs."""
 
 
 class Client:
@@ -60,71 +60,71 @@ class Client:
             self.pipe.send(what)
 
     def begin(self, **call: Any) -> None:
-        """Have it make a tool call."""
+        """Make a tool call in it."""
         self.state, self.call = "busy", call
         self.say(do="call", **call)
 
     def poll(self, halt: Halt | None = None) -> None:
-        """Have it look after its leases and the watches, as it would each minute."""
+        """Make it check its leases and the watches, as it would each minute."""
         self.state, self.call = "busy", {"tool": "poll", "halt": halt}
         self.say(do="poll", halt=halt)
 
     def end_all(self, halt: Halt | None) -> None:
-        """Have it end everything that was made here, as `clore-mcp stop` does once spending is frozen."""
+        """Make it end everything made here, as `clore-mcp stop` does once spending is frozen."""
         self.state, self.call = "busy", {"tool": "end_all", "halt": halt}
         self.say(do="end_all", halt=halt)
 
     def answer(self, answer: str) -> None:
-        """What its person says at last."""
+        """Give the delayed answer of its person."""
         self.state = "busy"
         self.can_ask = self.can_ask and answer != "error"
         self.say(do="answer", answer=answer)
 
     def leave(self) -> None:
-        """End it in good order."""
+        """Let it exit cleanly."""
         self.state, self.call = "busy", {"tool": "leave"}
         self.say(do="leave")
 
     def stop(self) -> None:
-        """Freeze it where it is."""
+        """Stop it where it is."""
         self._signal(signal.SIGSTOP)
         self.resumes_as, self.state = self.state, "stopped"
         self.await_stopped()
 
     def becomes(self, state: str) -> None:
-        """What it has told; where it was stopped since, that is how it goes on."""
+        """Set its state. If it is stopped, this is the state in which it resumes."""
         if self.state == "stopped":
             self.resumes_as = state
         else:
             self.state = state
 
     def await_stopped(self) -> None:
-        """Until it really stands still: a SIGCONT before that would be lost on it."""
+        """Wait until it has really stopped, because an earlier SIGCONT would be lost."""
         until = time.monotonic() + _GONE_SECONDS
         while not stands_still(self.process.pid or 0):
             self.require_time(until, "did not stop")
             time.sleep(_LOOK_SECONDS)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self.state, self.busy_since = self.resumes_as, time.monotonic()
         self._signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kill it with SIGKILL, and wait until it is gone."""
         if self.state != "gone":
             self._signal(signal.SIGKILL)
             self.bury()
 
     def bury(self) -> None:
-        """It ends by itself: wait for that."""
+        """Wait until it has exited. Raises Stuck."""
         self.process.join(_GONE_SECONDS)
         if self.process.exitcode is None:
             raise Stuck(f"{self} did not end")
         self.state = "dead"
 
     def require_time(self, until: float, what: str) -> None:
-        """Raise Stuck once the time is over."""
+        """Raise Stuck after that time."""
         if time.monotonic() > until:
             raise Stuck(f"{self} {what} in time")
 
@@ -132,7 +132,7 @@ class Client:
         return f"process {self.process.pid} ({self.name}, {self.state}, at {self.call.get('tool')})"
 
     def close(self) -> None:
-        """Gone, and its pipe too."""
+        """Kill it and close its pipe."""
         self.kill()
         self.pipe.close()
         self.process.close()
@@ -145,7 +145,7 @@ class Client:
 
 
 def listen(clients: Sequence[Client], heard: Heard, *, seconds: float) -> None:
-    """Take in what the processes tell, until none is busy or the time is over."""
+    """Handle the processes' messages until none is busy or the time is over. Raises Stuck."""
     until = time.monotonic() + seconds
     while True:
         busy = [one for one in clients if one.state == "busy"]
@@ -163,7 +163,7 @@ def listen(clients: Sequence[Client], heard: Heard, *, seconds: float) -> None:
 def _take(client: Client, heard: Heard) -> None:
     try:
         event = client.pipe.recv()
-    except (EOFError, OSError):  # its end of the pipe is closed, perhaps in the middle of a message
+    except (EOFError, OSError):  # the other end of the pipe is closed, perhaps in the middle of a message
         client.bury()
         return
     match event["event"]:
@@ -171,7 +171,7 @@ def _take(client: Client, heard: Heard) -> None:
             client.becomes("idle")
         case "asked" if event["answer"] == "later":
             client.becomes("asking")
-        case "halting" if client.state == "stopped":  # from outside, in the same instant: two stops want two signals
+        case "halting" if client.state == "stopped":  # also stopped from outside: two stops would need two signals
             client.kill()
         case "halting":
             client.resumes_as, client.state = "busy", "stopped"
@@ -180,7 +180,7 @@ def _take(client: Client, heard: Heard) -> None:
 
 
 def _until_halted(client: Client) -> None:
-    """It says so just before."""
+    """Wait until it has stopped or died, which it announces just before."""
     if client.call["halt"].kill:
         client.bury()
     else:
@@ -188,12 +188,12 @@ def _until_halted(client: Client) -> None:
 
 
 def alive(clients: Sequence[Client]) -> list[Client]:
-    """Those that could do something."""
+    """Return the processes that could do something."""
     return [one for one in clients if one.state in ("idle", "busy", "asking")]
 
 
 def start(role: Role, birth: Birth) -> Client:
-    """A process that is ready to be told what to do."""
+    """Return a process that is ready for commands. Raises Stuck."""
     client = Client(role, birth)
     if not client.pipe.poll(_START_SECONDS):
         said = f"{client} did not start"

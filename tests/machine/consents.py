@@ -1,4 +1,5 @@
-"""What people said yes to, as the questions showed it to them: the machine's own record, read from the texts alone."""
+"""What people approved, as the questions showed it to them. This is the machine's own record, read only from the
+texts."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from typing import Any, Final
 from tests.machine.market import TICKERS, USD
 
 STALE: Final = 20.0
-"""Seconds: what a decision rests on may be ten old, its send is eight later, and clocks are read."""
+"""Seconds: a decision's data may be ten seconds old, its send may be eight seconds later, and clocks differ
+slightly."""
 
 _QUOTE: Final = re.compile(r"^Quote (q\w+)\.", re.M)
 _FIRST: Final = re.compile(r"^Server (\d+):", re.M)
@@ -32,7 +34,7 @@ _WATCH: Final = re.compile(
 )
 _WATCH_WORST: Final = re.compile(r"; worst case \$([\d.]+)(?: each, \$[\d.]+ in total)?\. Limits apply\.$", re.M)
 _WATCH_UNTIL: Final = re.compile(r"^Until: (\S+) \(", re.M)
-_ROOM: Final = Decimal("1.03")  # where the coin isn't USD, as the question says
+_ROOM: Final = Decimal("1.03")  # if the coin isn't USD, as the question says
 ASKED_LASTS: Final = 600.0
 OUTSIDE_LASTS: Final = 1_800.0
 _MOMENT: Final = 0.1
@@ -41,9 +43,9 @@ _SLIP: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """One yes for one order, or one call that the limits alone decide about. Ceilings are None for the latter.
+    """One approval of one order, or one call that only the limits decide, for which the ceilings are None.
 
-    A watch's yes is for `most_orders`, each on any server that fits.
+    A watch's approval is for `most_orders`, each on any server that fits.
     """
 
     key: str
@@ -51,39 +53,39 @@ class Consent:
     first: int
     usd_per_hour: Mapping[int, Decimal | None]
     native_per_day: Decimal | None
-    coins: frozenset[str]  # of the first server; none named means any
+    coins: frozenset[str]  # of the first server; empty means any
     hours: Decimal
     spot: bool
     ends_enforced: bool
     since: float
     until: float
-    most_usd: Decimal | None = None  # of a watch's: of one order, in all, at worst
+    most_usd: Decimal | None = None  # of a watch: the worst case of one order, in total
     most_orders: int = 1
     watch: bool = False
 
     def stood(self, at: float) -> bool:
-        """Whether an order that was asked for then may rest on it."""
+        """Return whether an order that was requested then may be based on it."""
         return self.since - _SLIP <= at <= self.until + STALE
 
     def takes(self, coin: str, server_id: int) -> bool:
-        """Whether an order on this server may be paid in that coin."""
+        """Return whether an order on this server may be paid in that coin."""
         return not self.coins or coin in self.coins or server_id != self.first
 
 
 @dataclass(slots=True)
 class Consents:
-    """All of them. An order carries its wish's tag as one of its ports, which the product does not look at."""
+    """All approvals. An order carries its request's tag as one of its ports, which the product does not interpret."""
 
     orders: dict[str, Consent] = field(default_factory=dict)
     cancels: set[int] = field(default_factory=set)
     bids: dict[int, Decimal] = field(default_factory=dict)
-    more_hours: dict[int, Decimal] = field(default_factory=dict)  # by which an order's end may have been moved on
+    more_hours: dict[int, Decimal] = field(default_factory=dict)  # by which an order's end may have been moved
     ends: dict[int, float] = field(default_factory=dict)  # of an order that was not yet known to be ours
     declined: set[str] = field(default_factory=set)
     models: Mapping[int, str] = field(default_factory=dict)  # each server's GPU
 
     def yes(self, text: str, now: float, lasts: float) -> None:
-        """A person has read this and said yes."""
+        """Record that a person has read this and approved it."""
         if found := _CANCEL.match(text):
             self.cancels.add(int(found[1]))
         elif found := _EXTEND.match(text):
@@ -101,7 +103,7 @@ class Consents:
             self._keep(consent)
 
     def extended(self, order_id: int, hours: Decimal) -> None:
-        """An order's end may move on by that."""
+        """Record that an order's end may move by those hours."""
         self.more_hours[order_id] = self.more_hours.get(order_id, Decimal(0)) + hours
 
     def _keep(self, consent: Consent) -> None:
@@ -109,25 +111,25 @@ class Consents:
             self.orders.setdefault(consent.key, consent)
 
     def take_back(self, text: str) -> None:
-        """A yes that nothing had used is withdrawn."""
+        """Withdraw an approval that was not used."""
         key = quote_of(text)
         self.declined.add(key)
         self.orders.pop(key, None)
 
     def void(self, now: float, *, moving: bool) -> None:
-        """Spending is frozen: no yes counts any more. `moving`: something may be between its claim and its send."""
+        """End all approvals, because spending is frozen. `moving`: a create may be between its claim and its send."""
         until = now if moving else now - STALE + _MOMENT
         for one in self.orders.values():
             if one.until != float("inf"):
                 self.orders[one.key] = replace(one, until=min(one.until, until))
 
     def no(self, text: str) -> None:
-        """A person has read this and said no, and the process has heard it."""
+        """Record that a person has read this and declined it, and that the process has received the answer."""
         if quote_of(text) not in self.orders:
             self.declined.add(quote_of(text))
 
     def limits_decide(self, number: int, wish: Mapping[str, Any], tag: int, now: float) -> None:
-        """A call in the mode in which nobody is asked."""
+        """Record a call in the mode in which no one is asked."""
         servers = [wish["server_id"], *wish.get("fallback_server_ids", [])]
         key = f"call {number}"
         self.orders[key] = Consent(
@@ -141,11 +143,11 @@ class Consents:
             spot=wish.get("order_type") == "spot",
             ends_enforced=True,
             since=now,
-            until=float("inf"),  # a frozen call may go on whenever it wakes: its limits are judged then
+            until=float("inf"),  # a stopped call may continue whenever it resumes, and its limits are judged then
         )
 
     def limits_watch(self, number: int, wish: Mapping[str, Any], tag: int, now: float) -> None:
-        """A call for a watch in that mode: what it asks for is what it may have."""
+        """Record a call for a watch in that mode. What it asks for is what it may have."""
         key = f"call {number}"
         most = Decimal(str(wish["max_usd_per_hour"]))
         self.orders[key] = Consent(
@@ -159,18 +161,19 @@ class Consents:
             spot=False,
             ends_enforced=True,
             since=now,
-            until=float("inf"),  # until the call is over: only then it is known when its watch ends
+            until=float("inf"),  # until the call is over, because only then it is known when its watch ends
             most_orders=wish["max_orders"],
             watch=True,
         )
 
     def watch_begun(self, number: int, hours: float, now: float) -> None:
-        """That call is over: if it has made a watch, it ends by then."""
+        """Record that the call is over. If it made a watch, the watch ends by then."""
         one = self.orders[f"call {number}"]
         self.orders[one.key] = replace(one, until=now + hours * 3600)
 
     def call_off(self, quote: str, tag: int, now: float, *, moving: bool) -> None:
-        """A watch was taken back: the one of that question, or the one that the limits allowed for that wish."""
+        """End a cancelled watch's approval: the one of that question, or the one that the limits gave for that
+        request."""
         until = now if moving else now - STALE + _MOMENT
         for one in self.of(tag):
             by_limits = one.watch and one.key.startswith("call") and one.until != float("inf")
@@ -182,13 +185,13 @@ class Consents:
 
 
 def quote_of(text: str) -> str:
-    """The quote that a question is about; "" where it names none."""
+    """Return the quote that a question is about, or "" if it names none."""
     found = _QUOTE.search(text)
     return found[1] if found else ""
 
 
 def read_rent(text: str, now: float, lasts: float) -> Consent:
-    """What a question about a rental asks for."""
+    """Return what a question about a rental asks for."""
     quote, first, hours, native, most, tag = (
         _one(pattern, text) for pattern in (_QUOTE, _FIRST, _HOURS, _NATIVE, _MOST, _TAG)
     )
@@ -212,7 +215,7 @@ def read_rent(text: str, now: float, lasts: float) -> Consent:
 
 
 def read_watch(text: str, now: float, models: Mapping[int, str]) -> Consent:
-    """What a question about a watch asks for."""
+    """Return what a question about a watch asks for."""
     quote, asked, worst, until, tag = (
         _one(pattern, text) for pattern in (_QUOTE, _WATCH, _WATCH_WORST, _WATCH_UNTIL, _TAG)
     )

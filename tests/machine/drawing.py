@@ -31,7 +31,7 @@ coins = st.sampled_from([USD, USD, USD, CLORE, BTC, None])
 lengths = st.sampled_from([0.5, 1, 2, 5, 9.25])
 answers = st.sampled_from(["yes"] * 8 + ["later", "later", "no", "decline", "cancel", "empty", "word", "error"])
 skips = st.sampled_from([2, 2, 1, 3, 4, 5])  # 2 is between the claim and the bytes
-strangers = st.sampled_from(["someone/else", "someone/else", *IMAGES])  # what their orders run
+strangers = st.sampled_from(["someone/else", "someone/else", *IMAGES])  # the images of strangers' orders
 halts = st.one_of(
     st.none(),
     st.none(),
@@ -41,7 +41,7 @@ halts = st.one_of(
 
 
 def wishes_of(**fixed: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
-    """What somebody may want to rent; `fixed` narrows it."""
+    """Return a strategy for what a caller may want to rent. `fixed` narrows it."""
     wide: dict[str, st.SearchStrategy[Any]] = {
         "server": which_server,
         "others": st.lists(st.integers(1, 5), max_size=2, unique=True),
@@ -71,7 +71,8 @@ STEPS: dict[str, Kind] = {}
 
 
 def step(weight: int = 2, **arguments: st.SearchStrategy[Any]) -> Callable[[Step], Step]:
-    """One kind of step. They are no rules of hypothesis' own, because it leaves most of those out of most runs."""
+    """Register one kind of step. Steps are not hypothesis rules, because hypothesis leaves most rules out of most
+    runs."""
 
     def keep(method: Step) -> Step:
         STEPS[method.__name__] = Kind(weight, method, arguments)
@@ -81,8 +82,9 @@ def step(weight: int = 2, **arguments: st.SearchStrategy[Any]) -> Callable[[Step
 
 
 def drawn() -> st.SearchStrategy[tuple[str, Json]]:
-    """Any step with its arguments."""
-    # "mend" first: it is what hypothesis tries first, fifty times over, and where nothing is broken it is no step.
+    """Return a strategy for any step with its arguments."""
+    # "mend" comes first, because hypothesis tries the first one fifty times. If nothing is broken, it does not count as
+    # a step.
     names = sorted((name for name, kind in STEPS.items() for _ in range(kind.weight)), key=lambda name: name != "mend")
     given = {name: st.fixed_dictionaries({**kind.arguments}) for name, kind in STEPS.items()}
     return st.sampled_from(names).flatmap(lambda name: st.tuples(st.just(name), given[name]))

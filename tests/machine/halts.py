@@ -1,8 +1,8 @@
-"""Places at which a process kills or stops itself: around every write of the state and every request to Clore.
+"""Places at which a process kills or stops itself: around every write to the state and every request to Clore.
 
-What SIGKILL and SIGSTOP can hit is only visible in rows and requests, so a point before and one after each of them are
-all the places that differ. No other thread is in the middle of a transaction then: stopped there, a process would keep
-everybody else's writes waiting until it goes on, which shows nothing but that they time out.
+Only rows and requests show where SIGKILL and SIGSTOP hit, so the points before and after each of them are all the
+places that differ. No other thread is in a transaction at a point. A process stopped there would block all other writes
+until it resumes, which would show only that they time out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SPENDING = ("create_order", "cancel_order", "set_spot_price")
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """At the `skip`th point after `anchor` ("call", "asked" or "spend"), stop or be killed."""
+    """At the `skip`th point after `anchor` ("call", "asked" or "spend"), stop or die."""
 
     anchor: str
     skip: int
@@ -38,19 +38,19 @@ class Halts:
         self._armed: Halt | None = None
         self._reached = False
         self._left = 0
-        self.files: dict[Path, contextlib.AbstractContextManager[Any]] = {}  # what is held while one is written
+        self.files: dict[Path, contextlib.AbstractContextManager[Any]] = {}  # the locks to hold between writes
 
     def arm(self, halt: Halt | None) -> None:
-        """For the next call; None for none."""
+        """Set the halt for the next call, or None for no halt."""
         self._armed, self._reached = halt, False
 
     def anchor(self, name: str) -> None:
-        """Something began: from here the points count, if the halt names it."""
+        """Note that something began. If the halt names it, the points count from here."""
         if self._armed is not None and not self._reached and self._armed.anchor == name:
             self._reached, self._left = True, self._armed.skip
 
     def point(self, name: str) -> None:
-        """A place that a signal might hit."""
+        """Mark a place that a signal might hit."""
         if self._armed is None or not self._reached:
             return
         self._left -= 1
@@ -61,7 +61,7 @@ class Halts:
             for path in sorted(self.files):
                 between_writes.enter_context(self.files[path])
             self._tell("halting", name)
-            # Sent to this very thread, which takes it before anything else; the process stops or dies as a whole.
+            # It is sent to this thread, which takes it before anything else. The process stops or dies as a whole.
             signal.pthread_kill(threading.get_ident(), signal.SIGKILL if kill else signal.SIGSTOP)
         self._tell("resumed", name)
 
@@ -72,7 +72,7 @@ def install(halts: Halts) -> None:
 
     def write(self: Database, work: Callable[[Tx], Any], **how: bool) -> Any:
         halts.files[self.path] = self._lock
-        if self.path.name != FILE_NAME:  # the schedule of requests: nothing about money is in it
+        if self.path.name != FILE_NAME:  # the schedule of requests, which holds nothing about money
             return write_now(self, work, **how)
         halts.point("before a write")
         done = write_now(self, work, **how)

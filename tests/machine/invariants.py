@@ -29,12 +29,12 @@ from tests.machine.names import (
 from tests.machine.oracle import Order, Truth, pairs
 
 _SLIP: Final = 2.0
-_LOOKED_FOR_SECONDS: Final = 82_800  # a failed create is looked for a day long
+_LOOKED_FOR_SECONDS: Final = 82_800  # a failed create is looked for during a day
 
 
 @dataclass(slots=True)
 class Oracle(Memory):
-    """Looks and judges."""
+    """Reads the truth and judges it."""
 
     def check(self, *, settled: bool = False) -> None:
         """Raise Broken for the first invariant that does not hold."""
@@ -67,7 +67,7 @@ class Oracle(Memory):
         require(pairs(ours, fits) == len(ours), TWICE, f"{fits}")
 
     def _sent_once(self) -> None:
-        """For a watch, a server may be asked for again after a refusal."""
+        """Require that no create is sent twice. For a watch, a server may be requested again after a refusal."""
         sent: dict[tuple[int, int], int] = {}
         for entry in self.market.creates.values():
             server_id = entry["body"].get("renting_server")
@@ -82,7 +82,7 @@ class Oracle(Memory):
             require(times <= most, SENT if given else UNCOVERED, f"{times} for {server_id} by {given}")
 
     def _frozen(self) -> None:
-        """Nothing leaves that could cost more: no create, no higher bid."""
+        """Require that nothing was sent during a freeze that could cost more: no create, and no higher bid."""
         for freeze in self.freezes:
             for entry in self.market.creates.values():
                 require(not freeze.since < entry["at"] < freeze.until, FROZEN, f"{entry} in {freeze}")
@@ -106,16 +106,17 @@ class Oracle(Memory):
         require((order.ended_at or 0) >= order.ct + float(truth.ends(order)) - _SLIP, CANCELLED, f"{order}")
 
     def _secret(self, *, settled: bool) -> None:
-        """No key and no env value is kept, anywhere; what is made here stands in its own table alone."""
+        """Require that no key and no env value is stored anywhere, and that generated secrets are only in their own
+        table."""
         require(not self.leaked, SECRETS, f"{self.leaked}")
         for path in [path for path in (self.folder / "state").rglob("*") if path.is_file()]:
             try:
                 found = path.stat()
                 written = found.st_ino, found.st_mtime_ns, found.st_size
                 if self.searched.get(path) == written and not settled:
-                    continue  # it is as it was when nothing stood in it
+                    continue  # unchanged since no secret was in it
                 kept = path.read_bytes()
-            except FileNotFoundError:  # of a process that needed it for a moment only
+            except FileNotFoundError:  # a temporary file of a process
                 continue
             self.searched[path] = written
             for secret in SECRETS_OF_ALL:

@@ -1,7 +1,7 @@
 """The machine: assistants, people, a marketplace that fails and moves, and signals, in any order.
 
-Every argument is drawn from a fixed range and taken modulo what there is, so that a seed gives the same steps whatever
-the processes make of them.
+Every argument is drawn from a fixed range and taken modulo the number of choices, so that a seed gives the same steps
+whatever the processes make of them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tests.machine.watches import Watches
 
 
 class Machine(Watches):
-    """All of them, and the meetings that chance alone would seldom make."""
+    """All steps together, and combinations that would seldom come up by chance."""
 
     @step(3, who=roles, wish=wishes, skip=skips, kill=st.booleans(), seconds=st.sampled_from([400, 5]))
     def sleep_over_a_send(self, who: int, wish: Json, skip: int, kill: bool, seconds: int) -> None:
-        """Stopped or killed around the send itself, while time passes and others look."""
+        """Stop or kill a process around the send itself, while time passes and others look."""
         self.stage.client((who + 1) % len(ROLES))
         self.create(who, wish, "yes", Halt("spend", skip, kill), True, 1)
         self.time_passes(seconds)
@@ -47,7 +47,7 @@ class Machine(Watches):
         seconds=st.sampled_from([0, 0, 200, 1_000]),
     )
     def lose_to_a_stranger(self, who: int, wish: Json, kind: str, image: str, coin: str, seconds: int) -> None:
-        """A create that never arrived, and a stranger's order on that very server some time after."""
+        """Lose a create before it arrives, then let a stranger rent that server some time later."""
         self._step("fault", lambda: self.stage.market.fault(kind, "create_order", seconds=0.15), kind=kind)
         self.create(who, {**wish, "others": []}, "yes", None, True, 1)
         if seconds:
@@ -57,7 +57,7 @@ class Machine(Watches):
 
     @step(2, wanted=st.lists(wishes, min_size=3, max_size=3))
     def agree_to_all(self, wanted: list[Json]) -> None:
-        """Three questions that each fit the limits, answered yes one after the other: together they may not."""
+        """Approve three questions one after another. Each fits the limits, but together they may not."""
         for who, wish in zip((0, 1, 2), wanted, strict=True):
             self.create(who, {**wish, "others": []}, "later", None, True, 1)
         for _ in wanted:
@@ -72,7 +72,7 @@ class Machine(Watches):
         halt=halts,
     )
     def raise_and_cancel(self, who: int, wish: Json, percent: int, ignored: bool, halt: Halt | None) -> None:
-        """A bid is raised, and the order's cancel does not work at once."""
+        """Raise a bid, then cancel the order, which may not work at once."""
         self.rent(who, wish)
         self.bid(who, -1, percent, "yes", halt)
         if ignored:
@@ -81,7 +81,7 @@ class Machine(Watches):
 
 
 class Driven(Machine):
-    """The machine with its one rule: any step."""
+    """The machine with its only rule: any step."""
 
     @rule(drawn=drawn())
     def step(self, drawn: tuple[str, Json]) -> None:

@@ -1,4 +1,4 @@
-"""The marketplace behind the API's back: a sandbox of six servers, its clock, its prices and rates, and its truth."""
+"""The marketplace, controlled without its API: a sandbox of six servers, its clock, prices, rates and true state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Json = dict[str, Any]
 ENV_VALUE: Final = "hf_env_value_that_nobody_may_keep"
 WATCH_VALUE: Final = "hf_env_value_that_a_watch_keeps_while_it_waits"
 SECRETS_OF_ALL: Final = (SANDBOX_KEY, ENV_VALUE)
-"""What stands in no row, no question and no result."""
+"""Secrets that may be in no row, question or result."""
 USD, CLORE, BTC = "USD-Blockchain", "CLORE-Blockchain", "bitcoin"
 COINS: Final = (USD, CLORE, BTC)
 TICKERS: Final = {"USD": USD, "CLORE": CLORE, "BTC": BTC}
@@ -36,7 +36,7 @@ _BALANCES: Final = {USD: 400.0, CLORE: 300_000.0, BTC: 0.01}
 
 
 def tags_of(row: Json) -> list[int]:
-    """The marks of a wish among the ports of a create's body, or of an order."""
+    """Return the tags of a request, from the ports of a create's body or of an order."""
     return [int(port) for port in row.get("ports") or {} if int(port) >= FIRST_TAG]
 
 
@@ -53,14 +53,14 @@ class Market:
         self.clock_path = folder / "clock"
         self.clock_path.write_bytes(struct.pack("d", 0.0))
         self.clock = SharedClock(str(self.clock_path))
-        self._jumps: list[tuple[float, float]] = [(0.0, 0.0)]  # this machine's time, the offset from then on
+        self._jumps: list[tuple[float, float]] = [(0.0, 0.0)]  # this machine's time, and the offset from then on
         self.rates = dict(_RATES)
         self._rated: list[tuple[float, dict[str, Decimal]]] = [(0.0, dict(_RATES))]
         self.elsewhere: set[int] = set()
-        self.doubted: set[int] = set()  # orders of which a list has said what is not so
+        self.doubted: set[int] = set()  # orders that a list has shown wrongly
         self._seen = 0
-        self._broken = False  # a fault was ordered or a switch turned
-        self.creates: dict[int, Json] = {}  # every request for an order, by its number
+        self._broken = False  # a fault was added or an option changed
+        self.creates: dict[int, Json] = {}  # every create request, by its number
         self.bids: dict[int, Json] = {}  # every request for another bid
         found = self._ask("GET", "/v1/marketplace")
         self.servers: list[int] = sorted(row["id"] for row in found["servers"])
@@ -88,7 +88,7 @@ class Market:
         try:
             self._http.request(method, path, told, _HEADERS)
             reply = self._http.getresponse()
-        except (RemoteDisconnected, BrokenPipeError, ConnectionResetError):  # it has waited longer than the server does
+        except (RemoteDisconnected, BrokenPipeError, ConnectionResetError):  # the server closed the idle connection
             self._http.close()
             self._http.request(method, path, told, _HEADERS)
             reply = self._http.getresponse()
@@ -100,7 +100,7 @@ class Market:
     # What moves
 
     def advance(self, seconds: float) -> None:
-        """Time passes for Clore and for every process, stopped ones too."""
+        """Let time pass for Clore and for every process, including stopped ones."""
         self.post("/clock", {"advance": seconds})
         self.clock.advance(seconds)
         self._jumps.append((time.time(), self.clock.offset))
@@ -110,7 +110,7 @@ class Market:
         self.post("/faults", {"kind": kind, "endpoint": endpoint, **more})
 
     def mend(self) -> bool:
-        """No more faults, and the switches as they were; False when nothing was broken."""
+        """Remove the faults and restore the options. Returns False if nothing was broken."""
         if not self._broken:
             return False
         self._ask("DELETE", "/_sandbox/faults")
@@ -130,7 +130,7 @@ class Market:
         self.post(f"/servers/{server_id}", {"price_factor": factor})
 
     def offer(self, server_id: int, usd_per_hour: Decimal | None) -> None:
-        """A server becomes free at that price, fee included; None when somebody else rents it from now on."""
+        """Free a server at that price including the fee, or let someone else rent it if the price is None."""
         ours = any(one["server_id"] == server_id and one["ended_at"] is None for one in self.orders())
         change: Json = {} if ours else {"rented": usd_per_hour is None}
         if usd_per_hour is not None:
@@ -140,7 +140,7 @@ class Market:
         self.post(f"/servers/{server_id}", change)
 
     def move_rate(self, coin: str, factor: Decimal) -> None:
-        """What a coin is worth, in every listing."""
+        """Multiply a coin's worth by a factor, in every listing too."""
         self.rates[coin] *= factor
         self.options(**{{BTC: "btc_usd", CLORE: "clore_usd"}[coin]: float(self.rates[coin])})
         for server_id in self.servers:
@@ -156,7 +156,7 @@ class Market:
         return made is not None
 
     def seem(self, order_id: int, seems: str, seconds: int) -> None:
-        """Have a list say of an order that it has ended, or nothing."""
+        """Let a list show an order as ended, or not at all."""
         self._broken = True
         self.doubted.add(order_id)
         self.post(f"/orders/{order_id}", {"seems": seems, "seconds": seconds})
@@ -182,11 +182,11 @@ class Market:
         return Decimal(str(row["spot" if kind == "spot" else "on_demand"][coin]))
 
     def shared_time(self, wall: float) -> float:
-        """A moment by this machine's clock as the processes' clock had it."""
+        """Return the processes' time at a moment of this machine's clock."""
         return wall + next(offset for since, offset in reversed(self._jumps) if since <= wall)
 
     def lowest_rate(self, coin: str, since: float, until: float) -> Decimal:
-        """The least that a coin was worth between two moments of the shared clock."""
+        """Return the least that a coin was worth between two moments of the shared clock."""
         before = [rates for at, rates in self._rated if at <= since][-1:]
         return min(rates[coin] for rates in [*before, *(rates for at, rates in self._rated if since < at <= until)])
 
@@ -203,7 +203,7 @@ class Market:
 
 
 def environment(market: Market, folder: Path, mode: str, caps: dict[str, str]) -> dict[str, str]:
-    """What a process of the product is told by its operator."""
+    """Return the operator's settings for a process of the product."""
     return {
         "CLORE_API_URL": market.url,
         "CLORE_API_KEY": SANDBOX_KEY,

@@ -1,4 +1,4 @@
-"""What the oracle remembers from look to look: who has allowed what, and what the orders were."""
+"""What the oracle remembers between looks: who has approved what, and the state of the orders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SLIP = 2.0
 
 @dataclass(slots=True)
 class Freeze:
-    """From when on nothing may leave any more, and until when."""
+    """When a freeze began to hold, and when it ended."""
 
     since: float
     until: float = float("inf")
@@ -29,29 +29,29 @@ class Memory:
     market: Market
     folder: Path
     caps: Caps
-    hear: Callable[[], None] = lambda: None  # take in what people have said by now
+    hear: Callable[[], None] = lambda: None  # take in the answers that people have given by now
     consents: Consents = field(default_factory=Consents)
     callers: dict[int, str] = field(default_factory=dict)
     rates: dict[int, Decimal] = field(default_factory=dict)
     prices: dict[int, Decimal] = field(default_factory=dict)
     repriced: set[int] = field(default_factory=set)
     lost: set[int] = field(default_factory=set)
-    released: dict[str, float] = field(default_factory=dict)  # when a reservation was first seen given back
+    released: dict[str, float] = field(default_factory=dict)  # when a reservation was first seen released
     judged: set[int] = field(default_factory=set)
     freezes: list[Freeze] = field(default_factory=list)
-    leaked: list[str] = field(default_factory=list)  # where a secret was told
+    leaked: list[str] = field(default_factory=list)  # where a secret was shown
     searched: dict[Path, tuple[int, int, int]] = field(default_factory=dict)  # files without a secret, as written then
-    priced: set[int] = field(default_factory=set)  # the requests for an order whose price was judged
-    raises: set[int] = field(default_factory=set)  # the requests for another bid that were judged
-    unwanted: set[int] = field(default_factory=set)  # not adopted yet when spending was frozen: to be ended at once
+    priced: set[int] = field(default_factory=set)  # the create requests whose price was judged
+    raises: set[int] = field(default_factory=set)  # the bid requests that were judged
+    unwanted: set[int] = field(default_factory=set)  # not adopted when spending was frozen, so they must end at once
 
     def look(self) -> Truth:
-        """Everything as it is now."""
+        """Return everything as it is now."""
         before = Rows.read(self.folder)
         orders = [read_order(row, self.market) for row in self.market.orders()]
         rows = Rows.read(self.folder)
         rows.intents = {**before.intents, **rows.intents}
-        self.hear()  # after the orders were read: their yeses came before them
+        self.hear()  # after the orders were read, because their approvals came before them
         now = self.market.clock.now()
         truth = Truth(self.market, self.consents, self.callers, orders, rows, now, self._requests(orders), self.rates)
         for order in orders:
@@ -61,7 +61,7 @@ class Memory:
         return truth
 
     def keep(self, truth: Truth, ours: list[Order]) -> None:
-        """What the next look needs of this one."""
+        """Store what the next look needs from this one."""
         for row in truth.rows.held.values():
             if row["released_at"] is not None:
                 self.released.setdefault(row["intent_id"], row["released_at"])
@@ -75,32 +75,32 @@ class Memory:
 
     @property
     def frozen(self) -> bool:
-        """Whether spending is frozen now."""
+        """Return whether spending is frozen now."""
         return bool(self.freezes) and self.freezes[-1].until == float("inf")
 
     def freeze(self, *, moving: bool) -> None:
-        """Spending was frozen just now. `moving`: something may have been on its way."""
+        """Record that spending was frozen just now. `moving`: a create may have been on its way."""
         now = self.market.clock.now()
         if not self.frozen:
             self.freezes.append(Freeze(now + STALE if moving else now))
         self.consents.void(now, moving=moving)
 
     def lift(self) -> None:
-        """Spending is about to be allowed again."""
+        """Record that spending is about to be allowed again."""
         if self.frozen:
             self.freezes[-1].until = self.market.clock.now()
 
     def was_repriced(self, order: Order) -> bool:
-        """Whether its bid has changed since it was made."""
+        """Return whether its bid has changed since it was made."""
         return order.id in self.repriced or self.prices.get(order.id, order.price) != order.price
 
     def lowest_rate(self, truth: Truth, order: Order, at: float) -> Decimal:
-        """The least that its coin was worth for whoever judged then."""
+        """Return the least that its coin was worth for a process that judged then."""
         agreed = self.rates.get(order.id, Decimal("Infinity"))
         return min(agreed, self.market.lowest_rate(order.coin, at - STALE, truth.now))
 
     def _requests(self, orders: list[Order]) -> dict[int, float]:
-        """When each order was asked for: the last request with its tag and server before it was made."""
+        """Return when each order was requested: the last request with its tag and server before it was made."""
         found: dict[int, float] = {}
         for order in orders:
             for entry in self.market.creates.values():

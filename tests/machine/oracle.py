@@ -1,7 +1,7 @@
-"""The invariants, judged by the machine's own record of consents and by what is true at the marketplace.
+"""The invariants, judged by the machine's own record of approvals and by the true state of the marketplace.
 
-Amounts are exact and in the order's own coin, and the rows of the state are read for two things only: what is reserved,
-and which orders are known. What the product thinks that it may spend is not asked.
+Amounts are exact and in the order's own coin. The state's rows are read only for what is reserved and which orders are
+known. What the product believes it may spend is not used.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from tests.machine.consents import Consent, Consents
 from tests.machine.market import CREATION_USD, FEES, Json, Market, tags_of
 
 DAY: Final = 86_400
-_POLLS: Final = 120  # seconds after a lease's end until whoever ends leases has looked
+_POLLS: Final = 120  # seconds after a lease's end by which the orders have been checked
 _SLIP: Final = 2.0
-_OLDER: Final = 120  # seconds, by Clore's clock: so much older than its create may an order be that is taken for ours
-_YOUNGER: Final = 900  # and so much younger
+_OLDER: Final = 120  # seconds by Clore's clock: an order may be this much older than its create and still count as ours
+_YOUNGER: Final = 900  # and this much younger
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What the operator of every process has set."""
+    """The limits that the operator of every process has set."""
 
     usd_per_hour: Decimal = Decimal("1.2")
     usd_per_order: Decimal = Decimal("6")
@@ -71,7 +71,7 @@ class Order:
         return FEES["spot" if self.spot else "on-demand"]
 
     def rent(self, seconds: Decimal | float) -> Decimal:
-        """So long at its price, fee in."""
+        """Return the cost of that many seconds at its price, including the fee."""
         return self.price * Decimal(str(max(0, seconds))) / DAY * (1 + self.fee)
 
 
@@ -97,7 +97,7 @@ def read_order(row: Json, market: Market) -> Order:
 
 @dataclass(slots=True)
 class Rows:
-    """What the state says, as far as the oracle asks it."""
+    """The parts of the state that the oracle reads."""
 
     leases: dict[int, Json] = field(default_factory=dict)
     intents: dict[str, Json] = field(default_factory=dict)
@@ -118,7 +118,7 @@ class Rows:
                     " LEFT JOIN watches w ON w.id = q.watch_id LEFT JOIN quotes asked ON asked.id = w.quote_id"
                 ).fetchall()
                 held = db.execute("SELECT * FROM reservations").fetchall()
-            except sqlite3.OperationalError:  # being made just now
+            except sqlite3.OperationalError:  # the tables are being created just now
                 return cls()
         return cls(
             {row["order_id"]: dict(row) for row in orders},
@@ -133,18 +133,18 @@ class Truth:
 
     market: Market
     consents: Consents
-    callers: dict[int, str]  # whose wish a tag is
+    callers: dict[int, str]  # the caller for each tag
     orders: Sequence[Order]
     rows: Rows
     now: float
-    requests: dict[int, float]  # when an order was asked for, by the shared clock
+    requests: dict[int, float]  # when an order was requested, by the shared clock
     rates: dict[int, Decimal]  # the least an order's coin was worth when its price was agreed
 
     def asked(self, order: Order) -> float:
         return self.requests.get(order.id, float(order.ct))
 
     def fitting(self, order: Order) -> list[Consent]:
-        """The consents that may have led to an order, its price left aside."""
+        """Return the approvals that may have led to an order, ignoring its price."""
         return [
             one
             for one in self.consents.of(order.tag or 0)
@@ -155,7 +155,7 @@ class Truth:
         ]
 
     def dear(self, order: Order) -> bool:
-        """Whether it costs more than anybody has approved."""
+        """Return whether it costs more than any approval covers."""
         bid = self.consents.bids.get(order.id)
         if order.spot and bid is not None and order.price <= bid:
             return False
@@ -170,17 +170,17 @@ class Truth:
         return order.price * (1 + order.fee) / 24 * self.rates[order.id] <= most
 
     def ends(self, order: Order) -> Decimal:
-        """Seconds from its creation to the agreed end, at the earliest."""
+        """Return the seconds from its creation to the earliest agreed end."""
         return min(one.hours for one in self.fitting(order)) * 3600
 
     def over(self, order: Order) -> float:
-        """For how many seconds it runs on after the agreed end, at the latest."""
+        """Return for how many seconds it has run past the latest agreed end."""
         hours = max(one.hours for one in self.fitting(order)) + self.consents.more_hours.get(order.id, 0)
         return self.now - max(order.ct + float(hours) * 3600, self.consents.ends.get(order.id, 0.0))
 
     def alike(self, order: Order) -> bool:
-        """Whether an order made elsewhere is just what a create of ours asked for that made none: the same server,
-        image, type and coin, and a time that fits. Then nobody can tell them apart."""
+        """Return whether an order made elsewhere matches a create of ours that made none: the same server, image, type
+        and coin, and a time that fits. Such orders can't be told apart."""
         return order.id in self.market.elsewhere and any(
             not entry["effect"]
             and entry["body"].get("renting_server") == order.server_id
@@ -198,7 +198,7 @@ class Truth:
         )
 
     def worst(self, order: Order, *, repriced: bool) -> Decimal:
-        """What it will have cost at most, in its coin."""
+        """Return the most that it will have cost, in its coin."""
         creation = CREATION_USD / self.market.rates[order.coin]
         seconds = self.worst_seconds(order)
         if not order.spot:
@@ -208,7 +208,7 @@ class Truth:
         return order.total + order.rent(left) + (0 if order.creation_paid else creation)
 
     def intents(self, order: Order) -> list[Json]:
-        """The rows that may be an order's intent, whatever the product thinks."""
+        """Return the rows that may be an order's intent, whatever the product believes."""
         keys = {one.key for one in self.consents.of(order.tag or 0)}
         caller = self.callers.get(order.tag or 0)
         others = any(one.key.startswith("call") for one in self.consents.of(order.tag or 0))
@@ -221,13 +221,13 @@ class Truth:
         ]
 
     def lost(self, order: Order) -> bool:
-        """Its create was given up as failed: it is found again when a later look shows it."""
+        """Return whether its create was given up as failed. A later look that shows the order finds it again."""
         rows = self.intents(order)
         return order.id not in self.rows.leases and bool(rows) and all(row["state"] == "failed" for row in rows)
 
 
 def pairs(orders: Iterable[Order], fits: dict[int, list[str]]) -> int:
-    """How many of the orders can have a consent each of their own."""
+    """Return how many of the orders can have an approval each of their own."""
     owner: dict[str, int] = {}
 
     def give(order_id: int, tried: set[str]) -> bool:
@@ -247,5 +247,5 @@ def usd(micros: Any) -> Decimal:
 
 
 def _named(caller: str, name: str | None) -> bool:
-    """A caller is the client's name, with its protocol era behind it or not."""
+    """Return whether that client made the call. A caller is the client's name, with or without its protocol era."""
     return caller.split(",")[0] == name

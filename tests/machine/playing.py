@@ -1,4 +1,4 @@
-"""What every step of the machine goes through: it is told, done, waited for, judged and counted."""
+"""What every step of the machine goes through: it is recorded, done, waited for, judged and counted."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.machine.stage import Stage
 
 
 class Playing(RuleBasedStateMachine):
-    """Random interleavings on one world after the other."""
+    """Random interleavings in one world after another."""
 
     report: Report
 
     def __init__(self) -> None:
         super().__init__()
-        if self.report.error:  # hypothesis runs a failure again; it happened, once is enough
+        if self.report.error:  # hypothesis repeats a failure, but once is enough
             raise self.report.broken or RuntimeError("as before")
         self.stage = Stage()
 
@@ -37,12 +37,12 @@ class Playing(RuleBasedStateMachine):
             self.stage.close()
 
     def _step(self, name: str, work: Callable[[], bool | None], *, wait: bool = True, **about: Any) -> None:
-        """One step: what it does, until things rest, and the judgement."""
+        """Do one step, wait until things rest, and check the invariants."""
         began = time.monotonic()
         told = self.stage.told
         told.append(f"{name} {about}")
         try:
-            if work() is False:  # there was nothing to do it to: no step
+            if work() is False:  # there was nothing to do it to, so it is not a step
                 told.pop()
                 return
             if wait:

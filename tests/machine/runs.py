@@ -15,7 +15,7 @@ STEPS_A_WORLD: Final = 50
 
 
 def run(number: int, steps: int) -> Report:
-    """At least so many steps from one seed; the first broken invariant ends it."""
+    """Do at least `steps` steps from one seed. The first broken invariant ends the run."""
     report = Report()
     while report.steps < steps and not report.error:
         machine = type("Seeded", (Driven,), {"report": report})
@@ -24,7 +24,7 @@ def run(number: int, steps: int) -> Report:
         left = steps - report.steps
         worlds = max(1, round(left / STEPS_A_WORLD))
         rules = settings(
-            max_examples=1 + worlds,  # what hypothesis tries first is no step at all
+            max_examples=1 + worlds,  # hypothesis' first try is not a step at all
             stateful_step_count=max(10, math.ceil(left / worlds)),
             phases=[Phase.generate],
             database=None,

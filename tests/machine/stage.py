@@ -1,4 +1,4 @@
-"""One world of a run: the market, the state folder, the processes, what they were told and what they said."""
+"""One world of a run: the market, the state folder, the processes, their commands and their replies."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.machine.terminal import Terminal
 IMAGES: Final = ("cloreai/jupyter:ubuntu24.04-v2", "pytorch/pytorch:latest")
 _REST_SECONDS: Final = 1.5
 _BEFORE_TIME_PASSES_SECONDS: Final = 5.0
-_AGAIN_AFTER: Final = 0.1  # a process between two steps may look wrong for an instant
+_AGAIN_AFTER: Final = 0.1  # a process between two steps may look wrong for a moment
 _SETTLE_ROUNDS: Final = 6
-_MEMORY: Final = Path("/dev/shm")  # every write is synchronous: in memory that costs nothing
+_MEMORY: Final = Path("/dev/shm")  # every write is synchronous, which costs nothing in memory
 
 
 def _key(name: str, arguments: Json) -> str:
@@ -62,11 +62,11 @@ class Stage:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def made_here(self) -> list[int]:
-        """The orders that were made in this world by its assistants."""
+        """Return the orders that this world's assistants made."""
         return [row["id"] for row in self.market.orders() if row["id"] not in self.market.elsewhere]
 
     def made_by_watches(self) -> list[int]:
-        """Those of them that a watch has made."""
+        """Return the orders among them that a watch made."""
         return [row["id"] for row in self.market.orders() if self.watch_tags.intersection(tags_of(row))]
 
     @property
@@ -76,7 +76,7 @@ class Stage:
     # Processes
 
     def client(self, number: int) -> Client:
-        """The process of a role, started when there is none."""
+        """Return the process of a role. It is started if there is none."""
         role = ROLES[number]
         held = self.people[number]
         if held is not None and held.state == "dead":
@@ -88,7 +88,7 @@ class Stage:
         return held
 
     def free(self, wanted: int) -> int:
-        """The wanted role, or the next one whose process has nothing to do (or is not there yet)."""
+        """Return the wanted role, or the next one whose process is idle or not started."""
         order = [(wanted + step) % len(ROLES) for step in range(len(ROLES))]
         held = [self.people[number] for number in order]
         return next(
@@ -96,7 +96,7 @@ class Stage:
         )
 
     def rest(self, seconds: float = _REST_SECONDS) -> None:
-        """Until nothing moves by itself any more."""
+        """Wait until nothing moves by itself any more, for up to that many seconds."""
         clients.listen(self.clients, self._heard, seconds=seconds)
 
     def _heard(self, client: Client, event: dict[str, Any]) -> None:
@@ -118,7 +118,7 @@ class Stage:
                 self.told[-1] += f" · {client.name}: {what} {event.get('place', '')}"
 
     def _watch_told(self, client: Client, event: dict[str, Any]) -> None:
-        """What a call about a watch has come to: when that of the limits ends, and that one was taken back."""
+        """Record what a watch's call has shown: when a watch within the limits ends, or that one was cancelled."""
         call = client.call
         if "number" in call:
             self.consents.watch_begun(call["number"], call["arguments"]["expires_hours"], event["at"])
@@ -132,19 +132,19 @@ class Stage:
     # What assistants and people do
 
     def _tag(self, name: str, arguments: Json) -> int:
-        """The port that marks this wish of this caller."""
+        """Return the port that marks this request of this caller."""
         tag = self._tags.setdefault(_key(name, arguments), FIRST_TAG + len(self._tags))
         self.oracle.callers[tag] = name
         return tag
 
     def wish(self, number: int, arguments: Json) -> Json:
-        """The arguments of a create, with the port that marks this wish of this caller."""
+        """Return the arguments of a create, with the port that marks this request of this caller."""
         tag = self._tag(ROLES[number].name, arguments)
         env = {"HF_TOKEN": ENV_VALUE}
         return {**arguments, "ports": {str(tag): "tcp"}, "env": env, "jupyter": arguments["image"] == IMAGES[0]}
 
     def create(self, number: int, arguments: Json, answer: str, halt: Halt | None, copies: int = 1) -> bool:
-        """Have a process make this call, if it is free to."""
+        """Make this call in a process. Returns False if none is free."""
         number = self.free(number)
         client = self.client(number)
         if client.state != "idle":
@@ -160,7 +160,7 @@ class Stage:
         return True
 
     def watch(self, number: int, arguments: Json, answer: str, halt: Halt | None) -> bool:
-        """Have a process ask for a watch, if it is free to."""
+        """Ask for a watch in a process. Returns False if none is free."""
         number = self.free(number)
         client = self.client(number)
         if client.state != "idle":
@@ -178,7 +178,7 @@ class Stage:
         return True
 
     def watches(self) -> list[Json]:
-        """The watches that wait: their ids, what they ask for and the questions that they were in."""
+        """Return the waiting watches: their ids, their requests and the quotes that asked for them."""
         path = self.folder / "state" / FILE_NAME
         with contextlib.suppress(sqlite3.OperationalError):
             if path.exists():
@@ -188,7 +188,7 @@ class Stage:
         return []
 
     def call_off(self, number: int, watch: Json, halt: Halt | None) -> bool:
-        """Have a process take a watch back, if it is free to."""
+        """Cancel a watch in a process. Returns False if none is free."""
         client = self.client(self.free(number))
         if client.state != "idle":
             return False
@@ -198,14 +198,14 @@ class Stage:
         return True
 
     def decline(self, watch: Json) -> bool:
-        """The person takes a watch back in a terminal."""
+        """Decline a watch in a terminal, as the person."""
         if not self.terminal.decline(watch["id"]):
             return False
         self._called_off(watch, self.market.clock.now())
         return True
 
     def act(self, number: int, tool: str, arguments: Json, answer: str, halt: Halt | None) -> bool:
-        """Any other call."""
+        """Make any other call. Returns False if no process is free."""
         client = self.client(self.free(number))
         if client.state != "idle":
             return False
@@ -213,20 +213,20 @@ class Stage:
         return True
 
     def answer(self, client: Client, answer: str) -> None:
-        """The person at a client says what they wanted to say later."""
+        """Give the delayed answer of the person at a client."""
         if answer == "yes":
             self.consents.yes(client.question, self.market.clock.now(), ASKED_LASTS)
         client.answer(answer)
 
     def freeze(self) -> bool:
-        """Somebody runs `clore-mcp stop`: no spending from now on."""
+        """Freeze all spending, as `clore-mcp stop` does."""
         self.rest(0)
         asking = [one for one in self.clients if one.state == "asking"]
         moving = any(one.state in ("busy", "stopped") for one in self.clients)
         return self.terminal.freeze(moving=moving, open_questions=[one.question for one in asking])
 
     def end_all(self, number: int, halt: Halt | None) -> bool:
-        """What `clore-mcp stop` does next: everything made here is ended, and what still shows up."""
+        """Do the next part of `clore-mcp stop`: end everything made here, and orders that appear later."""
         client = self.client(self.free(number))
         if client.state != "idle":
             return False
@@ -239,9 +239,9 @@ class Stage:
     # Time, and what is judged
 
     def advance(self, seconds: float) -> None:
-        """Time passes. Processes that run would have looked after their leases each minute: one at every end, at least,
-        and then another one. What is under way gets its time first: hours between a check and the bytes that it lets
-        go are for those that are stopped there."""
+        """Let time pass. Running processes would have checked their leases each minute. Here one does so at every
+        lease's end, and up to two do so at the last moment. Calls under way get their time first. Only stopped
+        processes may have hours between a check and the send."""
         self.rest(_BEFORE_TIME_PASSES_SECONDS)
         until = self.market.clock.now() + seconds
         while True:
@@ -260,7 +260,7 @@ class Stage:
         return []
 
     def poll(self, most: int) -> None:
-        """Up to so many of those that are free look after the leases, in turns: after one the others find it done."""
+        """Let up to `most` idle processes check the leases, in turns. After one, the others find it done."""
         for _ in range(most):
             free = [one for one in self.clients if one.state == "idle"]
             if not free:
@@ -270,7 +270,7 @@ class Stage:
             self.rest()
 
     def check(self, *, settled: bool = False) -> None:
-        """Hold everything against the invariants; what looks wrong while something moves is looked at once more."""
+        """Check the invariants. A failure while something moves is checked once more."""
         try:
             self.oracle.check(settled=settled)
         except Broken:
@@ -280,7 +280,8 @@ class Stage:
             self.oracle.check(settled=settled)
 
     def settle(self) -> None:
-        """Everything comes to rest: faults end, stopped processes go on, what hides shows, and somebody looks."""
+        """Let everything come to rest: end faults, resume stopped processes, let hidden orders appear, and check the
+        leases."""
         self.market.mend()
         for client in self.clients:
             if client.state == "stopped":
@@ -292,7 +293,7 @@ class Stage:
         self.rest()
         if not any(one.state == "idle" for one in self.clients):
             self.client(0)
-        self.market.advance(3_700)  # whatever shows late has shown by then
+        self.market.advance(3_700)  # by then everything that appears late has appeared
         for _ in range(_SETTLE_ROUNDS):
             self.advance(200)
             if not self._open():

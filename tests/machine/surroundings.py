@@ -33,7 +33,7 @@ class Surroundings(Playing):
 
     @step(kind=st.sampled_from(["lost_reply", "hang_after", "code1_after", "late_visible", "late_effect", "garbage"]))
     def lose_a_create(self, kind: str) -> None:
-        """The faults that matter most: an order is made and nobody is told."""
+        """Add one of the worst faults: an order is made and the client doesn't learn of it."""
         seconds = 1_800.0 if kind == "late_visible" else 0.15
         self._step("lose", lambda: self.stage.market.fault(kind, "create_order", seconds=seconds), kind=kind)
 
@@ -58,7 +58,7 @@ class Surroundings(Playing):
 
     @step(3, ahead=st.sampled_from([7_200.0, 86_400.0, -10_800.0]), times=st.sampled_from([1, 1, 2]))
     def date_is_wrong(self, ahead: float, times: int) -> None:
-        """One Date, or two that agree, far from the truth."""
+        """Send one wrong Date, or two that agree, far from the truth."""
         more: Json = {"seconds": ahead, "times": times}
         self._step("date", lambda: self.stage.market.fault("wrong_date", "my_orders", **more), **more)
 
@@ -72,12 +72,12 @@ class Surroundings(Playing):
         ),
     )  # fmt: skip
     def rows_are_odd(self, told: Json) -> None:
-        """How every order is listed from now on, until it is mended."""
+        """Change how every order is listed, until it is mended."""
         self._step("rows", lambda: self.stage.market.options(**told), **told)
 
     @step(3, which=numbers, seems=st.sampled_from(["expired", "vanished", "both"]), seconds=st.sampled_from([12, 300]))
     def order_seems(self, which: int, seems: str, seconds: int) -> None:
-        """A list says of a running order that it has ended, or nothing, for a while."""
+        """Let a list show a running order as ended, or not at all, for a while."""
 
         def work() -> bool:
             found = self._order_ids()
@@ -90,7 +90,7 @@ class Surroundings(Playing):
 
     @step(2, endpoint=st.sampled_from(["my_orders", "wallets", "cancel_order"]))
     def told_to_wait(self, endpoint: str) -> None:
-        """A refusal that asks for ten minutes."""
+        """Refuse a request and ask for a pause of ten minutes."""
         self._step("wait", lambda: self.stage.market.fault("too_fast", endpoint, seconds=600), endpoint=endpoint)
 
     @step(which=which_server, factor=st.sampled_from([0.8, 0.97, 1.02, 1.15]))

@@ -1,4 +1,4 @@
-"""The person at a terminal: what `clore-mcp approve`, `decline` and `stop` do, and what they mean for the record."""
+"""The person at a terminal: what `clore-mcp approve`, `decline` and `stop` do, and what that means for the record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BY: Final = "the person, in a terminal"
 
 
 class Terminal:
-    """One person's commands. A process that is stopped in the middle of a write keeps them waiting, then they fail."""
+    """One person's commands. A process stopped in the middle of a write makes them wait, then fail."""
 
     def __init__(self, oracle: Oracle, folder: Path) -> None:
         self._oracle = oracle
@@ -33,14 +33,14 @@ class Terminal:
         self._state.close()
 
     def waiting(self) -> list[Quote]:
-        """What waits for a person, and yeses that nothing has used yet."""
+        """Return what waits for a person, and unused approvals."""
         try:
             return asyncio.run(self._approvals.waiting())
         except StateUnavailable:
             return []
 
     def decide(self, quote: Quote, *, yes: bool) -> bool:
-        """A yes or a no; a no also takes back a yes that nothing has used."""
+        """Approve or decline. Declining also withdraws an unused approval."""
         if yes and quote.state == "pending":
             self._oracle.consents.yes(quote.question, self._clock.now(), OUTSIDE_LASTS)
         try:
@@ -52,11 +52,11 @@ class Terminal:
         return decided
 
     def decline(self, watch_id: str) -> bool:
-        """Take a watch back."""
+        """Cancel a watch."""
         return bool(self._write(lambda tx: watches.end(tx, watch_id, "cancelled")))
 
     def freeze(self, *, moving: bool, open_questions: list[str]) -> bool:
-        """Freeze all spending. `moving`: some call is under way; the open questions are void from now on."""
+        """Freeze all spending. `moving`: a call is under way. The open questions are void from now on."""
         if not self._write(lambda tx: stop.freeze(tx, by=_BY, now=self._clock.now())):
             return False
         self._oracle.freeze(moving=moving)

@@ -1,6 +1,6 @@
 """What the fork server imports and builds before it forks, so that a client process starts in tens of milliseconds.
 
-Only the fork server imports this: it puts the tools that it has built in the place of the product's own builder.
+Only the fork server imports this. It replaces the product's builder of tools with the tools that it has built.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.machine.child import put
 
 
 def warm() -> None:
-    """Import and build what each process would: those forked after this find it there."""
+    """Import and build what each process would, so that processes forked afterwards have it."""
     for name in ("attrs", "jsonschema", "httpcore2", "anyio._backends._asyncio", "concurrent.futures.thread"):
         importlib.import_module(name)
     settings = Settings.from_env({}, home=Path(), config_dir=Path(), state_dir_default=Path())
@@ -29,7 +29,7 @@ def warm() -> None:
     put(server_module, "chosen_tools", lambda _: tools)
     asyncio.run(_probe(settings))
     gc.collect()
-    gc.freeze()  # a collection would touch, and so copy, all that is shared
+    gc.freeze()  # a collection would touch everything shared, and so copy it
 
 
 async def _probe(settings: Settings) -> None:

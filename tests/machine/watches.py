@@ -1,4 +1,4 @@
-"""Steps of watches: they are asked for, approved, taken back, and rent when the market lets them."""
+"""Steps of watches: they are requested, approved, cancelled, and rent when the market allows it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.machine.surroundings import Surroundings
 _A_LOOK: Final = 60  # seconds
 
 ceilings = st.sampled_from(["0.12", "0.2", "0.3", "0.45"])
-# An offer at these times the ceiling; none is somebody else's rental.
+# An offer at this multiple of the ceiling. None: someone else rents the server.
 offers = st.sampled_from(["0.5", "0.9", "0.99", "1", "1.02", "1.3", None])
 low = st.sampled_from(["0.5", "0.9", "0.99"])
 
 
 def watch_wishes_of(**fixed: st.SearchStrategy[object]) -> st.SearchStrategy[Json]:
-    """What somebody may want to be rented later; `fixed` narrows it."""
+    """Return a strategy for what a caller may want to be rented later. `fixed` narrows it."""
     wide: dict[str, st.SearchStrategy[object]] = {
         "gpu": st.sampled_from(MODELS),
         "max_usd_per_hour": ceilings.map(float),
@@ -38,7 +38,7 @@ watch_wishes = watch_wishes_of()
 
 
 class Watches(Assistants, Surroundings):
-    """Yeses for later, the prices that they wait for, and whoever looks at them."""
+    """Approvals for later, the prices that they wait for, and the processes that check them."""
 
     @step(1, who=roles, wish=watch_wishes, answer=answers, halt=halts)
     def watch(self, who: int, wish: Json, answer: str, halt: Halt | None) -> None:
@@ -48,7 +48,7 @@ class Watches(Assistants, Surroundings):
 
     @step(2, wanted=numbers, which=which_server, times=offers)
     def offer(self, wanted: int, which: int, times: str | None) -> None:
-        """A server becomes free, under or over what a watch may pay, or is somebody else's."""
+        """Free a server below or above what a watch may pay, or let someone else rent it."""
 
         def work() -> bool:
             found = self.stage.watches()
@@ -64,7 +64,7 @@ class Watches(Assistants, Surroundings):
 
     @step(2, who=st.sets(roles, min_size=1, max_size=2), halt=halts)
     def look(self, who: set[int], halt: Halt | None) -> None:
-        """A minute later one process looks for the watches, or two at once; the first may be killed over it."""
+        """Let one process check the watches a minute later, or two at once. The first may be killed meanwhile."""
 
         def work() -> bool:
             if not self.stage.watches():
@@ -80,7 +80,7 @@ class Watches(Assistants, Surroundings):
 
     @step(1, who=roles, which=numbers, terminal=st.booleans(), halt=halts)
     def call_off(self, who: int, which: int, terminal: bool, halt: Halt | None) -> None:
-        """A watch is taken back, by an assistant or in a terminal."""
+        """Cancel a watch, through an assistant or in a terminal."""
 
         def work() -> bool:
             found = self.stage.watches()
@@ -93,8 +93,8 @@ class Watches(Assistants, Surroundings):
 
     @step(4, who=roles, wish=watch_wishes, which=which_server, times=low, halt=halts, calm=st.booleans())
     def wait_and_rent(self, who: int, wish: Json, which: int, times: str, halt: Halt | None, calm: bool) -> None:
-        """The price falls under what was approved, and who looks may be killed around the rental. `calm`: nothing that
-        was broken before is in the way."""
+        """Let the price fall below what was approved. The process that checks may be killed around the rental. `calm`:
+        earlier faults and freezes are removed first."""
         if calm:
             self.mend()
             self.lift()
@@ -105,7 +105,7 @@ class Watches(Assistants, Surroundings):
 
     @step(1, wish=watch_wishes, yes=st.sampled_from([True, True, False]), which=which_server)
     def approve_in_a_terminal(self, wish: Json, yes: bool, which: int) -> None:
-        """A watch that waits for a terminal; the call is made again once it was decided there."""
+        """Make a watch that waits for a terminal, and call again once it was decided there."""
         self.watch(OUTSIDER, wish, "yes", None)
 
         def work() -> bool:
@@ -121,7 +121,7 @@ class Watches(Assistants, Surroundings):
 
     @step(1, who=roles, wish=watch_wishes, which=which_server, terminal=st.booleans())
     def fall_too_late(self, who: int, wish: Json, which: int, terminal: bool) -> None:
-        """The price falls when the watch is taken back already."""
+        """Let the price fall after the watch was cancelled."""
         self.watch(who, {**wish, "max_usd_per_hour": 0.1}, "yes", None)
         self.call_off(who, -1, terminal, None)
         self._step("price", lambda: self.stage.market.offer(self.stage.market.servers[which], Decimal("0.09")))
