@@ -93,7 +93,7 @@ class Updates:
         uri = str(params.uri)
         subscriber = self._subscribers.setdefault(_client(ctx), _Subscriber(ctx.session))
         if not uri.startswith(_OURS) or (len(subscriber.uris) >= _MOST_URIS and uri not in subscriber.uris):
-            raise MCPError(INVALID_PARAMS, f"Subscriptions are to {_OURS} resources, {_MOST_URIS} at most.")
+            raise MCPError(INVALID_PARAMS, f"Only {_OURS} resources can be subscribed to, up to {_MOST_URIS}.")
         subscriber.uris.add(uri)
         self._begin()
         return EmptyResult()
@@ -124,7 +124,7 @@ class Updates:
                     for uri in _uris(await changes[1].look()):
                         await self._tell(uri)
                 except Failure as failure:
-                    log.debug("changes could not be looked for: %s", failure.message)
+                    log.debug("changes could not be read: %s", failure.message)
                 except Exception as error:  # a client that can't be notified must not stop it for the others
                     log.warning("changes could not be reported: %s", type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)

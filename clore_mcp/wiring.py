@@ -109,9 +109,9 @@ class Services:
                 return await self.overseer.show(account, current) if wallets else []
             await self.overseer.record(account, current, wallets=wallets)
         except Failure as failure:
-            log.warning("what runs could not be looked over: %s", failure.message)
+            log.warning("the orders could not be checked: %s", failure.message)
         except Exception as error:  # even a row that can't be read
-            log.error("what runs could not be looked over: %s", type(error).__name__)
+            log.error("the orders could not be checked: %s", type(error).__name__)
         return []
 
     def changes(self, since: float) -> Changes:

@@ -222,8 +222,8 @@ class Database:
             self._close()
             self._loss = StateUnavailable(
                 f"The state in {self.folder} was deleted or replaced while in use; nothing was recorded.",
-                hint="If it was moved, put it back and restart. Otherwise call again: an empty state is begun, the"
-                " limits count what Clore shows, and the orders made before have no lease end any more; list_orders"
+                hint="If it was moved, put it back and restart. Otherwise call again, and a new state is made. The"
+                " limits then count what Clore shows. The orders made before no longer have a lease end; list_orders"
                 " shows them.",
             )
         loss = self._loss
