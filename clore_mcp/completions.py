@@ -42,7 +42,7 @@ Candidates = Callable[["Services", str], Awaitable[list[str]]]
 
 
 def register(server: MCPServer[FirstUse], settings: Settings, current: Callable[[], Services]) -> None:
-    """Add the one completion handler; arguments of a toolset that is off get nothing."""
+    """Add the completion handler. Arguments of a toolset that is off get no suggestions."""
 
     @server.completion()  # type: ignore[no-untyped-call, untyped-decorator]  # the SDK leaves it untyped
     async def complete(
@@ -70,7 +70,8 @@ def _answer(found: list[str]) -> Completion:
 
 
 async def gpu_models(services: Services, typed: str) -> list[str]:
-    """GPU models on the market, most servers first; a market of a quarter of an hour ago has the same models."""
+    """Return GPU models on the market, those with the most servers first. A snapshot of up to 15 minutes ago has the
+    same models."""
     from clore_mcp.market.snapshot import STALE_LIMIT_SECONDS
 
     snapshot = await services.market.snapshot(STALE_LIMIT_SECONDS)
@@ -79,7 +80,7 @@ async def gpu_models(services: Services, typed: str) -> list[str]:
 
 
 async def countries(services: Services, typed: str) -> list[str]:
-    """Regions and country codes. In a list ("DE, US") the last word is completed and the others are kept."""
+    """Return regions and country codes. In a list ("DE, US") the last word is completed and the others are kept."""
     from clore_mcp.market.regions import COUNTRIES, REGIONS
 
     before, comma, word = typed.rpartition(",")
@@ -89,12 +90,12 @@ async def countries(services: Services, typed: str) -> list[str]:
 
 
 async def images(_: Services, typed: str) -> list[str]:
-    """The short names, then the Docker names of the images that are known."""
+    """Return the short names, then the Docker names, of the known images."""
     return matching([*SHORT_NAMES, *(known.image for known in KNOWN)], typed)
 
 
 async def order_ids(services: Services, typed: str) -> list[str]:
-    """Current orders, newest first."""
+    """Return the ids of current orders, newest first."""
     from clore_mcp.rental.account.reading import BROWSING_AGE
 
     rows = (await services.context.readings.orders(BROWSING_AGE)).rows
@@ -102,14 +103,16 @@ async def order_ids(services: Services, typed: str) -> list[str]:
 
 
 def matching(values: Iterable[str], typed: str) -> list[str]:
-    """Those of `values` that begin with what was typed, then those that contain it; case, blanks and signs aside."""
+    """Return those of `values` that begin with what was typed, then those that contain it. Case, blanks and punctuation
+    are ignored."""
     wanted = _letters(typed)
     ranked = [(_letters(value).find(wanted), value) for value in values]
     return [value for at, value in ranked if at == 0] + [value for at, value in ranked if at > 0]
 
 
 def _named(word: str) -> list[str]:
-    """The code of a country whose name was typed out."""
+    """Raise MCPError if the client asks for an unknown prompt, as a middleware. The SDK would report it as our
+    mistake."""
     from clore_mcp.market.regions import codes
 
     try:

@@ -80,7 +80,7 @@ class Failure(Exception):
 
 
 class SettingsInvalid(Failure):
-    """A setting is malformed; the message names the variable, the value (unless secret) and what is accepted."""
+    """A setting is malformed. The message names the variable, the value (unless secret) and what is accepted."""
 
     code = "invalid_argument"
     default_hint = "Correct or unset it and start again. `clore-mcp doctor` shows the settings in force."
@@ -148,7 +148,7 @@ class QueueFull(CloreError):
 
 
 class NotSent(CloreError):
-    """No connection to Clore could be made, so the request was not sent. `why` says what broke, if that is known."""
+    """No connection to Clore could be made, so the request was not sent. `why` is the cause, if it is known."""
 
     code = "api_unavailable"
     default_hint = "Check the network. `clore-mcp doctor` tests it. Nothing was sent."
@@ -244,7 +244,7 @@ class ServerOffline(Refused):
 
 
 class BidTooLow(Refused):
-    """`too_low_price`: the bid is under the host's minimum; `min_price_per_day` is that minimum in the order's coin."""
+    """`too_low_price`: the bid is under the host's minimum. `min_price_per_day` is that minimum in the order's coin."""
 
     default_hint = "Raise bid_usd_per_hour to at least get_server's spot.min_usd_per_hour."
 
@@ -325,7 +325,7 @@ class InternalFault(Unclear):
 
 
 class UnknownRefusal(Unclear):
-    """Code 6 with an undocumented error: Clore refused. `reported` holds its words, as data."""
+    """Code 6 with an undocumented error: Clore refused. `reported` holds Clore's words, as data."""
 
     code = "api_error"
 

@@ -1,4 +1,4 @@
-"""The services of a running server, wired by the first call that needs them, so that listing tools stays fast.
+"""The services of a running server. The first call that needs them wires them, so that listing tools stays fast.
 
 Most servers that a client starts only list their tools. The layers below the tools (market, rental, state, the Clore
 client) are more than half of our modules, so the first call imports them here.
@@ -19,19 +19,19 @@ _RESUME_AFTER_SECONDS: Final = 3.0
 
 
 class FirstUse:
-    """What a running server holds instead of its services, until it is asked for them."""
+    """Holds the services of a running server once a call has needed them."""
 
     def __init__(self, settings: Settings, *, starts_watchdog: bool = False) -> None:
         self._settings = settings
         self._starts_watchdog = starts_watchdog
         self._services: Services | None = None
-        self.page: PageOpener | None = None  # what shows the person questions that can't be asked otherwise
-        self.offers: dict[str, str] = {}  # addresses of that page, by the question that this round is about
-        self.unaskable: set[str] = set()  # clients that answered a question with an error: by name, for this run
+        self.page: PageOpener | None = None  # shows the person questions that can't be asked otherwise
+        self.offers: dict[str, str] = {}  # addresses of that page, by the question of this round
+        self.unaskable: set[str] = set()  # names of clients that answered a question with an error in this run
         self.asked: dict[str, tuple[float, float, int]] = {}  # per quote: first and last asked, how often unanswered
 
     def services(self) -> Services:
-        """The services, the same ones each time. Called on the event loop alone, so they are wired once."""
+        """Return the services, the same ones each time. Call it only on the event loop, so that they are wired once."""
         if self._services is None:
             from clore_mcp.wiring import build
 
@@ -47,11 +47,12 @@ class FirstUse:
 
     @property
     def wired(self) -> Services | None:
-        """The services, if anything has needed them yet."""
+        """The services, or None if no call has needed them yet."""
         return self._services
 
     async def resume_leases(self) -> None:
-        """End the leases of an earlier run also when no tool is called; a client that only probes is gone before."""
+        """End the leases of an earlier run even if no tool is called. It waits first, because a client that only probes
+        is gone by then."""
         await asyncio.sleep(_RESUME_AFTER_SECONDS)
         if self._settings.api_key is not None and await asyncio.to_thread(self._settings.state_dir.exists):
             await self.services().resume_leases()

@@ -1,8 +1,8 @@
-"""Exact amounts: coins, prices per day and per hour, and every rounding by name.
+"""Exact amounts: coins, prices per day and per hour, and named roundings.
 
-Clore lists prices per day, for the whole server, in one of three coins. People and limits think in USD per hour.
-All arithmetic is `Decimal`; storage is whole micro-dollars (`to_micros`) or the coin's own decimal text. Only a reply
-to a model turns into a float (`shown`). Rounding is always against us: what we might pay rounds up.
+Clore lists prices per day, for the whole server, in one of three coins. People and limits think in USD per hour. All
+arithmetic is `Decimal`. Storage is whole micro-dollars (`to_micros`) or the coin's own decimal text. Only a reply to a
+model uses floats (`shown`). Rounding is always against us: what we might pay is rounded up.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, Final
 
 from clore_mcp.text import clean
 
-LONGEST_RENTAL_HOURS: Final = 3_000  # Clore's own bound (docs/clore-api.md, section 2)
+LONGEST_RENTAL_HOURS: Final = 3_000  # Clore's own limit (docs/clore-api.md, section 2)
 SECONDS_PER_DAY: Final = 86_400
 HOURS_PER_DAY: Final = Decimal(24)
 ZERO: Final = Decimal(0)
 _MICRO: Final = Decimal("0.000001")
-_WIDE: Final = Context(prec=400)  # rounding must not fail, or round twice, because a number has many digits
+_WIDE: Final = Context(prec=400)  # enough digits that rounding never fails or happens twice
 
 
 class Coin(StrEnum):
-    """The coins that Clore takes, by its own names."""
+    """The coins that Clore accepts, by its own names."""
 
     BTC = "bitcoin"
     CLORE = "CLORE-Blockchain"
@@ -32,7 +32,7 @@ class Coin(StrEnum):
 
     @property
     def precision(self) -> int:
-        """Decimal places that Clore uses for prices in this coin."""
+        """The decimal places that Clore uses for prices in this coin."""
         return _TRAITS[self].precision
 
     @property
@@ -42,18 +42,19 @@ class Coin(StrEnum):
 
     @property
     def dearest_day(self) -> Decimal:
-        """A price per day above this is a fault of the row: no hardware has cost as much in 25 years."""
+        """The highest plausible price per day. No hardware has cost as much in 25 years, so a row with more is
+        faulty."""
         return _TRAITS[self].dearest_day
 
     @classmethod
     def parse(cls, text: str) -> Coin | None:
-        """The coin meant by `text` (Clore's name or a ticker, any case, hyphens or not), or None."""
+        """Return the coin that `text` names (Clore's name or a ticker, any case, hyphens or not), or None."""
         wanted = _letters(text)
         return next((coin for coin in cls if wanted in (_letters(coin.value), coin.ticker.lower())), None)
 
     @classmethod
     def _missing_(cls, value: object) -> Coin | None:
-        """`Coin("BTC")` is a coin as `Coin("bitcoin")` is."""
+        """Return the coin of another name, so that `Coin("BTC")` works like `Coin("bitcoin")`."""
         return cls.parse(value) if isinstance(value, str) else None
 
 
@@ -70,18 +71,18 @@ _TRAITS: Final = {
     Coin.USD: _Traits("USD", 2, Decimal(10**6)),
 }
 _TICKERS: Final = {coin.value: coin.ticker for coin in Coin}
-_COIN_SHOWN: Final = 24  # characters of a coin that nobody knows; Clore's longest name has 16
+_COIN_SHOWN: Final = 24  # characters of an unknown coin's name; Clore's longest name has 16
 
 
 def coin_name(told: str | None) -> str:
-    """The one name that people and models read of a coin, whatever Clore calls it: BTC, CLORE or USD. A coin that is
-    not known keeps Clore's name, cleaned; '' where none is told."""
+    """Return the name of a coin for people and models: BTC, CLORE or USD. An unknown coin keeps Clore's name, cleaned.
+    Without a name, return ''."""
     coin = Coin.parse(told or "")
     return coin.ticker if coin else clean(told or "", _COIN_SHOWN)
 
 
 def with_coin_names(told: Any) -> Any:
-    """A record to be shown, with the one name wherever a value is Clore's own name of a coin."""
+    """Return a record for display, with tickers in place of Clore's own names of coins."""
     if isinstance(told, Mapping):
         return {name: with_coin_names(value) for name, value in told.items()}
     if isinstance(told, list | tuple):
@@ -95,63 +96,66 @@ def _letters(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DayPrice:
-    """A price per day for a whole server, in one coin, as a listing or a bid states it (renter's fee not included)."""
+    """A price per day for a whole server, in one coin, as a listing or a bid states it, without the renter's fee."""
 
     value: Decimal
     coin: Coin
 
     def usd_per_hour(self, usd_per_coin: Decimal) -> Decimal:
-        """This price in USD per hour at a rate, fee not included, not rounded."""
+        """Return this price in USD per hour at a rate, without the fee and not rounded."""
         return self.value * usd_per_coin / HOURS_PER_DAY
 
     def raised(self, fraction: Decimal) -> DayPrice:
-        """This price with a margin on top (0.03 is 3 %)."""
+        """Return this price with a margin on top (0.03 is 3 %)."""
         return DayPrice(self.value * (1 + fraction), self.coin)
 
     def floored(self) -> DayPrice:
-        """Rounded down to the coin's precision: the way a bid is cut so that it never exceeds what was approved."""
+        """Raise MCPError if the client asks for an unknown prompt, as a middleware. The SDK would report it as our
+        mistake. approved."""
         return DayPrice(self.value.quantize(Decimal(1).scaleb(-self.coin.precision), ROUND_FLOOR, _WIDE), self.coin)
 
 
 def up_to_coin(amount: Decimal, coin: Coin) -> Decimal:
-    """An amount of a coin, rounded up to the coin's precision: what to pay in so that it is enough."""
+    """Return an amount of a coin rounded up to its precision: what to pay in so that it is enough."""
     return amount.quantize(Decimal(1).scaleb(-coin.precision), ROUND_CEILING, _WIDE)
 
 
 def up_to_micro(usd: Decimal) -> Decimal:
-    """USD rounded up to a whole micro-dollar."""
+    """Return USD rounded up to a whole micro-dollar."""
     return usd.quantize(_MICRO, ROUND_CEILING, _WIDE)
 
 
 def to_micros(usd: Decimal) -> int:
-    """USD as whole micro-dollars, rounded up: a cost is never stored smaller than it is."""
+    """Return USD as whole micro-dollars, rounded up, so that a cost is never stored too small."""
     return int(up_to_micro(usd).scaleb(6, _WIDE))
 
 
 def from_micros(micros: int) -> Decimal:
-    """Whole micro-dollars as USD, exactly."""
+    """Return whole micro-dollars as USD, exactly."""
     return Decimal(micros).scaleb(-6, _WIDE)
 
 
 def wire_number(value: Decimal) -> int | float:
-    """The JSON number for a price: the shortest that reads back as the same number (10, not 10.0)."""
+    """Return the JSON number for a price: the shortest that reads back as the same number (10, not 10.0)."""
     return int(value) if value == value.to_integral_value() else float(value)
 
 
 def shown(value: Decimal, digits: int = 4) -> float:
-    """A number for a reply: rounded to `digits` places, or to three figures where it would vanish."""
+    """Return a number for a reply, rounded to `digits` places. A small one (below 0.01 for 4 digits) keeps three
+    figures."""
     if value and abs(value) < Decimal(1).scaleb(2 - digits):
         return float(f"{value:.3g}")
     return float(value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN, _WIDE))
 
 
 def shown_up(usd: Decimal) -> float:
-    """A cost for a reply: rounded up to four places, as `dollars` shows it to a person."""
+    """Return a cost for a reply, rounded up to four places."""
     return float(usd.quantize(Decimal("0.0001"), ROUND_CEILING, _WIDE))
 
 
 def dollars(usd: Decimal, *, up: bool = True) -> str:
-    """USD for a person, '$0.42' or '$0.0042': a cost is rounded up, what is left (`up=False`) is rounded down."""
+    """Return USD for a person: '$1.42' from $1, or '$0.42' or '$0.0042' below. A cost is rounded up, a remainder
+    (`up=False`) down."""
     places = 2 if abs(usd) >= 1 else 4
     rounded = usd.quantize(Decimal(1).scaleb(-places), ROUND_CEILING if up else ROUND_FLOOR, _WIDE)
     text = f"{rounded.copy_abs():f}"  # abs() would round again
@@ -161,6 +165,6 @@ def dollars(usd: Decimal, *, up: bool = True) -> str:
 
 
 def plain(value: Decimal) -> str:
-    """A Decimal without an exponent or trailing zeros, for texts and for storage."""
+    """Return a Decimal without an exponent or trailing zeros, for texts and for storage."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

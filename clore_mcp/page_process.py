@@ -1,4 +1,4 @@
-"""Starts and finds the person's page, which one process serves for each state and key, like the watchdog.
+"""Starts and finds the person's page. One process serves it for each state and key, like the watchdog.
 
 A process that wants the page shown leaves a request in the state folder, and the page's process answers it there. So
 the server needs no browser, no socket and no secret: the process that serves the page also opens it.
@@ -37,8 +37,8 @@ _FROM_AFAR: Final = ("SSH_CONNECTION", "SSH_TTY", "SSH_CLIENT")
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What the page's process is asked for: a page that begins at `to`, opened in the browser or only named.
-    `registers`: whoever comes by it may register a passkey."""
+    """A request to the page's process: show a page that begins at `to`, opened in the browser or only named.
+    `registers`: a person who comes through it may register a passkey."""
 
     to: str = ""
     opens: bool = True
@@ -55,25 +55,25 @@ class PageReply:
 
 
 def place_of(wanted: Settings) -> Place:
-    """What the one page of this state and key holds while it lives."""
+    """Return the place that the one page of this state and key holds while it lives."""
     return Place(wanted.state_dir / f"page-{wanted.key_name[:16]}.lock")
 
 
 def requests_folder(wanted: Settings) -> Path:
-    """Where requests to the page of this state and key are left."""
+    """Return the folder for requests to the page of this state and key."""
     return wanted.state_dir / FOLDER / wanted.key_name[:16]
 
 
 def has_display(env: Mapping[str, str]) -> bool:
-    """Whether a browser that is opened here can be in front of somebody."""
+    """Return whether a browser that is opened here can be in front of a person."""
     if any(env.get(name) for name in _FROM_AFAR):
         return False
     return sys.platform in ("win32", "darwin") or any(env.get(name) for name in _DISPLAYS)
 
 
 class PageOpener:
-    """Shows the person questions by their ids, each once and never in a second tab: in the browser of this machine, or
-    by an address that the client offers them. Whatever fails is only logged."""
+    """Shows the person questions by their ids, each once and never in a second tab: in this machine's browser, or by an
+    address that the client offers them. Failures are only logged."""
 
     def __init__(self, wanted: Settings) -> None:
         self._wanted = wanted
@@ -82,11 +82,12 @@ class PageOpener:
 
     @property
     def may(self) -> bool:
-        """Whether a page that opens here can be in front of the person, and the operator lets it."""
+        """Whether a page that opens here can be in front of the person, and the operator allows it."""
         return self._wanted.page is Page.AUTO and not self._wanted.read_only and has_display(os.environ)
 
     def show(self, quote_id: str) -> bool:
-        """Whether the person has that question in front of them now. Takes seconds; call it on a worker thread."""
+        """Show a question and return whether the person has it in front of them. Takes seconds; call it on a worker
+        thread."""
         if not self.may or quote_id in self._refused:
             return False
         try:
@@ -102,8 +103,8 @@ class PageOpener:
         return False
 
     def address(self, quote_id: str) -> str | None:
-        """Where that question is shown to a browser that is signed in, for a client to offer once; it holds no secret.
-        None where it can't be had, was offered before or stands in front of the person already."""
+        """Return the address of a question for a browser that is signed in. A client may offer it once. It holds no
+        secret."""
         if not self.may or quote_id in self._shown | self._refused:
             return None
         try:
@@ -118,13 +119,13 @@ class PageOpener:
         return f"{before}approvals/{quote_id}"
 
     def refuse(self, quote_id: str) -> None:
-        """The person did not want to go there: no page is opened for that question."""
+        """Record that the person did not want to go there. No page is opened for that question."""
         self._shown.discard(quote_id)
         self._refused.add(quote_id)
 
 
 def is_running(wanted: Settings) -> bool:
-    """Whether a page's process works for this state and key. Raises StateUnavailable."""
+    """Return whether a page's process runs for this state and key. Raises StateUnavailable."""
     place = place_of(wanted)
     if not place.take():
         return True
@@ -133,8 +134,8 @@ def is_running(wanted: Settings) -> bool:
 
 
 def ask(wanted: Settings, request: PageRequest) -> PageReply | None:
-    """Start a page's process where none works, and have it do that; None where it does not answer. Raises OSError,
-    SubprocessError, StateUnavailable."""
+    """Send a request to the page's process, started if none runs, and return its reply, or None if it does not
+    answer."""
     wanted.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = requests_folder(wanted)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -144,7 +145,7 @@ def ask(wanted: Settings, request: PageRequest) -> PageReply | None:
 
 
 def ask_running(folder: Path, request: PageRequest) -> PageReply | None:
-    """Have the page's process that takes its requests there do that; None where it does not answer. Raises OSError."""
+    """Send a request to the page's process that reads that folder. Return its reply, or None if it does not answer."""
     name = secrets.token_hex(8)
     _write(folder / f"{name}.ask", {"to": request.to, "opens": request.opens, "registers": request.registers})
     until = time.monotonic() + _STARTS_WITHIN_SECONDS + _ANSWERS_WITHIN_SECONDS
@@ -160,7 +161,7 @@ def ask_running(folder: Path, request: PageRequest) -> PageReply | None:
 
 
 def take_requests(folder: Path) -> list[tuple[str, PageRequest]]:
-    """The requests that wait, each with the name to answer it by; taken, they are gone."""
+    """Take the waiting requests out of the folder, and return each with the name to answer it by."""
     found = []
     for path in sorted(folder.glob("*.ask")):
         with contextlib.suppress(OSError, ValueError, KeyError):
@@ -177,13 +178,13 @@ def answer_request(folder: Path, name: str, reply: PageReply) -> None:
 
 
 def _start(wanted: Settings) -> None:
-    sandbox = wanted.api_key_source == "sandbox"  # its state lies in a folder of the state that it is named by
+    sandbox = wanted.api_key_source == "sandbox"  # its state is a folder in the state folder that is named
     words = ["page", "--detached", *(["--sandbox"] if sandbox else [])]
     start_apart(words, wanted.state_dir.parent if sandbox else wanted.state_dir, LOG_NAME)
 
 
 def _write(path: Path, told: Mapping[str, Any]) -> None:
-    """A private file that is there whole or not at all."""
+    """Write a private file atomically."""
     draft = path.with_suffix(".draft")
     with os.fdopen(open_own(draft, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
         json.dump(told, file)

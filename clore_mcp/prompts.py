@@ -42,7 +42,7 @@ from clore_mcp.text import clean
 
 log = logging.getLogger(__name__)
 
-ARGUMENT_MAX: Final = 200  # characters of a value; the longest that anyone needs is an image with its digest
+ARGUMENT_MAX: Final = 200  # characters of a value; the longest one needed is an image with its digest
 
 _FILE: Final = re.compile(r"[a-z][a-z0-9-]*\.md")
 _FENCE: Final = "---"
@@ -65,7 +65,7 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """One file, read and found well-formed. `tools` says on which line each tool is named first."""
+    """One file, read and checked. `tools` maps each tool to the line that names it first."""
 
     name: str
     path: str
@@ -76,7 +76,8 @@ class PromptFile:
     tools: Mapping[str, int]
 
     def fill(self, values: Mapping[str, object]) -> str:
-        """The body for these values, each cleaned and clamped. Raises MCPError for one that is missing or unknown."""
+        """Return the body with these values, each cleaned and clamped. Raises MCPError for one that is missing or
+        unknown."""
         known = {argument.name for argument in self.arguments}
         if unknown := sorted(clean(name, 40) for name in set(values) - known):
             takes = f"takes {', '.join(sorted(known))}" if known else "takes no arguments"
@@ -92,12 +93,13 @@ class FilePrompt(Prompt):
     """A prompt that a file describes."""
 
     async def render(self, arguments: dict[str, Any] | None, context: Any) -> list[Message]:
-        """See `Prompt.render`; ours says in its error what is missing."""
+        """See `Prompt.render`. Our error says what is missing."""
         return [UserMessage(str(self.fn(arguments or {})))]
 
 
 def offered(tools: Collection[str], *, every_tool: bool) -> list[Prompt]:
-    """The prompts whose tools are all among `tools`. Where those are all that exist, another name is a mistake."""
+    """Return the prompts whose tools are all among `tools`. With `every_tool` no other tools exist, so a prompt that
+    names another one raises SettingsInvalid."""
     found = []
     for file in read_all(folder()):
         absent = [(line, tool) for tool, line in file.tools.items() if tool not in tools]
@@ -109,7 +111,8 @@ def offered(tools: Collection[str], *, every_tool: bool) -> list[Prompt]:
 
 
 async def refuse_unknown(ctx: Any, call_next: Callable[[Any], Awaitable[Any]], *, names: Collection[str]) -> Any:
-    """A middleware: asking for a prompt that isn't there is the caller's mistake, where the SDK takes it for ours."""
+    """Raise MCPError if the client asks for an unknown prompt, as a middleware. The SDK would report it as our
+    mistake."""
     name = (ctx.params or {}).get("name")
     if ctx.method == "prompts/get" and isinstance(name, str) and name not in names:
         raise MCPError(INVALID_PARAMS, f"There is no prompt {clean(name, 60)}; prompts/list names them.")
@@ -117,13 +120,13 @@ async def refuse_unknown(ctx: Any, call_next: Callable[[Any], Awaitable[Any]], *
 
 
 def folder() -> Traversable:
-    """Where the files are: inside the installed package, or at the top of a source checkout."""
+    """Return the folder of the files: inside the installed package, or at the top of a source checkout."""
     shipped = files("clore_mcp") / "_prompts"
     return shipped if shipped.is_dir() else Path(__file__).parents[1] / "prompts"
 
 
 def read_all(where: Traversable) -> list[PromptFile]:
-    """Every prompt in that folder, by name. Raises SettingsInvalid with file and line."""
+    """Return every prompt in that folder, by name. Raises SettingsInvalid with file and line."""
     if not where.is_dir():
         log.warning("No prompts: %s is not there.", where)
         return []
@@ -132,7 +135,7 @@ def read_all(where: Traversable) -> list[PromptFile]:
 
 
 def parse(text: str, name: str, path: str) -> PromptFile:
-    """The prompt that `text` describes. Raises SettingsInvalid with `path` and the line."""
+    """Return the prompt that `text` describes. Raises SettingsInvalid with `path` and the line."""
     lines = text.splitlines()
     if not lines or lines[0].rstrip() != _FENCE:
         raise _malformed(path, 1, f"the file must begin with a line {_FENCE}")
@@ -194,7 +197,7 @@ def _front_matter(lines: list[str], path: str) -> tuple[dict[str, str], tuple[Ar
 
 
 def _fields(lines: list[str], path: str) -> Iterator[tuple[int, str, str, str]]:
-    """Line number, indentation, key and value of each line that is not blank."""
+    """Yield line number, indentation, key and value of each line that is not blank."""
     for number, line in enumerate(lines, 2):
         if not line.strip():
             continue
@@ -229,7 +232,7 @@ def _check_placeholders(body: list[tuple[int, str]], arguments: tuple[Argument, 
 
 def _filled(body: str, given: Mapping[str, str]) -> str:
     lines = [
-        _PLACEHOLDER.sub(lambda found: given[found[1]], line)  # in one pass: a value's own braces stay as they are
+        _PLACEHOLDER.sub(lambda found: given[found[1]], line)  # in one pass: a value's own braces stay
         for line in body.split("\n")
         if all(given.get(name) for name in _PLACEHOLDER.findall(line))
     ]

@@ -1,4 +1,4 @@
-"""The resources: the answers of the reading tools under fixed addresses, for a client that shows or attaches them.
+"""The resources: the answers of the reading tools at fixed addresses, for clients that show or attach them.
 
 The data comes from the same parts as the tools', through the same result models. A static resource gets no Context from
 the SDK, so `register` receives a function that returns the services of the running server. The first read of a resource
@@ -37,7 +37,7 @@ LEDGER_STEPS: Final = 100
 _LEDGER_CHARACTERS: Final = 24_000
 _ORDERS_SHOWN: Final = 50
 _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
-_TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as everything else together
+_TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as the rest
 
 OTHER_IMAGES: Final = (
     "Any public Docker image can be used. A private one can't be fetched, because no registry login is sent. An"
@@ -60,7 +60,7 @@ class Shelf:
 
 
 def register(server: MCPServer[FirstUse], settings: Settings, current: Current) -> None:
-    """Add the resources of the toolsets that the operator left on; `current` leads to the running server's parts."""
+    """Add the resources of the toolsets that are on. `current` returns the services of the running server."""
     for page in _PAGES:
         if page.toolset in settings.toolsets:
             server.add_resource(
@@ -102,7 +102,7 @@ def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
 
 
 async def read_orders(services: Services) -> dict[str, Any]:
-    """What list_orders tells: its first page, which is all of them but for an account with very many."""
+    """Return what list_orders returns: its first page, which holds all orders unless the account has very many."""
     await services.keep_leases()
     told = await services.overview.orders()
     await services.look_over(wallets=False)
@@ -112,13 +112,13 @@ async def read_orders(services: Services) -> dict[str, Any]:
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
-    """One order, as it stands in list_orders. Raises NotFound."""
+    """Return one order as list_orders shows it. Raises NotFound."""
     await services.keep_leases()
     return ShownOrder.model_validate((await services.overview.one(order_id)).view.as_json()).wire()
 
 
 async def read_ssh_config(services: Services, order_id: int) -> str:
-    """The block for that order, or a comment that says why there is none. Raises NotFound."""
+    """Return the block for that order, or a comment that says why there is none. Raises NotFound."""
     from clore_mcp.rental.account.reading import EXECUTION_AGE
     from clore_mcp.rental.orders import access
 
@@ -139,7 +139,7 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
 
 
 async def read_account(services: Services) -> dict[str, Any]:
-    """What get_account tells."""
+    """Return what get_account returns."""
     from clore_mcp.rental.account.summary import account_state
 
     await services.keep_leases()
@@ -150,7 +150,7 @@ async def read_account(services: Services) -> dict[str, Any]:
 
 
 async def read_gpus(services: Services) -> dict[str, Any]:
-    """Every GPU model on the market, those with the most free GPUs first."""
+    """Return every GPU model on the market, those with the most free GPUs first."""
     from clore_mcp.market.history import models_now
     from clore_mcp.market.pricing import OrderType
     from clore_mcp.market.summary import gpu_models_summary
@@ -173,13 +173,13 @@ async def read_gpus(services: Services) -> dict[str, Any]:
 
 
 async def read_images(_: Services) -> dict[str, Any]:
-    """The images with a short name and the other known ones."""
+    """Return the images with a short name and the other known ones."""
     names = {known.image: name for name, known in SHORT_NAMES.items()}
     return {"images": [_image(known, names.get(known.image)) for known in KNOWN], "others": OTHER_IMAGES}
 
 
 async def read_ledger(services: Services) -> dict[str, Any]:
-    """The newest steps of this account, newest first."""
+    """Return the newest steps of this account, newest first."""
     from clore_mcp.store import ledger
 
     context = services.context
@@ -189,7 +189,7 @@ async def read_ledger(services: Services) -> dict[str, Any]:
 
 
 def _fitting(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """The newest steps as far as there is room for them."""
+    """Return the newest steps that fit into the space for them."""
     room, kept = _LEDGER_CHARACTERS, 0
     while kept < len(steps) and (room := room - len(_compact(steps[kept]))) > 0:
         kept += 1
@@ -223,7 +223,7 @@ def _reader(read: Read, current: Current) -> Callable[[], Awaitable[str]]:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Our failures in the SDK's terms; of any other exception it would hide the text."""
+    """Raise our failures as the SDK's. The SDK hides the text of any other exception."""
     try:
         yield
     except NotFound as failure:

@@ -1,4 +1,4 @@
-"""Assembles the MCP server: toolsets by the settings, prompts, resources, and a lifespan that opens nothing."""
+"""Builds the MCP server: toolsets by the settings, prompts, resources, and a lifespan that opens nothing."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _LISTS_KEEP_MS: Final = 300_000
 def create_server(
     settings: Settings, at_end: Callable[[], None] = lambda: None, *, starts_watchdog: bool = False
 ) -> MCPServer[FirstUse]:
-    """The server for these settings; nothing is opened before the first call that needs it.
+    """Return the server for these settings. Nothing is opened before the first call that needs it.
 
-    `at_end` runs when everything of ours is closed and the SDK may still be waiting for its reader thread. With
-    `starts_watchdog` an order gets a process of its own that ends it, which outlives this one.
+    `at_end` runs once everything of ours is closed, while the SDK may still wait for its reader thread. With
+    `starts_watchdog`, an order gets its own process that ends it and outlives this one.
     """
 
-    running: list[FirstUse] = []  # resources and completion get no Context; whichever is last serves them
+    running: list[FirstUse] = []  # resources and completion get no Context; the last one serves them
     updates = Updates(running)
 
     @asynccontextmanager
@@ -60,7 +60,7 @@ def create_server(
         finally:
             running.remove(uses)
             resuming.cancel()
-            with anyio.CancelScope(shield=True):  # a spending step that has begun is seen through
+            with anyio.CancelScope(shield=True):  # let a spending step that has begun finish
                 await updates.stop()
                 await asyncio.wait([resuming])
                 await uses.aclose()
@@ -94,14 +94,14 @@ def create_server(
 
 
 def instructions(settings: Settings) -> str:
-    """What a model is told of this server before it sees a tool."""
+    """Return the instructions that a model reads before it sees a tool."""
     if settings.read_only:
         return INSTRUCTIONS + _LOOKS_ONLY
     return INSTRUCTIONS + (_WITHOUT_QUESTIONS if settings.approval is Approval.LIMITS else "")
 
 
 def chosen_tools(settings: Settings) -> list[Tool]:
-    """The tools of the toolsets that the operator left on; read-only, none that spends or destroys."""
+    """Return the tools of the toolsets that are on. In read-only mode, none of them spends or destroys."""
     found: list[Tool] = []
     if "market" in settings.toolsets:
         found += market.tools()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 _ELLIPSIS: Final = "…"
-# Printable by Python's tables and yet invisible or able to alter their neighbours.
+# Printable by Python's tables, but invisible or able to alter their neighbours.
 _UNSEEN: Final = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0\U00016fe4\U0001d159"
     + "".join(map(chr, range(0xFE00, 0xFE10)))  # variation selectors
@@ -18,13 +18,14 @@ _UNSEEN: Final = frozenset(
 
 
 def clean(text: str, limit: int) -> str:
-    """`text` on one line of visible characters, at most `limit` of them; what was cut off shows as '…'.
+    """Return `text` on one line of visible characters, up to `limit` of them. A cut is shown as '…'.
 
-    Control, bidi and zero-width characters, tags, variation selectors, surrogates and private or unassigned ones go.
+    Control, bidi and zero-width characters, tags, variation selectors, surrogates, and private or unassigned characters
+    are removed.
     """
     if limit < 1:
         return ""
-    examined = text[: 8 * limit + 64]  # nobody hides much in front of an honest name, and work stays bounded
+    examined = text[: 8 * limit + 64]  # bounds the work; an honest name has little hidden in front of it
     if not (examined.isascii() and examined.isprintable()):
         examined = "".join(map(_shown, examined))
     line = " ".join(examined.split())
@@ -34,7 +35,7 @@ def clean(text: str, limit: int) -> str:
 
 
 def hidden(text: str, allowed: str = "") -> str | None:
-    """The first character that `clean` would drop or show as another one and that is not `allowed`; else None."""
+    """Return the first character that `clean` would drop or replace and that is not `allowed`, or None."""
     if text.isascii() and text.isprintable():
         return None
     return next((char for char in text if char not in allowed and _shown(char) != char), None)

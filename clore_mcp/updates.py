@@ -37,14 +37,14 @@ _OURS: Final = "clore://"
 
 @dataclass(slots=True)
 class _Subscriber:
-    """A client of 2025, and what it subscribed to."""
+    """A client of 2025, and its subscriptions."""
 
     session: ServerSession
     uris: set[str] = field(default_factory=set)
 
 
 class Bus(InMemorySubscriptionBus):
-    """The SDK's bus, which knows whether anybody listens, and says when somebody begins to."""
+    """The SDK's bus. It also counts its listeners and calls `begun` when one begins to listen."""
 
     def __init__(self, begun: Callable[[], None]) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Bus(InMemorySubscriptionBus):
 
 
 class Updates:
-    """Watches for changes while somebody listens; `running` are the parts of the servers that run."""
+    """Watches for changes while a client listens. `running` holds the services of the running servers."""
 
     def __init__(self, running: list[FirstUse]) -> None:
         self.bus = Bus(self._begin)
@@ -76,13 +76,13 @@ class Updates:
         self._task: asyncio.Task[None] | None = None
 
     def register(self, server: MCPServer[FirstUse]) -> None:
-        """Serve the subscriptions of 2025 too, and say so to those clients."""
-        below: Any = server._lowlevel_server  # SDK 2.3 shows it nowhere else
+        """Serve the subscriptions of 2025 too, and announce them to those clients."""
+        below: Any = server._lowlevel_server  # SDK 2.3 exposes it nowhere else
         below.add_request_handler("resources/subscribe", SubscribeRequestParams, self._subscribe)
         below.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, self._unsubscribe)
 
     async def stop(self) -> None:
-        """End the watch; whoever listened has gone."""
+        """Stop watching, because the listeners have gone."""
         self._subscribers.clear()
         if self._task is not None:
             self._task.cancel()
@@ -93,7 +93,7 @@ class Updates:
         uri = str(params.uri)
         subscriber = self._subscribers.setdefault(_client(ctx), _Subscriber(ctx.session))
         if not uri.startswith(_OURS) or (len(subscriber.uris) >= _MOST_URIS and uri not in subscriber.uris):
-            raise MCPError(INVALID_PARAMS, f"Subscriptions are to {_OURS} resources, {_MOST_URIS} at most.")
+            raise MCPError(INVALID_PARAMS, f"Only {_OURS} resources can be subscribed to, up to {_MOST_URIS}.")
         subscriber.uris.add(uri)
         self._begin()
         return EmptyResult()
@@ -113,7 +113,7 @@ class Updates:
         return self.bus.listeners > 0 or any(one.uris for one in self._subscribers.values())
 
     async def _watch(self, since: float) -> None:
-        """Look and tell for as long as somebody listens."""
+        """Look for changes and publish them while any client listens."""
         changes: tuple[Services, Changes] | None = None
         while self._heard:
             services = self._running[-1].wired if self._running else None
@@ -124,7 +124,7 @@ class Updates:
                     for uri in _uris(await changes[1].look()):
                         await self._tell(uri)
                 except Failure as failure:
-                    log.debug("changes could not be looked for: %s", failure.message)
+                    log.debug("changes could not be read: %s", failure.message)
                 except Exception as error:  # a client that can't be notified must not stop it for the others
                     log.warning("changes could not be reported: %s", type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
@@ -141,7 +141,8 @@ class Updates:
 
 
 def _client(ctx: ServerRequestContext[FirstUse]) -> int:
-    """One connection: sessions are made for each request, what the client said at its beginning is kept with it."""
+    """Return what identifies a connection. Sessions are made per request, but the client's first parameters are
+    kept."""
     return id(ctx.session.client_params)
 
 

@@ -45,11 +45,8 @@ def place_of(wanted: Settings) -> Place:
 
 
 def starter(wanted: Settings) -> Callable[[], bool] | None:
-    """Return a function that starts a watchdog if none works and returns whether one did. Failures are only logged. A
-    start takes as long as Python takes to start; otherwise the call is quick.
-
-    Returns None if the operator switched it off, if nothing may be ended, or for a market inside this process.
-    """
+    """Return a function that starts a watchdog if none runs, and returns whether one did run. Failures are only logged.
+    A start takes as long as Python takes to start. Otherwise the call is quick."""
     allowed = wanted.watchdog is Watchdog.AUTO and wanted.api_key is not None and not wanted.read_only
     if not allowed or wanted.api_key_source == "sandbox":
         return None
@@ -93,7 +90,7 @@ def shorten_log(state_dir: Path) -> None:
 
 
 def open_log(state_dir: Path, name: str = LOG_NAME) -> int:
-    """Open the log that a detached process appends to. Raises OSError, also if a link is there."""
+    """Open the log that a detached process appends to. Raises OSError, also if it is a link."""
     return open_own(state_dir / name, os.O_WRONLY | os.O_APPEND)
 
 
@@ -129,7 +126,7 @@ def _between(python: list[str], words: list[str], state_dir: Path, said: int) ->
         return started([*python, _FORKED, *words], start_new_session=True)
     flags = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
     command = [*python, _STARTED, str(flags), *python, _PROGRAM, *words]
-    try:  # otherwise a client that ends the server ends its whole job, the watchdog too
+    try:  # otherwise a client that ends the server ends its whole job, including the watchdog
         return started(command, creationflags=flags | subprocess.CREATE_BREAKAWAY_FROM_JOB)
     except PermissionError:
         return started(command, creationflags=flags)

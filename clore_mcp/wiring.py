@@ -1,4 +1,4 @@
-"""The frozen bundle of the parts that a tool, a resource or a command receives. Building one opens nothing."""
+"""Wires the parts that tools, resources and commands receive into one frozen object. Building it opens nothing."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ from clore_mcp.store.pace import open_pace
 from clore_mcp.store.prices import open_prices
 from clore_mcp.store.shared import Copies, Shared, owner_of
 
-_FASTEST: Final = 0.01  # a simulated clock is not taken to run more than a hundred times as fast as ours
-_DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; then the next start settles what is left
+_FASTEST: Final = 0.01  # a simulated clock is assumed to run no more than a hundred times as fast as ours
+_DRAIN_SECONDS: Final = 150.0  # longer than the look after a create; the next start settles what is left
 
 
 log = logging.getLogger(__name__)
@@ -91,17 +91,17 @@ class Services:
 
     @property
     def keeps(self) -> bool:
-        """Whether this process does anything unasked."""
+        """Whether this process acts without being asked."""
         return self.settings.watchdog is Watchdog.AUTO and not self.settings.read_only
 
     async def keep_leases(self) -> None:
-        """From the first call that knows the account on, this process ends leases, unless the operator says no."""
+        """Start ending leases in this process, at the first call, unless the operator switched that off."""
         if self.keeps:
             await self.keeper.start()
 
     async def look_over(self, *, wallets: bool = True) -> list[Entry]:
-        """Record what is wrong with the orders that were just read; where nothing may be recorded, answer it. Asks for
-        the `wallets` too. What fails here spoils no answer."""
+        """Record what is wrong with the orders that were just read. With `wallets`, check the wallets too and return
+        what this process may not record. Failures are only logged, so that no answer is lost."""
         readings = self.context.readings
         try:
             account, current = await readings.account(), await readings.orders(BROWSING_AGE)
@@ -109,13 +109,13 @@ class Services:
                 return await self.overseer.show(account, current) if wallets else []
             await self.overseer.record(account, current, wallets=wallets)
         except Failure as failure:
-            log.warning("what runs could not be looked over: %s", failure.message)
-        except Exception as error:  # a row that nobody can read, too
-            log.error("what runs could not be looked over: %s", type(error).__name__)
+            log.warning("the orders could not be checked: %s", failure.message)
+        except Exception as error:  # even a row that can't be read
+            log.error("the orders could not be checked: %s", type(error).__name__)
         return []
 
     def changes(self, since: float) -> Changes:
-        """What changes of the orders from then on (this machine's clock)."""
+        """Return an object that reports changes of the orders from then on (this machine's clock)."""
         return Changes(self.context, since)
 
     async def resume_leases(self) -> None:
@@ -127,7 +127,7 @@ class Services:
                 log.warning("leases of an earlier run are not watched yet: %s", failure.message)
 
     async def aclose(self) -> None:
-        """Let spending that has begun come to its end, then close everything."""
+        """Let spending that has begun finish, then close everything."""
         await self.commitments.drain(_DRAIN_SECONDS)
         await self.keeper.stop()
         await asyncio.to_thread(self.notifier.close)
@@ -141,13 +141,13 @@ class Services:
 
 
 def _address(api_url: str) -> tuple[str, int]:
-    """Host and port of the Clore API."""
+    """Return host and port of the Clore API."""
     parts = urlsplit(api_url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def state_of(settings: Settings) -> Database:
-    """The state, in which every yes lapses once it is found to be an older copy of itself; opened at first use."""
+    """Return the state, opened at first use. If it is found to be an older copy of itself, every yes in it lapses."""
     mark = HighWater(settings.cache_dir, settings.state_dir) if settings.cache_dir else None
     return Database(settings.state_dir, mark=mark, when_restored=lambda tx: lapse_restored(tx, now=time.time()))
 
@@ -161,10 +161,12 @@ def build(
     open_page: Callable[[str], bool] = lambda quote_id: False,
     queue_seconds: float | None = None,
 ) -> Services:
-    """Wire the parts for these settings; nothing is opened, read or sent. Tests shorten the patience. `owner` begins
-    the name of this process; `wake_watchdog` is called while there is an order, to start one where none runs;
-    `open_page` shows the person a question that can't be asked otherwise. A request
-    that is not urgent and would wait longer than `queue_seconds` for its turn is refused at once."""
+    """Wire the parts for these settings. Nothing is opened, read or sent. Tests shorten the patience.
+
+    `owner` is the beginning of this process's name. `wake_watchdog` is called while there is an order, to start a
+    watchdog if none runs. `open_page` shows the person a question that can't be asked otherwise. A request that is not
+    urgent and would wait longer than `queue_seconds` for its turn is refused at once.
+    """
     key_digest = hashlib.sha256((settings.api_key or "").encode()).hexdigest()
     pacer = Pacer(Gaps.scaled(settings.request_gap_seconds), state=open_pace(settings.state_dir), key=settings.key_name)
     whose = owner_of(settings.api_url, settings.api_key)
@@ -189,7 +191,7 @@ def build(
     name = owner + token_hex(8)
     identity = Identity(state, settings.api_url, key_digest)
     notifier = Notifier(settings.notify_command, settings.state_dir, settings.api_key)
-    # Clore takes a call in 1.1 s. A simulated market that takes them faster lives faster, and is looked at sooner.
+    # Clore takes a call in 1.1 s. A simulated market that takes them faster also runs faster, so it is polled sooner.
     slower = min(1.0, settings.request_gap_seconds / DEFAULT_GAP_SECONDS)
     api_clock = ApiClock(time.time, time.monotonic, faster=1 / max(slower, _FASTEST))
     prices = PriceRecord(open_prices(settings.state_dir), settings.api_url, time.time)

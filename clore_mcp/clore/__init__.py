@@ -1,4 +1,4 @@
-"""The Clore API, usable on its own: a client, what it answers, and when requests may leave."""
+"""The Clore API, usable on its own: a client, its results, and the schedule of requests."""
 
 from clore_mcp.clore.client import (
     DEFAULT_API_URL,

@@ -1,8 +1,8 @@
-"""The Clore API as typed calls: each either answers or raises a failure that says whether money may have moved.
+"""The Clore API as typed calls. Each returns its result or raises a failure that says whether money may have moved.
 
-Every attempt waits for its turn (pacer.py) and is judged in one place (replies.py). Reads are tried again; a write
-leaves once, except where Clore refused it unread ("too fast") and doing it twice changes nothing. A create is never
-sent again here: whoever makes one looks at the orders first.
+Every attempt waits for its turn (pacer.py), and replies.py reads every reply. Reads are retried. A write is sent once,
+unless Clore refused it unread ("too fast") and repeating it changes nothing. A create is never resent here: its caller
+checks the orders first.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ MOST_CANCELLED_AT_ONCE: Final = 64
 ISSUE_LENGTH: Final = 2048
 
 _WALLETS: Final = Endpoint("GET", "wallets", "list the wallets")
-# The largest market seen has 3,500 servers in 2.1 MB; a row of 2026 takes twice as much.
+# The largest market seen has 3,500 servers in 2.1 MB. A row of 2026 takes twice as much.
 _MARKETPLACE: Final = Endpoint(
     "GET", "marketplace", "list the marketplace", most_bytes=32 * 1024 * 1024, most_rows=25_000
 )
-# An order takes 1.4 kB; with the ended ones the list holds every order that the account ever had.
+# An order takes 1.4 kB. With ended ones, the list holds every order that the account ever had.
 _MY_ORDERS: Final = Endpoint("GET", "my_orders", "list the orders", most_bytes=16 * 1024 * 1024, most_rows=10_000)
 _SPOT_MARKETPLACE: Final = Endpoint("GET", "spot_marketplace", "show the server's spot market")
 _RENTER_FEES: Final = Endpoint("GET", "renter_fees", "show the fees")
@@ -115,7 +115,7 @@ class OrdersReply:
 
     rows: list[OrderRow]
     dropped: int
-    limit: int | None  # most orders at once
+    limit: int | None  # the most orders at once
     api_time: float | None  # Clore's clock at the reply, unix seconds
 
 
@@ -243,7 +243,7 @@ class CloreClient:
             return True
         try:
             await send({"id": order_id, "issue": issue[:ISSUE_LENGTH]})
-        except (IssueTooLong, InvalidInput, ParametersMissing):  # of what was sent, only the comment is in doubt
+        except (IssueTooLong, InvalidInput, ParametersMissing):  # only the comment of the request is in doubt
             await send({"id": order_id})
             return False
         return len(issue) <= ISSUE_LENGTH
@@ -261,12 +261,12 @@ class CloreClient:
             try:
                 return [int(one) for one in failed]
             except (TypeError, ValueError):
-                return ids  # it says that some failed but not legibly which: none counts as ended
+                return ids  # which ones failed is unreadable: none counts as ended
 
         return await self._write(_CANCEL_ORDERS, read, {"order_ids": ids}, urgent=True)
 
     async def set_spot_price(self, order_id: int, price: DayPrice, *, before_send: BeforeSend | None = None) -> None:
-        """Change the bid of a spot order; `price` is in the order's own coin. `before_send`: see `create_order`."""
+        """Change the bid of a spot order. `price` is in the order's own coin. `before_send`: see `create_order`."""
         body = {"order_id": order_id, "desired_price": wire_number(price.value)}
         await self._write(_SET_SPOT_PRICE, lambda reply: _fields(reply, _SET_SPOT_PRICE), body, before_send=before_send)
 
@@ -293,8 +293,8 @@ class CloreClient:
         urgent: bool = False,
         before_send: BeforeSend | None = None,
     ) -> Answer:
-        """Send a write that is safe to repeat, again if Clore answers "too fast", which it does before reading a
-        request."""
+        """Send a write that is safe to repeat. Sends it again if Clore answers "too fast", because Clore does that
+        before it reads a request."""
         call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
         attempts = self._timing.refused_cancel_attempts if urgent else self._timing.refused_write_attempts
         async with self._writing():

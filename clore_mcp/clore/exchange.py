@@ -1,8 +1,8 @@
-"""One request to Clore and its reply: the turn, the connection, the instant of leaving, the deadline, what broke.
+"""Sends one request to Clore and reads its reply: the turn, the connection, the departure, the deadline and failures.
 
-Only this module and network.py import the HTTP library. The key is added to a request as it leaves and is kept nowhere
-that prints. Failures are raised outside of the handler that caught the transport's own exception, because that one
-holds the request and with it the key.
+Only this module and network.py import the HTTP library. The key is added to a request as it leaves and is stored in
+nothing that prints. Failures are raised outside the handler that caught the transport's exception, because that
+exception holds the request and with it the key.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from clore_mcp.errors import (
 )
 
 USER_AGENT: Final = f"clore-mcp/{__version__} (+https://pypi.org/project/clore-mcp/)"  # Cloudflare blocks some defaults
-_LARGE_REPLY: Final = 256 * 1024  # more takes too long to read on the event loop
-# A connection kept longer than its far end keeps it breaks the next request; Cloudflare keeps far longer than this.
+_LARGE_REPLY: Final = 256 * 1024  # reading more would block the event loop too long
+# A connection kept longer than the other end keeps it breaks the next request. Cloudflare keeps one far longer.
 _KEEP_ALIVE_SECONDS: Final = 4.0
 
 _UNTRUSTED: Final = (
@@ -53,17 +53,17 @@ BeforeSend = Callable[[], Awaitable[None] | None]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long a call may take and how often a read is tried; seconds are of one attempt unless they say otherwise."""
+    """How long a call may take and how often a read is tried. Seconds are for one attempt unless a comment differs."""
 
     connect_seconds: float = 5.0
     read_seconds: float = 20.0
     write_seconds: float = 20.0
     create_seconds: float = 30.0
-    patience_seconds: float | None = None  # for a turn of what is not urgent; None leaves it to the pacer
+    patience_seconds: float | None = None  # for the turn of a request that is not urgent; None leaves it to the pacer
     attempts: int = 4
     refused_write_attempts: int = 3
-    refused_cancel_attempts: int = 8  # each waits some seconds for its turn: as long as people wait, the order bills
-    retry_within_seconds: float = 45.0  # of the first attempt: people and their clients give up after a minute
+    refused_cancel_attempts: int = 8  # each waits for its turn: as long as people wait, because the order bills
+    retry_within_seconds: float = 45.0  # from the first attempt: people and their clients give up after a minute
     backoff_base_seconds: float = 0.5
     backoff_cap_seconds: float = 8.0
 
@@ -130,7 +130,7 @@ class Exchange:
 
     async def retrying(self, call: Call[Answer], again_on: tuple[type[CloreError], ...], attempts: int) -> Answer:
         self._require_key(call)
-        await self.open()  # a way that can't be used is not tried again at once: nothing mends it meanwhile
+        await self.open()  # an unusable network is not retried: nothing fixes it meanwhile
         give_up_at = self._clock() + self._timing.retry_within_seconds
         for made in range(1, attempts):
             try:
@@ -165,7 +165,7 @@ class Exchange:
         failure: BaseException
         try:
             async with asyncio.timeout(call.seconds):
-                if self._transport is not None:  # a stand-in for the network tells nothing of its connections
+                if self._transport is not None:  # a test transport does not report its connections
                     await departure.now()
                 request = pool.build_request(
                     call.endpoint.method,
@@ -186,7 +186,7 @@ class Exchange:
         raise failure
 
     def _within(self, seconds: float) -> Callable[[], bool]:
-        """Return a check that no more than that time has passed, by both clocks, because one stops while the machine
+        """Return a check that at most that time has passed, by both clocks, because one stops while the machine
         sleeps."""
         until, wall_until = self._clock() + seconds, time.time() + seconds
         return lambda: self._clock() < until and time.time() < wall_until
@@ -227,7 +227,7 @@ class Exchange:
                 follow_redirects=False,
                 transport=self._transport,
                 proxy=way.proxy,
-                trust_env=False,  # network.py has looked at it
+                trust_env=False,  # network.py reads the environment
             )
 
         return _Pools(reads=pool(4), writes=pool(0), proxy_from=way.proxy_from)
@@ -270,8 +270,8 @@ class _Departure:
         self.stopped_by: Exception | None = None
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Called for every step. The first that is neither about connecting nor about a proxy's tunnel is the
-        request."""
+        """Handle each step that the transport reports. The request leaves when its headers are sent, except for the
+        CONNECT to a proxy."""
         tunnel = getattr(info.get("request"), "method", None) == b"CONNECT"
         if event.endswith(".send_request_headers.started") and not tunnel:
             await self.now()
@@ -287,7 +287,7 @@ class _Departure:
             except Exception as error:
                 self.stopped_by = error
                 raise
-            if not self._in_time():  # frozen just now: the event loop would notice it only after the bytes
+            if not self._in_time():  # frozen just now: the event loop would only notice after sending
                 raise TimeoutError
         self.left = True
         self._turn.leaving()

@@ -1,9 +1,9 @@
-"""Models of what the Clore API sends. Every quirk of docs/clore-api.md is read here and nowhere else.
+"""Models of the Clore API's replies. Every quirk of docs/clore-api.md is handled here and nowhere else.
 
-Rows are flat and read in one call: nested models cost four times the time and ten times the memory on a market of
-thousands. Only an id is required: whatever else is missing, null, absurd, int for float or wrapped in one list too many
-must not cost a row. `read_rows` is where rows arrive: it reads each by itself, makes one of those that stand for the
-same thing, and counts what it had to drop.
+Rows are flat and read in one call, because nested models take four times the time and ten times the memory on a market
+of thousands. Only an id is required. No row may be lost because another field is missing, null, absurd, an int instead
+of a float, or wrapped in one list too many. `read_rows` reads each row by itself, merges rows that stand for the same
+thing, and counts those that it drops.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from pydantic import (
 
 from clore_mcp.money import Coin
 
-STORED_ID_MAX: Final = 2**63 - 1  # what a column of the state holds
-SHOWN_ID_MAX: Final = 10**40 - 1  # what is still shown and can be cancelled
+STORED_ID_MAX: Final = 2**63 - 1  # the largest number that a column of the state holds
+SHOWN_ID_MAX: Final = 10**40 - 1  # the largest id that is still shown and can be cancelled
 _SMALLEST: Final = Decimal("1e-15")
 _LARGEST: Final = Decimal("1e15")
-_DEAREST_DAYS: Final = 1000  # of the dearest server: no order has run for as long
+_DEAREST_DAYS: Final = 1000  # at the highest daily price: no order has run as long
 
 
 def _within_reason(value: Decimal | None) -> Decimal | None:
@@ -59,12 +59,12 @@ ServerId = Annotated[int, BeforeValidator(_no_bool), Field(gt=0, le=STORED_ID_MA
 
 
 def sane_price(price: Decimal | None, currency: str | None) -> Decimal | None:
-    """Return a price per day that an order can have, else None. Nothing is free on the marketplace."""
+    """Return the price per day if an order can have it, else None. Nothing is free on the marketplace."""
     return price if price is not None and 0 < price <= _dearest_day(currency) else None
 
 
 def sane_spend(spend: Decimal | None, currency: str | None) -> Decimal | None:
-    """Return an amount that an order can have cost, else None."""
+    """Return the amount if an order can have cost it, else None."""
     return spend if spend is not None and spend <= _dearest_day(currency) * _DEAREST_DAYS else None
 
 
@@ -74,13 +74,14 @@ def _dearest_day(currency: str | None) -> Decimal:
 
 
 _LONGEST_RENTAL_SECONDS: Final = 10 * 366 * 86_400  # a hundred times what Clore documents
-_SALVAGE_ROUNDS: Final = 4  # a removed field can uncover the next bad one; more rounds than that is no row
-_EARLIEST: Final = 1_500_000_000  # unix seconds, in 2017: there was no Clore before
-_MILLISECONDS_FROM: Final = 1e11  # as seconds, that were the year 5138
+_SALVAGE_ROUNDS: Final = 4  # a removed field can uncover the next bad one; a row that needs more is dropped
+_EARLIEST: Final = 1_500_000_000  # unix seconds, in 2017: Clore did not exist before
+_MILLISECONDS_FROM: Final = 1e11  # read as seconds, this is the year 5138
 
 
 def _each_or_none(values: Any) -> Any:
-    """Drop what is not a text from a list that may nest lists ([["GTX 745"]] is seen) or be no list at all."""
+    """Return the texts of a list, which may contain lists ([["GTX 745"]] is seen). Other values in it are dropped. A
+    single text becomes a list."""
     if not isinstance(values, list):
         return [values] if isinstance(values, str) else []
     return [
@@ -102,7 +103,7 @@ def _unix_seconds(value: Any) -> int | None:
 
 
 Texts = Annotated[list[str], BeforeValidator(_each_or_none)]
-Number = Annotated[Decimal, Field(allow_inf_nan=False)] | None  # of a listing, which bounds it (market/listing.py)
+Number = Annotated[Decimal, Field(allow_inf_nan=False)] | None  # of a listing, which limits it (market/listing.py)
 Prices = dict[str, Number]
 UnixTime = Annotated[int | None, BeforeValidator(_unix_seconds)]
 Amounts = dict[str, Amount]
@@ -116,7 +117,7 @@ class _Wire(BaseModel):
         return None
 
     def merged(self, other: Self) -> Self:
-        """Return the one row that both stand for. The first counts unless a model says otherwise."""
+        """Return one row for two that stand for the same thing. The first counts unless a model says otherwise."""
         return self
 
 
@@ -160,8 +161,8 @@ class ServerRow(_Wire):
 class OrderRow(_Wire):
     """One order (section 4.3). `price` is per day in `currency`; `spend` excludes fees; times are unix seconds.
 
-    An absurd amount counts as not told. An `id` may be larger than the state can hold: such an order is shown and can
-    be cancelled, and has no row of its own.
+    An absurd amount counts as missing. An `id` may be larger than the state can hold. Such an order is shown and can be
+    cancelled, but has no row of its own.
     """
 
     id: OrderId
@@ -196,7 +197,7 @@ class OrderRow(_Wire):
         return sane(value, info.data.get("currency"))
 
     def key(self) -> int:
-        """An order is its id."""
+        """Return the order's id."""
         return self.id
 
     def merged(self, other: Self) -> Self:
@@ -223,7 +224,7 @@ class OrderRow(_Wire):
 
 
 class Wallet(_Wire):
-    """One wallet (section 4.1); a legacy wallet may have a null balance or deposit address."""
+    """One wallet (section 4.1). A legacy wallet may have a null balance or deposit address."""
 
     name: str
     balance: Amount = None
@@ -231,7 +232,7 @@ class Wallet(_Wire):
     withdrawal_fee: Amount = None
 
     def key(self) -> str:
-        """A wallet is its coin."""
+        """Return the wallet's coin."""
         coin = Coin.parse(self.name)
         return coin.value if coin is not None else self.name.strip().lower()
 
@@ -242,7 +243,7 @@ class Wallet(_Wire):
 
 
 class Offer(_Wire):
-    """One spot bid (section 4.6), per day in its own `currency`; `active` is the one that runs."""
+    """One spot bid (section 4.6), per day in its own `currency`. `active` marks the bid that runs."""
 
     id: int | None = Field(None, validation_alias="offer_id")
     bid: Amount = None
@@ -251,13 +252,14 @@ class Offer(_Wire):
     currency: str | None = None
 
     def key(self) -> Hashable | None:
-        """Only rows that agree in everything are the same bid, because a winning bid must beat every listed one."""
+        """Return all values of the bid, or None without id or amount. Only rows that agree in everything are the same
+        bid, because a winning bid must beat every listed one."""
         told = (self.id, self.currency, self.bid, self.mine, self.active)
         return None if self.id is None or self.bid is None else told
 
 
 def _readable_offers(values: Any) -> list[Offer]:
-    """Return each bid once. If one can't be read, the bid that wins is unknown."""
+    """Return each bid once. An unreadable one becomes an empty bid, because the bid that wins is then unknown."""
     read = read_rows(Offer, values if isinstance(values, list) else [])
     return [*read.rows, *[Offer.model_construct()] * read.dropped]
 
@@ -276,7 +278,8 @@ class SpotBook(_Wire):
 
 
 class RenterFees(_Wire):
-    """What a renter pays on top (section 4.12): percent by coin, one-time creation fees by coin, the PoH discount."""
+    """The fees that a renter pays on top (section 4.12): percent by coin, one-time creation fees by coin, PoH
+    discount."""
 
     on_demand_percent: Amounts = Field(
         default_factory=dict, validation_alias=AliasPath("renter_fees", "on_demand", "base")
@@ -298,15 +301,15 @@ class PohBalance(_Wire):
 
 @dataclass(frozen=True, slots=True)
 class Rows(Generic[Row]):
-    """The rows of a reply that could be read, each thing once, and how many could not."""
+    """The readable rows of a reply, each thing once, and the number of unreadable ones."""
 
     rows: list[Row]
     dropped: int = 0
 
 
 def read_rows(model: type[Row], values: Iterable[object]) -> Rows[Row]:
-    """Row by row: an unreadable field counts as missing, a row that can't be read at all is dropped and counted, and
-    rows that stand for the same thing become one."""
+    """Return the rows of a reply. An unreadable field counts as missing. A row that can't be read at all is dropped and
+    counted. Rows that stand for the same thing are merged."""
     rows: dict[Hashable, Row] = {}
     dropped = 0
     for number, value in enumerate(values):
@@ -320,7 +323,7 @@ def read_rows(model: type[Row], values: Iterable[object]) -> Rows[Row]:
 
 
 def read_row(model: type[Row], value: object) -> Row | None:
-    """One row with its unreadable fields left out, or None when nothing is left to read."""
+    """Return a row without its unreadable fields, or None if it can't be read."""
     for _ in range(_SALVAGE_ROUNDS):
         try:
             return model.model_validate(value)
@@ -333,7 +336,8 @@ def read_row(model: type[Row], value: object) -> Row | None:
 
 
 def _remove(value: Any, location: tuple[int | str, ...]) -> bool:
-    """Take the innermost thing that `location` names out of nested dicts and lists; False when nothing can be taken."""
+    """Remove the innermost part of nested dicts and lists that `location` names. Return False if nothing can be
+    removed."""
     *path, last = location or ("",)
     trail: list[tuple[Any, int | str]] = []
     for step in path:

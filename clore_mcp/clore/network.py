@@ -1,7 +1,7 @@
-"""The way to Clore that the environment names: its proxy, and the certificates that it trusts.
+"""The network settings that the environment names: its proxy, and the certificates to trust.
 
-What is malformed is named by its variable before anything is sent, and never with its value: a proxy's address may hold
-a password. Only what a request to Clore would use is looked at.
+A malformed setting is reported by the name of its variable, before anything is sent. Its value is never shown, because
+a proxy's address may contain a password. Only settings that a request to Clore would use are checked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from clore_mcp.errors import NotSent
 
 _CERT_FILE: Final = "SSL_CERT_FILE"
 _CERT_DIR: Final = "SSL_CERT_DIR"
-_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+", re.IGNORECASE)  # the names by which OpenSSL looks into a folder
+_HASHED: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+", re.IGNORECASE)  # file names by which OpenSSL looks into a folder
 _HOST: Final = re.compile(r"[a-z0-9._-]*[a-z0-9][a-z0-9._-]*|[0-9a-f:.]+", re.IGNORECASE)
 
 
@@ -39,15 +39,15 @@ class Way:
 
 
 def way_to(api_url: str, *, trusts_network: bool) -> Way:
-    """Returns the way to an API, by the environment's proxy and certificates where they count. Reads files.
+    """Return the proxy and certificates for an API. The environment's are used if they are trusted. Reads files.
 
-    Raises NotSent, naming the variable and never its value, when the environment names something that can't be used.
+    Raises NotSent if the environment names something unusable. It names the variable and never its value.
     """
-    plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without TLS: a context that trusts nobody is made at once
+    plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # for plain http: a context that trusts nothing is quick to make
     try:
         url = httpx.URL(api_url)
     except httpx.InvalidURL:
-        return Way(plain)  # the request fails of it, and says so
+        return Way(plain)  # the request then fails and reports it
     if url.scheme != "https":
         return Way(plain)
     trusted = _trusted(trusts_network)
@@ -59,7 +59,7 @@ def way_to(api_url: str, *, trusts_network: bool) -> Way:
 
 
 def is_loopback(api_url: str) -> bool:
-    """Return whether the API is on this machine, which no proxy serves."""
+    """Return whether the API is on this machine, so that no proxy is used."""
     try:
         host = httpx.URL(api_url).host
     except httpx.InvalidURL:
@@ -152,7 +152,7 @@ def _parsed(address: str, trusted: ssl.SSLContext) -> httpx.Proxy | None:
 
 
 def _trusted(trusts_network: bool) -> ssl.SSLContext:
-    """Return the trusted certificates: the environment's (a file before folders), else the system's."""
+    """Return the trusted certificates: the environment's (a file before folders), otherwise the system's."""
     for name, add in ((_CERT_FILE, _add_file), (_CERT_DIR, _add_folders)):
         value = os.environ.get(name, "").strip() if trusts_network else ""
         if value:
@@ -161,7 +161,7 @@ def _trusted(trusts_network: bool) -> ssl.SSLContext:
 
 
 def _with_certificates(name: str, value: str, add: Callable[[ssl.SSLContext, str], str]) -> ssl.SSLContext:
-    # Not ssl.create_default_context: that one writes the secrets of the connection where SSLKEYLOGFILE says.
+    # Not ssl.create_default_context: it writes the connection's secrets to the file that SSLKEYLOGFILE names.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         wrong = add(context, value)
@@ -179,9 +179,9 @@ def _with_certificates(name: str, value: str, add: Callable[[ssl.SSLContext, str
 
 def _add_file(context: ssl.SSLContext, value: str) -> str:
     """Trust the certificates of a file. Returns what is wrong with it, or ""."""
-    if not stat.S_ISREG(Path(value).stat().st_mode):  # a pipe would be waited for without end
+    if not stat.S_ISREG(Path(value).stat().st_mode):  # reading a pipe might never end
         return "does not name a file"
-    with Path(value).open("rb") as file:  # says why, where OpenSSL does not
+    with Path(value).open("rb") as file:  # reports the reason, which OpenSSL does not
         if not file.read(1):
             return "names an empty file"
     context.load_verify_locations(cafile=value)
@@ -205,12 +205,12 @@ def _add_folders(context: ssl.SSLContext, value: str) -> str:
     return wrong
 
 
-_NOT_NOW: Final = {  # why a certificate does not hold at this time, by the code of whoever looked at it
+_NOT_NOW: Final = {  # why a certificate is not valid at this time, by the verifier's error code
     9: "is not valid yet",  # OpenSSL: X509_V_ERR_CERT_NOT_YET_VALID
     10: "has expired",  # X509_V_ERR_CERT_HAS_EXPIRED
     -67819: "is not valid yet",  # macOS: errSecCertificateNotValidYet
     -67818: "has expired",  # errSecCertificateExpired
-    0x800B0101: "is not valid now",  # Windows: CERT_E_EXPIRED, which is both
+    0x800B0101: "is not valid now",  # Windows: CERT_E_EXPIRED, which covers both
 }
 _SET_THE_CLOCK: Final = (
     "Ask the operator to set the computer's clock from the network (NTP); if it is right, the certificate is not."
@@ -222,8 +222,8 @@ _LOOK_FOR_A_PROXY: Final = (
 
 
 def why_unreached(error: BaseException | None) -> tuple[str, str | None]:
-    """Return what broke, as a clause that may be empty, and a hint or None, from the first cause that is
-    informative."""
+    """Return the reason as a clause, which may be empty, and a hint or None. They come from the first informative
+    cause."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

@@ -1,12 +1,12 @@
 """One schedule for a key in all processes that share a state folder.
 
-Every process keeps its requests as rows and asks, in one short transaction on a worker thread, whether the next to go
-is one of its own: when it joins, when its own forecast comes, and a few times a second in between, for others may have
-given up or be urgent. What left, came back or was refused goes into the same transactions, in order. Until a departure
-is recorded its row stands at the gate, and nobody else leaves.
+Every process stores its requests as rows. In short transactions on a worker thread it asks whether the next request to
+leave is one of its own: when one joins, when its own forecast is due, and a few times a second in between, because
+others may have given up or be urgent. Departures, replies and refusals are recorded in the same transactions, in order.
+Until a departure is recorded, its row stays at the gate and no other request leaves.
 
-A process that is killed or stopped falls silent, and its rows go after `SILENT_NS`. Where the state can't be used, or
-there is none, the rows stand in memory and the process paces itself alone: a cancel must not wait for a disk.
+A process that is killed or stopped falls silent, and its rows are deleted after `SILENT_NS`. If there is no usable
+state, the rows are kept in memory and the process paces itself alone, because a cancel must not wait for a disk.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from clore_mcp.store.pace import PaceMemory, PacePlace
 
 log = logging.getLogger(__name__)
 
-SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever held up
+SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever blocked
 _TICK_SECONDS: Final = 0.2
-_ALIVE_SECONDS: Final = 0.5  # while nobody waits here: often enough to be no silence
-_LEAST_PAUSE_NS: Final = 5_000_000  # where gaps are nothing, whoever waits for another process asks again that often
+_ALIVE_SECONDS: Final = 0.5  # while none waits here: often enough not to count as silent
+_LEAST_PAUSE_NS: Final = 5_000_000  # with gaps near zero, a process that waits for another asks again this often
 _KEPT: Final = (*INSTANTS, "margin_ns", "round")
 
 Change = Callable[[Tx, Marks], Marks]
@@ -64,8 +64,8 @@ class _Verdict:
 
 
 class Pacer:
-    """Paces the requests of this process, with a `state` among those of all others on the same key: `key` names it, as
-    a digest."""
+    """Paces the requests of this process. With a `state`, they are paced among those of all other processes on the same
+    key. `key` is a digest of it."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Pacer:
         self._patience_seconds = patience_seconds
         self._clock_ns = clock_ns
         self._owner = token_hex(8)
-        # Takes over where the state can't be used; each goes on from what the other knows.
+        # Takes over if the state can't be used. Each continues from what the other knows.
         self._other = None if state is None else Pacer(gaps, patience_seconds=patience_seconds, clock_ns=clock_ns)
         if self._other is not None:
             self._other._other = self
@@ -96,7 +96,7 @@ class Pacer:
     async def turn(
         self, lane: Lane, *, urgent: bool = False, patience_seconds: float | None = None
     ) -> AsyncIterator[Turn]:
-        """Wait for a turn and hold it for one request. Raises QueueFull at once when the wait would outlast the
+        """Wait for a turn and hold it for one request. Raises QueueFull at once if the wait would exceed the
         patience."""
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         deadline_ns = self._clock_ns() + round(patience * SECOND_NS)
@@ -139,14 +139,14 @@ class Pacer:
             self._requests.remove(request)
             now_ns, left = self._clock_ns(), request.left_ns is not None
             self._changes.append(partial(_completed, request, now_ns) if left else partial(_drop, request))
-            if not left or now_ns < self._marks.single_until_ns:  # else nobody waits for it: the next step records it
+            if not left or now_ns < self._marks.single_until_ns:  # else the next step is soon enough
                 self._wake()
 
     def leaving(self, request: _Request) -> None:
         """See `Turn.leaving`. It is recorded a moment later, and until then no other request leaves."""
         if request.left_ns is None:
             request.left_ns = now_ns = self._clock_ns()
-            self._marks = self._marks.departed(request.lane, now_ns)  # counts also where it can't be recorded
+            self._marks = self._marks.departed(request.lane, now_ns)  # counts even if it can't be recorded
             self._change(partial(_departed, request, now_ns))
 
     def refused(self, request: _Request, retry_after_seconds: float | None) -> float:
@@ -176,7 +176,7 @@ class Pacer:
             try:
                 verdict = await self._state.write(partial(self._step, changes, tuple(self._requests)))
             except StateUnavailable as error:
-                self._changes = [*changes, *self._changes]  # for the next time that it can be used
+                self._changes = [*changes, *self._changes]  # until the state can be used again
                 self._go_alone(error)
                 return
             self._tell(verdict)
@@ -201,7 +201,7 @@ class Pacer:
         for change in changes:
             marks = change(tx, marks)
         standing = {place.id for place in pace.places(tx, self._key)}
-        for request in requests:  # new here, or others took this process for dead: it stands at the end
+        for request in requests:  # new, or dropped because others took this process for dead: it joins at the end
             if request.place not in standing and not request.came.done():
                 request.place = self._join(tx, request, marks)
         pace.touch(tx, self._owner, now_ns)
@@ -214,8 +214,8 @@ class Pacer:
         return verdict
 
     def _read(self, tx: Tx, now_ns: int) -> Marks:
-        """Return the recorded instants, except those from before the machine's last start, whose clock was another
-        one."""
+        """Return the recorded marks, or empty ones if they are from before the machine's last start, when the clock was
+        another one."""
         kept = pace.marks(tx, self._key)
         if kept is None:
             return Marks()
@@ -289,7 +289,7 @@ class Turn:
         self._pacer.leaving(self._request)
 
     def refused(self, retry_after_seconds: float | None) -> float:
-        """Record that Clore answered "too fast". Returns in how many seconds the next request of this lane may
+        """Record that Clore answered "too fast". Returns how many seconds later the next request of this lane may
         leave."""
         return self._pacer.refused(self._request, retry_after_seconds)
 

@@ -1,7 +1,7 @@
-"""Reads a reply of the Clore API into its fields, or into the failure that it means.
+"""Reads a reply of the Clore API and returns its fields, or raises the failure that it means.
 
-Clore answers with an int `code` in the body, which outranks the HTTP status: a refusal may come with 200 or 500. Every
-sentence here is ours. Text from Clore, a host or a proxy is data: it is cut, cleaned and kept in `reported`.
+Clore answers with an int `code` in the body, which overrides the HTTP status: a refusal may come with 200 or 500. All
+messages here are our own. Text from Clore, a host or a proxy is data: it is cut, cleaned and kept in `reported`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from clore_mcp.errors import (
 from clore_mcp.text import clean
 
 REPORTED_LENGTH: Final = 200
-_BYTES_A_VALUE: Final = 16  # of the largest reply; no reply ever seen comes near this many values
+_BYTES_A_VALUE: Final = 16  # of the largest reply; no reply seen comes near this many values
 LOOK_FIRST: Final = "Don't send it again. Check list_orders first."
 _BLOCKED_HINT: Final = (
     "The request is correct. Try from another network, or ask the operator to look for a proxy in between."
@@ -59,8 +59,8 @@ _BLOCKED_HINT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One call of the API, its words in messages ("make the order", and for a write "the order was made"), and how
-    large a reply may be. Most replies have a few hundred bytes.
+    """One call of the API, its words in messages ("make the order", and for a write "the order was made"), and the
+    largest reply that is read. Most replies have a few hundred bytes.
 
     `spends`: it may move money, so only a body from Clore itself proves that it did nothing.
     """
@@ -80,8 +80,8 @@ class Endpoint:
 
 
 def require_size(body: bytes, endpoint: Endpoint) -> None:
-    """Raises Unclear for a reply that would take far more memory than its size: each `{}` in a list takes 72 bytes once
-    it is read, and nothing in a real reply is as small (a server has 611 bytes and 60 values)."""
+    """Raise Unclear for a reply that would take far more memory than its size. Each `{}` in a list takes 72 bytes once
+    it is read. Nothing in a real reply is as small: a server has 611 bytes and 60 values."""
     values = body.count(b",") + body.count(b"{") + body.count(b"[")
     if values > endpoint.most_bytes // _BYTES_A_VALUE:
         raise unexpected(endpoint, f"more than {endpoint.most_bytes // _BYTES_A_VALUE:,} values")
@@ -134,7 +134,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | None:
-    """Return the JSON object in a body, or None if it is something else."""
+    """Return the JSON object in a body, or None if it is something else. Raises Unclear if it breaks off in the
+    middle."""
     try:
         value = from_json(body)
     except ValueError as error:
@@ -174,7 +175,8 @@ def _coded(code: int, fields: dict[str, Any], headers: Mapping[str, str], endpoi
 
 
 def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
-    """Return the failure for code 6 by its word, with that word's numbers. Clore mixes hyphens and underscores."""
+    """Return the failure for code 6 by Clore's word, with the numbers of that word. Clore mixes hyphens and
+    underscores."""
     error = fields.get("error")
     word = error.strip() if isinstance(error, str) else ""
     build = _REFUSALS.get(word.lower().replace("-", "_"))
@@ -277,7 +279,7 @@ _REFUSALS: Final[dict[str, Callable[[str, dict[str, Any]], CloreError]]] = {
 }
 
 
-# Not SpotOrderHeld: another server would be a second bill for one request.
+# Not SpotOrderHeld: renting another server would be a second bill for one request.
 _MOVE_ON: Final = (AlreadyRented, CurrencyNotAllowed, ServerUnknown, ServerOffline, BidTooLow, OwnServer, OnGigaspot)
 _WORDS: Final[dict[type[Failure], str]] = {
     AlreadyRented: "server-already-rented",
@@ -299,5 +301,5 @@ def moves_on(error: Failure) -> bool:
 
 
 def word(error: Failure) -> str:
-    """Return Clore's own word for the failure, if it has one."""
+    """Return Clore's own word for the failure. Without one, return our error code or the failure's name."""
     return _WORDS.get(type(error), error.code if not isinstance(error, CloreError) else type(error).__name__)

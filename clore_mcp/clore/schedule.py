@@ -1,13 +1,14 @@
-"""When requests of one key may leave: the arithmetic of Clore's limits, in integer nanoseconds, the clock an argument.
+"""Computes when requests of one key may leave under Clore's limits. Times are integer nanoseconds; the clock is an
+argument.
 
-Requests leave `general_ns` apart, creates `create_ns` apart as well, urgent ones before queued ones, equals in the
-order in which they came, each process once a round. A turn is given, then left at the moment the bytes leave, then
-over: what is counted is the true departure, not the wake-up before it, because connecting and TLS come in between and
-would bring two requests closer together at Clore than they were here. Until it leaves, a turn holds the gate but has
-cost nothing, so whoever gives up gives it back.
+Requests leave `general_ns` apart, and creates also leave `create_ns` apart. Urgent requests leave before others, and
+equal ones in order of arrival, one per process in each round. A turn is given, then left at the moment the bytes leave,
+then over. The actual departure counts, not the wake-up before it: connecting and TLS come in between and would bring
+two requests closer together at Clore than they were here. Until its request leaves, a turn holds the gate but costs
+nothing, so a caller that gives up returns it.
 
-Lowering a spot price (once per order in 600 seconds) is no lane: no call waits for ten minutes. Clore refuses it with
-the seconds left, which set_spot_price reports.
+Lowering a spot price (once per order in 600 seconds) has no lane, because no call waits for ten minutes. Clore refuses
+it with the seconds left, which set_spot_price reports.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from enum import StrEnum
 from typing import Final
 
 SECOND_NS: Final = 1_000_000_000
-# The longest Retry-After obeyed: nobody has seen Clore send one, and a wrong one must not lock a key for a day. An
-# urgent request waits for none that long (`Gaps.urgent_pause_ns`).
+# The longest Retry-After that is obeyed. None from Clore has been seen yet, and a wrong one must not lock a key for a
+# day. An urgent request never waits that long (`Gaps.urgent_pause_ns`).
 LONGEST_PAUSE_NS: Final = 600 * SECOND_NS
 LONG_AGO: Final = -(1 << 62)
 INSTANTS: Final = ("left_ns", "create_left_ns", "completed_ns", "not_before_ns", "single_until_ns")  # of Marks
 
 
 class Lane(StrEnum):
-    """Which of Clore's limits a request counts against, besides the general one."""
+    """The limit of Clore that a request counts against, besides the general one."""
 
     GENERAL = "general"
     CREATE = "create"
@@ -37,12 +38,12 @@ class Lane(StrEnum):
 class Gaps:
     """How far apart requests leave. The simulated marketplace accepts a faster pace."""
 
-    # Clore documents 1 s. At 1.0 s half are refused, for wake-ups jitter; with 100 ms to spare 0 of 32 were (2026-11).
+    # Clore documents 1 s. At 1.0 s half are refused, because wake-ups jitter. With 100 ms more, 0 of 32 were (2026-11).
     general_ns: int = 1_100_000_000
-    create_ns: int = 5_500_000_000  # documented 5 s; production clients use 5.2 to 6
+    create_ns: int = 5_500_000_000  # documented: 5 s; production clients use 5.2 to 6
     single_flight_ns: int = 600 * SECOND_NS
-    longest_flight_ns: int = 5 * SECOND_NS  # a reply that takes longer holds up nobody: a cancel may be waiting
-    urgent_pause_ns: int = 5 * SECOND_NS  # after a refusal, whatever pause it asks for: meanwhile the order bills
+    longest_flight_ns: int = 5 * SECOND_NS  # a slower reply blocks no other request, because a cancel may be waiting
+    urgent_pause_ns: int = 5 * SECOND_NS  # after a refusal, even if it asks for longer, because the order bills
 
     @classmethod
     def scaled(cls, general_seconds: float) -> Gaps:
@@ -56,8 +57,8 @@ class Gaps:
 
     @property
     def reply_ns(self) -> int:
-        """Between a reply and the next departure, 1.02 s where departures are 1.1 s apart: counted from a reply, no
-        jitter brings two requests closer, for the reply left Clore before it came here."""
+        """The gap from a reply to the next departure: 1.02 s if departures are 1.1 s apart. Counted from a reply,
+        jitter can't bring two requests closer, because the reply left Clore before it arrived here."""
         return self.general_ns * 102 // 110
 
     @property
@@ -75,31 +76,34 @@ class Marks:
     completed_ns: int = LONG_AGO
     not_before_ns: int = LONG_AGO
     single_until_ns: int = LONG_AGO
-    margin_ns: int = 0  # added to every gap while one call flies at a time
-    round: int = 0  # of the last one that got a turn
+    margin_ns: int = 0  # added to every gap while only one call is in flight at a time
+    round: int = 0  # of the last request that got a turn
     in_flight: int = 0
-    at_the_gate: bool = False  # a turn was given whose request has not left yet
+    at_the_gate: bool = False  # a turn was given, and its request has not left yet
 
     def departed(self, lane: Lane, now_ns: int) -> Marks:
-        """A request of that lane left now."""
+        """Return the marks after a request of that lane left now."""
         create_left_ns = now_ns if lane is Lane.CREATE else self.create_left_ns
         return replace(
             self, left_ns=now_ns, create_left_ns=create_left_ns, in_flight=self.in_flight + 1, at_the_gate=False
         )
 
     def joined(self, other: Marks) -> Marks:
-        """The later of both in everything that has happened; who waits, flies or stands at the gate is as here."""
+        """Return these marks with the later of both for each instant. Everything else stays as it is here."""
         return replace(self, **{name: max(getattr(self, name), getattr(other, name)) for name in INSTANTS})
 
     def completed(self, now_ns: int) -> Marks:
-        """A request that had left is over, with a reply or without."""
+        """Return the marks after a request that had left ended, with or without a reply."""
         return replace(self, completed_ns=now_ns, in_flight=self.in_flight - 1)
 
     def refused(self, now_ns: int, pause_ns: int, gaps: Gaps, left_ns: int) -> Marks:
-        """Clore said "too fast" to a request that left at `left_ns`. Our spacing never explains that: departures are
-        apart by construction. So Clore counts differently (from completion, one reads), the way there takes a changing
-        time, or someone else uses the key: one call in flight for a while, counted from its reply; and a tenth of the
-        gap more each time that even this is refused."""
+        """Return the marks after Clore answered "too fast" to a request that left at `left_ns`.
+
+        Our spacing can't be the reason, because departures are far enough apart. Either Clore counts differently (from
+        completion, by one account), or the network delay varies, or another program uses the key. For a while, only one
+        call is in flight, and gaps are counted from its reply. Each further refusal in that time adds a tenth of the
+        gap.
+        """
         since_ns = self.single_until_ns - gaps.single_flight_ns  # the last refusal
         margin_ns = 0
         if now_ns < self.single_until_ns:
@@ -113,11 +117,11 @@ class Marks:
         )
 
     def blocked(self, now_ns: int, gaps: Gaps) -> bool:
-        """Whether nothing may leave before something else happens, regardless of the gaps."""
+        """Return whether nothing may leave before another event, regardless of the gaps."""
         return self.at_the_gate or (self.in_flight > 0 and now_ns < self.flight_blocks_until(gaps))
 
     def flight_blocks_until(self, gaps: Gaps) -> int:
-        """How long a request in flight blocks the others, unless it ends."""
+        """Return the instant until which a request in flight blocks the others, unless it ends before."""
         return min(self.single_until_ns, self.left_ns + gaps.longest_flight_ns)
 
     def earliest(self, lane: Lane, now_ns: int, gaps: Gaps, *, urgent: bool = False) -> int:
@@ -148,7 +152,7 @@ class Waiting:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """Its place among requests of the same rank."""
+        """Its sort key among requests of the same lane and urgency."""
         return self.round, self.number
 
 
@@ -160,7 +164,7 @@ def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) 
         queues.setdefault((one.lane, one.urgent), deque()).append(one)
     leaves: list[tuple[Waiting, int]] = []
     while queues:
-        # Whoever can leave first does: a create that must wait for its lane holds up no read behind it.
+        # The request that can leave first does. A create that waits for its lane delays no read behind it.
         key, at = min(
             ((key, marks.earliest(key[0], now_ns, gaps, urgent=key[1])) for key in queues),
             key=lambda found: (found[1], not found[0][1], queues[found[0]][0].rank),
@@ -176,7 +180,8 @@ def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The plan: which requests may leave now, which would miss their deadline and when, and when the others leave."""
+    """The plan: the request that may leave now, those that would miss their deadline and when, and when the others
+    leave."""
 
     go: Waiting | None
     too_late: list[tuple[Waiting, int]]
@@ -184,7 +189,7 @@ class Step:
 
 
 def step(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> Step:
-    """Return which waiting requests may leave now, and what the others have to expect."""
+    """Return which waiting request may leave now, and when the others would leave."""
     leaves = forecast(marks, gaps, waiting, now_ns)
     staying = [(one, at) for one, at in leaves if at <= one.deadline_ns]
     free = bool(staying) and not marks.blocked(now_ns, gaps) and staying[0][1] <= now_ns

@@ -1,1 +1,1 @@
-"""What can be rented on the marketplace, and at what all-in price."""
+"""Servers on the marketplace, and their prices including all fees."""

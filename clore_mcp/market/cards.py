@@ -1,7 +1,7 @@
-"""Graphics cards that are known whether or not one is listed now: the memory each is sold with, and its class.
+"""Known graphics cards, listed now or not: the memory sizes that each is sold with, and its class.
 
-The class is a number: about how many TFLOPS of 16-bit multiplications a card does (tensor cores where it has them).
-It says which card could stand in for which, and is no measurement. Names are those that gpus.py gives.
+The class is a number: the approximate TFLOPS of 16-bit multiplications (on tensor cores if the card has them). It shows
+which card could replace which, and is not a measurement. Names are spelled as gpus.py spells them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import log2
 from types import MappingProxyType
 from typing import Final
 
-_LESS_MEMORY: Final = 1.5  # what needs the memory does not run in less of it, while more only costs more
+_LESS_MEMORY: Final = 1.5  # work that needs the memory can't run in less, while more only costs more
 _CARDS: Final = """
 RTX 5090 32 420; RTX 5090 D 32 300; RTX 5090 D v2 24 300; RTX 5080 16 225; RTX 5070 Ti 16 176; RTX 5070 12 123
 RTX 5060 Ti 16/8 95; RTX 5060 8 77; RTX 5050 8 53; RTX 5090 Laptop 24 175; RTX 5080 Laptop 16 130
@@ -51,14 +51,14 @@ _CARD: Final = re.compile(r"(?P<name>.+) (?P<sizes>[\d/]+) (?P<speed>[\d.]+)")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One model: the sizes of memory in GB, commonest first, and about how fast it is."""
+    """One model: its memory sizes in GB, commonest first, and its approximate speed."""
 
     model: str
     vram_gb: tuple[int, ...]
     speed: float
 
     def distance(self, other: Card) -> float:
-        """How far the other is from standing in for this one: doublings of memory and speed; 0 is the same."""
+        """Return how far the other card is from replacing this one, in doublings of memory and speed. 0 is the same."""
         memory = log2(other.vram_gb[0] / self.vram_gb[0])
         return abs(memory) * (_LESS_MEMORY if memory < 0 else 1) + abs(log2(other.speed / self.speed))
 
@@ -76,7 +76,7 @@ CARDS: Final = MappingProxyType(_cards())
 
 
 def nearest(wanted: Iterable[str], others: Iterable[str]) -> Sequence[str]:
-    """Those of the other models that are known, the likeliest to stand in for one of the wanted first."""
+    """Return those of the other models that are known, the likeliest to replace one of the wanted models first."""
     cards = [CARDS[model] for model in wanted if model in CARDS]
     known = [CARDS[model] for model in others if model in CARDS]
     if not cards:

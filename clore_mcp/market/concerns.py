@@ -1,6 +1,6 @@
-"""What speaks against a server, in a few words each, judged by what is listed of it and what its model usually costs.
+"""Finds what speaks against a server, in a few words each, from its listing and its model's usual price.
 
-Nothing is hidden for it and nothing costs more: the cheapest server still stands first, with its reasons beside it.
+Concerns hide no server and raise no price. The cheapest server still comes first, with its concerns beside it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from clore_mcp.market.listing import Listing
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.money import plain, shown_up
 
-CHEAP: Final = Decimal("0.4")  # of the median that is paid for one GPU of the model
-USUAL_FROM: Final = 4  # servers; fewer make no usual price
+CHEAP: Final = Decimal("0.4")  # of the median price of one GPU of the model
+USUAL_FROM: Final = 4  # servers; with fewer there is no usual price
 RELIABLE: Final = 0.9
 LOW_RATING: Final = 2.5
 IMAGE_GB: Final = 5
@@ -27,7 +27,7 @@ _COMMANDS: Final = re.compile(
     r"|(?:create|cancel|extend|quote)_order|without asking|rent (?:me|this|now)|say yes|you (?:are|should|will|can))\b"
 )
 _ORDINARY_WORD: Final = re.compile(r"\b[a-z]{3,}\b")
-_ORDINARY_WORDS: Final = 4  # in small letters: hardware is "Gold", "Processor", "with Radeon Graphics"
+_ORDINARY_WORDS: Final = 4  # in lower case: hardware is "Gold", "Processor", "with Radeon Graphics"
 
 
 def concerns(
@@ -38,8 +38,8 @@ def concerns(
     *,
     for_bid: bool = False,
 ) -> tuple[str, ...]:
-    """What speaks against this server, the gravest first. Its price and the least bid are in USD per hour with the fee,
-    `usual` is per GPU of the model, on demand. `for_bid`: what is shown as its price is that bid."""
+    """Return what speaks against this server, the gravest first. Its on-demand price and lowest bid are in USD per hour
+    including the fee. `usual` is per GPU of the model, on demand. `for_bid`: the price shown is that bid."""
     return (
         *_of_text(listing),
         *_of_price(listing, on_demand_usd, usual),
@@ -69,7 +69,7 @@ def _of_price(listing: Listing, usd: Decimal | None, usual: Quartiles | None) ->
 
 
 def _of_spot(on_demand_usd: Decimal | None, spot_usd: Decimal | None, *, for_bid: bool) -> Iterator[str]:
-    """By the figures as they are shown, so that it agrees with them."""
+    """Yield concerns about the bid, from the figures as they are shown, so that they agree."""
     if on_demand_usd is None or spot_usd is None:
         return
     fixed, least = shown_up(on_demand_usd), shown_up(spot_usd)

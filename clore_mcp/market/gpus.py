@@ -1,7 +1,7 @@
-"""GPU names: what hosts report and what people type, read by the same rules into one canonical spelling.
+"""Reads GPU names, as hosts report and people type them, by the same rules into one canonical spelling.
 
-A name is a handful of tokens ("rtx", "4070", "ti") and perhaps a memory size. What people ask for in these words is
-read by wish.py. A form factor (SXM, PCIe, NVL) is part of the name of the cards that are made in several.
+A name is a handful of tokens ("rtx", "4070", "ti") and perhaps a memory size. wish.py reads what people ask for. A form
+factor (SXM, PCIe, NVL) is part of the name of cards that are made in several.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ _SPELLING: Final = {
 _CAPITALS: Final = _words("rtx gtx gt rx cmp titan super pro sxm nvl xt xtx gre sff d v x z")
 _SIZED: Final = {"a100": (40, 80), "v100": (16, 32), "1060": (3, 6)}  # cards whose memory is part of the name
 _WITH_SUPER: Final = _words("1650 1660 2060 2070 2080 4070 4080")  # any other "…s" is a plural
-# The same number on cards of three generations, which differ in memory: by number, then GB of each.
+# Cards of several generations share these numbers and differ in memory: by number, then by GB.
 LINES: Final = {
     "4000": {8: "Quadro RTX 4000", 20: "RTX 4000 Ada", 24: "RTX PRO 4000 Blackwell"},
     "4500": {24: "RTX 4500 Ada", 32: "RTX PRO 4500 Blackwell"},
     "5000": {16: "Quadro RTX 5000", 32: "RTX 5000 Ada", 48: "RTX PRO 5000 Blackwell"},
     "6000": {24: "Quadro RTX 6000", 48: "RTX 6000 Ada", 96: "RTX PRO 6000 Blackwell"},
 }
-# Letters of other scripts that look like ours, where they stand in one word with a letter or digit of ours.
+# Letters of other scripts that look like Latin ones. They count as those in a word with a Latin letter or digit.
 _LOOKALIKES: Final = str.maketrans("авекмнорстхіαβεηικμνορτχ", "abekmhopctxiabehikmvoptx")
 
 _MARKS: Final = re.compile(r"\((r|tm|c)\)|[®™©]")
@@ -73,7 +73,7 @@ _WIRE_COUNT: Final = re.compile(r"^\s*(\d{1,3})\s*x\s+", re.IGNORECASE)
 _MIXED_SCRIPT: Final = re.compile(r"\w*[a-z0-9]\w*")
 _MINING: Final = re.compile(r"\bp(10[246]) ?(100|090|90)\b")
 _MAX_Q: Final = re.compile(r"\bmax[- ]?q\b")
-# Drivers that lose the blanks: "a100sxm440gb", "h10080gbhbm3". A size right after the model only where that is clear.
+# Drivers that drop blanks: "a100sxm440gb", "h10080gbhbm3". A size right after the model only where that is clear.
 _JOINED: Final = re.compile(
     r"\b([abhpv]\d00(?=\D|\d{2,3}gb)|[abhpv]\d{2})(\d{2,3}gb)?(sxm\d|pcie|nvl|fhhl|hbm\d?e?)?(\d{2,3}gb)?\b"
 )
@@ -87,17 +87,17 @@ _DATA_CENTRE_PLURAL: Final = re.compile(r"([abhptv]\d{1,4})s")
 
 @dataclass(frozen=True, slots=True)
 class Gpus:
-    """What a server has: the canonical model, how many, and for a mix which."""
+    """The GPUs of a server: the canonical model, their number and, for a mix, the number of each."""
 
     model: str
     count: int
     mix: tuple[tuple[str, int], ...] = ()
-    disputed: bool = False  # the list of GPUs and the text name different numbers; the smaller one counts
+    disputed: bool = False  # the list of GPUs and the text give different numbers; the smaller one counts
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name as it was read: the words that tell models apart, and the GB of memory where it names them."""
+    """A name as read: the words that distinguish models, and the memory in GB if it is named."""
 
     tokens: tuple[str, ...]
     memory: int | None
@@ -105,10 +105,10 @@ class Name:
 
 @functools.lru_cache(maxsize=4096)  # the names of a market repeat in the next one
 def canonical(text: str, vram_gb: float | None = None) -> str:
-    """The one spelling of a model, whoever wrote it: 'NVIDIA GeForce RTX 4090' is 'RTX 4090'.
+    """Return the canonical spelling of a model: 'NVIDIA GeForce RTX 4090' is 'RTX 4090'.
 
-    A spelling is final: read again, it stays. Dropping a repeated word can bring two others together that mean one
-    thing ("rtx p106 rtx 100"), so it is read until it does.
+    A canonical spelling does not change when it is read again. Dropping a repeated word can bring two others together
+    that mean one thing ("rtx p106 rtx 100"), so the text is read until it stays the same, up to four times.
     """
     for _ in range(_READINGS):
         spelled = _spell(text, vram_gb)
@@ -134,7 +134,7 @@ def _spell(text: str, vram_gb: float | None) -> str:
 
 
 def of_server(text: str | None, array: Sequence[str] | None, vram_gb: float | None) -> Gpus:
-    """The GPUs of a listing, from its list of GPUs, else from its text ('8x NVIDIA GeForce RTX 3090')."""
+    """Return the GPUs of a listing, from its list of GPUs or else from its text ('8x NVIDIA GeForce RTX 3090')."""
     said = _WIRE_COUNT.match(text or "")
     text_count = int(said[1]) if said else None
     if not array:
@@ -150,7 +150,8 @@ def of_server(text: str | None, array: Sequence[str] | None, vram_gb: float | No
 
 
 def latin(text: str) -> str:
-    """The text in small letters and digits of ours where it is written in others that mean or look the same."""
+    """Return the text in lower case, with letters and digits of other scripts replaced by those of ours that mean or
+    look the same."""
     if text.isascii():
         return text.lower()
     same = unicodedata.normalize("NFKC", text).lower()
@@ -158,9 +159,9 @@ def latin(text: str) -> str:
     return _MIXED_SCRIPT.sub(lambda word: word[0].translate(_LOOKALIKES), digits)
 
 
-@functools.lru_cache(maxsize=1024)  # the models of a market, read again for each query
+@functools.lru_cache(maxsize=1024)  # the models of a market are read again for each query
 def read(text: str) -> Name:
-    """The name that a text holds; words that tell no models apart are dropped."""
+    """Return the name in a text, without words that distinguish no models."""
     line = _MAX_Q.sub("maxq", _MARKS.sub(" ", latin(text)))
     line = _SIZE_APART.sub(r"\1gb", _BETWEEN.sub(" ", line))
     line = _JOINED.sub(lambda found: " ".join(part for part in found.groups() if part), line)
@@ -178,9 +179,9 @@ def read(text: str) -> Name:
 
 
 def _form(words: Sequence[str], tokens: Sequence[str]) -> tuple[str, ...]:
-    """The form factor, where it tells cards apart."""
+    """Return the form factor, if it distinguishes cards."""
     if not _IN_SEVERAL_FORMS.intersection(tokens):
-        return ("nvl",) if "nvl" in words else ()  # an NVL card is another card in any case
+        return ("nvl",) if "nvl" in words else ()  # an NVL card is always a different card
     said = [_FORMS[word] for word in words if word in _FORMS]
     if not said and _SXM_IF_HBM.intersection(tokens) and any(word.startswith("hbm") for word in words):
         return ("sxm",)
@@ -188,7 +189,7 @@ def _form(words: Sequence[str], tokens: Sequence[str]) -> tuple[str, ...]:
 
 
 def _of_line(tokens: list[str]) -> list[str]:
-    """Short words that mean something else on the cards of one line: the "S" of a PRO 6000 is a server's."""
+    """Return the tokens, corrected for RTX PRO Blackwell cards: the "S" of a PRO 6000 means server."""
     if "blackwell" in tokens and "pro" not in tokens and LINES.keys() & tokens:
         tokens = ["rtx", "pro", *tokens[tokens[:1] == ["rtx"] :]]
     if "pro" in tokens and LINES.keys() & tokens:

@@ -1,7 +1,7 @@
-"""What GPUs cost before now: the record of snapshots that were fetched anyway, and the prices of a span of hours.
+"""Past GPU prices: the record of snapshots that were fetched anyway, and the prices of a span of hours.
 
-Prices are in USD per GPU and hour, with the fee. An hour without a snapshot is a gap. It counts for nothing, and no
-price is put in its place.
+Prices are in USD per GPU and hour, including the fee. An hour without a snapshot is a gap. Gaps are not counted, and no
+price is put in their place.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SIZES: Final = (1, 2, 3, 6, 12, 24, 48, 168, 336, 672)  # hours of one bucket
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What one GPU of a model costs now, over how many servers, and the cheapest free one."""
+    """The price of one GPU of a model now, the cheapest free one, and the number of free servers with a price."""
 
     all: Quartiles
     cheapest_free: Decimal | None
@@ -40,7 +40,7 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What one GPU of a model cost in the hours of `rows`, of which the market was looked at in `hours`."""
+    """The price of one GPU of a model over `rows`. `hours` is the number of recorded hours (or days) of the market."""
 
     rows: tuple[PriceRow, ...]
     hours: int
@@ -48,34 +48,34 @@ class Past:
 
     @property
     def cheapest(self) -> Quartiles | None:
-        """The quartiles of each hour's cheapest free server."""
+        """The quartiles of each row's cheapest free server."""
         return quartiles(self._cheapest())
 
     @property
     def usual(self) -> Quartiles | None:
-        """What is usual: each quartile's median over the hours."""
+        """The usual price: each quartile's median over the rows."""
         found = [quartiles(getattr(row, name) for row in self.rows) for name in ("low", "median", "high")]
         low, middle, high = (one.median if one else ZERO for one in found)
         return Quartiles(low, middle, high, len(self.rows)) if self.rows else None
 
     @property
     def lowest(self) -> PriceRow | None:
-        """The row in which the cheapest free server was the cheapest of all."""
+        """The row with the lowest price of a free server."""
         free = [row for row in self.rows if row.cheapest is not None]
         return min(free, key=lambda row: row.cheapest or ZERO, default=None)
 
     @property
     def dearer_percent(self) -> int | None:
-        """In how many of a hundred rows with a free server the cheapest cost more than it does now."""
+        """The percentage of rows with a free server in which the cheapest cost more than it does now."""
         found = self._cheapest()
         if self.now is None or self.now.cheapest_free is None or not found:
             return None
-        # A stored price is rounded up to a micro-dollar; now's is not.
+        # Stored prices are rounded up to a micro-dollar; the current one is not.
         return _percent(sum(one - self.now.cheapest_free > Decimal("0.000001") for one in found), len(found))
 
     def met_percent(self, ceiling: Decimal) -> int | None:
-        """In how many of a hundred recorded rows a server was free at that price or less. Where none was free or
-        listed, the ceiling was not met."""
+        """Return the percentage of recorded rows in which a server was free at that price or less. A row in which none
+        was free or listed counts as not met."""
         return _percent(sum(one <= ceiling for one in self._cheapest()), self.hours) if self.hours else None
 
     def _cheapest(self) -> list[Decimal]:
@@ -83,7 +83,7 @@ class Past:
 
 
 def samples(snapshot: Snapshot, fees: Fees) -> list[tuple[str, str, PriceRow]]:
-    """One row for each model and order type on the market now: model, order type, prices."""
+    """Return one row for each model and order type on the market now: model, order type, prices."""
     hour = int(snapshot.fetched_at // SECONDS_PER_HOUR)
     found = []
     for order_type in OrderType:
@@ -94,7 +94,7 @@ def samples(snapshot: Snapshot, fees: Fees) -> list[tuple[str, str, PriceRow]]:
 
 
 def models_now(snapshot: Snapshot, fees: Fees, order_type: OrderType) -> dict[str, Now]:
-    """What one GPU of each model costs now."""
+    """Return the price of one GPU of each model now."""
     by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {}
     for listing, priced in zip(snapshot.listings, snapshot.prices(order_type, fees), strict=True):
         by_model.setdefault(listing.gpu, []).append((listing, priced))
@@ -114,18 +114,18 @@ def _now(servers: Sequence[tuple[Listing, Priced | Unpriced]]) -> Now | None:
 
 
 def past(rows: Iterable[PriceRow], hours: Iterable[HourRow], now: Now | None) -> Past:
-    """The past of one model; `hours` are those in which the market was looked at."""
+    """Return the past of one model. `hours` are those in which the market was sampled."""
     return Past(tuple(rows), len(list(hours)), now)
 
 
 def bucket_hours(hours: int, most: int) -> int:
-    """How many hours one bucket has, so that so many hours make at most that many buckets."""
+    """Return the size of a bucket in hours, so that `hours` hours make at most `most` buckets."""
     return next((size for size in _SIZES if hours <= size * most), _SIZES[-1])
 
 
 def buckets(rows: Iterable[PriceRow], size: int) -> list[PriceRow]:
-    """The rows, put together in buckets of `size` hours: the mean of each quartile, and the cheapest of all. An hour
-    counts by its samples. Where nothing was recorded there is no bucket."""
+    """Return the rows merged into buckets of `size` hours: the mean of each quartile, weighted by samples, and the
+    lowest price of a free server. If nothing was recorded there is no bucket."""
     groups: dict[int, list[PriceRow]] = {}
     for row in rows:
         groups.setdefault(row.hour // size * size, []).append(row)
@@ -147,14 +147,15 @@ def _percent(part: int, whole: int) -> int:
 
 log = logging.getLogger(__name__)
 
-_EVERY_SECONDS: Final = 600.0  # six samples an hour, whatever many processes fetch
+_EVERY_SECONDS: Final = 600.0  # six samples an hour, however many processes fetch
 _AFTER_SECONDS: Final = 1.0  # the call that fetched the snapshot goes first
-_AHEAD_SECONDS: Final = 300.0  # a sample from further ahead is from before a clock went back
+_AHEAD_SECONDS: Final = 300.0  # a sample from further ahead dates from before the clock was set back
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedPrices:
-    """What is recorded of some models in the last `hours`. `first` is the oldest hour on record, in unix seconds."""
+    """The recorded prices of some models over a span of hours. `first` is the oldest hour on record, in unix
+    seconds."""
 
     rows: dict[str, list[PriceRow]]
     looked: tuple[HourRow, ...]
@@ -162,29 +163,29 @@ class RecordedPrices:
 
     @property
     def hours(self) -> int:
-        """In how many hours the market was looked at."""
+        """The number of hours in which the market was sampled."""
         return sum(row.hours for row in self.looked)
 
     def past(self, model: str, now: Now | None) -> Past:
-        """The past of one model."""
+        """Return the past of one model."""
         return past(self.rows.get(model, ()), self.looked, now)
 
 
 class PriceRecord:
-    """The record of one market, which every process of the state shares. Building one opens nothing."""
+    """The price record of one market, which all processes of the state share. The constructor opens nothing."""
 
     def __init__(self, database: Database, api_url: str, clock: Callable[[], float]) -> None:
         self._database = database
         self._market = hashlib.sha256(api_url.encode()).hexdigest()[:16]
         self._clock = clock
-        self._noted_at = float("-inf")  # what this process has seen last
+        self._noted_at = float("-inf")  # when the last snapshot noted here was fetched
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def note(self, snapshot: Snapshot, fees: Fees) -> None:
         """Record the snapshot a little later, unless a process has just recorded one. Called on the event loop.
 
-        Where Clore has not said its fees nothing is recorded: prices with assumed fees would look like a rise.
+        Nothing is recorded while Clore's fees are unknown, because prices with assumed fees would look like a rise.
         """
         if not fees.fractions or not snapshot.listings or abs(snapshot.fetched_at - self._noted_at) < _EVERY_SECONDS:
             return
@@ -193,7 +194,7 @@ class PriceRecord:
             self._task = asyncio.ensure_future(self._soon(snapshot, fees))
 
     async def read(self, hours: int, order_type: OrderType, models: Collection[str] | None = None) -> RecordedPrices:
-        """What is recorded of the last so many hours. Raises StateUnavailable."""
+        """Return what is recorded of the last `hours` hours. Raises StateUnavailable."""
         if not self._database.exists:
             return RecordedPrices({}, (), None)
         now_hour = int(self._clock() // SECONDS_PER_HOUR)
@@ -210,7 +211,7 @@ class PriceRecord:
         return await self._database.read(work)
 
     async def aclose(self) -> None:
-        """Finish what is noted, and close the file."""
+        """Finish a pending record, and close the file."""
         self._closing.set()
         if self._task is not None:
             await asyncio.wait([self._task])
@@ -226,12 +227,12 @@ class PriceRecord:
             await asyncio.to_thread(self._record, snapshot, fees)
         except Failure as failure:
             log.warning("prices are not recorded: %s", failure.message)
-        except Exception as error:  # a record of prices must end nothing else
+        except Exception as error:  # a failing price record must not end anything else
             log.warning("prices are not recorded: %s", type(error).__name__)
 
     def _record(self, snapshot: Snapshot, fees: Fees) -> None:
         at = snapshot.fetched_at
-        if not self._database.folder.is_dir():  # a state that was deleted is not begun anew for prices
+        if not self._database.folder.is_dir():  # prices do not recreate a deleted state
             return
         if not self._is_due(self._database.read_now(lambda tx: prices.looked_at(tx, self._market)), at):
             return

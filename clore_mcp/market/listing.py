@@ -1,7 +1,7 @@
-"""A server as we hold it: one wire row, cleaned and checked once.
+"""A server as we hold it: one row from Clore, cleaned and checked once.
 
-Whatever a host wrote is either a number within reason, a cleaned short text, or missing. Nothing here depends on
-rates or fees; whether a price can be paid is decided in pricing.py.
+Everything that a host wrote is either a plausible number, a cleaned short text, or missing. Nothing here depends on
+rates or fees. pricing.py decides whether a price can be paid.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from clore_mcp.text import clean
 
 TEXT_LIMIT: Final = 60
 _NOMINAL_GB: Final = (1, 2, 3, 4, 6, 8, 10, 11, 12, 16, 20, 22, 24, 32, 40, 48, 64, 80, 94, 96, 128, 141, 180, 192, 288)
-_NOMINAL_SHORTFALL: Final = 0.9  # 45 of 48 and 15 of 16 GB are seen; what misses more is another size
-_PRICE_RANGE: Final = (Decimal("1e-12"), Decimal("1e12"))  # native per day; beyond it arithmetic, not a market
+_NOMINAL_SHORTFALL: Final = 0.9  # 45 of 48 and 15 of 16 GB are seen; if more is missing, it is another size
+_PRICE_RANGE: Final = (Decimal("1e-12"), Decimal("1e12"))  # native per day; a price outside it is not a real one
 _COINS: Final = MappingProxyType({coin.value: coin for coin in Coin})
 _COIN_SETS: Final[dict[frozenset[Coin], frozenset[Coin]]] = {}
 _DISK_TAIL: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)\s*GB\s*$")
@@ -35,7 +35,7 @@ _COUNTRY: Final = re.compile(r"[A-Z]{2}")
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One server of the marketplace, as it was listed. Prices are native per day, fee out, positive and finite."""
+    """One server of the marketplace, as listed. Prices are native per day, without the fee, positive and finite."""
 
     server_id: int
     owner: int | None
@@ -67,11 +67,11 @@ class Listing:
     on_demand: Mapping[Coin, Decimal]
     spot: Mapping[Coin, Decimal]
     allowed_coins: frozenset[Coin]
-    gpus_disputed: bool  # two different counts are stated; the smaller one is `gpu_count`
+    gpus_disputed: bool  # two different counts are stated; `gpu_count` is the smaller one
 
 
 def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_server) -> Listing:
-    """The listing that a row describes; `read_gpus` lets a caller share the work on names that repeat."""
+    """Return the listing that a row describes. `read_gpus` lets a caller share the work on names that repeat."""
     vram_gb = _within(row.vram_gb, 0.1, 1024)
     cards = read_gpus(row.gpu, tuple(row.gpu_array or ()), vram_gb)
     cuda = clean(row.cuda or "", 12)
@@ -112,7 +112,7 @@ def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_s
 
 
 def nominal_gb(reported: float | None) -> int | None:
-    """The size that a card is sold as: 23.99 and 23 are 24, 31 is 32, 79.1 is 80."""
+    """Return the size that a card is sold as: 23.99 and 23 are 24, 31 is 32, 79.1 is 80."""
     if reported is None:
         return None
     size = next((size for size in _NOMINAL_GB if size >= reported - 0.05), None)
@@ -122,14 +122,14 @@ def nominal_gb(reported: float | None) -> int | None:
 
 
 def version(text: str) -> tuple[int, int, int] | None:
-    """A dotted version as numbers that compare (12.10 is newer than 12.4), or None."""
+    """Return a dotted version as numbers that compare (12.10 is newer than 12.4), or None."""
     found = _VERSION.fullmatch(text.strip())
     return (int(found[1]), int(found[2] or 0), int(found[3] or 0)) if found else None
 
 
 def _coins(names: Iterable[str] | None) -> frozenset[Coin]:
     coins = frozenset(_COINS[name] for name in names or () if name in _COINS)
-    return _COIN_SETS.setdefault(coins, coins)  # seven sets for all servers
+    return _COIN_SETS.setdefault(coins, coins)  # all servers share seven sets
 
 
 def _prices(wire: Mapping[str, Decimal | None] | None) -> dict[Coin, Decimal]:
@@ -151,7 +151,7 @@ def _within(value: float | None, low: float, high: float) -> float | None:
 
 
 def _rental_hours(value: float | None) -> float | None:
-    """The host's longest rental, at most Clore's; None where the host names none."""
+    """Return the host's longest rental, limited to Clore's, or None if the host gives none."""
     return min(value, LONGEST_RENTAL_HOURS) if value is not None and math.isfinite(value) and value > 0 else None
 
 

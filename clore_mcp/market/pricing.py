@@ -1,8 +1,9 @@
-"""What a server costs: the value of each coin in USD, Clore's fees, the price per hour in a coin, the cost of an order.
+"""Prices of a server: the value of each coin in USD, Clore's fees, the price per hour in a coin, the cost of an order.
 
 A coin's rate is the market's median, never one row's own figure, because some rows contradict themselves. An unknown
-fee counts as the highest that Clore ever documented, and `Fees` says so. All of it is exact. `Cost` is rounded once,
-each part up to a whole micro-dollar, so that the parts add up to the total and the total is never less than the bill.
+fee counts as the highest that Clore ever documented, and `Fees` marks it. All figures are exact. Only `Cost` is
+rounded, each part up to a whole micro-dollar, so that the parts add up to the total and the total is never less than
+the bill.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from clore_mcp.clore.models import RenterFees, ServerRow
 from clore_mcp.market.listing import Listing
 from clore_mcp.money import HOURS_PER_DAY, ZERO, Coin, DayPrice, up_to_micro
 
-_MIN_SAMPLE: Final = 3  # fewer rows than this are somebody's claim, not a market
-_RATE_RANGE: Final = (Decimal("1e-9"), Decimal("1e9"))  # USD per coin outside this is a fault, not a rate
+_MIN_SAMPLE: Final = 3  # fewer rows than this are a claim, not a market
+_RATE_RANGE: Final = (Decimal("1e-9"), Decimal("1e9"))  # USD per coin; a value outside this is an error, not a rate
 _AMOUNT_RANGE: Final = (Decimal("1e-12"), Decimal("1e12"))
 _HUNDRED: Final = Decimal(100)
 
 
 class OrderType(StrEnum):
-    """Clore's two ways to rent, by its own names."""
+    """Clore's two order types, by its own names."""
 
     ON_DEMAND = "on-demand"
     SPOT = "spot"
 
 
-# The highest that Clore's documents ever named (docs/clore-api.md section 3, 2023-2026).
+# The highest fees in Clore's documents (docs/clore-api.md section 3, 2023-2026).
 HIGHEST_FEE: Final = MappingProxyType({OrderType.ON_DEMAND: Decimal("0.10"), OrderType.SPOT: Decimal("0.025")})
 HIGHEST_CREATION_FEE_USD: Final = Decimal("0.1")
-_FAR_BEYOND: Final = 100  # times what is usual: such a fee is not in the coin that stands beside it
+_FAR_BEYOND: Final = 100  # times the usual fee: a larger one is not in the coin that it is listed for
 
 
 def _nothing() -> Mapping[Coin, Decimal]:
@@ -50,18 +51,18 @@ class Rates:
     sources: Mapping[Coin, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def usd_per(self, coin: Coin) -> Decimal | None:
-        """USD for one of `coin`, or None when nobody trustworthy says."""
+        """Return USD for one of `coin`, or None if there is no trusted rate."""
         return self.usd.get(coin)
 
 
 def coin_rates(prices: Mapping[str, Decimal | None] | None) -> dict[Coin, Decimal]:
-    """Clore's `currency_rates_in_usd`, as far as its coins are known and its numbers sane."""
+    """Return Clore's `currency_rates_in_usd` for the known coins, without implausible rates."""
     known = ((coin, (prices or {}).get(coin.value)) for coin in Coin)
     return {coin: rate for coin, rate in known if rate is not None and _within(rate, _RATE_RANGE)}
 
 
 def market_rates(rows: Iterable[ServerRow]) -> Rates:
-    """Each coin's median over the rows, where there are enough. One USD is one USD."""
+    """Return each coin's median over the rows, if there are enough. One USD is one USD."""
     samples: dict[Coin, list[Decimal]] = {Coin.BTC: [], Coin.CLORE: []}
     for row in rows:
         prices = row.on_demand or {}
@@ -77,7 +78,8 @@ def market_rates(rows: Iterable[ServerRow]) -> Rates:
 
 @dataclass(frozen=True, slots=True)
 class Fees:
-    """What a renter pays on top: fractions (0.05 is 5 %), and creation fees in the coin itself, by type and coin."""
+    """What a renter pays on top, by order type and coin: fractions (0.05 is 5 %), and creation fees as Clore gives
+    them."""
 
     fractions: Mapping[tuple[OrderType, Coin], Decimal] = field(default_factory=lambda: MappingProxyType({}))
     creation: Mapping[tuple[OrderType, Coin], Decimal] = field(default_factory=lambda: MappingProxyType({}))
@@ -86,17 +88,17 @@ class Fees:
 
     @classmethod
     def highest_documented(cls) -> Fees:
-        """The fees to count with when Clore has not said: never less than the truth."""
+        """Return the fees to assume if Clore's are unknown. They are never less than the actual ones."""
         return cls()
 
     def fraction(self, order_type: OrderType, coin: Coin) -> Decimal:
-        """The renter's part of the fee on a price in `coin`."""
+        """Return the renter's fee as a fraction of a price in `coin`."""
         return self.fractions.get((order_type, coin), HIGHEST_FEE[order_type])
 
     def creation_usd(self, order_type: OrderType, coin: Coin, usd_per_coin: Decimal) -> Decimal:
-        """The one-time creation fee in USD.
+        """Return the one-time creation fee in USD.
 
-        Clore's figure for BTC and CLORE is not seen in any capture, so `creation_fee_usd` says what it means.
+        Clore's figure for BTC and CLORE is not in any capture, so `creation_fee_usd` interprets it.
         """
         told = self.creation.get((order_type, coin))
         if told is None:
@@ -104,15 +106,15 @@ class Fees:
         return creation_fee_usd(told, usd_per_coin)
 
     def assumes(self, order_type: OrderType, coin: Coin) -> bool:
-        """Whether a figure for this kind of order is the highest documented one instead of Clore's own."""
+        """Return whether a fee for this kind of order is the highest documented one instead of Clore's own."""
         return (order_type, coin) not in self.fractions or (order_type, coin) not in self.creation
 
 
 def creation_fee_usd(figure: Decimal, usd_per_coin: Decimal, usual_usd: Decimal = ZERO) -> Decimal:
-    """What a one-time fee that Clore names comes to in USD, read in the coin or as USD: nobody has seen which.
+    """Return a one-time fee in USD. It is unknown whether Clore's figure is in the coin or in USD.
 
-    Where both make sense the larger one counts, the USD one capped at the documented fee, because a mistake is our
-    loss. Far beyond what is usual, a figure is not in the coin: 0.1 beside a bitcoin order is $0.10, not 0.1 BTC.
+    If both make sense, the larger one counts, with the USD one capped at the documented fee, because a mistake is our
+    loss. A figure far beyond the usual fee is not in the coin: 0.1 for a bitcoin order is $0.10, not 0.1 BTC.
     """
     usual = max(usual_usd, HIGHEST_CREATION_FEE_USD)
     in_coin = figure * usd_per_coin
@@ -122,7 +124,8 @@ def creation_fee_usd(figure: Decimal, usd_per_coin: Decimal, usual_usd: Decimal 
 
 
 def read_fees(wire: RenterFees | None) -> Fees:
-    """Clore's fees for this account, its Proof-of-Holding discount taken off; parts that make no sense stay unknown."""
+    """Return Clore's fees for this account, less its Proof-of-Holding discount. Parts that make no sense stay
+    unknown."""
     if wire is None:
         return Fees.highest_documented()
     reduction = _poh_reduction_percent(wire)
@@ -165,12 +168,12 @@ def _within(value: Decimal, bounds: tuple[Decimal, Decimal]) -> bool:
 
 Wallet = Mapping[Coin, Decimal | None]
 
-# USD per hour for a whole server: outside this a listing is a typing mistake or a trap, not an offer.
+# USD per hour for a whole server. A listing outside this is a typing mistake or a trap, not an offer.
 SANE_USD_PER_HOUR: Final = (Decimal("0.0001"), Decimal(10_000))
 
 
 class Unpriced(StrEnum):
-    """Why a server can't be rented at any price that we can name."""
+    """Why a server has no price that it can be rented at."""
 
     NO_ACCEPTED_COIN = "the host accepts no coin that is known"
     NOT_ACCEPTED = "the host does not accept that coin"
@@ -181,7 +184,8 @@ class Unpriced(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A price that can be paid: `usd_per_hour` has the renter's fee in, `day` is the listing's own, fee out."""
+    """A price that can be paid. `usd_per_hour` includes the renter's fee. `day` is the listing's own, without the
+    fee."""
 
     day: DayPrice
     usd_per_coin: Decimal
@@ -196,7 +200,7 @@ class Priced:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What so many hours come to, in USD; `total_usd` is exactly the sum of the parts."""
+    """The cost of a number of hours, in USD. `total_usd` is exactly the sum of the parts."""
 
     rent_usd: Decimal
     fee_usd: Decimal
@@ -209,7 +213,7 @@ class Cost:
 
 
 def price_of(day: DayPrice, order_type: OrderType, fees: Fees, rates: Rates) -> Priced | Unpriced:
-    """A listing's price or a bid, with the fee in and in USD per hour."""
+    """Return a listing's price or a bid in USD per hour, including the fee."""
     rate = rates.usd_per(day.coin)
     if rate is None:
         return Unpriced.NO_RATE
@@ -221,7 +225,7 @@ def price_of(day: DayPrice, order_type: OrderType, fees: Fees, rates: Rates) -> 
 
 
 def prices_of(listing: Listing, order_type: OrderType, fees: Fees, rates: Rates) -> dict[Coin, Priced | Unpriced]:
-    """Every coin in which the server has a price and which its host accepts, with what it comes to."""
+    """Return the server's price in each coin that is listed and that its host accepts."""
     listed = listing.spot if order_type is OrderType.SPOT else listing.on_demand
     return {
         coin: price_of(DayPrice(listed[coin], coin), order_type, fees, rates)
@@ -240,9 +244,10 @@ def choose(
     preferred: Coin | None = None,
     only: Coin | None = None,
 ) -> Priced | Unpriced:
-    """The cheapest accepted coin that the wallet holds (any, when it holds none of them or is not known).
+    """Return the price in the cheapest accepted coin that the wallet holds. If it holds none of them or is unknown, all
+    accepted coins count.
 
-    `preferred` wins wherever the host accepts it and the wallet holds it or nothing better; `only` excludes all others.
+    `preferred` wins if it is one of those coins. `only` excludes all others. If no coin is left, return the reason.
     """
     if not listing.allowed_coins:
         return Unpriced.NO_ACCEPTED_COIN
@@ -262,19 +267,20 @@ def choose(
 
 
 def on_demand_usd_per_hour(listing: Listing, coin: Coin, fees: Fees, rates: Rates) -> Decimal | None:
-    """The on-demand price in USD per hour, fee in: in that coin, else in the cheapest one; None where there is none."""
+    """Return the on-demand price in USD per hour including the fee, in that coin, else in the cheapest one, or None."""
     offers = prices_of(listing, OrderType.ON_DEMAND, fees, rates)
     payable = {coin: offer.usd_per_hour for coin, offer in offers.items() if isinstance(offer, Priced)}
     return payable.get(coin, min(payable.values(), default=None))
 
 
 def per_gpu(listing: Listing, priced: Priced) -> Decimal:
-    """The all-in price per hour of one of the server's GPUs."""
+    """Return the price per hour of one of the server's GPUs, including the fee."""
     return priced.usd_per_hour / listing.gpu_count
 
 
 def cost(priced: Priced, hours: Decimal, creation_usd: Decimal) -> Cost:
-    """What `hours` at this price cost. The creation fee always counts, although Clore waives it for ten minutes."""
+    """Return the cost of `hours` at this price. The creation fee always counts, although Clore waives it for ten
+    minutes."""
     rent = priced.day.value * priced.usd_per_coin * hours / HOURS_PER_DAY
     return Cost(
         rent_usd=up_to_micro(rent),

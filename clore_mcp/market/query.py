@@ -1,4 +1,4 @@
-"""What a search asks for, and the filters that it comes down to."""
+"""The arguments of a search, and the filters that follow from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Candidate = tuple[Listing, Priced | Unpriced]
 
 
 class SortBy(StrEnum):
-    """What comes first: the lowest price, or the most of something."""
+    """The sort order: the lowest price first, or the most of something first."""
 
     PRICE = "price"
     PRICE_PER_GPU = "price_per_gpu"
@@ -34,7 +34,7 @@ class SortBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One search. A server that does not state what a filter asks about does not pass it."""
+    """One search. A server that does not state the value that a filter needs does not pass it."""
 
     gpu: str | None = None
     min_gpus: int | None = None
@@ -53,19 +53,19 @@ class Query:
     min_rental_hours: float | None = None
     max_usd_per_hour: Decimal | None = None
     order_type: OrderType = OrderType.ON_DEMAND
-    currency: Coin | None = None  # this coin or none
-    preferred: Coin | None = None  # this coin where the host takes it
+    currency: Coin | None = None  # only this coin
+    preferred: Coin | None = None  # this coin if the host accepts it
     include_rented: bool = False
     sort_by: SortBy = SortBy.PRICE
     limit: int = 10
     cursor: str | None = None
 
 
-UNPRICED: Final = "unpriced"  # no price that can be paid: not an argument, but a reason to be left out
+UNPRICED: Final = "unpriced"  # no price that can be paid: not an argument, but a reason to exclude a server
 RENTED: Final = "rented"
 GPU_VRAM: Final = "gpu_vram"  # the memory named together with the GPU ("3080 12GB")
 
-# argument of the query: the field of a listing that must be at least as much
+# argument of the query: the listing's field that must be at least as large
 AT_LEAST: Final = {
     "min_vram_gb": "vram_gb",
     "min_ram_gb": "ram_gb",
@@ -81,14 +81,14 @@ AT_LEAST: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a server must pass, with no other filter's help."""
+    """One condition for a server, independent of the other filters."""
 
     name: str
     passes: Callable[[Listing, Priced | Unpriced], bool]
 
 
 def filters_of(query: Query, match: Match | None) -> list[Filter]:
-    """The query's filters, each independent of the others; ArgumentInvalid where one makes no sense."""
+    """Return the query's filters, each independent of the others. Raises ArgumentInvalid if one makes no sense."""
     return [*_hardware(query, match), *_place(query), *_offer(query)]
 
 
@@ -111,7 +111,7 @@ def _hardware(query: Query, match: Match | None) -> Iterator[Filter]:
 
 
 def _at_least(argument: str, field: str, least: object) -> Filter:
-    """A server that does not state the field does not pass."""
+    """Return a filter that a server without the field does not pass."""
     read = operator.attrgetter(field)
 
     def passes(listing: Listing, _: Priced | Unpriced) -> bool:
@@ -122,8 +122,8 @@ def _at_least(argument: str, field: str, least: object) -> Filter:
 
 
 def gpu_counts(query: Query, match: Match | None) -> tuple[int | None, int | None]:
-    """The least and the most GPUs. A number named with the GPU ("8 H100s") counts where the argument is not given;
-    ArgumentInvalid where it is and says otherwise."""
+    """Return the least and the most GPUs. A number named with the GPU ("8 H100s") counts if the argument is not given.
+    Raises ArgumentInvalid if it is given and excludes that number."""
     least, most, named = query.min_gpus, query.max_gpus, match.count if match else None
     if named is None:
         return least, most
@@ -160,5 +160,5 @@ def _offer(query: Query) -> Iterator[Filter]:
         yield Filter("currency", lambda _, priced: priced is not Unpriced.NOT_ACCEPTED)
     yield Filter(UNPRICED, lambda _, priced: isinstance(priced, Priced) or priced is Unpriced.NOT_ACCEPTED)
     if (most := query.max_usd_per_hour) is not None:
-        # what has no price is not too dear: that it has none is another filter
+        # a server without a price passes here: another filter removes it
         yield Filter("max_usd_per_hour", lambda _, paid: not isinstance(paid, Priced) or paid.usd_per_hour <= most)

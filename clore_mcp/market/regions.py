@@ -1,7 +1,8 @@
-"""Countries and regions as people write them, read into ISO 3166 two-letter codes.
+"""Reads countries and regions, as people write them, into ISO 3166 two-letter codes.
 
 Continents follow the United Nations' list (M49): Turkey, Cyprus and the Caucasus are in Asia. "eu" is the Union with
-its 27 members, "europe" the continent without Russia and Belarus, which whoever asks for Europe rarely means.
+its 27 members. "europe" is the continent without Russia and Belarus, because people who ask for Europe rarely mean
+them.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ _REGION_ALIASES: Final = MappingProxyType(
 COUNTRIES: Final = frozenset(
     " ".join((_AFRICA, _ASIA, _EUROPE, _NORTH_AMERICA, _SOUTH_AMERICA, _OCEANIA, "AQ")).split()
 )
-# One country an item: code, then its names.
+# One country per item: code, then its names.
 _NAMES: Final = """
 AE united-arab-emirates uae emirates|AF afghanistan|AL albania|AM armenia|AO angola|AR argentina|AT austria
 AU australia|AZ azerbaijan|BA bosnia bosnia-and-herzegovina|BD bangladesh|BE belgium|BG bulgaria|BH bahrain|BO bolivia
@@ -132,7 +133,8 @@ _ACCENTS: Final = re.compile("[\u0300-\u036f]")
 
 
 def codes(words: Iterable[str], argument: str = "countries") -> frozenset[str]:
-    """All countries that `words` name together ("de", "Germany", "europe"); ArgumentInvalid for a word unknown."""
+    """Return all countries that `words` name ("de", "Germany", "europe"). Raises ArgumentInvalid for an unknown
+    word."""
     found: set[str] = set()
     for word in words:
         for part in word.split(","):

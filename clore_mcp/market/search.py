@@ -1,7 +1,7 @@
-"""The search: filters, prices, order, pages, and suggestions if few servers match.
+"""The search: filters, prices, sorting, pages, and suggestions if few servers match.
 
-A server that fails only one filter is counted under that filter, and a server that fails two under none, so each answer
-says exactly what relaxing one filter would bring.
+A server that fails only one filter is counted under that filter. A server that fails two is counted under none. So each
+answer says exactly what relaxing one filter would add.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CURSOR_LIMIT: Final = 400  # characters; ours are shorter
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A server that matched, at its price. All `usd` have the renter's fee in."""
+    """A server that matched, and its price. All `usd` fields include the renter's fee."""
 
     listing: Listing
     priced: Priced
@@ -50,7 +50,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One page of a search, and what is worth knowing about the rest."""
+    """One page of a search, and facts about the rest."""
 
     matches: tuple[Found, ...]
     total_matches: int
@@ -66,12 +66,13 @@ class Result:
 
 
 async def find(snapshot: Snapshot, query: Query, fees: Fees, wallet: Wallet | None, now: float) -> Result:
-    """`search` in a thread: the event loop is not held up, however many servers there are."""
+    """Run `search` in a thread, so that it does not block the event loop."""
     return await asyncio.to_thread(search, snapshot, query, fees, wallet, now)
 
 
 def search(snapshot: Snapshot, query: Query, fees: Fees, wallet: Wallet | None, now: float) -> Result:
-    """The servers that pass every filter, in the order asked for; ArgumentInvalid for an unusable filter or cursor."""
+    """Return a page of the servers that pass every filter, in the requested order. Raises ArgumentInvalid for an
+    unusable filter or cursor."""
     if not 1 <= query.limit <= MAX_LIMIT:
         raise ArgumentInvalid(f"limit: {query.limit} is not between 1 and {MAX_LIMIT}.", hint="Give a number like 10.")
     match = _match(snapshot, query)
@@ -104,7 +105,7 @@ def _match(snapshot: Snapshot, query: Query) -> Match | Unknown | None:
 
 
 def _sift(market: Iterable[Candidate], filters: Sequence[Filter]) -> tuple[list[Candidate], dict[str, list[Candidate]]]:
-    """The servers that pass every filter, and for each filter those that it alone removed."""
+    """Return the servers that pass every filter and, for each filter, those that it alone removed."""
     passed: list[Candidate] = []
     near: dict[str, list[Candidate]] = {one.name: [] for one in filters}
     for candidate in market:
@@ -133,7 +134,7 @@ def _free(servers: Iterable[Candidate]) -> list[Candidate]:
 
 
 def _page(fitting: list[Payable], query: Query) -> tuple[list[Payable], str | None]:
-    """The servers of the page that was asked for, and where the next one begins."""
+    """Return the servers of the requested page, and the cursor of the next one."""
     digest = hashlib.sha256(repr(replace(query, cursor=None, limit=1)).encode(errors="replace")).hexdigest()[:16]
     keyed = [(_key(one, query.sort_by), one) for one in fitting]
     if query.cursor is not None:
@@ -145,7 +146,8 @@ def _page(fitting: list[Payable], query: Query) -> tuple[list[Payable], str | No
 
 
 def _key(candidate: Payable, sort_by: SortBy) -> Key:
-    """Ascending: what was asked for, then the price, then the id, so that no two servers are equal."""
+    """Return an ascending sort key: what was asked for, then the price, then the id, so that no two servers are
+    equal."""
     listing, priced = candidate
     most: float | None = None
     match sort_by:
@@ -171,7 +173,7 @@ def _suggestions(
     passed: Sequence[Candidate],
     matching: int,
 ) -> tuple[str, ...]:
-    """What to say where little or nothing matches."""
+    """Return suggestions if few servers or none match."""
     if isinstance(match, Unknown):
         popular = sorted(snapshot.by_model, key=lambda model: (-len(snapshot.by_model[model]), model))[:_POPULAR]
         return suggest.for_unknown(match, popular, passed)
@@ -187,7 +189,7 @@ def _suggestions(
 def _stand_ins(
     snapshot: Snapshot, query: Query, match: Match | None, market: Sequence[Candidate], others: Sequence[Candidate]
 ) -> tuple[str, ...]:
-    """What to say where no server with the GPU matches: that none is listed, if so, and which models come nearest."""
+    """Return suggestions if no server with the GPU matches: that none is listed, if so, and the nearest models."""
     if match is None:
         return ()
     told = suggest.stand_ins(match.models, others, _free(market))
@@ -197,8 +199,8 @@ def _stand_ins(
 
 
 def _found(snapshot: Snapshot, order_type: OrderType, fees: Fees, page: Sequence[Payable]) -> Iterator[Found]:
-    """The servers of a page. Both kinds of price are judged as they are shown: the one that was searched by may be paid
-    in another coin than the cheapest."""
+    """Yield the servers of a page. Concerns use both kinds of price as they are shown. The price of the searched type
+    may be in another coin than the cheapest."""
     for_bid = order_type is OrderType.SPOT
     usual = usual_prices(snapshot, fees, {listing.gpu for listing, _ in page})
     for listing, priced in page:
@@ -210,7 +212,7 @@ def _found(snapshot: Snapshot, order_type: OrderType, fees: Fees, page: Sequence
 
 
 def usd_per_hour(priced: Priced | Unpriced) -> Decimal | None:
-    """The price, where there is one."""
+    """Return the price in USD per hour, or None if there is none."""
     return priced.usd_per_hour if isinstance(priced, Priced) else None
 
 

@@ -1,4 +1,4 @@
-"""The marketplace as last fetched, with its age, and the one place in the process that fetches it."""
+"""The marketplace as last fetched, with its age, and the only code in the process that fetches it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from clore_mcp.money import ZERO, Coin
 from clore_mcp.store.shared import Reading
 
 DEFAULT_MAX_AGE_SECONDS: Final = 60.0
-STALE_LIMIT_SECONDS: Final = 900.0  # older prices mislead more than an error does
-_PRICE_LISTS: Final = 16  # kept per snapshot; one is a list as long as the market
+STALE_LIMIT_SECONDS: Final = 900.0  # older prices would mislead more than an error
+_PRICE_LISTS: Final = 16  # kept per snapshot; each is as long as the market
 
 PriceList = tuple[Priced | Unpriced, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The market at one instant. `stale_because` says why it could not be renewed when it is older than asked for."""
+    """The market at one instant. If it is older than requested, `stale_because` is why it could not be renewed."""
 
     listings: tuple[Listing, ...]
     fetched_at: float  # unix seconds
@@ -39,7 +39,7 @@ class Snapshot:
     _price_lists: dict[object, PriceList] = field(default_factory=dict, repr=False, compare=False)
 
     def age_seconds(self, now: float) -> float:
-        """How old the data is; never negative, whatever the clock did."""
+        """Return the age of the data. It is never negative, even if the clock was set back."""
         return max(0.0, now - self.fetched_at)
 
     @property
@@ -48,7 +48,7 @@ class Snapshot:
         return tuple(sorted(self.by_model))
 
     def server(self, server_id: int) -> Listing:
-        """The listing with that id, or NotFound."""
+        """Return the listing with that id. Raises NotFound."""
         listing = self.by_id.get(server_id)
         if listing is None:
             raise NotFound(
@@ -65,7 +65,7 @@ class Snapshot:
         preferred: Coin | None = None,
         only: Coin | None = None,
     ) -> PriceList:
-        """Each listing's price, in the order of `listings`; worked out once for the same question."""
+        """Return each listing's price, in the order of `listings`. The result is cached for the same arguments."""
         held = None if wallet is None else frozenset(coin for coin in Coin if (wallet.get(coin) or ZERO) > 0)
         key = (order_type, tuple(fees.fraction(order_type, coin) for coin in Coin), held, preferred, only)
         if (known := self._price_lists.get(key)) is not None:
@@ -76,13 +76,13 @@ class Snapshot:
         )
         if len(self._price_lists) >= _PRICE_LISTS:
             oldest, *_ = self._price_lists
-            self._price_lists.pop(oldest, None)  # another thread may have been first
+            self._price_lists.pop(oldest, None)  # another thread may have removed it
         return self._price_lists.setdefault(key, priced)
 
 
 def build_snapshot(rows: Sequence[ServerRow], dropped: int = 0, *, fetched_at: float) -> Snapshot:
-    """The market that `rows` describe. The first row of an id counts; a repeated one is dropped and counted."""
-    read_gpus = functools.cache(gpus.of_server)  # a few hundred names make up a market of thousands
+    """Return the market that `rows` describe. The first row of an id counts. A repeated one is dropped and counted."""
+    read_gpus = functools.cache(gpus.of_server)  # a market of thousands has a few hundred names
     first: dict[int, ServerRow] = {}
     for row in rows:
         first.setdefault(row.id, row)
@@ -101,7 +101,8 @@ def build_snapshot(rows: Sequence[ServerRow], dropped: int = 0, *, fetched_at: f
 
 
 def with_rates(snapshot: Snapshot, known: Mapping[Coin, Decimal]) -> Snapshot:
-    """The snapshot with rates for coins that its own rows give none for; the market's median is never replaced."""
+    """Return the snapshot with rates for coins that its own rows give none for. The market's median is never
+    replaced."""
     own = snapshot.rates
     usd = {**known, **own.usd}
     sources = {**dict.fromkeys(known, "spot market"), **own.sources}
@@ -109,12 +110,13 @@ def with_rates(snapshot: Snapshot, known: Mapping[Coin, Decimal]) -> Snapshot:
     return replace(snapshot, rates=rates, _price_lists={})
 
 
-# No older than so many seconds.
+# Takes the maximum age in seconds.
 Fetch = Callable[[float], Awaitable[Reading[Rows[ServerRow]]]]
 
 
 class Market:
-    """Hands out the snapshot and renews it when it is too old: one fetch at a time, shared by all who wait."""
+    """Provides the snapshot and renews it when it is too old. One fetch runs at a time, shared by all callers that
+    wait."""
 
     def __init__(self, fetch: Fetch, clock: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -123,9 +125,10 @@ class Market:
         self._renewal: asyncio.Task[Snapshot] | None = None
 
     async def snapshot(self, max_age_seconds: float = DEFAULT_MAX_AGE_SECONDS, *, allow_stale: bool = True) -> Snapshot:
-        """A snapshot at most so old. When it can't be renewed: the last one, if allowed and not too old, saying why.
+        """Return a snapshot no older than `max_age_seconds`. If renewing fails and `allow_stale`, return the last one
+        with the reason, up to STALE_LIMIT_SECONDS old.
 
-        A caller that goes away does not take the fetch from the others.
+        A caller that is cancelled does not cancel the fetch for the others.
         """
         held, since = self._held, self._clock() - max_age_seconds
         if held is not None and 0 <= self._clock() - held.fetched_at <= max_age_seconds:
@@ -133,11 +136,11 @@ class Market:
         try:
             while True:
                 joined = self._renewal is not None and not self._renewal.done()
-                if self._renewal is None or self._renewal.done():  # to await what is over yields to nobody
+                if self._renewal is None or self._renewal.done():  # awaiting a done task never yields
                     self._renewal = asyncio.create_task(self._renew(max_age_seconds), name="marketplace fetch")
                     self._renewal.add_done_callback(self._renewed)
                 renewed = await asyncio.shield(self._renewal)
-                if not joined or renewed.fetched_at >= since:  # whoever began it may take an older one
+                if not joined or renewed.fetched_at >= since:  # the caller that began it may accept an older one
                     return renewed
         except Failure as failure:
             if not allow_stale or held is None or held.age_seconds(self._clock()) > STALE_LIMIT_SECONDS:
@@ -145,7 +148,7 @@ class Market:
             return replace(held, stale_because=failure.message)
 
     async def aclose(self) -> None:
-        """End a fetch that is still under way; whoever waits for it is cancelled."""
+        """Cancel a fetch that is under way, and with it the callers that wait for it."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
@@ -157,5 +160,5 @@ class Market:
     def _renewed(self, task: asyncio.Task[Snapshot]) -> None:
         if self._renewal is task:
             self._renewal = None
-        if not task.cancelled() and task.exception() is None:  # reading it keeps asyncio from reporting it unread
+        if not task.cancelled() and task.exception() is None:  # retrieve it, so that asyncio does not report it
             self._held = task.result()

@@ -1,8 +1,8 @@
 """The spot market of one server in USD per hour: the bids, the lowest one allowed, and the one that would win.
 
-Bids are in different coins and compared in USD by the rates that came with them. All USD figures include the renter's
-spot fee. `min_usd_per_hour` and `to_win_usd_per_hour` are rounded up, so that they are still enough after conversion to
-a coin and its precision, by the rates of the book and of the market.
+Bids are in different coins and are compared in USD at the rates that came with them. All USD figures include the
+renter's spot fee. `min_usd_per_hour` and `to_win_usd_per_hour` are rounded up, so that they are still enough after
+conversion to a coin and its precision, at the rates of the book and of the market.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SANE_BID: Final = (Decimal("1e-12"), Decimal("1e12"))  # native per day
 
 @dataclass(frozen=True, slots=True)
 class SpotOffer:
-    """One bid. `active` is the one that runs; `mine` is this account's."""
+    """One bid. `active`: it is the one that runs. `mine`: it is this account's."""
 
     day: DayPrice
     usd_per_hour: Decimal
@@ -35,9 +35,10 @@ class SpotOffer:
 
 @dataclass(frozen=True, slots=True)
 class SpotView:
-    """The spot market of a server, offers from the strongest down. `unread` bids had no amount or rate to compare.
+    """The spot market of a server, offers from the strongest down. `unread` counts bids without an amount or rate to
+    compare.
 
-    `winning` is the least bid in each coin that is above every rival's, `to_win` the cheapest of these.
+    `winning` is the lowest bid in each coin that is above every rival's. `to_win` is the cheapest of these.
     """
 
     offers: tuple[SpotOffer, ...]
@@ -52,15 +53,15 @@ class SpotView:
     online: bool | None = None
 
     def beaten(self, bid: DayPrice) -> bool:
-        """Whether a rival is known to stand at or above a bid: of equal ones the earlier wins."""
+        """Return whether a rival is known to be at or above a bid. Of equal bids the earlier one wins."""
         rate = self.rates.usd_per(bid.coin)
         rivals = (offer.day for offer in self.offers if not offer.mine)
         return rate is not None and any(day.value * self.rates.usd[day.coin] >= bid.value * rate for day in rivals)
 
 
 def lowest_asked(day: DayPrice, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
-    """The lowest USD per hour on the grid of our replies, fee in, that comes to at least this price when it is turned
-    back into the coin and cut to its precision."""
+    """Return the lowest USD per hour on the grid of our replies, including the fee, that is still at least this price
+    when it is converted back into the coin and cut to its precision."""
     least = DayPrice(up_to_coin(day.value, day.coin), day.coin)
     asked = (least.usd_per_hour(usd_per_coin) * (1 + fee)).quantize(_STEP_USD, ROUND_CEILING)
     back = DayPrice(asked * HOURS_PER_DAY / usd_per_coin / (1 + fee), day.coin).floored()
@@ -68,7 +69,7 @@ def lowest_asked(day: DayPrice, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
 
 
 def read_book(book: SpotBook, listing: Listing | None, fees: Fees, market: Rates) -> SpotView:
-    """What the book says about a bid in one of the coins that the host accepts."""
+    """Return the spot market as seen by a bid in one of the coins that the host accepts."""
     rates = Rates(MappingProxyType({**market.usd, **coin_rates(book.rates), Coin.USD: Decimal(1)}))
     read = [_offer(offer, fees, rates) for offer in book.offers]
     offers = tuple(
@@ -117,7 +118,7 @@ def _minimum(book: SpotBook, listing: Listing | None) -> dict[Coin, DayPrice]:
 def _winning(
     offers: tuple[SpotOffer, ...], minimum: Mapping[Coin, DayPrice], fees: Fees, rates: Rates
 ) -> dict[Coin, DayPrice]:
-    """The least bid in every coin with a minimum that is above each rival's and not under the minimum."""
+    """Return, for every coin with a minimum, the lowest bid that is above each rival's and not below the minimum."""
     rivals = [offer.day.value * rates.usd[offer.day.coin] for offer in offers if not offer.mine]  # USD per day
     best = max(rivals, default=None)
     bids: dict[Coin, DayPrice] = {}
@@ -153,7 +154,7 @@ def _usd(day: DayPrice, fees: Fees, rates: Rates) -> Decimal | None:
 
 
 def _asked(day: DayPrice, fees: Fees, *tables: Rates) -> Decimal | None:
-    """What to ask for so that it comes to this bid by each of the tables that knows the coin."""
+    """Return the USD per hour to ask for, so that it reaches this bid at the rate of each table that has the coin."""
     known = [rate for rates in tables if (rate := rates.usd_per(day.coin)) is not None]
     if not known or _usd(day, fees, tables[0]) is None:
         return None

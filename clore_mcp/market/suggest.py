@@ -1,4 +1,5 @@
-"""Why little or nothing matched, and which one filter to relax to what, in short sentences of our own."""
+"""Writes why few servers or none matched, and which one filter to relax to which value, in short sentences of our
+own."""
 
 from __future__ import annotations
 
@@ -15,16 +16,16 @@ from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED, Candida
 from clore_mcp.market.wish import Unknown
 from clore_mcp.money import plain
 
-MOST: Final = 4  # sentences; more is a lecture
+MOST: Final = 4  # sentences; more are not read
 _ENOUGH: Final = 5  # a suggested value aims at this many more servers
 _NAMED: Final = 3  # countries, models or reasons named in one sentence
-_WHOLE: Final = 100  # from here on decimals only clutter
+_WHOLE: Final = 100  # from this value on, decimals only clutter
 _CENT: Final = Decimal("0.01")
-_LAST: Final = frozenset({"gpu", UNPRICED})  # other GPUs (see stand_ins) and unpayable servers are rarely meant
+_LAST: Final = frozenset({"gpu", UNPRICED})  # other GPUs (see stand_ins) and unpayable servers are rarely wanted
 
 
 def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[Candidate]) -> tuple[str, ...]:
-    """What to say about words that mean no GPU; `fitting` are the servers that pass the filters beside it."""
+    """Return a sentence about words that name no GPU. `fitting` are the servers that pass the other filters."""
     if not popular:
         return ("The marketplace snapshot is empty.",)
     offers = _offers(fitting)
@@ -38,8 +39,8 @@ def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[Cand
 
 
 def stand_ins(wanted: Iterable[str], fitting: Sequence[Candidate], free: Sequence[Candidate]) -> tuple[str, ...]:
-    """The free models nearest to the wanted ones by memory and class, with what a server costs: of those that pass the
-    other filters, else of all."""
+    """Return the free models nearest to the wanted ones by memory and class, with a server's price. They come from the
+    servers that pass the other filters or, if none does, from all."""
     wanted = frozenset(wanted)
     for servers, which in ((fitting, "pass the other filters"), (free, "are free, whatever the other filters")):
         offers = {model: offer for model, offer in _offers(servers).items() if model not in wanted}
@@ -52,7 +53,7 @@ _Offer = tuple[int | None, Decimal]
 
 
 def _offers(servers: Iterable[Candidate]) -> dict[str, _Offer]:
-    """Of each model the memory and the price of the cheapest server."""
+    """Return the memory and the price of each model's cheapest server."""
     found: dict[str, _Offer] = {}
     for server, priced in servers:
         if isinstance(priced, Priced) and (server.gpu not in found or priced.usd_per_hour < found[server.gpu][1]):
@@ -73,7 +74,8 @@ def _offer(offer: _Offer | None) -> str:
 
 
 def for_few(near: Mapping[str, Sequence[Candidate]], total: int, same_gpu: Sequence[Candidate]) -> tuple[str, ...]:
-    """What to relax, best first. `near` holds the servers that one filter alone removed, `same_gpu` the free ones."""
+    """Return what to relax, best first. `near` holds the servers that one filter alone removed, `same_gpu` the free
+    ones."""
     ranked = sorted(near.items(), key=lambda item: (item[0] in _LAST, -len(item[1])))
     found = [
         _SENTENCES.get(name, _missed_least)(name, servers, total)
@@ -99,7 +101,7 @@ def _missed_least(name: str, servers: Sequence[Candidate], total: int) -> str:
         return f"{name}: {_count(len(servers))} that would match do not state it."
     wanted = values[min(len(values), _ENOUGH) - 1]
     whole = wanted >= _WHOLE or float(wanted).is_integer()
-    value = math.floor(wanted) if whole else math.floor(wanted * 1000) / 1000  # never above what is there
+    value = math.floor(wanted) if whole else math.floor(wanted * 1000) / 1000  # never above an actual value
     count = total + sum(have >= value for have in values)
     return f"{name} {value} would match {count}."
 

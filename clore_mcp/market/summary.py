@@ -1,4 +1,4 @@
-"""The market at a glance: quartiles of a set of prices, and every GPU model with its counts and prices."""
+"""Summaries of the market: quartiles of a set of prices, and every GPU model with its counts and prices."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from clore_mcp.market.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Quartiles:
-    """The middle of a set of prices in USD per GPU and hour, fee in, and over how many servers.
+    """The quartiles of a set of prices in USD per GPU and hour, including the fee, and the number of servers.
 
-    Rented servers count as well as free ones (what people pay is a price too), partially rented ones never.
+    Rented servers count as well as free ones, because what people pay is a price too. Partially rented ones never
+    count.
     """
 
     low: Decimal
@@ -28,7 +29,7 @@ class Quartiles:
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """One GPU model on the market: servers and GPUs, free and in all, and what one GPU costs an hour."""
+    """One GPU model on the market: servers and GPUs, free and total, and the price of one GPU per hour."""
 
     model: str
     servers: int
@@ -43,7 +44,7 @@ class ModelSummary:
 def gpu_models_summary(
     snapshot: Snapshot, fees: Fees, order_type: OrderType = OrderType.ON_DEMAND
 ) -> tuple[ModelSummary, ...]:
-    """Every model on the market, those with the most free GPUs first."""
+    """Return every model on the market, those with the most free GPUs first."""
     prices = zip(snapshot.listings, snapshot.prices(order_type, fees), strict=True)
     by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {}
     for listing, priced in prices:
@@ -53,7 +54,7 @@ def gpu_models_summary(
 
 
 def usual_prices(snapshot: Snapshot, fees: Fees, models: Collection[str]) -> dict[str, Quartiles]:
-    """What one GPU of each of these models usually costs an hour, on demand."""
+    """Return the usual on-demand price per hour of one GPU of each of these models."""
     by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {model: [] for model in models}
     for listing, priced in zip(snapshot.listings, snapshot.prices(OrderType.ON_DEMAND, fees), strict=True):
         if listing.gpu in by_model:
@@ -63,7 +64,7 @@ def usual_prices(snapshot: Snapshot, fees: Fees, models: Collection[str]) -> dic
 
 
 def quartiles(values: Iterable[Decimal]) -> Quartiles | None:
-    """The quartiles of `values`, or None where there are none."""
+    """Return the quartiles of `values`, or None if there are none."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -74,7 +75,7 @@ def quartiles(values: Iterable[Decimal]) -> Quartiles | None:
 
 
 def typical(servers: Iterable[tuple[Listing, Priced | Unpriced]]) -> Quartiles | None:
-    """What one GPU of these servers usually costs an hour."""
+    """Return the usual price per hour of one GPU of these servers."""
     return quartiles(
         per_gpu(listing, priced) for listing, priced in servers if isinstance(priced, Priced) and not listing.partial
     )

@@ -1,8 +1,8 @@
-"""What GPUs a person asks for, in their own words: "4090", "8 H100s", "a100-80gb:4", "4090 or 3090 Ti".
+"""Reads which GPUs a person asks for, in their own words: "4090", "8 H100s", "a100-80gb:4", "4090 or 3090 Ti".
 
-A wish means every model that has all of its words, unless the model has one that makes it another card: a "4070" is
-no 4070 Ti, a "3080" no laptop's. A word that no model has makes the whole wish unknown, and so does a wish of which
-nothing is left: nobody who names a GPU means any.
+A query means every model that has all of its words, unless the model has another word that makes it a different card:
+"4070" does not mean a 4070 Ti, and "3080" does not mean a laptop's. If a word fits no model, or no word is left, the
+whole query is unknown, because a person who names a GPU does not mean any GPU.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _OR: Final = re.compile(r"(\b(?:or|and|oder|und|ou|или|и)\b|[/|&]|[,;])")
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The models that a wish means, listed now or not, and what else it asked for in passing."""
+    """The models that a query means, listed now or not, and what else it asked for."""
 
     models: frozenset[str]
-    count: int | None = None  # exactly so many GPUs
-    sizes: Mapping[str, frozenset[int]] = field(default_factory=dict)  # GB, of models whose name does not settle it
+    count: int | None = None  # exactly this many GPUs
+    sizes: Mapping[str, frozenset[int]] = field(default_factory=dict)  # GB, of models whose name leaves it open
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A wish that means no model. `said` is the part of it that does not, None where it names nothing at all."""
+    """A query that means no model. `said` is the part of it that does not, or None if it names nothing at all."""
 
     query: str
     nearest: tuple[str, ...] = ()
@@ -61,10 +61,10 @@ class Unknown:
 
 
 def resolve(query: str, present: Iterable[str]) -> Match | Unknown:
-    """Which models a person means by `query`, of those listed now and those that are known. Raises ArgumentInvalid
-    where it may mean cards that have little in common, or names two numbers of GPUs."""
+    """Return which models a person means by `query`, of those listed now and those known. Raises ArgumentInvalid if it
+    may mean cards that have little in common, or names two numbers of GPUs."""
     shown, text = clean(query, NAME_LIMIT), latin(clean(query, _QUERY_LIMIT + 1))
-    if len(text) > _QUERY_LIMIT:  # what was cut off could have named something
+    if len(text) > _QUERY_LIMIT:  # the part that was cut off could have named something
         return Unknown(shown, said=shown)
     models = {model: read(model) for model in (*CARDS, *present)}
     wishes = list(_wishes(text, shown))
@@ -92,7 +92,7 @@ class _Wish:
     count: int | None
 
     def means(self, have: Name) -> bool:
-        """Whether that model is one."""
+        """Return whether it means that model."""
         wanted = self.name
         if not set(wanted.tokens) <= set(have.tokens) or not _is_of(self.brand, have):
             return False
@@ -103,7 +103,8 @@ class _Wish:
 
 
 def _wishes(text: str, shown: str) -> Iterator[_Wish]:
-    """The alternatives of a text; what names only a memory or a form factor is said of the card before it."""
+    """Return the alternatives in a text. A part that names only a memory size or a form factor refers to the card
+    before it."""
     found: list[_Wish] = []
     parts = ["or", *_OR.split(text)]
     for joined_by, part in zip(parts[::2], parts[1::2], strict=True):
@@ -127,7 +128,8 @@ def _wishes(text: str, shown: str) -> Iterator[_Wish]:
 
 
 def _settled(name: Name, shown: str) -> Name:
-    """The name, with its generation where the memory tells which of three cards of one number it is."""
+    """Return the name, with its generation if the memory decides between cards of the same number. Raises
+    ArgumentInvalid if it does not."""
     numbers = [token for token in name.tokens if token in LINES]
     if not numbers or set(name.tokens) - {"rtx", *numbers}:
         return name
@@ -142,7 +144,7 @@ def _settled(name: Name, shown: str) -> Name:
 
 
 def _split_count(text: str) -> tuple[str, int | None]:
-    """The text without a number of GPUs, and that number."""
+    """Return the text without a number of GPUs, and that number."""
     count: int | None = None
     for pattern in _COUNTS:
         found = pattern.search(text)
@@ -152,7 +154,8 @@ def _split_count(text: str) -> tuple[str, int | None]:
 
 
 def _count(wishes: Sequence[_Wish]) -> int | None:
-    """A number before the first alternative is meant for all; one that only another has is not."""
+    """Return the number of GPUs. One before the first alternative applies to all. Raises ArgumentInvalid if another one
+    has a different number."""
     first, *others = wishes
     counts = {wish.count for wish in others} - {None, first.count}
     if not counts:
@@ -179,7 +182,7 @@ def _is_of(brand: str | None, have: Name) -> bool:
 
 
 def _spelled_like(wanted: Name, models: Mapping[str, Name]) -> tuple[str, ...]:
-    """The listed models whose names look most like an unknown one."""
+    """Return the listed models whose names are most like an unknown one."""
     numbers = {token for token in wanted.tokens if any(map(str.isdigit, token))}
     scored = []
     for model, have in models.items():

@@ -1,10 +1,10 @@
-"""What the operator sets: read once by cli and server, frozen, refused when malformed.
+"""The operator's settings, read once by cli and server. They are frozen, and malformed ones are refused.
 
-Everything comes from environment variables, and the caps and the approval mode also from an optional `limits.toml` in
-the user's config folder. Where that file exists the environment can only tighten: the configuration that came with
-somebody's project must not loosen the limits of whoever opened it, nor choose another file. A malformed value stops the
-start with one line that names the variable, the value (unless it is a secret) and what is accepted. An empty variable
-counts as unset.
+All settings come from environment variables. The caps and the approval mode may also come from an optional
+`limits.toml` in the user's config folder. If that file exists, the environment can only tighten them: configuration
+that comes with someone else's project must neither loosen its user's limits nor choose another file. A malformed value
+stops the start with one line that names the variable, the value (unless it is a secret) and what is accepted. An empty
+variable counts as unset.
 """
 
 from __future__ import annotations

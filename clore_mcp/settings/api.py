@@ -1,5 +1,7 @@
-"""The way to Clore: the API's address, the key and where it comes from, and whose proxies count. No message and no note
-ever shows a key; what a project's environment names must not read a key that lies in its owner's file.
+"""Settings for reaching Clore: the API's address, the key and its source, and whether proxies are used.
+
+No message or note ever shows a key. A host, proxy or certificate that a project's environment names must not get a key
+from its owner's file.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from clore_mcp.settings.environment import PLACEHOLDER, Environment, exists, quo
 from clore_mcp.settings.limits import TRUST_NETWORK, OwnerLimits
 from clore_mcp.settings.values import ACCEPTED, DEFAULT_API_URL
 
-# The address: https, or plain http where the host is this very machine
+# The address: https, or plain http if the host is this machine
 
 _SEGMENT = r"(?:/[A-Za-z0-9._~-]+)"
 _URL: Final = re.compile(
@@ -28,7 +30,7 @@ _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def read_api_url(reader: Environment) -> tuple[str, bool]:
-    """The API's address, normalised, and whether it is a loopback host."""
+    """Return the API's address, normalised, and whether its host is loopback."""
     text = reader.text("CLORE_API_URL")
     if text is None:
         return DEFAULT_API_URL, False
@@ -53,7 +55,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _is_host(host: str) -> bool:
-    """Whether lower-case `host` is an address, or a name of proper labels that does not end like an address."""
+    """Return whether lower-case `host` is an address, or a name of valid labels that does not end like an address."""
     if _address(host) is not None:
         return True
     labels = host.split(".")
@@ -69,9 +71,9 @@ def _is_loopback(host: str) -> bool:
 
 # The key
 
-# What templates and launchers leave where nobody filled the key in: $NAME, $(…), %NAME%, <…>, […], {…}, {{…}}, ${…}.
+# What templates and launchers contain if the key was never filled in: $NAME, $(…), %NAME%, <…>, […], {…}, {{…}}, ${…}.
 _TEMPLATE: Final = re.compile(r"\$\w+|\$\(.*|%\w+%|<.*>|\[.*\]|\{.*\}|.*(\$\{|\{\{|<your).*", re.IGNORECASE)
-# And what instructions say in its place, without the signs between the words: your-key, YOUR_API_KEY, changeme.
+# And what instructions show in its place, without the signs between the words: your-key, YOUR_API_KEY, changeme.
 _STAND_IN: Final = re.compile(
     r"(insert|paste|put|enter|add|replacewith)?(the|your|my)?(own|real)?(clore)?(ai)?(api)?(key|token)(goes)?(here)?"
     r"|(change|replace|fill)(me|this)|placeholder|todo|redacted|none|null|undefined|secret|x+|"
@@ -79,12 +81,12 @@ _STAND_IN: Final = re.compile(
 _NAMED: Final = re.compile(
     r"(?:export\s+|set\s+|\$env:)?(?:clore_?(?:ai_?)?)?(?:api_?)?key\s*[=:]\s*(?P<key>\S.*)", re.IGNORECASE
 )
-_OTHER_NAME: Final = re.compile(r"[A-Za-z_]\w*=[^=].*")  # a key may end in =, but has none within
+_OTHER_NAME: Final = re.compile(r"[A-Za-z_]\w*=[^=].*")  # a key may end in =, but contains no other
 _MAKE_ONE: Final = "Make one on clore.ai under API."
 
 
 def read_api_key(reader: Environment, url: str) -> tuple[str | None, str | None]:
-    """The API key and where it comes from. A key in a file is not even read for another host than the real one."""
+    """Return the API key and its source. A key in a file is not even read for any host but the real one."""
     given = reader.text("CLORE_API_KEY")
     if given is not None:
         if reader.text("CLORE_API_KEY_FILE"):
@@ -124,7 +126,7 @@ def _key_file(reader: Environment) -> str | None:
 
 
 def _key_of_clore_ai(path: Path) -> str | None:
-    """The key that the `clore-ai` package keeps, or None when it keeps none."""
+    """Return the key that the `clore-ai` package stores, or None."""
     content = read_text(path, str(path))
     if content is None:
         return None
@@ -140,7 +142,7 @@ def _key_of_clore_ai(path: Path) -> str | None:
 
 
 def _checked_key(text: str, where: str) -> str:
-    """The key as it is sent. The name before it, as in a `.env` file, and quotes around it are not part of it."""
+    """Return the key as it is sent, without quotes around it or a name before it, as in a `.env` file."""
     text = _unquoted(text.strip("\ufeff \t\r\n"))
     named = _NAMED.fullmatch(text)
     key = _unquoted(named["key"].strip() if named else text)
@@ -173,8 +175,8 @@ _CERTIFICATES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 def ignored_network(
     env: Mapping[str, str], key_source: str | None, owner: OwnerLimits | None, limits_file: Path
 ) -> tuple[bool, list[str]]:
-    """Whether proxies and certificates of the environment count, and what to say of those that do not. `owner` is the
-    file that no variable can move."""
+    """Return whether the environment's proxies and certificates are used, and notes about those that are not. `owner`
+    is the limits file that no variable can move."""
     in_file = key_source not in (None, "CLORE_API_KEY")
     if not in_file or (owner is not None and owner.trust_network):
         return True, []

@@ -1,4 +1,4 @@
-"""The environment as its operator wrote it: one way to read a variable, or the file it names, and one to refuse it."""
+"""Reads environment variables and the files that they name, and refuses malformed ones."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from clore_mcp.settings.values import ACCEPTED
 
 PLACEHOLDER: Final = "holds a placeholder that nobody filled in"
 _FILE_MAX: Final = 65_536
-_FAR: Final = 2  # letters a name may differ from ours and still count as that name, misspelled
+_FAR: Final = 2  # letters by which a name may differ from ours and still count as a misspelling of it
 T = TypeVar("T")
 
 
 class Environment:
-    """The variables, what is said about them, and the one way to refuse one."""
+    """The variables, the notes about them, and the errors that refuse one."""
 
     def __init__(self, env: Mapping[str, str], home: Path) -> None:
         self.env = env
@@ -25,11 +25,12 @@ class Environment:
         self.notes: list[str] = []
 
     def text(self, name: str) -> str | None:
-        """The variable without surrounding blanks, or None when it is unset or empty."""
+        """Return the variable without surrounding blanks, or None if it is unset or empty."""
         return self.env.get(name, "").strip() or None
 
     def parsed(self, name: str, parse: Callable[[str], T | None]) -> T | None:
-        """The variable as `parse` reads it, None when it is unset; refused when `parse` answers None."""
+        """Return the variable as read by `parse`, or None if it is unset. Raises SettingsInvalid if `parse` returns
+        None."""
         text = self.text(name)
         if text is None:
             return None
@@ -39,11 +40,12 @@ class Environment:
         return value
 
     def secret(self, name: str, reason: str) -> SettingsInvalid:
-        """A refusal that does not show the value."""
+        """Return an error that does not show the value."""
         return SettingsInvalid(f"{name} {reason}; accepted: {ACCEPTED[name]}.")
 
     def path(self, name: str) -> Path | None:
-        """The variable as an absolute path, with ~ for the home folder; None when it is unset."""
+        """Return the variable as an absolute path, with ~ as the home folder, or None if it is unset. Raises
+        SettingsInvalid."""
         text = self.text(name)
         if text is None:
             return None
@@ -58,11 +60,12 @@ class Environment:
         return path
 
     def file(self, name: str) -> tuple[Path, str] | None:
-        """The path that the variable names and the text of the file there; None when it is unset."""
+        """Return the path that the variable names and the text of that file, or None if it is unset. Raises
+        SettingsInvalid."""
         path = self.path(name)
         if path is None:
             return None
-        # A key pasted here by mistake must not be shown: only what looks like a path is.
+        # A key pasted here by mistake must not be shown, so only a value that looks like a path is.
         text = self.env[name].strip()
         shown = f"{name} ({quoted(text)})" if text.startswith(("/", "~", ".", "\\")) or text[1:2] == ":" else name
         content = read_text(path, shown)
@@ -71,12 +74,13 @@ class Environment:
         return path, content
 
     def refuse_misspelled_names(self) -> None:
-        """Refuse CLORE_ names that are nearly ours, or would be caps: a limit must not be lost to a letter."""
+        """Raise SettingsInvalid for CLORE names that are close to ours or look like caps. A typo must not disable a
+        limit."""
         for name in sorted(self.env):
             if name in ACCEPTED or not name.upper().startswith("CLORE") or not self.env[name].strip():
                 continue
             nearest = min(ACCEPTED, key=lambda known: _distance(name.upper(), known))
-            numbered = re.fullmatch(r"(.+?)_?[0-9]+", name)  # CLORE_API_KEY_2: another program's, no slip of the hand
+            numbered = re.fullmatch(r"(.+?)_?[0-9]+", name)  # CLORE_API_KEY_2: another program's, not a typo
             near = _distance(name.upper(), nearest) <= _FAR and not (numbered and numbered[1] in ACCEPTED)
             if near or name.upper().startswith("CLORE_MAX"):
                 raise SettingsInvalid(f"{quoted(name)} is not a setting; {nearest} is. Rename or unset it.")
@@ -85,7 +89,7 @@ class Environment:
 
 
 def _distance(one: str, other: str) -> int:
-    """How many letters must be added, dropped or changed to make one name the other."""
+    """Return how many letters must be added, dropped or changed to turn one name into the other."""
     row = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
         diagonal, row[0] = row[0], i
@@ -95,7 +99,8 @@ def _distance(one: str, other: str) -> int:
 
 
 def read_text(path: Path, shown: str) -> str | None:
-    """The text of a file, or None when there is none; any other trouble is refused, naming `shown`."""
+    """Return the text of a file, or None if there is none. Raises SettingsInvalid, naming `shown`, on other
+    problems."""
     try:
         with path.open("rb") as file:
             content = file.read(_FILE_MAX + 1)
@@ -117,7 +122,7 @@ def read_text(path: Path, shown: str) -> str | None:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there; what can't be looked at counts as there."""
+    """Return whether something exists at the path. If that can't be checked, it counts as existing."""
     try:
         return path.exists()
     except OSError:
@@ -132,5 +137,5 @@ def is_folder(path: Path) -> bool:
 
 
 def quoted(value: str) -> str:
-    """A value for a message: on one line, nothing unprintable, not longer than a glance."""
+    """Return a value for a message: on one line, printable, and cut to 80 characters before it is escaped."""
     return ascii(value if len(value) <= 80 else f"{value[:77]}...")

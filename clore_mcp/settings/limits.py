@@ -1,4 +1,4 @@
-"""The caps and the approval mode: limits.toml is its owner's word, and the environment can only tighten it."""
+"""The caps and the approval mode. The owner sets them in limits.toml, and the environment can only tighten them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ _STRICTEST_FIRST: Final = (Approval.PASSKEY, Approval.OUTSIDE, Approval.ASK, App
 
 @dataclass(frozen=True, slots=True)
 class OwnerLimits:
-    """What limits.toml says; where it is silent the default holds, and counts as said."""
+    """The contents of limits.toml. A missing value means the default, which then binds the environment like a given
+    one."""
 
     usd: Mapping[str, Decimal]
     active_orders: int | None
     approval: Approval | None
-    trust_network: bool = False  # the environment may name a proxy and certificates for a key that lies in a file
+    trust_network: bool = False  # a proxy and certificates from the environment may be used with a key from a file
 
 
 def owner_limits(path: Path) -> OwnerLimits | None:
-    """The owner's file, or None when there is none. Anything else than a well-formed one is refused."""
+    """Return the contents of the owner's file, or None if there is none. Raises SettingsInvalid if it is malformed."""
     content = read_text(path, str(path))
     if content is None:
         return None
-    import tomllib  # here: few have such a file, and every start would wait for it
+    import tomllib  # here: few users have such a file, and every start would wait for the import
 
     try:
         rows = tomllib.loads(content, parse_float=Decimal)
@@ -56,7 +57,7 @@ def owner_limits(path: Path) -> OwnerLimits | None:
 
 
 def _owner(path: Path, rows: Mapping[str, Any], key: str, parse: Callable[[Any], T | None]) -> T:
-    """One value of limits.toml, which has numbers as numbers and not as texts."""
+    """Return one value of limits.toml, where numbers must be numbers and not text. Raises SettingsInvalid."""
     value = rows[key]
     parsed = parse(value) if isinstance(value, str) == (key == "approval") else None
     if parsed is None:
@@ -65,8 +66,8 @@ def _owner(path: Path, rows: Mapping[str, Any], key: str, parse: Callable[[Any],
 
 
 def settled_limits(reader: Environment, owners: Mapping[str, OwnerLimits]) -> tuple[Caps, Approval, dict[str, str]]:
-    """The caps and the approval mode that hold, and where each comes from. Of several files, under the names that are
-    shown, the strictest counts: one of them may stand where the environment wanted it."""
+    """Return the caps and the approval mode in force, and the source of each. `owners` are limits files by the name
+    that is shown. The strictest file counts, because the environment may have chosen where one of them is."""
     sources: dict[str, str] = {}
     default = Caps()
 
@@ -112,5 +113,5 @@ def settled_limits(reader: Environment, owners: Mapping[str, OwnerLimits]) -> tu
 
 
 def _looseness(value: object) -> Decimal:
-    """How much a cap or a mode allows, comparable within one setting."""
+    """Return how much a cap or a mode allows, comparable within one setting."""
     return Decimal(_STRICTEST_FIRST.index(value)) if isinstance(value, Approval) else Decimal(str(value))

@@ -1,4 +1,4 @@
-"""All settings, read together from an environment and an owner's limits.toml."""
+"""All settings, read from an environment and an owner's limits.toml."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NOTIFY: Final = "CLORE_NOTIFY_COMMAND"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that the operator decides. `sources` says where each cap and `approval` come from."""
+    """All of the operator's settings. `sources` names the source of each cap and of `approval`."""
 
     api_key: str | None = field(default=None, repr=False)
     api_key_source: str | None = None
@@ -56,8 +56,8 @@ class Settings:
     ssh_public_key: str | None = field(default=None, repr=False)
     currency: Coin | None = None
     request_gap_seconds: float = DEFAULT_GAP_SECONDS
-    trusts_network: bool = True  # whether the environment's proxy and certificates count
-    cache_dir: Path | None = None  # what is kept apart from the state, so that no copy of the state brings it back
+    trusts_network: bool = True  # whether the environment's proxy and certificates are used
+    cache_dir: Path | None = None  # for data that restoring a copy of the state must not bring back
     sources: Mapping[str, str] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
 
@@ -72,14 +72,14 @@ class Settings:
         account_dir: Path | None = None,
         cache_dir: Path | None = None,
     ) -> Settings:
-        """The settings in `env` and in the limits.toml of `config_dir`, and of `account_dir` where the environment may
-        have moved the former; SettingsInvalid at the first that is malformed."""
+        """Return the settings from `env` and the limits.toml of `config_dir`. The one in `account_dir` counts too,
+        because the environment may have moved the other. Raises SettingsInvalid for the first malformed value."""
         reader = Environment(env, home)
         reader.refuse_misspelled_names()
         url, loopback = read_api_url(reader)
         key, key_source = read_api_key(reader, url)
         files = {LIMITS_FILE: config_dir / LIMITS_FILE}
-        # Also for a loopback API: something that forwards to Clore may listen there, and the key may be real.
+        # Also for a loopback API: it may forward to Clore, and the key may be real.
         if account_dir is not None:
             files[str(account_dir / LIMITS_FILE)] = account_dir / LIMITS_FILE
         owners = {name: owner for name, path in files.items() if (owner := owner_limits(path)) is not None}
@@ -111,12 +111,12 @@ class Settings:
 
     @property
     def key_name(self) -> str:
-        """What the key at this API is known by where processes share something; never the key."""
+        """The digest under which processes share data about this key at this API. It does not reveal the key."""
         digest = hashlib.sha256((self.api_key or "").encode()).hexdigest()
         return hashlib.sha256(f"{self.api_url}\n{digest}".encode()).hexdigest()
 
     def with_sandbox(self, api_url: str, api_key: str, *, gap_seconds: float) -> Settings:
-        """A copy for `--sandbox`: another URL and key, a state of its own, everything else as it was set."""
+        """Return a copy for `--sandbox`, with another URL and key, its own state folder and request gap."""
         return replace(
             self,
             api_url=api_url,
@@ -128,9 +128,9 @@ class Settings:
 
 
 def load(*, sandbox: bool = False) -> Settings:
-    """The settings of this process, from its environment and the platform's usual folders. `sandbox`: they are for the
-    simulated marketplace, which costs nothing."""
-    import platformdirs  # here, so that importing this module looks at no folder
+    """Return the settings of this process, from its environment and the platform's usual folders. `sandbox`: they are
+    for the simulated marketplace, which costs nothing."""
+    import platformdirs  # here, so that importing this module reads no folder
 
     try:
         home = Path.home()
@@ -165,24 +165,25 @@ def _request_gap(reader: Environment, loopback: bool) -> float:
 
 
 def account_config_dir() -> Path | None:
-    """Where this account's config is when HOME, XDG_CONFIG_HOME and the like are left alone; None where the system
-    knows no home of it."""
+    """Return this account's config folder, regardless of HOME, XDG_CONFIG_HOME and the like, or None if the system
+    knows no home folder for it."""
     if sys.platform == "win32":  # pragma: no cover - the system is asked itself: platformdirs lets a variable override
         from platformdirs.windows import get_win_folder_via_ctypes
 
         return Path(get_win_folder_via_ctypes("CSIDL_LOCAL_APPDATA"), APP_NAME)
-    import pwd  # POSIX alone has it
+    import pwd  # POSIX only
 
     try:
         home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:  # a container that runs as a number without a name
+    except KeyError:  # a container that runs under a number without a name
         return None
     below = "Library/Application Support" if sys.platform == "darwin" else ".config"
     return home / below / APP_NAME if home.is_absolute() else None
 
 
 def read_notify_command(reader: Environment) -> tuple[str, ...]:
-    """Its words, ~ as the home folder; none where it is unset. Never shown: it may hold somebody's token."""
+    """Return the command's words, with ~ as the home folder, or none if it is unset. They are never shown, because they
+    may contain a token. Raises SettingsInvalid."""
     text = reader.text(_NOTIFY)
     if text is None:
         return ()
@@ -197,9 +198,9 @@ def read_notify_command(reader: Environment) -> tuple[str, ...]:
     if not words or not words[0]:
         raise reader.secret(_NOTIFY, "names no program")
     program = str(reader.home / words[0][2:]) if words[0].startswith(("~/", "~\\")) else words[0]
-    import shutil  # here: few have such a command
+    import shutil  # here: few users have such a command
 
-    if shutil.which(program) is None:  # no reason to stop: what ends orders must start
+    if shutil.which(program) is None:  # no reason to stop: the program that ends orders must start
         reader.notes.append(f"{_NOTIFY} names a program that is not found, so no one is notified of events.")
     return (program, *words[1:])
 
@@ -207,7 +208,7 @@ def read_notify_command(reader: Environment) -> tuple[str, ...]:
 def _words(text: str) -> list[str]:
     if os.name != "nt":
         return shlex.split(text)
-    return [  # there a backslash is part of a path, and quotes stay where they are
+    return [  # on Windows a backslash is part of a path, and quotes stay where they are
         word[1:-1] if len(word) > 1 and word[0] == word[-1] and word[0] in "\"'" else word
         for word in shlex.split(text, posix=False)
     ]

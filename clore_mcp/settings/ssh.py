@@ -11,9 +11,9 @@ from clore_mcp.settings.environment import Environment
 from clore_mcp.settings.values import SSH_KEY_MAX
 
 _SSH_LINE: Final = re.compile(r"(\S+)[ \t]+(\S+)(?:[ \t]+(.*))?", re.DOTALL)
-# What Clore takes (docs/clore-api.md, section 4.4). Any other comment is dropped: it means nothing to sshd.
+# The comments that Clore accepts (docs/clore-api.md, section 4.4). Others are dropped, because sshd ignores them.
 _SSH_COMMENT: Final = re.compile(r"[A-Za-z0-9@.+/= -]+")
-_SSH_TYPES: Final[Mapping[str, int]] = {  # how many length-prefixed fields the base64 holds, the type included
+_SSH_TYPES: Final[Mapping[str, int]] = {  # number of length-prefixed fields in the base64, including the type
     "ssh-ed25519": 2,
     "ecdsa-sha2-nistp256": 3,
     "ecdsa-sha2-nistp384": 3,
@@ -41,7 +41,7 @@ def read_ssh_public_key(reader: Environment) -> str | None:
 
 
 def public_key_line(text: str) -> str:
-    """An SSH public key as one clean line, or ValueError with a reason that does not repeat the text."""
+    """Return an SSH public key as one clean line. Raises ValueError with a reason that does not repeat the text."""
     text = text.strip()
     if re.search(r"PRIVATE KEY|PuTTY-User-Key-File|Private-Lines", text, re.IGNORECASE):
         raise ValueError("holds a private key, which belongs nowhere but on its owner's machine; give the .pub line")
@@ -60,7 +60,7 @@ def public_key_line(text: str) -> str:
 
 
 def _is_key_blob(kind: str, body: str) -> bool:
-    """Whether `body` is base64 of exactly the length-prefixed fields of a `kind` key."""
+    """Return whether `body` is base64 of exactly the length-prefixed fields of a `kind` key."""
     try:
         blob = base64.b64decode(body, validate=True)
     except ValueError:

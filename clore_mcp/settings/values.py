@@ -1,4 +1,4 @@
-"""The variables that are read, what each accepts, and how a single value is parsed."""
+"""The variables that are read, the values that each accepts, and how a single value is parsed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Final, TypeVar
 
 from clore_mcp.money import Coin
 
-SSH_KEY_MAX: Final = 3_072  # characters that Clore takes in ssh_key
+SSH_KEY_MAX: Final = 3_072  # characters that Clore accepts in ssh_key
 DEFAULT_API_URL: Final = "https://api.clore.ai/v1"
-DEFAULT_GAP_SECONDS: Final = 1.1  # Clore takes one request a second; at 1.0 half are refused, because wake-ups jitter
+DEFAULT_GAP_SECONDS: Final = 1.1  # Clore accepts one request a second; at 1.0 half are refused, because wake-ups jitter
 TOOLSETS: Final = ("market", "orders", "account", "watches")
 LIMITS_FILE: Final = "limits.toml"
 APP_NAME: Final = "clore-mcp"
@@ -43,7 +43,7 @@ ACCEPTED: Final[Mapping[str, str]] = MappingProxyType(
         "CLORE_REQUEST_GAP_SECONDS": "seconds from 0 to 60, and only when CLORE_API_URL is a loopback host",
     }
 )
-"""Each variable that is read, with what it takes."""
+"""Each variable that is read, with what it accepts."""
 
 _USD_MAX: Final = Decimal(999_999_999)
 _MICRO: Final = Decimal("0.000001")
@@ -51,31 +51,31 @@ YES_NO: Final = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
 
 
 class Approval(StrEnum):
-    """How a person's yes is had."""
+    """How a person approves."""
 
-    ASK = "ask"  # through the client; one that can't be asked leaves an approval to decide outside the chat
+    ASK = "ask"  # through the client; if that can't ask, the approval is decided outside the chat
     OUTSIDE = "outside"  # always outside the chat
     PASSKEY = "passkey"  # outside the chat, on the page, with the person's passkey
-    LIMITS = "limits"  # no question: the limits alone decide
+    LIMITS = "limits"  # no question: only the limits decide
 
 
 class Watchdog(StrEnum):
     """Who starts the process that enforces leases."""
 
-    AUTO = "auto"  # we do, with the first order
-    OFF = "off"  # the operator does, as a service
+    AUTO = "auto"  # this program, with the first order
+    OFF = "off"  # the operator, as a service
 
 
 class Page(StrEnum):
     """Whether a question that can't be asked otherwise opens the person's page."""
 
-    AUTO = "auto"  # where there is a display, and nobody came by ssh
+    AUTO = "auto"  # if there is a display and this is not an SSH session
     OFF = "off"  # never: the person opens it, or decides in a terminal
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What the operator allows at most, in USD; `active_orders` is a count."""
+    """The most that the operator allows, in USD. `active_orders` is a count."""
 
     usd_per_hour: Decimal = Decimal(5)
     usd_per_order: Decimal = Decimal(50)
@@ -87,7 +87,8 @@ Member = TypeVar("Member", bound=StrEnum)
 
 
 def exact_usd(value: object) -> Decimal | None:
-    """An amount from a variable's text or a TOML number: finite, not negative, at most six decimals."""
+    """Return an amount from a variable's text or a TOML number, or None if it is not finite, is negative or has more
+    than six decimals."""
     if isinstance(value, str):
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?", value):
             return None
@@ -101,18 +102,19 @@ def exact_usd(value: object) -> Decimal | None:
 
 
 def whole_number(value: object) -> int | None:
-    """A count from a variable's text or a TOML number: whole, not negative, below a million."""
+    """Return a count from a variable's text or a TOML number, or None if it is not whole, is negative or is not below a
+    million."""
     if isinstance(value, str):
         return int(value) if re.fullmatch(r"[0-9]{1,6}", value) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 999_999 else None
 
 
 def member_of(kind: type[Member], text: str) -> Member | None:
-    """The member of `kind` that the text names, in any case, or None."""
+    """Return the member of `kind` that the text names, in any case, or None."""
     return next((member for member in kind if member.value == text.lower()), None)
 
 
 def toolset_names(text: str) -> frozenset[str] | None:
-    """The toolsets that a comma-separated list names, or None where one is unknown or none is named."""
+    """Return the toolsets in a comma-separated list, or None if one is unknown or none is named."""
     names = {name.strip().lower() for name in text.split(",")} - {""}
     return frozenset(names) if names and names <= set(TOOLSETS) else None

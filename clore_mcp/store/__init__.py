@@ -1,1 +1,1 @@
-"""Durable rows: the only place that knows a database driver."""
+"""Durable rows. Only this package imports a database driver."""

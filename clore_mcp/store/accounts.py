@@ -1,6 +1,6 @@
-"""Which account a deposit address or a key stands for, as digests: an account may get more addresses, and lose some.
+"""Rows that map deposit addresses and keys, stored as digests, to accounts. An account may gain and lose addresses.
 
-Each account belongs to one API (`api`, a digest of its URL): orders of one API are never looked for at another.
+Each account belongs to one API (`api` is a digest of its URL). Orders of one API are never looked up at another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from clore_mcp.store.database import Tx, keep_value, value_of
 
 
 def of_addresses(tx: Tx, addresses: Iterable[str]) -> list[str]:
-    """The accounts that these addresses are known to stand for, the one known longest first."""
+    """Return the accounts that these addresses are known to belong to, the one known longest first."""
     names = list(addresses)
     marks = ", ".join("?" for _ in names)
     rows = tx.all(
@@ -22,25 +22,25 @@ def of_addresses(tx: Tx, addresses: Iterable[str]) -> list[str]:
 
 
 def of_key(tx: Tx, key: str) -> str | None:
-    """The account for which this key was last used."""
+    """Return the account that this key was last used for."""
     row = tx.one("SELECT account FROM accounts WHERE kind = 'key' AND name = ? ORDER BY seq DESC LIMIT 1", key)
     return None if row is None else str(row["account"])
 
 
 def has_addresses(tx: Tx, account: str) -> bool:
-    """Whether an address of the account is known."""
+    """Return whether any address of the account is known."""
     return tx.one("SELECT seq FROM accounts WHERE kind = 'address' AND account = ? LIMIT 1", account) is not None
 
 
 def unknown(tx: Tx, account: str, addresses: Iterable[str], key: str, api: str) -> list[tuple[str, str]]:
-    """What is not remembered yet, as (kind, digest). An address stays with the account for which it was seen first."""
+    """Return what is not stored yet, as (kind, digest). An address stays with the first account it was seen for."""
     new = [("address", name) for name in addresses if not of_addresses(tx, [name])]
     new += [] if of_key(tx, key) == account else [("key", key)]
     return new if value_of(tx, _api_name(account)) == api else [*new, ("api", api)]
 
 
 def remember(tx: Tx, account: str, names: Iterable[tuple[str, str]]) -> None:
-    """Store what stands for an account, as (kind, digest)."""
+    """Store addresses, a key or an API for an account, as (kind, digest)."""
     for kind, name in names:
         if kind == "api":
             keep_value(tx, _api_name(account), name)
@@ -49,7 +49,7 @@ def remember(tx: Tx, account: str, names: Iterable[tuple[str, str]]) -> None:
 
 
 def of_api(tx: Tx, api: str) -> list[str]:
-    """Returns the accounts of one API, the one known longest first."""
+    """Return the accounts of one API, the one known longest first."""
     rows = tx.all(
         "SELECT account FROM accounts JOIN meta ON meta.name = 'api_of ' || account"
         " WHERE meta.value = ? GROUP BY account ORDER BY MIN(seq)",
@@ -59,7 +59,7 @@ def of_api(tx: Tx, api: str) -> list[str]:
 
 
 def without_api(tx: Tx) -> list[str]:
-    """Returns the accounts with orders, not proven gone, of which no version has recorded the API."""
+    """Return the accounts that have orders not proven gone and no recorded API."""
     rows = tx.all(
         "SELECT DISTINCT account FROM orders WHERE ended_at IS NULL"
         " AND NOT EXISTS (SELECT 1 FROM meta WHERE name = 'api_of ' || account)"
@@ -68,7 +68,7 @@ def without_api(tx: Tx) -> list[str]:
 
 
 def made_anything(tx: Tx, api: str) -> bool:
-    """Returns whether an account of this API has an order, or a create whose outcome may be an order."""
+    """Return whether an account of this API has an order, or a create whose outcome may be an order."""
     row = tx.one(
         "SELECT 1 FROM meta WHERE value = ? AND name GLOB 'api_of *' AND (EXISTS (SELECT 1 FROM orders WHERE account ="
         " substr(name, 8)) OR EXISTS (SELECT 1 FROM intents WHERE account = substr(name, 8))) LIMIT 1",
@@ -78,8 +78,7 @@ def made_anything(tx: Tx, api: str) -> bool:
 
 
 def of_orders(tx: Tx, api: str, order_ids: Collection[int]) -> list[str]:
-    """Returns the accounts of this API for which these orders were made or got their end, the one known longest
-    first."""
+    """Return the accounts of this API for which these orders were made or given an end, the one known longest first."""
     marks, ids = ", ".join("?" for _ in order_ids), list(order_ids)
     found = []
     for account in of_api(tx, api):
@@ -102,7 +101,7 @@ def bring_orders(tx: Tx, account: str, others: Iterable[str], order_ids: Collect
             " orders WHERE orders.account = ? AND orders.order_id = intents.order_id)",
             account, other, *ids, account,
         )  # fmt: skip
-        for table in ("reservations", "orders"):  # an order that this account has already stays as it is
+        for table in ("reservations", "orders"):  # an order that this account already has stays as it is
             tx.run(
                 f"UPDATE {table} SET account = ? WHERE account = ? AND order_id IN ({marks}) AND NOT EXISTS (SELECT 1"
                 f" FROM orders own WHERE own.account = ? AND own.order_id = {table}.order_id)",

@@ -30,7 +30,7 @@ _WRITES: Final = "BEGIN IMMEDIATE"
 _BUSY_SECONDS: Final = 5.0
 _OPEN_TRIES: Final = 40  # eight processes switching a new file to WAL at once: 3 of 200 opens failed without a retry
 FILE_NAME: Final = "state.sqlite3"
-CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed a little all the time; more ahead of now is from the future
+CLOCK_SLACK_SECONDS: Final = 5.0  # clocks are slewed slightly all the time; anything further ahead is from the future
 _YESES_ENDED: Final = "yeses_used"
 _NO_WAL: Final = (
     "it has no write-ahead log (SQLite says: {mode}), as on network folders; set CLORE_STATE_DIR to a folder on a local"
@@ -45,48 +45,46 @@ class _Newer(sqlite3.DatabaseError):
 
 
 class Duplicate(Exception):
-    """A row that must be unique is already there."""
+    """A row that must be unique already exists."""
 
 
 def fits(number: int) -> bool:
-    """Whether a column can hold a whole number."""
+    """Return whether a column can hold this whole number."""
     return -(2**63) <= number < 2**63
 
 
 def _bound(values: Sequence[object]) -> list[object]:
-    """Values for SQLite. A number that no column can hold goes as text: it is equal to no row's, where the driver would
-    fail, and Clore may show an order with such an id."""
+    """Return values for SQLite. A number that is too large for a column becomes text, which equals no row's value. The
+    driver would fail on it, and Clore may show an order with such an id."""
     return [str(value) if isinstance(value, int) and not fits(value) else value for value in values]
 
 
 class Tx:
-    """One transaction: everything in it happens, or nothing."""
+    """One transaction: all of it is committed, or nothing."""
 
     def __init__(self, connection: sqlite3.Connection, mark: HighWater | None = None) -> None:
         self._connection = connection
         self._mark = mark
-        self.afterwards: list[
-            Callable[[], object]
-        ] = []  # done once it is committed, on the same thread; none may raise
+        self.afterwards: list[Callable[[], object]] = []  # called after the commit, on the same thread; must not raise
 
     def end_yes(self) -> None:
-        """Count that a person's yes is used or taken back: a copy of the state from before this must not hold it."""
+        """Count a person's yes as used or revoked. A copy of the state from before this must not bring it back."""
         ended = int(value_of(self, _YESES_ENDED) or 0) + 1
         keep_value(self, _YESES_ENDED, str(ended))
         if self._mark is not None:
             self.afterwards.append(partial(self._mark.raise_to, ended))
 
     def all(self, sql: str, *values: object) -> list[Row]:
-        """Every row of a query."""
+        """Return all rows of a query."""
         return self._connection.execute(sql, _bound(values)).fetchall()
 
     def one(self, sql: str, *values: object) -> Row | None:
-        """The first row of a query, or None."""
+        """Return the first row of a query, or None."""
         row: Row | None = self._connection.execute(sql, _bound(values)).fetchone()
         return row
 
     def run(self, sql: str, *values: object) -> int:
-        """Change rows; how many were changed. Raises Duplicate where a unique row exists."""
+        """Change rows and return how many were changed. Raises Duplicate if a unique row exists."""
         try:
             return self._connection.execute(sql, _bound(values)).rowcount
         except sqlite3.IntegrityError as error:
@@ -95,15 +93,15 @@ class Tx:
             raise
 
     def insert(self, table: str, **columns: object) -> None:
-        """Add one row. Raises Duplicate where it exists."""
+        """Insert one row. Raises Duplicate if it exists."""
         names = ", ".join(columns)
         marks = ", ".join("?" for _ in columns)
         self.run(f"INSERT INTO {table} ({names}) VALUES ({marks})", *columns.values())
 
 
 class Database:
-    """One file of the state folder, opened at first use (building one touches nothing). What is not `durable` survives
-    kill -9 and may be lost in a power cut."""
+    """One file of the state folder, opened at first use. The constructor touches no files. Rows of a database that is
+    not `durable` survive kill -9 but may be lost in a power cut."""
 
     def __init__(
         self,
@@ -115,28 +113,28 @@ class Database:
         mark: HighWater | None = None,
         when_restored: Callable[[Tx], object] = lambda tx: None,
     ) -> None:
-        """`when_restored` is done where the file is an older copy of itself, by that mark."""
+        """`when_restored` runs if, by `mark`, the file is an older copy of itself."""
         self.folder = folder
         self.path = folder / file_name
         self._migrations = migrations
         self._durable = durable
         self._mark = mark
         self._when_restored = when_restored
-        self.may_begin = True  # False for whoever only looks after a state: one that is gone is not begun anew
+        self.may_begin = True  # False for a detached watchdog: it must not recreate a deleted state
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None  # the device and inode of the file that is open
-        self._loss: StateUnavailable | None = None  # seen by whoever came first, not yet told to a caller that spends
+        self._file: tuple[int, int] | None = None  # the device and inode of the open file
+        self._loss: StateUnavailable | None = None  # seen, but not yet reported to a caller that spends
         self._lock = threading.Lock()
 
     @property
     def exists(self) -> bool:
-        """Whether anything was ever kept here."""
-        return os.path.lexists(self.path)  # a link to nowhere is refused by name, not taken for nothing
+        """Whether a file exists here."""
+        return os.path.lexists(self.path)  # a dangling link counts: it is refused by name later
 
     async def write(self, work: Callable[[Tx], T], *, unbroken: bool = False) -> T:
-        """Run `work` in one transaction that excludes every other writer. Raises StateUnavailable; with `unbroken` also
-        once for each time that the file was deleted or replaced in use, whoever met it first: work in the background
-        must not be the only one to hear that the record of spending is gone."""
+        """Run `work` in one transaction that excludes every other writer. Raises StateUnavailable. With `unbroken` it
+        also raises once each time the file was deleted or replaced in use, even if another call noticed it first.
+        Otherwise only background work might learn that the record of spending is gone."""
         return await anyio.to_thread.run_sync(partial(self.write_now, work, unbroken=unbroken))
 
     async def read(self, work: Callable[[Tx], T]) -> T:
@@ -144,15 +142,15 @@ class Database:
         return await anyio.to_thread.run_sync(self.read_now, work)
 
     def write_now(self, work: Callable[[Tx], T], *, unbroken: bool = False) -> T:
-        """`write` for a caller that is no coroutine."""
+        """Do what `write` does, for a caller that is not a coroutine."""
         return self._transact(_WRITES, work, unbroken=unbroken)
 
     def read_now(self, work: Callable[[Tx], T]) -> T:
-        """`read` for a caller that is no coroutine."""
+        """Do what `read` does, for a caller that is not a coroutine."""
         return self._transact("BEGIN", work)
 
     def close(self) -> None:
-        """Close the file; the next use opens it again."""
+        """Close the file. The next use opens it again."""
         with self._lock:
             self._close()
 
@@ -201,13 +199,13 @@ class Database:
         return self._connection
 
     def _lapse_if_restored(self, tx: Tx, mark: HighWater) -> None:
-        """Close what waits in a state that knows of fewer ended yeses than the mark: it is an older copy of itself.
-        Asked in each transaction that writes, for a file may be overwritten while it is open."""
+        """Run `when_restored` if the state counts fewer ended yeses than the mark: then it is an older copy of itself.
+        This is checked in each writing transaction, because the file may be overwritten while it is open."""
         known, marked = int(value_of(tx, _YESES_ENDED) or 0), mark.read()
         if known < marked:
             self._when_restored(tx)
             keep_value(tx, _YESES_ENDED, str(marked))
-        elif known > marked:  # whoever counted was killed before it could raise the mark
+        elif known > marked:  # the process that counted was killed before it could raise the mark
             tx.afterwards.append(partial(mark.raise_to, known))
 
     def _close(self) -> None:
@@ -216,15 +214,16 @@ class Database:
             self._connection = None
 
     def _require_same_file(self, *, unbroken: bool) -> None:
-        """SQLite goes on writing into a file that was deleted: what it keeps there nobody else would ever see."""
+        """Raise StateUnavailable if the open file was deleted or replaced. SQLite would keep writing to a deleted file,
+        and no other process would see those rows."""
         now, opened = self._on_disk(), self._file
         same = now is not None and opened is not None and (now == opened or 0 in (now[1], opened[1]))
         if not same:
             self._close()
             self._loss = StateUnavailable(
                 f"The state in {self.folder} was deleted or replaced while in use; nothing was recorded.",
-                hint="If it was moved, put it back and restart. Otherwise call again: an empty state is begun, the"
-                " limits count what Clore shows, and the orders made before have no lease end any more; list_orders"
+                hint="If it was moved, put it back and restart. Otherwise call again, and a new state is made. The"
+                " limits then count what Clore shows. The orders made before no longer have a lease end; list_orders"
                 " shows them.",
             )
         loss = self._loss
@@ -234,7 +233,7 @@ class Database:
             raise loss
 
     def _on_disk(self) -> tuple[int, int] | None:
-        """Which file the path names now; some Windows file systems number none (0)."""
+        """Return the device and inode of the file at the path, or None. On some Windows file systems the inode is 0."""
         try:
             found = self.path.stat()
         except FileNotFoundError:
@@ -242,7 +241,7 @@ class Database:
         return found.st_dev, found.st_ino
 
     def _create_private_file(self) -> None:
-        # Made by us before SQLite opens it, so that it is never readable by others, not even for a moment.
+        # Create the file before SQLite opens it, so that other users can't read it even for a moment.
         with contextlib.suppress(FileExistsError):
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
@@ -255,12 +254,12 @@ class Database:
             connection.row_factory = sqlite3.Row
             try:
                 mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-                if mode != "wal":  # no two processes could share it
+                if mode != "wal":  # processes could not share it
                     raise sqlite3.OperationalError(_NO_WAL.format(mode=mode))
                 connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'OFF'}")
                 connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves rows in the drive's own cache
                 connection.execute("PRAGMA foreign_keys = ON")
-                connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE slips past the ledger's
+                connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE bypasses its triggers
                 _migrate(connection, self._migrations)
             except sqlite3.OperationalError:
                 connection.close()
@@ -276,8 +275,7 @@ class Database:
 
 
 def link_in(folder: Path) -> str | None:
-    """The path of a link in the state's folder, if there is one: what is written through it would land where it
-    points."""
+    """Return the path of a link in the state's folder, or None. Writes through a link would land where it points."""
     with os.scandir(folder) as entries:
         return next((entry.path for entry in entries if entry.is_symlink()), None)
 
@@ -299,7 +297,8 @@ def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
 
 
 def _require_known_schema(connection: sqlite3.Connection, migrations: Sequence[str]) -> int:
-    """The version of the tables. Asked in each transaction, for another process may have migrated the open file."""
+    """Return the version of the tables. Raises _Newer if this code does not know it. It is checked in each transaction,
+    because another process may have migrated the open file."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > len(migrations):
         raise _Newer("it was written by a newer clore-mcp; upgrade this one, or restart it if that is done")
@@ -307,7 +306,7 @@ def _require_known_schema(connection: sqlite3.Connection, migrations: Sequence[s
 
 
 def _statements(script: str) -> Iterator[str]:
-    """The statements of a script; sqlite3's own executescript would commit the transaction around them."""
+    """Yield the statements of a script. sqlite3's own executescript would commit the surrounding transaction."""
     statement = ""
     for line in script.splitlines(keepends=True):
         statement += line
@@ -317,7 +316,7 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def state_key(tx: Tx) -> bytes:
-    """The secret of this state, made at first use: it keys the digests of quotes."""
+    """Return the secret of this state, which keys the digests of quotes. It is created at first use."""
     row = tx.one("SELECT value FROM meta WHERE name = 'key'")
     if row is not None:
         return bytes(row["value"])
@@ -327,7 +326,7 @@ def state_key(tx: Tx) -> bytes:
 
 
 def value_of(tx: Tx, name: str) -> str | None:
-    """A named value of the state, or None."""
+    """Return a named value of the state, or None."""
     row = tx.one("SELECT value FROM meta WHERE name = ?", name)
     return None if row is None else bytes(row["value"]).decode()
 
@@ -342,5 +341,5 @@ def keep_value(tx: Tx, name: str, value: str) -> None:
 
 
 def drop_value(tx: Tx, name: str) -> bool:
-    """Remove a named value of the state; False when there was none."""
+    """Delete a named value of the state. Return False if there was none."""
     return tx.run("DELETE FROM meta WHERE name = ?", name) == 1

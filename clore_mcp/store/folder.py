@@ -1,8 +1,8 @@
-"""The files beside the state through which its processes coordinate: a lock, a place held for life, a pulse and the
-count of approvals.
+"""Files beside the state through which its processes coordinate: locks, the watchdog's place, pulse questions and the
+high-water mark of approvals.
 
-A lock is the operating system's lock on a file. A process that dies releases it at once. A suspended process keeps it,
-so the file says since when, and others need not wait forever.
+A lock is the operating system's lock on a file. A process that dies releases it at once. A suspended process keeps it.
+The file therefore says when the lock was taken, so that others need not wait forever.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Final
 
 from clore_mcp.errors import StateUnavailable
 
-_FAR: Final = 1 << 30  # Windows lets nobody read a locked byte: the lock is on one that the file never has
+_FAR: Final = 1 << 30  # Windows lets no process read a locked byte, so the lock is on a byte that the file never has
 _DIGITS: Final = 24
 
 if sys.platform == "win32":
@@ -48,7 +48,8 @@ else:
 
 
 class LockTry:
-    """One try for the lock: `mine`, or another's `since` then (this machine's monotonic seconds; None if unknown)."""
+    """One attempt to take a lock. `mine`: it was taken. `since`: when another process took it, in this machine's
+    monotonic seconds (None if unknown)."""
 
     def __init__(self, descriptor: int | None, since: float | None = None) -> None:
         self._descriptor = descriptor
@@ -56,7 +57,7 @@ class LockTry:
         self.since = since
 
     def stands(self, path: Path) -> bool:
-        """Whether it is ours, and `path` still leads to the file that it is held on."""
+        """Return whether we hold the lock and `path` still leads to the locked file."""
         if self._descriptor is None:
             return False
         try:
@@ -65,24 +66,24 @@ class LockTry:
             return False
 
     def end(self) -> None:
-        """Give it back; a turn that is another's stays theirs."""
+        """Release the lock. Does nothing if another process holds it."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
-    __del__ = end  # whoever asked may have been cancelled before the answer came
+    __del__ = end  # a caller may be cancelled before it gets the result
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open a private file of the state, made if it is not there. Raises OSError, also where a link is: what is written
-    through it would land where it points."""
+    """Open a private file of the state, and create it if it is missing. Raises OSError, also if it is a link: what is
+    written through it would land where it points."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a link; remove it", str(path))
     return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o600)
 
 
 def try_turn(path: Path, now: float) -> LockTry:
-    """Take the turn if it is free; never waits for it. Raises OSError where there can be no such file or lock."""
+    """Take the lock if it is free, without waiting. Raises OSError if the file or lock can't be made."""
     descriptor = open_own(path, os.O_RDWR)
     try:
         if _lock(descriptor):
@@ -104,38 +105,39 @@ def _since(descriptor: int) -> float | None:
 
 
 def watchdog_place(folder: Path, key_name: str) -> Path:
-    """The file that the one watchdog of the state in that folder and of a key holds while it works."""
+    """Return the file that the watchdog for this state and key locks while it works. There is one watchdog for each."""
     return folder / f"watchdog-{key_name[:16]}.lock"
 
 
 class Place:
-    """A turn for good. Its file stays when it is given back: whoever deletes the file, ends it."""
+    """A lock that is held until it is released. Its file stays after that. Deleting the file ends the hold."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._turn: LockTry | None = None
 
     def take(self) -> bool:
-        """Hold it now; False when another process does. Raises StateUnavailable where there can be no such file."""
+        """Take the lock now. Returns False if another process holds it. Raises StateUnavailable if the file can't be
+        made."""
         try:
             turn = try_turn(self._path, time.monotonic())
         except OSError as error:
             raise StateUnavailable(f"The state in {self._path.parent} can't be used: {error}.") from error
-        self._turn = turn if turn.stands(self._path) else None  # deleted between the two: nobody would ever meet it
+        self._turn = turn if turn.stands(self._path) else None  # deleted before the lock: no other process would see it
         return self._turn is not None
 
     @property
     def held(self) -> bool:
-        """Whether we took it and have not given it back."""
+        """Whether we took the lock and have not released it."""
         return self._turn is not None
 
     @property
     def stands(self) -> bool:
-        """Whether we hold it and the path still leads to the file that we hold."""
+        """Whether we hold the lock and the path still leads to the locked file."""
         return self._turn is not None and self._turn.stands(self._path)
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         if self._turn is not None:
             self._turn.end()
             self._turn = None
@@ -144,15 +146,15 @@ class Place:
 PULSE_FOLDER: Final = "pulse"
 _TICK_SECONDS: Final = 0.5
 _LOOK_SECONDS: Final = 0.05
-_LOOKS: Final = 60  # three seconds, or six ticks: on a busy machine an event loop comes late
-_COUNTS_SECONDS: Final = 30.0  # so long an answer counts: longer than from the evidence to the claim of a send
-_FRESH_SECONDS: Final = 5.0  # so long nobody is asked again who has answered
-_SILENT_SECONDS: Final = 10.0  # and who has not: a frozen one costs a call its wait once
-_LEFT_SECONDS: Final = 86_400.0  # a question that old is that of a process which was killed over it
+_LOOKS: Final = 60  # three seconds, or six ticks: on a busy machine an event loop runs late
+_COUNTS_SECONDS: Final = 30.0  # how long an answer counts: longer than from the evidence to the claim of a send
+_FRESH_SECONDS: Final = 5.0  # a process that has answered is not asked again within this time
+_SILENT_SECONDS: Final = 10.0  # nor is one that was silent, so a frozen one costs a call its wait only once
+_LEFT_SECONDS: Final = 86_400.0  # an older question belongs to a process that was killed while asking
 
 
 class Pulse:
-    """The pulse of the process named `owner`, and what it felt of others."""
+    """Answers for the process named `owner`, and asks other processes whether they are alive."""
 
     def __init__(self, folder: Path, owner: str, monotonic: Callable[[], float]) -> None:
         self._folder = folder / PULSE_FOLDER
@@ -162,11 +164,13 @@ class Pulse:
         self._silences: dict[str, float] = {}
 
     def answered(self, owner: str) -> bool:
-        """Whether that process has answered within half a minute. Never waits; this one need not be asked."""
+        """Return whether that process has answered within half a minute. Never waits. This process itself counts as
+        answered."""
         return owner == self._owner or self._since(self._answers, owner) < _COUNTS_SECONDS
 
     async def ask(self, owners: Iterable[str]) -> None:
-        """Ask those who have not just answered, or been silent; takes seconds where one does not answer."""
+        """Ask the processes that have not just answered or been silent. Takes up to three seconds if one does not
+        answer."""
         wanted = [
             owner
             for owner in owners
@@ -177,7 +181,7 @@ class Pulse:
         await asyncio.gather(*map(self._ask, wanted))
 
     async def keep(self, able: Callable[[], Awaitable[bool]]) -> None:
-        """Answer for as long as this process lives and is `able` to do what it is asked for."""
+        """Answer questions for as long as this process lives and is `able` to do its work."""
         while True:
             with contextlib.suppress(OSError):
                 asked = self._questions()
@@ -194,7 +198,7 @@ class Pulse:
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             question.touch(mode=0o600, exist_ok=False)
-        except OSError:  # no state, or no room: nobody can be asked, so nobody has answered
+        except OSError:  # no state, or the disk is full: no process can be asked, so none has answered
             self._silences[owner] = self._monotonic()
             return
         try:
@@ -211,7 +215,7 @@ class Pulse:
             self._answers.pop(owner, None)
 
     def _questions(self) -> list[Path]:
-        """Those for this process; what has lain there for a day is swept away."""
+        """Return the questions for this process. Delete other questions that are a day old."""
         mine = []
         for question in self._folder.iterdir():
             if question.stem == self._owner:
@@ -225,21 +229,22 @@ log = logging.getLogger(__name__)
 
 
 class HighWater:
-    """The mark of one state folder. Building one touches nothing; where it can't be kept or read, there is none."""
+    """The high-water mark of one state folder. The constructor touches no files. If it can't be kept or read, there is
+    none."""
 
     def __init__(self, cache_dir: Path, state_dir: Path) -> None:
         name = hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:32]
         self._path = cache_dir / "used" / name
 
     def read(self) -> int:
-        """The number of yeses that have ended as far as the mark knows."""
+        """Return the number of ended yeses that the mark knows of. It is 0 if there is no mark."""
         try:
             return int(self._path.read_text("ascii"))
         except (OSError, ValueError):
             return 0
 
     def raise_to(self, ended: int) -> None:
-        """Remember that so many have ended; never fewer than before."""
+        """Raise the mark to that number of ended yeses. It never goes down."""
         if ended <= self.read():
             return
         draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")

@@ -15,14 +15,14 @@ from typing import Final
 from clore_mcp.money import from_micros, to_micros
 from clore_mcp.store.database import Row, Tx
 
-ADOPTABLE_SECONDS: Final = 86_400.0  # so long a create that failed may still turn out to have made an order
+ADOPTABLE_SECONDS: Final = 86_400.0  # a failed create may still turn out to have made an order within this time
 OPEN: Final = ("reserved", "sending", "uncertain")
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A create on its way. `not_after` is the last instant at which its owner may send; `sent_api_at` is Clore's clock
-    when it claimed the send, None where Clore does not tell the time."""
+    """A create on its way. `not_after` is the last instant at which its owner may send. `sent_api_at` is Clore's clock
+    when the owner claimed the send, or None if Clore's time is unknown."""
 
     id: str
     account: str
@@ -45,8 +45,9 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """The worst case of an order or an open intent, in USD; whole until the actual cost replaces it. An order made
-    elsewhere has no intent (and a reservation only once its bid was raised here, or an end given to it)."""
+    """The worst case of an order or an open intent, in USD. It counts in full until the actual cost replaces it. An
+    order made elsewhere has no intent. It has a reservation only once its bid was raised here or it was given an end
+    here."""
 
     intent_id: str | None
     account: str
@@ -59,12 +60,12 @@ class Reservation:
     actual_usd: Decimal | None = None
     id: int = 0  # of its row
     missed_at: float | None = None
-    bidding: str | None = None  # a changed bid is on its way: of this quote, or of several
+    bidding: str | None = None  # the quote whose changed bid is on its way, or "several"
 
 
 @dataclass(frozen=True, slots=True)
 class Paid:
-    """What an order, or a create that made none, has cost in USD."""
+    """The actual cost in USD of an order, or of a create that made none."""
 
     order_id: int | None
     actual_usd: Decimal
@@ -78,7 +79,7 @@ def _intent(row: Row) -> Intent:
 
 
 def add(tx: Tx, intent: Intent, reservation: Reservation) -> None:
-    """Write an intent and what it may cost, together."""
+    """Write an intent and its reservation in one transaction."""
     tx.insert(
         "intents",
         id=intent.id,
@@ -99,7 +100,7 @@ def add(tx: Tx, intent: Intent, reservation: Reservation) -> None:
 
 
 def reserve(tx: Tx, reservation: Reservation) -> None:
-    """Write what something may cost."""
+    """Write a reservation."""
     tx.insert(
         "reservations",
         intent_id=reservation.intent_id,
@@ -113,14 +114,15 @@ def reserve(tx: Tx, reservation: Reservation) -> None:
 
 
 def get(tx: Tx, intent_id: str) -> Intent | None:
-    """The intent with that id."""
+    """Return the intent with that id, or None."""
     row = tx.one("SELECT * FROM intents WHERE id = ?", intent_id)
     return None if row is None else _intent(row)
 
 
 def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = None, not_after: float | None = None,
          sent_api_at: float | None = None, reason: str | None = None, order_id: int | None = None) -> bool:  # fmt: skip
-    """Move an intent on if it is still where it was (and still its owner's, when `owner` is given)."""
+    """Move an intent to its next state, if it is still in state `was` and, with `owner`, still that owner's. Return
+    whether it moved."""
     changed = tx.run(
         "UPDATE intents SET state = ?, not_after = COALESCE(?, not_after), sent_api_at = COALESCE(?, sent_api_at),"
         " reason = COALESCE(?, reason), order_id = COALESCE(?, order_id)"
@@ -131,15 +133,15 @@ def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = N
 
 
 def acknowledge(tx: Tx, intent_id: str) -> None:
-    """Record that Clore answered code 0: from now on, none found means uncertain, never failed. Where somebody has said
-    failed already, that is taken back, and the reservation with it."""
+    """Record that Clore answered code 0. If no order is found from now on, the create is uncertain, not failed. If it
+    was already recorded as failed, that is undone and its reservation is opened again."""
     tx.run("UPDATE intents SET acknowledged = 1 WHERE id = ?", intent_id)
     if step(tx, intent_id, was="failed", now_is="uncertain"):
         tx.run("UPDATE reservations SET released_at = NULL, actual_micros = NULL WHERE intent_id = ?", intent_id)
 
 
 def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Intent]:
-    """Intents of an account in any of those states, made since then, oldest first."""
+    """Return an account's intents in any of those states, created since then, oldest first."""
     marks = ", ".join("?" for _ in states)
     rows = tx.all(
         f"SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state IN ({marks}) ORDER BY created_at",
@@ -151,8 +153,8 @@ def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Inten
 def refused(
     tx: Tx, account: str, reason: str, *, since: float, limit: int, servers: Sequence[int] | None = None
 ) -> list[tuple[int, float]]:
-    """Server and time of the newest creates that were refused since then, those of them with that reason; of these
-    servers alone where some are given."""
+    """Return server and time of the creates refused for that reason, among the `limit` newest refused since then. With
+    `servers`, only those servers count."""
     on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
     rows = tx.all(
         "SELECT server_id, created_at, reason FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
@@ -163,18 +165,18 @@ def refused(
 
 
 def unsent(tx: Tx) -> list[Intent]:
-    """Reservations of every account whose create has not been sent."""
+    """Return the intents of every account whose create has not been sent."""
     return [_intent(row) for row in tx.all("SELECT * FROM intents WHERE state = 'reserved' ORDER BY created_at")]
 
 
 def sent_anywhere(tx: Tx) -> list[Intent]:
-    """Creates of every account that were sent and are not settled: on their way, or uncertain."""
+    """Return the creates of every account that were sent and are not settled: in flight, or uncertain."""
     rows = tx.all("SELECT * FROM intents WHERE state IN ('sending', 'uncertain') ORDER BY created_at")
     return [_intent(row) for row in rows]
 
 
 def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent]:
-    """Intents for one server since then that may have made an order."""
+    """Return the intents for one server since then that may have made an order."""
     rows = tx.all(
         "SELECT * FROM intents WHERE account = ? AND server_id = ? AND created_at >= ?"
         " AND state IN ('reserved', 'sending', 'adopted', 'failed', 'uncertain') ORDER BY created_at",
@@ -184,7 +186,7 @@ def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent
 
 
 def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
-    """The unsettled intent for one server: while there is one, no second create is sent there."""
+    """Return the open intent for one server, or None. While there is one, no second create is sent there."""
     row = tx.one(
         "SELECT * FROM intents WHERE account = ? AND server_id = ? AND state IN ('reserved', 'sending', 'uncertain')"
         " ORDER BY created_at LIMIT 1",
@@ -194,7 +196,7 @@ def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
 
 
 def unsettled_of_call(tx: Tx, digest: str, *, but_of: str | None = None) -> Intent | None:
-    """A create that this very call has sent and whose outcome is unknown, that of the quote `but_of` aside."""
+    """Return a create that the same call has sent and whose outcome is unknown, ignoring the quote `but_of`."""
     row = tx.one(
         "SELECT intents.* FROM intents CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
         " AND intents.state IN ('sending', 'uncertain') AND (?2 IS NULL OR quotes.id <> ?2)"
@@ -205,14 +207,14 @@ def unsettled_of_call(tx: Tx, digest: str, *, but_of: str | None = None) -> Inte
 
 
 def of_quote(tx: Tx, quote_id: str) -> list[Intent]:
-    """The attempts of one quote, in order."""
+    """Return the attempts of one quote, in order."""
     return [
         _intent(row) for row in tx.all("SELECT * FROM intents WHERE quote_id = ? ORDER BY created_at, rowid", quote_id)
     ]
 
 
 def reservation(row: Row) -> Reservation:
-    """The reservation that a row holds."""
+    """Return the reservation in that row."""
     actual = row["actual_micros"]
     return Reservation(
         intent_id=row["intent_id"],
@@ -231,13 +233,13 @@ def reservation(row: Row) -> Reservation:
 
 
 def reservations_open(tx: Tx, account: str) -> list[Reservation]:
-    """What may still cost money."""
+    """Return the reservations that may still cost money."""
     rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at IS NULL", account)
     return [reservation(row) for row in rows]
 
 
 def reservations_released(tx: Tx, account: str, since: float) -> list[Paid]:
-    """What has cost money and ended since then."""
+    """Return the actual costs of what ended since then."""
     rows = tx.all(
         "SELECT order_id, actual_micros FROM reservations WHERE account = ? AND released_at >= ?", account, since
     )
@@ -245,7 +247,7 @@ def reservations_released(tx: Tx, account: str, since: float) -> list[Paid]:
 
 
 def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:
-    """The open reservation of an order."""
+    """Return the open reservation of an order."""
     row = tx.one(
         "SELECT * FROM reservations WHERE account = ? AND order_id = ? AND released_at IS NULL", account, order_id
     )
@@ -253,8 +255,8 @@ def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | N
 
 
 def bind(tx: Tx, intent_id: str, order_id: int) -> None:
-    """Tie a reservation to its order, opening it again when it had been released too early. What was reserved for that
-    order while it was taken for one made elsewhere goes over to it."""
+    """Link a reservation to its order, and open it again if it was released too early. A reservation that the order has
+    as one made elsewhere is merged into it."""
     tx.run(
         "UPDATE reservations SET order_id = ?, released_at = NULL, actual_micros = NULL WHERE intent_id = ?",
         order_id, intent_id,
@@ -274,7 +276,7 @@ def bind(tx: Tx, intent_id: str, order_id: int) -> None:
 
 
 def release(tx: Tx, intent_id: str, actual_usd: Decimal, now: float) -> None:
-    """Replace a reservation by what was really paid."""
+    """Release a reservation and record what was actually paid."""
     tx.run(
         "UPDATE reservations SET released_at = ?, actual_micros = ? WHERE intent_id = ? AND released_at IS NULL",
         now, to_micros(actual_usd), intent_id,

@@ -11,13 +11,13 @@ from clore_mcp.money import with_coin_names
 from clore_mcp.store.database import Row, Tx, drop_value, fits, keep_value, value_of
 
 _SILENT_SECONDS: Final = 86_400.0
-EVERY_ACCOUNT: Final = "*"  # of a step that is about the state itself
+EVERY_ACCOUNT: Final = "*"  # for a step that is about the state itself
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One step: who asked, what it was about, what came of it. Never a secret, never an env value. It is kept to be
-    shown, so coins have the names that people read."""
+    """One step: who asked, what it was about, and the outcome. It never contains secrets or env values. It is kept for
+    people to read, so coins have their display names."""
 
     at: float
     account: str
@@ -36,14 +36,14 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A process that has said that it ends leases, by its name as an owner, and its machine."""
+    """A process that has reported that it ends leases: its owner name and its machine."""
 
     host: str
     owner: str
 
 
 def write(tx: Tx, entry: Entry) -> None:
-    """Append one step. An order's id that no column holds stands in the data."""
+    """Append one step. An order id that is too large for the column is kept in the data."""
     data, order_id = entry.data or {}, entry.order_id
     if order_id is not None and not fits(order_id):
         data, order_id = {**data, "order_id": str(order_id)}, None
@@ -62,7 +62,7 @@ def write(tx: Tx, entry: Entry) -> None:
 
 
 def read(tx: Tx, *, account: str | None = None, limit: int = 200) -> list[Entry]:
-    """The newest steps, newest first; of one account, and of the state itself, when asked."""
+    """Return the newest steps, newest first. With `account`, only those of that account and of the state itself."""
     if account is None:
         return [_entry(row) for row in tx.all("SELECT * FROM ledger ORDER BY seq DESC LIMIT ?", limit)]
     return _newest_first(
@@ -76,8 +76,7 @@ def read(tx: Tx, *, account: str | None = None, limit: int = 200) -> list[Entry]
 
 
 def of_steps(tx: Tx, account: str, steps: Iterable[str], *, since: float, limit: int) -> list[Entry]:
-    """The newest steps of certain kinds that were taken since then, for an account or for the state itself, newest
-    first."""
+    """Return the newest steps of these kinds since then, for an account or for the state itself, newest first."""
     return _newest_first(
         [
             row
@@ -95,7 +94,7 @@ def of_steps(tx: Tx, account: str, steps: Iterable[str], *, since: float, limit:
 def at_servers(
     tx: Tx, account: str, step: str, *, since: float, limit: int, servers: Sequence[int] | None
 ) -> list[tuple[int | None, int | None, float]]:
-    """Server, order and time of the newest steps of one kind since then; of these servers alone, if given."""
+    """Return server, order and time of the newest steps of one kind since then, at these servers only if given."""
     on = "" if servers is None else f" AND server_id IN ({_marks(servers)})"
     rows = tx.all(
         f"SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ?{on}"
@@ -106,7 +105,7 @@ def at_servers(
 
 
 def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
-    """Steps of certain kinds of one order, newest first."""
+    """Return an order's steps of these kinds since then, newest first."""
     rows = tx.all(
         "SELECT * FROM ledger INDEXED BY ledger_of_orders"
         f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)}) ORDER BY seq DESC",
@@ -116,7 +115,7 @@ def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, sin
 
 
 def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -> Entry | None:
-    """The newest step of those kinds of an order."""
+    """Return the newest step of these kinds for an order."""
     rows = [
         row
         for step in steps
@@ -129,14 +128,14 @@ def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -
 
 
 def newest(tx: Tx) -> int:
-    """The number of the newest step; 0 where there is none."""
+    """Return the number of the newest step, or 0 if there is none."""
     row = tx.one("SELECT MAX(seq) AS seq FROM ledger")
     return 0 if row is None or row["seq"] is None else int(row["seq"])
 
 
 def newest_before(tx: Tx, before: float, limit: int) -> int:
-    """The number of the newest step of those written before then. Only the newest `limit` steps are looked at: where
-    all are younger, the one before them; 0 where there is none."""
+    """Return the number of the newest step that was written before then, or 0 if there is none. Only the newest `limit`
+    steps are read. If all of them are younger, the number before the oldest of them is returned."""
     row = tx.one(
         "SELECT MAX(CASE WHEN at < ? THEN seq ELSE 0 END) AS seq, COUNT(*) AS n, MIN(seq) AS first"
         " FROM (SELECT seq, at FROM ledger ORDER BY seq DESC LIMIT ?)",
@@ -148,7 +147,7 @@ def newest_before(tx: Tx, before: float, limit: int) -> int:
 
 
 def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
-    """The steps after that number, of every account, oldest first."""
+    """Return up to `limit` steps after that number, of every account, oldest first."""
     return [_entry(row) for row in tx.all("SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)]
 
 
@@ -157,7 +156,7 @@ def _marks(values: Sequence[str] | Sequence[int]) -> str:
 
 
 def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:
-    """Say that `owner` is alive and ends leases. Whoever was silent for a day was killed: its row goes."""
+    """Record that `owner` is alive and ends leases. Delete owners that have been silent for a day: they were killed."""
     tx.run("DELETE FROM heartbeats WHERE account = ? AND at < ?", account, now - _SILENT_SECONDS)
     tx.run(
         "INSERT INTO heartbeats (account, owner, host, at) VALUES (?, ?, ?, ?)"
@@ -167,13 +166,13 @@ def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:
 
 
 def rest(tx: Tx, account: str, owner: str) -> None:
-    """Take a heartbeat back at a clean exit."""
+    """Delete a heartbeat at a clean exit."""
     tx.run("DELETE FROM heartbeats WHERE account = ? AND owner = ?", account, owner)
 
 
 def beats(tx: Tx, account: str, *, first: str, since: float, until: float) -> list[Beat]:
-    """Those whose last beat lies between the two instants, the latest first; owners whose name begins with `first` go
-    before the others."""
+    """Return the processes whose last heartbeat lies between the two instants, the latest first. Owners whose name
+    starts with `first` come before the others."""
     rows = tx.all(
         "SELECT host, owner FROM heartbeats WHERE account = ? AND at BETWEEN ? AND ?"
         " ORDER BY substr(owner, 1, ?) = ? DESC, at DESC",
@@ -203,7 +202,7 @@ class Freeze:
 
 
 def freeze(tx: Tx, by: str, now: float) -> bool:
-    """Stop all spending; False when it was stopped already (then the first one stands)."""
+    """Stop all spending. Return False if it was stopped already; the first freeze then stays in force."""
     if frozen(tx) is not None:
         return False
     keep_value(tx, _FROZEN, json.dumps(asdict(Freeze(by, now))))
@@ -211,11 +210,11 @@ def freeze(tx: Tx, by: str, now: float) -> bool:
 
 
 def frozen(tx: Tx) -> Freeze | None:
-    """The freeze in force, if any."""
+    """Return the freeze in force, or None."""
     told = value_of(tx, _FROZEN)
     return None if told is None else Freeze(**json.loads(told))
 
 
 def lift(tx: Tx) -> bool:
-    """Allow spending again; False when it was not stopped."""
+    """Allow spending again. Return False if it was not stopped."""
     return drop_value(tx, _FROZEN)

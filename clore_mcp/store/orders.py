@@ -1,4 +1,5 @@
-"""Rows of orders made here: the lease, the approved terms, how it ended, and the secrets that `connect` shows."""
+"""Rows of orders made here: the lease, the approved terms, how the order ended, and the secrets that `connect`
+shows."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from clore_mcp.store.database import Row, Tx, drop_value, keep_value, value_of
 
 @dataclass(frozen=True, slots=True)
 class OrderReceipt:
-    """Hours, and USD in parts and in all, rounded as they are shown. `estimated`: the fees are computed from tables."""
+    """Hours, and costs in USD by part and in total, rounded for display. `estimated`: the fees are computed from
+    tables."""
 
     hours: float
     rent_usd: float
@@ -24,18 +26,19 @@ class OrderReceipt:
     estimated: bool = True
 
     def as_json(self) -> dict[str, Any]:
-        """For a row or a reply."""
+        """Return JSON for a row or a reply."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> OrderReceipt:
-        """The receipt that `as_json` wrote."""
+        """Return the receipt that `as_json` wrote."""
         return cls(**row)
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An order made here and its agreed end. `…_api_at` are unix seconds of Clore's clock, prices per day in `coin`."""
+    """An order made here and its agreed end. `…_api_at` are unix seconds of Clore's clock. Prices are per day in
+    `coin`."""
 
     account: str
     order_id: int
@@ -59,13 +62,13 @@ class Lease:
 
     @property
     def usd_per_hour(self) -> Decimal:
-        """What it costs an hour, fee in, at the rate at which it was approved."""
+        """The price in USD per hour including the fee, at the exchange rate that was approved."""
         return self.price_native * self.usd_per_coin / 24 * (1 + self.fee_fraction)
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """An order that counts as gone since then (this machine's clock)."""
+    """An order that counts as gone since `ended_at` (this machine's clock)."""
 
     server_id: int
     order_id: int
@@ -82,7 +85,7 @@ def _lease(row: Row) -> Lease:
 
 
 def add(tx: Tx, lease: Lease) -> None:
-    """Adopt an order. Raises Duplicate when it is adopted already."""
+    """Adopt an order. Raises Duplicate if it is adopted already."""
     tx.insert(
         "orders",
         account=lease.account,
@@ -105,30 +108,30 @@ def add(tx: Tx, lease: Lease) -> None:
 
 
 def get(tx: Tx, account: str, order_id: int) -> Lease | None:
-    """The order made here with that id."""
+    """Return the order made here with that id, or None."""
     row = tx.one("SELECT * FROM orders WHERE account = ? AND order_id = ?", account, order_id)
     return None if row is None else _lease(row)
 
 
 def account_of(tx: Tx, order_id: int) -> str | None:
-    """The account whose order that is, where exactly one has an order made here with that id."""
+    """Return the account that made an order with that id here, or None unless exactly one did."""
     rows = tx.all("SELECT account FROM orders WHERE order_id = ?", order_id)
     return str(rows[0]["account"]) if len(rows) == 1 else None
 
 
 def active(tx: Tx, account: str) -> list[Lease]:
-    """Orders made here that are not proven gone."""
+    """Return the orders made here that are not proven gone."""
     rows = tx.all("SELECT * FROM orders WHERE account = ? AND ended_at IS NULL ORDER BY order_id", account)
     return [_lease(row) for row in rows]
 
 
 def active_anywhere(tx: Tx) -> list[Lease]:
-    """Orders made here that are not proven gone, of every account."""
+    """Return the orders made here that are not proven gone, for every account."""
     return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE ended_at IS NULL ORDER BY account, order_id")]
 
 
 def may_come_back(tx: Tx, account: str, since: float) -> bool:
-    """Whether an order with an end counts as gone only because no reply has listed it since then."""
+    """Return whether an order with an end has counted as gone since then or later, only because no reply listed it."""
     row = tx.one(
         "SELECT order_id FROM orders WHERE account = ?1 AND missed_at IS NOT NULL AND ended_at >= ?2"
         " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
@@ -139,7 +142,7 @@ def may_come_back(tx: Tx, account: str, since: float) -> bool:
 
 
 def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
-    """Those of these orders that were made here, gone or not."""
+    """Return those of these orders that were made here, gone or not, by id."""
     found = ((order_id, get(tx, account, order_id)) for order_id in order_ids)
     return {order_id: lease for order_id, lease in found if lease is not None}
 
@@ -147,8 +150,8 @@ def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
 def ended_early(
     tx: Tx, account: str, *, since: float, by_seconds: int, limit: int, servers: Sequence[int] | None = None
 ) -> list[Gone]:
-    """The orders on demand that count as gone since then and that Clore listed as ended more than so long before their
-    end, of the newest `limit` that are gone; of these servers alone where some are given."""
+    """Return on-demand orders that Clore listed as ended more than `by_seconds` before their end. Only the newest
+    `limit` orders gone since then are checked, at these servers only if given."""
     on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
     rows = tx.all(
         "SELECT server_id, order_id, ended_at FROM"
@@ -162,7 +165,7 @@ def ended_early(
 
 
 def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:
-    """The order that the same call made, while it is not proven gone."""
+    """Return the order that the same call made, if it is not proven gone."""
     row = tx.one(
         "SELECT * FROM orders WHERE account = ? AND digest = ? AND ended_at IS NULL ORDER BY order_id DESC LIMIT 1",
         account, digest,
@@ -171,19 +174,19 @@ def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:
 
 
 def made_here(tx: Tx, account: str, order_ids: Iterable[int]) -> set[int]:
-    """Which of these orders were made here, gone or not."""
+    """Return which of these orders were made here, gone or not."""
     sql = "SELECT 1 FROM orders WHERE account = ? AND order_id = ?"
     return {order_id for order_id in order_ids if tx.one(sql, account, order_id) is not None}
 
 
 def miss(tx: Tx, account: str, order_id: int, at: float, api_at: float | None) -> None:
-    """Note the first valid reply in which an order was missing: when it came by our clock and by Clore's, if known."""
+    """Record the first valid reply in which an order was missing: its time by our clock and, if known, by Clore's."""
     tx.run("UPDATE orders SET missed_at = ? WHERE account = ? AND order_id = ?", at, account, order_id)
     keep_value(tx, _missed_name(account, order_id), "" if api_at is None else repr(api_at))
 
 
 def missed_api_at(tx: Tx, account: str, order_id: int) -> float | None:
-    """When that first reply came by Clore's clock; None where it did not say."""
+    """Return the time of that first reply by Clore's clock, or None if it is unknown."""
     told = value_of(tx, _missed_name(account, order_id))
     return float(told) if told else None
 
@@ -200,12 +203,12 @@ def seen_again(tx: Tx, account: str, order_ids: Iterable[int]) -> None:
 
 
 def made_any(tx: Tx) -> bool:
-    """Returns whether any order was ever made or tried here, under whatever account."""
+    """Return whether any order was ever made or tried here, for any account."""
     return tx.one("SELECT 1 FROM (SELECT 1 FROM orders UNION ALL SELECT 1 FROM intents) LIMIT 1") is not None
 
 
 def ended_since(tx: Tx, account: str, since: float) -> bool:
-    """Returns whether an order with an end has counted as gone since then, however that was known."""
+    """Return whether an order with an end has counted as gone since then or later, for any reason."""
     row = tx.one(
         "SELECT order_id FROM orders WHERE account = ?1 AND ended_at >= ?2"
         " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
@@ -216,7 +219,7 @@ def ended_since(tx: Tx, account: str, since: float) -> bool:
 
 
 def receipts_since(tx: Tx, account: str, since: float) -> dict[int, Decimal]:
-    """What orders made here have cost in USD by their receipts, if they count as gone since then (our clock)."""
+    """Return the receipts' totals in USD, by order, of orders made here that count as gone since then (our clock)."""
     rows = tx.all(
         "SELECT order_id, json_extract(receipt, '$.total_usd') AS usd FROM orders"
         " WHERE account = ? AND ended_at >= ? AND receipt IS NOT NULL",
@@ -226,7 +229,7 @@ def receipts_since(tx: Tx, account: str, since: float) -> dict[int, Decimal]:
 
 
 def reopen(tx: Tx, account: str, order_id: int) -> bool:
-    """Take back that an order was counted as gone, once."""
+    """Undo the record that an order is gone. Return whether there was one."""
     changed = tx.run(
         "UPDATE orders SET ended_at = NULL, missed_at = NULL, receipt = NULL"
         " WHERE account = ? AND order_id = ? AND ended_at IS NOT NULL",
@@ -236,7 +239,7 @@ def reopen(tx: Tx, account: str, order_id: int) -> bool:
 
 
 def steps(tx: Tx, account: str, order_id: int, step: str) -> list[dict[str, Any]]:
-    """What the ledger says of each such step of an order."""
+    """Return the data of each such step of an order in the ledger."""
     rows = tx.all("SELECT data FROM ledger WHERE account = ? AND order_id = ? AND step = ?", account, order_id, step)
     return [json.loads(row["data"]) for row in rows]
 
@@ -250,8 +253,8 @@ def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_nati
 
 
 def cut(tx: Tx, account: str, order_id: int, api_now: int) -> None:
-    """Its cancel was decided: the lease is over now, so whoever ends leases goes on until the order is gone. So with
-    the end that was given to an order made elsewhere."""
+    """End the lease now, because a cancel was decided. Processes that end leases then keep trying until the order is
+    gone. The same goes for an end given to an order made elsewhere."""
     tx.run(
         "UPDATE orders SET ends_api_at = MIN(ends_api_at, ?), on_end = 'cancel'"
         " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
@@ -265,7 +268,8 @@ def cut(tx: Tx, account: str, order_id: int, api_now: int) -> None:
 
 
 def end(tx: Tx, account: str, order_id: int, at: float, receipt: OrderReceipt, *, unseen: bool = False) -> bool:
-    """Record that an order is gone, once. `unseen`: no reply lists it; then `missed_at` stays, and it may come back."""
+    """Record that an order is gone. Return False if that was recorded already. `unseen`: it is gone only because no
+    reply lists it. `missed_at` is then kept, because the order may come back."""
     changed = tx.run(
         "UPDATE orders SET ended_at = ?, receipt = ?, missed_at = CASE WHEN ? THEN missed_at END"
         " WHERE account = ? AND order_id = ? AND ended_at IS NULL",
@@ -276,11 +280,11 @@ def end(tx: Tx, account: str, order_id: int, at: float, receipt: OrderReceipt, *
 
 
 def keep_secrets(tx: Tx, intent_id: str, values: Mapping[str, str]) -> None:
-    """Keep generated passwords and tokens for `connect`."""
+    """Store generated passwords and tokens for `connect`."""
     for name, value in values.items():
         tx.insert("secrets", intent_id=intent_id, name=name, value=value)
 
 
 def secrets_of(tx: Tx, intent_id: str) -> dict[str, str]:
-    """The generated passwords and tokens of one order."""
+    """Return the generated passwords and tokens of one create."""
     return {row["name"]: row["value"] for row in tx.all("SELECT * FROM secrets WHERE intent_id = ?", intent_id)}

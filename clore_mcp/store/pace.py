@@ -1,8 +1,9 @@
-"""Rows of the schedule that processes share for each key: what has happened on it, and who waits, stands at the gate or
-is in flight.
+"""Rows of the schedule that processes share for each key: past events, and which requests wait, are at the gate or are
+in flight.
 
-In a file of its own, without waiting for the disk: it is worth nothing after a power cut, for its instants are those of
-a clock that starts anew with the machine, and no purchase may wait behind somebody's turn. A key appears as a digest.
+They have their own file, which is written without waiting for the disk. The rows are worthless after a power cut,
+because their instants come from a clock that restarts with the machine. A purchase must not wait behind these writes.
+Keys are stored as digests.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MIGRATIONS: Final = (
         value TEXT NOT NULL                   -- JSON: instants in ns by name
     ) STRICT;
     CREATE TABLE turns (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, -- the order in which they came
+        id INTEGER PRIMARY KEY AUTOINCREMENT, -- in order of arrival
         key TEXT NOT NULL,
         owner TEXT NOT NULL,
         lane TEXT NOT NULL,
@@ -33,7 +34,7 @@ MIGRATIONS: Final = (
         deadline_ns INTEGER NOT NULL,
         round INTEGER NOT NULL,
         stage TEXT NOT NULL CHECK (stage IN ('waiting', 'gate', 'flying')),
-        seen_ns INTEGER NOT NULL              -- its process was alive then
+        seen_ns INTEGER NOT NULL              -- when its process was last known to be alive
     ) STRICT;
     CREATE INDEX turns_by_key ON turns (key, id);
     """,
@@ -41,18 +42,18 @@ MIGRATIONS: Final = (
 
 
 def open_pace(folder: Path) -> Database:
-    """The file of the schedule in that folder; opened at first use."""
+    """Return the schedule's database in that folder. It is opened at first use."""
     return Database(folder, FILE_NAME, MIGRATIONS, durable=False)
 
 
 class PaceMemory:
-    """The same rows for one process alone, gone with it. To be used on one thread; never fails and never waits."""
+    """The same rows in memory, for this process only. Use it on one thread. It never fails and never waits."""
 
     def __init__(self) -> None:
         self._connection: sqlite3.Connection | None = None
 
     async def write(self, work: Callable[[Tx], T]) -> T:
-        """Run `work`; as of a Database."""
+        """Run `work`, as `Database.write` does."""
         if self._connection is None:
             self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
@@ -60,7 +61,7 @@ class PaceMemory:
         return work(Tx(self._connection))
 
     def close(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -68,7 +69,7 @@ class PaceMemory:
 
 @dataclass(frozen=True, slots=True)
 class PacePlace:
-    """One request that waits, stands at the gate or is in flight."""
+    """One request that waits, is at the gate or is in flight."""
 
     id: int
     owner: str
@@ -81,7 +82,7 @@ class PacePlace:
 
 
 def marks(tx: Tx, key: str) -> dict[str, Any] | None:
-    """What has happened on a key, if anything has."""
+    """Return what has been recorded for a key, or None."""
     row = tx.one("SELECT value FROM marks WHERE key = ?", key)
     return None if row is None else dict(json.loads(row["value"]))
 
@@ -96,7 +97,7 @@ def keep_marks(tx: Tx, key: str, values: Mapping[str, int]) -> None:
 
 
 def places(tx: Tx, key: str) -> list[PacePlace]:
-    """Everyone on a key, in the order in which they came."""
+    """Return all requests on a key, in order of arrival."""
     return [_place(row) for row in tx.all("SELECT * FROM turns WHERE key = ? ORDER BY id", key)]
 
 
@@ -106,7 +107,8 @@ def _place(row: Row) -> PacePlace:
 
 
 def join(tx: Tx, key: str, owner: str, lane: str, *, urgent: bool, deadline_ns: int, round: int, now_ns: int) -> int:
-    """Stand in the queue, in that round or in the one after the owner's last; the number of the place."""
+    """Add a request to the queue and return the number of its place. Its round is the given one, or the one after the
+    owner's last if that is later."""
     last = tx.one("SELECT max(round) AS round FROM turns WHERE key = ? AND owner = ?", key, owner)
     if last is not None and last["round"] is not None:
         round = max(round, int(last["round"]) + 1)
@@ -119,21 +121,21 @@ def join(tx: Tx, key: str, owner: str, lane: str, *, urgent: bool, deadline_ns: 
 
 
 def move(tx: Tx, place_id: int, stage: str) -> None:
-    """A place goes on: to the gate, or through it."""
+    """Move a request to its next stage."""
     tx.run("UPDATE turns SET stage = ? WHERE id = ?", stage, place_id)
 
 
 def drop(tx: Tx, place_id: int) -> None:
-    """Whoever stood there is done or has given up."""
+    """Remove a request that is done or was given up."""
     tx.run("DELETE FROM turns WHERE id = ?", place_id)
 
 
 def touch(tx: Tx, owner: str, now_ns: int) -> None:
-    """The process of these places is alive."""
+    """Record that the process that owns these requests is alive."""
     tx.run("UPDATE turns SET seen_ns = ? WHERE owner = ?", now_ns, owner)
 
 
 def forget(tx: Tx, key: str) -> None:
-    """Begin anew: the clock of what is kept was another one."""
+    """Delete the rows of a key, because their instants come from another clock."""
     tx.run("DELETE FROM marks WHERE key = ?", key)
     tx.run("DELETE FROM turns WHERE key = ?", key)

@@ -23,11 +23,11 @@ KEEP_HOURS: Final = 400 * HOURS_PER_DAY
 MIGRATIONS: Final = (
     """
     CREATE TABLE hours (
-        market TEXT NOT NULL,                 -- which API it was: a digest of its URL
+        market TEXT NOT NULL,                 -- which API: a digest of its URL
         hour INTEGER NOT NULL,
         looked_at REAL NOT NULL,              -- the last sample in it, unix seconds
         samples INTEGER NOT NULL,
-        hours INTEGER NOT NULL,               -- recorded hours in it: 1, or up to 24 once they are one day
+        hours INTEGER NOT NULL,               -- recorded hours in it: 1, or up to 24 once merged into a day
         PRIMARY KEY (market, hour)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE series (
@@ -43,7 +43,7 @@ MIGRATIONS: Final = (
         low_micros INTEGER NOT NULL,          -- quartiles of all servers of the model: the mean of the samples
         median_micros INTEGER NOT NULL,
         high_micros INTEGER NOT NULL,
-        cheapest_micros INTEGER,              -- of the free ones, the least that any sample saw; NULL: none was free
+        cheapest_micros INTEGER,              -- lowest price of a free server in any sample; NULL: none was free
         samples INTEGER NOT NULL,
         PRIMARY KEY (series, hour)
     ) STRICT, WITHOUT ROWID;
@@ -53,7 +53,7 @@ MIGRATIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PriceRow:
-    """What one GPU of a model cost in USD an hour, with the fee, in the hour (or day) that begins at `hour`."""
+    """The price of one GPU of a model, in USD/hour including the fee, in the hour (or day) that begins at `hour`."""
 
     hour: int
     low: Decimal
@@ -65,25 +65,25 @@ class PriceRow:
 
 @dataclass(frozen=True, slots=True)
 class HourRow:
-    """An hour, or a day, in which the market was looked at."""
+    """An hour, or a day, in which the market was sampled."""
 
     hour: int
     hours: int
 
 
 def open_prices(folder: Path) -> Database:
-    """The file of the prices in that folder; opened at first use."""
+    """Return the price database in that folder. It is opened at first use."""
     return Database(folder, FILE_NAME, MIGRATIONS, durable=False)
 
 
 def looked_at(tx: Tx, market: str) -> float | None:
-    """When the newest sample of that market was taken, in unix seconds."""
+    """Return when the newest sample of that market was taken, in unix seconds, or None."""
     row = tx.one("SELECT looked_at FROM hours WHERE market = ? ORDER BY hour DESC LIMIT 1", market)
     return None if row is None else float(row["looked_at"])
 
 
 def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow]]) -> None:
-    """Keep one sample: model, order type and prices of each series."""
+    """Store one sample: model, order type and prices of each series."""
     tx.run(
         "INSERT INTO hours (market, hour, looked_at, samples, hours) VALUES (?, ?, ?, 1, 1) ON CONFLICT DO UPDATE SET"
         " looked_at = excluded.looked_at, samples = samples + 1",
@@ -119,7 +119,7 @@ def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow
 
 
 def thin(tx: Tx, now: float) -> None:
-    """Make days of the hours that are old, and forget the days that are very old."""
+    """Merge old hours into days, and delete very old days."""
     hour = int(now // 3600)
     day = (hour - THIN_AFTER_HOURS) // HOURS_PER_DAY * HOURS_PER_DAY
     for table, key, sums in (
@@ -141,7 +141,7 @@ def thin(tx: Tx, now: float) -> None:
 
 
 def recorded(tx: Tx, market: str, since_hour: int, now_hour: int) -> list[HourRow]:
-    """The hours in which that market was looked at, oldest first."""
+    """Return the hours in which that market was sampled, oldest first."""
     return [
         HourRow(row["hour"], row["hours"])
         for row in tx.all(
@@ -154,7 +154,7 @@ def recorded(tx: Tx, market: str, since_hour: int, now_hour: int) -> list[HourRo
 
 
 def first_hour(tx: Tx, market: str) -> int | None:
-    """The oldest hour that is recorded of that market."""
+    """Return the oldest recorded hour of that market, or None."""
     row = tx.one("SELECT min(hour) AS hour FROM hours WHERE market = ?", market)
     return None if row is None else row["hour"]
 
@@ -162,7 +162,7 @@ def first_hour(tx: Tx, market: str) -> int | None:
 def read(
     tx: Tx, market: str, order_type: str, since_hour: int, now_hour: int, models: Collection[str] | None = None
 ) -> dict[str, list[PriceRow]]:
-    """The prices of the models (of all: None), by model, oldest first."""
+    """Return prices by model, oldest first, for these models or, with None, for all."""
     found: dict[str, list[PriceRow]] = {}
     chosen = "" if models is None else f" AND model IN ({', '.join('?' * len(models))})"
     for row in tx.all(

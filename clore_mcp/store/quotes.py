@@ -1,4 +1,4 @@
-"""Rows of quotes: held, decided, consumed once, settled, told."""
+"""Rows of quotes: held, decided, used once, settled, and reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx
 
-# A quote or a yes from the future is from before the clock went back: nobody knows how old it is, so it is over.
+# A quote or a yes from the future dates from before the clock was set back. Its age is unknown, so it is over.
 _IN_TIME: Final = f"expires_at > ?1 AND MAX(created_at, COALESCE(decided_at, 0)) <= ?1 + {CLOCK_SLACK_SECONDS}"
 
 
@@ -18,8 +18,8 @@ _DELETED_AT_ONCE: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """One priced intent and what became of it. `watch_id` is the watch that it rents for, `replaces` the quote whose
-    yes it shares because the order made under that one could not be reached. Times are unix seconds of this machine."""
+    """One priced intent and its outcome. `watch_id` is the watch that it rents for. `replaces` is the quote whose yes
+    it shares, because the order made under that quote could not be reached. Times are unix seconds of this machine."""
 
     id: str
     account: str
@@ -41,16 +41,16 @@ class Quote:
 
     @property
     def subject(self) -> str | None:
-        """What the question is about; None where nobody is asked."""
+        """What the question is about, or None if no person is asked."""
         return self.terms.get("subject")
 
     @property
     def replaced_by(self) -> str | None:
-        """The newer question that took the place of this one."""
+        """The id of the newer question that replaced this one."""
         return (self.outcome or {}).get("replaced_by") if self.state == "expired" else None
 
     def in_time(self, now: float) -> bool:
-        """Whether an answer, or a yes that was given, still counts."""
+        """Return whether an answer, or a yes already given, still counts."""
         begun = max(self.created_at, self.decided_at or 0.0)
         return now < self.expires_at and begun <= now + CLOCK_SLACK_SECONDS
 
@@ -64,7 +64,8 @@ def _quote(row: Row) -> Quote:
 
 
 def add(tx: Tx, quote: Quote) -> None:
-    """Hold a new quote. Raises Duplicate while one with its digest is live, and where its yes was shared before."""
+    """Add a new quote. Raises Duplicate while a quote with its digest is live, or if the yes it shares was shared
+    before."""
     tx.insert(
         "quotes",
         id=quote.id,
@@ -85,25 +86,26 @@ def add(tx: Tx, quote: Quote) -> None:
 
 
 def get(tx: Tx, quote_id: str) -> Quote | None:
-    """The quote with that id."""
+    """Return the quote with that id, or None."""
     row = tx.one("SELECT * FROM quotes WHERE id = ?", quote_id)
     return None if row is None else _quote(row)
 
 
 def latest(tx: Tx, digest: str) -> Quote | None:
-    """The newest quote with that digest, whatever its state: newest as they came, for the clock may have gone back."""
+    """Return the newest quote with that digest, in any state. The order of arrival counts, because the clock may have
+    been set back."""
     row = tx.one("SELECT * FROM quotes WHERE digest = ? ORDER BY rowid DESC LIMIT 1", digest)
     return None if row is None else _quote(row)
 
 
 def replacement_of(tx: Tx, quote_id: str) -> Quote | None:
-    """The quote that shares the yes of that one, whatever its state: there is never a second."""
+    """Return the one quote that shares the yes of `quote_id`, in any state, or None."""
     row = tx.one("SELECT * FROM quotes WHERE replaces = ?", quote_id)
     return None if row is None else _quote(row)
 
 
 def replacement_of_call(tx: Tx, digest: str) -> Quote | None:
-    """The newest quote that shares the yes of one with that digest."""
+    """Return the newest quote that shares the yes of a quote with that digest."""
     row = tx.one(
         "SELECT * FROM quotes WHERE replaces IN (SELECT id FROM quotes WHERE digest = ?)"
         " ORDER BY created_at DESC LIMIT 1",
@@ -113,7 +115,8 @@ def replacement_of_call(tx: Tx, digest: str) -> Quote | None:
 
 
 def settled_since(tx: Tx, digest: str, since: float, now: float) -> list[Quote]:
-    """Quotes with that digest whose work began since then and is settled, newest first; none from the future."""
+    """Return settled quotes with that digest whose work began since then, newest first. Those from the future are left
+    out."""
     rows = tx.all(
         "SELECT * FROM quotes WHERE digest = ? AND state = 'settled' AND decided_at BETWEEN ? AND ?"
         " ORDER BY rowid DESC",
@@ -123,8 +126,8 @@ def settled_since(tx: Tx, digest: str, since: float, now: float) -> list[Quote]:
 
 
 def expire(tx: Tx, now: float) -> None:
-    """Close what nobody answered in time, and yeses that nobody used. Questions that lapsed long ago without an answer
-    go, some at a time: nothing was made of them, and the ledger has them."""
+    """Expire questions that were not answered in time and approvals that were not used in time. Delete a few questions
+    that expired unanswered long ago: nothing was made of them, and the ledger has them."""
     tx.run(f"UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved') AND NOT ({_IN_TIME})", now)
     tx.run(
         "DELETE FROM quotes WHERE rowid IN (SELECT rowid FROM quotes WHERE state = 'expired' AND decided_by IS NULL"
@@ -134,18 +137,18 @@ def expire(tx: Tx, now: float) -> None:
 
 
 def drop(tx: Tx, quote_id: str) -> None:
-    """Close one quote that still waits, before its time."""
+    """Expire one quote early, if it is still pending."""
     tx.run("UPDATE quotes SET state = 'expired' WHERE id = ? AND state = 'pending'", quote_id)
 
 
 def pending(tx: Tx, account: str) -> list[Quote]:
-    """Quotes of an account that nobody has decided yet."""
+    """Return an account's quotes that no person has decided yet."""
     rows = tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'pending'", account)
     return [_quote(row) for row in rows]
 
 
 def replace(tx: Tx, newer: Quote) -> None:
-    """Close the questions of the same caller about the same thing, with the id of the one that takes their place."""
+    """Expire the same caller's pending questions about the same subject, and record `newer` as their replacement."""
     tx.run(
         "UPDATE quotes SET state = 'expired', outcome = ? WHERE account = ? AND state = 'pending' AND caller = ?"
         " AND verb = ? AND json_extract(terms, '$.subject') = ? AND id <> ?",
@@ -154,8 +157,8 @@ def replace(tx: Tx, newer: Quote) -> None:
 
 
 def unanswered_since(tx: Tx, account: str, since: float, now: float, most: int) -> list[str]:
-    """The callers of the newest quotes since then that had no yes and no no, once for each, at most so many. Cancels
-    aside. Looks at the end of the table only."""
+    """Return the callers, one for each quote, of up to `most` of the account's newest quotes since then that are
+    pending, expired or needed no yes. Cancels are left out. Only the end of the table is read."""
     rows = tx.all(
         "SELECT caller FROM (SELECT * FROM quotes ORDER BY rowid DESC LIMIT 4 * ?4)"
         " WHERE account = ?1 AND created_at BETWEEN ?2 AND ?3 AND verb <> 'cancel_order'"
@@ -166,21 +169,21 @@ def unanswered_since(tx: Tx, account: str, since: float, now: float, most: int) 
 
 
 def supersede(tx: Tx, digest: str) -> None:
-    """Close a quote of that digest whose yes nobody has used: another takes its place."""
+    """Expire an unused approved quote with that digest, so that another can replace it."""
     tx.run(
         "UPDATE quotes SET state = 'expired' WHERE digest = ? AND state = 'approved'"
-        " AND state IN ('pending', 'approved', 'committing')",  # as its index says
+        " AND state IN ('pending', 'approved', 'committing')",  # repeats its index's condition
         digest,
     )
 
 
 def expire_all(tx: Tx) -> int:
-    """Close every question that waits and take back every unused yes; how many there were."""
+    """Expire every pending question and every unused approval. Return how many there were."""
     return tx.run("UPDATE quotes SET state = 'expired' WHERE state IN ('pending', 'approved')")
 
 
 def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
-    """Quotes that wait for a person or hold an unused yes, oldest first."""
+    """Return quotes that wait for a person or hold an unused approval, oldest first. Quotes of watches are left out."""
     rows = tx.all(
         "SELECT * FROM quotes WHERE state IN ('pending', 'approved') AND watch_id IS NULL"
         " AND (?1 IS NULL OR account = ?1) ORDER BY created_at",
@@ -190,8 +193,8 @@ def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
 
 
 def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: float) -> bool:
-    """Record a person's answer to a quote that still waits; False when it no longer does. A no also takes back a yes
-    that nobody has used."""
+    """Record a person's answer to a quote that still waits. Return False if it no longer does. A no also revokes an
+    approval that has not been used."""
     state = "approved" if yes else "declined"
     changed = tx.run(
         "UPDATE quotes SET state = ?2, decided_at = ?1, decided_by = ?3, expires_at = ?4"
@@ -204,8 +207,8 @@ def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: floa
 
 
 def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now: float) -> bool:
-    """Use a yes, once: only the caller that gets True may go on. From now on `decided_at` is when the work began (a yes
-    may have waited for half an hour): what looks for work whose process has died counts from there."""
+    """Use an approval, once. Only the caller that gets True may proceed. From now on `decided_at` is when the work
+    began, because the approval may have waited half an hour. Searches for work whose process died count from there."""
     changed = tx.run(
         "UPDATE quotes SET state = 'committing', owner = ?2, decided_by = COALESCE(decided_by, ?3),"
         f" decided_at = ?1 WHERE id = ?4 AND state = ?5 AND {_IN_TIME}",
@@ -217,17 +220,17 @@ def consume(tx: Tx, quote_id: str, *, from_state: str, owner: str, by: str, now:
 
 
 def settle(tx: Tx, quote_id: str, outcome: dict[str, Any]) -> None:
-    """Record what came of a quote; the row no longer blocks the same call."""
+    """Record the outcome of a quote. The row no longer blocks the same call."""
     tx.run("UPDATE quotes SET state = 'settled', outcome = ? WHERE id = ?", json.dumps(outcome), quote_id)
 
 
 def tell(tx: Tx, quote_id: str) -> None:
-    """Record that a caller has had the outcome, or the no; before there is one, nothing."""
+    """Record that a caller has received the outcome or the no. Does nothing before there is one."""
     tx.run("UPDATE quotes SET told = 1 WHERE id = ? AND state IN ('settled', 'declined')", quote_id)
 
 
 def declines_since(tx: Tx, account: str, since: float) -> list[float]:
-    """When questions about spending were declined since then, oldest first."""
+    """Return the times at which spending questions were declined since then, oldest first."""
     rows = tx.all(
         "SELECT decided_at FROM quotes WHERE account = ? AND state = 'declined' AND decided_at >= ?"
         " AND verb <> 'cancel_order' ORDER BY decided_at",
@@ -237,5 +240,5 @@ def declines_since(tx: Tx, account: str, since: float) -> list[float]:
 
 
 def committing(tx: Tx, account: str) -> list[Quote]:
-    """Quotes that are being carried out, or were when their process died."""
+    """Return quotes that are being carried out, or were when their process died."""
     return [_quote(row) for row in tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'committing'", account)]

@@ -20,7 +20,8 @@ from clore_mcp.store.orders import Lease
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A bid on its way: its quote, the order's reservation, and that as it was before; None where there was none."""
+    """A bid on its way: its quote, the order's reservation, and the reservation as it was before (None if there was
+    none)."""
 
     quote_id: str
     reservation_id: int
@@ -28,9 +29,8 @@ class Change:
 
 
 def begin_bid(tx: Tx, quote_id: str, wanted: Reservation) -> Change | None:
-    """Reserve what the order may cost with the new bid as well as with the old one: `wanted.worst_usd` and
-    `wanted.usd_per_hour` at least. None where nothing is wanted and nothing is reserved: an order made elsewhere whose
-    bid is lowered."""
+    """Reserve enough for both the old bid and the new one: at least `wanted.worst_usd` and `wanted.usd_per_hour`.
+    Returns None if nothing is wanted and nothing is reserved, as when the bid of an order made elsewhere is lowered."""
     order_id = wanted.order_id or 0
     before = intents.reservation_of_order(tx, wanted.account, order_id)
     if before is None and not wanted.worst_usd:
@@ -47,7 +47,7 @@ def begin_bid(tx: Tx, quote_id: str, wanted: Reservation) -> Change | None:
 
 
 def end_bid(tx: Tx, change: Change, worst_usd: Decimal, usd_per_hour: Decimal) -> None:
-    """Replace what the order may cost by what it is known to be, unless another change was begun meanwhile."""
+    """Set the reservation to the known cost, unless another change began in the meantime."""
     tx.run(
         "UPDATE reservations SET worst_micros = ?, hourly_micros = ?, bidding = NULL WHERE id = ? AND bidding = ?",
         to_micros(worst_usd), to_micros(usd_per_hour), change.reservation_id, change.quote_id,
@@ -55,7 +55,7 @@ def end_bid(tx: Tx, change: Change, worst_usd: Decimal, usd_per_hour: Decimal) -
 
 
 def undo_bid(tx: Tx, change: Change, now: float) -> None:
-    """The bid stayed as it was, and so does what it may cost, unless another change was begun meanwhile."""
+    """Restore the reservation because the bid did not change, unless another change began in the meantime."""
     if change.before is not None:
         end_bid(tx, change, change.before.worst_usd, change.before.usd_per_hour)
         return
@@ -66,7 +66,7 @@ def undo_bid(tx: Tx, change: Change, now: float) -> None:
 
 
 def elsewhere(tx: Tx, account: str) -> list[Reservation]:
-    """Reservations of orders made elsewhere that are not proven gone."""
+    """Return reservations of orders made elsewhere that are not proven gone."""
     rows = tx.all(
         "SELECT * FROM reservations WHERE account = ? AND intent_id IS NULL AND released_at IS NULL",
         account,
@@ -75,8 +75,9 @@ def elsewhere(tx: Tx, account: str) -> list[Reservation]:
 
 
 def listed_elsewhere(tx: Tx, account: str, order_ids: Iterable[int]) -> list[Reservation]:
-    """Reservations of those of these orders, made elsewhere, that run or come back now that they are listed: not proven
-    gone, or only because no reply listed them, or with an end that counts again."""
+    """Return the reservations of listed orders that were made elsewhere and count, or count again because they are
+    listed: they are not released, were released only because no reply listed them, or have an end that applies
+    again."""
     found = []
     for order_id in order_ids:
         rows = tx.all(
@@ -90,12 +91,12 @@ def listed_elsewhere(tx: Tx, account: str, order_ids: Iterable[int]) -> list[Res
 
 
 def miss(tx: Tx, reservation_id: int, at: float) -> None:
-    """Note the first valid reply in which an order made elsewhere was missing."""
+    """Record the first valid reply in which an order made elsewhere was missing."""
     tx.run("UPDATE reservations SET missed_at = ? WHERE id = ? AND missed_at IS NULL", at, reservation_id)
 
 
 def seen_again(tx: Tx, reservation_ids: Iterable[int]) -> None:
-    """Orders made elsewhere that were missing are listed: their reservations count again."""
+    """Reopen the reservations of orders made elsewhere that were missing and are listed again."""
     for reservation_id in reservation_ids:
         tx.run(
             "UPDATE reservations SET missed_at = NULL, released_at = NULL, actual_micros = NULL WHERE id = ?",
@@ -104,7 +105,7 @@ def seen_again(tx: Tx, reservation_ids: Iterable[int]) -> None:
 
 
 def close_elsewhere(tx: Tx, account: str, order_id: int, actual_usd: Decimal, now: float) -> None:
-    """Replace the reservation of an order made elsewhere, if it has one, by what was really paid."""
+    """Release the reservation of an order made elsewhere, if it has one, and record what was actually paid."""
     tx.run(
         "UPDATE reservations SET released_at = ?, actual_micros = ?"
         " WHERE account = ? AND order_id = ? AND intent_id IS NULL AND released_at IS NULL",
@@ -124,7 +125,7 @@ class End:
 
 
 def end_of(tx: Tx, account: str, order_id: int) -> End | None:
-    """The end of an order: of one made here, gone or not, or of one made elsewhere to which an end was given."""
+    """Return the end of an order made here, gone or not, or the end given to an order made elsewhere."""
     lease = orders.get(tx, account, order_id)
     if lease is not None:
         return _of_lease(lease)
@@ -137,7 +138,7 @@ def end_of(tx: Tx, account: str, order_id: int) -> End | None:
 
 
 def ends(tx: Tx, account: str) -> list[End]:
-    """The ends of every order that is not proven gone, by order id."""
+    """Return the ends of all orders that are not proven gone, sorted by order id."""
     rows = tx.all(
         "SELECT account, order_id, ends_api_at FROM reservations WHERE account = ?"
         " AND intent_id IS NULL AND released_at IS NULL AND ends_api_at IS NOT NULL",
@@ -148,8 +149,8 @@ def ends(tx: Tx, account: str) -> list[End]:
 
 
 def move_end(tx: Tx, end: End, reserved: Reservation) -> None:
-    """Set an order's end and what it may cost until then. A bid that is on its way was reserved for the end of before:
-    what it would replace stays as it is from now on."""
+    """Set an order's end and its cost until then. A bid on its way was reserved for the old end, so it no longer lowers
+    the reservation when it completes."""
     if intents.reservation_of_order(tx, end.account, end.order_id) is None:
         intents.reserve(tx, reserved)
     tx.run(
@@ -168,7 +169,7 @@ def move_end(tx: Tx, end: End, reserved: Reservation) -> None:
 
 
 def moved_beyond(tx: Tx, account: str, order_id: int, api_now: float) -> bool:
-    """Whether the order has an end, and that lies in the future."""
+    """Return whether the order has an end in the future."""
     end = end_of(tx, account, order_id)
     return end is not None and end.ends_api_at > api_now
 

@@ -1,11 +1,12 @@
-"""The tables, as migrations that run once each, in order, in one transaction with the record of them. A released one is
-never changed: what comes after is the next one.
+"""The tables, as migrations. Each runs once, in order, in one transaction with the record of it. A released migration
+is never changed. Later changes are new migrations.
 
-Money is whole micro-dollars (`…_micros`) or a coin's own decimal text (`…_native`); times are unix seconds of this
-machine's clock unless the name says `api`. Nothing here holds an API key, a password or an env value, but for
-`secrets`, which only `clore-mcp connect` reads, and `watches.env`, which goes when its watch is over.
+Money is whole micro-dollars (`…_micros`) or a coin's own decimal text (`…_native`). Times are unix seconds of this
+machine's clock unless the name contains `api`. API keys are never stored here. Passwords are stored only in `secrets`,
+which only `clore-mcp connect` reads. Env values are stored only in `watches.env`, which is cleared when its watch is
+over.
 
-Nothing that is asked may take longer the more has happened, so each row is found by an index on what it is asked for.
+No query may get slower as history grows, so each is served by an index.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MIGRATIONS: Final = (
     CREATE TABLE quotes (
         id TEXT PRIMARY KEY,
         account TEXT NOT NULL,
-        digest TEXT NOT NULL,            -- HMAC over account, caller and arguments: env values are in it, so keyed
+        digest TEXT NOT NULL,            -- HMAC over account, caller and arguments; keyed because env values are in it
         verb TEXT NOT NULL,
         caller TEXT NOT NULL,
         question TEXT NOT NULL,
@@ -35,9 +36,9 @@ MIGRATIONS: Final = (
         decided_by TEXT,
         owner TEXT,                      -- the process that is carrying it out
         outcome TEXT,                    -- JSON, once settled
-        told INTEGER NOT NULL DEFAULT 0, -- whether a caller has had the outcome
+        told INTEGER NOT NULL DEFAULT 0, -- whether a caller has received the outcome
         watch_id TEXT REFERENCES watches (id),
-        replaces TEXT REFERENCES quotes (id) -- whose yes this one shares, for its order could not be reached: once
+        replaces TEXT REFERENCES quotes (id) -- the quote whose yes it shares, as its order was unreachable; once
     ) STRICT;
     CREATE UNIQUE INDEX one_live_quote ON quotes (digest) WHERE state IN ('pending', 'approved', 'committing');
     CREATE UNIQUE INDEX one_replacement ON quotes (replaces) WHERE replaces IS NOT NULL;
@@ -47,25 +48,25 @@ MIGRATIONS: Final = (
     CREATE INDEX quotes_lapsed ON quotes (created_at) WHERE state = 'expired' AND decided_by IS NULL;
     CREATE INDEX quotes_of_watches ON quotes (watch_id) WHERE watch_id IS NOT NULL;
 
-    -- A person's yes to rentals that are made later, when a server that fits costs little enough.
+    -- A person's approval of rentals that are made later, when a suitable server is cheap enough.
     CREATE TABLE watches (
         id TEXT PRIMARY KEY,
         account TEXT NOT NULL,
         digest TEXT NOT NULL,            -- of the call that asked for it
         quote_id TEXT NOT NULL REFERENCES quotes (id),
         approved_by TEXT NOT NULL,
-        ask TEXT NOT NULL,               -- JSON: the arguments, env values aside
-        env TEXT,                        -- JSON: the values that its containers get; NULL once the watch is over
+        ask TEXT NOT NULL,               -- JSON: the arguments, without env values
+        env TEXT,                        -- JSON: the env values of its containers; NULL once the watch is over
         models TEXT NOT NULL,            -- JSON: the GPU models that the question named
         ssh_key TEXT NOT NULL,           -- fingerprint of the key that the question showed
         worst_micros INTEGER NOT NULL,   -- of one order, as the question said
         state TEXT NOT NULL CHECK (state IN ('waiting', 'fired', 'expired', 'cancelled')),
         created_at REAL NOT NULL,
         expires_at REAL NOT NULL,
-        looked_at REAL,                  -- when the market was last looked at for it
-        seen_micros INTEGER,             -- USD per hour of the cheapest that fitted then; NULL: none did
-        best_micros INTEGER,             -- and of the cheapest ever
-        said TEXT                        -- what stood in the way of renting what was cheap enough
+        looked_at REAL,                  -- when the market was last checked for it
+        seen_micros INTEGER,             -- USD per hour of the cheapest server that fitted then; NULL: none fitted
+        best_micros INTEGER,             -- the same for the cheapest ever
+        said TEXT                        -- what prevented renting a server that was cheap enough
     ) STRICT;
     CREATE INDEX watches_waiting ON watches (account) WHERE state = 'waiting';
     CREATE INDEX watches_newest ON watches (account, created_at);
@@ -81,13 +82,13 @@ MIGRATIONS: Final = (
         image TEXT NOT NULL,
         order_type TEXT NOT NULL,
         coin TEXT NOT NULL,
-        known_order_ids TEXT NOT NULL,   -- JSON list: what was listed before the send
+        known_order_ids TEXT NOT NULL,   -- JSON list: the orders listed before the send
         state TEXT NOT NULL
             CHECK (state IN ('reserved', 'sending', 'adopted', 'failed', 'refused', 'uncertain', 'abandoned')),
         owner TEXT NOT NULL,
         created_at REAL NOT NULL,
         not_after REAL,                  -- the owner must not send later than this
-        sent_api_at REAL,                -- Clore's clock then: an order much older or much younger is another one
+        sent_api_at REAL,                -- Clore's clock then: a much older or younger order is not this one
         acknowledged INTEGER NOT NULL DEFAULT 0, -- Clore answered code 0
         order_id INTEGER,
         reason TEXT
@@ -98,8 +99,8 @@ MIGRATIONS: Final = (
     CREATE INDEX intents_of_quotes ON intents (quote_id);
     CREATE INDEX intents_of_orders ON intents (account, order_id) WHERE order_id IS NOT NULL;
 
-    -- The worst case of an order, counted against the limits until the actual cost is known. One made elsewhere has
-    -- a reservation without an intent, from the day its bid is raised here or it gets an end here.
+    -- The worst case of an order, counted against the limits until the actual cost is known. An order made elsewhere
+    -- has a reservation without an intent, from when its bid is raised here or it gets an end here.
     CREATE TABLE reservations (
         id INTEGER PRIMARY KEY,
         intent_id TEXT UNIQUE REFERENCES intents (id),
@@ -112,8 +113,8 @@ MIGRATIONS: Final = (
         released_at REAL,
         actual_micros INTEGER,
         bidding TEXT,                    -- the quote whose bid is on its way, or 'several'
-        missed_at REAL,                  -- first valid reply without an order made elsewhere
-        ends_api_at INTEGER              -- the end that was given to such an order, on Clore's clock
+        missed_at REAL,                  -- first valid reply in which an order made elsewhere was missing
+        ends_api_at INTEGER              -- the end given to such an order, on Clore's clock
     ) STRICT;
     CREATE INDEX reservations_open ON reservations (account) WHERE released_at IS NULL;
     CREATE INDEX reservations_of_orders ON reservations (account, order_id);
@@ -132,14 +133,14 @@ MIGRATIONS: Final = (
         image TEXT NOT NULL,
         coin TEXT NOT NULL,
         price_native TEXT NOT NULL,
-        ceiling_native TEXT NOT NULL,    -- per day: what was approved at most
+        ceiling_native TEXT NOT NULL,    -- per day: the highest price approved
         fee_fraction TEXT NOT NULL,
         creation_fee_micros INTEGER NOT NULL,
         usd_per_coin TEXT NOT NULL,
         started_api_at INTEGER NOT NULL, -- Clore's clock
         ends_api_at INTEGER NOT NULL,
         on_end TEXT NOT NULL CHECK (on_end IN ('cancel', 'notify')),
-        missed_at REAL,                  -- first valid reply without it
+        missed_at REAL,                  -- first valid reply in which it was missing
         ended_at REAL,
         receipt TEXT,                    -- JSON, once proven gone
         PRIMARY KEY (account, order_id)
@@ -149,7 +150,7 @@ MIGRATIONS: Final = (
     CREATE INDEX orders_missed ON orders (account, ended_at) WHERE missed_at IS NOT NULL;
     CREATE INDEX orders_by_id ON orders (order_id);
 
-    -- Passwords and tokens made here, for `clore-mcp connect` alone.
+    -- Passwords and tokens generated here, for `clore-mcp connect` only.
     CREATE TABLE secrets (
         intent_id TEXT NOT NULL REFERENCES intents (id),
         name TEXT NOT NULL,
@@ -157,7 +158,7 @@ MIGRATIONS: Final = (
         PRIMARY KEY (intent_id, name)
     ) STRICT;
 
-    -- One row a step, never changed.
+    -- One row per step, never changed.
     CREATE TABLE ledger (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         at REAL NOT NULL,
@@ -177,12 +178,12 @@ MIGRATIONS: Final = (
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
     CREATE TRIGGER ledger_keeps_text BEFORE UPDATE ON ledger
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-    -- INSERT OR REPLACE deletes without asking the trigger above, on a connection that has recursive triggers off.
+    -- INSERT OR REPLACE deletes without firing the trigger above, on a connection that has recursive triggers off.
     CREATE TRIGGER ledger_takes_new_rows BEFORE INSERT ON ledger
     WHEN EXISTS (SELECT 1 FROM ledger WHERE seq = NEW.seq)
     BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 
-    -- What an account is known by: digests of its deposit addresses and keys, each with the API URL.
+    -- What identifies an account: digests of its deposit addresses and keys, each with the API URL.
     CREATE TABLE accounts (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         kind TEXT NOT NULL CHECK (kind IN ('address', 'key')),
@@ -191,7 +192,7 @@ MIGRATIONS: Final = (
     ) STRICT;
     CREATE INDEX accounts_by_name ON accounts (name);
 
-    -- Who is alive to end leases.
+    -- Which processes are alive to end leases.
     CREATE TABLE heartbeats (
         account TEXT NOT NULL,
         owner TEXT NOT NULL,

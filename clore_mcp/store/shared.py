@@ -31,7 +31,7 @@ from clore_mcp.store.folder import LockTry, try_turn
 log = logging.getLogger(__name__)
 
 _FORMAT: Final = "clore-mcp copy 1"
-_SLACK_SECONDS: Final = 1.0  # clocks are slewed a little all the time; more ahead of now is from the future
+_SLACK_SECONDS: Final = 1.0  # clocks are slewed slightly all the time; anything further ahead is from the future
 _KEPT_SECONDS: Final = 86_400.0
 _SWEEP_SECONDS: Final = 3_600.0
 _MARK: Final = "changes"
@@ -40,29 +40,30 @@ _MARK_LENGTH: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A moment on both clocks of this machine: one jumps when it is set, the other stands still in sleep."""
+    """A moment on both clocks of this machine. The wall clock jumps when it is set; the monotonic one stops during
+    sleep."""
 
     wall: float  # unix seconds
-    monotonic: float  # seconds; one clock for all processes until the machine restarts
+    monotonic: float  # seconds; the same clock for all processes until the machine restarts
 
     def before(self, seconds: float) -> Instant:
-        """So much earlier."""
+        """Return the moment that many seconds earlier."""
         return Instant(self.wall - seconds, self.monotonic - seconds)
 
     def reaches(self, since: Instant) -> bool:
-        """Whether no clock places it before `since`."""
+        """Return whether neither clock places it before `since`."""
         return self.wall >= since.wall and self.monotonic >= since.monotonic
 
     def age(self, now: Instant) -> float | None:
-        """Seconds: the larger of what the clocks say, so neither one set back nor a restart makes anything young. None
-        where it lies in the future."""
+        """Return the age in seconds, or None if it lies in the future. The larger of both clocks' ages counts, so
+        setting a clock back or restarting the machine makes nothing younger."""
         ages = now.wall - self.wall, now.monotonic - self.monotonic
         return max(0.0, *ages) if min(ages) >= -_SLACK_SECONDS else None
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A reply's body, when it was asked for, and the mark of changes that stood then."""
+    """The body of a reply, when it was requested, and the change mark at that time."""
 
     body: bytes
     asked: Instant
@@ -70,13 +71,15 @@ class Copy:
 
 
 def owner_of(api_url: str, api_key: str | None) -> str:
-    """Whose copies they are: a digest of the API URL and the key, which is all of the key that is ever on disk."""
+    """Return a digest of the API URL and the key, which names the owner of copies. No other form of the key is
+    stored."""
     text = f"clore-mcp copies|{api_url.rstrip('/')}|{api_key or ''}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Copies:
-    """The copies of one owner in one folder. Building one touches nothing; `wall` and `monotonic` are in seconds."""
+    """The copies of one owner in one folder. The constructor touches no files. `wall` and `monotonic` return
+    seconds."""
 
     def __init__(self, folder: Path, owner: str, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._folder = folder
@@ -87,11 +90,11 @@ class Copies:
         self._swept: float | None = None
 
     def now(self) -> Instant:
-        """This instant."""
+        """Return the current instant."""
         return Instant(self._wall(), self._monotonic())
 
     def find(self, what: str) -> Copy | None:
-        """The copy of that name, if there is one and nothing is wrong with it."""
+        """Return the copy with that name, or None if it is missing or faulty."""
         try:
             return self._read(what, self._path(what).read_bytes())
         except FileNotFoundError:
@@ -101,7 +104,7 @@ class Copies:
             return None
 
     def keep(self, what: str, copy: Copy) -> bool:
-        """Put it in the place of the one before, whole or not at all; whether that was possible."""
+        """Replace the copy with that name atomically. Return whether it was written."""
         header = {
             "what": what,
             "owner": self._owner,
@@ -115,7 +118,7 @@ class Copies:
         return kept
 
     def mark(self) -> str:
-        """What `change` last wrote: a copy that was asked for under another mark is from before a change."""
+        """Return what `change` last wrote. A copy with another mark was requested before a change."""
         try:
             with self._folder.joinpath(_MARK).open("rb") as file:
                 return file.read(_MARK_LENGTH).hex()
@@ -123,14 +126,14 @@ class Copies:
             return ""
 
     def change(self) -> None:
-        """Something was written at Clore, by whatever account: what was asked until now is true no more."""
+        """Record that something was written at Clore, for any account. Copies requested before now are out of date."""
         if not self._replace(self._folder / _MARK, secrets.token_bytes(16)):
-            for path in self._files():  # a full disk still lets files go
+            for path in self._files():  # files can be deleted even when the disk is full
                 if path.name == _MARK or path.suffix == ".copy":
                     _remove(path)
 
     def turn(self, what: str) -> LockTry | None:
-        """A try to be the one who fetches it; None where nobody can take turns."""
+        """Try to take the turn to fetch. Returns None if turns can't be used here."""
         try:
             self._make()
             return try_turn(self._path(what).with_suffix(".lock"), self._monotonic())
@@ -155,10 +158,10 @@ class Copies:
         temporary = None
         try:
             self._make()
-            descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self._folder)  # for us alone
+            descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self._folder)  # private to us
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-            Path(temporary).replace(path)  # Windows refuses while somebody reads the old one
+            Path(temporary).replace(path)  # Windows refuses while another process reads the old one
         except OSError as error:
             log.debug("%s can't be kept: %s", path.name, error)
             if temporary is not None:
@@ -167,14 +170,15 @@ class Copies:
         return True
 
     def _make(self) -> None:
-        """The folders, for us alone. The state's own is made once: deleted under us, it is not begun again for this."""
+        """Create the folders, private to this user. The state's own folder is created once. If it is deleted while in
+        use, it is not created again here."""
         if not self._made:
             self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._made = True
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def _sweep(self) -> None:
-        """Now and then, drop what nobody touched for a day: copies of another key, what a killed process left."""
+        """Once an hour, delete files untouched for a day: copies of other keys, and leftovers of killed processes."""
         now = self._monotonic()
         if self._swept is not None and now - self._swept < _SWEEP_SECONDS:
             return
@@ -198,15 +202,16 @@ def _remove(path: Path) -> None:
 
 T = TypeVar("T")
 
-# A read's own deadline, and its turn: who fetches for longer is frozen, or has no luck that others need to share.
+# A read's own deadline, and the limit on another's turn. A process that fetches for longer is frozen or in trouble that
+# the others need not share.
 _PATIENCE_SECONDS: Final = 25.0
-_LOOK_AGAIN_SECONDS: Final = 0.05  # and up to twice that, so that those who wait do not look all at once
-_CERTAIN_SECONDS: Final = 0.5  # a turn's file may still name the one before for an instant
+_LOOK_AGAIN_SECONDS: Final = 0.05  # up to twice that, so that waiting processes do not all look at the same time
+_CERTAIN_SECONDS: Final = 0.5  # a turn's file may name the previous holder for an instant
 
 
 @dataclass(frozen=True, slots=True)
 class Reading(Generic[T]):
-    """A value and when it was asked for: `at` by this machine's clock as it is set now (unix seconds)."""
+    """A value and when it was requested. `at` is in unix seconds by this machine's clock as it is set now."""
 
     value: T
     at: float
@@ -214,7 +219,7 @@ class Reading(Generic[T]):
 
 
 class Departure:
-    """To be called when the request leaves; what is known of it counts from the last time that it was."""
+    """Called when the request leaves. The value's age counts from the last call."""
 
     def __init__(self, copies: Copies) -> None:
         self._copies = copies
@@ -230,8 +235,9 @@ Ask = Callable[[Departure], Awaitable[tuple[T, bytes]]]
 
 
 class Shared(Generic[T]):
-    """One reading. `ask` asks for it and returns the value and what to keep of it; `load` reads that again (on a worker
-    thread; ValueError or Failure where it can't). `marked`: a write at Clore makes it untrue."""
+    """One shared reading. `ask` fetches it and returns the value and the bytes to keep. `load` reads those bytes again
+    on a worker thread, and raises ValueError or Failure if it can't. `marked`: a write at Clore makes copies out of
+    date."""
 
     def __init__(
         self,
@@ -249,13 +255,13 @@ class Shared(Generic[T]):
         self._load = load
         self._marked = marked
         self._patience = patience_seconds
-        self._not_before = -math.inf  # monotonic: it orders what one process does, whoever sets a clock
-        self._unkept: Copy | None = None  # what the folder did not take serves this process alone
+        self._not_before = -math.inf  # monotonic, so that setting the wall clock does not matter
+        self._unkept: Copy | None = None  # a copy that could not be written serves only this process
         self._running: asyncio.Task[Reading[T]] | None = None
 
     async def get(self, max_age_seconds: float) -> Reading[T]:
-        """The value, asked for at most so long before this call. Tasks of one process share a fetch as processes do; a
-        cancelled one hurts no other, a failure reaches those of its own process."""
+        """Return the value, requested no earlier than `max_age_seconds` before this call. Concurrent calls in one
+        process share a fetch. Cancelling one does not affect the others. A failed fetch fails all of them."""
         since = self._copies.now().before(max_age_seconds)
         since = Instant(since.wall, max(since.monotonic, self._not_before))
         found = await run_sync(self._find, since)
@@ -264,7 +270,7 @@ class Shared(Generic[T]):
         while True:
             running = self._running
             joined = running is not None and not running.done()
-            if running is None or running.done():  # to await what is over yields to nobody: its callback never came
+            if running is None or running.done():  # awaiting a finished task would never let its callback run
                 running = self._running = asyncio.ensure_future(self._renew(since))
                 running.add_done_callback(self._over)
             got = await asyncio.shield(running)
@@ -272,7 +278,7 @@ class Shared(Generic[T]):
                 return got
 
     async def fetch(self, ask: Ask[T] | None = None) -> Reading[T]:
-        """Ask now, whoever else does; the others may use it."""
+        """Fetch now, even if another fetch is running. Other processes may use the copy."""
         departure = Departure(self._copies)
         await departure()
         value, body = await (ask or self._ask)(departure)
@@ -282,12 +288,12 @@ class Shared(Generic[T]):
         return self._reading(value, copy)
 
     def forget(self) -> None:
-        """Use nothing that was asked for before now, also not what is under way."""
+        """Ignore everything requested before now, including a fetch under way."""
         self._not_before = math.nextafter(self._copies.now().monotonic, math.inf)  # some clocks tick in 16 ms
         self._running = None
 
     async def aclose(self) -> None:
-        """End a fetch that is still under way; whoever waits for it is cancelled."""
+        """Cancel a fetch that is under way, and with it the tasks that wait for it."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -297,7 +303,7 @@ class Shared(Generic[T]):
         while True:
             turn = await run_sync(self._copies.turn, self._what)
             try:
-                found = await run_sync(self._find, since)  # the turn may come right after another's
+                found = await run_sync(self._find, since)  # another process may just have finished its turn
                 if found is not None:
                     return found
                 if turn is None or turn.mine or self._too_long(turn, began):
@@ -334,4 +340,4 @@ class Shared(Generic[T]):
         if self._running is task:
             self._running = None
         if not task.cancelled():
-            task.exception()  # nobody's news where all had left: reading it keeps asyncio quiet
+            task.exception()  # retrieve it: all waiters may have left, and asyncio would log it

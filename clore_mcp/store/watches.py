@@ -1,7 +1,7 @@
 """Rows of watches: a person's approval of later rentals, and the prices that were seen for them.
 
-The number of orders that a watch has made is not stored but looked up: each create that may have made one counts, from
-the transaction before its send.
+The number of orders that a watch has made is computed, not stored. A create counts from the transaction before its send
+if it may have made an order.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from clore_mcp.money import from_micros, to_micros
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx
 from clore_mcp.store.intents import ADOPTABLE_SECONDS
 
-# One from the future is from before the clock went back: nobody knows how old it is, so it is over.
+# A watch with a start in the future dates from before the clock was set back. Its age is unknown, so it is over.
 _STANDS: Final = f"state = 'waiting' AND expires_at > ?1 AND created_at <= ?1 + {CLOCK_SLACK_SECONDS}"
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A standing wish within what `ask` says, of the GPU models that the question named. `worst_usd` is of one order;
-    prices seen are USD per hour; times are unix seconds of this machine."""
+    """A standing request to rent one of `models`, the GPU models that the question named, on the terms in `ask`.
+    `worst_usd` is the worst case of one order. Prices seen are in USD per hour. Times are unix seconds of this
+    machine."""
 
     id: str
     account: str
@@ -43,7 +44,7 @@ class Watch:
     said: str | None = None
 
     def stands(self, now: float) -> bool:
-        """Whether it may still rent."""
+        """Return whether it may still rent."""
         return self.state == "waiting" and now < self.expires_at and self.created_at <= now + CLOCK_SLACK_SECONDS
 
 
@@ -58,7 +59,7 @@ def _watch(row: Row) -> Watch:
 
 
 def add(tx: Tx, watch: Watch) -> None:
-    """Keep a new one."""
+    """Add a new watch."""
     tx.insert(
         "watches",
         id=watch.id,
@@ -81,13 +82,13 @@ def add(tx: Tx, watch: Watch) -> None:
 
 
 def get(tx: Tx, watch_id: str) -> Watch | None:
-    """The watch with that id."""
+    """Return the watch with that id, or None."""
     row = tx.one("SELECT * FROM watches WHERE id = ?", watch_id)
     return None if row is None else _watch(row)
 
 
 def waiting(tx: Tx, account: str | None) -> list[Watch]:
-    """Those of an account (of all) whose end is not recorded, newest first."""
+    """Return the watches of an account, or of all, whose end is not recorded, newest first."""
     rows = tx.all(
         "SELECT * FROM watches WHERE state = 'waiting' AND (?1 IS NULL OR account = ?1) ORDER BY created_at DESC, id",
         account,
@@ -96,25 +97,25 @@ def waiting(tx: Tx, account: str | None) -> list[Watch]:
 
 
 def newest(tx: Tx, account: str, limit: int) -> list[Watch]:
-    """The newest of an account, whatever came of them, newest first."""
+    """Return the newest watches of an account in any state, newest first."""
     rows = tx.all("SELECT * FROM watches WHERE account = ? ORDER BY created_at DESC LIMIT ?", account, limit)
     return [_watch(row) for row in rows]
 
 
 def standing(tx: Tx, account: str | None, now: float) -> list[Watch]:
-    """Those that may still rent, newest first."""
+    """Return the watches that may still rent, newest first."""
     return [watch for watch in waiting(tx, account) if watch.stands(now)]
 
 
 def of_call(tx: Tx, account: str, digest: str, now: float) -> Watch | None:
-    """The one that this very call has made and that still waits."""
+    """Return the watch that the same call made, if it is still waiting."""
     row = tx.one(f"SELECT * FROM watches WHERE account = ?2 AND digest = ?3 AND {_STANDS}", now, account, digest)
     return None if row is None else _watch(row)
 
 
 def made(tx: Tx, watch_id: str, now: float) -> int:
-    """How many orders it has made or may have made: a create counts unless it never left, was refused, or has failed so
-    long ago that no order of it can show any more."""
+    """Return how many orders the watch has made or may have made. A create does not count if it never left, was
+    refused, or failed so long ago that its order can no longer appear."""
     row = tx.one(
         "SELECT COUNT(*) AS n FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id = ?1"
         " AND intents.state NOT IN ('refused', 'abandoned')"
@@ -125,7 +126,7 @@ def made(tx: Tx, watch_id: str, now: float) -> int:
 
 
 def status(tx: Tx, watch: Watch, now: float) -> str:
-    """What it is now, also before its end was recorded."""
+    """Return the watch's status, even if its end is not recorded yet."""
     if watch.state != "waiting":
         return watch.state
     if len(order_ids(tx, watch.id)) >= watch.ask["max_orders"]:
@@ -134,13 +135,13 @@ def status(tx: Tx, watch: Watch, now: float) -> str:
 
 
 def may_rent(tx: Tx, watch_id: str, now: float) -> bool:
-    """Whether it waits still, and has orders left to make."""
+    """Return whether the watch is still waiting and has orders left to make."""
     watch = get(tx, watch_id)
     return watch is not None and watch.stands(now) and made(tx, watch_id, now) < watch.ask["max_orders"]
 
 
 def order_ids(tx: Tx, watch_id: str) -> list[int]:
-    """The orders that it has made."""
+    """Return the ids of the orders that the watch has made."""
     rows = tx.all(
         "SELECT intents.order_id FROM intents JOIN quotes ON quotes.id = intents.quote_id"
         " WHERE quotes.watch_id = ? AND intents.order_id IS NOT NULL ORDER BY intents.created_at",
@@ -150,8 +151,8 @@ def order_ids(tx: Tx, watch_id: str) -> list[int]:
 
 
 def untold(tx: Tx, account: str, since: float) -> list[tuple[str, int]]:
-    """Watches and the orders that they have made, of which the ledger does not tell yet; of orders that are gone, only
-    those that have gone since then."""
+    """Return (watch, order) pairs that the ledger has no `watch_fired` step for. Orders that are gone are included if
+    they have ended since `since`."""
     of_watch = (
         "SELECT quotes.watch_id, orders.order_id FROM orders CROSS JOIN intents ON intents.id = orders.intent_id"
         " CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id IS NOT NULL AND orders.account = ?1"
@@ -163,7 +164,7 @@ def untold(tx: Tx, account: str, since: float) -> list[tuple[str, int]]:
 
 
 def see(tx: Tx, watch_id: str, *, at: float, usd_per_hour: Decimal | None, said: str | None) -> None:
-    """Record a look at the market: the cheapest that fitted, and what stood in the way of renting it."""
+    """Record a check of the market: the cheapest server that fitted, and what prevented renting it."""
     micros = None if usd_per_hour is None else to_micros(usd_per_hour)
     tx.run(
         "UPDATE watches SET looked_at = ?1, seen_micros = ?2, said = ?3,"
@@ -173,7 +174,7 @@ def see(tx: Tx, watch_id: str, *, at: float, usd_per_hour: Decimal | None, said:
 
 
 def end(tx: Tx, watch_id: str, state: str) -> bool:
-    """End one that waits, and forget the values that its containers would have got; False when it did not wait."""
+    """End a waiting watch and delete the env values of its containers. Return False if it was not waiting."""
     ended = tx.run("UPDATE watches SET state = ?, env = NULL WHERE id = ? AND state = 'waiting'", state, watch_id) == 1
     if ended and state == "cancelled":
         tx.end_yes()
@@ -181,5 +182,5 @@ def end(tx: Tx, watch_id: str, state: str) -> bool:
 
 
 def end_all(tx: Tx) -> int:
-    """Cancel every one that waits, of every account; how many did."""
+    """Cancel all waiting watches of all accounts. Return how many there were."""
     return tx.run("UPDATE watches SET state = 'cancelled', env = NULL WHERE state = 'waiting'")
