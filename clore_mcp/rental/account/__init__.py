@@ -1,1 +1,1 @@
-"""The account as Clore shows it: orders, wallets, whose they are, what was spent, and its clock."""
+"""The account as Clore shows it: its orders, wallets, spending and clock, and which account a key opens."""

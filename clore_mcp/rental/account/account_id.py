@@ -1,8 +1,9 @@
-"""Whose account a key opens: rows of the state belong to an account, and a row that nobody finds ends no lease.
+"""Finds which account a key opens. Rows of the state belong to an account, and a lease is not ended if its row is not
+found.
 
-A key opens one account for ever, so a key that is known tells it. A new key is known by the orders that it lists (Clore
-numbers orders across all accounts), else by the account's deposit addresses. One API URL's accounts are never
-another's: the sandbox's are not Clore's.
+A key always opens the same account, so a known key identifies it. A new key is identified by the orders that it lists
+(Clore numbers orders across all accounts), or else by the account's deposit addresses. Accounts of one API URL never
+belong to another: the sandbox's are not Clore's.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from clore_mcp.store.orders import Lease
 
 log = logging.getLogger(__name__)
 
-_LONGEST_SECONDS: Final = 3_000 * 3_600  # Clore's longest rental: later than that no order runs
+_LONGEST_SECONDS: Final = 3_000 * 3_600  # Clore's longest rental, so no older order is still running
 
 
 class Identity:
-    """Names the account of one API URL and one key (its digest). `state` remembers; without it, what is seen counts."""
+    """Finds the account of one API URL and one key, given as a digest. `state` stores it. Without a usable state, the
+    account is derived from the addresses, or else from the key."""
 
     def __init__(self, state: Database, api_url: str, key_digest: str) -> None:
         self._state = state
@@ -35,8 +37,8 @@ class Identity:
         self._api = self._digest("")
 
     async def needs_second_reading(self, addresses: Sequence[str]) -> bool:
-        """Returns whether one reading of these deposit addresses is too little: they are strange for a key that is
-        known, or the key is new and orders may be its own."""
+        """Return whether one reading of these deposit addresses is not enough. Either they are unfamiliar for a known
+        key, or the key is new and existing orders may be its own."""
         if not self._state.exists:
             return False
         names = self._names(addresses)
@@ -53,12 +55,12 @@ class Identity:
             return False
 
     async def of(self, addresses: Sequence[str], listed: Collection[int] = ()) -> tuple[str, bool]:
-        """The account with these deposit addresses, and whether that is certain: not while there is no usable state.
-        `listed` are the orders that Clore lists for the key; they tell the account of a new one."""
+        """Return the account with these deposit addresses, and whether that is certain. It is uncertain without a
+        usable state. `listed` are the orders that Clore lists for the key; they identify the account of a new key."""
         names = self._names(addresses)
         new = self._digest("|".join(sorted(addresses)) or self._key_digest)[:16]
 
-        if not self._state.exists:  # whoever only looks makes none
+        if not self._state.exists:  # reading alone does not create a state
             return new, False
 
         def read(tx: Tx) -> tuple[str, list[tuple[str, str]]]:
@@ -66,7 +68,7 @@ class Identity:
             return account, accounts.unknown(tx, account, names, self._key, self._api)
 
         def write(tx: Tx) -> str:
-            account, unknown = read(tx)  # another process may have been first
+            account, unknown = read(tx)  # read again: another process may have been first
             accounts.remember(tx, account, unknown)
             return account
 
@@ -82,7 +84,7 @@ class Identity:
             return account, True
 
     async def of_key(self) -> str | None:
-        """The account that this key opened before; None where nothing is known."""
+        """Return the account that this key opened before, or None if unknown."""
         if not self._state.exists:
             return None
         try:
@@ -91,9 +93,10 @@ class Identity:
             return None
 
     async def joined(self, account: str, listed: Collection[int], now: float) -> str:
-        """Returns whose account this is, given that Clore lists these orders for it. Orders of ours that stand under
-        another account of this API are brought to it. They prove that both are one account, the one known longest,
-        unless each has deposit addresses of its own: one wrong list must not merge two accounts for ever."""
+        """Return which account this is, given that Clore lists these orders for it. Orders made here that are stored
+        under another account of this API are moved to it. They prove that both are one account, and the one known
+        longest is kept. The accounts stay separate if each has deposit addresses of its own, because one wrong list
+        must not merge two accounts for good."""
         if not listed or not self._state.exists:
             return account
 
@@ -120,13 +123,14 @@ class Identity:
             return account
 
     def strangers(self, tx: Tx, account: str) -> list[str]:
-        """Returns the other accounts of this API that may be this one: unless both have addresses of their own."""
+        """Return the other accounts of this API that may be this one. If this account has addresses, those with
+        addresses of their own are excluded."""
         told = accounts.has_addresses(tx, account)
         others = [one for one in accounts.of_api(tx, self._api) if one != account]
         return [one for one in others if not (told and accounts.has_addresses(tx, one))]
 
     def stray_intents(self, tx: Tx, account: str, since: float) -> list[Intent]:
-        """Returns the creates of such accounts of this API that may still show as an order."""
+        """Return the creates of other accounts of this API that may be this one, if they may still show as an order."""
         return [
             intent
             for other in self.strangers(tx, account)
@@ -137,8 +141,8 @@ class Identity:
         ]
 
     async def doubtful(self, account: str, api_now: float) -> list[Lease]:
-        """Returns the orders made here whose end this key may have to keep: not proven gone, under an account that may
-        be this one or whose API no version has recorded, and young enough to run."""
+        """Return the orders made here that may have to be ended with this key. They are not proven gone, are young
+        enough to be running, and belong to an account that may be this one or has no recorded API."""
         if not self._state.exists:
             return []
 
@@ -150,7 +154,8 @@ class Identity:
         return await self._state.read(read)
 
     async def owner(self, account: str, order_id: int) -> str | None:
-        """Returns the account that may be this one and has an order made here with that id, where this one has none."""
+        """Return the account that has an order with this id made here: this account, or else one that may be this one.
+        None if there is no such account."""
 
         def read(tx: Tx) -> str | None:
             for one in (account, *self.strangers(tx, account)):
@@ -164,7 +169,7 @@ class Identity:
             return None
 
     async def of_this_api(self, leases: Sequence[Lease], *, or_unknown: bool = False) -> list[Lease]:
-        """Returns those that were made at this API; `or_unknown`: and those of which no version has recorded it."""
+        """Return the leases that were made at this API. With `or_unknown`, include those with no recorded API."""
 
         def read(tx: Tx) -> set[str]:
             return {*accounts.of_api(tx, self._api), *(accounts.without_api(tx) if or_unknown else ())}

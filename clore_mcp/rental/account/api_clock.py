@@ -1,10 +1,10 @@
-"""Clore's clock, by which leases run: told by the dates of replies, carried on from there by a clock that never jumps.
+"""Clore's clock, by which leases run. It is set by the dates of replies and carried on by a monotonic clock.
 
-No single date is believed. One counts at once where it agrees with the last believed one by a clock of this machine;
-the first one ever, where it agrees with this machine's own time. Anything else has jumped, and is believed only when
-three in a row agree with each other. Until then the believed one is carried on.
+No single date is trusted. A date counts at once if it agrees with the last accepted one by a clock of this machine. The
+first date counts if it agrees with this machine's own time. Any other date is a jump, and is accepted only when three
+in a row agree with each other. Until then the last accepted date is carried on.
 
-While a machine sleeps its monotonic clock may stand still. Clore's time is then behind until the next reply: a lease
+While a machine sleeps its monotonic clock may stand still. Clore's time is then behind until the next reply, so a lease
 ends late, never early.
 """
 
@@ -19,22 +19,23 @@ from clore_mcp.store.shared import Instant
 
 log = logging.getLogger(__name__)
 
-_JUMP_SECONDS: Final = 5.0  # clocks are slewed a little all the time
-_SLACK_SECONDS: Final = 10.0  # a date is in whole seconds, and a slow reply is read some seconds after it was dated
-_AGREEING: Final = 3  # dates in a row that make a jump true
-_STRAYS: Final = 6  # first dates that agree with nothing: then this machine's clock counts, as where there is no date
+_JUMP_SECONDS: Final = 5.0  # clocks are slewed slightly all the time
+_SLACK_SECONDS: Final = 10.0  # a date is in whole seconds, and a slow reply is read some seconds after its date
+_AGREEING: Final = 3  # this many dates in a row confirm a jump
+_STRAYS: Final = 6  # after this many first dates that agree with nothing, use this machine's clock, as without a date
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A reply: Clore's time then (unix seconds), and both clocks of this machine."""
+    """A reply: Clore's time then, in unix seconds, and both clocks of this machine."""
 
     api_at: float
     wall: float
     monotonic: float
 
     def agrees(self, later: Heard, slack_seconds: float) -> bool:
-        """Whether as much time has passed at Clore as here, by one of the clocks: each may jump or stand still."""
+        """Return whether as much time has passed at Clore as here, by either clock. Each clock may jump or stand
+        still."""
         passed = later.api_at - self.api_at
         return any(
             abs(passed - here) <= slack_seconds for here in (later.monotonic - self.monotonic, later.wall - self.wall)
@@ -43,15 +44,15 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What the dates heard so far come to: the last believed one, and those in doubt since then. Pure."""
+    """The conclusion from the dates heard so far: the last accepted one, and those in doubt since then. Immutable."""
 
     base: Heard | None = None
-    dated: bool = False  # False: `base` is this machine's own time, for want of a date
+    dated: bool = False  # False: `base` is this machine's own time, because no date was accepted
     doubted: tuple[Heard, ...] = ()
     strays: int = 0
 
     def after(self, heard: Heard, slack_seconds: float) -> Belief:
-        """The belief once this date was heard too."""
+        """Return the belief after this date is heard too."""
         if self._agrees(heard, slack_seconds):
             return Belief(heard, dated=True)
         in_row = bool(self.doubted) and self.doubted[-1].agrees(heard, slack_seconds)
@@ -69,8 +70,8 @@ class Belief:
 
 
 class ApiClock:
-    """Clore's time as far as it was heard. `wall` and `monotonic` are this machine's clocks, in seconds; `faster` is
-    how many times as fast as ours Clore's clock may run, which only a simulated one does."""
+    """Clore's time as heard so far. `wall` and `monotonic` are this machine's clocks, in seconds. `faster` is how many
+    times as fast as ours Clore's clock may run; it exceeds 1 only for a simulated one."""
 
     def __init__(self, wall: Callable[[], float], monotonic: Callable[[], float], faster: float = 1.0) -> None:
         self.wall = wall
@@ -81,12 +82,12 @@ class ApiClock:
         self._warned = False
 
     def here(self) -> Instant:
-        """This machine's clocks now."""
+        """Return this machine's clocks now."""
         return Instant(self.wall(), self._monotonic())
 
     def hear(self, api_at: float | None, came: Instant | None = None) -> None:
-        """A reply came now, with Clore's time in it or without; or it `came` then, perhaps to another process: one from
-        before the last says nothing new."""
+        """Record a reply that arrived now, or at `came`, possibly in another process. `api_at` is Clore's time, if it
+        had one. A reply that came no later than the last one is ignored."""
         if came is None:
             came = self.here()
         elif self._last is not None and came.monotonic <= self._last.monotonic:
@@ -113,23 +114,24 @@ class ApiClock:
             self._belief = Belief(Heard(came.wall, came.wall, came.monotonic))
 
     def now(self) -> float:
-        """Unix seconds; this machine's clock while nothing was heard."""
+        """Return Clore's time in unix seconds. Before the first reply it is this machine's time."""
         known = self._belief.base or (self._belief.doubted[-1] if self._belief.doubted else None)
         return self.wall() if known is None else known.api_at + self._monotonic() - known.monotonic
 
     def is_ahead(self, api_at: float | None) -> bool:
-        """Whether a time that Clore tells lies in its own future, which no past event can."""
+        """Return whether a time reported by Clore is in Clore's own future. No past event can be."""
         return api_at is not None and self.settled and api_at > self.now() + self._slack
 
     @property
     def settled(self) -> bool:
-        """Whether the last date was believed: one in doubt is settled by asking again."""
+        """Whether the last date was accepted. A date in doubt is settled by asking again."""
         return not self._belief.doubted
 
     @property
     def certain(self) -> bool:
-        """Whether `now` may end a lease without another reply: not before the first date that is believed, and where no
-        reply has a date, not after this machine's clock jumped, for nobody knows on which side of it it was right."""
+        """Whether `now` may end a lease without another reply. False until replies have set the time. Without an
+        accepted date, also false after this machine's clock jumped, because it is unknown on which side of the jump it
+        was right."""
         base = self._belief.base
         if base is None:
             return False
@@ -138,8 +140,8 @@ class ApiClock:
 
 
 def created_between(told: float | None, sent_api_at: float | None, seen_api_at: float) -> int:
-    """When an order of ours began, by Clore's clock: the time that its row tells, but not before its create left and
-    not after it was seen. A time that is not known bounds nothing."""
+    """Return when an order of ours began, by Clore's clock. This is the time its row reports, but not before its create
+    was sent and not after it was seen. An unknown time sets no bound."""
     earliest = seen_api_at if sent_api_at is None else min(sent_api_at, seen_api_at)
     if told is None:
         return int(earliest)

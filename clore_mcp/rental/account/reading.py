@@ -1,6 +1,7 @@
-"""Reads the account at Clore, no more often than needed, each reading with its age.
+"""Reads the account at Clore, no more often than needed. Each reading has its age.
 
-Clore accepts one request per second for each account, so callers say how old an answer may be and share it.
+Clore accepts one request per second for each account, so callers state the oldest answer they accept, and share
+answers.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Fresh(Generic[T]):
         self._running: asyncio.Task[T] | None = None
 
     async def get(self, max_age_seconds: float) -> T:
-        """Return the value, no older than that when the call began. Failures of the fetch reach every waiter."""
+        """Return the value, no older than `max_age_seconds` when the call began. A failed fetch fails for every
+        waiter."""
         if self._value is not None and 0 <= self._clock() - self._value[1] <= max_age_seconds:
             return self._value[0]
         if self._running is None:
@@ -60,7 +62,7 @@ class Fresh(Generic[T]):
 
     @property
     def last(self) -> tuple[T, float] | None:
-        """Return the held value of any age, and when its fetch began."""
+        """The held value, of any age, and when its fetch began."""
         return self._value
 
     async def _refresh(self) -> T:
@@ -76,23 +78,24 @@ class Fresh(Generic[T]):
 
 
 def _heard(task: asyncio.Task[T]) -> None:
-    """A fetch that failed after all had left is nobody's news: reading its exception keeps asyncio quiet."""
+    """Read the exception of a fetch that failed after all callers had left, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
 
 log = logging.getLogger(__name__)
 
-EXECUTION_AGE: Final = 10.0  # seconds: nothing older decides over money
+EXECUTION_AGE: Final = 10.0  # seconds; no decision about money uses older data
 BROWSING_AGE: Final = 60.0
 _FEES_AGE: Final = 600.0
-_KNOWN_KEY_SECONDS: Final = 5.0  # a key that is known tells its account alone, where the wallets wait for longer
-_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong, and three that agree
+_KNOWN_KEY_SECONDS: Final = 5.0  # if the wallets take longer, a known key alone identifies the account
+_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong and three that agree
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The account's orders as Clore lists them, asked `at` (this machine's clock); `api_at` is Clore's, if it said."""
+    """The account's orders as Clore lists them. It was requested `at` this time, by this machine's clock. `api_at` is
+    Clore's time in the reply, if given."""
 
     rows: list[OrderRow]
     unreadable: int
@@ -101,7 +104,7 @@ class Orders:
     api_at: float | None
 
     def find(self, order_id: int) -> OrderRow | None:
-        """The row of one order."""
+        """Return the row of one order."""
         return next((row for row in self.rows if row.id == order_id), None)
 
 
@@ -115,14 +118,15 @@ class Wallets:
 
     @property
     def balances(self) -> dict[Coin, Decimal]:
-        """What each wallet holds, in its own coin."""
+        """The balance of each wallet, in its own coin."""
         known = ((Coin.parse(row.name), row.balance) for row in self.rows)
         return {coin: balance for coin, balance in known if coin is not None and balance is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """What other processes may have of a list of orders: the fields we read, no secret among them; and when it came."""
+    """A list of orders as shared with other processes: only the fields we read, none of them secret, and when it
+    came."""
 
     reply: OrdersReply
     came: Instant
@@ -139,9 +143,9 @@ def _kept() -> TypeAdapter[_Listed]:
 
 
 class Readings:
-    """The account at Clore. `api_clock` keeps Clore's time; `identity` knows whose account this is; `copies` shares its
-    orders with other processes; `latest` is the list of current orders that was last read here. `note` is given each
-    snapshot together with the fees, once both are known."""
+    """The account at Clore. `api_clock` keeps Clore's time, and `identity` knows which account this is. `copies` shares
+    its orders with other processes. `latest` is the list of current orders last read here. `note` gets each snapshot
+    together with the fees, once both are known."""
 
     def __init__(
         self,
@@ -162,7 +166,7 @@ class Readings:
         self._account: str | None = None
         self.latest: Orders | None = None
         self._book_rates: dict[Coin, Decimal] = {}
-        # Whose listings got which rates last: what is worked out of a snapshot is kept with it.
+        # The listings, rates and result of the last call of _rated: figures derived from a snapshot are cached on it.
         self._rated_last: tuple[tuple[Listing, ...], dict[Coin, Decimal], Snapshot | None] = ((), {}, None)
         self._no_balances_at = -math.inf
         self._no_addresses_at = -math.inf
@@ -172,8 +176,8 @@ class Readings:
         self._completed = self._shared(copies, "my_orders_completed", completed=True)
 
     async def account(self) -> str:
-        """Which account this is, by its deposit addresses; by its key where Clore does not tell them soon. Rows belong
-        to it. Raises CloreError."""
+        """Return which account this is, by its deposit addresses, or by its key if Clore does not list them soon. Rows
+        in the state belong to it. Raises CloreError."""
         if self._account is None:
             known = await self.identity.of_key()
             if known is not None and 0 <= self._clock() - self._no_addresses_at < _KNOWN_KEY_SECONDS:
@@ -186,20 +190,20 @@ class Readings:
             except (CloreError, TimeoutError) as error:
                 if known is None:
                     raise
-                if isinstance(error, TimeoutError):  # no end waits for them again and again
+                if isinstance(error, TimeoutError):  # so that the end of a lease does not wait for them each time
                     self._no_addresses_at = self._clock()
                 log.warning("the account is known by its key alone: %s", getattr(error, "message", "no reply yet"))
                 return known
-            if not certain:  # asked again as soon as the state can be used
+            if not certain:  # tried again until the state can be used
                 return account
             self._account = account
-            if self.latest is not None:  # read before it was known whose it is
+            if self.latest is not None:  # it was read before the account was known
                 await self._join(self.latest)
         return self._account
 
     async def doubtful(self) -> list[Lease]:
-        """Returns the orders made here that may be this account's, though neither its addresses nor its lists say so.
-        Both lists are held against them first. Raises CloreError, StateUnavailable."""
+        """Return the orders made here that may be this account's, though neither its addresses nor its lists say so.
+        The list with completed orders is compared with them first. Raises CloreError, StateUnavailable."""
         found = await self.identity.doubtful(await self.account(), self.api_now())
         if not found:
             return []
@@ -226,39 +230,40 @@ class Readings:
 
     async def _addresses(self) -> list[str]:
         wallets = await self._wallets.get(_FEES_AGE)
-        if wallets.unreadable:  # with no address that is known it would be another account, without its leases
+        if wallets.unreadable:  # without a known address it would look like another account, without its leases
             self._wallets.forget()
             raise NotJson("Clore's list of wallets could not be read whole, so the account is not certain.")
         return [row.deposit for row in wallets.rows if row.deposit]
 
     async def snapshot(self, max_age_seconds: float = BROWSING_AGE) -> Snapshot:
-        """The marketplace."""
+        """Return the marketplace."""
         return self._seen(await self._rated(await self.market.snapshot(max_age_seconds)))
 
     async def fresh_snapshot(self, max_age_seconds: float) -> Snapshot:
-        """Return the marketplace, never an older one if Clore does not answer, because it decides about money."""
+        """Return the marketplace, but never an older one if Clore does not answer, because it decides about money."""
         return self._seen(await self._rated(await self.market.snapshot(max_age_seconds, allow_stale=False)))
 
     async def spot_book(self, server_id: int) -> SpotBook:
-        """The spot market of one server; its rates serve where the marketplace is too small for a median."""
+        """Return the spot market of one server. Its rates are used if the marketplace is too small for a median."""
         book = await self.client.spot_marketplace(server_id)
         self._book_rates = coin_rates(book.rates) or self._book_rates
         return book
 
     async def spot_view(self, server_id: int) -> SpotView:
-        """The spot market of one server in USD per hour. Raises CloreError."""
+        """Return the spot market of one server in USD per hour. Raises CloreError."""
         snapshot, fees = await self.snapshot(), await self.fees()
         return read_book(await self.spot_book(server_id), snapshot.by_id.get(server_id), fees, snapshot.rates)
 
     async def spot_view_if_known(self, server_id: int) -> SpotView | None:
-        """Do the same, or return None without a key or if Clore does not answer."""
+        """Return the spot market of one server in USD per hour, or None without a key or if Clore does not answer."""
         try:
             return await self.spot_view(server_id)
         except CloreError:
             return None
 
     async def _rated(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot with a rate for every coin that a trustworthy source has, asked once per snapshot."""
+        """Return the snapshot with a rate for every coin that a trusted source has. The source is asked once per
+        snapshot."""
         if all(snapshot.rates.usd_per(coin) for coin in Coin) or not snapshot.listings:
             return snapshot
         of, known, rated = self._rated_last
@@ -273,18 +278,19 @@ class Readings:
         return replace(rated, stale_because=snapshot.stale_because)
 
     def _seen(self, snapshot: Snapshot) -> Snapshot:
-        """Note what the market costs, where the fees are known already."""
+        """Record market prices if the fees are already known, and return the snapshot."""
         self._snapshot = snapshot
         if (fees := self._fees.last) is not None:
             self._note(snapshot, fees[0])
         return snapshot
 
     async def wallets(self, max_age_seconds: float = BROWSING_AGE) -> Wallets:
-        """The wallets."""
+        """Return the wallets."""
         return await self._wallets.get(max_age_seconds)
 
     async def balances_if_known(self) -> dict[Coin, Decimal] | None:
-        """Balances for choosing a coin, or None where they can't be had: a search asks once a minute at most."""
+        """Return balances for choosing a coin, or None if Clore does not list them. After a failure, wait a minute
+        before asking again."""
         if 0 <= self._clock() - self._no_balances_at < BROWSING_AGE:
             return None
         try:
@@ -301,7 +307,7 @@ class Readings:
         return fees
 
     async def orders(self, max_age_seconds: float = EXECUTION_AGE) -> Orders:
-        """The orders that Clore lists as current."""
+        """Return the orders that Clore lists as current."""
         self.latest = found = self._told(await self._current.get(max_age_seconds))
         if not self.api_clock.settled:
             return await self.look(completed=False)
@@ -309,14 +315,14 @@ class Readings:
         return found
 
     async def completed(self, max_age_seconds: float = BROWSING_AGE) -> Orders:
-        """The orders that Clore lists when asked for completed ones too."""
+        """Return the orders that Clore lists when also asked for completed ones."""
         found = self._told(await self._completed.get(max_age_seconds))
         await self._join(found)
         return found
 
     async def look(self, *, completed: bool) -> Orders:
-        """Return the present orders, read by this call ahead of ordinary requests. If Clore's clock has jumped, they
-        are read until it is known whether the jump is true."""
+        """Return the present orders, read by this call ahead of ordinary requests. If Clore's clock has jumped, look up
+        to four times, until it is known whether the jump is real."""
         shared = self._completed if completed else self._current
         for _ in range(_LOOKS_AT_A_JUMP):
             found = self._told(await shared.fetch(functools.partial(self._ask, completed=completed, urgent=True)))
@@ -333,16 +339,16 @@ class Readings:
         await self._completed.aclose()
 
     def changed(self) -> None:
-        """Drop everything that was read before now, because a write or a look has shown that it is out of date."""
+        """Drop everything read before now, because a write or a new reading has shown that it is out of date."""
         for reading in (self._wallets, self._current, self._completed):
             reading.forget()
 
     def changed_orders(self) -> None:
-        """Use no list of current orders from before now: time has passed, and the caller waits for them to change."""
+        """Drop every list of current orders read before now. Time has passed, and the caller waits for a change."""
         self._current.forget()
 
     def api_now(self) -> float:
-        """Clore's clock, unix seconds."""
+        """Return Clore's time in unix seconds."""
         return self.api_clock.now()
 
     async def _fetch_wallets(self) -> Wallets:
