@@ -1,1 +1,1 @@
-"""What happens to orders unasked: findings, the events they become, who is told."""
+"""Problems found on running orders, the events they become, and the operator's notify command."""

@@ -1,9 +1,10 @@
-"""Which hosts failed here lately: marked in searches and questions, and passed over where nobody named them.
+"""Finds hosts that failed here recently. They are marked in searches and questions, and skipped unless named.
 
 A failure is a rental that never deployed, whose host went offline, or that ended on demand well before its time without
-a cancel of ours or an empty wallet; and a create refused because the host is offline. What fails within an hour on one
-server counts once. A create that merely came to nothing counts against no host: that is the API's failure as often. One
-that a person ends on clore.ai looks like one that its host ended; hence two failures, a week, and a mark, not a ban.
+a cancel of ours or an empty wallet. A create refused because the host is offline is one too. Failures within an hour on
+one server count once. A create that produced no order counts against no host, because that is as often the API's
+failure. A rental that a person ends on clore.ai looks like one that its host ended. Hence it takes two failures, they
+count for a week, and the result is a mark, not a ban.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from clore_mcp.rental.context import Context
 from clore_mcp.store import intents, ledger, orders
 from clore_mcp.store.database import Tx
 
-FAILURES: Final = 2  # from so many on a host is marked
+FAILURES: Final = 2  # a host with this many is marked
 DAYS: Final = 7
 _APART_SECONDS: Final = 3_600.0
 _EARLY_SECONDS: Final = 300
@@ -30,8 +31,8 @@ _NONE: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 def failed(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> dict[int, int]:
-    """How often each server failed in the last days, those that did so often enough to be marked; of these servers
-    alone where some are given, which costs far less."""
+    """Return how often each server failed in the last 7 days, only for those that failed often enough to be marked. If
+    `servers` are given, only they are counted, which is far cheaper."""
     times: dict[int, list[float]] = {}
     for server_id, at in sorted(_failures(tx, account, now - DAYS * _DAY_SECONDS, servers)):
         counted = times.setdefault(server_id, [])
@@ -41,19 +42,19 @@ def failed(tx: Tx, account: str, now: float, servers: Sequence[int] | None = Non
 
 
 def failed_twice(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> frozenset[int]:
-    """The servers that are marked: nobody is led to one of them unasked. `servers` as of `failed`."""
+    """Return the marked servers, which are never suggested unasked. `servers` is as in `failed`."""
     return frozenset(failed(tx, account, now, servers))
 
 
 class Hosts:
-    """The marks as searches show them, counted at most twice a minute."""
+    """The marks that searches show, counted at most twice a minute."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._marked = Fresh(self._count, context.monotonic)
 
     async def marked(self) -> Mapping[int, int]:
-        """How often each marked server failed; none where nobody knows whose account this is or the state is away."""
+        """Return how often each marked server failed, or nothing if the account or the state is unavailable."""
         if not self._context.state.exists:
             return _NONE
         try:
@@ -68,7 +69,7 @@ class Hosts:
 
 
 def _failures(tx: Tx, account: str, since: float, servers: Sequence[int] | None = None) -> Iterator[tuple[int, float]]:
-    """Each failed rental or refusal once: which server, and when. Of each kind no more than the newest are counted."""
+    """Yield each failed rental or refusal once: its server and when. Of each kind, only the newest are counted."""
     first: dict[tuple[int | None, int | None], float] = {}
     for step in _FAILED:
         for server_id, order_id, at in ledger.at_servers(tx, account, step, since=since, limit=_MOST, servers=servers):
@@ -79,8 +80,8 @@ def _failures(tx: Tx, account: str, since: float, servers: Sequence[int] | None 
 
 
 def _ended_early(tx: Tx, account: str, since: float, servers: Sequence[int] | None) -> Iterator[tuple[int, float]]:
-    """Orders on demand that Clore lists as ended well before their end, which a cancel of ours brings forward; that had
-    not failed in another way already, while no wallet was short."""
+    """Yield orders on demand that Clore lists as ended well before their end (a cancel of ours brings the end forward).
+    Orders that had already failed in another way, or ended while a wallet was short, are left out."""
     short = [one.at for one in ledger.of_steps(tx, account, ("wallet_short",), since=since - _DAY_SECONDS, limit=_MOST)]
     found = orders.ended_early(tx, account, since=since, by_seconds=_EARLY_SECONDS, limit=_MOST, servers=servers)
     for gone in found:

@@ -1,8 +1,9 @@
-"""Monitors the running orders: each problem that findings.py finds becomes one event, written once for all processes.
+"""Monitors the running orders. Each problem that findings.py finds becomes one event, written once for all processes.
 
-Where the keeper runs it looks in each of its rounds, and reads the book of each spot order that has an end here. It
-asks Clore for nothing while there is nothing to end: orders made elsewhere are looked at when something else has read
-them. Where nothing may be written unasked (read-only, `CLORE_WATCHDOG=off`), what is wrong is shown and not recorded.
+Where the keeper runs, each of its rounds looks for problems and reads the spot book for each spot order whose end is
+kept here. Nothing is requested from Clore while there is nothing to end: orders made elsewhere are checked when they
+are read for another reason. If nothing may be written unasked (read-only, `CLORE_WATCHDOG=off`), problems are shown but
+not recorded.
 """
 
 from __future__ import annotations
@@ -28,33 +29,33 @@ _CALLER: Final = "clore-mcp"
 
 
 class Overseer:
-    """A chore of the keeper (chores.py), and what get_account and list_orders do with the orders they have read."""
+    """A chore of the keeper (chores.py). get_account and list_orders also use it on the orders that they have read."""
 
     what = "what runs"
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._shown: Memory = {}  # what holds, where nothing is recorded
+        self._shown: Memory = {}  # the present problems, if nothing is recorded
 
     async def left(self, account: str) -> bool:
-        """Never: an account is not asked about for ever because of orders that nothing here ends."""
+        """Return False: an account is not queried forever because of orders that nothing here ends."""
         return False
 
     async def round(self, account: str, current: Orders) -> None:
-        """Look with everything that must be asked for, and record what is new."""
+        """Read the spot books too, and record what is new."""
         await self.record(account, current, await self._wins(account, current))
 
     async def record(
         self, account: str, current: Orders, wins: Mapping[int, bool] | None = None, *, wallets: bool = True
     ) -> None:
         """Record what is new in a list of orders, in one transaction with the check that no process has done so.
-        Without `wins` and `wallets`, bids and wallets stay as they were last judged."""
+        Without `wins` and `wallets`, bids and wallets stay as last judged."""
         seen = await self._seen(current, wins or {}, wallets=wallets)
 
         def judged(tx: Tx) -> tuple[Memory, list[Finding]] | None:
             before, at = findings.memory_from(value_of(tx, _name(account)))
             if current.at < at <= self._context.clock() + CLOCK_SLACK_SECONDS:
-                return None  # another process has judged by a younger list
+                return None  # another process has already judged a newer list
             after, new = findings.judge(seen, self._known(tx, account, current), before)
             return None if after == before else (after, new)
 
@@ -97,12 +98,13 @@ class Overseer:
             with contextlib.suppress(CloreError):
                 balances = (await readings.wallets(BROWSING_AGE)).balances
         fees, whole = await readings.fees(), not current.unreadable
-        # A row says how it was when the list was asked for, which is up to a minute ago.
+        # Rows are as of the time the list was requested, which is up to a minute ago.
         api_then = readings.api_now() - max(0.0, self._context.clock() - current.at)
         return AccountSeen(current.rows, wins, balances, fees, api_then, whole)
 
     async def _wins(self, account: str, current: Orders) -> dict[int, bool]:
-        """Whether each bid that has an end here runs, by its server's book; of one that can't be read, nothing."""
+        """Return whether each bid whose end is kept here is running, by its server's spot book. Bids whose book can't
+        be read are left out."""
         kept = await self._context.state.read(lambda tx: {end.order_id for end in reservations.ends(tx, account)})
         found: dict[int, bool] = {}
         for row in current.rows:
@@ -136,7 +138,7 @@ class Overseer:
 
 
 def first_won(tx: Tx, account: str) -> dict[int, float]:
-    """When each order was first seen with its server, by Clore's clock, as far as that was recorded."""
+    """Return when each order was first seen to have its server, by Clore's clock, as far as recorded."""
     memory, _ = findings.memory_from(value_of(tx, _name(account)))
     return {int(about): held["ran"].since for about, held in memory.items() if about.isdigit() and "ran" in held}
 

@@ -1,7 +1,8 @@
-"""Runs the operator's command for each event that this process writes: one at a time, bounded, delaying nothing.
+"""Runs the operator's command for each event that this process writes, one at a time and time-limited, without delaying
+anything.
 
-The command gets the event as JSON on its stdin and our environment without the variables that name or hold the API key.
-Its output is dropped. Failures are logged, and the event is in the ledger anyway.
+The command gets the event as JSON on its stdin, and our environment without the variables that name or hold the API
+key. Its output is dropped. Failures are logged. The event is in the ledger in any case.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from clore_mcp.store.ledger import Entry
 
 log = logging.getLogger(__name__)
 
-SECONDS: Final = 30.0  # for one command, and for what is still to be run when this process ends
-_WAITING: Final = 100  # events; more are only in the ledger
-_KEY_NAMES: Final = "CLORE_API_KEY"  # and what begins so
+SECONDS: Final = 30.0  # for one command, and for those still waiting when this process ends
+_WAITING: Final = 100  # events; any more are only in the ledger
+_KEY_NAMES: Final = "CLORE_API_KEY"  # and names that start with it
 
 
 class Notifier:
-    """A queue of events and the thread that runs the command for each. It works in `folder`, so that no project's
-    folder brings a program of its own."""
+    """A queue of events, and the thread that runs the command for each. The command runs in `folder`, so that no
+    program in a project's folder is run instead."""
 
     def __init__(self, command: tuple[str, ...], folder: Path, api_key: str | None, seconds: float = SECONDS) -> None:
         self._command = command
@@ -45,7 +46,7 @@ class Notifier:
         self._lock = threading.Lock()
 
     def tell(self, event: Entry) -> None:
-        """Have the command run for that event; at once back, from any thread."""
+        """Queue the command for this event and return at once. May be called from any thread."""
         try:
             with self._lock:
                 if self._thread is None:
@@ -55,11 +56,11 @@ class Notifier:
             self._waiting.put_nowait(event)
         except queue.Full:
             log.warning("too many events wait for the notify command: %s is in the ledger only", event.step)
-        except RuntimeError as error:  # no thread can be started: the event is written, and its writer hears nothing
+        except RuntimeError as error:  # no thread can be started: the event is written, and its writer gets no error
             log.warning("the notify command can't be run: %s", error)
 
     def close(self) -> None:
-        """Wait until all are run, but not for long."""
+        """Wait until the command has run for every event, up to the time limit."""
         give_up_at = time.monotonic() + self._seconds
         with self._lock:
             thread, self._thread = self._thread, None
@@ -78,7 +79,7 @@ class Notifier:
         while (event := self._waiting.get()) is not None:
             try:
                 self._run(json.dumps({"at": iso(event.at), **events.told(event)}) + "\n")
-            except Exception as error:  # the next event must still be told
+            except Exception as error:  # the next event must still be reported
                 log.warning("the notify command could not be run (%s)", type(error).__name__)
 
     def _run(self, text: str) -> None:
@@ -108,7 +109,7 @@ class Notifier:
 
 
 def without_secrets(env: Mapping[str, str], api_key: str | None) -> dict[str, str]:
-    """The environment without the variables that name or hold the API key."""
+    """Return the environment without the variables that name or hold the API key."""
     return {
         name: value
         for name, value in env.items()
@@ -117,7 +118,7 @@ def without_secrets(env: Mapping[str, str], api_key: str | None) -> dict[str, st
 
 
 def _kill(process: subprocess.Popen[Any]) -> None:
-    """It and whatever it has started."""
+    """Kill the process and, except on Windows, everything that it has started."""
     if sys.platform == "win32":
         process.kill()
     else:
