@@ -1,1 +1,1 @@
-"""Watches: a yes for later, what fits it, and its rentals."""
+"""Watches: an approval for later, the servers that fit it, and its rentals."""

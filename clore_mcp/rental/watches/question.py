@@ -28,8 +28,8 @@ _AT_LEAST = {
 @dataclass(frozen=True, slots=True)
 class WatchShown:
     """The facts of the question besides the arguments. `models` are those that the GPU's name stands for, and
-    `gpu_counts` their least and greatest number. `cheapest_usd` is the lowest price per hour that fits now. `worst_usd`
-    is per order. `who` names the process that watches, rents and cancels."""
+    `gpu_counts` are their lowest and highest number. `cheapest_usd` is the lowest price per hour that fits now.
+    `worst_usd` is per order. `who` names the process that watches, rents and cancels."""
 
     models: tuple[str, ...]
     gpu_counts: tuple[int | None, int | None]
@@ -41,7 +41,7 @@ class WatchShown:
 
 
 def watch_question(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
-    """Return the question with everything that the watch may do."""
+    """Return the question, which lists everything that the watch may do."""
     each = " each" if request.max_orders > 1 else ""
     return "\n".join(
         [
@@ -62,7 +62,7 @@ def watch_question(quote_id: str, request: CreateWatch, shown: WatchShown) -> st
 
 
 def notice(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
-    """Return what a watch does that only notifies. It spends nothing, so no one is asked."""
+    """Return what a watch does that only notifies. It spends nothing, so nobody has to approve it."""
     return (
         f"Notify when {_gpus(shown)} costs {dollars(request.exact_usd_per_hour)} per hour or less, until {shown.ends}."
         f" Any server that fits: {', '.join(_filters(request, *shown.gpu_counts))}. Quote {quote_id}. It rents nothing."

@@ -1,7 +1,8 @@
 """Rents for watches: the cheapest servers that fit, once they are cheap enough, within the watch's approval.
 
 A rental is a create like any other, under the watch's approval. The transaction before its send counts what the watch
-has made already. Wherever the process is killed, an order that may exist counts as made and is settled by looking.
+has already made. If the process is killed at any point, an order that may exist counts as made and is settled by
+looking for it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ from clore_mcp.store.database import Tx
 from clore_mcp.store.watches import Watch
 
 _TRIED_AT_ONCE: Final = 5  # one and its fallbacks
-_TOLD_WITHIN_SECONDS: Final = 7 * 86_400.0  # of an order that is gone: later it is no news
+_TOLD_WITHIN_SECONDS: Final = 7 * 86_400.0  # an order that is gone is reported within this time; later it is no news
 
 
 @dataclass(frozen=True, slots=True)
 class HeldUp:
-    """What kept a watch from renting, if anything did, and whether a person should hear of it."""
+    """The reason that a watch could not rent, if any, and whether it is an event for a person."""
 
     said: str | None = None
     event: bool = False
@@ -61,7 +62,7 @@ _UNENDED: Final = HeldUp(
 
 
 class WatchRunner:
-    """Each round looks for every waiting watch. While a watchdog is alive, only the watchdog does that."""
+    """Checks the market for every waiting watch in each round. While a watchdog is alive, only the watchdog does so."""
 
     what = "the watches"
 
@@ -82,18 +83,18 @@ class WatchRunner:
         self._age = min(EXECUTION_AGE, poll_seconds / 2)
 
     async def left(self, account: str) -> bool:
-        """Whether a watch waits."""
+        """Return whether a watch is waiting."""
         return bool(await self._context.state.read(lambda tx: watches.waiting(tx, account)))
 
     async def round(self, account: str, current: Orders) -> None:
-        """Look for each watch, and rent what is cheap enough."""
+        """Check the market for each watch, and rent what is cheap enough."""
         waiting = await self._context.state.write(lambda tx: self._sweep(tx, account))
         if waiting:
             await asyncio.gather(*(self._look(watch, current) for watch in waiting))
             await self._context.state.write(lambda tx: self._sweep(tx, account))
 
     def _sweep(self, tx: Tx, account: str) -> list[Watch]:
-        """Tell what was rented, end what is over, and say which watches this process is to look for."""
+        """Record rentals as events, end watches that are over, and return the watches that this process must check."""
         context, now = self._context, self._context.clock()
         found = []
         for watch_id, order_id in watches.untold(tx, account, now - _TOLD_WITHIN_SECONDS):
@@ -110,7 +111,7 @@ class WatchRunner:
         return [] if left_to_watchdog(tx, context, account) or ledger.frozen(tx) is not None else found
 
     async def _look(self, watch: Watch, current: Orders) -> None:
-        """One look for one watch, and what was seen."""
+        """Check the market once for one watch, and record the result."""
         seen, held = None, _NOTHING
         try:
             request = CreateWatch.model_validate({**watch.ask, "env": watch.env})
@@ -121,22 +122,22 @@ class WatchRunner:
                 await self._context.state.write(lambda tx: self._tell(tx, watch, found.servers, picked[0]))
             elif picked:
                 held = await self._rent(watch, request.order(picked), request.exact_usd_per_hour)
-        except ValidationError:  # an earlier version took it: it must not stop the other watches
+        except ValidationError:  # an earlier version accepted it: it must not stop the other watches
             held = _NOT_TAKEN
         except Failure as failure:
             held = HeldUp(failure.message, event=True)
         await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
 
     def _tell(self, tx: Tx, watch: Watch, servers: Sequence[Found], server_id: int) -> None:
-        """Notify once that a server is cheap enough, which is all that such a watch does."""
+        """Record once that a server is cheap enough, and end the watch. Such a watch does nothing else."""
         usd = next(one.priced.usd_per_hour for one in servers if one.listing.server_id == server_id)
         if watches.end(tx, watch.id, "fired"):
             self._context.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
                                usd_per_hour=shown_up(usd))  # fmt: skip
 
     async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
-        """The cheapest under the ceiling whose hosts did not fail here lately, and that nothing of ours runs on, or may
-        run on."""
+        """Return up to five of the cheapest servers at or under the ceiling. Left out are those that failed here
+        recently, and those that run, or may run, an order of ours."""
         cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
 
         def read(tx: Tx) -> set[int]:
@@ -147,7 +148,7 @@ class WatchRunner:
         return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
 
     async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
-        """Make the next order. Returns what blocked it, if anything."""
+        """Create the next order. Return what blocked it, if anything."""
         priced = await self._pricer.price(order, at_most=ceiling)
         terms = priced.terms
         if terms is not None and terms.enforced_by is None:
@@ -169,7 +170,7 @@ class WatchRunner:
         return _NOTHING if outcome is None or outcome.status is Status.CREATED else _came(outcome)
 
     def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, held: HeldUp) -> None:
-        """What was seen; what a person may want to mend is an event when it begins."""
+        """Record the result of a check. A problem that a person may want to fix becomes an event when it begins."""
         context, now = self._context, self._context.clock()
         before = watches.get(tx, watch.id)
         watches.see(tx, watch.id, at=now, usd_per_hour=seen, said=held.said)
@@ -179,14 +180,14 @@ class WatchRunner:
 
 
 def _stands(priced: PricedOrder) -> HeldUp:
-    """Return what blocks a rental: the limits or the wallet, else the market."""
+    """Return what blocks a rental: the limits or the wallet, or else the market."""
     if priced.refusals:
         return HeldUp("; ".join(str(refusal) for refusal in priced.refusals), event=True)
     return HeldUp(" ".join(one.message for one in priced.unfit) or None)
 
 
 def _came(outcome: Outcome) -> HeldUp:
-    """What a rental came to that made no order: servers that were gone are the market's way."""
+    """Return why a rental made no order. Servers that are no longer free are normal, and no event."""
     if outcome.status is Status.REFUSED and not outcome.refusals:
         return HeldUp("; ".join(f"server {one.server_id}: {one.outcome}" for one in outcome.attempts) or None)
     return HeldUp(outcome.next, event=True)
