@@ -1,1 +1,1 @@
-"""One rental, in the order in which it happens: quote, order, send, settle, adopt."""
+"""The steps of one rental, in order: quote, order, send, settle, adopt."""

@@ -62,8 +62,8 @@ class Remembered:
 log = logging.getLogger(__name__)
 
 ADOPTABLE: Final = ("sending", "uncertain", "failed")
-_WORDS_SHOWN: Final = 80  # characters of a refusal that nobody knows
-_PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # between the looks for a price that Clore does not tell at once
+_WORDS_SHOWN: Final = 80  # characters of an undocumented refusal
+_PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # seconds between looks for a price that Clore does not report at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ class Adopting:
             await self.adopt(one.intent, one.quote, one.row, earlier=one.earlier)
 
     async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sight:
-        """Return what these rows show about an intent. An order that a later create of the same server may have made
-        does not belong to an earlier one. While Clore lists an order without its server, nothing is certain."""
+        """Return what these rows show about an intent. An order that a later create for the same server may have made
+        is not a match. While Clore lists an order without its server, nothing is certain."""
 
         def read(tx: Tx) -> Sight:
             taken = orders.made_here(tx, intent.account, [row.id for row in rows])
@@ -111,7 +111,7 @@ class Adopting:
             ]
             found = [row for row in matches(intent, rows, taken) if fits(row.id)]
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
-            # What may be its order but can't be told, or can't be kept, leaves open whether there is one.
+            # A row without a server, or with an id too large to store, may be its order, so the result stays open.
             odd = (row for row in rows if row.server_id is None or not fits(row.id))
             whole = not any(row.server_id in (None, intent.server_id) and may_be_of(intent, row, taken) for row in odd)
             other = running_on(intent.server_id, (r for r in rows if r not in mine))
@@ -129,7 +129,8 @@ class Adopting:
         earlier: Sequence[Attempt] = (),
         known: Sequence[Beat] | None = None,
     ) -> Outcome | None:
-        """Adopt an order for this intent. If its price is above the ceiling, it is cancelled at once.
+        """Adopt an order for this intent. If its price is above the ceiling or spending is frozen, cancel it at once. A
+        read-only server does not cancel it.
 
         Returns None if another process has settled the intent or adopted the order. `by` names a person who says that
         it is the order. If the state can't be written, this process remembers the order and its end until it can.
@@ -147,9 +148,9 @@ class Adopting:
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
             why = _unwanted(tx, row, candidate)
-            given = reservations.end_of(tx, intent.account, row.id)  # while it was taken for one made elsewhere
+            given = reservations.end_of(tx, intent.account, row.id)  # set while it was taken for one made elsewhere
             agreed = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
-            held = agreed if why is None else over  # killed before the cancel below, whoever ends leases sees to it
+            held = agreed if why is None else over  # if killed before the cancel below, another process completes it
             outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
             step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
             context.note(
@@ -179,7 +180,7 @@ class Adopting:
             return outcome
         gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
         outcome = outcome_texts.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
-        with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, and the caller knows better
+        with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, but the caller knows better
             await context.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
         return outcome
 
@@ -211,7 +212,8 @@ class Adopting:
         return replace(outcome, next=f"{_UNRECORDED.format(error.message)} {outcome.next}")
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
-        """Return the row of an order with its price for the ceiling, or without it if it stays unknown."""
+        """Return the order's row once it has a price to compare with the ceiling. If the price stays unknown after
+        three more looks, return the row without it."""
         for pause in _PRICE_PAUSES:
             if _says_price(row):
                 break
@@ -235,7 +237,8 @@ class Adopting:
             if self._context.settings.read_only:
                 outcome = replace(outcome, next=f"{why.said} {_LEFT_RUNNING}")
         else:
-            # Who ends it as of now: a watchdog has started since the question, or whoever was to end it has stopped.
+            # Since the question, a watchdog may have started, or the process that was to end the order may have
+            # stopped.
             terms = replace(terms, enforced_by=enforcer(tx, self._context, lease.account))
             by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
             outcome = outcome_texts.created(lease, candidate, terms, attempts, by)

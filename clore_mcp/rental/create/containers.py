@@ -1,8 +1,8 @@
-"""What is asked to run on a server: the types of image, ports, environment and start script, each with its rules.
+"""Arguments for what runs on a server: the image, ports, environment and start script, each with its rules.
 
-What Clore answers with an error after the fact (`&` in an env value, two http ports: docs/clore-api.md, section 4.4) is
-refused here before anything is sent. What is claimed of an image, for SSH, Jupyter and CUDA, is what public sources
-show; docs/images.md says how sure each line is. Of any other image only what its own name says is known.
+Some values make Clore fail only after renting (`&` in an env value, two http ports: docs/clore-api.md, section 4.4).
+They are refused here, before anything is sent. Claims about an image's SSH, Jupyter and CUDA are what public sources
+show, and docs/images.md says how certain each one is. Of any other image, only its name is known.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JUPYTER_PORT: Final = "8888"
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """One image and what it brings. `basis` is how sure it is that SSH works in it on Clore."""
+    """One image and its contents. `basis` is how certain it is that SSH works in it on Clore."""
 
     image: str
     brings: str
@@ -39,7 +39,7 @@ class KnownImage:
 
     @property
     def cuda(self) -> str:
-        """The CUDA that its name says, or "not known"."""
+        """The CUDA version in its name, or "not known"."""
         needed = cuda_of(self.image)
         return "not known" if needed is None else shown_cuda(needed)
 
@@ -78,7 +78,7 @@ SHORT_NAMES: Final[Mapping[str, KnownImage]] = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""What a person may write instead of a Docker name, in any case of letters."""
+"""Short names that a person may write instead of a Docker name, in upper or lower case."""
 
 _UNNAMED: Final = (
     KnownImage(
@@ -101,13 +101,13 @@ _SHORT_CUDA: Final = re.compile(r"(?<![a-z0-9])cu(1[0-9])([0-9])(?![0-9])")
 
 
 def docker_name(text: str) -> str:
-    """The Docker name that a short name stands for; any other text as it is."""
+    """Return the Docker name that a short name stands for. Any other text is returned unchanged."""
     known = SHORT_NAMES.get(text.lower())
     return text if known is None else known.image
 
 
 def repository(image: str) -> str:
-    """An image's name without Docker Hub's address, tag and digest."""
+    """Return an image's name without Docker Hub's address, tag and digest."""
     name = image.partition("@")[0]
     hub = _DOCKER_HUB.match(name)
     name = name[hub.end() :] if hub else name
@@ -120,17 +120,17 @@ _WITH_JUPYTER: Final = frozenset(repository(one.image) for one in KNOWN if one.j
 
 
 def brings_sshd(image: str) -> bool:
-    """Whether an image is known to start an SSH server by itself; Clore adds one to every other."""
+    """Return whether an image is known to start an SSH server itself. Clore adds one to all others."""
     return repository(image) in _WITH_SSHD
 
 
 def brings_jupyter(image: str) -> bool:
-    """Whether an image is known to start Jupyter on port 8888."""
+    """Return whether an image is known to start Jupyter on port 8888."""
     return repository(image) in _WITH_JUPYTER
 
 
 def cuda_of(image: str) -> Cuda | None:
-    """The CUDA version that an image's name says it was built with, or None."""
+    """Return the CUDA version that an image was built with according to its name, or None."""
     name = image.partition("@")[0].lower()
     found = (
         _NVIDIA_CUDA.match(name)
@@ -141,8 +141,9 @@ def cuda_of(image: str) -> Cuda | None:
 
 
 def least_cuda(image: str, at_least: str | None = None) -> str | None:
-    """The CUDA version that a host must take to run an image, `at_least` included; None where any may do."""
-    from clore_mcp.market.listing import version  # the tools' schemas are listed without the market
+    """Return the lowest CUDA version that a host must support for an image, never below `at_least`. None if any will
+    do."""
+    from clore_mcp.market.listing import version  # imported here: the tools' schemas are listed without the market
 
     needed, named = cuda_of(image), version(at_least) if at_least else None
     if needed is None or (named is not None and named[:2] >= needed):
@@ -151,13 +152,13 @@ def least_cuda(image: str, at_least: str | None = None) -> str | None:
 
 
 def shown_cuda(cuda: Cuda) -> str:
-    """'12.8'."""
+    """Return a CUDA version as text, such as '12.8'."""
     return f"{cuda[0]}.{cuda[1]}"
 
 
 def image_notes(image: str, *, jupyter: bool, hosts: Sequence[tuple[int, str]] = ()) -> list[str]:
-    """What a person should know of an image before they pay: one sentence or two each. `hosts` are the servers and the
-    newest CUDA that each one's driver takes, as they are listed."""
+    """Return what a person should know about an image before paying, in one or two sentences each. `hosts` are the
+    servers, each with the newest CUDA that its driver is listed to support."""
     notes = []
     if not brings_sshd(image):
         notes.append(
@@ -183,13 +184,13 @@ def image_notes(image: str, *, jupyter: bool, hosts: Sequence[tuple[int, str]] =
 
 
 def _is_older(cuda: str, needed: Cuda) -> bool:
-    from clore_mcp.market.listing import version  # the tools' schemas are listed without the market
+    from clore_mcp.market.listing import version  # imported here: the tools' schemas are listed without the market
 
     offered = version(cuda)
     return offered is not None and offered[:2] < needed
 
 
-# Docker's own grammar of a name: [host[:port]/]path[:tag][@digest], upper case in host and tag only.
+# Docker's own grammar of a name: [host[:port]/]path[:tag][@digest], with upper case only in host and tag.
 _IMAGE: Final = re.compile(
     r"(?:(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+|localhost|[a-zA-Z0-9-]+(?=:))(?::[0-9]{1,5})?/)?"
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
@@ -206,8 +207,8 @@ _SSH_PORT: Final = "22"
 
 
 def _unsendable(text: str, allowed: str = "") -> str | None:
-    """What is wrong with the first character that no container should be sent, or None: what a person can't be shown
-    (control, bidi, invisible ones, odd spaces) must not run behind what they are shown."""
+    """Return what is wrong with the first character that must not be sent to a container, or None. Characters that
+    can't be shown (control, bidi, invisible ones, odd spaces) must not run behind the text that a person approves."""
     char = hidden(text, allowed)
     if char is None:
         return None
@@ -217,7 +218,7 @@ def _unsendable(text: str, allowed: str = "") -> str | None:
 
 
 def showable(text: str | None) -> str | None:
-    """A text of several lines that a person can be shown whole."""
+    """Return a text of several lines unchanged. Raises ValueError if a person can't be shown all of it."""
     wrong = _unsendable(text or "", "\n\t")
     if wrong:
         raise ValueError(wrong)
@@ -265,7 +266,7 @@ def _env(env: dict[str, str] | None) -> dict[str, str] | None:
 
 
 def with_ssh(ports: Mapping[str, str] | None) -> dict[str, str]:
-    """The ports as Clore is asked for them: 22 always."""
+    """Return the ports to request from Clore. Port 22 is always included."""
     return {_SSH_PORT: "tcp", **(ports or {})}
 
 

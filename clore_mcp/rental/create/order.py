@@ -1,7 +1,9 @@
-"""Carries out an approved rental: use the yes, reserve, send once, settle by looking; then the next fallback, if any.
+"""Carries out an approved rental: uses the yes, reserves, sends once and settles by looking. Then it tries the next
+fallback, if any.
 
-Wherever the process is killed, the rows say what the person may pay for. Before `sending` nothing was sent, and the row
-is abandoned later. From `sending` on, a later look finds the order. A fallback is tried only after a definite refusal.
+At whatever point the process is killed, the rows say what the person may have to pay for. Before `sending`, nothing was
+sent, and the row is abandoned later. From `sending` on, a later look finds the order. A fallback is tried only after a
+definite refusal.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ from clore_mcp.store.intents import Intent
 from clore_mcp.store.ledger import Beat
 from clore_mcp.store.quotes import Quote
 
-_TRIES: Final = 6  # to send one create: it may be refused unread, or the evidence may grow old before its turn
+_TRIES: Final = 6  # to send one create: it may be refused unread, or its evidence may become too old before its turn
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +71,7 @@ class Creating(Verb[CreateOrder]):
         self._replacements = replacements
 
     async def already(self, request: CreateOrder, account: str, digest: str) -> Outcome | None:
-        """Return the order that the same call has made while it runs, or its create with an unknown outcome."""
+        """Return the running order that the same call has made, or its create with an unknown outcome."""
         context, settling, closing = self._context, self._settling, self._closing
         current = await context.readings.orders(EXECUTION_AGE)
 
@@ -120,7 +122,7 @@ class Creating(Verb[CreateOrder]):
         return outcome_texts.being_replaced(quote) if quote.replaces else outcome_texts.in_progress(quote.id)
 
     async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
-        """See `Verb`. It adds the address of Jupyter and the outcome for the order that it replaces."""
+        """See `Verb`. Adds Jupyter's address, and the outcome for the order that this call replaces."""
         if request.jupyter:
             outcome = _with_jupyter(outcome, self._context.readings.latest, self._context.program)
         return await self._replacements.told(request, outcome)
@@ -136,11 +138,11 @@ class Creating(Verb[CreateOrder]):
         """Rent one of the quote's servers. `from_state` is the quote's state; `by` says who approved it."""
         terms = Terms.from_json(quote.terms)
         attempts: list[Attempt] = []
-        # What can fail without Clore fails before the yes is used.
+        # Steps that can fail without Clore come before the yes is used.
         key = await key_line(request.ssh_public_key, self._context.ssh_key)
         if fingerprint(key) != terms.ssh_key:
             return await self._end(quote, Stopped(outcome=_OTHER_KEY, final=not quote.replaces), attempts)
-        await anyio.to_thread.run_sync(self._context.wake_watchdog)  # before the send: killed after it, we end nothing
+        await anyio.to_thread.run_sync(self._context.wake_watchdog)  # before the send, after which we may be killed
         if quote.replaces:
             try:
                 await self._replacements.clear(quote, by)
@@ -155,7 +157,7 @@ class Creating(Verb[CreateOrder]):
             else frozenset()
         )
         for candidate in terms.candidates:
-            if candidate.server_id in failed and candidate.server_id != request.server_id:  # since the question
+            if candidate.server_id in failed and candidate.server_id != request.server_id:  # failed since the question
                 attempts.append(Attempt(candidate.server_id, "failed_here"))
                 continue
             made = {"jupyter_token": secret_token()} if request.jupyter else {}
@@ -178,7 +180,7 @@ class Creating(Verb[CreateOrder]):
             return outcome
         try:
             return await settle_quote(self._context, quote, outcome)
-        except StateUnavailable as error:  # an order may run: what is known of it counts more than the record
+        except StateUnavailable as error:  # an order may be running, and its outcome matters more than the record
             log.warning("what came of quote %s could not be recorded: %s", quote.id, error.message)
             return outcome
 
@@ -233,7 +235,7 @@ class Creating(Verb[CreateOrder]):
         )
         if left:
             await settling.settle_open(account, evidence.current)
-        await context.ask_enforcers(account, known)  # the claim can't wait for an answer
+        await context.ask_enforcers(account, known)  # the claim itself can't wait for an answer
         return evidence
 
     async def _answered_badly(self, call: CreateCall, send: Send, error: Failure, attempts: list[Attempt]) -> Stopped:
@@ -266,14 +268,14 @@ class Creating(Verb[CreateOrder]):
         context.readings.changed()
         try:
             await context.state.write(write)
-        except StateUnavailable as error:  # an order may run: it is looked for, and its end is kept, all the same
+        except StateUnavailable as error:  # an order may be running: still look for it and keep its end
             log.warning("what Clore said of %s could not be recorded: %s", intent.id, error.message)
             intent = replace(intent, acknowledged=intent.acknowledged or created is not None)
-        await anyio.to_thread.run_sync(context.wake_watchdog)  # one that was about to end may have missed this order
+        await anyio.to_thread.run_sync(context.wake_watchdog)  # one that is about to exit may have missed this order
         try:
             outcome = await self._settling.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
             recorded = outcome.status is Status.CREATED and not self._settling.unwritten(intent.account)
-            return Stopped(outcome=outcome, final=not recorded)  # else the quote has its outcome with its order
+            return Stopped(outcome=outcome, final=not recorded)  # if recorded, the quote already has its outcome
         except StateUnavailable:
             return self._unrecorded(intent, attempts)
 
@@ -302,7 +304,7 @@ class Creating(Verb[CreateOrder]):
         return Stopped(attempt, outcome_texts.unavailable([attempt], said))
 
     async def _not_sent(self, call: CreateCall, send: Send, error: Failure) -> Stopped:
-        """Return the answer if nothing was sent. An unused yes stays, so that the same call needs no second one."""
+        """Return the answer if nothing was sent. An unused yes stays valid, so the same call needs no second one."""
         await self._close(call, send.intent, "abandoned", word(error))
         attempt = Attempt(call.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."

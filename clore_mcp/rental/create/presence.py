@@ -1,9 +1,9 @@
-"""Decides whether an order of ours exists already: for a call, for a server, for the account.
+"""Decides whether an order of ours already exists: for a call, for a server, for the account.
 
 A repeated call leads to the order that it has made, never to a second one. If a server is ours already, no fallback is
 tried, because that would be a second bill for one request. Clore also says "already rented" if this account rents the
-server, and a late order of ours is listed as rented like any other. So if a create of ours for that server is younger
-than a day, the next server is tried only after a valid look that shows no order of ours.
+server, and a server with a late order of ours is listed as rented like any other. So if a create of ours for that
+server is less than a day old, the next server is tried only after a valid look that shows no order of ours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from clore_mcp.rental.rules.check import Evidence
 
 
-# By Clore's own clock, an order that much older or younger than its send is another one.
+# An order created more than this before or after a create was sent, by Clore's clock, is not its order.
 _OLDER_SECONDS: Final = 120
 _YOUNGER_SECONDS: Final = 900
 
@@ -64,9 +64,8 @@ def in_the_way(tx: Tx, account: str, server_id: int, rows: Iterable[OrderRow], p
 
 
 def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str | None = None) -> Outcome | None:
-    """Return the order that the same call has made while it runs, or its create with an unknown outcome, and the same
-    for its replacement. The quote `but_of`, which is being carried out, is left out. Returns None if there is
-    nothing."""
+    """Return the running order that the same call has made, or its create with an unknown outcome. Its replacement
+    counts too. The quote `but_of`, which is being carried out, is left out. Returns None if there is nothing."""
     heir = quotes.replacement_of_call(tx, digest)
     if heir is not None and heir.id != but_of:
         made = made_by_call(tx, account, heir.digest, program, but_of=but_of)
@@ -89,8 +88,8 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
 
 
 def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, program: str) -> Outcome | None:
-    """Return why nothing may be rented in place of the lost order now, or None if it is proven gone, cost no more than
-    approved, and its call has made nothing else."""
+    """Return why nothing may be rented in place of the lost order now. None if that order is proven gone, cost no more
+    than approved, and its call has made nothing else."""
     order_id, account = terms.replaces_order_id, quote.account
     if order_id is None:
         return None
@@ -108,7 +107,7 @@ def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, 
 
 
 def cost_usd(lease: Lease) -> Decimal | None:
-    """Return what it has cost by its receipt."""
+    """Return an order's cost in USD by its receipt, or None without one."""
     return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))
 
 
@@ -124,13 +123,13 @@ def may_be_of(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
         and row.id not in taken
         and bool(row.spot) == (intent.order_type == "spot")
         and _same_image(row.image, intent.image)
-        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # an unknown one is judged by `above`
+        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # `above` judges an unknown coin
         and _made_then(intent.sent_api_at, row.created_at)
     )
 
 
 def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
-    """Return whether an order may come from a create that was sent then, if both times are known."""
+    """Return whether an order may come from a create sent at that time. Unknown times rule nothing out."""
     if sent_api_at is None or created_at is None:
         return True
     return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
@@ -153,7 +152,8 @@ class Presence:
         self._settling = settling
 
     async def not_offered(self, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool) -> Stopped:
-        """Return the result for a server that the market rules out before anything is sent. `used`: the yes is used."""
+        """Return the result for a server that the market rules out before anything is sent. `used` says whether the yes
+        is used."""
         account, server_id = quote.account, attempt.server_id
         listing = evidence.snapshot.by_id.get(server_id)
         free = listing is not None and not listing.rented
@@ -162,7 +162,7 @@ class Presence:
             return Stopped(attempt=attempt)
         seen = await self._seen()
         if seen is not None:
-            await self._settling.settle_open(account, seen)  # a late order is taken for what it is first
+            await self._settling.settle_open(account, seen)  # this adopts a late order first
         held = await self._held(quote, server_id)
         if held is not None:
             return Stopped(outcome=held)

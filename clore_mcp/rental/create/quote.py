@@ -1,6 +1,7 @@
-"""Prices a request: which servers fit, what each costs, and the evidence for check.py.
+"""Prices a request: the servers that fit, the cost of each, and the evidence for check.py.
 
-The evidence of a quote may be a minute old; that of the transaction that writes the reservation up to ten seconds.
+The evidence of a quote may be a minute old. In the transaction that writes the reservation it is at most ten seconds
+old.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from clore_mcp.store.ledger import Beat
 
 @dataclass(frozen=True, slots=True)
 class PricedOrder:
-    """A priced request. Without `terms` none of the servers fits, and `unfit` says why."""
+    """A priced request. If none of the servers fits, `terms` is None and `unfit` says why."""
 
     terms: Terms | None
     cost: Cost | None
@@ -50,7 +51,8 @@ class PricedOrder:
 
     @property
     def most_hours(self) -> Decimal | None:
-        """The longest rental of any of the servers, if the hours are why none of them fits, else None."""
+        """The longest rental of any of the servers, if the requested hours are why none of them fits. Otherwise
+        None."""
         if self.terms is not None:
             return None
         return max((one.most_hours for one in self.unfit if one.most_hours is not None), default=None)
@@ -162,7 +164,7 @@ class Pricer:
         )
 
     async def _bid(self, request: CreateOrder, listing: Listing, evidence: Evidence) -> DayPrice | Unfit:
-        """Return the bid in a coin: the requested one, else the one that would win now."""
+        """Return the bid in a coin: the requested one, or else the one that would win now."""
         rates, fees = evidence.snapshot.rates, evidence.fees
         priced = choose(
             listing,
@@ -228,7 +230,7 @@ def _replaceable(terms: Terms, stands: Position) -> Terms:
 
 
 def _unsettled(held: Intent, program: str) -> Unfit:
-    """Return why a server with a create on its way or uncertain is not used: a second one could be a second bill."""
+    """Return why a server with an unsettled create is not used: a second one could be a second bill."""
     return Unfit(
         held.server_id,
         "unsettled",

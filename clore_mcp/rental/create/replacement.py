@@ -53,7 +53,8 @@ class ReplacementOffer:
 
 
 def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> ReplacementOffer:
-    """Return what may replace an order according to the record. Raises Settled with the cure."""
+    """Return what may replace an order according to the record. Raises Settled, with what to do next, if nothing
+    may."""
     lease = orders.get(tx, account, order_id)
     made_by = intents.get(tx, lease.intent_id) if lease else None
     quote = quotes.get(tx, made_by.quote_id) if made_by else None
@@ -162,7 +163,7 @@ class Replacements:
         return offer
 
     async def _require_rentable(self, offer: ReplacementOffer, account: str) -> None:
-        """Raises Settled if none of the remaining servers could be rented now."""
+        """Raise Settled if none of the remaining servers could be rented now."""
         evidence = await self.pricer.evidence(EXECUTION_AGE)
         attempts: list[Attempt] = []
         for one in offer.terms.candidates:
@@ -193,7 +194,7 @@ class Replacements:
             """Return whether the cancel must be sent. If not, the order is already gone."""
             now = quotes.get(tx, quote.id)
             if now is None or now.state != "approved":
-                raise Settled(outcome_texts.in_progress(quote.id))  # another process is further
+                raise Settled(outcome_texts.in_progress(quote.id))  # another process is already ahead
             lease = orders.get(tx, quote.account, order_id)
             if lease is not None and lease.ended_at is not None:
                 return False
@@ -218,6 +219,6 @@ class Replacements:
         try:
             account = await self.context.readings.account()
             return await self.context.state.read(lambda tx: told_of(tx, account, order_id, outcome))
-        except Failure as failure:  # what became of the call counts more than what it says of the order before
+        except Failure as failure:  # the outcome of the call matters more than the cost of the replaced order
             log.warning("the cost of order %s can't be reported: %s", order_id, failure.message)
             return outcome

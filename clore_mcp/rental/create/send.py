@@ -40,7 +40,7 @@ from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent, Reservation
 from clore_mcp.store.quotes import Quote
 
-_SENDS: Final = 3  # "too fast" comes before Clore looks at a request: it may be sent again, so often
+_SENDS: Final = 3  # Clore says "too fast" before it reads a request, so the request may be sent up to this many times
 
 
 class Abandoned(Failure):
@@ -91,7 +91,7 @@ def _record_of(create: CreateRequest) -> dict[str, Any]:
 
 
 class Halted(Exception):
-    """Nothing was sent, and why. None if the evidence had become too old when the turn came."""
+    """Raised if nothing was sent. `why` is None if the evidence had become too old when the turn came."""
 
     def __init__(self, why: Stopped | None) -> None:
         super().__init__("nothing was sent")
@@ -106,10 +106,11 @@ class Send:
         self._call = call
         self._leave_by = context.monotonic() + context.patience.leave_within
         self.intent: Intent | None = None
-        self.too_fast = 0  # how often it has left and was refused unread
+        self.too_fast = 0  # how often it was sent and refused unread
 
     async def leave(self, evidence: Evidence, create: CreateRequest) -> None:
-        """The hook before the bytes leave. Raises Halted, and Abandoned if a suspended process finds its time over."""
+        """Claim the send, just before the bytes leave. Raises Halted if nothing may be sent, and Abandoned if the
+        process was suspended past its deadline."""
         context = self._context
         not_after = context.clock() + context.patience.send_within
         deadline = min(context.monotonic() + context.patience.send_within, self._leave_by)
@@ -121,8 +122,8 @@ class Send:
             raise Abandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
     async def back(self) -> bool:
-        """Record that Clore refused the create unread. The intent waits for another send, unless these were enough or
-        another process has abandoned it."""
+        """Record that Clore refused the create unread. Return whether it may be sent again: it may not after three
+        sends, or if another process has abandoned the intent."""
         context, call, intent = self._context, self._call, self.intent
         if intent is None:
             return False
@@ -263,7 +264,7 @@ def _taken(row: Quote | None) -> Outcome:
 
 
 def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None:
-    """Return what a host has changed since the question, other than the price, that the yes does not cover."""
+    """Return what a host has changed since the question, other than the price, if the yes does not cover it."""
     is_now, was = f"{listing.gpu_count}x {listing.gpu}", f"{candidate.gpu_count}x {candidate.gpu}"
     if is_now != was:
         return f"{hardware(is_now)} now, {hardware(was)} approved"
@@ -277,7 +278,7 @@ def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None
 
 
 class NotOffered(Exception):
-    """A server is skipped because of what the market shows now: the attempt that is not made, and why."""
+    """Raised if a server is skipped because of what the market shows now. `attempt` holds the server and the reason."""
 
     def __init__(self, attempt: Attempt) -> None:
         super().__init__(attempt.outcome)
@@ -302,7 +303,7 @@ def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decima
         raise NotOffered(Attempt(server_id, "unpriced"))
     fee = evidence.fees.fraction(terms.order_type, coin)
     price: Decimal | None = listed
-    if spot:  # the rate may have moved: never above what was approved, in either unit
+    if spot:  # the rate may have moved, and the bid must not exceed the approved amount in coin or in USD
         bid = bid_within(candidate.ceiling_usd_per_hour, coin, rate, fee, listed)
         price = None if bid is None else max(listed, min(bid.value, candidate.listed_per_day))
     asked = listed if price is None else price

@@ -1,10 +1,11 @@
 """Settles the outcome of a create by looking at the orders, never by sending again.
 
-A create is answered with `{"code":0}` and no id, or not at all (docs/clore-api.md, section 4.4). The order is the one
-for that server, image, type and coin that was not listed before the send. Exactly one: it is adopted, gets its lease
-and keeps its reservation. None after code 0, or no valid reply at the end of the patience: `uncertain`, which blocks
-that server and keeps its reservation. None without code 0: `failed`, and still adopted if it shows up within a day.
-A refusal in words that no documentation names is the application's no: one valid look after a pause is enough.
+Clore answers a create with `{"code":0}` and no id, or not at all (docs/clore-api.md, section 4.4). Its order is the one
+for that server, image, type and coin that was not listed before the send. If there is exactly one, it is adopted, gets
+its lease and keeps its reservation. If there is none after code 0, or no valid reply until the patience is over, the
+create is `uncertain`, which blocks that server and keeps its reservation. If there is none without code 0, it is
+`failed`, but its order is still adopted if it shows up within a day. A refusal in undocumented words is the
+application's own, so one valid look after a pause is enough.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from clore_mcp.store.intents import Intent
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.reservations import End
 
-_LAST_SHARE: Final = 0.25  # of the patience for a look: what was seen in it decides that there is no order
+_LAST_SHARE: Final = 0.25  # of the patience for a look: only looks in this last share can decide that there is no order
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 
 
@@ -64,13 +65,13 @@ class Settling:
         earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
     ) -> Outcome:
-        """Look until the outcome of a send is known or the patience is over, record it and return it. After a `refusal`
-        the first valid look decides."""
+        """Look until the outcome of a send is known or the patience is over. Record it and return it. After a
+        `refusal`, the first valid look decides."""
         context = self._context
         if refusal is not None:
             await anyio.sleep(context.patience.look_after_refusal)
         give_up_at = context.monotonic() + context.patience.look
-        # An order shows late: a look that saw none says nothing once it is old, as when Clore has been down since.
+        # An order may show late. An old look that saw none proves nothing, for example if Clore has been down since.
         counts_from = give_up_at - context.patience.look * _LAST_SHARE
         last, looks = Sight(), 0
         while True:
@@ -90,7 +91,7 @@ class Settling:
             looks += 1
 
     async def look(self, intent: Intent, *, completed: bool) -> Sight:
-        """Look once for the order of an intent. Failures of Clore do not raise."""
+        """Look once for the order of an intent. If Clore fails, return an empty result instead of raising."""
         try:
             seen = await self._context.readings.look(completed=completed)
         except CloreError:
@@ -110,8 +111,8 @@ class Settling:
         await self._adopting.write_down()
 
     async def settle_open(self, account: str, current: Orders) -> None:
-        """Close what ended processes have left: abandon what was never sent, and look for what was sent. The work of
-        this process is not touched."""
+        """Close what ended processes have left: abandon creates that were never sent, and look for those that were.
+        This process's own work is not touched."""
         context, now = self._context, self._context.clock()
         left = await context.state.read(lambda tx: self.left_open(tx, account, current))
         if left.strays:
@@ -126,7 +127,7 @@ class Settling:
         """Return what `settle_open` has to check, from the rows of the caller's transaction."""
         since = self._context.clock() - intents.ADOPTABLE_SECONDS
         open_ = intents.in_state(tx, account, *intents.OPEN)
-        listed = {row.server_id for row in current.rows}  # no other server's create can have made one of these
+        listed = {row.server_id for row in current.rows}  # only creates for these can have made a listed order
         failed = [
             intent for intent in intents.in_state(tx, account, "failed", since=since) if intent.server_id in listed
         ]
@@ -136,8 +137,7 @@ class Settling:
         return LeftOpen(self._context.readings.identity.stray_intents(tx, account, since), creates, orphans)
 
     async def _bring_strays(self, strays: Sequence[Intent], account: str, current: Orders) -> None:
-        """Take over a create that was sent under another key of possibly this account, once its order is listed
-        here."""
+        """Take over creates of other accounts that may be this one, once their order is listed here."""
         context = self._context
         for intent in strays:
             seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
@@ -145,7 +145,7 @@ class Settling:
                 await context.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
 
     async def strays(self, account: str) -> bool:
-        """Return whether such a create may still show as an order."""
+        """Return whether a create of another account that may be this one may still show as an order."""
         identity, since = self._context.readings.identity, self._context.clock() - intents.ADOPTABLE_SECONDS
         return bool(await self._context.state.read(lambda tx: identity.stray_intents(tx, account, since)))
 
@@ -161,8 +161,7 @@ class Settling:
         return await self._context.state.read(read)
 
     def _settle_orphans(self, tx: Tx, account: str, now: float) -> None:
-        """Close quotes whose work ended between two steps with nothing on its way, because they would block the same
-        call."""
+        """Close quotes whose work ended between two steps with nothing on its way. They would block the same call."""
         for quote in quotes.committing(tx, account):
             made = intents.of_quote(tx, quote.id)
             if self._commitments.runs(quote.id) or any(intent.state in intents.OPEN for intent in made):
@@ -226,11 +225,11 @@ class Settling:
             raise ArgumentInvalid(f"{intent.id} is settled already: {intent.state}{whose}. Nothing was changed.")
 
     async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> Outcome:
-        """Settle by a person's word an intent that looking could not settle. `row` is its order, or None if it made
+        """Settle, by a person's word, an intent that looking could not settle. `row` is its order, or None if it made
         none.
 
-        Raises ArgumentInvalid if it was settled meanwhile. A wrong None does no lasting harm: an order that shows up
-        within a day is still adopted.
+        Raises ArgumentInvalid if it was settled meanwhile. A wrong None does no lasting harm, because an order that
+        shows up within a day is still adopted.
         """
         if row is not None:
             outcome = await self._adopting.adopt(intent, quote, row, by=by)

@@ -1,6 +1,6 @@
-"""Which SSH key an order is given: the operator's, the usual one, or a pair that is made and kept in the state folder.
+"""Chooses the SSH key for an order: the operator's, the usual one, or a pair made and kept in the state folder.
 
-Only public keys are read. The one private key that this module touches is the one it made itself.
+Only public keys are read. The only private key that this module touches is the one it made itself.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from clore_mcp.errors import ArgumentInvalid, StateUnavailable
 from clore_mcp.settings import SSH_KEY_MAX, public_key_line
 
 TOKEN_LENGTH: Final = 24  # Clore takes up to 32 letters and digits as password or token; 24 are 142 bits
-_USUAL: Final = ("id_ed25519", "id_ecdsa", "id_rsa")  # in the order of preference; ssh offers these by itself
+_USUAL: Final = ("id_ed25519", "id_ecdsa", "id_rsa")  # in order of preference; ssh offers these by itself
 _COMMENT: Final = "clore-mcp"
-_HALF_WRITTEN_TRIES: Final = 20  # of 50 ms, for a file system where a pair can't appear at once
+_HALF_WRITTEN_TRIES: Final = 20  # of 50 ms each, for file systems where a key file can't appear all at once
 
 
 @dataclass(frozen=True, slots=True)
 class SshKey:
-    """A public key that an order can be given, and where its other half is, if that is known."""
+    """A public key for orders, and the path of its private key, if known."""
 
     line: str
     fingerprint: str  # "SHA256:…", as ssh-keygen -l shows it
@@ -40,7 +40,8 @@ class SshKey:
 
 
 def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
-    """The configured key, else the usual one in ~/.ssh, else a pair made once for this state (StateUnavailable)."""
+    """Return the configured key, or else the usual one in ~/.ssh, or else a pair made once for this state. Raises
+    StateUnavailable."""
     if settings_key is not None:
         return _configured(validate(settings_key), home)
     for name, line in _own_keys(home):
@@ -54,7 +55,7 @@ def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
 
 
 def validate(line: str) -> str:
-    """A public key from a tool call as one clean line, or ArgumentInvalid that does not repeat it."""
+    """Return a public key from a tool call as one clean line. Raises ArgumentInvalid, which does not repeat the key."""
     try:
         return public_key_line(line)
     except ValueError as error:
@@ -65,18 +66,18 @@ def validate(line: str) -> str:
 
 
 def fingerprint(line: str) -> str:
-    """SHA256:… of a valid public key line, as ssh-keygen -l shows it."""
+    """Return the SHA256:… fingerprint of a valid public key line, as ssh-keygen -l shows it."""
     digest = hashlib.sha256(base64.b64decode(line.split()[1])).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 async def key_line(given: str | None, own: Callable[[], SshKey]) -> str:
-    """The line of the key to let in: the one that a call names, else the operator's own, read off the loop."""
+    """Return the line of the key to let in: the one given in the call, or else the operator's own, read in a thread."""
     return validate(given) if given else (await anyio.to_thread.run_sync(own)).line
 
 
 def secret_token() -> str:
-    """A fresh password or Jupyter token: letters and digits only, within Clore's 32."""
+    """Return a new password or Jupyter token. It has only letters and digits, and fits Clore's limit of 32."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
 
 
@@ -85,15 +86,15 @@ def _key(line: str, source: str, private_path: Path | None = None, *, offered: b
 
 
 def _configured(line: str, home: Path) -> SshKey:
-    """The operator's key, with its private half when that is one of the pairs in ~/.ssh."""
+    """Return the operator's key, with the path of its private key if the pair is in ~/.ssh."""
     same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
     name = next(same, None)
     return _key(line, "settings", home / ".ssh" / name if name else None, offered=name in _USUAL)
 
 
 def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
-    """Name and line of each readable pair in ~/.ssh, the usual ones first."""
-    with contextlib.suppress(OSError):  # no folder, or not ours to look into: then there is no key in it
+    """Yield the name and line of each readable pair in ~/.ssh, the usual ones first."""
+    with contextlib.suppress(OSError):  # no folder, or no permission to read it: it counts as holding no keys
         files = {path.stem: path for path in sorted((home / ".ssh").glob("*.pub"))}
         usual = [name for name in _USUAL if name in files]
         for name in dict.fromkeys((*usual, *files)):
@@ -103,7 +104,8 @@ def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
 
 
 def _kept_pair(path: Path) -> str:
-    """The public line of the pair at `path`, made now if there is none; processes that start at once agree on one."""
+    """Return the public line of the pair at `path`, made now if there is none. Processes that start at once agree on
+    one pair."""
     path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if not path.exists():
@@ -120,18 +122,18 @@ def _kept_pair(path: Path) -> str:
 
 
 def _public_half(private: bytes) -> str:
-    from cryptography.exceptions import UnsupportedAlgorithm  # here: mcp brings it, few need it
+    from cryptography.exceptions import UnsupportedAlgorithm  # imported here: mcp installs it, and few calls need it
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
     try:
         public = load_ssh_private_key(private, password=None).public_key()
-    except (TypeError, UnsupportedAlgorithm) as error:  # a passphrase, or a kind of key that is none of ours
+    except (TypeError, UnsupportedAlgorithm) as error:  # a passphrase, or an unsupported type of key
         raise ValueError(str(error)) from None
     return f"{public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()} {_COMMENT}"
 
 
 def _make_pair(path: Path) -> None:
-    """Put a new private key at `path` whole, or leave the one that another process put there meanwhile."""
+    """Put a whole new private key at `path`, or keep one that another process has put there meanwhile."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -139,7 +141,7 @@ def _make_pair(path: Path) -> None:
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     try:
         _write_new(draft, text)
-        with contextlib.suppress(FileExistsError):  # the other process was first: its pair it is
+        with contextlib.suppress(FileExistsError):  # another process was first: use its pair
             try:
                 path.hardlink_to(draft)
             except OSError:  # a file system without hard links
@@ -149,7 +151,7 @@ def _make_pair(path: Path) -> None:
 
 
 def _write_new(path: Path, content: bytes) -> None:
-    """Write a file that did not exist, for its owner alone."""
+    """Write a new file that only its owner can read. Raises FileExistsError if it exists."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(content)
