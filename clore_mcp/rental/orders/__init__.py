@@ -1,1 +1,2 @@
-"""Orders that run: how they look and are reached, their ends and who keeps these, cancels with proof, the brake."""
+"""Running orders: how they are shown and reached, what ends them, cancels with proof, and the freeze of all
+spending."""

@@ -1,10 +1,10 @@
-"""How to connect to an order: the SSH command, the URL, an ssh-config block, and whether an SSH server answers yet.
+"""Builds the SSH command, the URL and the ssh-config block of an order, and checks whether an SSH server answers yet.
 
-Hosts are strangers, and what they report ends up in a person's terminal. A command is therefore built only from a valid
-host name and a valid port; anything else gives a warning in our words and no command.
+Hosts are strangers, and what they report ends up in a person's terminal. So a command is built only from a valid host
+name and a valid port. Anything else gives a warning in our own words and no command.
 
 The state keeps which orders this machine could reach in the last hours, so that this outlives the process. One dead
-host proves nothing about this machine, two do.
+host proves nothing about this machine, but two do.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ BAD_PORT: Final = "Clore reported an SSH port that is not a port; no command is 
 BAD_URL: Final = "Clore reported a web address that is not a host name; no URL is shown."
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")  # a last label that resolvers take for part of an address
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")  # a last label that resolvers read as part of an address
 _SSH_PORT: Final = re.compile(r"22:([1-9][0-9]{0,4})")
-_GREETING_MAX: Final = 4_096  # bytes read for the banner; RFC 4253 lets a server say something else before it
+_GREETING_MAX: Final = 4_096  # bytes read for the banner; RFC 4253 lets a server send other lines before it
 
 
 class ReadyReason(StrEnum):
@@ -60,18 +60,18 @@ class Reported(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ssh:
-    """Where sshd is, and a command for pasting. Only `ssh_of` builds it."""
+    """The address of an order's SSH server, and a command to paste. Only `ssh_of` builds it."""
 
     host: str
     port: int
     command: str
     user: str = USER
-    identity: Path | None = None  # the private key, when it is known
+    identity: Path | None = None  # the private key, if known
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How an order can be reached. `warning` is set if something was reported but can't be used."""
+    """The ways to reach an order. `warning` is set if something was reported but can't be used."""
 
     ssh: Ssh | None = None
     http_url: str | None = None
@@ -89,7 +89,7 @@ def access_of(row: Reported, key: SshKey | None) -> Access:
 
 
 def ssh_of(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None, key: SshKey | None) -> Ssh | None:
-    """Return the SSH command from the first host and the port that leads to 22, or None if either is missing or
+    """Return the SSH command for the first host and the port that leads to 22, or None if either is missing or
     unusable."""
     host, port = host_name(hosts[0]) if hosts else None, _ssh_port(tcp_ports)
     if host is None or port is None:
@@ -111,7 +111,7 @@ def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
         f"    HostName {ssh.host}",
         f"    Port {ssh.port}",
         f"    User {ssh.user}",
-        f"    HostKeyAlias clore-{order_id}",  # the name under which the key is kept: never this host's earlier one
+        f"    HostKeyAlias clore-{order_id}",  # its host key is stored under this name, never this host's earlier one
         "    CheckHostIP no",
         "    StrictHostKeyChecking accept-new",
         *([f"    UserKnownHostsFile {known_hosts}"] if known_hosts else []),
@@ -123,8 +123,8 @@ def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
 
 
 async def probe(host: str, port: int, timeout_seconds: float) -> ReadyReason:
-    """Connect from this machine and return READY if an SSH server answers, else what went wrong. The time applies to
-    the name, the connection and the greeting each."""
+    """Connect from this machine and return READY if an SSH server answers, else what went wrong. The timeout applies
+    separately to the name lookup, the connection and the greeting."""
     if host_name(host) is None or not 1 <= port <= 65_535:
         return ReadyReason.NAME_NOT_FOUND
     try:
@@ -155,7 +155,8 @@ async def connects(host: str, port: int, timeout_seconds: float) -> bool:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Whether an address of the host refused the connection. Where a name has several, their errors are in a group."""
+    """Return whether an address of the host refused the connection. The errors of a name with several addresses are in
+    a group."""
     if isinstance(error, BaseExceptionGroup):
         return any(_refused(each) for each in error.exceptions)
     return error is not None and (isinstance(error, ConnectionRefusedError) or _refused(error.__cause__))
@@ -178,7 +179,7 @@ async def _greets(stream: ByteReceiveStream) -> bool:
 
 
 def host_name(text: str) -> str | None:
-    """`text` if it is a host name (RFC 1123, ASCII) or a dotted IPv4 address as they stand, else None."""
+    """Return `text` unchanged if it is a host name (RFC 1123, ASCII) or a dotted IPv4 address, else None."""
     labels = text.split(".")
     if len(text) > 253 or not all(map(_LABEL.fullmatch, labels)):
         return None
@@ -191,15 +192,16 @@ def host_name(text: str) -> str | None:
 
 
 def quoted_path(path: Path, *, windows: bool = os.name == "nt") -> str:
-    """A path as one word of a shell line; for Windows with the double quotes that both of its shells take."""
+    """Return a path as one word of a shell command. On Windows it gets double quotes, which both shells there
+    accept."""
     if not windows:
         return shlex.quote(str(path))
-    text = str(path).replace("\\", "/")  # its ssh takes both, a POSIX shell on it only this
+    text = str(path).replace("\\", "/")  # ssh on Windows accepts both, but a POSIX shell there only this
     return text if re.fullmatch(r"[\w./:-]+", text, re.ASCII) else f'"{text}"'
 
 
 def _ssh_port(tcp_ports: Sequence[str] | None) -> int | None:
-    """The public port that leads to the container's 22 ("22:1972"), when it is one."""
+    """Return the public port that leads to the container's port 22, as in "22:1972", or None."""
     for entry in tcp_ports or ():
         found = _SSH_PORT.fullmatch(entry)
         if found is not None and int(found[1]) <= 65_535:
@@ -208,7 +210,7 @@ def _ssh_port(tcp_ports: Sequence[str] | None) -> int | None:
 
 
 def _ssh_warning(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None) -> str | None:
-    """What is wrong with what was reported, never repeating it; None while it is only incomplete."""
+    """Return what is wrong with the reported address, without repeating it. None if it is only incomplete."""
     if hosts and hosts[0] and host_name(hosts[0]) is None:
         return BAD_ADDRESS
     odd = [entry for entry in tcp_ports or () if entry and not re.fullmatch(r"(?!22:)[0-9]+:[0-9]+", entry)]
@@ -221,23 +223,23 @@ def _url(http_host: str | None) -> str | None:
 
 
 def _config_path(path: Path) -> str | None:
-    """A path as an ssh-config value, or None when no quoting there could carry it."""
+    """Return a path as an ssh-config value, or None if it can't be quoted there."""
     text = str(path).replace("\\", "/") if os.name == "nt" else str(path)
     if not text.isprintable() or re.search(r'["\\]|\$\{', text):
         return None
-    return '"{}"'.format(text.replace("%", "%%"))  # % begins a token of ssh's own
+    return '"{}"'.format(text.replace("%", "%%"))  # ssh reads % as the start of a token
 
 
 STARTING_MINUTES: Final = 5  # containers take 2 to 5 minutes, and an SSH server starts last
 OVERDUE_MINUTES: Final = 15
 _REMEMBERED_SECONDS: Final = 6 * 3_600.0
-_NEVER_USUAL: Final = {ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT}  # not even while an SSH server starts
+_NEVER_USUAL: Final = {ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT}  # not normal, even while an SSH server starts
 
 
 @dataclass(frozen=True, slots=True)
 class SshLook:
-    """The result of the last look at an order's SSH. `at` is this machine's clock. `online`: this machine then reached
-    another order's SSH or Clore itself."""
+    """The result of the last look at an order's SSH. `at` is this machine's clock. `online` means that this machine
+    then reached another order's SSH or Clore itself."""
 
     server_id: int | None
     reason: ReadyReason
@@ -250,18 +252,19 @@ Memory = Mapping[int, SshLook]
 
 
 def is_settled(reason: ReadyReason, minutes: int) -> bool:
-    """Whether that says something of the host or the network, and is not just a container that starts."""
+    """Return whether that result says something about the host or the network, and not just that a container is
+    starting."""
     return reason is ReadyReason.READY or reason in _NEVER_USUAL or minutes >= STARTING_MINUTES
 
 
 def remembered(memory: Memory, order_id: int, attempt: SshLook) -> dict[int, SshLook]:
-    """The memory with one attempt more, without those of the day before."""
+    """Return the memory with this attempt added, without attempts of more than six hours before it."""
     kept = {about: one for about, one in memory.items() if abs(attempt.at - one.at) < _REMEMBERED_SECONDS}
     return {**kept, order_id: attempt}
 
 
 def others(memory: Memory, order_id: int, server_id: int | None, now: float) -> dict[int, SshLook]:
-    """The attempts of the last hours at orders on other servers."""
+    """Return the attempts of the last six hours at orders on other servers."""
     return {
         about: one
         for about, one in memory.items()
@@ -272,7 +275,7 @@ def others(memory: Memory, order_id: int, server_id: int | None, now: float) -> 
 
 
 def memory_from(text: str | None) -> dict[int, SshLook]:
-    """What `memory_as` wrote; nothing where there is none or another version wrote it."""
+    """Return what `memory_as` wrote. Empty if there is none or another version wrote it."""
     try:
         return {
             int(about): SshLook(server_id, ReadyReason(reason), float(at), *map(bool, online))
@@ -283,6 +286,6 @@ def memory_from(text: str | None) -> dict[int, SshLook]:
 
 
 def memory_as(memory: Memory) -> str:
-    """The text that `memory_from` reads."""
+    """Return the text that `memory_from` reads."""
     rows = {about: [one.server_id, one.reason.value, one.at, one.online] for about, one in memory.items()}
     return json.dumps(rows, separators=(",", ":"))

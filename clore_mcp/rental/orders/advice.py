@@ -1,4 +1,4 @@
-"""Tells the assistant what to do about an order that is not ready. Pure functions.
+"""Writes what the assistant should do about an order that is not ready. Pure functions.
 
 A person tries the SSH command before anything is cancelled, because the fault may be this machine's. No text here
 suggests another rental, and after a second host has failed, every text forbids one.
@@ -61,7 +61,7 @@ class Situation:
 
 
 def not_dead(found: Situation) -> str | None:
-    """Return why the host should not count as dead yet, with a cure, or None if it may."""
+    """Return why the host should not count as dead yet, with the next step, or None if it may."""
     if found.status == "ended":
         return f"Order {found.order_id} has ended. To rent again, call create_order, which asks the person."
     if found.reason is ReadyReason.READY:

@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the state knows about an order. `made_here` is None if the state can't be read. `tried`: a cancel that a
-    person approved is still unproven."""
+    """What the state knows about an order. `made_here` is None if the state can't be read. `tried` is True if a cancel
+    that a person approved is still unproven."""
 
     made_here: bool | None = None
     lease: Lease | None = None
@@ -58,7 +58,7 @@ class CancelTerms:
 
 
 class Cancelling(Verb[CancelOrder]):
-    """Proposes and carries out cancels asked for through a client."""
+    """Proposes and carries out cancels that a client requests."""
 
     def __init__(self, context: Context, closing: Closing) -> None:
         self._context = context
@@ -136,8 +136,8 @@ class Cancelling(Verb[CancelOrder]):
         return outcome_texts.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
-        """Return the order as Clore lists it now, and whether its absence is meaningful: only if both lists could be
-        read whole. An order that either list shows as running is running."""
+        """Return the order as Clore lists it now, and whether its absence is meaningful. It is only if both lists could
+        be read whole. An order that either list shows as running is running."""
         looked, ended = True, None
         for completed in (True, False):
             try:
@@ -153,7 +153,7 @@ class Cancelling(Verb[CancelOrder]):
         return ended, looked
 
     async def _priced(self, row: OrderRow | None, lease: Lease | None) -> tuple[Decimal | None, Decimal | None]:
-        """Return its cost per hour and its cost so far, as far as they are known."""
+        """Return the order's cost per hour and its cost so far in USD, each None if unknown."""
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None

@@ -1,4 +1,4 @@
-"""Sends cancels: records them, sends all due ones at once, looks until each is proven gone, and says what is left.
+"""Sends cancels: records them, sends all due ones at once, looks until each is proven gone, and reports what is left.
 
 Sending a cancel twice does no harm. It needs only `/cancel_order`. If the state can't be written, the record is
 missing, but the cancel is still sent.
@@ -30,16 +30,16 @@ from clore_mcp.text import clean
 
 log = logging.getLogger(__name__)
 
-LEASE_OVER: Final = "its lease is over"  # why most are sent
+LEASE_OVER: Final = "its lease is over"  # the reason for most cancels
 _LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
-_AGAIN_AFTER_LOOKS: Final = 3  # not proven gone after so many looks: ask again
-_ISSUE_NOTED: Final = 200  # characters of it, in the ledger
+_AGAIN_AFTER_LOOKS: Final = 3  # after this many looks without proof, the cancel is sent again
+_ISSUE_NOTED: Final = 200  # characters of the issue, in the ledger
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """Leases are over, by a list of orders that was requested at `looked_at` (this machine's clock; None if none could
-    be read). Another process's cancel without an answer yet counts for `answer_seconds`."""
+    """The evidence that leases are over: a list of orders requested at `looked_at` (this machine's clock; None if none
+    could be read). Another process's cancel without an answer yet counts for `answer_seconds`."""
 
     looked_at: float | None
     answer_seconds: float
@@ -63,7 +63,7 @@ class Sent:
 
     @property
     def unproven(self) -> str:
-        """Return a sentence about a cancel whose order is not proven gone."""
+        """A sentence about a cancel whose order is not proven gone."""
         return self.trouble.message if self.trouble else f"{self.said}, but does not show the order as ended."
 
 
@@ -117,8 +117,8 @@ async def try_write(context: Context, work: Callable[[Tx], None]) -> None:
 
 
 async def _send(context: Context, sent: list[Sent], why: str, over: Over | None = None) -> None:
-    """Record each cancel in the ledger before it is sent, end its lease, then record the reply. From that row on no
-    process moves its end."""
+    """Record each cancel in the ledger and end its lease, then send it and record the reply. Once the first row is
+    written, no process moves the end."""
     api_now = int(context.readings.api_now())
 
     def leaving(tx: Tx) -> None:
@@ -141,13 +141,14 @@ async def _send(context: Context, sent: list[Sent], why: str, over: Over | None 
 
 
 def _in_other_hands(tx: Tx, context: Context, one: Sent, over: Over, api_now: int) -> bool:
-    """Whether its end was moved on, or another was faster, for servers and a watchdog wake at the same end: our list
-    does not show what came of that cancel. Without an answer it counts for a while: its sender may have been killed."""
+    """Return whether to skip this cancel, because the end was moved or another process cancelled first. Servers and a
+    watchdog wake at the same end, and our list may be older than that cancel. A cancel without an answer counts only
+    for a while, because its sender may have been killed."""
     if reservations.moved_beyond(tx, one.account, one.order_id, api_now):
         return True
     last = ledger.last_of_order(tx, one.account, one.order_id, ("cancel_sent", "cancel_answered"))
     now = context.clock()
-    if last is None or last.at > now:  # from before this machine's clock went back: nobody knows how old it is
+    if last is None or last.at > now:  # written before this machine's clock went back, so its age is unknown
         return False
     if last.step == "cancel_sent":
         return now - last.at < over.answer_seconds
@@ -157,17 +158,17 @@ def _in_other_hands(tx: Tx, context: Context, one: Sent, over: Over, api_now: in
 async def _send_one(context: Context, one: Sent) -> None:
     try:
         one.whole = await context.client.cancel_order(one.order_id, one.issue)
-    except Failure as error:  # a refusal too: it is also Clore's answer for an order that has ended
+    except Failure as error:  # a refusal counts too: it is also Clore's answer for an order that has ended
         one.trouble = error
-    except Exception as error:  # whatever breaks here must not stop the other cancels
+    except Exception as error:  # no error here may stop the other cancels
         one.trouble = Unclear(f"The cancel broke off ({type(error).__name__}).", spent=Spent.UNKNOWN)
     else:
         one.trouble = None
 
 
 async def _look(context: Context, order_ids: Set[int]) -> tuple[Orders | None, Set[int]]:
-    """The list that can prove orders gone, None where it can't be read; and which are listed as running. While all of
-    them run, the list of current orders says enough."""
+    """Return a list that can prove orders gone, or None if it can't be read, and the orders listed as running. If all
+    of these orders are running, the list of current orders is enough."""
     running: Set[int] = set()
     try:
         current = await context.readings.look(completed=False)
@@ -187,8 +188,9 @@ _NAMED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """`hourly` is what each order costs an hour, None where nobody knows, and None as a whole where Clore can't be
-    asked; `waiting` names those of them that have no server now. `watches` is None where the state can't be read."""
+    """The orders and watches that are left. `hourly` is each order's cost in USD per hour, None if unknown. It is None
+    as a whole if Clore can't be asked. `waiting` holds those orders that have no server now. `watches` is None if the
+    state can't be read."""
 
     hourly: Mapping[int, Decimal | None] | None
     waiting: Mapping[int, str]
@@ -222,7 +224,8 @@ def _orders(ids: list[int]) -> str:
 
 
 async def remaining(context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float) -> Remaining:
-    """What is left now; no part is waited for longer than that, and what can't be read stops nothing."""
+    """Return what is left now. It waits for the orders and their bids for up to `patience_seconds`. Anything that can't
+    be read is reported as unknown."""
     rows: list[OrderRow] | None = None
     waiting: Mapping[int, str] = {}
     with anyio.move_on_after(patience_seconds), contextlib.suppress(CloreError):

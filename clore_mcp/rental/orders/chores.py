@@ -1,4 +1,4 @@
-"""The work of each round besides ending leases. It may take long or fail, and it delays no end."""
+"""Runs the work of each round besides ending leases. It may take long or fail, but it delays no end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class Chore(Protocol):
-    """One kind of that work."""
+    """One kind of work in a round."""
 
     what: str
-    """For the log, as in "the watches"."""
+    """Its name in the log, as in "the watches"."""
 
     async def left(self, account: str) -> bool:
         """Return whether it needs rounds even if no order has an end to enforce."""

@@ -1,4 +1,4 @@
-"""Cancels an order, proves that it is gone and says what it cost.
+"""Cancels an order, proves that it is gone and reports what it cost.
 
 Proof is `expired: true` in Clore's list of completed orders, or absence from two valid replies a minute apart. One
 empty list proves nothing. Until then the reservation stays, and the answer says `unverified` and still billing. The
@@ -38,7 +38,7 @@ from clore_mcp.store.orders import Lease
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-UNKNOWN_ACCOUNT: Final = "unknown"  # the account of a cancel while Clore does not say whose key this is
+UNKNOWN_ACCOUNT: Final = "unknown"  # the account of a cancel while Clore does not say which account the key opens
 _PRICING_SECONDS: Final = 8.0  # a cancel's answer does not wait longer than this for prices
 _COST_UNKNOWN: Final = " Its cost is unknown, because its coin has no known USD rate."
 NEVER_WON: Final = (
@@ -48,8 +48,9 @@ NEVER_WON: Final = (
 
 
 async def account_for(context: Context, order_id: int) -> str:
-    """Return the account. If Clore does not say soon, it is the account of the order in the state, else
-    `UNKNOWN_ACCOUNT`. A lease under an account that may be this one belongs to the order."""
+    """Return the account for an order's cancel. If Clore does not identify it soon, it is the order's account in the
+    state, or else `UNKNOWN_ACCOUNT`. If another account that may be this one has the order's lease, it is that
+    account."""
     with anyio.move_on_after(_PRICING_SECONDS):
         try:
             account = await context.readings.account()
@@ -72,9 +73,10 @@ class Closing:
         self.books = Books(context)
 
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> Outcome:
-        """Cancel an order and look until it is proven gone: `cancelled` with the receipt, or `unverified`.
+        """Cancel an order and look until it is proven gone. Return `cancelled` with the receipt, or `unverified`.
 
-        Raises NotSent where no cancel can leave at all, because of the environment's proxy or certificates."""
+        Raises NotSent if no cancel can be sent at all, because of the environment's proxy or certificates.
+        """
         await self._context.client.open()
         account = await account_for(self._context, order_id)
         sent = await cancel_send.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
@@ -85,7 +87,8 @@ class Closing:
         return left.told_in(outcome).also(told).also(dropped)
 
     async def prove(self, sent: Sequence[Sent]) -> list[Outcome]:
-        """Look until each is proven gone or the patience is over: `cancelled` with the receipt, or `unverified`."""
+        """Look until each is proven gone or the patience is over. Return `cancelled` with the receipt, or
+        `unverified`."""
         self._context.readings.changed()
         gone = await cancel_send.look_until_gone(self._context, sent)
         return [
@@ -94,7 +97,8 @@ class Closing:
         ]
 
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
-        """Hold what is reserved for orders against what Clore lists; those proven gone are closed with their cost."""
+        """Compare the reservations of orders with Clore's lists, and close orders that are proven gone with their
+        cost."""
         context = self._context
         if await context.state.read(lambda tx: self.agrees(tx, account, current)):
             return
@@ -116,8 +120,8 @@ class Closing:
                 await self._reconcile_missing(account, lease, current, row)
 
     def agrees(self, tx: Tx, account: str, current: Orders) -> bool:
-        """Whether there is nothing to reconcile, by the rows of the caller's transaction: Clore lists every order that
-        has a reservation, and no other of ours, at no higher price than was approved."""
+        """Return whether there is nothing to reconcile, by the rows of the caller's transaction. Clore must list every
+        order that has a reservation, and no other of ours, at no higher price than was approved."""
         leases, listed = orders.active(tx, account), {row.id for row in current.rows if not row.expired}
         return (
             all(lease.order_id in listed and lease.missed_at is None for lease in leases)
@@ -127,7 +131,7 @@ class Closing:
         )
 
     def _dearer(self, leases: Sequence[Lease], current: Orders) -> list[Lease]:
-        """The orders whose price is above what was approved, and whose end is not under way."""
+        """Return the orders whose price is above what was approved, and whose end is not under way."""
         api_now = self._context.readings.api_now()
         rows = {row.id: row for row in current.rows if not row.expired and not row.spot}
         return [
@@ -139,8 +143,8 @@ class Closing:
         ]
 
     async def _end_dearer(self, leases: Sequence[Lease], current: Orders) -> None:
-        """Clore may tell the price of an order late: above what was approved, the order ends as it would have at once.
-        Without a right to act here (read-only), its lease ends, and whoever keeps leases sees to it."""
+        """End orders whose price is above what was approved. Clore may report a price late, after the order was
+        adopted. A read-only server only ends the lease, and a process that ends leases sends the cancel."""
         context, api_now = self._context, self._context.readings.api_now()
         rows = {row.id: row for row in current.rows}
         dearer = self._dearer(leases, current)
@@ -162,13 +166,14 @@ class Closing:
             await self.prove(await cancel_send.send(context, targets, caller="clore-mcp", why="above_ceiling"))
 
     async def reopen_listed(self, account: str, current: Orders) -> None:
-        """What counted as gone, for whatever reason, and is listed as running gets its reservation and its end back."""
+        """Restore the reservation and end of each order that counted as gone, for whatever reason, and is listed as
+        running."""
         for lease in await self.back(account, current):
             await self.reopen(lease)
         await elsewhere.reopen(self._context, account, current)
 
     async def back(self, account: str, current: Orders) -> list[Lease]:
-        """Returns the leases of orders that count as gone and were listed as running since."""
+        """Return the leases of orders that count as gone but were listed as running since."""
         return await self._context.state.read(lambda tx: self._back(tx, account, current))
 
     def _back(self, tx: Tx, account: str, current: Orders) -> list[Lease]:
@@ -298,8 +303,8 @@ class Closing:
             return None
 
     def _bill_unseen(self, lease: Lease) -> Bill:
-        """Return the most that an order without a trace can have cost: its whole lease, or the time until it was
-        missed."""
+        """Return the most that an order without a trace can have cost: its whole lease, or the time until it was missed
+        if that is longer."""
         until = max(lease.ends_api_at, ceil(lease.missed_at or 0))
         hours = Decimal(until - lease.started_api_at) / 3600
         rent = lease.price_native * lease.usd_per_coin * hours / 24

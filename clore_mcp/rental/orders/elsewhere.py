@@ -1,7 +1,7 @@
 """Keeps the reservations of orders made elsewhere whose bid was raised here, until the order is proven gone.
 
-These orders have no lease, so no process here ends them, and their cost is what Clore's row says. One that disappears
-without a trace counts whole for another day, because that is the most that it can have cost.
+These orders have no lease, so no process here ends them, and their cost is what Clore's row says. If one disappears
+without a trace, its whole reservation counts for another day, because that is the most that it can have cost.
 """
 
 from __future__ import annotations

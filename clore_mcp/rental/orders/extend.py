@@ -58,7 +58,7 @@ class Judged:
     extension: Extension
     refusals: list[Refusal]
     limits: str = ""
-    most_seconds: int | None = None  # that would fit if the move does not
+    most_seconds: int | None = None  # the most that would fit, if the move does not
 
 
 class Extending(Verb[ExtendOrder]):
@@ -70,16 +70,16 @@ class Extending(Verb[ExtendOrder]):
         self._closing = closing
 
     async def already(self, request: ExtendOrder, account: str, digest: str) -> Outcome | None:
-        """The move that this very call has made within ten minutes, while it stands."""
+        """Return the extension that the same call has made within ten minutes, if the new end is still in place."""
         now = self._context.clock()
         return await self._context.state.read(lambda tx: _made_already(tx, account, request.order_id, digest, now))
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """The end is being moved."""
+        """Return the answer while the end is being moved."""
         return outcome_texts.in_progress(quote.id, "The end is being moved. Call again with the same arguments.")
 
     async def propose(self, request: ExtendOrder, account: str) -> Proposal:
-        """What a person would be asked. Raises Settled where there is nothing to ask."""
+        """Return the question. Raises Settled if there is nothing to ask, NotFound and SpendingFrozen."""
         context = self._context
         await context.require_unfrozen()
         evidence, enforced_by = await self._pricer.evidence(), await context.enforced_by()
@@ -142,7 +142,7 @@ class Extending(Verb[ExtendOrder]):
         self._require_clock(order_id)
         end = reservations.end_of(tx, quote.account, order_id)
         made = _made_already(tx, quote.account, order_id, quote.digest, now)
-        if made is not None:  # by an equal call that was asked about at the same time
+        if made is not None:  # by an equal call whose question was open at the same time
             if quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
                 quotes.settle(tx, quote.id, made.as_json())
                 context.note(tx, "repeated", quote.caller, quote.account, quote_id=quote.id, order_id=order_id)
@@ -231,14 +231,14 @@ class Extending(Verb[ExtendOrder]):
         return Judged(extension, refusals, limits, most() if refusals and not unwatched else None)
 
     def _require_clock(self, order_id: int) -> None:
-        """Raises Settled while Clore's time is uncertain, because a new end could be wrong."""
+        """Raise Settled while Clore's time is uncertain, because a new end could be wrong."""
         clock = self._context.readings.api_clock
         if not (clock.settled and clock.certain):
             why = "Clore's clock has just jumped, so the new end can't be computed yet. Nothing was changed."
             raise stays(order_id, "clock_jumped", f"{why} Call again in a minute.", final=False)
 
     def _require_running(self, tx: Tx, account: str, move: Move, evidence: Evidence) -> None:
-        """Raises Settled for an order that has ended or is being ended, and NotFound for an unknown one."""
+        """Raise Settled for an order that has ended or is being ended, and NotFound for an unknown one."""
         order_id = move.order_id
         lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
         if row is None and move.before is None:
@@ -257,7 +257,7 @@ class Extending(Verb[ExtendOrder]):
 
 
 def _yes(move: Move) -> Yes:
-    """Return which yes is needed. A first end may end someone else's work, which the limits do not approve."""
+    """Return which yes is needed. The limits do not approve a first end, because it may end someone else's work."""
     if move.before is None or not move.before.made_here:
         return Yes.PERSON
     return Yes.ALWAYS

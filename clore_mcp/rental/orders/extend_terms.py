@@ -1,7 +1,7 @@
 """Computes the worst case of moving an order's end, and how far it may be moved. Pure functions.
 
-As for a raised bid (bid_terms.py), that is what is spent already plus the highest price that the order may have, up to
-the new end if a process enforces it, else for as long as the order runs if no one ends it.
+As for a raised bid (bid_terms.py), the worst case is what is spent already plus the highest price that the order may
+have. It runs up to the new end if a process enforces that, or else for as long as the order runs if no one ends it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class ExtendTerms:
-    """The terms of the question: the end moves from `before` (None if it had none) to `after`, by Clore's clock, and
+    """The terms of the question. The end moves from `before` (None if it had none) to `after`, by Clore's clock.
     `worst_usd` is what the order may cost until then."""
 
     order_id: int
@@ -65,7 +65,7 @@ class ExtendTerms:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A priced move. `worst_usd` is the order's total in the worst case, and `due_usd` the same without the margins for
+    """A priced move. `worst_usd` is the order's total in the worst case. `due_usd` is the same without the margins for
     a moving rate and a late end. `extra_usd` is the most that the added hours cost. `unended_usd` is the total if no
     one ends the order for `unended_hours` from now. `hours` is how long it still runs until its new end."""
 
@@ -87,7 +87,7 @@ class Extension:
 
     @property
     def draw(self) -> Draw:
-        """What the order takes from the wallet until its new end."""
+        """The amount that the order takes from the wallet until its new end."""
         per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
         return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
 

@@ -1,8 +1,8 @@
-"""Ends leases while this process runs. Its heartbeat says so; without one, every reservation counts longer.
+"""Ends leases while this process runs. Its heartbeat shows that. Without one, every reservation counts for longer.
 
 Leases follow Clore's time. A round starts with a look at the orders, and due orders are cancelled before anything else.
-No failure delays an end: not the state (leases are remembered), not an unreadable list, not other work. A heartbeat is
-written only after a round that could read and end leases.
+No failure delays an end, be it of the state (leases are remembered), of the list of orders or of other work. A
+heartbeat is written only after a round that could read and end leases.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from clore_mcp.store.reservations import End
 
 log = logging.getLogger(__name__)
 
-_BACK_WITHIN_SECONDS: Final = 86_400.0  # how long an order that vanished, or ended, is looked for
-_BACK_WITHIN_POLLS: Final = 10  # how long every round looks for one that was proven gone; then each tenth
-_REMEMBERED_SECONDS: Final = 600.0  # how long after its end an order that only memory knows is looked for
+_BACK_WITHIN_SECONDS: Final = 86_400.0  # how long an order that vanished or ended is looked for
+_BACK_WITHIN_POLLS: Final = 10  # for this many polls, every round looks for an order proven gone; then each tenth does
+_REMEMBERED_SECONDS: Final = 600.0  # how long after its end an order known only in memory is looked for
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round found: whether anything is left to end, why Clore's list of orders can't be read, why orders (by
+    """The result of a round: whether anything is left to end, why Clore's list of orders can't be read, why orders (by
     id) run beyond their end, and why the leases could not be read, so that the remembered ones were used. `endless`
-    holds orders made here that run without a recorded end, `doubtful` those that may belong to this account without
-    proof."""
+    holds orders made here that run without a recorded end. `doubtful` holds those that may belong to this account,
+    without proof."""
 
     left: bool = True
     blind: CloreError | None = None
@@ -70,15 +70,15 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._pulse: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
-        self._at_work = asyncio.Lock()  # rounds share what follows: one at a time
+        self._at_work = asyncio.Lock()  # rounds share the fields below, so only one runs at a time
         self.last = Round()
         self._blind: CloreError | None = None
-        self._leases: list[End] = []  # as last read: what counts while the state can't be
+        self._leases: list[End] = []  # as last read; used while the state can't be read
         self._unread: StateUnavailable | None = None  # why the leases are those of an earlier reading
         self._looked_at = -math.inf  # monotonic
         self._doubtful: frozenset[int] = frozenset()
-        self._strays = False  # creates of what may be this account, sent with another key
-        self._held_back = False  # a cancel of the last round, for somebody else's that is on its way
+        self._strays = False  # whether another account that may be this one has open creates
+        self._held_back = False  # whether the last round skipped a cancel, because another process's is on its way
 
     async def start(self) -> None:
         """Write a heartbeat and start the rounds in the background. Further calls do nothing, and so does a call
@@ -86,7 +86,8 @@ class Keeper:
         async with self._starting:
             if self._task is None:
                 try:
-                    # For the call that starts this. It lasts three polls; only a round that could end leases renews it.
+                    # For the call that starts this. It lasts three polls, and only a round that could end leases renews
+                    # it.
                     account = await self._context.readings.account()
                     await self._read_leases(account)
                     if self._unread is not None:
@@ -126,7 +127,7 @@ class Keeper:
         try:
             account = await self._context.readings.account()
             await self._context.state.write(lambda tx: ledger.rest(tx, account, self._context.owner))
-        except Failure as failure:  # then it runs out by itself
+        except Failure as failure:  # then it expires by itself
             log.warning("the heartbeat could not be taken back: %s", failure.message)
 
     async def poll(self) -> float:
@@ -187,7 +188,7 @@ class Keeper:
             return False
         try:
             return await self._settling.to_settle(account) or await self._chores.left(account)
-        except Exception as error:  # then there may be something
+        except Exception as error:  # then there may be work
             log.warning("what is left to do could not be read: %s", error)
             return True
 
@@ -206,9 +207,9 @@ class Keeper:
             self._leases, back = await self._context.state.read(read)
         except StateUnavailable as error:
             unread = error
-        except Exception as error:  # a row that nobody can read, too
+        except Exception as error:  # including a row that can't be read
             unread = StateUnavailable(f"The ends of orders can't be read ({type(error).__name__}).")
-        self._unread = unread  # not before: meanwhile others may ask whether leases are enforced
+        self._unread = unread  # set only now, because others may ask meanwhile whether leases are enforced
         if unread is not None:
             log.warning("the leases could not be read: %s", unread.message)
         known = {lease.order_id for lease in self._leases}
@@ -217,7 +218,7 @@ class Keeper:
 
     async def _left_to_newer(self, unread: StateUnavailable) -> bool:
         """Return whether a watchdog of the version that changed the state ends the orders. It may have moved ends that
-        this process remembers otherwise."""
+        this process remembers differently."""
         return isinstance(unread, StateNewer) and await asyncio.to_thread(self._context.wake_watchdog)
 
     def _remembers(self, current: Orders | None) -> bool:
@@ -257,10 +258,10 @@ class Keeper:
             account = await self._context.readings.account()
             self._strays = await self._settling.strays(account)
             found = await self._context.state.read(lambda tx: reservations.ends(tx, account))
-        except Exception as error:  # a row that nobody can read, too, must not hold up an end
+        except Exception as error:  # no error, such as an unreadable row, may delay an end
             log.warning("what runs again could not be taken up: %s", getattr(error, "message", type(error).__name__))
             return account
-        # Those that were read before stay: the state may have been deleted in between.
+        # Ends that were read before stay, because the state may have been deleted in between.
         self._leases = list({end.order_id: end for end in (*self._leases, *found)}.values())
         return account
 
@@ -270,7 +271,7 @@ class Keeper:
             return frozenset()
         try:
             return frozenset(lease.order_id for lease in await self._closing.back(account, current))
-        except Exception:  # a row that nobody can read, too: it is said elsewhere
+        except Exception:  # including a row that can't be read, which is reported elsewhere
             return frozenset()
 
     async def _asked(self, account: str) -> bool:
@@ -351,7 +352,7 @@ class Keeper:
 
     async def _until_next(self, account: str) -> float:
         """Return the seconds to the next end or the next poll."""
-        await self._read_leases(account)  # the round may have brought some
+        await self._read_leases(account)  # the round may have added some
         api_now = self._context.readings.api_now()
         left = [lease.ends_api_at - api_now for lease in self._leases if lease.ends_api_at > api_now]
         return max(1.0, min([self._poll_seconds, *left]))
@@ -371,7 +372,7 @@ class Keeper:
             await work
         except Failure as failure:
             log.warning("%s: %s", otherwise, failure.message)
-        except Exception as error:  # a row that nobody can read, too, must not end the watch over money
+        except Exception as error:  # no error, such as an unreadable row, may end the watch over money
             log.error("%s: %s", otherwise, type(error).__name__)
 
     async def _run(self) -> None:
@@ -381,7 +382,7 @@ class Keeper:
             except Failure as failure:
                 log.warning("the leases could not be checked: %s", failure.message)
                 pause = self._poll_seconds / 4
-            except Exception as error:  # whatever else breaks in one round must not end the watch over money
+            except Exception as error:  # no error in one round may end the watch over money
                 log.error("the leases could not be checked: %s", type(error).__name__)
                 pause = self._poll_seconds / 4
             await asyncio.sleep(pause)

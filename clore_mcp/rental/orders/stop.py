@@ -1,8 +1,8 @@
 """Freezes spending in every process of this state, ends every order made here and proves that it is gone.
 
-The freeze is one transaction. From then on no process can send a create, every unused yes has lapsed, and what is
-reserved but not sent is dropped. A create that is already on its way is waited for, and the process that adopts its
-order during the freeze cancels it at once.
+The freeze is one transaction. From then on no process can send a create. Every unused yes has lapsed, and reservations
+that were not sent are dropped. A create that is already on its way is waited for, and the process that adopts its order
+during the freeze cancels it at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What the freeze has closed. `new` is False if spending was frozen before."""
+    """What the freeze has closed. `new` is False if spending was already frozen."""
 
     freeze: Freeze
     new: bool
@@ -68,7 +68,7 @@ class OnItsWay:
 
 @dataclass(frozen=True, slots=True)
 class Lifted:
-    """Spending was allowed again meanwhile. Running orders may have been made since, so no more are ended."""
+    """The freeze was lifted meanwhile. Running orders may have been made since, so no more are ended."""
 
 
 def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
@@ -89,7 +89,8 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
 
 
 def lapse_restored(tx: Tx, *, now: float) -> None:
-    """Close what waits in a state that is an older copy of itself, because its approvals may have been used since."""
+    """Close the open questions and watches of a state that is an older copy of itself. Their approvals may have been
+    used since."""
     closed = quotes.expire_all(tx) + watches.end_all(tx)
     ledger.write(
         tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data={"closed": closed})
@@ -113,8 +114,8 @@ class Stopping:
         self._settling = settling
 
     async def running(self) -> list[Lease]:
-        """Orders made here that are not proven gone, and those under an account that may be this one; of every account
-        in the state while Clore does not say which one this is."""
+        """Return the orders made here that are not proven gone, including those under an account that may be this one.
+        While Clore does not say which account this is, return those of every account in the state."""
         readings = self._context.readings
         account = await self._account()
         made = await self._context.state.read(orders.active_anywhere)
@@ -124,8 +125,8 @@ class Stopping:
         return [lease for lease in made if lease.account == account] + await readings.identity.of_this_api(maybe)
 
     async def out_of_reach(self, tried: Set[int]) -> list[Lease]:
-        """Returns the orders made here that are not proven gone and were not tried: under another account, or of an API
-        that no version has recorded."""
+        """Return the orders made here that are not proven gone and were not tried. They are under another account or
+        have no recorded API. Empty while Clore does not say which account this is."""
         if await self._account() is None:
             return []
         made = await self._context.state.read(orders.active_anywhere)
@@ -133,8 +134,8 @@ class Stopping:
         return [lease for lease in found if lease.order_id not in tried]
 
     async def take_up(self) -> None:
-        """Give back the leases of what Clore lists as running, whatever it said before, and find out whose account this
-        is. A list that does not come holds up nothing for long."""
+        """Restore the leases of orders that Clore lists as running, whatever it said before, and find out which account
+        this is. Wait no longer than ten seconds for Clore."""
         with anyio.move_on_after(_TAKE_UP_SECONDS):
             try:
                 current = await self._context.readings.look(completed=False)
@@ -146,18 +147,19 @@ class Stopping:
     async def end_all(
         self, *, by: str, patience_seconds: float = _SETTLE_SECONDS
     ) -> AsyncIterator[Ended | OnItsWay | Lifted]:
-        """Cancel all at once, then what runs again though it had ended, and what is still on its way once it shows;
-        tell of each as it is known. The last word is `OnItsWay` when some create is not settled after all, and `Lifted`
-        when the freeze is over before the work is: this process may have been suspended for hours."""
+        """Cancel all running orders at once. Then cancel orders that run again after they had ended, and orders of
+        creates on their way once they show. Yield each result when it is known. The last one is `OnItsWay` if a create
+        is still not settled. It is `Lifted` if the freeze ends before the work, because this process may have been
+        suspended for hours."""
         context, tried = self._context, set[int]()
         give_up_at = context.monotonic() + patience_seconds
         told: tuple[Intent, ...] = ()
         while True:
-            for looked in (False, True):  # no cancel of what is known to run waits for a look
+            for looked in (False, True):  # orders known to run are cancelled before the look
                 if looked:
                     await self.take_up()
                 found = [lease for lease in await self.running() if lease.order_id not in tried]
-                if await context.state.read(ledger.frozen) is None:  # after the list: else it may hold what came since
+                if await context.state.read(ledger.frozen) is None:  # after the list, which could hold newer orders
                     yield Lifted()
                     return
                 tried.update(lease.order_id for lease in found)
@@ -174,7 +176,7 @@ class Stopping:
             await self._settle()
 
     async def _end(self, leases: Sequence[Lease], by: str) -> list[Ended]:
-        """Every cancel leaves before the first is proven."""
+        """Cancel these orders and look until each is proven gone. All cancels are sent before the first is proven."""
         if not leases:
             return []
         targets = [(lease.account, lease.order_id) for lease in leases]
