@@ -1,1 +1,1 @@
-"""Every spending rule: limits, bills, terms and the one check of a spending step."""
+"""Spending rules: limits, bills, terms and the check of each spending step."""

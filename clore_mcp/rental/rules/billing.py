@@ -2,7 +2,8 @@
 
 `spend` excludes the fee and the creation fee (docs/clore-api.md, section 3), so both are added here. Limits count the
 creation fee from the first second, because the documents disagree on the ten minutes. Receipts follow the documented
-rule, and have none for a bid that never won, because no case is known in which one was charged without a running order.
+rule. They have no creation fee for a bid that never won, because no case is known in which one was charged without a
+running order.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ def order_type_of(row: OrderRow) -> OrderType:
 
 
 def free_cancel_until(row: OrderRow, fees: Fees, rates: Rates, lease: Lease | None, *, api_now: float) -> int | None:
-    """Return until when (Clore's clock) a cancel saves the creation fee. None if that time has passed, the order has no
-    such fee, or its start is unknown. A spot order counts from its create, although it may get its server later."""
+    """Return the time (Clore's clock) until which a cancel saves the creation fee. None if that time has passed, the
+    order has no such fee, or its start is unknown. A spot order counts from its create, although it may get its server
+    later."""
     began = lease.started_api_at if lease else row.created_at
     coin = Coin.parse(row.currency or "")
     rate = rates.usd_per(coin) if coin else None
@@ -82,8 +84,8 @@ def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
 
 
 def above(row: OrderRow, coin: Coin, ceiling_per_day: Decimal) -> bool:
-    """Return whether an order costs more than approved, if its price is known, or is paid in another coin. An unknown
-    coin may be worth anything, and `settle` lets a person name any order."""
+    """Return whether an order costs more than approved, if its price is known, or is paid in another coin. A coin that
+    we do not know may be worth anything, and `settle` lets a person name any order."""
     if names_coin(row) and Coin.parse(row.currency or "") is not coin:
         return True
     return row.price is not None and row.price > ceiling_per_day * (1 + _FLOAT_NOISE)
@@ -137,8 +139,8 @@ def began_of(row: OrderRow, lease: Lease | None, api_now: float) -> int:
 
 
 def spent_of(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | None:
-    """Return what an order has cost in its coin, without fees. If Clore does not say, it is its time at its price or at
-    the approved price. Returns None if those are unknown too."""
+    """Return what an order has cost in its coin, without fees. If Clore does not report it, compute it from the order's
+    time and its price, or else the approved price. Returns None if those are unknown too."""
     if row.spend is not None:
         return row.spend
     began = lease.started_api_at if lease else row.created_at
@@ -214,7 +216,7 @@ def why_unpriced(row: OrderRow) -> str:
 
 
 def _creation_usd(row: OrderRow, fees: Fees, coin: Coin, rate: Decimal) -> Decimal:
-    """Return the creation fee that the row names, else the one in the tables."""
+    """Return the creation fee that the row names, or else the one in the fee tables."""
     usual = fees.creation_usd(order_type_of(row), coin, rate)
     return usual if row.creation_fee is None else creation_fee_usd(row.creation_fee, rate, usual)
 

@@ -1,8 +1,8 @@
-"""The one check of every spending step: create, extend, raise and watch all call `check`.
+"""Checks every spending step: create, extend, raise and watch all call `check`.
 
 It checks the operator's caps, Clore's own limit, the wallet, whether a process would end the lease, whether spending is
-frozen, and how old the facts behind that are. `position` reads where the account stands in the caller's transaction, so
-that the same check runs when a quote is made and inside the transaction that writes the reservation. The rest is pure.
+frozen, and how old the facts behind that are. `position` reads an account's position in the caller's transaction. So
+the same check runs when a quote is made and inside the transaction that writes the reservation. The rest is pure.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from clore_mcp.store.intents import Reservation
 from clore_mcp.store.orders import Lease
 
 _DAY_SECONDS = 86_400.0
-_SENT = ("sending", "uncertain")  # whose create may have made an order that is not adopted yet
+_SENT = ("sending", "uncertain")  # states in which a create may have made an order that is not adopted yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +52,12 @@ class Evidence:
         return all(0 <= now - at <= EXECUTION_AGE for at in read)
 
     def require_whole(self) -> None:
-        """Raises Undecided if a row of the orders can't be read."""
+        """Raise Undecided if a row of the orders can't be read."""
         if self.current.unreadable or self.completed.unreadable:
             raise Undecided(Doubt.UNREADABLE)
 
     def require_decisive(self, now: float) -> None:
-        """Raises Undecided if the evidence is too old or incomplete, so that it can't decide about money."""
+        """Raise Undecided if the evidence is too old or incomplete to decide about money."""
         if not self.decides(now):
             raise Undecided(Doubt.TOO_OLD)
         self.require_whole()
@@ -97,7 +97,7 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where an account stands: the caps and how much is used, what its wallets owe, and whether a process ends
+    """The position of an account: the caps, how much of each is used, what its wallets owe, and whether a process ends
     leases."""
 
     caps: Caps
@@ -113,7 +113,7 @@ class Position:
 def position(
     tx: Tx, context: Context, account: str, evidence: Evidence, *, deciding: bool = False, instead_of: int | None = None
 ) -> Position:
-    """Return where the account stands, read in the caller's transaction, as if the order `instead_of` had ended. With
+    """Return the account's position, read in the caller's transaction, as if the order `instead_of` had ended. With
     `deciding`, money moves next, so it raises Undecided if the evidence does not allow that."""
     now = context.clock()
     if deciding:
@@ -224,8 +224,8 @@ def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What an order takes from the wallet of its coin, including fees: `per_hour` for `hours`, and `once` more.
-    `order_id` is set if the order runs already; then this replaces what it takes now."""
+    """What an order takes from the wallet of its coin, including fees: `per_hour` for `hours`, plus `once`. `order_id`
+    is set if the order is already running; then this replaces what it takes now."""
 
     coin: Coin
     usd_per_coin: Decimal
@@ -259,7 +259,7 @@ class Owed:
     reserved: tuple[Reservation, ...]
 
     def unlisted(self, draw: Draw, listed: Set[int]) -> Decimal:
-        """Return how much of the coin orders take over the same hours that Clore does not list yet."""
+        """Return how much of the coin is taken over the same hours by orders that Clore does not list yet."""
         hourly_usd = sum(
             (one.usd_per_hour for one in self.reserved if one.coin == draw.coin and one.order_id not in listed),
             ZERO,

@@ -49,7 +49,7 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a spending step would add. `usd_per_order` covers the order's whole life; the rest adds to what is used
+    """What a spending step would add. `usd_per_order` covers the order's whole life. The rest adds to what is used
     now."""
 
     usd_per_hour: Decimal
@@ -121,8 +121,8 @@ def _unpriced(limit: str, used: Used) -> str:
 
 
 def cure(refusals: Sequence[Refusal], *, ends: bool) -> str:
-    """Return sentences that say what may help against these refusals. `ends`: a process ends the order at its time. If
-    none does, fewer hours do not lower the worst case."""
+    """Return sentences that say what may help against these refusals. `ends` says whether a process ends the order at
+    its time. If none does, fewer hours do not lower the worst case."""
     told = ""
     if all(one.limit in _SMALLER_FITS and one.cap > 0 for one in refusals):
         told = " Rent fewer hours or a cheaper server."

@@ -42,11 +42,11 @@ LONGEST_RENTAL_HOURS: Final = Decimal(money.LONGEST_RENTAL_HOURS)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One server of a quote. Prices per day are in the coin without fees; USD per hour is for the whole server with
-    fees.
+    """One server of a quote. Prices per day are in the coin without fees. USD per hour is for the whole server,
+    including fees.
 
     `max_rental_hours` is how long it counts as running if no one ends it. `failed_here` is how often the host failed
-    here lately, 0 if too rarely to mention. `cuda` is the newest CUDA that its driver supports, as listed.
+    here recently, 0 if too rarely to mention. `cuda` is the newest CUDA that its driver supports, as listed.
     """
 
     server_id: int
@@ -78,12 +78,13 @@ class Candidate:
 
     @property
     def unended_usd(self) -> Decimal:
-        """What it may cost if no one ends it."""
+        """The most that it may cost in USD if no one ends it."""
         return worst_usd(self.ceiling_usd_per_hour, self.max_rental_hours, self.creation_fee_usd, self.coin)
 
     @property
     def lost_usd(self) -> Decimal:
-        """The most that it may have cost when the next server replaces it: two polls beyond the time for that."""
+        """The most that it may have cost in USD when the next server replaces it, at most two polls after the time
+        limit for a replacement."""
         until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + _END_SLACK_HOURS
         return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
 
@@ -104,7 +105,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a person is asked to approve: these servers in this order, for these hours, at these ceilings.
+    """The terms that a person is asked to approve: these servers in this order, for these hours, at these ceilings.
 
     `to_win_usd` is the bid per hour that would win the first server, None if this one wins or that is unknown.
     `replaceable`: an order with an unreachable host may, once, be replaced by a server further down. `ssh_key` is the
@@ -140,7 +141,7 @@ class Terms:
         return replace(self, replaceable=False)
 
     def bills(self, usd: Callable[[Candidate], Decimal]) -> list[Decimal]:
-        """Return the cost of each possible course, if a server costs `usd`: each server alone, the first one first,
+        """Return the cost of each possible course, if a server costs `usd`. First comes each server alone, in order,
         then each one after a lost one before it."""
         alone = [usd(one) for one in self.candidates]
         pairs = combinations(self.candidates, 2) if self.replaceable else ()
@@ -155,7 +156,7 @@ class Terms:
 
     @property
     def lost_usd(self) -> Decimal:
-        """The most that may be lost on a server that is replaced; zero if none can be."""
+        """The most that may be lost on a server that is replaced, or zero if none can be."""
         return max((one.lost_usd for one in self.candidates[:-1]), default=ZERO) if self.replaceable else ZERO
 
     def after(self, server_id: int) -> tuple[Candidate, ...]:
@@ -165,7 +166,7 @@ class Terms:
 
     @property
     def usd_per_hour(self) -> Decimal:
-        """The dearest candidate's ceiling."""
+        """The highest ceiling of the candidates, in USD per hour."""
         return max(candidate.ceiling_usd_per_hour for candidate in self.candidates)
 
     def as_json(self) -> dict[str, Any]:
@@ -206,7 +207,8 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Why one server can't be part of a quote: a reason code and a sentence. `most_hours` is set if fewer hours fit."""
+    """The reason that a server can't be part of a quote: a code and a sentence. `most_hours` is set if fewer hours
+    fit."""
 
     server_id: int
     reason: str
@@ -324,8 +326,8 @@ def cost_of(candidate: Candidate, hours: Decimal) -> Cost:
 def bid_within(
     usd_per_hour: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal, minimum: Decimal | None
 ) -> DayPrice | None:
-    """Return a spot bid in the coin that is never above the approved price: rounded down to the coin's precision. If
-    that is under the host's minimum, return the minimum if it is within the approval, else None."""
+    """Return a spot bid in the coin, rounded down to the coin's precision so that it is never above the approved price.
+    If it is under the host's minimum, return the minimum if that is within the approval, else None."""
     exact = DayPrice(usd_per_hour * HOURS_PER_DAY / (1 + fee) / usd_per_coin, coin)
     bid = exact.floored()
     if minimum is None or bid.value >= minimum:
