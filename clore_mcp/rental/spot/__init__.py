@@ -1,1 +1,1 @@
-"""Spot bids: what they come to, their question, raising and lowering."""
+"""Spot bids: their cost and record, the question before a raise, and raising and lowering them."""

@@ -43,7 +43,8 @@ from clore_mcp.store.reservations import Change
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A yes that was used: the refusals after all, or the reservation that its bid has begun to change."""
+    """The result of using a yes: the refusals, if a limit refuses the bid after all, or the reservation that the bid
+    has begun to change."""
 
     refusals: tuple[Refusal, ...]
     change: Change | None
@@ -174,7 +175,7 @@ class Bidding(Verb[SetSpotPrice]):
 
 
 def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
-    """Raises Settled if a bid no longer matches what was approved."""
+    """Raise Settled if a bid no longer matches what was approved."""
     reason, why = "", ""
     if bid.day.value > terms.bid_per_day:
         reason = "outbid_meanwhile"
@@ -300,7 +301,8 @@ async def _record(context: Context, quote: Quote, bid: Bid, change: Change | Non
 
 
 async def _record_refusal(context: Context, quote: Quote, bid: Bid, change: Change | None) -> None:
-    """The bid stayed as it was: so does what it may cost, which the claim raised."""
+    """Record that Clore refused the bid, and undo the claim's change of the reservation, because the bid stays as it
+    was."""
 
     def write(tx: Tx) -> None:
         if change is not None:

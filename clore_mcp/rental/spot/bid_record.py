@@ -1,4 +1,4 @@
-"""What is known about a spot order's bid: whether it wins now, its history, and what follows for its bill.
+"""Reads what is known about a spot order's bid: whether it wins now, its history, and what that means for its bill.
 
 Only winning time is billed, at the bid of that time. Clore reports what an order has cost, but not when it had its
 server. The record holds the first bid and each change, so the winning time lies between two bounds. The server's list
@@ -27,14 +27,15 @@ _CHANGED: Final = ("bid_set",)
 
 @dataclass(frozen=True, slots=True)
 class BidHistory:
-    """Bids per day in the order's coin, each from a moment of Clore's clock on, oldest first. `won_from` is since when
-    it counts as winning where Clore does not tell what it has cost; None: it has not been seen winning."""
+    """Bids per day in the order's coin, each from a moment of Clore's clock on, oldest first. If Clore does not report
+    the order's cost, it counts as winning from `won_from` on. None: it has not been seen winning."""
 
     bids: tuple[tuple[float, Decimal], ...]
     won_from: float | None = None
 
     def most_spent(self, until: float) -> Decimal:
-        """What it has cost, in its coin, if it has won ever since `won_from`: each stretch at the bid of that time."""
+        """Return the order's cost in its coin if it has won ever since `won_from`, each period at the bid of that
+        time."""
         if self.won_from is None:
             return ZERO
         costs = (bid * seconds for bid, seconds in self._stretches(self.won_from, until))
@@ -47,7 +48,7 @@ class BidHistory:
         return _seconds_for(spent, reversed(stretches)), _seconds_for(spent, stretches)
 
     def _stretches(self, since: float, until: float) -> list[tuple[Decimal, Decimal]]:
-        """Each bid with the seconds for which it stood between the two moments."""
+        """Return each bid with the seconds for which it was in force between the two moments."""
         ends = [*(at for at, _ in self.bids[1:]), until]
         found = []
         for (at, bid), end in zip(self.bids, ends, strict=True):
@@ -57,7 +58,8 @@ class BidHistory:
 
 
 def _seconds_for(spent: Decimal, stretches: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
-    """For how long that pays when the stretches are used in this order. Clore may bill a minute beyond the last."""
+    """Return the seconds that this amount pays for if the periods are used in this order. Clore may bill a minute
+    beyond the last."""
     seconds, left, last = ZERO, spent * SECONDS_PER_DAY, ZERO
     for bid, length in stretches:
         if bid > 0:
@@ -67,13 +69,13 @@ def _seconds_for(spent: Decimal, stretches: Iterable[tuple[Decimal, Decimal]]) -
 
 
 def of_row(row: OrderRow, began: float) -> BidHistory:
-    """The history of an order of which only Clore's row is known: one bid, winning all the time."""
+    """Return the history of an order of which only Clore's row is known: one bid, winning all the time."""
     return BidHistory(() if row.price is None else ((began, row.price),), began)
 
 
 def read(tx: Tx, account: str, row: OrderRow, began: float, *, won_from: float | None) -> BidHistory:
-    """The history by the record, and by Clore's row where a bid was changed elsewhere: nobody knows when, so the
-    present bid counts from the last known change on."""
+    """Return the history by the record, completed by Clore's row if the bid was changed elsewhere. It is unknown when
+    that was, so the present bid counts from the last known change on."""
     entries = ledger.of_order(tx, account, row.id, (*_MADE, *_CHANGED), since=0) if fits(row.id) else []
     bids = _bids(reversed(entries), began)
     if row.price is not None and (not bids or bids[-1][1] != row.price):
@@ -105,7 +107,7 @@ _BOOK_AGE: Final = 30.0
 
 
 class Books:
-    """The books of the servers on which this account bids, each read at most twice a minute."""
+    """The spot books of the servers on which this account bids, each read at most twice a minute."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -120,16 +122,17 @@ class Books:
         return "running" if row.deployed else "deploying"
 
     async def waiting(self, rows: Iterable[OrderRow]) -> dict[int, str]:
-        """Those orders that have no server now, and so cost nothing: `queued` or `outbid`, by their ids."""
+        """Return the orders that have no server now, and so cost nothing: `queued` or `outbid`, by id."""
         found = {row.id: await self.status(row) for row in rows if row.spot and not row.expired}
         return {order_id: status for order_id, status in found.items() if status in ("queued", "outbid")}
 
     async def _wins(self, row: OrderRow) -> bool:
-        """Whether our spot bid runs, by the server's book; where that can't be read, by whether it is deployed."""
+        """Return whether our spot bid wins, by the server's spot book. If the book can't be read or does not show our
+        bid, return whether the order is deployed."""
         if row.server_id is None:
             return row.deployed
         server_id = row.server_id
-        held = self._held.setdefault(  # a book from before the present bid says nothing of it
+        held = self._held.setdefault(  # a book from before the present bid does not show it
             (server_id, row.price), Fresh(lambda: self._context.readings.spot_book(server_id), self._context.clock)
         )
         try:

@@ -26,7 +26,7 @@ from clore_mcp.store import reservations
 from clore_mcp.store.intents import Reservation
 from clore_mcp.store.reservations import End
 
-# Beyond the end, until a poll sees it; what Clore adds to `spend` a minute at a time fits into it too.
+# The time beyond the end until a poll sees it. What Clore adds to `spend` a minute at a time fits into it too.
 SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
 
 
@@ -34,7 +34,7 @@ SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
 class Bid:
     """A new bid for one order, in the order's coin, with the order's total in the worst case.
 
-    `worst_usd` includes margins for a moving rate and a late end; `due_usd` does not. `hours` is how long the order
+    `worst_usd` includes margins for a moving rate and a late end, and `due_usd` does not. `hours` is how long the order
     still runs, for the wallet. With `enforced_by`, the worst case stops at `end`, so that process must be alive.
     """
 
@@ -49,18 +49,18 @@ class Bid:
     hours: Decimal
     end: End | None
     enforced_by: str | None
-    minimum: Decimal | None = None  # of the host, per day, as far as it is listed
-    on_demand_usd: Decimal | None = None  # per hour, fee in, as far as the server has such a price
+    minimum: Decimal | None = None  # the host's, per day, if it is listed
+    on_demand_usd: Decimal | None = None  # per hour including the fee, if the server has such a price
 
     @property
     def draw(self) -> Draw:
-        """What it takes from the wallet until its end."""
+        """The amount that the order takes from the wallet until its end."""
         per_hour = self.day.value / 24 * (1 + self.fee)
         return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
 
     @property
     def dear_on_demand_usd(self) -> Decimal | None:
-        """The on-demand price in USD per hour where this bid is not below it; None where it is, or nobody knows."""
+        """The on-demand price in USD per hour if this bid is not below it. None if it is below or that is unknown."""
         usd = self.on_demand_usd
         return usd if usd is not None and self.usd_per_hour >= usd else None
 
@@ -71,15 +71,15 @@ class Bid:
 
     @property
     def unchanged(self) -> bool:
-        """Whether Clore has this bid already."""
+        """Whether Clore already has this bid."""
         return self.row.price is not None and self.day.value == self.row.price
 
     def usd(self, per_day: Decimal) -> Decimal:
-        """A price per day in the order's coin as USD per hour, fee in."""
+        """Return a price per day in the order's coin as USD per hour, including the fee."""
         return DayPrice(per_day, self.coin).usd_per_hour(self.usd_per_coin) * (1 + self.fee)
 
     def usd_to_ask(self, per_day: Decimal) -> Decimal:
-        """The lowest USD per hour, fee in, that comes to at least that price per day."""
+        """Return the lowest USD per hour, including the fee, that gives at least that price per day."""
         return usd_to_ask(per_day, self.coin, self.usd_per_coin, self.fee)
 
     def at(self, per_day: Decimal) -> Bid:
@@ -108,13 +108,13 @@ class BidTerms:
 
 
 def usd_to_ask(per_day: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
-    """The lowest USD per hour, fee in, that comes to at least that price per day."""
+    """Return the lowest USD per hour, including the fee, that gives at least that price per day."""
     return lowest_asked(DayPrice(per_day, coin), usd_per_coin, fee)
 
 
 def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:
-    """Return how long a spot order may still run in the worst case, including slack: to an enforced end, else for the
-    longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
+    """Return how long a spot order may still run in the worst case, including slack: until an enforced end, or else for
+    the longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
     if enforced_end is None:
         return LONGEST_RENTAL_HOURS + SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
     return max(ZERO, Decimal(str(enforced_end - api_now)) / 3600) + SLACK_HOURS
@@ -175,10 +175,11 @@ def _exactly(usd: Decimal) -> str:
 async def priced(
     context: Context, request: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float
 ) -> Bid:
-    """The bid. `row` is the order as Clore lists it, `asked_at` when the question was put. Raises Settled where it is
-    under the host's minimum or in a coin without a rate; NotFound and ArgumentInvalid."""
+    """Return the priced bid. `row` is the order as Clore lists it, and `asked_at` is when the question was asked.
+    Raises Settled if the bid is under the host's minimum or in a coin without a rate, and NotFound and
+    ArgumentInvalid."""
     readings = context.readings
-    api_now = readings.api_now()  # of the row: what it has cost, and what is left to run, belong to one moment
+    api_now = readings.api_now()  # taken with the row: its cost and its remaining hours must be of one moment
     if row is None or row.expired:
         raise NotFound(f"No order {request.order_id} is running.", hint="list_orders shows what runs.")
     if not row.spot:
