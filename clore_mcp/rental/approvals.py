@@ -41,8 +41,8 @@ def new_id(prefix: str) -> str:
 
 
 def cooling_until(declines: Sequence[float], now: float) -> float | None:
-    """Return until when no question is asked, if any: ten minutes from the third decline within ten minutes. A decline
-    from the future was recorded before the clock went back and is ignored."""
+    """Return the time until which no question is asked, or None: ten minutes from the third decline within ten minutes.
+    A decline from the future was recorded before the clock went back and is ignored."""
     past = [at for at in declines if at <= now + CLOCK_SLACK_SECONDS]
     for first, third in zip(past, past[_DECLINES - 1 :], strict=False):
         if third - first <= _COOL_SECONDS and now < third + _COOL_SECONDS:
@@ -51,7 +51,7 @@ def cooling_until(declines: Sequence[float], now: float) -> float | None:
 
 
 class Cooling(Exception):
-    """No question is asked for a while, after three declines."""
+    """Raised if no question is asked for a while, after three declines."""
 
 
 class Approvals:
@@ -268,7 +268,8 @@ class Approvals:
         await self._state.write(lambda tx: quotes.tell(tx, quote.id))
 
     async def cooling_until(self, account: str) -> float | None:
-        """Return until when spending calls are declined without asking, after three declines in ten minutes."""
+        """Return the time until which spending calls are declined without asking, after three declines in ten
+        minutes."""
         now = self._clock()
         return await self._state.read(lambda tx: _cooling_until(tx, account, now))
 

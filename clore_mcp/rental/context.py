@@ -63,7 +63,7 @@ class Context:
     program: str = "clore-mcp"  # what a person types to reach this state
     patience: Patience = field(default_factory=Patience)
     starts_watchdog: bool = False  # whether `wake_watchdog` starts one
-    # Returns whether a watchdog is there; quick, on a worker thread, never raises.
+    # Returns whether a watchdog is there. It is quick, runs on a worker thread and never raises.
     wake_watchdog: Callable[[], bool] = lambda: False
     open_page: Callable[[str], bool] = lambda quote_id: False  # whether the person has that question on their page now
     tell: Callable[[Entry], object] = lambda event: None  # just as quick; called for each event in the ledger
@@ -104,11 +104,11 @@ class Context:
         return not free
 
     async def require_unfrozen(self) -> None:
-        """Raises SpendingFrozen while the person has stopped all spending."""
+        """Raise SpendingFrozen while the person has stopped all spending."""
         await self.state.read(self.forbid_frozen)
 
     def forbid_frozen(self, tx: Tx) -> None:
-        """Do the same inside a transaction."""
+        """Raise SpendingFrozen, inside a transaction, while the person has stopped all spending."""
         freeze = ledger.frozen(tx)
         if freeze is not None:
             raise SpendingFrozen(
@@ -212,14 +212,14 @@ class Commitments:
     async def run(
         self, quote_id: str, work: Callable[[], Awaitable[Outcome]], patience_seconds: float | None
     ) -> Outcome | None:
-        """Start the work or join it, and return its outcome. Returns None if it takes longer than `patience_seconds`,
-        which may be None."""
+        """Start the work or join it, and return its outcome. Returns None if it takes longer than `patience_seconds`.
+        If that is None, wait until it is done."""
         task = self._running.get(quote_id)
         if task is None:
             task = asyncio.ensure_future(work())
             self._running[quote_id] = task
             task.add_done_callback(lambda done: self._finished(quote_id, done))
-        # wait() cancels no work, and it also returns an outcome that arrives in the very instant of the timeout.
+        # wait() cancels no work, and it also returns an outcome that arrives at the instant of the timeout.
         await asyncio.wait([task], timeout=patience_seconds)
         return task.result() if task.done() else None
 

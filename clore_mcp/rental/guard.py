@@ -91,7 +91,7 @@ class Guard:
             waits = quote.state == "pending" and Held(quote).yes.is_needed and not replay
             return await self._cooled(request, account) or Held(quote) if waits else Held(quote)
         standing = await verb.already(request, account, digest)
-        if standing is not None:  # what another process is still making, or has just made, is followed
+        if standing is not None:  # follow what another process is still making or has just made
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=standing)
         return await self._propose(
@@ -109,7 +109,7 @@ class Guard:
                 return Held(shared)
             proposal = await verb.propose(request, account)
         except Settled as known:
-            # Meanwhile the same call may have come through in another process: then its outcome counts, not our no.
+            # Another process may have carried out the same call meanwhile. Then its outcome counts, not our refusal.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
             return Held(twin) if twin else Held(outcome=await verb.already(request, account, digest) or known.outcome)
         subject = request.subject if self._is_question(proposal.yes, asking=asking) else None
@@ -302,7 +302,7 @@ class Guard:
     async def told(self, held: Held, outcome: Outcome) -> None:
         """Record that the caller has the outcome of a settled quote, so that the same call later is a new one."""
         if held.quote is not None and outcome.status not in (Status.IN_PROGRESS, Status.APPROVAL_REQUIRED):
-            # An order may run: what came of the call counts more than the record of having told it.
+            # An order may be running, and the outcome of the call matters more than this record.
             with contextlib.suppress(StateUnavailable):
                 await self._approvals.told(held.quote)
 
@@ -310,7 +310,7 @@ class Guard:
         """Return who approved, or None."""
         given = quote.decided_by or "the person, outside the chat"
         mode = self._context.settings.approval
-        if mode is Approval.PASSKEY and yes.is_needed:  # no other yes counts, whoever recorded it
+        if mode is Approval.PASSKEY and yes.is_needed:  # no other yes counts, no matter who recorded it
             return given if quote.state == "approved" and given.startswith(BY_PASSKEY) else None
         if answer:
             return f"the person, asked through {caller}"
@@ -342,7 +342,7 @@ class Guard:
         while self._context.monotonic() < give_up_at:
             try:
                 over = await self._over(await self._approvals.get(quote.id), request)
-            except StateUnavailable:  # the work goes on all the same
+            except StateUnavailable:  # the work goes on anyway
                 over = None
             if over is not None:
                 return over

@@ -35,8 +35,8 @@ def shown_parts(cost: Cost) -> tuple[Decimal, ...]:
 
 
 def asked_usd(terms: Terms) -> tuple[Decimal, bool]:
-    """Return the total that the question names, in USD. It comes with True if the approval covers a more expensive
-    fallback; then it is the most that any of the servers may cost, after one that was lost."""
+    """Return the total that the question names, in USD, and whether the approval covers a more expensive fallback. If
+    it does, the total is the most that any of the servers may cost, after one that was lost."""
     first = sum(shown_parts(cost_of(terms.candidates[0], terms.hours)), ZERO)
     most = terms.bills(lambda one: one.ceiling_usd_per_hour * terms.hours + one.creation_fee_usd)
     dearer = max(most[1:], default=ZERO) > first
@@ -78,8 +78,8 @@ def margin(terms: Terms) -> str:
 
 
 def creation_fee(lease: Lease, order_type: OrderType) -> tuple[str | None, str]:
-    """Return until when a cancel saves the creation fee of a new order, and a sentence about when it is charged. Both
-    are empty if there is no such fee."""
+    """Return the time until which a cancel saves the creation fee of a new order, and a sentence about when it is
+    charged. Both are empty if there is no such fee."""
     if not lease.creation_fee_usd:
         return None, ""
     told = f"The {dollars(lease.creation_fee_usd)} creation fee is charged"

@@ -124,7 +124,7 @@ class Verb(ABC, Generic[A]):
 
 OF_A_CALLER: Final = 10  # eight sessions of one client may each have one
 OF_ALL: Final = 40
-CANCELS_OF_ALL: Final = 40  # counted apart, without a cap per caller: one that ends many orders may ask about each
+CANCELS_OF_ALL: Final = 40  # counted separately, with no cap per caller: one that ends many orders may ask about each
 A_MINUTE: Final = 20  # calls per caller without a yes
 A_MINUTE_OF_ALL: Final = 60
 SHOWN: Final = 10

@@ -50,7 +50,7 @@ UNSEEN: Final = "If they saw no question, the operator can set CLORE_APPROVAL=ou
 
 @dataclass(frozen=True, slots=True)
 class QuestionReply:
-    """The reply to one question, after how many seconds (None if unknown)."""
+    """The reply to one question, and the seconds that it took (None if unknown)."""
 
     said: Said
     seconds: float | None = None

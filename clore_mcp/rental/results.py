@@ -237,7 +237,7 @@ def _part(name: str, value: Any) -> Any:
 
 
 def _receipt(row: Mapping[str, Any]) -> OrderReceipt:
-    from clore_mcp.store.orders import OrderReceipt  # here: a process that only lists the tools needs no state
+    from clore_mcp.store.orders import OrderReceipt  # imported here: a process that only lists the tools needs no state
 
     return OrderReceipt.from_json(row)
 
@@ -264,8 +264,8 @@ class Settled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Why nothing more is sent to one server of a rental. With an `outcome` the whole call ends; otherwise the next
-    server is tried.
+    """The reason that nothing more is sent to one server of a rental. With an `outcome` the whole call ends. Otherwise
+    the next server is tried.
 
     `final`: the quote is settled with that outcome. Otherwise it stays as it is, and so does an unused approval.
     """

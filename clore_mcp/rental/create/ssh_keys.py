@@ -36,7 +36,7 @@ class SshKey:
     fingerprint: str  # "SHA256:…", as ssh-keygen -l shows it
     source: str  # "settings", "~/.ssh/id_ed25519.pub" or "generated"
     private_path: Path | None = None
-    offered_by_default: bool = False  # ssh tries that private key without being told
+    offered_by_default: bool = False  # ssh tries that private key by default
 
 
 def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:

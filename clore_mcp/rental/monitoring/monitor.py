@@ -1,9 +1,8 @@
 """Monitors the running orders. Each problem that findings.py finds becomes one event, written once for all processes.
 
-Where the keeper runs, each of its rounds looks for problems and reads the spot book for each spot order whose end is
-kept here. Nothing is requested from Clore while there is nothing to end: orders made elsewhere are checked when they
-are read for another reason. If nothing may be written unasked (read-only, `CLORE_WATCHDOG=off`), problems are shown but
-not recorded.
+Each round of the keeper looks for problems and reads the spot book for each spot order whose end is kept here. Nothing
+is requested from Clore while there is nothing to end: orders made elsewhere are checked when they are read for another
+reason. If nothing may be written unasked (read-only, `CLORE_WATCHDOG=off`), problems are shown but not recorded.
 """
 
 from __future__ import annotations
