@@ -1,6 +1,6 @@
 """A LangChain agent that rents GPUs. clore-mcp's questions appear in this terminal, and the model can't answer them.
 
-pip install clore-mcp  # in an environment of its own: the adapters need an older MCP package
+pipx install clore-mcp  # separately, because the adapters need an older MCP package
 pip install langchain langchain-mcp-adapters langchain-openai
 python examples/langchain_agent.py openai:gpt-5 'a 4090 in Europe for an hour, with Jupyter'
 """
@@ -21,7 +21,7 @@ from langchain_mcp_adapters.sessions import StdioConnection
 from langchain_mcp_adapters.tools import load_mcp_tools
 from mcp.types import ElicitResult
 
-# For real servers: args=[], env={"CLORE_API_KEY": …}, and the full path of the command in its own environment.
+# For real servers: args=[], env={"CLORE_API_KEY": …}. If clore-mcp is not on the PATH, give its full path as command.
 SANDBOX = StdioConnection(transport="stdio", command="clore-mcp", args=["--sandbox"])
 
 

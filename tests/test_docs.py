@@ -174,7 +174,7 @@ def test_the_sandbox_of_a_server_is_as_fast_as_its_page_says() -> None:
 
 
 def test_the_watchdog_page_has_every_event_that_is_found_and_no_other() -> None:
-    section = text(ROOT / "docs" / "watchdog.md").split("\n## Being told\n")[1].split("\n## ")[0]
+    section = text(ROOT / "docs" / "watchdog.md").split("\n## Events\n")[1].split("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(_KINDS)
     (others,) = re.findall(r"^Other events report what was done: (.*?) and so on", section, re.MULTILINE | re.DOTALL)
     assert set(re.findall(r"`(\w+)`", others)) <= NOTES.keys() - _KINDS.keys()
