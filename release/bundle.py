@@ -15,7 +15,8 @@ from release.versions import ROOT, NotReady
 HERE: Final = Path(__file__).parent / "mcpb"
 _SOURCES: Final = ("clore_mcp", "prompts")
 _FILES: Final = ("LICENSE", "README.md")
-_SUFFIXES: Final = frozenset({".py", ".md", ".typed"})  # nothing that tools leave beside the source
+# Nothing that tools leave beside the source.
+_SUFFIXES: Final = frozenset({".py", ".md", ".typed", ".html", ".css", ".js", ".svg"})
 _OLDEST: Final = (1980, 1, 1, 0, 0, 0)  # the earliest zip time, fixed so that the same source gives the same bytes
 
 

@@ -112,7 +112,9 @@ def test_it_has_what_it_runs_and_nothing_that_tools_leave(unpacked: Path, manife
         "manifest.json", "pyproject.toml", "launch.py", "icon.png", "LICENSE", "README.md",
     }  # fmt: skip
     assert manifest["server"]["entry_point"] in names
-    assert not any("__pycache__" in name for name in names)
+    sources = (path for folder in ("clore_mcp", "prompts") for path in (ROOT / folder).rglob("*.*"))
+    ours_alone = {path.relative_to(ROOT).as_posix() for path in sources if "__pycache__" not in path.parts}
+    assert {name for name in names if name.startswith(("clore_mcp/", "prompts/"))} == ours_alone
     told = tomllib.loads((unpacked / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ours = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert told == {key: ours[key] for key in ("name", "requires-python", "dependencies")} | {
