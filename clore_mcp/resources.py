@@ -24,7 +24,7 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
 from clore_mcp.rental.create.containers import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
-from clore_mcp.tools.account import AccountAnswer
+from clore_mcp.tools.account import account_answer
 from clore_mcp.tools.order_answers import OrdersAnswer, ShownOrder
 
 if TYPE_CHECKING:
@@ -140,13 +140,7 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
 
 async def read_account(services: Services) -> dict[str, Any]:
     """What get_account tells."""
-    from clore_mcp.rental.account.summary import account_state
-
-    await services.keep_leases()
-    told = await account_state(
-        services.context, services.pricer, services.approvals, services.overview, await services.look_over()
-    )
-    return AccountAnswer.model_validate(told).wire()
+    return (await account_answer(services)).wire()
 
 
 async def read_gpus(services: Services) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from clore_mcp.rental.account.account_view import AccountView, SpentView
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.wiring import Services
@@ -31,7 +32,7 @@ async def queued(world: World, services: Services, **more: float) -> tuple[int, 
     return made.order_id, server_id
 
 
-async def account(services: Services) -> Json:
+async def account(services: Services) -> AccountView:
     return await account_state(services.context, services.pricer, services.approvals, services.overview)
 
 
@@ -48,15 +49,15 @@ async def test_a_queued_order_bills_nothing_in_every_total(world: World, service
     assert (row["status"], row["spent_usd"]) == ("queued", 0)
     assert (told["total_usd_per_hour"], told["total_spent_usd"]) == (0, 0)
     seen = await account(services)
-    assert seen["burn_usd_per_hour"] == 0 and "all_end_at" not in seen
-    assert all(wallet["runway_hours"] is None for wallet in seen["wallets"])
-    assert seen["spent_usd"] == {"last_24_hours": 0, "last_30_days": 0}
-    assert seen["limits"]["usd_per_hour"]["spent"] == 0 < seen["limits"]["usd_per_hour"]["reserved"]
+    assert seen.burn_usd_per_hour == 0 and seen.all_end_at is None
+    assert all(wallet.runway_hours is None for wallet in seen.wallets)
+    assert seen.spent_usd == SpentView(last_24_hours=0, last_30_days=0)
+    assert seen.limits["usd_per_hour"].spent == 0 < seen.limits["usd_per_hour"].reserved
 
     other = await rent(services, world.free()[0])
     both = await listed(services)
     assert both["total_usd_per_hour"] == pytest.approx(other.usd_per_hour, abs=1e-4)
-    assert (await account(services))["burn_usd_per_hour"] == pytest.approx(other.usd_per_hour, abs=1e-4)
+    assert (await account(services)).burn_usd_per_hour == pytest.approx(other.usd_per_hour, abs=1e-4)
     gone = await cancel(services, other.order_id)
     assert [one.as_json() for one in gone.still_running] == [
         {"order_id": order_id, "status": "queued", "usd_per_hour": pytest.approx(row["usd_per_hour"])}
@@ -107,8 +108,8 @@ async def test_an_outbid_order_keeps_what_it_cost_and_bills_nothing_more(world: 
     assert row["status"] == "outbid" and told["total_usd_per_hour"] == 0
     [true] = world.orders()
     assert told["total_spent_usd"] == row["spent_usd"] == pytest.approx(true["total"], abs=0.005)
-    spent = (await account(services))["spent_usd"]
-    assert spent["last_24_hours"] == spent["last_30_days"] == pytest.approx(true["total"], abs=0.005)
+    spent = (await account(services)).spent_usd
+    assert spent.last_24_hours == spent.last_30_days == pytest.approx(true["total"], abs=0.005)
 
 
 async def test_the_account_says_what_was_spent_and_what_it_will_be_when_all_has_ended(
@@ -123,18 +124,18 @@ async def test_the_account_says_what_was_spent_and_what_it_will_be_when_all_has_
     let_time_pass(services)
     seen = await account(services)
     true = sum(order["total"] for order in world.orders())
-    assert seen["spent_usd"]["last_24_hours"] == pytest.approx(true, abs=0.02)
-    assert seen["all_end_at"] == other.ends_at
+    assert seen.spent_usd.last_24_hours == pytest.approx(true, abs=0.02)
+    assert seen.all_end_at == other.ends_at
     at_most = 2 * made.usd_per_hour + 5 * other.usd_per_hour + 0.2
-    assert seen["spent_then_usd"] == pytest.approx(at_most, abs=0.05)
-    day = seen["limits"]["usd_per_day"]
-    assert day["spent"] == seen["spent_usd"]["last_24_hours"]
-    assert day["spent"] + day["reserved"] + day["left"] == pytest.approx(day["cap"], abs=0.001)
-    runway = {wallet["currency"]: wallet["runway_hours"] for wallet in seen["wallets"]}
-    assert runway["USD"] == pytest.approx(99_999 / seen["burn_usd_per_hour"], rel=0.01) and runway["BTC"] is None
+    assert seen.spent_then_usd == pytest.approx(at_most, abs=0.05)
+    day = seen.limits["usd_per_day"]
+    assert day.spent == seen.spent_usd.last_24_hours
+    assert day.spent + day.reserved + day.left == pytest.approx(day.cap, abs=0.001)
+    runway = {wallet.currency: wallet.runway_hours for wallet in seen.wallets}
+    assert runway["USD"] == pytest.approx(99_999 / seen.burn_usd_per_hour, rel=0.01) and runway["BTC"] is None
     for order in (made, other):
         await cancel(services, order.order_id)
     let_time_pass(services)
     over = await account(services)
-    assert over["spent_usd"]["last_30_days"] == pytest.approx(sum(one["total"] for one in world.orders()), abs=0.02)
-    assert "all_end_at" not in over
+    assert over.spent_usd.last_30_days == pytest.approx(sum(one["total"] for one in world.orders()), abs=0.02)
+    assert over.all_end_at is None

@@ -194,7 +194,7 @@ async def test_a_limit_holds_a_watch_up_and_it_says_so(world: World, process: Pr
     assert [row["server_id"] for row in world.active()] == [SERVER]
     assert held not in [row["id"] for row in world.active()]
     told = await account_state(services.context, services.pricer, services.approvals, services.overview)
-    assert {"watch held up", "watch fired"} <= {event["what"] for event in told["events"]}
+    assert {"watch held up", "watch fired"} <= {event.what for event in told.events}
     check_invariants(world)
 
 
