@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from clore_mcp.money import dollars, plain
 from clore_mcp.rental.account.account_view import AccountView, LimitView
@@ -16,24 +16,15 @@ from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.orders.access import access_of, ssh_config
 from clore_mcp.rental.orders.order_view import OrderView
-from clore_mcp.rental.watches.watch import listed
+from clore_mcp.rental.watches.watch import WatchList, listed
 from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
 from clore_mcp.text import clean
 from clore_mcp.wiring import Services
 
-T = TypeVar("T")
-
 _LEDGER_ROWS: Final = 200
 _CSV_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run what begins so
-
-
-def _told(kind: type[T], told: Mapping[str, Any]) -> T:
-    """A row of ours from what the tools' answers are made of; what is not told keeps its default."""
-    names = (one.name for one in fields(kind))  # type: ignore[arg-type] # its bound can't say that it is a dataclass
-    given = {name: told[name] for name in names if told.get(name) is not None}
-    return kind(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,32 +100,9 @@ def _figure(name: str, value: float) -> str:
     return dollars(exact) if name.startswith("usd") else plain(exact)
 
 
-@dataclass(frozen=True, slots=True)
-class WatchRow:
-    """One watch, in the words of list_watches."""
-
-    watch_id: str
-    status: str
-    envelope: str
-    best_seen_usd_per_hour: float | None = None
-    last_seen_usd_per_hour: float | None = None
-    looked_at: str = ""
-    held_up: str = ""
-    order_ids: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class WatchList:
-    """The watches, and who looks for them."""
-
-    watches: tuple[WatchRow, ...]
-    watched_by: str
-
-
 async def watch_list(services: Services) -> WatchList:
     """The watches, ended ones too. Raises Failure."""
-    told = await listed(services.context, include_ended=True)
-    return WatchList(tuple(_told(WatchRow, row) for row in told["watches"]), told["watched_by"])
+    return await listed(services.context, include_ended=True)
 
 
 @dataclass(frozen=True, slots=True)
