@@ -169,8 +169,8 @@ async def wait_for_order(
     async def progress(seconds: float, message: str) -> None:
         await ctx.report_progress(seconds, timeout_seconds, message)
 
-    readiness = services_of(ctx).readiness
-    return WaitAnswer.model_validate(await readiness.wait(order_id, timeout_seconds, progress, caller_of(ctx)))
+    waited = await services_of(ctx).readiness.wait(order_id, timeout_seconds, progress, caller_of(ctx))
+    return WaitAnswer.model_validate(waited.as_json())
 
 
 async def extend_order(request: ExtendOrder, permitted: Permitted) -> ExtendAnswer:
