@@ -148,17 +148,18 @@ async def read_gpus(services: Services) -> dict[str, Any]:
     from clore_mcp.market.history import models_now
     from clore_mcp.market.rates import OrderType
     from clore_mcp.market.summary import gpu_models_summary
-    from clore_mcp.tools.prices import WEEK_HOURS, week
+    from clore_mcp.tools.prices import WEEK_HOURS, model_prices
 
     readings = services.context.readings
     snapshot, fees = await readings.snapshot(), await readings.fees()
     found = await asyncio.to_thread(gpu_models_summary, snapshot, fees)
     now = await asyncio.to_thread(models_now, snapshot, fees, OrderType.ON_DEMAND)
     recorded = await services.prices.read(WEEK_HOURS, OrderType.ON_DEMAND)
-    weeks = {one.model: week(recorded.past(one.model, now.get(one.model))) for one in found}
+    past = (model_prices(recorded.past(one.model, now.get(one.model)), one.model) for one in found)
+    weeks = [one.model_dump(exclude={"gpu", "now"}, exclude_none=True, exclude_defaults=True) or None for one in past]
     age = round(snapshot.age_seconds(services.context.clock()), 1)
     told = {
-        "models": [{**_model(one), "last_week_usd_per_gpu_hour": weeks[one.model]} for one in found],
+        "models": [{**_model(one), "last_week_usd_per_gpu_hour": week} for one, week in zip(found, weeks, strict=True)],
         "hours_recorded": recorded.hours,
         "snapshot_age_seconds": age,
         "stale": snapshot.stale_because,

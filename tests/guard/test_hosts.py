@@ -77,8 +77,8 @@ async def test_a_host_that_failed_twice_is_marked_and_only_taken_by_name(
         if page.next_cursor is None:
             break
         page = await found(fresh, {"limit": 50, "include_rented": True, "cursor": page.next_cursor})
-    assert shown == {bad: 2} and (await in_full(fresh, bad))["failed_here"] == 2
-    assert (await in_full(fresh, good))["failed_here"] is None
+    assert shown == {bad: 2} and (await in_full(fresh, bad)).failed_here == 2
+    assert (await in_full(fresh, good)).failed_here is None
 
     assert "Its host FAILED here 2 times in the last 7 days." in await question(services, bad, image="a/b")
     asked = await question(services, good, fallback_server_ids=[bad], image="a/c")
