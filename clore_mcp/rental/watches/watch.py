@@ -250,13 +250,12 @@ def _kept(quote: Quote, terms: WatchTerms, request: CreateWatch, by: str, now: f
 
 def envelope_of(watch: Watch) -> str:
     """Return what was approved in one line."""
-    request = watch.ask
-    count = request["max_orders"]
+    count, length = watch.max_orders, watch.ask["hours"]
     orders = "1 order" if count == 1 else f"up to {count} orders"
     models = clean(" or ".join(sorted(watch.models)), _MODELS_SHOWN)
-    most, worst = dollars(Decimal(str(request["max_usd_per_hour"]))), dollars(watch.worst_usd * count)
-    hours = "1 hour" if request["hours"] == 1 else f"{request['hours']:g} hours"
-    if request.get("notify"):
+    most, worst = dollars(watch.max_usd_per_hour), dollars(watch.worst_usd * count)
+    hours = "1 hour" if length == 1 else f"{length:g} hours"
+    if watch.notifies:
         return f"notifies about {models} at {most} per hour or less and rents nothing, until {iso(watch.expires_at)}"
     return (
         f"{orders} of {models}, {hours} each, at most {most} per hour, worst case {worst} in total,"
@@ -265,8 +264,8 @@ def envelope_of(watch: Watch) -> str:
 
 
 def _waits(watch: Watch, who: str | None) -> Outcome:
-    does = "notifies and rents nothing" if watch.ask.get("notify") else "rents without asking again"
-    heard = " It notifies with an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.ask.get("notify") else ""
+    does = "notifies and rents nothing" if watch.notifies else "rents without asking again"
+    heard = " It notifies with an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.notifies else ""
     return Outcome(
         Status.WAITING,
         f"It {does} as soon as a server that fits is cheap enough.{heard} Checked once a minute by:"
@@ -357,7 +356,7 @@ def _ended(view: WatchView, said: str) -> WatchView:
 
 
 def _view(tx: Tx, watch: Watch, is_now: str) -> WatchView:
-    seen, ceiling = watch.seen_usd, Decimal(str(watch.ask["max_usd_per_hour"]))
+    seen, ceiling = watch.seen_usd, watch.max_usd_per_hour
     return WatchView(
         watch_id=watch.id,
         status=is_now,
