@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server import MCPServer
@@ -25,7 +25,8 @@ from clore_mcp.money import shown
 from clore_mcp.rental.create.containers import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
 from clore_mcp.tools.account import account_answer
-from clore_mcp.tools.order_answers import OrdersAnswer, ShownOrder
+from clore_mcp.tools.order_answers import ShownOrder
+from clore_mcp.tools.orders import orders_page
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary
@@ -106,9 +107,7 @@ async def read_orders(services: Services) -> dict[str, Any]:
     await services.keep_leases()
     told = await services.overview.orders()
     await services.look_over(wallets=False)
-    cursor = str(_ORDERS_SHOWN) if len(told.orders) > _ORDERS_SHOWN else None
-    first = replace(told, orders=told.orders[:_ORDERS_SHOWN])
-    return OrdersAnswer.model_validate({**first.as_json(), "next_cursor": cursor}).wire()
+    return orders_page(told, 0, _ORDERS_SHOWN).wire()
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:

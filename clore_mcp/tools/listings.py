@@ -6,7 +6,7 @@ It is apart from the answer models because it imports the whole market, which li
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import usual_prices
 from clore_mcp.money import Coin, shown, shown_up
 from clore_mcp.text import clean
+from clore_mcp.tools.market import SearchServers
 from clore_mcp.tools.market_answers import (
     CoinPrice,
     SearchAnswer,
@@ -39,13 +40,13 @@ _CPU_NOISE: Final = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b", re.IGNOREC
 _OFFERS_SHOWN: Final = 10
 
 
-async def found(services: Services, arguments: Mapping[str, Any]) -> SearchAnswer:
-    """Return the answer of search_servers; `arguments` holds the arguments that were given or have a default."""
+async def found(services: Services, request: SearchServers) -> SearchAnswer:
+    """Return the answer of search_servers."""
     readings = services.context.readings
     snapshot = await readings.snapshot()
     fees = await readings.fees()
     balances = await readings.balances_if_known()
-    query = _query(arguments, services.settings.currency)
+    query = _query(request, services.settings.currency)
     result = await find(snapshot, query, fees, balances, services.context.clock())
     failed = await services.hosts.marked() if balances is not None else {}  # else it would ask Clore once more
     return SearchAnswer(
@@ -106,8 +107,9 @@ _PARSED: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-def _query(arguments: Mapping[str, Any], preferred: Coin | None) -> Query:
-    parsed = {name: _PARSED[name](value) if name in _PARSED else value for name, value in arguments.items()}
+def _query(request: SearchServers, preferred: Coin | None) -> Query:
+    given = request.model_dump(exclude_none=True)
+    parsed = {name: _PARSED[name](value) if name in _PARSED else value for name, value in given.items()}
     return Query(**parsed, preferred=preferred)
 
 

@@ -36,6 +36,7 @@ from clore_mcp.tools.order_answers import (
 )
 
 if TYPE_CHECKING:
+    from clore_mcp.rental.orders.order_view import OrderList
     from clore_mcp.rental.rules.terms import Terms
     from clore_mcp.wiring import Services
 
@@ -144,15 +145,14 @@ async def list_orders(
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
     await services.look_over(wallets=False)
-    start = int(cursor or 0)
-    more = len(told.orders) > start + limit
-    return OrdersAnswer.model_validate(
-        {
-            **replace(told, orders=told.orders[start : start + limit]).as_json(),
-            "now": iso(services.context.readings.api_now()),
-            "next_cursor": str(start + limit) if more else None,
-        }
-    )
+    return orders_page(told, int(cursor or 0), limit, now=iso(services.context.readings.api_now()))
+
+
+def orders_page(found: OrderList, start: int, limit: int, now: str | None = None) -> OrdersAnswer:
+    """Return up to `limit` orders from the place `start` on, and where the next page starts."""
+    end = start + limit
+    page = replace(found, orders=found.orders[start:end]).as_json()
+    return OrdersAnswer(**page, now=now, next_cursor=str(end) if len(found.orders) > end else None)
 
 
 async def wait_for_order(
