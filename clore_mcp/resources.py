@@ -30,6 +30,7 @@ from clore_mcp.tools.orders import orders_page
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary
+    from clore_mcp.rental.orders.order_view import OrderView
     from clore_mcp.store import ledger
     from clore_mcp.wiring import Services
 
@@ -112,8 +113,12 @@ async def read_orders(services: Services) -> dict[str, Any]:
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
     """One order, as it stands in list_orders. Raises NotFound."""
+    return ShownOrder.model_validate(await _order(services, order_id), from_attributes=True).wire()
+
+
+async def _order(services: Services, order_id: int) -> OrderView:
     await services.keep_leases()
-    return ShownOrder.model_validate((await services.overview.one(order_id)).view.as_json()).wire()
+    return (await services.overview.one(order_id)).view
 
 
 async def read_ssh_config(services: Services, order_id: int) -> str:
@@ -122,18 +127,18 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
     from clore_mcp.rental.orders import access
 
     context = services.context
-    order = await read_order(services, order_id)
-    if order["status"] == "ended":
+    order = await _order(services, order_id)
+    if order.over:
         return f"# Order {order_id} has ended; there is nothing to connect to.\n"
     row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
     reach = (
         access.Access()
         if row is None
-        else access.access_of(row, await services.overview.key() if order["made_here"] else None)
+        else access.access_of(row, await services.overview.key() if order.made_here else None)
     )
     if reach.ssh is not None:
         return access.ssh_config(order_id, reach.ssh, services.settings.state_dir)
-    why = reach.warning or f"it is {order['status']}, and Clore has given it no SSH address yet; read this again later."
+    why = reach.warning or f"it is {order.status}, and Clore has given it no SSH address yet; read this again later."
     return f"# No ssh-config for order {order_id}: {why}\n"
 
 

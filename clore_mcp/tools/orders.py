@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from mcp.server.mcpserver import Context
@@ -31,7 +30,9 @@ from clore_mcp.tools.order_answers import (
     OrdersAnswer,
     QuoteAnswer,
     ShownAttempt,
+    ShownOrder,
     ShownRefusal,
+    Unsettled,
     WaitAnswer,
 )
 
@@ -151,8 +152,16 @@ async def list_orders(
 def orders_page(found: OrderList, start: int, limit: int, now: str | None = None) -> OrdersAnswer:
     """Return up to `limit` orders from the place `start` on, and where the next page starts."""
     end = start + limit
-    page = replace(found, orders=found.orders[start:end]).as_json()
-    return OrdersAnswer(**page, now=now, next_cursor=str(end) if len(found.orders) > end else None)
+    return OrdersAnswer(
+        orders=[ShownOrder.model_validate(view, from_attributes=True) for view in found.orders[start:end]],
+        total_usd_per_hour=found.usd_per_hour,
+        total_spent_usd=found.spent_usd,
+        watches_waiting=found.watches_waiting,
+        unsettled=[Unsettled.model_validate(one, from_attributes=True) for one in found.unsettled],
+        now=now,
+        next_cursor=str(end) if len(found.orders) > end else None,
+        next=found.next,
+    )
 
 
 async def wait_for_order(
