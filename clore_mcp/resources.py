@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server import MCPServer
@@ -24,11 +24,13 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
 from clore_mcp.rental.create.containers import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
-from clore_mcp.tools.account import AccountAnswer
-from clore_mcp.tools.order_answers import OrdersAnswer, ShownOrder
+from clore_mcp.tools.account import account_answer
+from clore_mcp.tools.order_answers import ShownOrder
+from clore_mcp.tools.orders import orders_page
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary
+    from clore_mcp.rental.orders.order_view import OrderView
     from clore_mcp.store import ledger
     from clore_mcp.wiring import Services
 
@@ -106,15 +108,17 @@ async def read_orders(services: Services) -> dict[str, Any]:
     await services.keep_leases()
     told = await services.overview.orders()
     await services.look_over(wallets=False)
-    cursor = str(_ORDERS_SHOWN) if len(told.orders) > _ORDERS_SHOWN else None
-    first = replace(told, orders=told.orders[:_ORDERS_SHOWN])
-    return OrdersAnswer.model_validate({**first.as_json(), "next_cursor": cursor}).wire()
+    return orders_page(told, 0, _ORDERS_SHOWN).wire()
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
     """Return one order as list_orders shows it. Raises NotFound."""
+    return ShownOrder.model_validate(await _order(services, order_id), from_attributes=True).wire()
+
+
+async def _order(services: Services, order_id: int) -> OrderView:
     await services.keep_leases()
-    return ShownOrder.model_validate((await services.overview.one(order_id)).view.as_json()).wire()
+    return (await services.overview.one(order_id)).view
 
 
 async def read_ssh_config(services: Services, order_id: int) -> str:
@@ -123,30 +127,24 @@ async def read_ssh_config(services: Services, order_id: int) -> str:
     from clore_mcp.rental.orders import access
 
     context = services.context
-    order = await read_order(services, order_id)
-    if order["status"] == "ended":
+    order = await _order(services, order_id)
+    if order.over:
         return f"# Order {order_id} has ended; there is nothing to connect to.\n"
     row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
     reach = (
         access.Access()
         if row is None
-        else access.access_of(row, await services.overview.key() if order["made_here"] else None)
+        else access.access_of(row, await services.overview.key() if order.made_here else None)
     )
     if reach.ssh is not None:
         return access.ssh_config(order_id, reach.ssh, services.settings.state_dir)
-    why = reach.warning or f"it is {order['status']}, and Clore has given it no SSH address yet; read this again later."
+    why = reach.warning or f"it is {order.status}, and Clore has given it no SSH address yet; read this again later."
     return f"# No ssh-config for order {order_id}: {why}\n"
 
 
 async def read_account(services: Services) -> dict[str, Any]:
     """Return what get_account returns."""
-    from clore_mcp.rental.account.summary import account_state
-
-    await services.keep_leases()
-    told = await account_state(
-        services.context, services.pricer, services.approvals, services.overview, await services.look_over()
-    )
-    return AccountAnswer.model_validate(told).wire()
+    return (await account_answer(services)).wire()
 
 
 async def read_gpus(services: Services) -> dict[str, Any]:
@@ -154,17 +152,18 @@ async def read_gpus(services: Services) -> dict[str, Any]:
     from clore_mcp.market.history import models_now
     from clore_mcp.market.pricing import OrderType
     from clore_mcp.market.summary import gpu_models_summary
-    from clore_mcp.tools.prices import WEEK_HOURS, week
+    from clore_mcp.tools.prices import WEEK_HOURS, model_prices
 
     readings = services.context.readings
     snapshot, fees = await readings.snapshot(), await readings.fees()
     found = await asyncio.to_thread(gpu_models_summary, snapshot, fees)
     now = await asyncio.to_thread(models_now, snapshot, fees, OrderType.ON_DEMAND)
     recorded = await services.prices.read(WEEK_HOURS, OrderType.ON_DEMAND)
-    weeks = {one.model: week(recorded.past(one.model, now.get(one.model))) for one in found}
+    past = (model_prices(recorded.past(one.model, now.get(one.model)), one.model) for one in found)
+    weeks = [one.model_dump(exclude={"gpu", "now"}, exclude_none=True, exclude_defaults=True) or None for one in past]
     age = round(snapshot.age_seconds(services.context.clock()), 1)
     told = {
-        "models": [{**_model(one), "last_week_usd_per_gpu_hour": weeks[one.model]} for one in found],
+        "models": [{**_model(one), "last_week_usd_per_gpu_hour": week} for one, week in zip(found, weeks, strict=True)],
         "hours_recorded": recorded.hours,
         "snapshot_age_seconds": age,
         "stale": snapshot.stale_because,

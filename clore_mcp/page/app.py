@@ -212,7 +212,8 @@ class PageApp:
         )
 
     async def _account(self, request: Request, session: Session) -> Response:
-        return self.render("account.html", session, path="account", account=await views.account_page(self.services))
+        account = await views.account_page(self.services)
+        return self.render("account.html", session, path="account", account=account, limits=views.limit_bars(account))
 
     async def _prices(self, request: Request, session: Session) -> Response:
         asked = request.query_params

@@ -108,5 +108,5 @@ def _ceilings(past: Past | None, asked: str, gpu: str, waiting: Sequence[Watch])
     for watch in waiting:
         if gpu in watch.models:
             gpus = watch.ask.get("min_gpus") or 1
-            found.append((f"Watch {clean(watch.id, 12)}", Decimal(str(watch.ask["max_usd_per_hour"])) / gpus))
+            found.append((f"Watch {clean(watch.id, 12)}", watch.max_usd_per_hour / gpus))
     return [Ceiling(name, usd, past.met_percent(usd) if past else None) for name, usd in found]

@@ -5,34 +5,26 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from clore_mcp.money import dollars, plain
+from clore_mcp.rental.account.account_view import AccountView, LimitView
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.orders.access import access_of, ssh_config
 from clore_mcp.rental.orders.order_view import OrderView
-from clore_mcp.rental.watches.watch import listed
+from clore_mcp.rental.watches.watch import WatchList, listed
 from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
 from clore_mcp.text import clean
 from clore_mcp.wiring import Services
 
-T = TypeVar("T")
-
 _LEDGER_ROWS: Final = 200
 _CSV_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins with one of these
-
-
-def _told(kind: type[T], told: Mapping[str, Any]) -> T:
-    """Return a row made from a tool answer's values. Missing values keep their defaults."""
-    names = (one.name for one in fields(kind))  # type: ignore[arg-type] # its bound can't say that it is a dataclass
-    given = {name: told[name] for name in names if told.get(name) is not None}
-    return kind(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,58 +69,11 @@ class LimitBar:
     reserved_share: float
 
 
-@dataclass(frozen=True, slots=True)
-class WalletRow:
-    """One wallet."""
-
-    currency: str
-    balance: float | None = None
-    usd: float | None = None
-    runway_hours: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """An event that no call asked for."""
-
-    at: str
-    what: str
-    order_id: int | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class AccountPage:
-    """The account as get_account returns it, with the limits as bars."""
-
-    wallets: tuple[WalletRow, ...]
-    limits: tuple[LimitBar, ...]
-    events: tuple[EventRow, ...]
-    last_24_hours: float
-    last_30_days: float
-    all_end_at: str
-    spent_then_usd: float | None
-    fees_assumed: bool
-    watchdog: str
-
-
-async def account_page(services: Services) -> AccountPage:
+async def account_page(services: Services) -> AccountView:
     """Return the account now. Raises Failure."""
-    told = await account_state(services.context, services.pricer, services.approvals, services.overview)
-    return AccountPage(
-        wallets=tuple(_told(WalletRow, row) for row in told["wallets"]),
-        limits=tuple(_limit(name, row) for name, row in told["limits"].items()),
-        events=tuple(_told(EventRow, row) for row in told["events"]),
-        last_24_hours=told["spent_usd"]["last_24_hours"],
-        last_30_days=told["spent_usd"]["last_30_days"],
-        all_end_at=told.get("all_end_at", ""),
-        spent_then_usd=told.get("spent_then_usd"),
-        fees_assumed=told["fees"]["assumed"],
-        watchdog=told["watchdog"],
-    )
+    return await account_state(services.context, services.pricer, services.approvals, services.overview)
 
 
-_PARTS: Final = ("cap", "spent", "reserved", "left")
 _LIMITS: Final = {
     "usd_per_hour": "USD per hour, all orders together",
     "usd_per_order": "USD for one order, worst case",
@@ -137,13 +82,17 @@ _LIMITS: Final = {
 }
 
 
-def _limit(name: str, row: Mapping[str, float]) -> LimitBar:
-    cap = row["cap"] or 1.0
-    cap_shown, spent_shown, reserved_shown, left = (_figure(name, row[part]) for part in _PARTS)
-    spent = min(100.0, 100 * row["spent"] / cap)
-    reserved = min(100.0 - spent, 100 * row["reserved"] / cap)
-    shares = round(spent, 1), round(reserved, 1)
-    return LimitBar(_LIMITS.get(name, name), cap_shown, spent_shown, reserved_shown, left, *shares)
+def limit_bars(account: AccountView) -> list[LimitBar]:
+    """The account's caps as bars."""
+    return [_bar(name, limit) for name, limit in account.limits.items()]
+
+
+def _bar(name: str, limit: LimitView) -> LimitBar:
+    cap = limit.cap or 1.0
+    most, used, kept, left = (_figure(name, usd) for usd in (limit.cap, limit.spent, limit.reserved, limit.left))
+    spent = min(100.0, 100 * limit.spent / cap)
+    reserved = min(100.0 - spent, 100 * limit.reserved / cap)
+    return LimitBar(_LIMITS.get(name, name), most, used, kept, left, round(spent, 1), round(reserved, 1))
 
 
 def _figure(name: str, value: float) -> str:
@@ -151,32 +100,9 @@ def _figure(name: str, value: float) -> str:
     return dollars(exact) if name.startswith("usd") else plain(exact)
 
 
-@dataclass(frozen=True, slots=True)
-class WatchRow:
-    """One watch, in the words of list_watches."""
-
-    watch_id: str
-    status: str
-    envelope: str
-    best_seen_usd_per_hour: float | None = None
-    last_seen_usd_per_hour: float | None = None
-    looked_at: str = ""
-    held_up: str = ""
-    order_ids: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class WatchList:
-    """The watches, and the process that checks prices for them."""
-
-    watches: tuple[WatchRow, ...]
-    watched_by: str
-
-
 async def watch_list(services: Services) -> WatchList:
     """Return the watches, including ended ones. Raises Failure."""
-    told = await listed(services.context, include_ended=True)
-    return WatchList(tuple(_told(WatchRow, row) for row in told["watches"]), told["watched_by"])
+    return await listed(services.context, include_ended=True)
 
 
 @dataclass(frozen=True, slots=True)

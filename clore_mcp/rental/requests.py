@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import ceil
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -79,7 +79,26 @@ class Request(BaseModel):
         return f"order {self.about_order}"
 
 
-class CreateOrder(Request):
+class Rental(Request):
+    """What an order and a watch say of a rental in the same way."""
+
+    if TYPE_CHECKING:  # each of them names these where its schema has them
+        hours: float
+        ports: Ports
+        jupyter: bool
+
+    @property
+    def wire_ports(self) -> dict[str, str]:
+        """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
+        return with_jupyter(self.ports, jupyter=self.jupyter)
+
+    @property
+    def exact_hours(self) -> Decimal:
+        """The hours as the number that was written, not as its binary neighbour."""
+        return Decimal(str(self.hours))
+
+
+class CreateOrder(Rental):
     """What to rent, for how long, and what to run on it."""
 
     verb: ClassVar[str] = "create_order"
@@ -151,22 +170,12 @@ class CreateOrder(Request):
         return [self.server_id, *(self.fallback_server_ids or [])]
 
     @property
-    def wire_ports(self) -> dict[str, str]:
-        """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
-        return with_jupyter(self.ports, jupyter=self.jupyter)
-
-    @property
-    def exact_hours(self) -> Decimal:
-        """The hours as the number that was written, not as its binary neighbour."""
-        return Decimal(str(self.hours))
-
-    @property
     def exact_bid(self) -> Decimal | None:
         """The bid as the number that was written."""
         return None if self.bid_usd_per_hour is None else Decimal(str(self.bid_usd_per_hour))
 
 
-class CreateWatch(Request):
+class CreateWatch(Rental):
     """A request to rent later below a price, or to be notified of one."""
 
     verb: ClassVar[str] = "create_watch"
@@ -216,16 +225,6 @@ class CreateWatch(Request):
     def subject(self) -> str:
         """See `Request`."""
         return f"watch for {' '.join(self.gpu.casefold().split())}"
-
-    @property
-    def wire_ports(self) -> dict[str, str]:
-        """The ports as Clore is asked for them."""
-        return with_jupyter(self.ports, jupyter=self.jupyter)
-
-    @property
-    def exact_hours(self) -> Decimal:
-        """The hours as the number that was written."""
-        return Decimal(str(self.hours))
 
     @property
     def exact_usd_per_hour(self) -> Decimal:

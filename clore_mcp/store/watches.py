@@ -21,9 +21,9 @@ _STANDS: Final = f"state = 'waiting' AND expires_at > ?1 AND created_at <= ?1 + 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A standing request to rent one of `models`, the GPU models that the question named, on the terms in `ask`.
-    `worst_usd` is the worst case of one order. Prices seen are in USD per hour. Times are unix seconds of this
-    machine."""
+    """A standing request to rent one of `models`, the GPU models that the question named. `ask` holds the arguments of
+    create_watch. `worst_usd` is the worst case of one order. Prices seen are in USD per hour. Times are unix seconds of
+    this machine."""
 
     id: str
     account: str
@@ -42,6 +42,21 @@ class Watch:
     seen_usd: Decimal | None = None
     best_usd: Decimal | None = None
     said: str | None = None
+
+    @property
+    def max_orders(self) -> int:
+        """How many orders it may make."""
+        return int(self.ask["max_orders"])
+
+    @property
+    def max_usd_per_hour(self) -> Decimal:
+        """Its ceiling, including fees, for a whole server."""
+        return Decimal(str(self.ask["max_usd_per_hour"]))
+
+    @property
+    def notifies(self) -> bool:
+        """Whether it only notifies and rents nothing."""
+        return bool(self.ask.get("notify"))
 
     def stands(self, now: float) -> bool:
         """Return whether it may still rent."""
@@ -129,7 +144,7 @@ def status(tx: Tx, watch: Watch, now: float) -> str:
     """Return the watch's status, even if its end is not recorded yet."""
     if watch.state != "waiting":
         return watch.state
-    if len(order_ids(tx, watch.id)) >= watch.ask["max_orders"]:
+    if len(order_ids(tx, watch.id)) >= watch.max_orders:
         return "fired"
     return "waiting" if watch.stands(now) else "expired"
 
@@ -137,7 +152,7 @@ def status(tx: Tx, watch: Watch, now: float) -> str:
 def may_rent(tx: Tx, watch_id: str, now: float) -> bool:
     """Return whether the watch is still waiting and has orders left to make."""
     watch = get(tx, watch_id)
-    return watch is not None and watch.stands(now) and made(tx, watch_id, now) < watch.ask["max_orders"]
+    return watch is not None and watch.stands(now) and made(tx, watch_id, now) < watch.max_orders
 
 
 def order_ids(tx: Tx, watch_id: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
@@ -11,6 +11,9 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.tools.consent import services_of
 from clore_mcp.tools.kit import Answer, tool
 from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
+
+if TYPE_CHECKING:
+    from clore_mcp.wiring import Services
 
 
 class ShownWallet(Answer):
@@ -86,14 +89,18 @@ async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
     """Show balances, spending and limits. It also shows how long each wallet lasts, the cost per hour, when all orders
     end, waiting approvals and events (ended orders, rentals by watches, problems). Use it before a long or expensive
     rental. For the cost of each order, use list_orders."""
+    return await account_answer(services_of(ctx))
+
+
+async def account_answer(services: Services) -> AccountAnswer:
+    """Return the account after a look at its leases and events."""
     from clore_mcp.rental.account.summary import account_state
 
-    services = services_of(ctx)
     await services.keep_leases()
-    told = await account_state(
+    view = await account_state(
         services.context, services.pricer, services.approvals, services.overview, await services.look_over()
     )
-    return AccountAnswer.model_validate(told)
+    return AccountAnswer.model_validate(view, from_attributes=True)
 
 
 def tools() -> list[Tool]:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 ANSWER_TITLE = "Approve"  # the form that asks a person: an error in it is the client's, not an argument's
 Kind = Literal["reads", "spends", "destroys"]
 _REFUSED_SHOWN = 30  # more than any tool has arguments, so that hundreds of invented names don't fill the answer
+_LIKE, _ALMOST = 0.6, 0.2  # ratios of difflib: max_usd is 0.8 like max_gpus and 0.61 like max_usd_per_hour
 _PLAIN = (str, int, bool)
 _BOUNDS = ("minimum", "maximum")
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -238,13 +239,24 @@ def _problems(error: ValidationError, known: Collection[str]) -> str:
         where = ".".join(clean(str(part), 40) for part in problem["loc"]) or "arguments"
         what = clean(problem["msg"].removeprefix("Value error, "), 160)
         if problem["type"] == "extra_forbidden":
-            import difflib  # here: only an error needs it
-
-            near = difflib.get_close_matches(where, known, n=1)
-            what = "no such argument" + (f" (did you mean {near[0]}?)" if near else "")
+            near = _near(where, known)
+            what = "no such argument" + (f" (did you mean {' or '.join(near)}?)" if near else "")
         told.append(f"{where}: {what}")
     more = f" (and {len(found) - _REFUSED_SHOWN} more)" if len(found) > _REFUSED_SHOWN else ""
     return "; ".join(told) + more
+
+
+def _near(name: str, known: Collection[str]) -> list[str]:
+    """Return the known names that a misspelled one may mean: the most like it, those almost as like it, and those that
+    say the same with a word before it."""
+    from difflib import SequenceMatcher, get_close_matches  # here: only an error needs it
+
+    best = get_close_matches(name, known, n=1, cutoff=_LIKE)
+    if not best:
+        return []
+    ratio = SequenceMatcher(None, best[0], name).ratio()
+    near = get_close_matches(name, known, cutoff=max(_LIKE, ratio - _ALMOST))
+    return near + [one for one in known if one.endswith(f"_{best[0]}") and one not in near]
 
 
 def _whole(value: Any) -> Any:

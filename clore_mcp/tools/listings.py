@@ -6,9 +6,9 @@ It is separate from the answer models because it imports the whole market, which
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.market.concerns import concerns
@@ -20,22 +20,32 @@ from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import usual_prices
 from clore_mcp.money import Coin, shown, shown_up
 from clore_mcp.text import clean
-from clore_mcp.tools.market_answers import SearchAnswer, ShownServer
+from clore_mcp.tools.market import SearchServers
+from clore_mcp.tools.market_answers import (
+    CoinPrice,
+    SearchAnswer,
+    ServerAnswer,
+    ShownOffer,
+    ShownServer,
+    Spot,
+)
 from clore_mcp.tools.prices import medians
 from clore_mcp.wiring import Services
+
+S = TypeVar("S", bound=ShownServer)
 
 _CPU_SHOWN: Final = 24
 _CPU_NOISE: Final = re.compile(r"\((?:R|TM)\)|\bCPU\b|\bProcessor\b", re.IGNORECASE)
 _OFFERS_SHOWN: Final = 10
 
 
-async def found(services: Services, arguments: Mapping[str, Any]) -> SearchAnswer:
-    """Return the answer of search_servers. `arguments` holds the arguments that were given or have a default."""
+async def found(services: Services, request: SearchServers) -> SearchAnswer:
+    """Return the answer of search_servers."""
     readings = services.context.readings
     snapshot = await readings.snapshot()
     fees = await readings.fees()
     balances = await readings.balances_if_known()
-    query = _query(arguments, services.settings.currency)
+    query = _query(request, services.settings.currency)
     result = await find(snapshot, query, fees, balances, services.context.clock())
     failed = await services.hosts.marked() if balances is not None else {}  # else it would send Clore another request
     return SearchAnswer(
@@ -51,7 +61,7 @@ async def found(services: Services, arguments: Mapping[str, Any]) -> SearchAnswe
     )
 
 
-async def in_full(services: Services, server_id: int) -> dict[str, Any]:
+async def in_full(services: Services, server_id: int) -> ServerAnswer:
     """Return the answer of get_server. Raises NotFound."""
     readings = services.context.readings
     snapshot = await readings.snapshot()
@@ -63,27 +73,27 @@ async def in_full(services: Services, server_id: int) -> dict[str, Any]:
     view = await readings.spot_view_if_known(server_id)
     bid = view.min_usd_per_hour if view else usd_per_hour(choose(listing, OrderType.SPOT, fees, rates))
     usual = usual_prices(snapshot, fees, {listing.gpu}).get(listing.gpu)
-    return {
-        **_facts(listing, priced if isinstance(priced, Priced) else None),
-        "prices": [
-            {
-                "currency": one.coin.ticker,
-                "coin_per_day": float(one.day.value),
-                "usd_per_hour": shown_up(one.usd_per_hour),
-            }
+    return _server(
+        ServerAnswer,
+        listing,
+        priced if isinstance(priced, Priced) else None,
+        prices=[
+            CoinPrice(
+                currency=one.coin.ticker, coin_per_day=float(one.day.value), usd_per_hour=shown_up(one.usd_per_hour)
+            )
             for one in every
         ],
-        "spot": _spot(view) if view else None if bid is None else {"min_usd_per_hour": shown_up(bid)},
-        "concerns": list(concerns(listing, usd_per_hour(priced), bid, usual)) or None,
-        "gpu_mix": dict(listing.gpu_mix) if len(listing.gpu_mix) > 1 else None,
-        "cpu_threads": listing.cpu_threads,
-        "board": listing.board or None,
-        "disk_model": listing.disk_model or None,
-        "disk_mb_per_second": listing.disk_mb_per_second,
-        "pcie": _pcie(listing),
-        "failed_here": None if balances is None else (await services.hosts.marked()).get(server_id),
-        "snapshot_age_seconds": round(snapshot.age_seconds(services.context.clock()), 1),
-    }
+        spot=_spot(view) if view else None if bid is None else Spot(min_usd_per_hour=shown_up(bid)),
+        concerns=list(concerns(listing, usd_per_hour(priced), bid, usual)) or None,
+        gpu_mix=dict(listing.gpu_mix) if len(listing.gpu_mix) > 1 else None,
+        cpu_threads=listing.cpu_threads,
+        board=listing.board or None,
+        disk_model=listing.disk_model or None,
+        disk_mb_per_second=listing.disk_mb_per_second,
+        pcie=_pcie(listing),
+        failed_here=None if balances is None else (await services.hosts.marked()).get(server_id),
+        snapshot_age_seconds=round(snapshot.age_seconds(services.context.clock()), 1),
+    )
 
 
 _PARSED: Final[dict[str, Callable[[Any], Any]]] = {
@@ -96,8 +106,9 @@ _PARSED: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-def _query(arguments: Mapping[str, Any], preferred: Coin | None) -> Query:
-    parsed = {name: _PARSED[name](value) if name in _PARSED else value for name, value in arguments.items()}
+def _query(request: SearchServers, preferred: Coin | None) -> Query:
+    given = request.model_dump(exclude_none=True)
+    parsed = {name: _PARSED[name](value) if name in _PARSED else value for name, value in given.items()}
     return Query(**parsed, preferred=preferred)
 
 
@@ -118,37 +129,41 @@ async def _typical(services: Services, result: Result) -> dict[str, float] | Non
 
 def _row(found: Found, failed_here: int | None) -> ShownServer:
     spot = found.spot_min_usd_per_hour
-    return ShownServer(
-        **_facts(found.listing, found.priced),
+    return _server(
+        ShownServer,
+        found.listing,
+        found.priced,
         spot_min_usd_per_hour=None if spot is None else shown_up(spot),
         failed_here=failed_here,
         concerns=list(found.concerns) or None,
     )
 
 
-def _facts(listing: Listing, priced: Priced | None) -> dict[str, Any]:
-    return {
-        "server_id": listing.server_id,
-        "gpu": listing.gpu,
-        "gpu_count": listing.gpu_count,
-        "vram_gb": listing.vram_gb,
-        "usd_per_hour": shown_up(priced.usd_per_hour) if priced else None,
-        "usd_per_gpu_hour": shown_up(priced.usd_per_hour / max(1, listing.gpu_count)) if priced else None,
-        "currency": priced.coin.ticker if priced else None,
-        "country": listing.country,
-        "reliability": _short(listing.reliability, 3),
-        "rating": _short(listing.rating, 2) if listing.rating_count else None,
-        "rating_count": listing.rating_count or None,
-        "ram_gb": _short(listing.ram_gb, 0),
-        "disk_gb": _short(listing.disk_gb, 0),
-        "cpu": clean(_CPU_NOISE.sub("", listing.cpu), _CPU_SHOWN) or None,
-        "download_mbps": _short(listing.download_mbps, 0),
-        "upload_mbps": _short(listing.upload_mbps, 0),
-        "cuda": listing.cuda or None,
-        "max_rental_hours": listing.max_rental_hours,
-        "rented": listing.rented,
-        "partly_rented": listing.partial,
-    }
+def _server(kind: type[S], listing: Listing, priced: Priced | None, **more: Any) -> S:
+    """Return an answer of that kind with what every answer says of a server, and `more`."""
+    return kind(
+        server_id=listing.server_id,
+        gpu=listing.gpu,
+        gpu_count=listing.gpu_count,
+        vram_gb=listing.vram_gb,
+        usd_per_hour=shown_up(priced.usd_per_hour) if priced else None,
+        usd_per_gpu_hour=shown_up(priced.usd_per_hour / max(1, listing.gpu_count)) if priced else None,
+        currency=priced.coin.ticker if priced else None,
+        country=listing.country,
+        reliability=_short(listing.reliability, 3),
+        rating=_short(listing.rating, 2) if listing.rating_count else None,
+        rating_count=listing.rating_count or None,
+        ram_gb=_short(listing.ram_gb, 0),
+        disk_gb=_short(listing.disk_gb, 0),
+        cpu=clean(_CPU_NOISE.sub("", listing.cpu), _CPU_SHOWN) or None,
+        download_mbps=_short(listing.download_mbps, 0),
+        upload_mbps=_short(listing.upload_mbps, 0),
+        cuda=listing.cuda or None,
+        max_rental_hours=listing.max_rental_hours,
+        rented=listing.rented,
+        partly_rented=listing.partial,
+        **more,
+    )
 
 
 def _short(value: float | None, digits: int) -> float | None:
@@ -164,12 +179,12 @@ def _pcie(listing: Listing) -> str | None:
     return f"{listing.pcie_revision:g}.0 x{listing.pcie_width:g}"
 
 
-def _spot(view: SpotView) -> dict[str, Any]:
+def _spot(view: SpotView) -> Spot:
     listed = view.offers[:_OFFERS_SHOWN]
     listed += tuple(one for one in view.offers[_OFFERS_SHOWN:] if one.mine)
-    return {
-        "min_usd_per_hour": None if view.min_usd_per_hour is None else shown(view.min_usd_per_hour),
-        "to_win_usd_per_hour": None if view.to_win_usd_per_hour is None else shown(view.to_win_usd_per_hour),
-        "our_rank": view.our_rank,
-        "offers": [{"usd_per_hour": shown(one.usd_per_hour), "active": one.active, "mine": one.mine} for one in listed],
-    }
+    return Spot(
+        min_usd_per_hour=None if view.min_usd_per_hour is None else shown(view.min_usd_per_hour),
+        to_win_usd_per_hour=None if view.to_win_usd_per_hour is None else shown(view.to_win_usd_per_hour),
+        our_rank=view.our_rank,
+        offers=[ShownOffer(usd_per_hour=shown(one.usd_per_hour), active=one.active, mine=one.mine) for one in listed],
+    )

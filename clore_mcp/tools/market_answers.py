@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from clore_mcp.tools.kit import Answer
 from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
@@ -97,16 +97,32 @@ class ServerAnswer(ShownServer):
     snapshot_age_seconds: float
 
 
+class PriceRange(Answer):
+    """The quartiles of some prices, the cheapest free one, and the lowest; of a bucket, from which time on."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    from_: Annotated[str | None, Field(serialization_alias="from")] = None
+    low: float
+    median: float
+    high: float
+    cheapest_free: float | None = None
+    lowest: float | None = None
+
+
+ShownRange = Annotated[PriceRange, WithJsonSchema({"type": "object", "additionalProperties": True})]
+
+
 class ModelPrices(Answer):
     """What one GPU of a model costs now and has cost, in USD per hour."""
 
     gpu: str
-    now: dict[str, Any] | None = None
-    usual: dict[str, Any] | None = None
-    cheapest_free: dict[str, Any] | None = None
+    now: ShownRange | None = None
+    usual: ShownRange | None = None
+    cheapest_free: ShownRange | None = None
     dearer_than_now_percent: int | None = None
     ceiling_met_percent: int | None = None
-    buckets: list[dict[str, Any]] = []
+    buckets: list[ShownRange] = []
 
 
 class PricesAnswer(Answer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from mcp.server.mcpserver import Context
@@ -31,11 +30,14 @@ from clore_mcp.tools.order_answers import (
     OrdersAnswer,
     QuoteAnswer,
     ShownAttempt,
+    ShownOrder,
     ShownRefusal,
+    Unsettled,
     WaitAnswer,
 )
 
 if TYPE_CHECKING:
+    from clore_mcp.rental.orders.order_view import OrderList
     from clore_mcp.rental.rules.terms import Terms
     from clore_mcp.wiring import Services
 
@@ -144,14 +146,21 @@ async def list_orders(
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
     await services.look_over(wallets=False)
-    start = int(cursor or 0)
-    more = len(told.orders) > start + limit
-    return OrdersAnswer.model_validate(
-        {
-            **replace(told, orders=told.orders[start : start + limit]).as_json(),
-            "now": iso(services.context.readings.api_now()),
-            "next_cursor": str(start + limit) if more else None,
-        }
+    return orders_page(told, int(cursor or 0), limit, now=iso(services.context.readings.api_now()))
+
+
+def orders_page(found: OrderList, start: int, limit: int, now: str | None = None) -> OrdersAnswer:
+    """Return up to `limit` orders from the place `start` on, and where the next page starts."""
+    end = start + limit
+    return OrdersAnswer(
+        orders=[ShownOrder.model_validate(view, from_attributes=True) for view in found.orders[start:end]],
+        total_usd_per_hour=found.usd_per_hour,
+        total_spent_usd=found.spent_usd,
+        watches_waiting=found.watches_waiting,
+        unsettled=[Unsettled.model_validate(one, from_attributes=True) for one in found.unsettled],
+        now=now,
+        next_cursor=str(end) if len(found.orders) > end else None,
+        next=found.next,
     )
 
 
@@ -169,8 +178,8 @@ async def wait_for_order(
     async def progress(seconds: float, message: str) -> None:
         await ctx.report_progress(seconds, timeout_seconds, message)
 
-    readiness = services_of(ctx).readiness
-    return WaitAnswer.model_validate(await readiness.wait(order_id, timeout_seconds, progress, caller_of(ctx)))
+    waited = await services_of(ctx).readiness.wait(order_id, timeout_seconds, progress, caller_of(ctx))
+    return WaitAnswer.model_validate(waited.as_json())
 
 
 async def extend_order(request: ExtendOrder, permitted: Permitted) -> ExtendAnswer:

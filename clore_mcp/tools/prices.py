@@ -6,9 +6,8 @@ It is separate from the answer models because it imports the whole market, which
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.errors import NotFound
 from clore_mcp.market import history
@@ -19,6 +18,7 @@ from clore_mcp.market.wish import Unknown, resolve
 from clore_mcp.money import shown, shown_up
 from clore_mcp.rental.context import iso
 from clore_mcp.store.prices import PriceRow
+from clore_mcp.tools.market_answers import ModelPrices, PriceRange, PricesAnswer
 from clore_mcp.wiring import Services
 
 _MODELS_MOST: Final = 4
@@ -27,7 +27,7 @@ WEEK_HOURS: Final = 168
 _MONTH_HOURS: Final = 720
 
 
-async def told(services: Services, gpu: str, hours: int, order_type: str, *, ceiling: float | None) -> dict[str, Any]:
+async def told(services: Services, gpu: str, hours: int, order_type: str, *, ceiling: float | None) -> PricesAnswer:
     """Return the answer of price_history. Raises ArgumentInvalid and NotFound."""
     kind, most = OrderType(order_type), None if ceiling is None else Decimal(str(ceiling))
     snapshot, fees = await services.context.readings.snapshot(), await services.context.readings.fees()
@@ -40,18 +40,16 @@ async def told(services: Services, gpu: str, hours: int, order_type: str, *, cei
     known = [model for model in wish.models if model in now or model in recorded.rows]
     found = sorted(known, key=lambda model: (-(now[model].all.servers if model in now else 0), model))
     size = history.bucket_hours(hours, max(1, _BUCKETS_MOST // max(1, min(_MODELS_MOST, len(found)))))
-    return {
-        "models": [_model(recorded.past(model, now.get(model)), model, size, most) for model in found[:_MODELS_MOST]],
-        "bucket_hours": size,
-        "hours_recorded": recorded.hours,
-        "recorded_since": None if recorded.first is None else iso(recorded.first),
-        "next": _next(recorded, hours, len(found) - _MODELS_MOST),
-    }
-
-
-def week(past: Past) -> dict[str, Any] | None:
-    """Return the week's figures for a model's line in the list of all models, or None if nothing is recorded."""
-    return {name: value for name, value in _standing(past).items() if value is not None} or None
+    return PricesAnswer(
+        models=[
+            model_prices(recorded.past(model, now.get(model)), model, size=size, ceiling=most)
+            for model in found[:_MODELS_MOST]
+        ],
+        bucket_hours=size,
+        hours_recorded=recorded.hours,
+        recorded_since=None if recorded.first is None else iso(recorded.first),
+        next=_next(recorded, hours, len(found) - _MODELS_MOST),
+    )
 
 
 async def medians(services: Services, model: str) -> dict[str, float]:
@@ -67,40 +65,38 @@ async def medians(services: Services, model: str) -> dict[str, float]:
     return told
 
 
-def _model(past: Past, model: str, size: int, ceiling: Decimal | None) -> dict[str, Any]:
-    now = past.now
-    free = now.cheapest_free if now else None
-    return {
-        "gpu": model,
-        "now": None if now is None else {**_quartiles(now.all), **_priced(cheapest_free=free)},
-        **_standing(past),
-        "ceiling_met_percent": None if ceiling is None else past.met_percent(ceiling),
-        "buckets": [_bucket(row) for row in history.buckets(past.rows, size)],
-    }
+def model_prices(past: Past, model: str, *, size: int | None = None, ceiling: Decimal | None = None) -> ModelPrices:
+    """Return what one GPU of the model costs now and has cost, in buckets of `size` hours too if that is given."""
+    now, lowest = past.now, past.lowest
+    return ModelPrices(
+        gpu=model,
+        now=_range(now.all, free=now.cheapest_free) if now else None,
+        usual=_range(past.usual) if past.usual else None,
+        cheapest_free=_range(past.cheapest, lowest=lowest.cheapest) if past.cheapest and lowest else None,
+        dearer_than_now_percent=past.dearer_percent,
+        ceiling_met_percent=None if ceiling is None else past.met_percent(ceiling),
+        buckets=[
+            _range(row, free=row.cheapest, begins=row.hour * SECONDS_PER_HOUR)
+            for row in (history.buckets(past.rows, size) if size else ())
+        ],
+    )
 
 
-def _standing(past: Past) -> dict[str, Any]:
-    lowest = past.lowest
-    return {
-        "usual": _quartiles(past.usual) if past.usual else None,
-        "cheapest_free": None
-        if past.cheapest is None or lowest is None
-        else {**_quartiles(past.cheapest), **_priced(lowest=lowest.cheapest)},
-        "dearer_than_now_percent": past.dearer_percent,
-    }
-
-
-def _quartiles(found: Quartiles) -> dict[str, float]:
-    return {"low": shown(found.low), "median": shown(found.median), "high": shown(found.high)}
-
-
-def _bucket(row: PriceRow) -> dict[str, Any]:
-    prices = {"low": shown(row.low), "median": shown(row.median), "high": shown(row.high)}
-    return {"from": iso(row.hour * SECONDS_PER_HOUR), **prices, **_priced(cheapest_free=row.cheapest)}
-
-
-def _priced(**prices: Decimal | None) -> Mapping[str, float]:
-    return {name: shown_up(price) for name, price in prices.items() if price is not None}
+def _range(
+    found: Quartiles | PriceRow,
+    *,
+    free: Decimal | None = None,
+    lowest: Decimal | None = None,
+    begins: int | None = None,
+) -> PriceRange:
+    return PriceRange(
+        from_=None if begins is None else iso(begins),
+        low=shown(found.low),
+        median=shown(found.median),
+        high=shown(found.high),
+        cheapest_free=None if free is None else shown_up(free),
+        lowest=None if lowest is None else shown_up(lowest),
+    )
 
 
 def _next(recorded: RecordedPrices, hours: int, more: int) -> str:

@@ -74,7 +74,8 @@ async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, EN
 
     services = services_of(ctx)
     await services.keep_leases()
-    return WatchesAnswer.model_validate(await listed(services.context, include_ended=include_ended))
+    found = await listed(services.context, include_ended=include_ended)
+    return WatchesAnswer.model_validate(found, from_attributes=True)
 
 
 async def cancel_watch(
@@ -84,7 +85,8 @@ async def cancel_watch(
     running; to end those, use cancel_order."""
     from clore_mcp.rental.watches.watch import cancelled
 
-    return WatchCancelled.model_validate(await cancelled(services_of(ctx).context, watch_id, by=caller_of(ctx)))
+    view = await cancelled(services_of(ctx).context, watch_id, by=caller_of(ctx))
+    return WatchCancelled.model_validate(view, from_attributes=True)
 
 
 def tools(*, read_only: bool) -> list[Tool]:

@@ -113,7 +113,7 @@ async def _tools(services: Services, ids: dict[str, int]) -> None:
     for name, order_id in ids.items():
         assert (await resources.read_order(services, order_id))["order_id"] == order_id, name
         await resources.read_ssh_config(services, order_id)
-        assert (await services.readiness.wait(order_id, 0.1, progress))["order_id"] == order_id
+        assert (await services.readiness.wait(order_id, 0.1, progress)).order.view.order_id == order_id
         held = await services.guard.hold(CancelOrder(order_id=order_id), caller="t", can_ask=True, replay=False)
         assert held.quote is not None, "someone is asked before an order made elsewhere ends"
 

@@ -15,6 +15,7 @@ from clore_mcp.clore import Gaps, Lane, Pacer
 from clore_mcp.clore.schedule import LONGEST_PAUSE_NS, SECOND_NS, Marks, Waiting, forecast, step
 from clore_mcp.errors import QueueFull
 from tests.clore.conftest import MS
+from tests.clore.turns import Turns
 
 GAPS = Gaps()
 FOREVER = 1 << 60
@@ -228,25 +229,12 @@ def test_a_thousand_waiting_requests_are_planned_in_a_fraction_of_a_second() -> 
     assert time.thread_time() - begun < 0.5
 
 
-class Track:
-    """Users of a pacer without a state, and when their turns came: what left after them came later still."""
+class Track(Turns):
+    """The turns of one pacer without a state."""
 
     def __init__(self, gaps: Gaps, patience_seconds: float = 5) -> None:
+        super().__init__()
         self.pacer = Pacer(gaps, patience_seconds=patience_seconds)
-        self.left: list[tuple[str, float]] = []
-
-    async def go(self, name: str, lane: Lane = Lane.GENERAL, *, urgent: bool = False, takes: float = 0) -> None:
-        async with self.pacer.turn(lane, urgent=urgent) as turn:
-            self.left.append((name, time.monotonic()))  # before it leaves: from then on the next one's gap runs
-            turn.leaving()
-            await asyncio.sleep(takes)
-
-    def names(self) -> str:
-        return "".join(name for name, _ in self.left)
-
-    def smallest_gap(self) -> float:
-        at = [at for _, at in self.left]
-        return min(later - earlier for earlier, later in pairwise(at))
 
 
 TEN = Gaps(general_ns=10 * MS, create_ns=40 * MS, single_flight_ns=200 * MS)
@@ -256,7 +244,7 @@ TEN = Gaps(general_ns=10 * MS, create_ns=40 * MS, single_flight_ns=200 * MS)
 async def test_twenty_callers_at_once_leave_apart_and_in_order() -> None:
     track = Track(TEN)
     async with asyncio.timeout(20):
-        await asyncio.gather(*(track.go(chr(97 + n)) for n in range(20)))
+        await asyncio.gather(*(track.go(track.pacer, chr(97 + n)) for n in range(20)))
     assert track.names() == "abcdefghijklmnopqrst"
     assert track.smallest_gap() >= 0.0099
 
@@ -266,11 +254,11 @@ async def test_an_urgent_caller_overtakes_the_queue_and_a_create_keeps_its_own_d
     track = Track(Gaps(general_ns=10 * MS, create_ns=800 * MS))  # far apart, so that a busy machine changes no order
     async with asyncio.timeout(20):
         await asyncio.gather(
-            track.go("C", Lane.CREATE),
-            track.go("D", Lane.CREATE),
-            track.go("a"),
-            track.go("b"),
-            track.go("!", urgent=True),
+            track.go(track.pacer, "C", Lane.CREATE),
+            track.go(track.pacer, "D", Lane.CREATE),
+            track.go(track.pacer, "a"),
+            track.go(track.pacer, "b"),
+            track.go(track.pacer, "!", urgent=True),
         )
     assert track.names() == "!CabD"
 
@@ -287,7 +275,7 @@ async def test_a_cancelled_caller_gives_its_turn_back_wherever_it_stands() -> No
 
     gate = asyncio.create_task(stands_at_the_gate())
     await asyncio.wait_for(entered.wait(), 20)
-    queued, last = asyncio.create_task(track.go("q")), asyncio.create_task(track.go("l"))
+    queued, last = asyncio.create_task(track.go(track.pacer, "q")), asyncio.create_task(track.go(track.pacer, "l"))
     await asyncio.sleep(0)
     for task in (queued, gate):
         task.cancel()
@@ -301,12 +289,12 @@ async def test_a_cancelled_caller_gives_its_turn_back_wherever_it_stands() -> No
 async def test_a_turn_that_comes_in_the_instant_of_the_cancellation_is_given_back() -> None:
     track = Track(TEN)
     async with track.pacer.turn(Lane.GENERAL):
-        late = asyncio.create_task(track.go("x"))
+        late = asyncio.create_task(track.go(track.pacer, "x"))
         await asyncio.sleep(0)
     late.cancel()  # the turn is its already, but it has not run since
     with pytest.raises(asyncio.CancelledError):
         await late
-    await asyncio.wait_for(track.go("y"), 20)
+    await asyncio.wait_for(track.go(track.pacer, "y"), 20)
     assert track.names() == "y"
 
 
@@ -315,7 +303,7 @@ async def test_a_caller_that_is_turned_away_and_cancelled_in_one_instant_disturb
     track = Track(Gaps(general_ns=20 * MS, create_ns=20 * MS), patience_seconds=0.03)
     async with track.pacer.turn(Lane.GENERAL) as turn:
         turn.leaving()
-        second = asyncio.create_task(track.go("s"))
+        second = asyncio.create_task(track.go(track.pacer, "s"))
         await asyncio.sleep(0)
         turn.refused(9.0)  # whoever waits is hopeless now
         second.cancel()
@@ -345,7 +333,7 @@ async def test_waiting_ends_when_a_stuck_call_outlasts_the_patience() -> None:
     track = Track(TEN, patience_seconds=0.05)
     async with track.pacer.turn(Lane.GENERAL):
         with pytest.raises(QueueFull):
-            await asyncio.wait_for(track.go("x"), 20)
+            await asyncio.wait_for(track.go(track.pacer, "x"), 20)
 
 
 @pytest.mark.anyio
@@ -356,6 +344,6 @@ async def test_after_a_refusal_one_call_flies_at_a_time_and_retry_after_is_kept(
         told = time.monotonic()
         assert turn.refused(0.05) == pytest.approx(0.05)
     async with asyncio.timeout(20):
-        await asyncio.gather(*(track.go(name, takes=0.03) for name in "abc"))
+        await asyncio.gather(*(track.go(track.pacer, name, takes=0.03) for name in "abc"))
     assert track.left[0][1] - told >= 0.0499
     assert track.smallest_gap() >= 0.0399  # 30 ms of work and the gap after it

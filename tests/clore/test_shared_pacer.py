@@ -24,35 +24,24 @@ from clore_mcp.errors import QueueFull
 from clore_mcp.store import database
 from clore_mcp.store.pace import FILE_NAME, open_pace
 from tests.clore.conftest import MS
+from tests.clore.turns import Turns
 
 pytestmark = pytest.mark.anyio
 
 GAP = Gaps.scaled(0.05)
 
 
-class Street:
-    """Pacers as of several processes, and whose turn came when: what left after it came later still."""
+class Shared(Turns):
+    """The turns of pacers as of several processes, on one schedule."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self.folder = folder
         self.pacers: list[Pacer] = []
-        self.left: list[tuple[str, float]] = []
 
     def process(self, gaps: Gaps = GAP, patience_seconds: float = 30) -> Pacer:
         self.pacers.append(Pacer(gaps, state=open_pace(self.folder), key="key", patience_seconds=patience_seconds))
         return self.pacers[-1]
-
-    async def go(self, pacer: Pacer, name: str, *, urgent: bool = False, takes: float = 0) -> None:
-        async with pacer.turn(Lane.GENERAL, urgent=urgent) as turn:
-            self.left.append((name, time.monotonic()))  # before it leaves: from then on the next one's gap runs
-            turn.leaving()
-            await asyncio.sleep(takes)
-
-    def names(self) -> str:
-        return "".join(name for name, _ in self.left)
-
-    def smallest_gap(self) -> float:
-        return min(later - earlier for (_, earlier), (_, later) in pairwise(self.left))
 
     def rows(self, sql: str = "SELECT stage FROM turns ORDER BY id") -> list[str]:
         with contextlib.closing(sqlite3.connect(self.folder / FILE_NAME)) as connection:
@@ -81,8 +70,8 @@ async def give_up(tasks: list[asyncio.Task[None]]) -> None:
 
 
 @pytest.fixture
-async def street(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Street]:
-    made = Street(tmp_path)
+async def shared(tmp_path: Path, anyio_backend: str) -> AsyncIterator[Shared]:
+    made = Shared(tmp_path)
     yield made
     for pacer in made.pacers:
         await pacer.aclose()
@@ -169,59 +158,52 @@ def test_a_process_that_is_stopped_holds_nothing_and_goes_on_later(
 # The order of departure
 
 
-async def test_an_urgent_call_behind_fifty_queued_ones_leaves_within_two_slots(street: Street) -> None:
-    script, desktop = street.process(), street.process()
-    queued = await street.crowd(script, 50)
-    before = len(street.left)
-    await street.go(desktop, "!", urgent=True)
-    assert street.names().index("!") - before <= 2
+async def test_an_urgent_call_behind_fifty_queued_ones_leaves_within_two_slots(shared: Shared) -> None:
+    script, desktop = shared.process(), shared.process()
+    queued = await shared.crowd(script, 50)
+    before = len(shared.left)
+    await shared.go(desktop, "!", urgent=True)
+    assert shared.names().index("!") - before <= 2
     await give_up(queued)
 
 
-async def test_whoever_queues_little_waits_for_no_crowd(street: Street) -> None:
-    script, desktop = street.process(), street.process()
-    queued = await street.crowd(script, 12)
-    before = len(street.left)
-    await asyncio.gather(*(street.go(desktop, "d") for _ in range(3)))
+async def test_whoever_queues_little_waits_for_no_crowd(shared: Shared) -> None:
+    script, desktop = shared.process(), shared.process()
+    queued = await shared.crowd(script, 12)
+    before = len(shared.left)
+    await asyncio.gather(*(shared.go(desktop, "d") for _ in range(3)))
     await asyncio.gather(*queued)
-    among = street.names()[before : before + 8]
-    assert among.count("d") == 3, f"every other turn is the desktop's: {street.names()}"
-    assert street.smallest_gap() >= 0.0495
+    among = shared.names()[before : before + 8]
+    assert among.count("d") == 3, f"every other turn is the desktop's: {shared.names()}"
+    assert shared.smallest_gap() >= 0.0495
 
 
-async def test_a_create_keeps_its_own_distance_in_all_processes(street: Street) -> None:
+async def test_a_create_keeps_its_own_distance_in_all_processes(shared: Shared) -> None:
     gaps = Gaps(general_ns=20 * MS, create_ns=700 * MS)
-    left: list[float] = []
-
-    async def create(pacer: Pacer) -> None:
-        async with pacer.turn(Lane.CREATE) as turn:
-            left.append(time.monotonic())
-            turn.leaving()
-
-    await asyncio.gather(create(street.process(gaps)), create(street.process(gaps)))
-    assert left[1] - left[0] >= 0.699
+    await asyncio.gather(*(shared.go(shared.process(gaps), "c", Lane.CREATE) for _ in range(2)))
+    assert shared.smallest_gap() >= 0.699
 
 
-async def test_nobody_leaves_before_the_one_at_the_gate(street: Street) -> None:
-    slow, quick = street.process(), street.process()
+async def test_nobody_leaves_before_the_one_at_the_gate(shared: Shared) -> None:
+    slow, quick = shared.process(), shared.process()
     async with slow.turn(Lane.GENERAL) as turn:
-        other = asyncio.create_task(street.go(quick, "q"))
-        await street.until_rows(2)
+        other = asyncio.create_task(shared.go(quick, "q"))
+        await shared.until_rows(2)
         await asyncio.sleep(0.3)  # several gaps and ticks
-        assert not street.left
+        assert not shared.left
         left = time.monotonic()
         turn.leaving()
         await other
-    assert street.left[0][1] - left >= 0.0495
+    assert shared.left[0][1] - left >= 0.0495
 
 
 # Giving up
 
 
-async def test_a_wait_beyond_the_callers_patience_is_refused_at_once(street: Street) -> None:
-    crowd, guest = street.process(), street.process(patience_seconds=0.2)
-    queued = await street.crowd(crowd, 40)
-    many = [street.go(guest, "g") for _ in range(12)]
+async def test_a_wait_beyond_the_callers_patience_is_refused_at_once(shared: Shared) -> None:
+    crowd, guest = shared.process(), shared.process(patience_seconds=0.2)
+    queued = await shared.crowd(crowd, 40)
+    many = [shared.go(guest, "g") for _ in range(12)]
     outcomes = await asyncio.gather(*many, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, QueueFull)]
     assert refused
@@ -230,8 +212,8 @@ async def test_a_wait_beyond_the_callers_patience_is_refused_at_once(street: Str
     await give_up(queued)
 
 
-async def test_who_gives_up_leaves_no_trace_wherever_it_stands(street: Street) -> None:
-    first, second = street.process(), street.process()
+async def test_who_gives_up_leaves_no_trace_wherever_it_stands(shared: Shared) -> None:
+    first, second = shared.process(), shared.process()
     entered = asyncio.Event()
 
     async def stand_at_the_gate() -> None:
@@ -241,39 +223,39 @@ async def test_who_gives_up_leaves_no_trace_wherever_it_stands(street: Street) -
 
     gate = asyncio.create_task(stand_at_the_gate())
     await asyncio.wait_for(entered.wait(), 20)
-    queued, last = asyncio.create_task(street.go(first, "q")), asyncio.create_task(street.go(second, "l"))
-    await street.until_rows(3)
+    queued, last = asyncio.create_task(shared.go(first, "q")), asyncio.create_task(shared.go(second, "l"))
+    await shared.until_rows(3)
     for task in (queued, gate):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     await asyncio.wait_for(last, 20)
-    assert street.names() == "l"
-    await street.until_rows(0)
+    assert shared.names() == "l"
+    await shared.until_rows(0)
 
 
-async def test_closing_records_what_left_last(street: Street) -> None:
-    pacer = street.process()
-    await street.go(pacer, "a")
+async def test_closing_records_what_left_last(shared: Shared) -> None:
+    pacer = shared.process()
+    await shared.go(pacer, "a")
     await pacer.aclose()
-    assert street.rows() == []
-    await street.go(street.process(), "b")
-    assert street.smallest_gap() >= 0.0495
+    assert shared.rows() == []
+    await shared.go(shared.process(), "b")
+    assert shared.smallest_gap() >= 0.0495
 
 
 # What Clore says to one, all hear
 
 
-async def test_a_refusal_in_one_process_makes_one_call_fly_at_a_time_in_all(street: Street) -> None:
-    first, second = street.process(), street.process()
+async def test_a_refusal_in_one_process_makes_one_call_fly_at_a_time_in_all(shared: Shared) -> None:
+    first, second = shared.process(), shared.process()
     async with first.turn(Lane.GENERAL) as turn:
         turn.leaving()
         told = time.monotonic()
         assert turn.refused(0.4) >= 0.39
-    await street.until_rows(0)
-    await asyncio.gather(*(street.go(pacer, name, takes=0.1) for pacer in (first, second) for name in "ab"))
-    assert street.left[0][1] - told >= 0.39, "Retry-After is kept by everyone"
-    assert street.smallest_gap() >= 0.1 + GAP.reply_ns / SECOND_NS - 0.001, "counted from the end of the one before"
+    await shared.until_rows(0)
+    await asyncio.gather(*(shared.go(pacer, name, takes=0.1) for pacer in (first, second) for name in "ab"))
+    assert shared.left[0][1] - told >= 0.39, "Retry-After is kept by everyone"
+    assert shared.smallest_gap() >= 0.1 + GAP.reply_ns / SECOND_NS - 0.001, "counted from the end of the one before"
 
 
 # The state and the clock
@@ -281,18 +263,18 @@ async def test_a_refusal_in_one_process_makes_one_call_fly_at_a_time_in_all(stre
 
 async def test_where_the_state_cannot_be_used_a_process_paces_itself(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("not a folder")
-    street = Street(tmp_path / "state")
-    await asyncio.gather(*(street.go(pacer, "a") for pacer in [street.process()] * 4))
-    assert len(street.left) == 4
-    assert street.smallest_gap() >= 0.0495
+    shared = Shared(tmp_path / "state")
+    await asyncio.gather(*(shared.go(pacer, "a") for pacer in [shared.process()] * 4))
+    assert len(shared.left) == 4
+    assert shared.smallest_gap() >= 0.0495
 
 
 async def test_a_file_held_up_by_a_frozen_process_stalls_no_loop_and_delays_a_call_by_seconds(
-    street: Street, monkeypatch: pytest.MonkeyPatch
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_BUSY_SECONDS", 1.5)
-    pacer = street.process()
-    await street.go(pacer, "a")
+    pacer = shared.process()
+    await shared.go(pacer, "a")
     stalls = [0.0]
 
     async def tick() -> None:
@@ -302,16 +284,16 @@ async def test_a_file_held_up_by_a_frozen_process_stalls_no_loop_and_delays_a_ca
             stalls.append(time.monotonic() - begun)
 
     ticking = asyncio.create_task(tick())
-    with contextlib.closing(sqlite3.connect(street.folder / FILE_NAME, isolation_level=None)) as frozen:
+    with contextlib.closing(sqlite3.connect(shared.folder / FILE_NAME, isolation_level=None)) as frozen:
         frozen.execute("BEGIN IMMEDIATE")
         async with asyncio.timeout(30):
-            await street.go(pacer, "b", urgent=True)
+            await shared.go(pacer, "b", urgent=True)
     ticking.cancel()
-    assert street.names() == "ab"
-    assert street.smallest_gap() >= 0.0495, "what is known of the schedule is kept"
+    assert shared.names() == "ab"
+    assert shared.smallest_gap() >= 0.0495, "what is known of the schedule is kept"
     assert max(stalls) < 1.2, "a loop that waited for the file would have stood for 1.5 s"
-    await street.go(pacer, "c")
-    assert street.names() == "abc"
+    await shared.go(pacer, "c")
+    assert shared.names() == "abc"
 
 
 async def test_after_a_restart_of_the_machine_the_old_instants_count_no_more(tmp_path: Path) -> None:
@@ -326,15 +308,15 @@ async def test_after_a_restart_of_the_machine_the_old_instants_count_no_more(tmp
     await now.aclose()
 
 
-async def test_a_process_taken_for_dead_stands_at_the_end_again(street: Street) -> None:
-    first, second = street.process(Gaps.scaled(0.6)), street.process(Gaps.scaled(0.6))
-    await street.go(first, "a")
-    waiting = asyncio.create_task(street.go(second, "b"))
-    await street.until_rows(1)
-    with contextlib.closing(sqlite3.connect(street.folder / FILE_NAME)) as other, other:
+async def test_a_process_taken_for_dead_stands_at_the_end_again(shared: Shared) -> None:
+    first, second = shared.process(Gaps.scaled(0.6)), shared.process(Gaps.scaled(0.6))
+    await shared.go(first, "a")
+    waiting = asyncio.create_task(shared.go(second, "b"))
+    await shared.until_rows(1)
+    with contextlib.closing(sqlite3.connect(shared.folder / FILE_NAME)) as other, other:
         other.execute("DELETE FROM turns")
     await asyncio.wait_for(waiting, 20)
-    assert street.names() == "ab"
+    assert shared.names() == "ab"
 
 
 async def test_two_keys_do_not_wait_for_each_other(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from clore_mcp.rental.orders.readiness import Waited
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.sandbox import Options, start_in_thread
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, let_time_pass, wish
 from tests.guard.spots import rich
-from tests.world import Json, World
+from tests.world import World
 
 OPTIONS: Final = Options(servers=160, rate_limit="off", speed=1.0, visible_after=0.0)
 
@@ -45,7 +46,7 @@ class Dead:
         return self.ask.server_ids[1:]
 
 
-async def waited(services: Services, order_id: int, caller: str = "tester") -> Json:
+async def waited(services: Services, order_id: int, caller: str = "tester") -> Waited:
     """Return what wait_for_order answers at once."""
 
     async def silent(seconds: float, message: str) -> None:
@@ -82,7 +83,7 @@ async def dead(world: World, services: Services, **more: Any) -> Dead:
     """Return the same after wait_for_order has found that it can't be reached."""
     found = await rented(world, services, **more)
     told = await waited(services, found.order_id)
-    assert told["ready"] is False, told
+    assert told.ready is False, told
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from clore_mcp.rental.orders.order_view import OrderList
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.wiring import Services
 from tests.guard.calls import rent
@@ -47,9 +48,9 @@ async def ours(world: World, services: Services, **more: Any) -> int:
     return int((await rent(services, world.free()[0], **more)).order_id)
 
 
-async def look(services: Services) -> dict[str, Any]:
+async def look(services: Services) -> OrderList:
     services.context.readings.changed()
-    return (await services.overview.orders(max_age_seconds=0)).as_json()
+    return await services.overview.orders(max_age_seconds=0)
 
 
 def iso_of(unix_seconds: int) -> str:

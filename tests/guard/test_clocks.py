@@ -90,8 +90,8 @@ async def test_a_time_that_can_not_be_moves_no_end_and_is_counted_whole(
         worst(world, plain_id) * hourly[order_id] / hourly[plain_id], rel=0.3
     )
     world.advance(HOUR / 2)
-    [view] = [row for row in (await look(services))["orders"] if row["order_id"] == order_id]
-    assert view["spent_usd"] == pytest.approx(hourly[order_id] / 2 * 1.05 + 0.1, rel=0.1)
+    [view] = [row for row in (await look(services)).orders if row.order_id == order_id]
+    assert view.spent_usd == pytest.approx(hourly[order_id] / 2 * 1.05 + 0.1, rel=0.1)
     world.advance(HOUR / 2 + 30)
     for _ in range(3):
         await services.keeper.poll()

@@ -382,7 +382,7 @@ async def test_every_clock_that_is_known_must_say_a_minute(
 
 async def _events(services: Services) -> list[str]:
     told = await account_state(services.context, services.pricer, services.approvals, services.overview)
-    return [event["what"] for event in told["events"]]
+    return [event.what for event in told.events]
 
 
 async def test_the_end_of_a_lease_to_be_told_about_is_told_once(world: World, services: Services) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clore_mcp.rental.account.account_view import AccountView
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.store.database import Database
@@ -30,7 +31,7 @@ async def look(*services: Services) -> None:
         await one.keeper.finish()
 
 
-async def account(services: Services) -> Json:
+async def account(services: Services) -> AccountView:
     let_time_pass(services)
     return await account_state(
         services.context, services.pricer, services.approvals, services.overview, await services.look_over()
@@ -67,8 +68,8 @@ async def test_an_order_that_never_deploys_is_told_after_a_quarter_of_an_hour(wo
     assert 15 <= event["minutes"] < 60
     await look(services)
     assert len(told(world, "never_deployed")) == 1
-    [shown] = [one for one in (await account(services))["events"] if one["what"] == "never deployed"]
-    assert shown["order_id"] == made.order_id and "Ask whether to end it with cancel_order" in shown["note"]
+    [shown] = [one for one in (await account(services)).events if one.what == "never deployed"]
+    assert shown.order_id == made.order_id and "Ask whether to end it with cancel_order" in (shown.note or "")
 
 
 async def test_an_order_that_is_up_is_never_told(world: World, services: Services) -> None:
@@ -147,7 +148,7 @@ async def test_a_wallet_that_will_not_last_is_told_once_until_it_was_filled(worl
     event = told(world, "wallet_short")[-1]
     assert event["coin"] == "USD" and event["orders"] == [made.order_id]
     assert event["hours_left"] == pytest.approx(2, abs=0.3) and event["hours_needed"] > event["hours_left"]
-    notes = [one.get("note") or "" for one in (await account(services))["events"]]
+    notes = [one.note or "" for one in (await account(services)).events]
     assert any(note.startswith("USD lasts 2") and "Top up on clore.ai" in note for note in notes)
 
 
@@ -245,12 +246,12 @@ async def test_where_nothing_is_done_unasked_what_is_wrong_is_shown_and_not_writ
 ) -> None:
     order_id = elsewhere(world)
     looking = await process(env=setting)
-    shown = (await account(looking))["events"]
-    assert [(one["what"], one["order_id"]) for one in shown] == [("unleased", order_id)]
+    shown = (await account(looking)).events
+    assert [(one.what, one.order_id) for one in shown] == [("unleased", order_id)]
     assert "unleased" not in world.steps()
     acting = await process()
     await account(acting)
-    assert [one["what"] for one in (await account(looking))["events"]] == ["unleased"], "it is recorded now, once"
+    assert [one.what for one in (await account(looking)).events] == ["unleased"], "it is recorded now, once"
 
 
 async def test_what_clore_writes_reaches_no_event_unclean(world: World, services: Services) -> None:
@@ -262,6 +263,6 @@ async def test_what_clore_writes_reaches_no_event_unclean(world: World, services
     world.advance(180)
     await look(services)
     await account(services)
-    events = [one for one in (await account(services))["events"] if one["what"] in ("host offline", "unleased")]
-    assert {one["order_id"] for one in events} > {made.order_id}
-    assert all(one["note"].isascii() and "\n" not in one["note"] for one in events)
+    events = [one for one in (await account(services)).events if one.what in ("host offline", "unleased")]
+    assert {one.order_id for one in events} > {made.order_id}
+    assert all(one.note and one.note.isascii() and "\n" not in one.note for one in events)

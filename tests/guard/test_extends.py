@@ -40,8 +40,8 @@ async def test_a_yes_moves_the_end_and_raises_what_is_reserved_by_what_comes_on_
     assert at(outcome.ends_at) == end_of(world, order_id) == before + 3 * 3600
     assert worst(world, order_id) == pytest.approx(reserved + 3 * hourly(world, order_id), abs=0.01)
     assert outcome.reserved_usd >= worst(world, order_id)
-    [view] = (await look(services))["orders"]
-    assert view["ends_at"] == outcome.ends_at
+    [view] = (await look(services)).orders
+    assert view.ends_at == outcome.ends_at
     assert all(
         row["endpoint"] not in ("create_order", "set_spot_price", "cancel_order")
         for row in world.get("/requests")["requests"][sent:]

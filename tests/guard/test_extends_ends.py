@@ -60,7 +60,7 @@ async def test_an_order_made_elsewhere_is_given_an_end_with_a_reservation_and_en
     order_id = world.rent_elsewhere(world.free()[0])
     world.advance(5)
     seen = await look(services)
-    assert "To give it one, use extend_order" in seen["next"]
+    assert "To give it one, use extend_order" in (seen.next or "")
     held = await services.guard.hold(longer(order_id, 3), caller="tester", can_ask=True, replay=False)
     assert held.quote
     assert held.quote.question.startswith(f"End order {order_id} in 3 hours, at ")
@@ -74,8 +74,8 @@ async def test_an_order_made_elsewhere_is_given_an_end_with_a_reservation_and_en
     assert worst(world, order_id) >= 3 * hourly(world, order_id)
     assert worst(world, order_id) <= 4 * hourly(world, order_id) + 0.2
     seen = await look(services)
-    assert [(one["ends_at"], one["made_here"]) for one in seen["orders"]] == [(outcome.ends_at, False)]
-    assert seen["next"] is None
+    assert [(one.ends_at, one.made_here) for one in seen.orders] == [(outcome.ends_at, False)]
+    assert seen.next is None
     world.advance(3 * 3600 - 600)
     await services.keeper.poll()
     assert world.active(), "its end has not come"
@@ -138,8 +138,8 @@ async def test_an_end_given_to_a_late_order_of_our_own_goes_over_to_its_lease(wo
     assert await services.context.state.read(
         lambda tx: [end.ends_api_at for end in reservations.ends(tx, account)]
     ) == [later]
-    [view] = (await look(services))["orders"]
-    assert (view["made_here"], at(view["ends_at"])) == (True, later)
+    [view] = (await look(services)).orders
+    assert (view.made_here, at(view.ends_at or "")) == (True, later)
     [held] = world.reserved()
     assert (held["intent_id"], held["order_id"]) == (lease["intent_id"], order_id)
     check_invariants(world)

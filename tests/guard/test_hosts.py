@@ -9,6 +9,7 @@ import pytest
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.store.database import Tx
 from clore_mcp.tools.listings import found, in_full
+from clore_mcp.tools.market import SearchServers
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, cancel, let_time_pass, rent, wish
 from tests.guard.conftest import Processes
@@ -71,14 +72,14 @@ async def test_a_host_that_failed_twice_is_marked_and_only_taken_by_name(
 
     fresh = await process()
     shown: dict[int, int] = {}
-    page = await found(fresh, {"limit": 50, "include_rented": True})
+    page = await found(fresh, SearchServers(limit=50, include_rented=True))
     while True:
         shown |= {row["server_id"]: row["failed_here"] for row in page.wire()["servers"] if "failed_here" in row}
         if page.next_cursor is None:
             break
-        page = await found(fresh, {"limit": 50, "include_rented": True, "cursor": page.next_cursor})
-    assert shown == {bad: 2} and (await in_full(fresh, bad))["failed_here"] == 2
-    assert (await in_full(fresh, good))["failed_here"] is None
+        page = await found(fresh, SearchServers(limit=50, include_rented=True, cursor=page.next_cursor))
+    assert shown == {bad: 2} and (await in_full(fresh, bad)).failed_here == 2
+    assert (await in_full(fresh, good)).failed_here is None
 
     assert "Its host FAILED here 2 times in the last 7 days." in await question(services, bad, image="a/b")
     asked = await question(services, good, fallback_server_ids=[bad], image="a/c")

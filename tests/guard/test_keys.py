@@ -89,8 +89,8 @@ async def test_a_key_that_was_new_while_the_order_did_not_show_finds_it_when_it_
         await services.keeper.poll()
         assert services.keeper.last.doubtful == {order_id}, "it can't be known, and that is said"
         told = await account_state(services.context, services.pricer, services.approvals, services.overview)
-        [event] = [one for one in told["events"] if one["what"] == "account doubtful"]
-        assert event["order_id"] == order_id
+        [event] = [one for one in told.events if one.what == "account doubtful"]
+        assert event.order_id == order_id
         world.post(f"/orders/{order_id}", {"seems": "as_it_is"})
         world.advance(HOURS_3)
         await services.keeper.poll()

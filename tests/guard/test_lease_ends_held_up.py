@@ -273,7 +273,7 @@ async def test_a_price_that_shows_late_and_is_above_the_ceiling_ends_the_order(
     await services.overview.orders(max_age_seconds=0)
     assert not world.active()
     told = await account_state(services.context, services.pricer, services.approvals, services.overview)
-    assert "above ceiling" in [event["what"] for event in told["events"]]
+    assert "above ceiling" in [event.what for event in told.events]
     assert not world.reserved()
 
 

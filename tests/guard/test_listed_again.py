@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from clore_mcp.rental.orders.order_view import OrderList
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, let_time_pass, rent
@@ -27,9 +28,9 @@ def lease(world: World, order_id: int) -> Json:
     return row
 
 
-async def look(services: Services) -> Json:
+async def look(services: Services) -> OrderList:
     let_time_pass(services)
-    return (await services.overview.orders(include_ended=True, max_age_seconds=0)).as_json()
+    return await services.overview.orders(include_ended=True, max_age_seconds=0)
 
 
 async def alone(services: Services) -> None:
@@ -60,8 +61,8 @@ async def test_an_order_that_counted_as_gone_and_is_listed_again_has_its_lease_a
     await gone(world, services, order_id, seems, local)
     seem(world, order_id, "as_it_is")
     local.pass_by(15)
-    [shown] = (await look(services))["orders"]
-    assert shown["made_here"] and shown["ends_at"]
+    [shown] = (await look(services)).orders
+    assert shown.made_here and shown.ends_at
     assert lease(world, order_id) == before
     assert world.reserved() == [reserved], "the limits count it again"
     assert "order_seen_again" in world.steps()
@@ -164,8 +165,8 @@ async def test_an_order_whose_row_is_another_one_is_still_ours(world: World, pro
     services = await process()
     order_id = (await rent(services, world.free()[0])).order_id
     seem(world, order_id, "as_it_is", row={"si": 7, "image": "someone/else", "ct": 1_000_000, "spend": 0})
-    [shown] = (await look(services))["orders"]
-    assert shown["made_here"]
+    [shown] = (await look(services)).orders
+    assert shown.made_here
     world.advance(HOURS_3)
     await services.keeper.poll()
     assert not world.active()

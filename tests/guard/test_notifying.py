@@ -105,7 +105,7 @@ async def test_nothing_is_told_where_nothing_is_done_unasked(
 ) -> None:
     elsewhere(world)
     services = await process(env=setting | {"CLORE_NOTIFY_COMMAND": listener.command})
-    assert (await account(services))["events"]
+    assert (await account(services)).events
     await services.aclose()
     assert listener.heard == []
 

@@ -45,8 +45,8 @@ async def test_the_dead_order_is_cancelled_and_the_next_server_rented_under_the_
 ) -> None:
     lost = await dead(world, services, ssh=ssh)
     told = await waited(services, lost.order_id)
-    assert f"replaces_order_id {lost.order_id}" in told["next"], told
-    assert f"server {lost.fallbacks[0]}" in told["next"]
+    assert f"replaces_order_id {lost.order_id}" in told.next, told
+    assert f"server {lost.fallbacks[0]}" in told.next
     outcome = await replaced(services, lost)
     assert (outcome.status, outcome.server_id) == ("created", lost.fallbacks[0]), outcome
     assert running(world) == [lost.fallbacks[0]]
@@ -79,7 +79,7 @@ async def test_a_replacement_is_never_replaced(world: World, services: Services)
     made = await replaced(services, lost)
     world.advance(420)
     told = await waited(services, made.order_id)
-    assert told["ready"] is False and "replaces_order_id" not in told["next"]
+    assert told.ready is False and "replaces_order_id" not in told.next
     for ask in (lost.ask, lost.replacing):
         again = await call(services, ask.model_copy(update={"replaces_order_id": made.order_id}))
         assert again.status == "refused" and "Nothing was cancelled" in again.next, again
@@ -105,7 +105,7 @@ async def not_waited(world: World, services: Services, patch: pytest.MonkeyPatch
 
 async def answering(world: World, services: Services, patch: pytest.MonkeyPatch) -> Dead:
     lost = await rented(world, services, ssh="")
-    assert (await waited(services, lost.order_id))["ready"] is True
+    assert (await waited(services, lost.order_id)).ready is True
     return lost
 
 
@@ -250,14 +250,14 @@ async def test_where_it_may_not_give_way_it_is_refused_in_plain_words_and_nothin
     assert (running(world), cancels(world), len(world.sent())) == (before, sent, made)
     assert not world.rows("SELECT * FROM quotes WHERE replaces IS NOT NULL")
     if prepare in SAID_BY_NEXT:
-        assert "replaces_order_id" not in (await waited(services, lost.order_id))["next"]
+        assert "replaces_order_id" not in (await waited(services, lost.order_id)).next
     check_invariants(world)
 
 
 async def test_next_names_the_call_to_the_client_that_made_the_order_alone(world: World, services: Services) -> None:
     lost = await dead(world, services)
-    assert "replaces_order_id" in (await waited(services, lost.order_id))["next"]
-    assert "replaces_order_id" not in (await waited(services, lost.order_id, "another client"))["next"]
+    assert "replaces_order_id" in (await waited(services, lost.order_id)).next
+    assert "replaces_order_id" not in (await waited(services, lost.order_id, "another client")).next
     outcome = await replaced(services, lost, caller="another client")
     assert outcome.status == "refused" and running(world) == [lost.ask.server_id]
 

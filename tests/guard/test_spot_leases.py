@@ -50,9 +50,9 @@ async def asked(services: Services, ask: Any) -> str:
     return held.quote.question
 
 
-async def events(services: Services) -> list[tuple[str, int]]:
+async def events(services: Services) -> list[tuple[str, int | None]]:
     told = await account_state(services.context, services.pricer, services.approvals, services.overview)
-    return [(one["what"], one["order_id"]) for one in told["events"]]
+    return [(one.what, one.order_id) for one in told.events]
 
 
 async def end_of_lease(world: World, services: Services, made: Told, hours: float) -> None:

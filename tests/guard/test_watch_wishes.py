@@ -61,7 +61,7 @@ async def test_a_watch_that_tells_asks_nothing_rents_nothing_and_tells_once(worl
     assert outcome.status == "waiting" and "rents nothing" in outcome.envelope, outcome
     await rounds(services, world, 3)
     (one,) = await listed(services)
-    assert one["status"] == "fired" and one["order_ids"] == []
+    assert one.status == "fired" and one.order_ids == ()
     (event,) = world.rows("SELECT server_id, data FROM ledger WHERE step = 'watch_met'")
     assert event["server_id"] == SERVER and "0.3" in event["data"]
     assert not world.sent() and not world.active()
@@ -73,7 +73,7 @@ async def test_a_watch_that_tells_is_taken_back_like_any_other(world: World, ser
     gone = await cancelled(services.context, outcome.watch_id, by="tester")
     stock(world, SERVER, 0.10)
     await rounds(services, world)
-    assert gone["status"] == "cancelled" and "watch_met" not in world.steps()
+    assert gone.status == "cancelled" and "watch_met" not in world.steps()
 
 
 NO_GPU = {
@@ -172,7 +172,7 @@ async def test_a_watch_rents_no_host_whose_driver_is_too_old_for_its_image(
     await rounds(services, world)
     assert not world.active(), "an order on it would bill, and never start"
     (waits,) = await listed(services)
-    assert waits["status"] == "waiting" and waits.get("best_seen_usd_per_hour") is None
+    assert waits.status == "waiting" and waits.best_seen_usd_per_hour is None
     stock(world, SERVER + 1, 0.20, cuda="12.8")
     await rounds(services, world)
     assert [order["server_id"] for order in world.active()] == [SERVER + 1]

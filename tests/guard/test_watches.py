@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.orders import stop
-from clore_mcp.rental.watches.watch import cancelled
+from clore_mcp.rental.watches.watch import WatchView, cancelled
 from clore_mcp.rental.watches.watch import listed as watches_listed
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx
@@ -47,9 +47,8 @@ async def rounds(services: Services, world: World, count: int = 2) -> None:
         await services.keeper.finish()
 
 
-async def listed(services: Services, *, include_ended: bool = True) -> list[Json]:
-    rows: list[Json] = (await watches_listed(services.context, include_ended=include_ended))["watches"]
-    return rows
+async def listed(services: Services, *, include_ended: bool = True) -> tuple[WatchView, ...]:
+    return (await watches_listed(services.context, include_ended=include_ended)).watches
 
 
 def per_hour(order: Json) -> float:
@@ -61,16 +60,16 @@ async def test_it_rents_when_the_price_falls_and_is_done(world: World, services:
     watch_id = await watched(services, watch())
     await rounds(services, world)
     (one,) = await listed(services)
-    assert one["status"] == "waiting" and one["last_seen_usd_per_hour"] == pytest.approx(0.30, abs=1e-4)
-    assert one["above_ceiling_usd_per_hour"] == pytest.approx(0.10, abs=1e-4)
+    assert one.status == "waiting" and one.last_seen_usd_per_hour == pytest.approx(0.30, abs=1e-4)
+    assert one.above_ceiling_usd_per_hour == pytest.approx(0.10, abs=1e-4)
     assert not world.active()
     reprice(world, SERVER, 0.19)
     await rounds(services, world)
     (order,) = world.active()
     assert order["server_id"] == SERVER and per_hour(order) <= 0.20
     (one,) = await listed(services)
-    assert (one["status"], one["order_ids"], one["watch_id"]) == ("fired", [order["id"]], watch_id)
-    assert one["best_seen_usd_per_hour"] == pytest.approx(0.19, abs=1e-4)
+    assert (one.status, one.order_ids, one.watch_id) == ("fired", (order["id"],), watch_id)
+    assert one.best_seen_usd_per_hour == pytest.approx(0.19, abs=1e-4)
     reprice(world, stock(world, OTHER, 0.10), 0.05)
     await rounds(services, world, 3)
     assert len(world.active()) == 1, "one was all it was to make"
@@ -147,11 +146,11 @@ async def test_a_cancelled_watch_rents_nothing_more(world: World, services: Serv
     await rounds(services, world)
     (order,) = world.active()
     told = await cancelled(services.context, watch_id, by="tester")
-    assert told["status"] == "cancelled" and str(order["id"]) in told["next"]
+    assert told.status == "cancelled" and str(order["id"]) in (told.next or "")
     stock(world, OTHER, 0.10)
     await rounds(services, world)
     assert [one["id"] for one in world.active()] == [order["id"]], "it rents no more, and its order runs on"
-    assert (await cancelled(services.context, watch_id, by="tester"))["status"] == "cancelled"
+    assert (await cancelled(services.context, watch_id, by="tester")).status == "cancelled"
     with pytest.raises(NotFound):
         await cancelled(services.context, "wnobody", by="tester")
 
@@ -165,7 +164,7 @@ async def test_a_watch_whose_time_is_over_rents_nothing(world: World, services: 
     reprice(world, SERVER, 0.10)
     await rounds(services, world)
     assert not world.sent() and "watch_expired" in world.steps()
-    assert [one["status"] for one in await listed(services)] == ["expired"]
+    assert [one.status for one in await listed(services)] == ["expired"]
 
 
 async def test_stop_takes_watches_back_for_good(world: World, services: Services) -> None:
@@ -176,7 +175,7 @@ async def test_stop_takes_watches_back_for_good(world: World, services: Services
     reprice(world, SERVER, 0.10)
     await rounds(services, world)
     assert not world.sent()
-    assert [one["status"] for one in await listed(services)] == ["cancelled"]
+    assert [one.status for one in await listed(services)] == ["cancelled"]
 
 
 async def test_a_limit_holds_a_watch_up_and_it_says_so(world: World, process: Processes) -> None:
@@ -187,14 +186,14 @@ async def test_a_limit_holds_a_watch_up_and_it_says_so(world: World, process: Pr
     await rounds(services, world, 3)
     assert len(world.active()) == 1
     (one,) = await listed(services)
-    assert one["status"] == "waiting" and "active order" in one["held_up"]
+    assert one.status == "waiting" and "active order" in (one.held_up or "")
     assert world.steps().count("watch_held_up") == 1, "told once, not at each look"
     world.post("/clock", {"advance": 3 * 3600})  # the other order's lease is over
     await until(lambda: "watch_fired" in world.steps(), "it rents when there is room")
     assert [row["server_id"] for row in world.active()] == [SERVER]
     assert held not in [row["id"] for row in world.active()]
     told = await account_state(services.context, services.pricer, services.approvals, services.overview)
-    assert {"watch held up", "watch fired"} <= {event["what"] for event in told["events"]}
+    assert {"watch held up", "watch fired"} <= {event.what for event in told.events}
     check_invariants(world)
 
 
@@ -236,7 +235,7 @@ async def test_a_watch_that_an_earlier_version_took_stops_no_other(world: World,
     reprice(world, SERVER, 0.19)
     await until(world.active, "the other one rents")
     assert len(world.sent()) == 1
-    [held_up] = [row["held_up"] for row in await listed(services) if row.get("held_up")]
+    [held_up] = [row.held_up for row in await listed(services) if row.held_up]
     assert "cancel_watch" in held_up
 
 
@@ -262,7 +261,7 @@ async def test_a_lost_reply_makes_no_second_order(world: World, process: Process
     await rounds(services, world, 2)
     assert len(world.active()) == 1 and len([one for one in world.sent() if one["effect"]]) == 1
     (one,) = await listed(services)
-    assert one["status"] == "fired" and one["order_ids"] == [world.active()[0]["id"]]
+    assert one.status == "fired" and one.order_ids == (world.active()[0]["id"],)
     check_invariants(world)
 
 
@@ -278,7 +277,7 @@ async def test_a_create_that_failed_holds_its_watch_up_for_the_day_in_which_its_
     await rounds(services, world, 3)
     assert len(world.intents()) == 1 and not world.active()
     (held,) = await listed(services)
-    assert held["status"] == "waiting" and "shows no order yet" in held["held_up"]
+    assert held.status == "waiting" and "shows no order yet" in (held.held_up or "")
     world.change("UPDATE intents SET created_at = created_at - 86500")
     await rounds(services, world, 1)
     await until(world.active, "by now none can show")
@@ -328,7 +327,7 @@ async def test_nothing_is_rented_beyond_the_worst_case_that_was_shown(world: Wor
     reprice(world, SERVER, 0.15)
     await rounds(services, world)
     (one,) = await listed(services)
-    assert not world.sent() and "more than was approved" in one["held_up"]
+    assert not world.sent() and "more than was approved" in (one.held_up or "")
 
 
 async def test_nothing_is_rented_while_nobody_would_end_it(world: World, process: Processes) -> None:
@@ -342,7 +341,7 @@ async def test_nothing_is_rented_while_nobody_would_end_it(world: World, process
     world.lose_the_keepers()
     await services.watch_runner.round(await services.context.readings.account(), current)
     (one,) = await listed(services)
-    assert not world.sent() and "No process would end the order" in one["held_up"]
+    assert not world.sent() and "No process would end the order" in (one.held_up or "")
 
 
 async def test_the_wallet_that_is_empty_is_said(world: World, services: Services) -> None:
@@ -352,4 +351,4 @@ async def test_the_wallet_that_is_empty_is_said(world: World, services: Services
     await watched(services, watch())
     await rounds(services, world)
     (one,) = await listed(services)
-    assert not world.sent() and "topping up" in one["held_up"]
+    assert not world.sent() and "topping up" in (one.held_up or "")

@@ -88,9 +88,9 @@ async def test_a_watch_whose_watchdog_stops_anywhere_has_one_order(
         made = [one for one in world.active() if one["server_id"] in servers[-1]]
         assert len(made) == (not given_up(world)), f"{len(made)} orders for one watch, stopped after step {step}"
         if not made:
-            (held,) = (await watches_listed(later.context, include_ended=False))["watches"]
-            assert "shows no order yet" in held["held_up"], "claimed and never sent: it says why it waits"
-            await cancelled(later.context, held["watch_id"], by="tester")
+            (held,) = (await watches_listed(later.context, include_ended=False)).watches
+            assert "shows no order yet" in (held.held_up or ""), "claimed and never sent: it says why it waits"
+            await cancelled(later.context, held.watch_id, by="tester")
     assert world.steps().count("watch_fired") == len(world.active()) >= len(servers) - 2, (
         "given up only where the send was claimed"
     )

@@ -266,6 +266,21 @@ def test_all_problems_of_a_call_are_named_at_once(tmp_path: Path) -> None:
     assert all(word in told for word in ("Atlantis", "Mordor", "'Oz'", "min_cuda", "order_type")), told
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("watch_hours", "hours or expires_hours"),
+        ("max_usd", "max_gpus or max_usd_per_hour"),
+        ("expire_hours", "expires_hours"),
+        ("min_gpu", "min_gpus"),
+        ("colour", ""),
+    ],
+)
+def test_every_name_that_a_misspelled_one_may_mean_is_suggested(tmp_path: Path, name: str, meant: str) -> None:
+    told = message(by_name(tmp_path, "create_watch"), **REQUIRED["create_watch"], **{name: 1})
+    assert f"{name}: no such argument{f' (did you mean {meant}?)' if meant else ''}." in told
+
+
 def test_a_caller_that_invents_thousands_of_names_gets_a_short_answer(tmp_path: Path) -> None:
     told = message(by_name(tmp_path, "get_account"), **{f"x{number}": 1 for number in range(5_000)})
     assert len(told) < 3_000 and "more)" in told

@@ -10,11 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.pricing import Fees, OrderType, Rates
-from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, shown
+from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, coin_name, shown
+from clore_mcp.rental.account.account_view import (
+    AccountView,
+    EventView,
+    FeesView,
+    LimitView,
+    PendingView,
+    SpentView,
+    WalletView,
+)
 from clore_mcp.rental.account.reading import BROWSING_AGE
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Context, iso
@@ -121,7 +130,7 @@ _EVENTS_SINCE_SECONDS: Final = 86_400
 
 async def account_state(
     context: Context, pricer: Pricer, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
-) -> dict[str, Any]:
+) -> AccountView:
     """Return everything that get_account answers. `unrecorded` holds present events that may not be written."""
     evidence = await pricer.evidence(BROWSING_AGE)
     account = await context.readings.account()  # the lists that were just read may have told it
@@ -147,20 +156,21 @@ async def account_state(
     burn = sum((usd for usd in hourly.values() if usd is not None), ZERO)
     unpriced = [order_id for order_id, usd in hourly.items() if usd is None]
     spent = await context.state.read(lambda tx: _spent(tx, account, evidence, hourly, now))
-    return {
-        "wallets": _with_runway(await overview.balances(), evidence, [row for row in running if row.id in hourly]),
-        "burn_usd_per_hour": shown(burn),
-        "cost_not_known": unpriced[:_COSTS_SHOWN],
-        "spent_usd": {"last_24_hours": shown(spent.day), "last_30_days": shown(spent.month)},
-        **({"all_end_at": iso(spent.then[0]), "spent_then_usd": shown(spent.then[1])} if spent.then else {}),
-        "fees": _fees(evidence.fees),
-        "limits": _limits(context.settings.limits, used, Taken(burn, spent.day, len(running))),
-        "pending_approvals": waiting[:SHOWN],
-        "events": [_event(entry) for entry in told[:_EVENTS_SHOWN]],
-        "more": _more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program),
-        **({"frozen": f"by {freeze.by}, since {iso(freeze.at)}"} if freeze else {}),
-        "watchdog": "alive" if await context.enforced_by() else "absent",
-    }
+    return AccountView(
+        wallets=_wallets(evidence, [row for row in running if row.id in hourly]),
+        burn_usd_per_hour=shown(burn),
+        cost_not_known=tuple(unpriced[:_COSTS_SHOWN]),
+        spent_usd=SpentView(shown(spent.day), shown(spent.month)),
+        all_end_at=iso(spent.then[0]) if spent.then else None,
+        spent_then_usd=shown(spent.then[1]) if spent.then else None,
+        fees=_fees(evidence.fees),
+        limits=_limits(context.settings.limits, used, Taken(burn, spent.day, len(running))),
+        pending_approvals=tuple(waiting[:SHOWN]),
+        events=tuple(_event(entry) for entry in told[:_EVENTS_SHOWN]),
+        more=_more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program),
+        frozen=f"by {freeze.by}, since {iso(freeze.at)}" if freeze else None,
+        watchdog="alive" if await context.enforced_by() else "absent",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,77 +217,62 @@ def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | N
     return " ".join(told) or None
 
 
-def _with_runway(
-    wallets: list[dict[str, Any]], evidence: Evidence, billing: Iterable[OrderRow]
-) -> list[dict[str, Any]]:
+def _wallets(evidence: Evidence, billing: Iterable[OrderRow]) -> tuple[WalletView, ...]:
     """The wallets, each with the hours until what bills now has emptied it."""
-    burn: dict[str, Decimal] = {}
+    burn: dict[Coin, Decimal] = {}
     for row in billing:
         coin = Coin.parse(row.currency or "")
         if coin is not None and row.price is not None:
             fee = evidence.fees.fraction(order_type_of(row), coin)
-            burn[coin.ticker] = burn.get(coin.ticker, ZERO) + row.price / 24 * (1 + fee)
-    balances = {coin.ticker: balance for coin, balance in evidence.wallets.balances.items()}
+            burn[coin] = burn.get(coin, ZERO) + row.price / 24 * (1 + fee)
     lasts = {
-        name: round(float(max(ZERO, balances[name]) / hourly), 1)
-        for name, hourly in burn.items()
-        if hourly and name in balances
+        coin: round(float(max(ZERO, balance) / burn[coin]), 1)
+        for coin, balance in evidence.wallets.balances.items()
+        if burn.get(coin)
     }
-    return [{**wallet, "runway_hours": lasts.get(wallet["currency"])} for wallet in wallets]
+    rates = evidence.snapshot.rates
+    told = []
+    for wallet in evidence.wallets.rows:
+        coin, balance = Coin.parse(wallet.name), wallet.balance
+        rate = rates.usd_per(coin) if coin else None
+        usd = None if balance is None or rate is None else shown(balance * rate)
+        held = None if balance is None else float(balance)
+        told.append(WalletView(coin_name(wallet.name), held, usd, lasts.get(coin) if coin else None))
+    return tuple(told)
 
 
-def _limits(caps: Caps, used: Used, taken: Taken) -> dict[str, Any]:
-    """Return each cap with what is spent and what is reserved on top; together they are used."""
-    rows = {
-        "usd_per_hour": (caps.usd_per_hour, used.usd_per_hour, taken.usd_per_hour),
-        "usd_per_order": (caps.usd_per_order, ZERO, ZERO),
-        "usd_per_day": (caps.usd_per_day, used.usd_per_day, taken.usd_per_day),
-        "active_orders": (Decimal(caps.active_orders), Decimal(used.active_orders), Decimal(taken.active_orders)),
-    }
+def _limits(caps: Caps, used: Used, taken: Taken) -> dict[str, LimitView]:
+    """Return each cap with what is spent and what is reserved on top."""
+
+    def view(cap: Decimal, use: Decimal, spent: Decimal) -> LimitView:
+        spent = min(use, spent)
+        return LimitView(shown(cap), shown(spent), shown(use - spent), shown(max(ZERO, cap - use)))
+
+    active = (Decimal(number) for number in (caps.active_orders, used.active_orders, taken.active_orders))
     return {
-        name: {
-            "cap": shown(cap),
-            "spent": shown(min(use, spent)),
-            "reserved": shown(use - min(use, spent)),
-            "left": shown(max(ZERO, cap - use)),
-        }
-        for name, (cap, use, spent) in rows.items()
+        "usd_per_hour": view(caps.usd_per_hour, used.usd_per_hour, taken.usd_per_hour),
+        "usd_per_order": view(caps.usd_per_order, ZERO, ZERO),
+        "usd_per_day": view(caps.usd_per_day, used.usd_per_day, taken.usd_per_day),
+        "active_orders": view(*active),
     }
 
 
-def _fees(fees: Fees) -> dict[str, Any]:
+def _fees(fees: Fees) -> FeesView:
     def percents(kind: OrderType) -> dict[str, float]:
         return {coin.ticker: round(float(fees.fraction(kind, coin) * 100), 3) for coin in Coin}
 
-    return {
-        "on_demand_percent": percents(OrderType.ON_DEMAND),
-        "spot_percent": percents(OrderType.SPOT),
-        "assumed": fees.assumed,
-    }
+    return FeesView(percents(OrderType.ON_DEMAND), percents(OrderType.SPOT), fees.assumed)
 
 
-def _event(entry: Entry) -> dict[str, Any]:
-    return {
-        "at": iso(entry.at),
-        "what": entry.step.replace("_", " "),
-        "order_id": entry.order_id,
-        "note": events.note_of(entry),
-    }
+def _event(entry: Entry) -> EventView:
+    return EventView(iso(entry.at), entry.step.replace("_", " "), entry.order_id, events.note_of(entry))
 
 
-def _watching(watch: Watch) -> dict[str, Any]:
-    return {
-        "approval_id": watch.id,
-        "what": clean(f"watch: {envelope_of(watch)}", _WHAT_SHOWN),
-        "state": "approved",
-        "expires_at": iso(watch.expires_at),
-    }
+def _watching(watch: Watch) -> PendingView:
+    what = clean(f"watch: {envelope_of(watch)}", _WHAT_SHOWN)
+    return PendingView(watch.id, what, "approved", iso(watch.expires_at))
 
 
-def _waiting(quote: Quote) -> dict[str, Any]:
-    return {
-        "approval_id": quote.id,
-        "what": clean(quote.question.split("\n", 1)[0], _WHAT_SHOWN),
-        "state": quote.state,
-        "expires_at": iso(quote.expires_at),
-    }
+def _waiting(quote: Quote) -> PendingView:
+    what = clean(quote.question.split("\n", 1)[0], _WHAT_SHOWN)
+    return PendingView(quote.id, what, quote.state, iso(quote.expires_at))

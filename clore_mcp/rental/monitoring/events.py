@@ -20,7 +20,7 @@ from clore_mcp.text import clean
 if TYPE_CHECKING:
     from clore_mcp.rental.context import Context
 
-_WORTH: Final = 80  # characters of a figure
+FIGURE_SHOWN: Final = 80  # characters
 NOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "never_deployed": "Not up after {minutes} minutes, and billed. Ask whether to end it with cancel_order.",
@@ -67,22 +67,11 @@ NOTES: Final[Mapping[str, str]] = MappingProxyType(
 
 def note_of(entry: Entry) -> str | None:
     """Return that sentence, or None if the step says enough or its figures are missing."""
-    figures = {name: clean(str(value), _WORTH) for name, value in (entry.data or {}).items()}
+    figures = {name: clean(str(value), FIGURE_SHOWN) for name, value in (entry.data or {}).items()}
     try:
         return NOTES.get(entry.step, "").format_map(figures) or None
     except KeyError:  # written by another version
         return None
-
-
-def told(entry: Entry) -> dict[str, Any]:
-    """Return an event for its readers: `what` as one word, its figures unchanged, every text cleaned."""
-    figures = {
-        name: clean(value, _WORTH) if isinstance(value, str) else value
-        for name, value in (entry.data or {}).items()
-        if isinstance(value, str | int | float | list)
-    }
-    row = {"what": entry.step, "order_id": entry.order_id, "server_id": entry.server_id, "note": note_of(entry)}
-    return {name: value for name, value in row.items() if value is not None} | {"figures": figures}
 
 
 _MOST: Final = 500  # rows of the ledger in one look

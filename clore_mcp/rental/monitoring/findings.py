@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.pricing import Fees
@@ -39,6 +39,10 @@ _KINDS: Final[Mapping[str, float]] = {  # of event, and for how long it must hol
 }
 
 
+Figures = dict[str, str | float | list[int]]
+"""The figures of an event, as they stand in the ledger."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong now. `step` is its word in the ledger."""
@@ -46,7 +50,7 @@ class Finding:
     step: str
     order_id: int | None = None
     server_id: int | None = None
-    figures: Mapping[str, Any] = field(default_factory=dict)
+    figures: Figures = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +207,7 @@ def _dearer(row: OrderRow, known: AccountRecord) -> bool | None:
 
 def _about(row: OrderRow, step: str, api_now: float, known: AccountRecord) -> Finding:
     coin = Coin.parse(row.currency or "")
-    figures: dict[str, Any] = {}
+    figures: Figures = {}
     if row.price is not None and coin is not None:
         figures = {"price_per_day": plain(row.price), "coin": coin.ticker}
     if row.created_at is not None:
@@ -216,7 +220,7 @@ def _about(row: OrderRow, step: str, api_now: float, known: AccountRecord) -> Fi
 
 def _shortage(
     coin: Coin, rows: Iterable[OrderRow], seen: AccountSeen, known: AccountRecord, *, stands: bool
-) -> dict[str, Any] | None:
+) -> Figures | None:
     """The figures of a wallet that does not last until the end of what runs from it; {} when it lasts, None when
     nobody can tell. A bid counts as if it won: it may at any time."""
     paying = [row for row in rows if Coin.parse(row.currency or "") is coin and row.price is not None]

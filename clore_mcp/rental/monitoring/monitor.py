@@ -84,7 +84,7 @@ class Overseer:
         return [
             Entry(
                 self._context.clock(), account, one.step, _CALLER,
-                order_id=one.order_id, server_id=one.server_id, data=dict(one.figures),
+                order_id=one.order_id, server_id=one.server_id, data=one.figures,
             )
             for one in findings.standing(self._shown, seen, known)
             if (one.step, one.order_id) not in told

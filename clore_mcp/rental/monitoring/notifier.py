@@ -24,6 +24,7 @@ from typing import Any, Final
 from clore_mcp.rental.context import iso
 from clore_mcp.rental.monitoring import events
 from clore_mcp.store.ledger import Entry
+from clore_mcp.text import clean
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Notifier:
     def _work(self) -> None:
         while (event := self._waiting.get()) is not None:
             try:
-                self._run(json.dumps({"at": iso(event.at), **events.told(event)}) + "\n")
+                self._run(_line(event))
             except Exception as error:  # the next event must still be reported
                 log.warning("the notify command could not be run (%s)", type(error).__name__)
 
@@ -115,6 +116,18 @@ def without_secrets(env: Mapping[str, str], api_key: str | None) -> dict[str, st
         for name, value in env.items()
         if not name.upper().startswith(_KEY_NAMES) and not (api_key and api_key in value)
     }
+
+
+def _line(event: Entry) -> str:
+    """Return the event as the command reads it: `what` as one word, figures unchanged, every text cleaned."""
+    figures = {
+        name: clean(value, events.FIGURE_SHOWN) if isinstance(value, str) else value
+        for name, value in (event.data or {}).items()
+        if isinstance(value, str | int | float | list)
+    }
+    about = {"order_id": event.order_id, "server_id": event.server_id, "note": events.note_of(event)}
+    known = {name: value for name, value in about.items() if value is not None}
+    return json.dumps({"at": iso(event.at), "what": event.step, **known, "figures": figures}) + "\n"
 
 
 def _kill(process: subprocess.Popen[Any]) -> None:

@@ -96,14 +96,3 @@ class OrderList:
     watches_waiting: int | None
     unsettled: tuple[OpenCreate, ...]
     next: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for a reply."""
-        return {
-            "orders": [view.as_json() for view in self.orders],
-            "total_usd_per_hour": self.usd_per_hour,
-            "total_spent_usd": self.spent_usd,
-            "watches_waiting": self.watches_waiting,
-            "unsettled": [one.as_json() for one in self.unsettled],
-            "next": self.next,
-        }

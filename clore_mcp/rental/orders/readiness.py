@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import anyio
@@ -44,6 +44,28 @@ class Look:
         return self.reason is ReadyReason.READY or self.order.view.over
 
 
+@dataclass(frozen=True, slots=True)
+class Waited:
+    """The order after a wait, the state of its SSH, how far this machine gets, recent orders that failed in the same
+    way, and what to do."""
+
+    order: OrderNow
+    ready_reason: ReadyReason | None
+    this_machine_reaches: Reaches | None
+    failed_alike: Sequence[int]
+    next: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether its SSH answers."""
+        return self.ready_reason is ReadyReason.READY
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a reply."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "order"}
+        return self.order.as_json() | told | {"ready": self.ready}
+
+
 class Readiness:
     """Looks at one order until it is ready. `api` is the host and port of the Clore API."""
 
@@ -52,7 +74,7 @@ class Readiness:
         self._overview = overview
         self._api = api
 
-    async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> dict[str, Any]:
+    async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> Waited:
         """Return the order once its SSH answers, it has ended, or the time is over. Raises NotFound, and CloreError if
         Clore did not answer once."""
         began, look = self._context.monotonic(), None
@@ -92,19 +114,11 @@ class Readiness:
             order, answers = before.order, False
         return Look(order, await _reason(order.view), answers)
 
-    async def _answer(self, order_id: int, look: Look, caller: str) -> dict[str, Any]:
+    async def _answer(self, order_id: int, look: Look, caller: str) -> Waited:
         found = await self._with_others(self._situation(order_id, look), look)
         if found.reaches is not None and not self._context.settings.read_only:
             found = replace(found, next_server=await self._next_server(order_id, caller))
-        told = {
-            **look.order.as_json(),
-            "ready": look.reason is ReadyReason.READY,
-            "ready_reason": look.reason,
-            "this_machine_reaches": found.reaches,
-            "failed_alike": list(found.alike),
-            "next": advice.next_step(found),
-        }
-        return {name: value for name, value in told.items() if value is not None}
+        return Waited(look.order, look.reason, found.reaches, found.alike, advice.next_step(found))
 
     async def _next_server(self, order_id: int, caller: str) -> int | None:
         """Return the server that the same yes would rent in place of this order."""

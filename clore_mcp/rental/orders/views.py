@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import anyio.to_thread
 
@@ -14,7 +14,7 @@ from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market.gpus import of_server
 from clore_mcp.market.listing import country_code
 from clore_mcp.market.pricing import Fees, Rates
-from clore_mcp.money import ZERO, Coin, coin_name, shown
+from clore_mcp.money import ZERO, coin_name, shown
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.context import Context, iso
 from clore_mcp.rental.create.settle import Settling
@@ -183,24 +183,6 @@ class Overview:
             return await anyio.to_thread.run_sync(self._context.ssh_key)
         except Failure:
             return None
-
-    async def balances(self) -> list[dict[str, Any]]:
-        """Return the wallets with their value in USD."""
-        readings = self._context.readings
-        wallets, rates = await readings.wallets(BROWSING_AGE), (await readings.snapshot()).rates
-        told = []
-        for row in wallets.rows:
-            coin = Coin.parse(row.name)
-            rate = rates.usd_per(coin) if coin else None
-            worth = row.balance * rate if row.balance is not None and rate is not None else None
-            told.append(
-                {
-                    "currency": coin_name(row.name),
-                    "balance": None if row.balance is None else float(row.balance),
-                    "usd": None if worth is None else shown(worth),
-                }
-            )
-        return told
 
 
 def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory | None) -> bool:

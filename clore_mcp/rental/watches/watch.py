@@ -7,7 +7,7 @@ module also finds the servers that fit a watch now and lists an account's watche
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -250,13 +250,12 @@ def _kept(quote: Quote, terms: WatchTerms, request: CreateWatch, by: str, now: f
 
 def envelope_of(watch: Watch) -> str:
     """Return what was approved in one line."""
-    request = watch.ask
-    count = request["max_orders"]
+    count, length = watch.max_orders, watch.ask["hours"]
     orders = "1 order" if count == 1 else f"up to {count} orders"
     models = clean(" or ".join(sorted(watch.models)), _MODELS_SHOWN)
-    most, worst = dollars(Decimal(str(request["max_usd_per_hour"]))), dollars(watch.worst_usd * count)
-    hours = "1 hour" if request["hours"] == 1 else f"{request['hours']:g} hours"
-    if request.get("notify"):
+    most, worst = dollars(watch.max_usd_per_hour), dollars(watch.worst_usd * count)
+    hours = "1 hour" if length == 1 else f"{length:g} hours"
+    if watch.notifies:
         return f"notifies about {models} at {most} per hour or less and rents nothing, until {iso(watch.expires_at)}"
     return (
         f"{orders} of {models}, {hours} each, at most {most} per hour, worst case {worst} in total,"
@@ -265,8 +264,8 @@ def envelope_of(watch: Watch) -> str:
 
 
 def _waits(watch: Watch, who: str | None) -> Outcome:
-    does = "notifies and rents nothing" if watch.ask.get("notify") else "rents without asking again"
-    heard = " It notifies with an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.ask.get("notify") else ""
+    does = "notifies and rents nothing" if watch.notifies else "rents without asking again"
+    heard = " It notifies with an event in get_account and by CLORE_NOTIFY_COMMAND." if watch.notifies else ""
     return Outcome(
         Status.WAITING,
         f"It {does} as soon as a server that fits is cheap enough.{heard} Checked once a minute by:"
@@ -286,11 +285,37 @@ _ENDED_SHOWN: Final = 50  # read; how many are shown is `_WATCHES_SHOWN`
 _WATCHES_SHOWN: Final = 20
 
 
-async def listed(context: Context, *, include_ended: bool) -> dict[str, Any]:
-    """Return what list_watches answers, newest first: all that wait, and the newest of the ended ones."""
+@dataclass(frozen=True, slots=True)
+class WatchView:
+    """One watch as it is shown: prices in USD per hour, the time of the last look, and what blocks it. `next` says what
+    a cancel did. What is unknown is None."""
+
+    watch_id: str
+    status: str
+    envelope: str
+    best_seen_usd_per_hour: float | None
+    last_seen_usd_per_hour: float | None
+    above_ceiling_usd_per_hour: float | None
+    looked_at: str | None
+    held_up: str | None
+    order_ids: tuple[int, ...]
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchList:
+    """Watches, newest first, and the process that checks prices for them."""
+
+    watches: tuple[WatchView, ...]
+    watched_by: str
+    next: str | None
+
+
+async def listed(context: Context, *, include_ended: bool) -> WatchList:
+    """Return all watches that wait, and with `include_ended` the newest of the ended ones."""
     account, now = await context.readings.account(), context.clock()
 
-    def read(tx: Tx) -> list[dict[str, Any]]:
+    def read(tx: Tx) -> list[WatchView]:
         ended = watches.newest(tx, account, _ENDED_SHOWN) if include_ended else []
         found = {watch.id: watch for watch in (*watches.waiting(tx, account), *ended)}
         newest = sorted(found.values(), key=lambda watch: -watch.created_at)
@@ -299,49 +324,47 @@ async def listed(context: Context, *, include_ended: bool) -> dict[str, Any]:
 
     found = await context.state.read(read)
     who = await context.watched_by()
-    waits = any(one["status"] == "waiting" for one in found)
+    waits = any(one.status == "waiting" for one in found)
     alone = f"No process checks prices for them now. Ask the person to run `{context.program} watchdog`."
     unshown = len(found) - _WATCHES_SHOWN
     more = f"{unshown} more are not shown. To end one that is not wanted, use cancel_watch." if unshown > 0 else ""
     said = f"{alone if waits and who is None else ''} {more}".strip()
-    return {"watches": found[:_WATCHES_SHOWN], "watched_by": who or "nobody", "next": said or None}
+    return WatchList(tuple(found[:_WATCHES_SHOWN]), who or "nobody", said or None)
 
 
-async def cancelled(context: Context, watch_id: str, *, by: str) -> dict[str, Any]:
+async def cancelled(context: Context, watch_id: str, *, by: str) -> WatchView:
     """End a watch, so that it rents nothing more. Its orders keep running. Raises NotFound."""
     account = await context.readings.account()
 
-    def write(tx: Tx) -> dict[str, Any]:
+    def write(tx: Tx) -> WatchView:
         watch = watches.get(tx, watch_id)
         if watch is None or watch.account != account:
             raise NotFound(f"There is no watch {clean(watch_id, 20)!r}.", hint="list_watches shows them.")
         was = watches.status(tx, watch, context.clock())
         if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
             context.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
-            return {**_view(tx, watch, "cancelled"), "next": _after(tx, watch, "It rents nothing more.")}
-        return {**_view(tx, watch, was), "next": _after(tx, watch, f"It had already {was}, so nothing changed.")}
+            return _ended(_view(tx, watch, "cancelled"), "It rents nothing more.")
+        return _ended(_view(tx, watch, was), f"It had already {was}, so nothing changed.")
 
     return await context.state.write(write)
 
 
-def _after(tx: Tx, watch: Watch, said: str) -> str:
-    made = watches.order_ids(tx, watch.id)
+def _ended(view: WatchView, said: str) -> WatchView:
+    made = view.order_ids
     run_on = f" Orders {', '.join(map(str, made))} keep running. list_orders shows them." if made else ""
-    return said + run_on
+    return replace(view, next=said + run_on)
 
 
-def _view(tx: Tx, watch: Watch, is_now: str) -> dict[str, Any]:
-    seen, ceiling = watch.seen_usd, Decimal(str(watch.ask["max_usd_per_hour"]))
-    above = None if seen is None or seen <= ceiling else shown_up(seen - ceiling)
-    told = {
-        "watch_id": watch.id,
-        "status": is_now,
-        "envelope": envelope_of(watch),
-        "best_seen_usd_per_hour": None if watch.best_usd is None else shown_up(watch.best_usd),
-        "last_seen_usd_per_hour": None if seen is None else shown_up(seen),
-        "above_ceiling_usd_per_hour": above,
-        "looked_at": None if watch.looked_at is None else iso(watch.looked_at),
-        "held_up": None if watch.said is None or is_now != "waiting" else clean(watch.said, _SAID_SHOWN),
-        "order_ids": watches.order_ids(tx, watch.id),
-    }
-    return {name: value for name, value in told.items() if value is not None}
+def _view(tx: Tx, watch: Watch, is_now: str) -> WatchView:
+    seen, ceiling = watch.seen_usd, watch.max_usd_per_hour
+    return WatchView(
+        watch_id=watch.id,
+        status=is_now,
+        envelope=envelope_of(watch),
+        best_seen_usd_per_hour=None if watch.best_usd is None else shown_up(watch.best_usd),
+        last_seen_usd_per_hour=None if seen is None else shown_up(seen),
+        above_ceiling_usd_per_hour=None if seen is None or seen <= ceiling else shown_up(seen - ceiling),
+        looked_at=None if watch.looked_at is None else iso(watch.looked_at),
+        held_up=None if watch.said is None or is_now != "waiting" else clean(watch.said, _SAID_SHOWN),
+        order_ids=tuple(watches.order_ids(tx, watch.id)),
+    )
