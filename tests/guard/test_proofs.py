@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -176,3 +177,23 @@ async def test_what_a_person_is_told_to_type_about_an_intent_reaches_this_state(
     with pytest.raises(NotFound) as caught:
         await services.settling.unsettled("i-nothing")
     assert "`clore-mcp --sandbox orders`" in caught.value.hint
+
+
+async def test_a_price_is_asked_for_again_where_a_look_for_it_fails(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(services, monkeypatch, lambda row: row.model_copy(update={"price": None}))
+    look, looks = services.context.readings.look, itertools.count(1)
+
+    async def failing(**how: Any) -> Any:
+        if next(looks) == 2:  # the first one found the order, without its price
+            monkeypatch.undo()
+            raise NotJson("an outage")
+        return await look(**how)
+
+    monkeypatch.setattr(services.context.readings, "look", failing)
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome.status == "created"
+    assert "does not report this order's price" not in outcome.next
+    assert "price_unknown" not in world.steps()
+    check_invariants(world)
