@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -182,18 +181,28 @@ async def test_what_a_person_is_told_to_type_about_an_intent_reaches_this_state(
 async def test_a_price_is_asked_for_again_where_a_look_for_it_fails(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rewrite(services, monkeypatch, lambda row: row.model_copy(update={"price": None}))
-    look, looks = services.context.readings.look, itertools.count(1)
+    world.options(visible_after=0.0)
+    steps: list[str] = []
 
-    async def failing(**how: Any) -> Any:
-        if next(looks) == 2:  # the first one found the order, without its price
-            monkeypatch.undo()
+    def untold(row: OrderRow) -> OrderRow:
+        if "the look fails" in steps:
+            return row
+        steps.append("it is listed without its price")
+        return row.model_copy(update={"price": None})
+
+    rewrite(services, monkeypatch, untold)
+    look = services.context.readings.look
+
+    async def failing_once(**how: Any) -> Any:
+        if steps and "the look fails" not in steps:
+            steps.append("the look fails")
             raise NotJson("an outage")
         return await look(**how)
 
-    monkeypatch.setattr(services.context.readings, "look", failing)
+    monkeypatch.setattr(services.context.readings, "look", failing_once)
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "created"
+    assert steps[-1] == "the look fails"
     assert "does not report this order's price" not in outcome.next
     assert "price_unknown" not in world.steps()
     check_invariants(world)

@@ -165,6 +165,8 @@ async def test_a_no_that_comes_between_the_yes_and_its_use_counts(world: World, 
     object.__setattr__(services.context, "ssh_key", declined_meanwhile)
     outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
     assert outcome.status == "declined", outcome
+    direct = await services.guard._verbs[ask.verb].carry_out(quote, ask, from_state="pending", by="ann, terminal")
+    assert direct.status == "declined", "it is no work of another process that could be followed"
     assert not world.sent() and not world.intents()
 
 
