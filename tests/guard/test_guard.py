@@ -476,7 +476,7 @@ async def test_a_create_of_another_process_is_followed_though_the_orders_can_not
 ) -> None:
     one, other = await process(), await process()
     ask = wish(world.free()[0])
-    world.fault("hang_after", "create_order", seconds=1.0)
+    world.fault("hang_after", "create_order", seconds=2.0)
     renting = asyncio.ensure_future(call(one, ask))
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
 
@@ -527,6 +527,17 @@ async def test_without_the_state_a_cancel_that_nobody_answered_is_asked_anew(
     assert again.quote and held.quote and again.quote.id != held.quote.id
     assert (await services.guard.conclude(again, ask, answer=True, caller="t")).status == "cancelled"
     assert not world.active()
+
+
+async def test_without_the_state_a_question_that_was_not_put_to_the_person_cancels_nothing(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = CancelOrder(order_id=(await rent(services, world.free()[0])).order_id)
+    break_state(monkeypatch)
+    held = await _asked(services, ask)
+    with pytest.raises(StateUnavailable, match="it is unknown whether order"):
+        await services.guard.conclude(held, ask, answer=None, caller="t")
+    assert not world.sent("cancel_order")
 
 
 async def test_without_the_state_a_yes_that_comes_after_its_time_cancels_nothing(

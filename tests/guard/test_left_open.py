@@ -144,6 +144,32 @@ async def test_the_order_of_a_create_whose_process_ended_after_sending_is_adopte
     check_invariants(world)
 
 
+@pytest.mark.parametrize("listed", [False, True])
+async def test_a_look_that_comes_after_another_process_has_settled_the_create_says_what_that_one_said(
+    world: World, services: Services, listed: bool
+) -> None:
+    ask = wish(world.free()[0])
+    made, quote = await left(services, ask, "abandoned")
+    world.change(
+        "UPDATE quotes SET state = 'settled', outcome = ?", '{"status": "failed", "attempts": [], "next": "given up"}'
+    )
+    if listed:
+        world.rent_elsewhere(ask.server_id, image=IMAGE)
+        world.advance(10)
+    outcome = await services.settling.settle(made, quote)
+    assert (outcome.status, outcome.next) == ("failed", "given up")
+    assert [row["state"] for row in world.intents()] == ["abandoned"]
+    assert not world.rows("SELECT * FROM orders")
+
+
+async def test_a_create_whose_record_is_gone_is_never_called_a_failure(world: World, services: Services) -> None:
+    made, quote = await left(services, wish(world.free()[0]), "sending")
+    world.change("DELETE FROM intents")
+    outcome = await services.settling.settle(made, quote)
+    assert outcome.status == "uncertain", "it may have made an order"
+    assert not world.intents()
+
+
 # A person's word
 
 

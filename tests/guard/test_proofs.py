@@ -181,28 +181,27 @@ async def test_what_a_person_is_told_to_type_about_an_intent_reaches_this_state(
 async def test_a_price_is_asked_for_again_where_a_look_for_it_fails(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.options(visible_after=0.0)
-    steps: list[str] = []
+    adopting, readings = services.settling._adopting, services.context.readings
+    adopt, look = adopting.adopt, readings.look
+    at_work: list[object] = []
+    failed: list[str] = []
 
-    def untold(row: OrderRow) -> OrderRow:
-        if "the look fails" in steps:
-            return row
-        steps.append("it is listed without its price")
-        return row.model_copy(update={"price": None})
-
-    rewrite(services, monkeypatch, untold)
-    look = services.context.readings.look
+    async def found(*what: Any, **more: Any) -> Any:
+        at_work.append(asyncio.current_task())
+        return await adopt(*what, **more)
 
     async def failing_once(**how: Any) -> Any:
-        if steps and "the look fails" not in steps:
-            steps.append("the look fails")
+        if not failed and asyncio.current_task() in at_work:  # not the keeper's own look in that moment
+            failed.append("the look for a price")
             raise NotJson("an outage")
         return await look(**how)
 
-    monkeypatch.setattr(services.context.readings, "look", failing_once)
+    monkeypatch.setattr(adopting, "adopt", found)
+    monkeypatch.setattr(readings, "look", failing_once)
+    rewrite(services, monkeypatch, lambda row: row if failed else row.model_copy(update={"price": None}))
     outcome = await call(services, wish(world.free()[0]))
     assert outcome.status == "created"
-    assert steps[-1] == "the look fails"
+    assert failed == ["the look for a price"]
     assert "does not report this order's price" not in outcome.next
     assert "price_unknown" not in world.steps()
     check_invariants(world)
