@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
 
+from clore_mcp.errors import NotJson
 from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, let_time_pass, patient, rent, wish
@@ -88,11 +90,14 @@ async def test_an_order_above_its_ceiling_whose_cancel_is_ignored_is_ended_by_th
     server_id = world.free()[0]
     world.options(required_price="ignored")
     world.fault("price_moved", factor=1.5)
-    world.fault("cancel_ignored", times=2)
+    world.fault("cancel_ignored", times=99)
     outcome = await call(services, wish(server_id))
     assert outcome.status == "refused"
     assert "unverified" in outcome.next
     assert len(world.reserved()) == 1, "until it is proven gone its cost stays reserved"
+    again = await call(services, wish(server_id))
+    assert (again.status, again.order_id, again.repeated) == ("refused", outcome.order_id, True)
+    assert len(world.sent()) == 1, "it is no second wish while the order runs"
     world.mend()
     await services.keeper.poll()
     assert not world.active()
@@ -401,4 +406,57 @@ async def test_another_process_leaves_a_create_alone_while_its_owner_looks(world
     assert [row["state"] for row in world.intents()] == ["sending"], "nobody else gives it up"
     world.advance(50_000)
     assert (await renting).status == "created"
+    check_invariants(world)
+
+
+async def test_a_market_that_can_not_be_read_after_the_first_attempt_ends_the_chain_and_uses_the_yes(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = world.free()[:2]
+    world.fault("already_rented")
+    gather, readings = services.pricer.evidence, itertools.count(1)
+
+    async def evidence(max_age_seconds: float = 10.0) -> Any:
+        if next(readings) == 3:  # for the question, the first attempt, the second
+            raise NotJson("The market's reply is not Clore's.")
+        return await gather(max_age_seconds)
+
+    monkeypatch.setattr(services.pricer, "evidence", evidence)
+    outcome = await call(services, wish(first, fallback_server_ids=[other]))
+    assert outcome.status == "failed", outcome
+    assert outcome.attempts == (Attempt(first, "server-already-rented"), Attempt(other, "not_sent"))
+    assert "Nothing was sent." in outcome.next
+    assert len(world.sent()) == 1
+    assert [row["state"] for row in world.rows("SELECT state FROM quotes")] == ["settled"]
+    assert not world.reserved()
+    check_invariants(world)
+
+
+async def test_a_create_that_gets_its_turn_too_late_is_not_sent(world: World, process: Processes) -> None:
+    services = await process(patient(leave_within=0.0))
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome.status == "failed"
+    assert "too long to get a turn" in outcome.next
+    assert not world.sent() and not world.intents()
+    assert [row["state"] for row in world.rows("SELECT state FROM quotes")] == ["pending"], "the yes was not used"
+    check_invariants(world)
+
+
+async def test_a_create_that_waits_is_not_sent_once_another_process_has_given_it_up(
+    world: World, services: Services
+) -> None:
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    world.options(rate_limit="arrival", interval=0.0, create_interval=1.0, retry_after=True)
+    world.take_create_slot()
+    renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
+    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    await asyncio.to_thread(world.await_state, lambda: [row["state"] for row in world.intents()] == ["reserved"])
+    world.change("UPDATE intents SET state = 'abandoned'")
+    world.change("UPDATE reservations SET released_at = 1, actual_micros = 0")
+    outcome = await renting
+    assert outcome.status == "failed", outcome
+    assert "too long to get a turn" in outcome.next
+    assert [row["code"] for row in world.sent()] == [2, 5]
+    assert not world.active()
     check_invariants(world)

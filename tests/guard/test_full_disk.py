@@ -172,3 +172,36 @@ async def test_a_real_disk_that_is_full(
     assert row is not None
     assert row["order_id"] == outcome.order_id
     assert row["ended_at"]
+
+
+async def test_a_disk_that_can_not_be_read_either_hides_no_order_and_promises_no_end(
+    world: World, services: Services, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Database.read_now
+
+    def reading(state: Database, work: Any) -> Any:
+        if disk.refused >= 2 and state.path.name == FILE_NAME:  # Clore's answer, then the order that was found
+            raise StateUnavailable("disk I/O error")
+        return read(state, work)
+
+    monkeypatch.setattr(Database, "read_now", reading)
+    outcome = await call(services, wish(world.free()[0]))
+    (order,) = world.active()
+    assert (outcome.status, outcome.order_id) == ("created", order["id"])
+    assert "could not be recorded" in outcome.next
+    assert outcome.enforced_by == "nobody" and "No process ends it" in outcome.next
+
+
+async def test_a_persons_word_on_an_order_that_can_not_be_recorded_is_not_taken_for_done(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.fault("late_visible", seconds=90_000)
+    assert (await call(services, wish(world.free()[0]))).status == "uncertain"
+    found = await services.settling.unsettled(world.intents()[0]["id"])
+    world.advance(90_000)
+    (row,) = (await services.context.readings.look(completed=False)).rows
+    Disk(monkeypatch).full = True
+    with pytest.raises(StateUnavailable, match="disk is full"):
+        await services.settling.settle_by_hand(*found, row, by="ann, terminal")
+    assert [row["state"] for row in world.intents()] == ["uncertain"]
+    assert len(world.reserved()) == 1

@@ -9,18 +9,21 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.errors import Failure, NotFound, StateUnavailable
+from clore_mcp.errors import Failure, NotFound, NotJson, StateUnavailable
 from clore_mcp.rental import outcome_texts
-from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals
 from clore_mcp.rental.context import settle_quote
 from clore_mcp.rental.guard import Held
+from clore_mcp.rental.proposal import OF_A_CALLER
+from clore_mcp.rental.reply import QuestionReply, Said
 from clore_mcp.rental.requests import CancelOrder, Request, SetSpotPrice
 from clore_mcp.rental.results import Outcome, Status
+from clore_mcp.store.database import Database
 from clore_mcp.store.intents import Intent
 from clore_mcp.tools.order_answers import BidAnswer, CancelAnswer, CreateAnswer
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, cancel, let_time_pass, patient, rent, wish
-from tests.guard.conftest import Processes
+from tests.guard.conftest import LocalTime, Processes
 from tests.guard.invariants import check_invariants
 from tests.world import World
 
@@ -453,3 +456,99 @@ async def test_commands_for_a_person_name_the_program_that_reaches_this_state(se
     with pytest.raises(NotFound) as caught:
         await approvals.get("q0")
     assert "`clore-mcp --sandbox approvals`" in caught.value.hint
+
+
+async def test_a_question_beyond_those_that_may_wait_is_declined_with_its_reason(
+    world: World, services: Services
+) -> None:
+    *waiting, last = world.free()[: OF_A_CALLER + 1]
+    for server_id in waiting:
+        await _asked(services, wish(server_id))
+    held = await services.guard.hold(wish(last), caller="t", can_ask=True, replay=False)
+    assert held.quote is None and held.outcome is not None
+    assert held.outcome.status == "declined"
+    assert f"{OF_A_CALLER} questions of this client already wait" in held.outcome.next
+    assert len(world.rows("SELECT * FROM quotes WHERE state = 'pending'")) == OF_A_CALLER
+
+
+async def test_a_create_of_another_process_is_followed_though_the_orders_can_not_be_read(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await process(), await process()
+    ask = wish(world.free()[0])
+    world.fault("hang_after", "create_order", seconds=2.0)
+    renting = asyncio.ensure_future(call(one, ask))
+    await asyncio.to_thread(world.await_request, "create_order", effect=True)
+
+    async def outage(max_age_seconds: float = 10.0) -> Any:
+        raise NotJson("The list is not Clore's.")
+
+    monkeypatch.setattr(other.context.readings, "orders", outage)
+    followed = await call(other, ask)
+    made = await renting
+    assert (followed.status, followed.order_id) == ("created", made.order_id)
+    assert len(world.sent()) == 1
+    check_invariants(world)
+
+
+def break_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be read or written from now on."""
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise StateUnavailable("disk I/O error")
+
+    monkeypatch.setattr(Database, "_transact", broken)
+
+
+async def test_without_the_state_a_cancel_of_an_order_that_has_ended_is_its_end_unasked(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order_id = (await rent(services, world.free()[0])).order_id
+    await services.context.client.cancel_order(order_id)
+    break_state(monkeypatch)
+    held = await services.guard.hold(CancelOrder(order_id=order_id), caller="t", can_ask=True, replay=False)
+    assert held.quote is None and held.outcome is not None
+    assert (held.outcome.status, held.outcome.order_id) == ("already_ended", order_id)
+    assert len(world.sent("cancel_order")) == 1
+
+
+async def test_without_the_state_a_cancel_that_nobody_answered_is_asked_anew(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = CancelOrder(order_id=(await rent(services, world.free()[0])).order_id)
+    break_state(monkeypatch)
+    held = await _asked(services, ask)
+    silence = QuestionReply(Said.SILENCE, seconds=60.0)
+    outcome = await services.guard.conclude(held, ask, answer=None, caller="t", reply=silence)
+    assert outcome.status == "declined"
+    assert "gave no answer in time" in outcome.next and "keeps running and billing" in outcome.next
+    assert not world.sent("cancel_order")
+    again = await _asked(services, ask)
+    assert again.quote and held.quote and again.quote.id != held.quote.id
+    assert (await services.guard.conclude(again, ask, answer=True, caller="t")).status == "cancelled"
+    assert not world.active()
+
+
+async def test_without_the_state_a_question_that_was_not_put_to_the_person_cancels_nothing(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = CancelOrder(order_id=(await rent(services, world.free()[0])).order_id)
+    break_state(monkeypatch)
+    held = await _asked(services, ask)
+    with pytest.raises(StateUnavailable, match="it is unknown whether order"):
+        await services.guard.conclude(held, ask, answer=None, caller="t")
+    assert not world.sent("cancel_order")
+
+
+async def test_without_the_state_a_yes_that_comes_after_its_time_cancels_nothing(
+    world: World, local: LocalTime, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = await process()
+    ask = CancelOrder(order_id=(await rent(services, world.free()[0])).order_id)
+    break_state(monkeypatch)
+    held = await _asked(services, ask)
+    local.pass_by(QUOTE_SECONDS + 1)
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="t")
+    assert outcome.status == "declined"
+    assert "keeps running and billing" in outcome.next
+    assert not world.sent("cancel_order")

@@ -117,8 +117,11 @@ async def test_a_create_on_its_way_while_the_key_was_rotated_is_found(world: Wor
         await services.keep_leases()
         assert (await call(services, wish(world.free()[0]))).status == "uncertain"
     rotate(world)
-    world.advance(50_000)
     async with opened(world, NEW) as services:
+        [sent] = world.intents()
+        await services.keeper.poll()
+        assert world.intents() == [sent], "nothing shows that the new key is of the same account"
+        world.advance(50_000)
         await services.keeper.poll()
         await services.keeper.poll()
     assert not world.active(), "adopted, and over by then"

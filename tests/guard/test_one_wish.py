@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.errors import NotJson, Spent
+from clore_mcp.errors import NotJson, Spent, StateUnavailable
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
@@ -202,3 +202,51 @@ async def test_a_rented_server_beside_an_order_whose_server_nobody_tells_rents_n
     assert "list_orders" in outcome.next
     assert [order["server_id"] for order in world.active()] == [first]
     assert len(world.sent()) == 1
+
+
+async def test_a_server_that_got_an_uncertain_create_after_the_question_is_sent_no_second_one(
+    world: World, process: Processes
+) -> None:
+    asked, other = await process(), await process()
+    server_id = world.free()[0]
+    ask = wish(server_id, hours=3.0)
+    held = await asked.guard.hold(ask, caller="another", can_ask=True, replay=False)
+    await asked.pricer.evidence()  # and the market that it knows has the server as free
+    world.options(visible_after=LATE)
+    assert (await call(other, wish(server_id))).status == "uncertain"
+    outcome = await asked.guard.conclude(held, ask, answer=True, caller="another")
+    assert outcome.status == "refused", outcome
+    assert "blocked by" in outcome.attempts[0].outcome
+    assert len(world.sent()) == 1
+    check_invariants(world, settled=False)
+
+
+async def test_a_server_on_which_this_account_runs_something_is_not_asked_about(
+    world: World, services: Services
+) -> None:
+    server_id = world.free()[0]
+    order_id = world.rent_elsewhere(server_id)
+    world.advance(60)
+    outcome = await call(services, wish(server_id))
+    assert (outcome.status, outcome.attempts) == ("refused", (Attempt(server_id, "held_by_you"),))
+    assert f"{order_id}" in outcome.next
+    assert not world.rows("SELECT * FROM quotes"), "nobody was asked"
+    assert not world.sent()
+
+
+async def test_where_the_look_for_our_own_order_can_not_be_recorded_the_create_is_uncertain(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = spot_with_a_fallback(world)
+    world.fault("refused", "create_order", error="you_already_have_spot_order")
+
+    async def full(*_: Any, **__: Any) -> Any:
+        raise StateUnavailable("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(services.settling, "look", full)
+        outcome = await call(services, ask)
+    assert outcome.status == "uncertain", outcome
+    assert len(world.sent()) == 1, "never on to the fallback"
+    assert len(world.reserved()) == 1
+    check_invariants(world, settled=False)

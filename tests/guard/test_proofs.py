@@ -176,3 +176,32 @@ async def test_what_a_person_is_told_to_type_about_an_intent_reaches_this_state(
     with pytest.raises(NotFound) as caught:
         await services.settling.unsettled("i-nothing")
     assert "`clore-mcp --sandbox orders`" in caught.value.hint
+
+
+async def test_a_price_is_asked_for_again_where_a_look_for_it_fails(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopting, readings = services.settling._adopting, services.context.readings
+    adopt, look = adopting.adopt, readings.look
+    at_work: list[object] = []
+    failed: list[str] = []
+
+    async def found(*what: Any, **more: Any) -> Any:
+        at_work.append(asyncio.current_task())
+        return await adopt(*what, **more)
+
+    async def failing_once(**how: Any) -> Any:
+        if not failed and asyncio.current_task() in at_work:  # not the keeper's own look in that moment
+            failed.append("the look for a price")
+            raise NotJson("an outage")
+        return await look(**how)
+
+    monkeypatch.setattr(adopting, "adopt", found)
+    monkeypatch.setattr(readings, "look", failing_once)
+    rewrite(services, monkeypatch, lambda row: row if failed else row.model_copy(update={"price": None}))
+    outcome = await call(services, wish(world.free()[0]))
+    assert outcome.status == "created"
+    assert failed == ["the look for a price"]
+    assert "does not report this order's price" not in outcome.next
+    assert "price_unknown" not in world.steps()
+    check_invariants(world)

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from clore_mcp.errors import NotJson
+from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.orders import access, stop
 from clore_mcp.rental.results import Attempt
+from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.rules.terms import Terms
 from clore_mcp.wiring import Services
 from tests.guard.calls import Told, call, cancel, let_time_pass, wish
@@ -20,6 +23,7 @@ from tests.guard.conftest import Processes
 from tests.guard.dead import Dead, dead, rented, running, ssh_market, waited
 from tests.guard.invariants import check_invariants
 from tests.guard.spots import rich
+from tests.guard.test_yes import MALLORY
 from tests.world import USD, World
 
 pytestmark = pytest.mark.anyio
@@ -317,6 +321,9 @@ async def test_where_none_can_be_rented_after_all_it_says_that_the_old_one_is_go
     again = await replaced(services, lost)
     assert (again.status, again.repeated) == ("refused", True) and "nothing new runs" in again.next
     assert len(world.sent()) == 3
+    plain = await call(services, lost.ask, can_ask=False)
+    assert plain.status == "approval_required", "without the lost order it is a new wish, for which a person is asked"
+    assert len(world.sent()) == 3 and not running(world)
     check_invariants(world)
 
 
@@ -431,3 +438,108 @@ async def test_where_the_limits_have_no_room_for_both_the_question_does_not_offe
     assert held.quote is not None, held.outcome
     assert not Terms.from_json(held.quote.terms).replaceable
     assert "within 30 minutes" not in held.quote.question
+
+
+async def freeze_and_lift(services: Services) -> None:
+    """A person stops all spending and thinks better of it: each unused yes is taken back."""
+    await services.context.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
+    await services.context.state.write(lambda tx: stop.lift(tx, by="a person", now=time.time()))
+
+
+async def test_a_yes_that_another_process_used_and_lost_in_the_meantime_covers_no_second_replacement(
+    world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, other = await process(), await process()
+    lost = await dead(world, services)
+    gather = services.pricer.evidence
+
+    async def meanwhile(max_age_seconds: float) -> Evidence:
+        held = await other.guard.hold(lost.replacing, caller="tester", can_ask=True, replay=False)
+        assert held.quote is not None, held
+        await freeze_and_lift(other)
+        return await gather(max_age_seconds)
+
+    monkeypatch.setattr(services.pricer, "evidence", meanwhile)
+    outcome = await replaced(services, lost)
+    assert outcome.status == "refused" and "used for a replacement already" in outcome.next, outcome
+    assert running(world) == [lost.ask.server_id] and not cancels(world)
+
+
+async def test_with_another_ssh_key_than_in_the_question_nothing_is_replaced(world: World, process: Processes) -> None:
+    services, other = await process(), await process(env={"CLORE_SSH_PUBLIC_KEY": MALLORY})
+    lost = await dead(world, services)
+    outcome = await replaced(other, lost)
+    assert outcome.status == "refused" and "not the one that the question showed" in outcome.next, outcome
+    assert running(world) == [lost.ask.server_id] and not cancels(world)
+
+
+async def test_a_stop_just_before_the_replacement_is_held_cancels_nothing(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = await dead(world, services)
+    hold = services.approvals.hold_replacement
+
+    async def frozen_first(*what: Any, **more: Any) -> Any:
+        await services.context.state.write(lambda tx: stop.freeze(tx, by="a person", now=time.time()))
+        return await hold(*what, **more)
+
+    monkeypatch.setattr(services.approvals, "hold_replacement", frozen_first)
+    outcome = await replaced(services, lost)
+    assert outcome.status == "refused" and "stopped all spending" in outcome.next, outcome
+    assert running(world) == [lost.ask.server_id] and not cancels(world)
+
+
+TAKEN_BACK: list[tuple[str, str]] = [
+    ("UPDATE quotes SET expires_at = 1 WHERE replaces IS NOT NULL", "The time for replacing order"),
+    ("UPDATE quotes SET state = 'expired' WHERE replaces IS NOT NULL", "expired"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), TAKEN_BACK, ids=["its time is over", "it was taken back"])
+async def test_a_yes_that_ends_just_before_the_cancel_cancels_nothing(
+    world: World, services: Services, change: str, said: str
+) -> None:
+    lost = await dead(world, services)
+    held = await services.guard.hold(lost.replacing, caller="tester", can_ask=True, replay=False)
+    assert held.quote is not None and held.quote.state == "approved"
+    key = services.context.ssh_key
+
+    def meanwhile() -> SshKey:
+        world.change(change)
+        return key()
+
+    object.__setattr__(services.context, "ssh_key", meanwhile)  # it is read right before the cancel
+    outcome = await services.guard.conclude(held, lost.replacing, answer=None, caller="tester")
+    assert outcome.status != "created" and said in outcome.next, outcome
+    assert running(world) == [lost.ask.server_id] and not cancels(world)
+    assert len(world.sent()) == 1
+
+
+async def test_an_order_that_the_person_ended_after_the_look_is_not_cancelled_again_and_gives_way(
+    world: World, services: Services
+) -> None:
+    lost = await dead(world, services)
+    held = await services.guard.hold(lost.replacing, caller="tester", can_ask=True, replay=False)
+    assert (await cancel(services, lost.order_id, caller="the person")).status == "cancelled"
+    outcome = await services.guard.conclude(held, lost.replacing, answer=None, caller="tester")
+    assert outcome.status == "created", outcome
+    assert running(world) == [lost.fallbacks[0]] and cancels(world) == 1
+    check_invariants(world)
+
+
+async def test_an_outcome_is_told_though_the_lost_orders_cost_can_not_be_read(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = await dead(world, services)
+    held = await services.guard.hold(lost.replacing, caller="tester", can_ask=True, replay=False)
+    account = services.context.readings.account
+
+    async def unknown() -> str:
+        if len(world.sent()) > 1:
+            raise NotJson("The wallets can't be read.")
+        return await account()
+
+    monkeypatch.setattr(services.context.readings, "account", unknown)
+    outcome = await services.guard.conclude(held, lost.replacing, answer=None, caller="tester")
+    assert (outcome.status, outcome.server_id, outcome.replaced) == ("created", lost.fallbacks[0], None)
+    assert running(world) == [lost.fallbacks[0]]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from clore_mcp.rental import outcome_texts
+from clore_mcp.rental.approvals import BY_PASSKEY
+from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.requests import CancelOrder, CreateOrder
 from clore_mcp.store.quotes import Quote
 from clore_mcp.wiring import Services
@@ -147,3 +150,50 @@ async def test_outside_mode_cancels_what_was_made_here_unasked_and_others_with_a
     assert (await cancel(services, ours)).status == "cancelled"
     assert (await cancel(services, elsewhere)).status == "approval_required"
     assert [row["id"] for row in world.active()] == [elsewhere]
+
+
+async def test_a_no_that_comes_between_the_yes_and_its_use_counts(world: World, services: Services) -> None:
+    ask = wish(world.free()[0])
+    held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
+    assert held.quote is not None
+    quote, key = held.quote, services.context.ssh_key
+
+    def declined_meanwhile() -> SshKey:
+        world.change("UPDATE quotes SET state = 'declined', decided_at = created_at WHERE id = ?", quote.id)
+        return key()
+
+    object.__setattr__(services.context, "ssh_key", declined_meanwhile)
+    outcome = await services.guard.conclude(held, ask, answer=True, caller="tester")
+    assert outcome.status == "declined", outcome
+    direct = await services.guard._verbs[ask.verb].carry_out(quote, ask, from_state="pending", by="ann, terminal")
+    assert direct.status == "declined", "it is no work of another process that could be followed"
+    assert not world.sent() and not world.intents()
+
+
+async def test_a_question_that_opens_on_the_persons_page_is_answered_there(world: World, services: Services) -> None:
+    opened: list[str] = []
+
+    def open_page(quote_id: str) -> bool:
+        opened.append(quote_id)
+        return True
+
+    object.__setattr__(services.context, "open_page", open_page)
+    told = await call(services, wish(world.free()[0]), can_ask=False)
+    assert told.status == "approval_required"
+    assert opened == [told.approval_id]
+    assert outcome_texts.APPROVE_ON_PAGE in told.next
+
+
+async def test_in_passkey_mode_no_other_yes_counts(world: World, process: Processes) -> None:
+    services = await process(env={"CLORE_APPROVAL": "passkey"})
+    ask = wish(world.free()[0])
+    told = await call(services, ask, answer=True)
+    assert told.status == "approval_required"
+    assert "with their passkey" in told.next
+    quote = await services.approvals.get(told.approval_id)
+    assert await services.approvals.decide(quote, yes=True, by="ann, terminal")
+    assert (await call(services, ask, answer=True)).status == "approval_required"
+    assert not world.sent()
+    world.change("UPDATE quotes SET decided_by = ?", f"{BY_PASSKEY}ann")
+    assert (await call(services, ask)).status == "created"
+    check_invariants(world)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import ZERO, Coin
-from clore_mcp.rental.rules.billing import Bill, bill, drained, shown_orders, usd_per_hour, worst_usd_per_hour
+from clore_mcp.rental.rules.billing import (
+    Bill,
+    bill,
+    drained,
+    shown_orders,
+    usd_per_hour,
+    why_unpriced,
+    worst_usd_per_hour,
+)
 from clore_mcp.rental.rules.limits import Shown
 from clore_mcp.store.orders import Lease
 from tests.rental.wishes import RATES, fees, listing, order
@@ -213,3 +221,16 @@ def test_an_order_in_a_coin_that_nobody_prices_has_no_bill(currency: str | None)
     row = order(currency=currency, spend="1")
     got = bill(row, fees("0.05"), Rates(), api_now=NOW)
     assert not got.priced and got.total_usd == ZERO and got.hours > 0, "never one coin for one dollar"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"price": None}, "Clore names no usable price for it"),
+        ({"currency": "DOGE"}, "it is paid in DOGE, whose USD rate is unknown"),
+        ({"currency": None}, "Clore names no coin for it"),
+        ({"currency": None, "price": None}, "Clore names no usable price for it"),
+    ],
+)
+def test_it_is_said_why_nobody_knows_what_an_order_costs(changes: dict[str, Any], why: str) -> None:
+    assert why_unpriced(order(**changes)) == why

@@ -14,7 +14,19 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.clore.models import Wallet
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental.account.reading import Orders, Wallets
-from clore_mcp.rental.rules.check import Draw, Evidence, Owed, free_balance, owed_now, used_now, wallet_refusal
+from clore_mcp.rental.rules.check import (
+    Draw,
+    Evidence,
+    Owed,
+    Position,
+    Spend,
+    check,
+    free_balance,
+    owed_now,
+    used_now,
+    wallet_refusal,
+)
+from clore_mcp.rental.rules.limits import Used, Wanted
 from clore_mcp.settings import Caps
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Database
@@ -163,3 +175,12 @@ def test_what_is_not_listed_yet_is_taken_at_the_rate_of_the_coin_and_its_own_dra
     seen = replace(evidence(), current=Orders([], 0, None, 0.0, None), wallets=wallets, api_now=NOW)
     assert free_balance(draw, seen, owed) == 800
     assert free_balance(replace(draw, order_id=7), seen, owed) == 1_000
+
+
+def test_while_spending_is_stopped_every_step_is_refused_whatever_it_costs() -> None:
+    stands = Position(Caps(), {}, Used(ZERO, ZERO, 0), Owed({}, ()), None, ended=True, unasked=False)
+    free = Spend(Wanted(ZERO, ZERO, ZERO, active_orders=0))
+    assert check(stands, free) == []
+    [refusal] = check(replace(stands, frozen=True), free)
+    assert refusal.limit == "frozen"
+    assert refusal.change.startswith("the person, who stopped all spending")

@@ -160,3 +160,7 @@ def test_a_bare_name_that_is_no_short_name_is_said_to_be_docker_hubs() -> None:
         '"tensorflow" is none of the short names (jupyter,' in one for one in image_notes("tensorflow", jupyter=False)
     )
     assert not any("short names" in one for one in image_notes("ubuntu:24.04", jupyter=False))
+
+
+def test_the_list_of_images_says_which_cuda_each_one_needs_as_far_as_its_name_tells() -> None:
+    assert (SHORT_NAMES["cuda"].cuda, SHORT_NAMES["jupyter"].cuda) == ("12.8", "not known")

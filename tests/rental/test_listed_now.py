@@ -125,3 +125,10 @@ def test_nothing_older_than_ten_seconds_nor_from_the_future_decides_over_money(p
     assert decides(90.0)
     assert not decides(89.9)
     assert not decides(100.1)
+
+
+def test_a_server_without_a_price_or_a_rate_in_the_approved_coin_is_not_asked_for() -> None:
+    was = listing(Coin.CLORE, "7680")
+    assert outcome(ask(), was, evidence(listing(Coin.USD))) == "unpriced"
+    unrated = Rates({coin: rate for coin, rate in RATES.usd.items() if coin is not Coin.CLORE})
+    assert outcome(ask(), was, evidence(was, rates=unrated)) == "unpriced"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.market.pricing import Fees
 from clore_mcp.money import Coin, DayPrice
-from clore_mcp.rental.rules.terms import Terms, Unfit, bid_within, cost_of
+from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, bid_within, capped, cost_of
 from tests.rental.wishes import RATES, ask, candidate, fees, fit, listing, terms
 
 FEES = st.decimals("0", "0.15", places=4).map(str)
@@ -171,3 +171,16 @@ def test_terms_survive_their_row_exactly(
     assert Terms.from_json(json.loads(json.dumps(whole.as_json()))) == whole
     assert whole.worst_usd == one.worst_usd * 2
     assert whole.usd_per_hour == one.ceiling_usd_per_hour
+
+
+def test_a_server_that_costs_more_than_a_watch_may_pay_does_not_fit_and_a_cheaper_one_never_costs_more() -> None:
+    one = candidate(ask(), listing(Coin.CLORE, "7680"), fees())
+    over = capped(one, one.usd_per_hour - Decimal("0.000001"))
+    assert isinstance(over, Unfit)
+    assert (over.reason, over.message) == ("above_ceiling", "Server 1 costs 0.42 USD per hour.")
+    just = capped(one, one.usd_per_hour)
+    assert isinstance(just, Candidate)
+    assert just.ceiling_usd_per_hour == one.usd_per_hour < one.ceiling_usd_per_hour
+    assert one.listed_per_day <= just.ceiling_per_day < one.ceiling_per_day
+    assert just.worst_usd < one.worst_usd
+    assert capped(one, one.ceiling_usd_per_hour * 2) == one, "a watch that may pay more raises no ceiling"

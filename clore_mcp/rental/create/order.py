@@ -143,11 +143,10 @@ class Creating(Verb[CreateOrder]):
         if fingerprint(key) != terms.ssh_key:
             return await self._end(quote, Stopped(outcome=_OTHER_KEY, final=not quote.replaces), attempts)
         await anyio.to_thread.run_sync(self._context.wake_watchdog)  # before the send, after which we may be killed
-        if quote.replaces:
-            try:
-                await self._replacements.clear(quote, by)
-            except Settled as kept:
-                return kept.outcome
+        try:
+            await self._replacements.clear(quote, by)
+        except Settled as kept:
+            return kept.outcome
         servers = [candidate.server_id for candidate in terms.candidates]
         failed = (
             await self._context.state.read(
@@ -256,7 +255,7 @@ class Creating(Verb[CreateOrder]):
         refusal: UnknownRefusal | None = None,
     ) -> Stopped:
         """Look for the order of a create that was sent and not refused, or refused with unknown words."""
-        context, intent, quote = self._context, _made(send), call.quote
+        context, intent, quote = self._context, send.claimed, call.quote
         words = {} if refusal is None else {"reported": refusal.reported}
 
         def write(tx: Tx) -> None:
@@ -284,7 +283,7 @@ class Creating(Verb[CreateOrder]):
         return Stopped(outcome=outcome_texts.uncertain(intent, attempts, self._context.program), final=False)
 
     async def _refused(self, call: CreateCall, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
-        intent, reason = _made(send), word(error)
+        intent, reason = send.claimed, word(error)
         if isinstance(error, AlreadyRented | SpotOrderHeld):
             ours = isinstance(error, SpotOrderHeld)
             try:
@@ -333,13 +332,6 @@ _OTHER_KEY: Final = outcome_texts.failed(
 _TOO_SLOW: Final = outcome_texts.failed(
     "Clore answers too slowly to check price and limits, so nothing was sent. Call again in a minute."
 )
-
-
-def _made(send: Send) -> Intent:
-    """Return the intent of a create that was sent."""
-    if send.intent is None:
-        raise RuntimeError("a create left without its claim")
-    return send.intent
 
 
 def _with_jupyter(outcome: Outcome, current: Orders | None, program: str) -> Outcome:

@@ -89,7 +89,7 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
 
 def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, program: str) -> Outcome | None:
     """Return why nothing may be rented in place of the lost order now. None if that order is proven gone, cost no more
-    than approved, and its call has made nothing else."""
+    than approved, and its call has made nothing else. Also None for a quote that replaces no order."""
     order_id, account = terms.replaces_order_id, quote.account
     if order_id is None:
         return None

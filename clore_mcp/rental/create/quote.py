@@ -51,10 +51,7 @@ class PricedOrder:
 
     @property
     def most_hours(self) -> Decimal | None:
-        """The longest rental of any of the servers, if the requested hours are why none of them fits. Otherwise
-        None."""
-        if self.terms is not None:
-            return None
+        """The longest rental of the servers that are unfit because of the hours, None if there are none."""
         return max((one.most_hours for one in self.unfit if one.most_hours is not None), default=None)
 
 

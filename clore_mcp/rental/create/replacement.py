@@ -184,8 +184,8 @@ class Replacements:
             raise Settled(outcome_texts.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
 
     async def clear(self, quote: Quote, by: str) -> None:
-        """Cancel the replaced order and prove it gone. Raises Settled if it is not proven, and NotSent if no cancel can
-        be sent."""
+        """Cancel the order that the quote replaces, if any, and prove it gone. Raises Settled if it is not proven, and
+        NotSent if no cancel can be sent."""
         context, order_id = self.context, Terms.from_json(quote.terms).replaces_order_id
         if order_id is None:
             return

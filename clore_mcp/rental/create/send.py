@@ -99,14 +99,21 @@ class Halted(Exception):
 
 
 class Send:
-    """Sends one candidate's create. `intent` is its row, once there is one."""
+    """Sends one candidate's create. `claimed` is its row, which `leave` sets before anything is sent."""
+
+    claimed: Intent
 
     def __init__(self, context: Context, call: CreateCall) -> None:
         self._context = context
         self._call = call
         self._leave_by = context.monotonic() + context.patience.leave_within
-        self.intent: Intent | None = None
         self.too_fast = 0  # how often it was sent and refused unread
+
+    @property
+    def intent(self) -> Intent | None:
+        """The row of the create, None until it is claimed."""
+        found: Intent | None = getattr(self, "claimed", None)
+        return found
 
     async def leave(self, evidence: Evidence, create: CreateRequest) -> None:
         """Claim the send, just before the bytes leave. Raises Halted if nothing may be sent, and Abandoned if the
@@ -117,16 +124,14 @@ class Send:
         result = await context.state.write(lambda tx: self._claim(tx, evidence, create, not_after))
         if not isinstance(result, Intent):
             raise Halted(result)
-        self.intent = result
+        self.claimed = result
         if context.clock() >= not_after or context.monotonic() >= deadline:
             raise Abandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
     async def back(self) -> bool:
         """Record that Clore refused the create unread. Return whether it may be sent again: it may not after three
         sends, or if another process has abandoned the intent."""
-        context, call, intent = self._context, self._call, self.intent
-        if intent is None:
-            return False
+        context, call, intent = self._context, self._call, self.claimed
         self.too_fast += 1
 
         def write(tx: Tx) -> bool:
@@ -188,7 +193,7 @@ class Send:
         quote = self._call.quote
         if not self.used and quote.watch_id is not None and not watches.may_rent(tx, quote.watch_id, now):
             return Stopped(outcome=_WATCH_OVER)
-        kept = self._lost_order_stands(tx, evidence) if quote.replaces else None
+        kept = self._lost_order_stands(tx, evidence)
         if kept is None:
             return None
         return Stopped(outcome=kept, final=self.used or kept.status is not Status.IN_PROGRESS)
