@@ -51,7 +51,7 @@ Read = Callable[["Services"], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class FixedResource:
     """A resource with a fixed address."""
 
     path: str
@@ -198,18 +198,28 @@ def _fitting(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 _PAGES: Final = (
-    Shelf("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders),
-    Shelf("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account),
-    Shelf(
-        "market/gpus", "market", "GPU models on the market",
-        "Each model's servers and GPUs, free and in total, and prices including fees, now and last week.", read_gpus,
+    FixedResource("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders),
+    FixedResource(
+        "account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account
     ),
-    Shelf("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images),
-    Shelf(
-        "ledger", "account", "Ledger",
-        f"The newest {LEDGER_STEPS} steps of everything that spent or ended something.", read_ledger,
+    FixedResource(
+        "market/gpus",
+        "market",
+        "GPU models on the market",
+        "Each model's servers and GPUs, free and in total, and prices including fees, now and last week.",
+        read_gpus,
     ),
-)  # fmt: skip
+    FixedResource(
+        "images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images
+    ),
+    FixedResource(
+        "ledger",
+        "account",
+        "Ledger",
+        f"The newest {LEDGER_STEPS} steps of everything that spent or ended something.",
+        read_ledger,
+    ),
+)
 
 
 def _reader(read: Read, current: Current) -> Callable[[], Awaitable[str]]:

@@ -25,29 +25,29 @@ from clore_mcp.rental.account.api_clock import ApiClock
 from clore_mcp.rental.account.reading import BROWSING_AGE, Readings
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Commitments, Context, Patience
-from clore_mcp.rental.create.adopt import Adopting
-from clore_mcp.rental.create.order import Creating
+from clore_mcp.rental.create.adopt import Adopter
+from clore_mcp.rental.create.order import CreateVerb
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacement import Replacements
-from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.create.ssh_keys import public_key
 from clore_mcp.rental.guard import Guard
 from clore_mcp.rental.monitoring.events import Changes
 from clore_mcp.rental.monitoring.hosts import Hosts
 from clore_mcp.rental.monitoring.monitor import Overseer
 from clore_mcp.rental.monitoring.notifier import Notifier
-from clore_mcp.rental.orders.cancel import Cancelling
-from clore_mcp.rental.orders.closure import Closing
-from clore_mcp.rental.orders.extend import Extending
+from clore_mcp.rental.orders.cancel import CancelVerb
+from clore_mcp.rental.orders.closure import Closer
+from clore_mcp.rental.orders.extend import ExtendVerb
 from clore_mcp.rental.orders.keeper import Keeper
 from clore_mcp.rental.orders.readiness import Readiness
-from clore_mcp.rental.orders.stop import Stopping, lapse_restored
+from clore_mcp.rental.orders.stop import Stopper, lapse_restored
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.proposal import Verb
 from clore_mcp.rental.rules.terms import POLL_SECONDS
-from clore_mcp.rental.spot.bid import Bidding
+from clore_mcp.rental.spot.bid import BidVerb
 from clore_mcp.rental.watches.runner import WatchRunner
-from clore_mcp.rental.watches.watch import Watching
+from clore_mcp.rental.watches.watch import WatchVerb
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
 from clore_mcp.store.database import Database
 from clore_mcp.store.folder import HighWater, Pulse, watchdog_place
@@ -78,15 +78,15 @@ class Services:
     guard: Guard
     overview: Overview
     readiness: Readiness
-    closing: Closing
-    settling: Settling
+    closer: Closer
+    settler: Settler
     keeper: Keeper
     poll_seconds: float
     overseer: Overseer
     watch_runner: WatchRunner
     hosts: Hosts
     notifier: Notifier
-    stopping: Stopping
+    stopper: Stopper
     commitments: Commitments
 
     @property
@@ -216,21 +216,21 @@ def build(
         tell=notifier.tell if settings.notify_command and not settings.read_only else lambda event: None,
     )
     pricer = Pricer(context)
-    closing = Closing(context)
+    closer = Closer(context)
     commitments = Commitments()
-    settling = Settling(context, Adopting(context, closing), commitments)
+    settler = Settler(context, Adopter(context, closer), commitments)
     approvals = Approvals(context.state, time.time, context.program)
     overseer = Overseer(context)
-    overview = Overview(context, closing, settling)
+    overview = Overview(context, closer, settler)
     readiness = Readiness(context, overview, _address(settings.api_url))
-    replacements = Replacements(context, pricer, approvals, closing, readiness)
-    creating = Creating(context, pricer, settling, closing, replacements)
+    replacements = Replacements(context, pricer, approvals, closer, readiness)
+    creating = CreateVerb(context, pricer, settler, closer, replacements)
     verbs: dict[str, Verb[Any]] = {
         "create_order": creating,
-        "extend_order": Extending(context, pricer, closing),
-        "create_watch": Watching(context),
-        "set_spot_price": Bidding(context, pricer, closing),
-        "cancel_order": Cancelling(context, closing),
+        "extend_order": ExtendVerb(context, pricer, closer),
+        "create_watch": WatchVerb(context),
+        "set_spot_price": BidVerb(context, pricer, closer),
+        "cancel_order": CancelVerb(context, closer),
     }
     poll_seconds = POLL_SECONDS * slower
     watch_runner = WatchRunner(context, pricer, approvals, creating, commitments, poll_seconds)
@@ -243,17 +243,17 @@ def build(
         prices=prices,
         pricer=pricer,
         approvals=approvals,
-        guard=Guard(context, approvals, commitments, settling, verbs),
+        guard=Guard(context, approvals, commitments, settler, verbs),
         overview=overview,
         readiness=readiness,
-        closing=closing,
-        settling=settling,
-        keeper=Keeper(context, closing, settling, (overseer, watch_runner), poll_seconds),
+        closer=closer,
+        settler=settler,
+        keeper=Keeper(context, closer, settler, (overseer, watch_runner), poll_seconds),
         poll_seconds=poll_seconds,
         overseer=overseer,
         watch_runner=watch_runner,
         hosts=Hosts(context),
         notifier=notifier,
-        stopping=Stopping(context, closing, settling),
+        stopper=Stopper(context, closer, settler),
         commitments=commitments,
     )

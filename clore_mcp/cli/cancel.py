@@ -10,7 +10,7 @@ import argparse
 from dataclasses import dataclass
 
 from clore_mcp.cli import orders, terminal
-from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, command_prefix, opened, require_spending
+from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, OpenServices, command_prefix, opened, require_spending
 from clore_mcp.cli.terminal import loud, receipt, say, to_the_operator, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
 from clore_mcp.rental.orders.closure import account_for
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class CancelChoice:
     """An order to cancel, as far as it is known. `made_here` is None if that is unknown."""
 
     order_id: int
@@ -74,7 +74,7 @@ class Chosen:
     spot: bool = False
 
     @classmethod
-    def of(cls, view: OrderView) -> Chosen:
+    def of(cls, view: OrderView) -> CancelChoice:
         """Return the choice for an order that Clore lists."""
         return cls(
             view.order_id, view.made_here, view.status, view.hardware, view.usd_per_hour, view.spent_usd,
@@ -89,7 +89,7 @@ class Chosen:
         return f"{usd(self.usd_per_hour)} per hour, {usd(self.spent_usd)} spent"
 
 
-def _look(parts: Opened, *, everything: bool) -> orders.OrdersSeen | None:
+def _look(parts: OpenServices, *, everything: bool) -> orders.OrdersSeen | None:
     """Return the orders, or None if they can't be read. That stops no cancel."""
     try:
         return parts.run(orders.look(parts.services, include_ended=not everything, urgent=True))
@@ -114,33 +114,33 @@ async def _lease(services: Services, order_id: int) -> Lease | None:
         return None
 
 
-def _all(parts: Opened, seen: orders.OrdersSeen | None) -> list[Chosen]:
+def _all(parts: OpenServices, seen: orders.OrdersSeen | None) -> list[CancelChoice]:
     if seen is not None:
         return _made_here(seen)
-    return [Chosen(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
+    return [CancelChoice(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
 
 
-def _made_here(seen: orders.OrdersSeen) -> list[Chosen]:
+def _made_here(seen: orders.OrdersSeen) -> list[CancelChoice]:
     elsewhere = sum(not view.made_here for view in seen.views)
     if elsewhere:
         say(f"{elsewhere} not made here and left running. To end one, name it.")
-    return [Chosen.of(view) for view in seen.views if view.made_here]
+    return [CancelChoice.of(view) for view in seen.views if view.made_here]
 
 
-def _one(parts: Opened, seen: orders.OrdersSeen | None, order_id: int, prefix: str) -> Chosen:
+def _one(parts: OpenServices, seen: orders.OrdersSeen | None, order_id: int, prefix: str) -> CancelChoice:
     found = next((view for view in seen.views if view.order_id == order_id), None) if seen else None
     if found is not None:
-        return Chosen.of(found)
+        return CancelChoice.of(found)
     lease = parts.run(_lease(parts.services, order_id))
     if seen is not None and lease is not None and lease.ended_at is not None:
         spent = lease.receipt.total_usd if lease.receipt else None
-        return Chosen(order_id, made_here=True, status="ended", spent_usd=spent)
+        return CancelChoice(order_id, made_here=True, status="ended", spent_usd=spent)
     if seen is not None and lease is None:
         raise NotFound(f"This account has no order {order_id}.", hint=f"`{prefix} orders` lists them.")
-    return Chosen(order_id, made_here=None if lease is None else True)
+    return CancelChoice(order_id, made_here=None if lease is None else True)
 
 
-def _agreed(chosen: list[Chosen], *, asking: bool) -> bool:
+def _agreed(chosen: list[CancelChoice], *, asking: bool) -> bool:
     for one in chosen:
         whose = "" if one.made_here else " NOT made here: someone else may be using it."
         if one.made_here is None:
@@ -154,11 +154,11 @@ def _agreed(chosen: list[Chosen], *, asking: bool) -> bool:
     return terminal.answer("Cancel? [y/N]").lower() in ("y", "yes")
 
 
-def _cancel(parts: Opened, one: Chosen, prefix: str) -> bool:
+def _cancel(parts: OpenServices, one: CancelChoice, prefix: str) -> bool:
     """Cancel one order and return whether it is proven gone. A failure does not stop the other cancels."""
     order_id, by = one.order_id, terminal.whoever()
     try:
-        outcome = parts.run(parts.services.closing.cancel(order_id, issue=None, caller=by, why="asked for"))
+        outcome = parts.run(parts.services.closer.cancel(order_id, issue=None, caller=by, why="asked for"))
     except Failure as failure:
         loud(f"Order {order_id} is STILL BILLING as far as is known: {failure.message} {to_the_operator(failure.hint)}")
         return False

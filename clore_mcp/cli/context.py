@@ -27,7 +27,7 @@ ENDING_QUEUE_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenServices:
     """The services and their event loop. Between two `run`s a person can be asked, and Ctrl-C still works."""
 
     services: Services
@@ -39,7 +39,7 @@ class Opened:
 
 
 @contextmanager
-def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None) -> Iterator[Opened]:
+def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None) -> Iterator[OpenServices]:
     """Yield the services for a command that talks to Clore and close them at the end. `queue_seconds`: see `build`."""
     wanted = settings_with_api(arguments)
     with opened_with(wanted, queue_seconds=queue_seconds) as parts:
@@ -47,7 +47,7 @@ def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None)
 
 
 @contextmanager
-def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iterator[Opened]:
+def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iterator[OpenServices]:
     """Yield the services for these settings and close them at the end."""
     from clore_mcp.wiring import build
 
@@ -56,7 +56,7 @@ def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iter
         # A person who types a command wants the present state, not what another process read earlier.
         services.context.readings.changed()
         try:
-            yield Opened(services, runner)
+            yield OpenServices(services, runner)
         finally:
             runner.run(services.aclose())
 

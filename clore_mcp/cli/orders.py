@@ -148,7 +148,7 @@ def _object(seen: OrdersSeen) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class Connection:
     """How to connect to one order."""
 
     row: OrderRow
@@ -193,7 +193,7 @@ def connect(arguments: argparse.Namespace) -> int:
     return 0 if access.ssh else 1
 
 
-async def _ways(services: Services, order_id: int, prefix: str) -> Ways:
+async def _ways(services: Services, order_id: int, prefix: str) -> Connection:
     context = services.context
     account = await context.readings.account()
     row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
@@ -201,7 +201,7 @@ async def _ways(services: Services, order_id: int, prefix: str) -> Ways:
     if row is None or row.expired:
         raise NotFound(f"No order {order_id} is running.", hint=f"`{prefix} orders` lists what runs.")
     access = access_of(row, context.ssh_key() if lease else None)
-    return Ways(row, access, lease is not None, await _secrets(services, lease))
+    return Connection(row, access, lease is not None, await _secrets(services, lease))
 
 
 async def _secrets(services: Services, lease: Lease | None) -> dict[str, str]:

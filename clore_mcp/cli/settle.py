@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     with opened(arguments) as parts:
         services = parts.services
         require_spending(services.settings)
-        parts.run(services.settling.unsettled(arguments.intent))
+        parts.run(services.settler.unsettled(arguments.intent))
         seen = parts.run(_look(services))
         found = parts.run(_still_open(services, arguments.intent))
         if isinstance(found, str):
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _look(services: Services) -> Orders:
     seen = await services.context.readings.look(completed=True)
-    await services.settling.settle_open(await services.context.readings.account(), seen)
+    await services.settler.settle_open(await services.context.readings.account(), seen)
     return seen
 
 
@@ -63,7 +63,7 @@ async def _still_open(services: Services, intent_id: str) -> tuple[Intent, Quote
         return f"Settled by a check just now: it made order {intent.order_id} on server {intent.server_id}."
     if intent is not None and intent.state == "failed":
         return "Settled by a check just now: Clore lists no such order. Its reservation is released."
-    return await services.settling.unsettled(intent_id)
+    return await services.settler.unsettled(intent_id)
 
 
 async def _order(services: Services, intent: Intent, seen: Orders, arguments: argparse.Namespace) -> OrderRow | None:
@@ -117,8 +117,8 @@ def _disclose(intent: Intent, quote: Quote, row: OrderRow | None) -> None:
 
 
 async def _settle(services: Services, intent: Intent, quote: Quote, row: OrderRow | None, seen: Orders) -> Outcome:
-    outcome = await services.settling.settle_by_hand(intent, quote, row, by=terminal.who())
-    await services.closing.reconcile(intent.account, seen, seen)  # an order that has ended gets its receipt
+    outcome = await services.settler.settle_by_hand(intent, quote, row, by=terminal.who())
+    await services.closer.reconcile(intent.account, seen, seen)  # an order that has ended gets its receipt
     return outcome
 
 

@@ -12,11 +12,18 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from clore_mcp.cli import orders, terminal
-from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, Opened, command_prefix, opened, require_spending, settings_of
+from clore_mcp.cli.context import (
+    ENDING_QUEUE_SECONDS,
+    OpenServices,
+    command_prefix,
+    opened,
+    require_spending,
+    settings_of,
+)
 from clore_mcp.cli.terminal import for_a_person, loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
 from clore_mcp.rental.orders import stop
-from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted
+from clore_mcp.rental.orders.stop import Ended, FreezeLifted, Frozen
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx
 from clore_mcp.wiring import state_of
@@ -63,14 +70,14 @@ def _tell_frozen(done: Frozen, prefix: str) -> None:
     say(f"`{prefix} stop --lift` allows spending again.")
 
 
-def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str) -> int:
+def _end_all(arguments: argparse.Namespace, parts: OpenServices, by: str, prefix: str) -> int:
     require_spending(parts.services.settings)
     if not parts.run(_can_send(parts, prefix)):
         return 1
     asking = not arguments.yes and terminal.at_terminal()
     if asking:
-        parts.run(parts.services.stopping.take_up())
-    running = parts.run(parts.services.stopping.running()) if asking else []
+        parts.run(parts.services.stopper.take_up())
+    running = parts.run(parts.services.stopper.running()) if asking else []
     if running:
         ids = ", ".join(str(lease.order_id) for lease in running)
         say(f"Made here and running: {ids}. Ending them deletes their containers and all data inside.")
@@ -80,12 +87,12 @@ def _end_all(arguments: argparse.Namespace, parts: Opened, by: str, prefix: str)
     return 0 if parts.run(_told(parts, by, prefix)) else 1
 
 
-async def _can_send(parts: Opened, prefix: str) -> bool:
+async def _can_send(parts: OpenServices, prefix: str) -> bool:
     """Return whether a cancel can be sent. If not, warn and name what runs."""
     try:
         await parts.services.context.client.open()
     except Failure as failure:
-        running = await parts.services.stopping.running()
+        running = await parts.services.stopper.running()
         _tell_nothing_ended(failure, prefix)
         for lease in running:
             loud(f"Order {lease.order_id} is STILL BILLING as far as is known.")
@@ -100,17 +107,17 @@ def _tell_nothing_ended(failure: Failure, prefix: str) -> None:
     )
 
 
-async def _told(parts: Opened, by: str, prefix: str) -> bool:
+async def _told(parts: OpenServices, by: str, prefix: str) -> bool:
     """End the orders, report each outcome, and return whether no order of ours can be billed any more."""
     unproven, tried, unsettled = set[int](), set[int](), False
-    async for step in parts.services.stopping.end_all(by=by):
+    async for step in parts.services.stopper.end_all(by=by):
         if isinstance(step, Ended):
             _tell_ended(step, prefix)
             tried.add(step.order_id)
             if not step.proven:
                 unproven.add(step.order_id)
             continue
-        if isinstance(step, Lifted):
+        if isinstance(step, FreezeLifted):
             loud(
                 f"Spending was allowed again meanwhile, so no more orders are ended. `{prefix} orders` lists what runs."
                 f" To end it, run `{prefix} stop` again."
@@ -123,7 +130,7 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
             else:
                 say(f"A rental of server {intent.server_id} was on its way. Waiting for its outcome.")
     listed = await _tell_the_rest(parts, prefix, ended=tried - unproven, none_tried=not tried)
-    left = await parts.services.stopping.out_of_reach(tried)
+    left = await parts.services.stopper.out_of_reach(tried)
     for lease in left:
         loud(
             f"Order {lease.order_id} was made here and is NOT ENDED: it belongs to another account, and this key does"
@@ -132,7 +139,7 @@ async def _told(parts: Opened, by: str, prefix: str) -> bool:
     return listed and not unproven and not unsettled and not left
 
 
-async def _tell_the_rest(parts: Opened, prefix: str, *, ended: set[int], none_tried: bool) -> bool:
+async def _tell_the_rest(parts: OpenServices, prefix: str, *, ended: set[int], none_tried: bool) -> bool:
     """Name running orders that were not made here. Returns whether Clore's list could be read."""
     try:
         seen = await orders.look(parts.services)

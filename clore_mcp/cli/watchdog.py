@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise NoApiKey("The watchdog needs an API key, because it can't end an order without one.")
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(asctime)s %(message)s")
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_Seldom())
+        handler.addFilter(_OncePerHour())
     prefix = command_prefix(arguments)
     work = _once(wanted, prefix) if arguments.once else _stay(wanted, prefix, detached=arguments.detached)
     return asyncio.run(_until_told(work))
@@ -236,7 +236,7 @@ def _gone(wanted: Settings) -> int:
     return 1
 
 
-class _Seldom(logging.Filter):
+class _OncePerHour(logging.Filter):
     """Lets each kind of warning pass once an hour, because a watchdog may run for a year with a lasting fault."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, TypeVar
 import httpx2 as httpx
 
 from clore_mcp import __version__
-from clore_mcp.clore.network import Way, network_is_named, way_to, why_unreached
+from clore_mcp.clore.network import NetworkRoute, network_is_named, way_to, why_unreached
 from clore_mcp.clore.pacer import Pacer, Turn
 from clore_mcp.clore.replies import Endpoint, unclear
 from clore_mcp.clore.schedule import Lane
@@ -213,7 +213,7 @@ class Exchange:
     async def _build_pools(self) -> _Pools:
         """Make two pools over one TLS context. A write always gets a fresh connection, because a connection that the
         other end has just closed would break and leave an order in doubt."""
-        way = Way(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        way = NetworkRoute(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         if self._transport is None:  # reading the certificates takes 40 to 150 ms
             way = await asyncio.to_thread(way_to, self._api_url, trusts_network=self._trusts_network)
         timeout = httpx.Timeout(None, connect=self._timing.connect_seconds)  # the rest is under the attempt's deadline

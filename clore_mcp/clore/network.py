@@ -30,7 +30,7 @@ _HOST: Final = re.compile(r"[a-z0-9._-]*[a-z0-9][a-z0-9._-]*|[0-9a-f:.]+", re.IG
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class NetworkRoute:
     """The proxy and certificates for connections to Clore. `proxy_from` says where the proxy is set."""
 
     trusted: ssl.SSLContext
@@ -38,7 +38,7 @@ class Way:
     proxy_from: str = ""
 
 
-def way_to(api_url: str, *, trusts_network: bool) -> Way:
+def way_to(api_url: str, *, trusts_network: bool) -> NetworkRoute:
     """Return the proxy and certificates for an API. The environment's are used if they are trusted. Reads files.
 
     Raises NotSent if the environment names something unusable. It names the variable and never its value.
@@ -47,15 +47,15 @@ def way_to(api_url: str, *, trusts_network: bool) -> Way:
     try:
         url = httpx.URL(api_url)
     except httpx.InvalidURL:
-        return Way(plain)  # the request then fails and reports it
+        return NetworkRoute(plain)  # the request then fails and reports it
     if url.scheme != "https":
-        return Way(plain)
+        return NetworkRoute(plain)
     trusted = _trusted(trusts_network)
     named = _named_proxy(url.host, url.port or 443) if trusts_network and not is_loopback(api_url) else None
     if named is None:
-        return Way(trusted)
+        return NetworkRoute(trusted)
     name, address = named
-    return Way(trusted, _proxy(name, address, url.host, trusted), name)
+    return NetworkRoute(trusted, _proxy(name, address, url.host, trusted), name)
 
 
 def is_loopback(api_url: str) -> bool:

@@ -26,7 +26,7 @@ class TourStopped(Exception):
     code = 0
 
 
-class Left(TourStopped):
+class PersonLeft(TourStopped):
     """The person left or declined twice."""
 
 
@@ -36,7 +36,7 @@ class Interrupted(TourStopped):
     code = 130
 
 
-class Broken(TourStopped):
+class StepFailed(TourStopped):
     """A step did not do what it shows."""
 
     code = 1
@@ -87,7 +87,7 @@ class Guide:
     def check(self, holds: bool, otherwise: str) -> None:
         """Raise Broken, which ends the tour, if a step did not do what it shows."""
         if not holds:
-            raise Broken(f"{self.step}: {otherwise}.")
+            raise StepFailed(f"{self.step}: {otherwise}.")
 
     def sum(self, money: Mapping[str, Any]) -> None:
         """Show the parts of a price or a receipt and their total, which they must add up to."""
@@ -116,21 +116,21 @@ class Guide:
                 "Your no is final for this quote. The model can't get around it and is told to ask you what to change."
                 " For the tour, here is the same question again:"
             )
-        raise Left
+        raise PersonLeft
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Show and make one tool call and return its structured result. Raises Broken for any failure."""
+        """Show and make one tool call and return its structured result. Raises StepFailed for any failure."""
         assert self.client is not None  # noqa: S101 - set before any step
         self.screen.call(tool, arguments)
         self.screen.busy("working")
         try:
             result = await self.client.call_tool(tool, dict(arguments), progress_callback=self._progress)
         except MCPError as error:
-            raise Broken(f"{self.step}: {tool} failed: {error}") from error
+            raise StepFailed(f"{self.step}: {tool} failed: {error}") from error
         finally:
             self.screen.idle()
         if result.is_error or not isinstance(result.structured_content, dict):
-            raise Broken(f"{self.step}: {tool} failed: {_failure(result)}")
+            raise StepFailed(f"{self.step}: {tool} failed: {_failure(result)}")
         return result.structured_content
 
     async def _progress(self, progress: float, total: float | None, message: str | None) -> None:

@@ -25,7 +25,7 @@ _PROGRAM: Final = (sys.executable, "-m", "clore_mcp", "--sandbox", "page")
 
 @asynccontextmanager
 async def page_beside(guide: Guide, env: Mapping[str, str], errors: TextIO) -> AsyncIterator[None]:
-    """Show the page of the server with that environment until the tour ends. Raises Broken if it does not start."""
+    """Show the page of the server with that environment until the tour ends. Raises StepFailed if it does not start."""
     guide.step = "The page"
     async with await anyio.open_process(
         [*_PROGRAM, "--detached"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors

@@ -21,7 +21,7 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.types import Implementation
 
 from clore_mcp import __version__
-from clore_mcp.demo.guide import STEPS, Broken, Guide, Interrupted, Left, TourStopped, usd
+from clore_mcp.demo.guide import STEPS, Guide, Interrupted, PersonLeft, StepFailed, TourStopped, usd
 from clore_mcp.demo.page import page_beside
 from clore_mcp.demo.screen import Screen
 
@@ -77,7 +77,7 @@ async def _connected(screen: Screen, folder: Path, errors: TextIO, yes: bool, pa
             except TourStopped as stopped:  # raised again outside, so that no task group wraps it
                 stop = stopped
     except (MCPError, OSError, ExceptionGroup) as error:
-        stop = stop or Broken(f"{guide.step}: the connection to the server failed: {_innermost(error)}")
+        stop = stop or StepFailed(f"{guide.step}: the connection to the server failed: {_innermost(error)}")
     finally:
         screen.idle()
     if stop is not None:
@@ -124,7 +124,7 @@ def _welcome(guide: Guide) -> None:
 def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
     """Report why the tour ends here."""
     screen.idle()
-    if isinstance(stop, Broken):
+    if isinstance(stop, StepFailed):
         print(f"\nclore-mcp demo: {stop}", file=sys.stderr)
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         for line in [line for line in lines if line.strip(" |^")][-_LOG_SHOWN:]:
@@ -132,7 +132,7 @@ def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
         return
     screen.gap()
     screen.say("The tour ends here. The simulated market and everything in it are gone. Nothing was spent.")
-    if isinstance(stop, Left):
+    if isinstance(stop, PersonLeft):
         screen.say("To take it again, run `clore-mcp demo`.")
 
 

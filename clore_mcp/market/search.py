@@ -38,7 +38,7 @@ _CURSOR_LIMIT: Final = 400  # characters; ours are shorter
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundServer:
     """A server that matched, and its price. All `usd` fields include the renter's fee."""
 
     listing: Listing
@@ -52,7 +52,7 @@ class Found:
 class Result:
     """One page of a search, and facts about the rest."""
 
-    matches: tuple[Found, ...]
+    matches: tuple[FoundServer, ...]
     total_matches: int
     next_cursor: str | None
     excluded: Mapping[str, int]
@@ -198,7 +198,7 @@ def _stand_ins(
     return told
 
 
-def _found(snapshot: Snapshot, order_type: OrderType, fees: Fees, page: Sequence[Payable]) -> Iterator[Found]:
+def _found(snapshot: Snapshot, order_type: OrderType, fees: Fees, page: Sequence[Payable]) -> Iterator[FoundServer]:
     """Yield the servers of a page. Concerns use both kinds of price as they are shown. The price of the searched type
     may be in another coin than the cheapest."""
     for_bid = order_type is OrderType.SPOT
@@ -208,7 +208,7 @@ def _found(snapshot: Snapshot, order_type: OrderType, fees: Fees, page: Sequence
         beside = choose(listing, other, fees, snapshot.rates)
         bid, fixed = map(usd_per_hour, (priced, beside) if for_bid else (beside, priced))
         against = concerns(listing, fixed, bid, usual.get(listing.gpu), for_bid=for_bid)
-        yield Found(listing, priced, per_gpu(listing, priced), bid, against)
+        yield FoundServer(listing, priced, per_gpu(listing, priced), bid, against)
 
 
 def usd_per_hour(priced: Priced | Unpriced) -> Decimal | None:

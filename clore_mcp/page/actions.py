@@ -17,9 +17,9 @@ from clore_mcp.errors import ArgumentInvalid, Failure, ReadOnly
 from clore_mcp.page import questions, views
 from clore_mcp.page.security import Session
 from clore_mcp.rental.approvals import BY_PASSKEY
-from clore_mcp.rental.guard import Held
+from clore_mcp.rental.guard import HeldQuote
 from clore_mcp.rental.orders import stop
-from clore_mcp.rental.orders.stop import Ended, Lifted, OnItsWay
+from clore_mcp.rental.orders.stop import Ended, FreezeLifted, PendingCreates
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.results import Outcome
 from clore_mcp.rental.watches import watch
@@ -110,7 +110,7 @@ class Actions:
 
     async def _cancel(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
         order_id = request.path_params["order_id"]
-        outcome = await self._app.services.closing.cancel(order_id, issue=None, caller=person(), why="asked for")
+        outcome = await self._app.services.closer.cancel(order_id, issue=None, caller=person(), why="asked for")
         return self._app.render("receipt.html", session, path="", order_id=order_id, outcome=outcome)
 
     async def _extend(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
@@ -123,10 +123,10 @@ class Actions:
         outcome = await self._concluded(held, ask)
         return self._app.render("receipt.html", session, path="", order_id=ask.order_id, outcome=outcome)
 
-    async def _held(self, ask: ExtendOrder) -> Held:
+    async def _held(self, ask: ExtendOrder) -> HeldQuote:
         return await self._app.services.guard.hold(ask, caller=questions.CALLER, can_ask=False, replay=False)
 
-    async def _concluded(self, held: Held, ask: ExtendOrder) -> Outcome:
+    async def _concluded(self, held: HeldQuote, ask: ExtendOrder) -> Outcome:
         guard = self._app.services.guard
         outcome = await guard.conclude(held, ask, answer=None, caller=questions.CALLER)
         await guard.told(held, outcome)
@@ -147,7 +147,7 @@ class Actions:
 
     async def _end_all(self, by: str) -> None:
         try:
-            async for step in self._app.services.stopping.end_all(by=by):
+            async for step in self._app.services.stopper.end_all(by=by):
                 self.ended += _ended(step)
             self.ended.append("Done. Spending stays frozen.")
         except Failure as failure:
@@ -181,10 +181,10 @@ def _extension(order_id: int, hours: str) -> ExtendOrder:
         ) from None
 
 
-def _ended(step: Ended | OnItsWay | Lifted) -> list[str]:
-    if isinstance(step, Lifted):
+def _ended(step: Ended | PendingCreates | FreezeLifted) -> list[str]:
+    if isinstance(step, FreezeLifted):
         return ["Spending was allowed again meanwhile, so no more orders are ended."]
-    if isinstance(step, OnItsWay):
+    if isinstance(step, PendingCreates):
         return [
             f"A rental of server {one.server_id} is {one.state}: what becomes of it is awaited." for one in step.intents
         ]

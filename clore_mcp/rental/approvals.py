@@ -50,7 +50,7 @@ def cooling_until(declines: Sequence[float], now: float) -> float | None:
     return None
 
 
-class Cooling(Exception):
+class QuestionsPaused(Exception):
     """Raised if no question is asked for a while, after three declines."""
 
 
@@ -137,7 +137,7 @@ class Approvals:
         def add(tx: Tx) -> Quote:
             at = self._clock()  # inside, as in `decide`
             if heeds_declines and _cooling_until(tx, account, at) is not None:
-                raise Cooling
+                raise QuestionsPaused
             quotes.expire(tx, at)
             quotes.add(tx, quote)  # first, so that a live quote of the same call is found and not replaced
             place_question(tx, quote, at, self._program)

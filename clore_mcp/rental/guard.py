@@ -20,12 +20,12 @@ import anyio.to_thread
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import EXECUTION_AGE
-from clore_mcp.rental.approvals import BY_PASSKEY, QUOTE_SECONDS, Approvals, Cooling, new_id
+from clore_mcp.rental.approvals import BY_PASSKEY, QUOTE_SECONDS, Approvals, QuestionsPaused, new_id
 from clore_mcp.rental.context import Commitments, Context
-from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.orders.closure import UNKNOWN_ACCOUNT
 from clore_mcp.rental.proposal import Consent, NoRoom, Proposal, Verb, Yes
-from clore_mcp.rental.reply import QuestionReply, Said
+from clore_mcp.rental.reply import QuestionReply, ReplyKind
 from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of
 from clore_mcp.settings import Approval
@@ -38,7 +38,7 @@ _COOLED: Final = f"Three questions were just declined, so no more are asked for 
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldQuote:
     """The quote of a call, or an outcome that needs none."""
 
     quote: Quote | None = None
@@ -58,17 +58,19 @@ class Guard:
         context: Context,
         approvals: Approvals,
         commitments: Commitments,
-        settling: Settling,
+        settler: Settler,
         verbs: Mapping[str, Verb[Any]],
     ) -> None:
         self._context = context
         self._approvals = approvals
         self._commitments = commitments
-        self._settling = settling
+        self._settler = settler
         self._verbs = verbs
         self._unkept: dict[tuple[str, Request], Quote] = {}  # questions while the state can't be used
 
-    async def hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str = "") -> Held:
+    async def hold(
+        self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str = ""
+    ) -> HeldQuote:
         """Return the quote of this call: the live one, a settled one that it replays or whose outcome it never got, or
         a new one. `protocol` is only for the record: the same call in another version is the same call."""
         try:
@@ -78,7 +80,7 @@ class Guard:
                 raise
             return await self._hold_unkept(request, caller=caller, can_ask=can_ask)
 
-    async def _hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str) -> Held:
+    async def _hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str) -> HeldQuote:
         verb = self._verbs[request.verb]
         account = await verb.account(request)
         asking = can_ask and self._context.settings.approval is Approval.ASK
@@ -88,30 +90,34 @@ class Guard:
         if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
             quote = await self._left_by_another(quote)
         if quote is not None:
-            waits = quote.state == "pending" and Held(quote).yes.is_needed and not replay
-            return await self._cooled(request, account) or Held(quote) if waits else Held(quote)
+            waits = quote.state == "pending" and HeldQuote(quote).yes.is_needed and not replay
+            return await self._cooled(request, account) or HeldQuote(quote) if waits else HeldQuote(quote)
         standing = await verb.already(request, account, digest)
         if standing is not None:  # follow what another process is still making or has just made
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
-            return Held(twin) if twin else Held(outcome=standing)
+            return HeldQuote(twin) if twin else HeldQuote(outcome=standing)
         return await self._propose(
             request, account, digest, caller=caller, asking=asking, replay=replay, protocol=protocol
         )
 
     async def _propose(
         self, request: Request, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
-    ) -> Held:
+    ) -> HeldQuote:
         """Hold a new quote, which waits for its yes."""
         verb = self._verbs[request.verb]
         try:
             shared = await verb.shared(request, account, caller, digest)
             if shared is not None:
-                return Held(shared)
+                return HeldQuote(shared)
             proposal = await verb.propose(request, account)
         except Settled as known:
             # Another process may have carried out the same call meanwhile. Then its outcome counts, not our refusal.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
-            return Held(twin) if twin else Held(outcome=await verb.already(request, account, digest) or known.outcome)
+            return (
+                HeldQuote(twin)
+                if twin
+                else HeldQuote(outcome=await verb.already(request, account, digest) or known.outcome)
+            )
         subject = request.subject if self._is_question(proposal.yes, asking=asking) else None
         try:
             quote = await self._approvals.hold(
@@ -124,10 +130,10 @@ class Guard:
                 heeds_declines=proposal.yes.is_needed and request.spends,
             )
         except NoRoom as full:
-            return Held(outcome=verb.declined(request, full.message))
-        except Cooling:
-            return Held(outcome=verb.declined(request, _COOLED))
-        return Held(quote)
+            return HeldQuote(outcome=verb.declined(request, full.message))
+        except QuestionsPaused:
+            return HeldQuote(outcome=verb.declined(request, _COOLED))
+        return HeldQuote(quote)
 
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
         """Return whether a quote waits for a person instead of being carried out at once."""
@@ -135,18 +141,18 @@ class Guard:
             return self._context.settings.approval is not Approval.LIMITS
         return yes is Yes.PERSON or (yes is Yes.IF_ASKABLE and asking)
 
-    async def _hold_unkept(self, request: Request, *, caller: str, can_ask: bool) -> Held:
+    async def _hold_unkept(self, request: Request, *, caller: str, can_ask: bool) -> HeldQuote:
         """Hold the question of a cancel while the state can't be used. It lives as long as this process."""
         now, key = self._context.clock(), (caller, request)
         quote = self._unkept.get(key)
         if quote is not None and quote.in_time(now):
-            return Held(quote)
+            return HeldQuote(quote)
         if not can_ask or self._context.settings.approval is not Approval.ASK:
             raise self._unrecorded(request)
         try:
             proposal: Proposal = await self._verbs[request.verb].propose(request, UNKNOWN_ACCOUNT)
         except Settled as known:
-            return Held(outcome=known.outcome)
+            return HeldQuote(outcome=known.outcome)
         quote_id = new_id("q")
         quote = Quote(
             id=quote_id,
@@ -161,7 +167,7 @@ class Guard:
             expires_at=now + QUOTE_SECONDS,
         )
         self._unkept[key] = quote
-        return Held(quote)
+        return HeldQuote(quote)
 
     def _unrecorded(self, request: Request) -> StateUnavailable:
         return StateUnavailable(
@@ -170,22 +176,22 @@ class Guard:
             hint=f"Ask the person to run `{self._context.program} cancel {request.about_order}` in their own terminal.",
         )
 
-    async def _cooled(self, request: Request, account: str) -> Held | None:
+    async def _cooled(self, request: Request, account: str) -> HeldQuote | None:
         """Return the answer while no spending question is asked after three declines. Cancels are always asked."""
         if not request.spends or not await self._approvals.cooling_until(account):
             return None
-        return Held(outcome=self._verbs[request.verb].declined(request, _COOLED))
+        return HeldQuote(outcome=self._verbs[request.verb].declined(request, _COOLED))
 
     async def _left_by_another(self, quote: Quote) -> Quote:
         """Return a quote that another process is carrying out, settled first if that process has ended."""
         try:
             current = await self._context.readings.orders(EXECUTION_AGE)
-            await self._settling.settle_open(quote.account, current)
+            await self._settler.settle_open(quote.account, current)
         except CloreError:
             return quote
         return await self._approvals.get(quote.id)
 
-    def asks(self, held: Held, *, can_ask: bool) -> bool:
+    def asks(self, held: HeldQuote, *, can_ask: bool) -> bool:
         """Return whether the person is asked through the client now."""
         return (
             held.quote is not None
@@ -196,7 +202,7 @@ class Guard:
         )
 
     async def conclude(
-        self, held: Held, request: Request, *, answer: bool | None, caller: str, reply: QuestionReply | None = None
+        self, held: HeldQuote, request: Request, *, answer: bool | None, caller: str, reply: QuestionReply | None = None
     ) -> Outcome:
         """Return the outcome of the call. `answer` is the person's, None if they gave none through the client. `reply`
         is the client's reply to the question. Raises ArgumentInvalid for a malformed answer to an open question."""
@@ -204,7 +210,7 @@ class Guard:
         return await self._verbs[request.verb].told(request, outcome)
 
     async def _conclude(
-        self, held: Held, request: Request, *, answer: bool | None, caller: str, reply: QuestionReply | None
+        self, held: HeldQuote, request: Request, *, answer: bool | None, caller: str, reply: QuestionReply | None
     ) -> Outcome:
         verb = self._verbs[request.verb]
         if held.quote is None:
@@ -250,7 +256,7 @@ class Guard:
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """Handle a question without an answer. A cancel closes it, so that no later answer counts. After a malformed
         answer it keeps waiting, because the person has not seen it or not answered."""
-        if reply.said is Said.MALFORMED:
+        if reply.said is ReplyKind.MALFORMED:
             raise ArgumentInvalid(
                 f"{reply.told(quote, caller)} Nothing was done and nothing was spent.",
                 hint=f"Call again and the same question is asked. {reply.cure}",
@@ -258,7 +264,7 @@ class Guard:
         await self._approvals.leave(quote, by=caller, why=reply.said.value)
 
     async def _conclude_unkept(
-        self, held: Held, quote: Quote, request: Request, *, answer: bool | None, caller: str
+        self, held: HeldQuote, quote: Quote, request: Request, *, answer: bool | None, caller: str
     ) -> Outcome:
         """Carry out a cancel while the state can't be used. Only the person's answer counts."""
         self._unkept.pop((caller, request), None)
@@ -299,7 +305,7 @@ class Guard:
                 return outcome_texts.ended_since(outcome, lease, did)
         return outcome.again()
 
-    async def told(self, held: Held, outcome: Outcome) -> None:
+    async def told(self, held: HeldQuote, outcome: Outcome) -> None:
         """Record that the caller has the outcome of a settled quote, so that the same call later is a new one."""
         if held.quote is not None and outcome.status not in (Status.IN_PROGRESS, Status.APPROVAL_REQUIRED):
             # An order may be running, and the outcome of the call matters more than this record.

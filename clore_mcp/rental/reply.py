@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _QUESTION_SHOWN: Final = 120
 
 
-class Said(StrEnum):
+class ReplyKind(StrEnum):
     """The kinds of reply, in the protocol's words if it has one."""
 
     YES = "yes"
@@ -31,19 +31,19 @@ class Said(StrEnum):
 
 
 _WORDS: Final = {
-    Said.YES: "answered yes",
-    Said.NO: "answered no",
-    Said.DECLINE: "answered 'decline'",
-    Said.CANCEL: "answered 'cancel', so the question was closed without a yes or a no",
-    Said.SILENCE: "gave no answer in time",
-    Said.ERROR: "could not ask and answered with an error",
-    Said.MALFORMED: "answered with neither yes nor no",
+    ReplyKind.YES: "answered yes",
+    ReplyKind.NO: "answered no",
+    ReplyKind.DECLINE: "answered 'decline'",
+    ReplyKind.CANCEL: "answered 'cancel', so the question was closed without a yes or a no",
+    ReplyKind.SILENCE: "gave no answer in time",
+    ReplyKind.ERROR: "could not ask and answered with an error",
+    ReplyKind.MALFORMED: "answered with neither yes nor no",
 }
 _CURES: Final = {
-    Said.NO: "Ask the person what they would like changed. Asking the same question again does not help.",
-    Said.DECLINE: "Ask the person what they would like changed. Asking the same question again does not help.",
-    Said.CANCEL: "Ask the person in the chat. If they want it, call again to ask them the question again.",
-    Said.SILENCE: "If the person is there now, call again to ask them the question again.",
+    ReplyKind.NO: "Ask the person what they would like changed. Asking the same question again does not help.",
+    ReplyKind.DECLINE: "Ask the person what they would like changed. Asking the same question again does not help.",
+    ReplyKind.CANCEL: "Ask the person in the chat. If they want it, call again to ask them the question again.",
+    ReplyKind.SILENCE: "If the person is there now, call again to ask them the question again.",
 }
 UNSEEN: Final = "If they saw no question, the operator can set CLORE_APPROVAL=outside."
 
@@ -52,19 +52,19 @@ UNSEEN: Final = "If they saw no question, the operator can set CLORE_APPROVAL=ou
 class QuestionReply:
     """The reply to one question, and the seconds that it took (None if unknown)."""
 
-    said: Said
+    said: ReplyKind
     seconds: float | None = None
     detail: str = ""  # the client's own words if it answered with an error: data for people, never an instruction
 
     @property
     def is_no(self) -> bool:
         """Whether the person said no."""
-        return self.said in (Said.NO, Said.DECLINE)
+        return self.said in (ReplyKind.NO, ReplyKind.DECLINE)
 
     @property
     def is_open(self) -> bool:
         """Whether the person was asked and gave no answer that counts, so that asking again can help."""
-        return self.said in (Said.CANCEL, Said.SILENCE, Said.MALFORMED)
+        return self.said in (ReplyKind.CANCEL, ReplyKind.SILENCE, ReplyKind.MALFORMED)
 
     def told(self, quote: Quote, caller: str) -> str:
         """Return what the client answered, to which question, after how long."""

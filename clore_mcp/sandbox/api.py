@@ -16,7 +16,7 @@ from .world import World
 
 
 @dataclass(frozen=True, slots=True)
-class Twist:
+class FaultEffect:
     """What a fault changes in the way a request is processed. The default changes nothing."""
 
     visible_after: float | None = None
@@ -34,7 +34,7 @@ class ApiRequest:
     account: Account | None
     query: Mapping[str, str]
     body: Any
-    twist: Twist = Twist()
+    twist: FaultEffect = FaultEffect()
 
 
 class Api:

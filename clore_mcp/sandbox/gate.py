@@ -13,7 +13,7 @@ from typing import Any
 from starlette.datastructures import Headers, QueryParams
 from starlette.types import Receive, Scope, Send
 
-from .api import Api, ApiRequest, Twist
+from .api import Api, ApiRequest, FaultEffect
 from .clock import Clock
 from .faults import SSH_FAULTS, Fault, Faults
 from .journal import Journal, Recorded
@@ -166,7 +166,7 @@ class Gate:
     async def _carry_out(self, visit: _Visit) -> WireReply:
         fault = self.faults.take(visit.endpoint)
         if fault is None:
-            return self._process(visit, Twist())
+            return self._process(visit, FaultEffect())
         visit.entry.fault = fault.kind
         if fault.kind == "late_effect":
             await _real_time(fault.seconds, self.closing)
@@ -176,7 +176,7 @@ class Gate:
         refusal = _refusal(fault)
         return _spoiled(fault, reply) if refusal is None else json_reply(refusal.body, refusal.status)
 
-    def _process(self, visit: _Visit, twist: Twist) -> WireReply:
+    def _process(self, visit: _Visit, twist: FaultEffect) -> WireReply:
         visit.entry.effect = True
         return self.api.process(
             visit.method, visit.endpoint, ApiRequest(self._account(visit), visit.query, visit.body, twist)
@@ -190,8 +190,8 @@ class Gate:
         entry.status = reply.status if reply.manner in ("whole", "truncated") else None
 
 
-def _twist(fault: Fault) -> Twist:
-    return Twist(
+def _twist(fault: Fault) -> FaultEffect:
+    return FaultEffect(
         visible_after=fault.seconds if fault.kind == "late_visible" else None,
         never_deploys=fault.kind == "never_deploys",
         ssh=fault.kind if fault.kind in SSH_FAULTS else "ssh_answers",

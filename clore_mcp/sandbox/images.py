@@ -26,7 +26,7 @@ class Contents:
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class ContainerState:
     """An order's container: whether it starts, and what answers in it."""
 
     starts: bool = True
@@ -47,12 +47,12 @@ _CONTENTS = {
 }
 
 
-def inside(ask: OrderWish, row: Mapping[str, Any], options: Options) -> Inside:
+def inside(ask: OrderWish, row: Mapping[str, Any], options: Options) -> ContainerState:
     """Return what the container that `ask` requests does on the server with that row."""
     found = contents(ask.image, options)
     host = _version(row.get("cuda_version"))
     too_new = found.cuda is not None and host is not None and found.cuda > host[:2]
-    return Inside(
+    return ContainerState(
         starts=not found.private and not (too_new and options.newer_cuda == "never_deploys"),
         sshd=found.sshd or (ask.autossh and not found.closed),
         jupyter=found.jupyter and ask.jupyter and ask.ports.get("8888") == "http",

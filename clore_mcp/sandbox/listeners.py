@@ -24,7 +24,7 @@ async def last_guests(listening: Iterable[socket.socket]) -> None:
         await asyncio.sleep(0)
 
 
-class _Door:
+class _OrderPort:
     """One order's port. While reserved, it refuses connections. Once open, it greets like an SSH server, or as a fault
     wants."""
 
@@ -84,8 +84,8 @@ class Listeners:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._doors: dict[int, _Door] = {}
-        self._replaced: list[_Door] = []
+        self._doors: dict[int, _OrderPort] = {}
+        self._replaced: list[_OrderPort] = []
 
     def reserve(self, orders: Iterable[SimulatedOrder], now: float) -> None:
         """Give each order that shows its endpoints a port of its own."""
@@ -96,7 +96,7 @@ class Listeners:
             if "22" in order.ports and "22" not in order.public_ports and has_endpoints(order, now, options):
                 if order.id in self._doors:  # lost and won back between two calls: a new container, a new port
                     self._replaced.append(self._doors.pop(order.id))
-                self._doors[order.id] = _Door(order.ssh)
+                self._doors[order.id] = _OrderPort(order.ssh)
                 order.public_ports["22"] = self._doors[order.id].port
 
     async def sync(self, orders: Iterable[SimulatedOrder], now: float) -> None:

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from .images import Inside
+from .images import ContainerState
 from .intake import COINS
 from .options import Options
 from .spot import SimulatedBid
@@ -75,7 +75,7 @@ class SimulatedOrder:
     deploy_after: float
     ssh: str = "ssh_answers"  # or one of faults.SSH_FAULTS: how its port 22 behaves
     http_pub: str = ""
-    inside: Inside = field(default_factory=Inside)
+    inside: ContainerState = field(default_factory=ContainerState)
     public_ports: dict[str, int] = field(default_factory=dict)
     creation_fee_after: float = 600.0
     up_since: float | None = None

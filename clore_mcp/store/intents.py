@@ -64,7 +64,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Paid:
+class ActualCost:
     """The actual cost in USD of an order, or of a create that made none."""
 
     order_id: int | None
@@ -238,12 +238,12 @@ def reservations_open(tx: Tx, account: str) -> list[Reservation]:
     return [reservation(row) for row in rows]
 
 
-def reservations_released(tx: Tx, account: str, since: float) -> list[Paid]:
+def reservations_released(tx: Tx, account: str, since: float) -> list[ActualCost]:
     """Return the actual costs of what ended since then."""
     rows = tx.all(
         "SELECT order_id, actual_micros FROM reservations WHERE account = ? AND released_at >= ?", account, since
     )
-    return [Paid(row["order_id"], from_micros(row["actual_micros"] or 0)) for row in rows]
+    return [ActualCost(row["order_id"], from_micros(row["actual_micros"] or 0)) for row in rows]
 
 
 def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:

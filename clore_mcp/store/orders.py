@@ -67,7 +67,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class EndedOrder:
     """An order that counts as gone since `ended_at` (this machine's clock)."""
 
     server_id: int
@@ -149,7 +149,7 @@ def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
 
 def ended_early(
     tx: Tx, account: str, *, since: float, by_seconds: int, limit: int, servers: Sequence[int] | None = None
-) -> list[Gone]:
+) -> list[EndedOrder]:
     """Return on-demand orders that Clore listed as ended more than `by_seconds` before their end. Only the newest
     `limit` orders gone since then are checked, at these servers only if given."""
     on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
@@ -161,7 +161,7 @@ def ended_early(
         " AND started_api_at + COALESCE(json_extract(receipt, '$.hours'), 0) * 3600 < ends_api_at - ?",
         account, since, *(servers or ()), limit, by_seconds,
     )  # fmt: skip
-    return [Gone(row["server_id"], row["order_id"], row["ended_at"]) for row in rows]
+    return [EndedOrder(row["server_id"], row["order_id"], row["ended_at"]) for row in rows]
 
 
 def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:

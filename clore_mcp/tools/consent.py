@@ -36,18 +36,18 @@ from mcp.types import (
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental.reply import QuestionReply, Said
+from clore_mcp.rental.reply import QuestionReply, ReplyKind
 from clore_mcp.rental.requests import Request
 from clore_mcp.text import clean
 from clore_mcp.tools.kit import Answer
 
 if TYPE_CHECKING:
-    from clore_mcp.rental.guard import Held
+    from clore_mcp.rental.guard import HeldQuote
     from clore_mcp.rental.results import Outcome
     from clore_mcp.store.quotes import Quote
     from clore_mcp.wiring import Services
 else:
-    Held = Any  # the SDK evaluates a resolver's annotations; the first call imports the guard
+    HeldQuote = Any  # the SDK evaluates a resolver's annotations; the first call imports the guard
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 _MODERN = "2026-07-28"
@@ -95,7 +95,7 @@ def caller_of(ctx: Context[FirstUse]) -> str:
     return clean(params.client_info.name, 60) if params else "unknown client"
 
 
-async def hold(request: Request, ctx: Context[FirstUse]) -> Held:
+async def hold(request: Request, ctx: Context[FirstUse]) -> HeldQuote:
     """Return the quote of this call, or make one."""
     services = services_of(ctx)
     await services.keep_leases()
@@ -109,7 +109,7 @@ async def hold(request: Request, ctx: Context[FirstUse]) -> Held:
 
 
 async def question(
-    held: Annotated[Held, Resolve(hold)], ctx: Context[FirstUse]
+    held: Annotated[HeldQuote, Resolve(hold)], ctx: Context[FirstUse]
 ) -> Elicit[Approve] | QuestionReply | None:
     """Ask the person if there is a question and a way to ask it. In the older protocol the question is sent here, so
     that an error is a reply. In the newer one the answers are checked here before the SDK validates them."""
@@ -126,7 +126,7 @@ async def question(
     if ctx.input_responses is not None:
         return _no_answer(ctx.input_responses) or Elicit(quote.question, Approve)
     if times >= _UNANSWERED_MOST and held.yes.is_needed:
-        return QuestionReply(Said.ERROR, detail=f"it received the question {times} times and returned no answer")
+        return QuestionReply(ReplyKind.ERROR, detail=f"it received the question {times} times and returned no answer")
     asked[quote.id] = (now, now, 1) if not first else (first, now, times + (now - last > _SAME_MOMENT_SECONDS))
     return Elicit(quote.question, Approve)
 
@@ -179,7 +179,7 @@ async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:
     """Send the question in the older protocol and return the reply."""
     began = time.monotonic()
 
-    def came(said: Said, detail: str = "") -> QuestionReply:
+    def came(said: ReplyKind, detail: str = "") -> QuestionReply:
         return QuestionReply(said, time.monotonic() - began, detail)
 
     left = quote.expires_at - services_of(ctx).context.clock()
@@ -187,22 +187,22 @@ async def _asked(quote: Quote, ctx: Context[FirstUse]) -> QuestionReply:
         with anyio.fail_after(max(left, 0.0)):
             result = await ctx.elicit(quote.question, Approve)
     except TimeoutError:
-        return came(Said.SILENCE)
+        return came(ReplyKind.SILENCE)
     except MCPError as error:
         if error.code == CONNECTION_CLOSED and error.message == "Connection closed":
             raise  # the client has gone and answered nothing
         if error.code == REQUEST_TIMEOUT:
-            return came(Said.SILENCE)
-        return came(Said.ERROR, _words_of(error.code, error.message))
+            return came(ReplyKind.SILENCE)
+        return came(ReplyKind.ERROR, _words_of(error.code, error.message))
     except ValueError:
-        return came(Said.MALFORMED)
+        return came(ReplyKind.MALFORMED)
     return came(_said(result))
 
 
-def _said(result: ElicitationResult[Any]) -> Said:
+def _said(result: ElicitationResult[Any]) -> ReplyKind:
     if isinstance(result, AcceptedElicitation):
-        return Said.YES if isinstance(result.data, Approve) and result.data.approve is True else Said.NO
-    return Said.DECLINE if isinstance(result, DeclinedElicitation) else Said.CANCEL
+        return ReplyKind.YES if isinstance(result.data, Approve) and result.data.approve is True else ReplyKind.NO
+    return ReplyKind.DECLINE if isinstance(result, DeclinedElicitation) else ReplyKind.CANCEL
 
 
 def _no_answer(answers: Mapping[str, Any]) -> QuestionReply | None:
@@ -210,15 +210,15 @@ def _no_answer(answers: Mapping[str, Any]) -> QuestionReply | None:
     for answer in answers.values():
         content = getattr(answer, "content", None)
         if not isinstance(answer, ElicitResult):
-            return QuestionReply(Said.MALFORMED)
+            return QuestionReply(ReplyKind.MALFORMED)
         if answer.action == "cancel" and content and _UNREADABLE in content:
             detail = str(content[_UNREADABLE])
-            return QuestionReply(Said.ERROR if detail else Said.MALFORMED, detail=detail)
+            return QuestionReply(ReplyKind.ERROR if detail else ReplyKind.MALFORMED, detail=detail)
         if answer.action == "accept":
             try:
                 Approve.model_validate(content)
             except ValidationError:
-                return QuestionReply(Said.MALFORMED)
+                return QuestionReply(ReplyKind.MALFORMED)
     return None
 
 
@@ -248,7 +248,7 @@ def _words_of(code: int, message: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Concluded:
+class Conclusion:
     """The outcome of a call, and its time by Clore's clock."""
 
     outcome: Outcome
@@ -261,27 +261,27 @@ class Concluded:
 
 async def permit(
     request: Request,
-    held: Annotated[Held, Resolve(hold)],
+    held: Annotated[HeldQuote, Resolve(hold)],
     reply: Annotated[ElicitationResult[Any], Resolve(question)],
     ctx: Context[FirstUse],
-) -> Concluded:
+) -> Conclusion:
     """Carry out the call after the answer, or without one, and return its outcome."""
     guard, caller, uses = services_of(ctx).guard, caller_of(ctx), ctx.request_context.lifespan_context
     came = _reply(reply)
     if came is not None and held.quote is not None and (asked := uses.asked.pop(held.quote.id, None)):
         came = replace(came, seconds=time.monotonic() - asked[0])  # in the newer protocol each round is a call
     told_us = ctx.input_responses is not None or (ctx.protocol_version or "") < _MODERN
-    if came is not None and came.said is Said.ERROR and told_us:  # not if only this question got no answer
+    if came is not None and came.said is ReplyKind.ERROR and told_us:  # not if only this question got no answer
         uses.unaskable.add(caller)
-    answer = None if came is None else True if came.said is Said.YES else False if came.is_no else None
+    answer = None if came is None else True if came.said is ReplyKind.YES else False if came.is_no else None
     outcome = await guard.conclude(held, request, answer=answer, caller=caller, reply=came)
-    if came is not None and came.said is Said.ERROR and held.quote is not None:
+    if came is not None and came.said is ReplyKind.ERROR and held.quote is not None:
         outcome = replace(outcome, next=f"{came.told(held.quote, caller)} {outcome.next}".strip())
     await anyio.lowlevel.checkpoint()  # raises if the caller has gone, so that the answer counts as not delivered
     await guard.told(held, outcome)
     from clore_mcp.rental.context import iso  # here, because a process that only lists the tools doesn't need it
 
-    return Concluded(outcome, iso(services_of(ctx).context.readings.api_now()))
+    return Conclusion(outcome, iso(services_of(ctx).context.readings.api_now()))
 
 
 def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
@@ -294,4 +294,4 @@ def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
     return QuestionReply(_said(reply))
 
 
-Permitted = Annotated[Concluded, Resolve(permit)]
+Permitted = Annotated[Conclusion, Resolve(permit)]

@@ -15,7 +15,7 @@ from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import OrderType, Priced, choose, prices_of
 from clore_mcp.market.query import Query, SortBy
-from clore_mcp.market.search import Found, Result, find, usd_per_hour
+from clore_mcp.market.search import FoundServer, Result, find, usd_per_hour
 from clore_mcp.market.spotbook import SpotView
 from clore_mcp.market.summary import usual_prices
 from clore_mcp.money import Coin, shown, shown_up
@@ -127,7 +127,7 @@ async def _typical(services: Services, result: Result) -> dict[str, float] | Non
         return now
 
 
-def _row(found: Found, failed_here: int | None) -> ShownServer:
+def _row(found: FoundServer, failed_here: int | None) -> ShownServer:
     spot = found.spot_min_usd_per_hour
     return _server(
         ShownServer,

@@ -43,7 +43,7 @@ def test_a_fault_that_stays_is_said_once_an_hour_whatever_its_words(
 def test_a_warning_of_one_kind_passes_once_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: now))
-    seldom = watchdog._Seldom()
+    seldom = watchdog._OncePerHour()
 
     def passes(text: str, value: object) -> bool:
         return seldom.filter(logging.LogRecord("clore_mcp.x", logging.WARNING, "", 0, text, (value,), None))

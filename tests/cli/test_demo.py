@@ -17,7 +17,7 @@ import anyio
 import pytest
 from mcp.types import CallToolResult, ElicitRequestFormParams
 
-from clore_mcp.demo.guide import Broken, Guide
+from clore_mcp.demo.guide import Guide, StepFailed
 from clore_mcp.demo.screen import Screen
 from clore_mcp.demo.tour import rent_and_cancel
 from tests import picture
@@ -256,13 +256,13 @@ def tell(answers: Mapping[str, dict[str, Any]], asks: Collection[str]) -> None:
     ],
 )
 def test_a_step_that_does_not_do_what_it_shows_is_named(tool: str, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(Broken, match=told):
+    with pytest.raises(StepFailed, match=told):
         tell({tool: ANSWERS[tool] | changes}, asks=("create_order", "cancel_order"))
 
 
 def test_a_rental_that_asked_nobody_is_named() -> None:
     tell({}, asks=("create_order", "cancel_order"))
-    with pytest.raises(Broken, match=r"Step 3 .*create_order asked 0 times"):
+    with pytest.raises(StepFailed, match=r"Step 3 .*create_order asked 0 times"):
         tell({}, asks=())
 
 

@@ -95,7 +95,7 @@ def test_odd_rows_are_shown_cost_no_other_row_and_can_be_ended(world: World) -> 
 
 async def _end(services: Services, order_ids: list[int]) -> None:
     for order_id in order_ids:
-        outcome = await services.closing.cancel(order_id, issue=None, caller="t", why="asked for")
+        outcome = await services.closer.cancel(order_id, issue=None, caller="t", why="asked for")
         assert outcome.status == "cancelled", outcome
 
 
@@ -174,7 +174,7 @@ async def _looked(services: Services) -> OrdersSeen:
 
 
 async def _running(services: Services) -> list[Lease]:
-    return await services.stopping.running()
+    return await services.stopper.running()
 
 
 def test_beside_an_order_whose_cost_is_not_known_a_cap_is_never_passed(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clore_mcp.errors import ArgumentInvalid
-from clore_mcp.rental.reply import QuestionReply, Said
+from clore_mcp.rental.reply import QuestionReply, ReplyKind
 from clore_mcp.rental.requests import Request
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, wish
@@ -13,11 +13,11 @@ from tests.guard.invariants import check_invariants
 from tests.world import World
 
 pytestmark = pytest.mark.anyio
-NO_ANSWERS = (Said.CANCEL, Said.SILENCE, Said.ERROR, Said.MALFORMED)
-N, D = Said.NO, Said.DECLINE
+NO_ANSWERS = (ReplyKind.CANCEL, ReplyKind.SILENCE, ReplyKind.ERROR, ReplyKind.MALFORMED)
+N, D = ReplyKind.NO, ReplyKind.DECLINE
 
 
-async def answered(services: Services, ask: Request, said: Said) -> None:
+async def answered(services: Services, ask: Request, said: ReplyKind) -> None:
     """One call whose question brings that, as the tools give it to the guard."""
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert services.guard.asks(held, can_ask=True), "it is asked"
@@ -27,9 +27,9 @@ async def answered(services: Services, ask: Request, said: Said) -> None:
             held, ask, answer=False if reply.is_no else None, caller="tester", reply=reply
         )
     except ArgumentInvalid:
-        assert said is Said.MALFORMED
+        assert said is ReplyKind.MALFORMED
         return
-    assert outcome.status == ("approval_required" if said is Said.ERROR else "declined"), (said, outcome)
+    assert outcome.status == ("approval_required" if said is ReplyKind.ERROR else "declined"), (said, outcome)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ async def answered(services: Services, ask: Request, said: Said) -> None:
     ],
 )
 async def test_only_what_a_person_declined_counts(
-    world: World, services: Services, came: list[Said], asked_again: bool
+    world: World, services: Services, came: list[ReplyKind], asked_again: bool
 ) -> None:
     servers = iter(world.free())
     for said in came:
@@ -61,4 +61,4 @@ async def test_only_what_a_person_declined_counts(
 
 
 def test_every_kind_of_reply_stands_in_the_table() -> None:
-    assert {*NO_ANSWERS, N, D, Said.YES} == set(Said)
+    assert {*NO_ANSWERS, N, D, ReplyKind.YES} == set(ReplyKind)

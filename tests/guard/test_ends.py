@@ -131,9 +131,9 @@ async def test_one_empty_list_is_no_proof_and_two_a_minute_apart_are(world: Worl
         return replace(seen, rows=[], at=seen.at + after, api_at=seen.api_at + after)
 
     for after in (0, 59):
-        await services.closing.reconcile(account, empty(after), empty(after))  # type: ignore[arg-type]
+        await services.closer.reconcile(account, empty(after), empty(after))  # type: ignore[arg-type]
         assert len(world.reserved()) == 1, "not proven gone"
-    await services.closing.reconcile(account, empty(61), empty(61))  # type: ignore[arg-type]
+    await services.closer.reconcile(account, empty(61), empty(61))  # type: ignore[arg-type]
     assert world.steps()[-1] == "ended_unseen"
     [lease] = world.rows("SELECT * FROM orders")
     assert lease["ended_at"] is not None
@@ -145,11 +145,11 @@ async def test_an_order_that_is_seen_again_was_not_gone(world: World, services: 
     account = await services.context.readings.account()
     seen = await services.context.readings.look(completed=True)
     assert seen.api_at is not None
-    await services.closing.reconcile(account, replace(seen, rows=[]), replace(seen, rows=[]))
+    await services.closer.reconcile(account, replace(seen, rows=[]), replace(seen, rows=[]))
     later = replace(seen, at=seen.at + 30, api_at=seen.api_at + 30)
-    await services.closing.reconcile(account, later, later)
+    await services.closer.reconcile(account, later, later)
     last = replace(seen, rows=[], at=seen.at + 61, api_at=seen.api_at + 61)
-    await services.closing.reconcile(account, last, last)
+    await services.closer.reconcile(account, last, last)
     assert len(world.reserved()) == 1
 
 
@@ -162,8 +162,8 @@ async def test_a_list_with_unreadable_rows_proves_nothing(world: World, services
     for after in (0, 100):
         torn = replace(seen, rows=[], unreadable=1, at=seen.at + after, api_at=seen.api_at + after)
         whole = replace(torn, unreadable=0)
-        await services.closing.reconcile(account, torn, whole)
-        await services.closing.reconcile(account, whole, torn)
+        await services.closer.reconcile(account, torn, whole)
+        await services.closer.reconcile(account, whole, torn)
     assert len(world.reserved()) == 1
 
 
@@ -336,10 +336,10 @@ async def test_an_order_that_comes_back_after_it_counted_as_gone_is_kept_again(
     assert seen.api_at is not None
     for after in (-122, -61):  # in the past, so that the reply below is younger
         empty = replace(seen, rows=[], at=seen.at + after, api_at=seen.api_at + after)
-        await services.closing.reconcile(account, empty, empty)
+        await services.closer.reconcile(account, empty, empty)
     assert world.steps()[-1] == "ended_unseen"
     assert not world.reserved()
-    await services.closing.reconcile(account, replace(seen, at=seen.at - 100), None)
+    await services.closer.reconcile(account, replace(seen, at=seen.at - 100), None)
     assert not world.reserved(), "a reply from before it was closed proves nothing"
     await services.keeper.poll()
     assert "order_seen_again" in world.steps()
@@ -373,10 +373,10 @@ async def test_every_clock_that_is_known_must_say_a_minute(
     account = await services.context.readings.account()
     seen = await services.context.readings.look(completed=True)
     first = replace(seen, rows=[], api_at=seen.at - 120)  # Clore's clock is two minutes behind ours
-    await services.closing.reconcile(account, first, first)
+    await services.closer.reconcile(account, first, first)
     api_at = None if clore is None else seen.at - 120 + clore
     second = replace(seen, rows=[], at=seen.at + local, api_at=api_at)
-    await services.closing.reconcile(account, second, second)
+    await services.closer.reconcile(account, second, second)
     assert (not world.reserved()) is gone
 
 

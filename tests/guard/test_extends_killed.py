@@ -14,7 +14,7 @@ import pytest
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.rental.requests import ExtendOrder
-from clore_mcp.rental.spot.bid import Bidding
+from clore_mcp.rental.spot.bid import BidVerb
 from clore_mcp.store.database import Tx
 from tests.guard.calls import call
 from tests.guard.children import Child
@@ -52,14 +52,14 @@ async def test_a_bid_that_was_priced_for_the_old_end_is_not_sent(
     rich(world)
     order_id, bid = await spot(world, one)
     ask = raised(order_id, bid, factor)
-    claim = Bidding._claim
+    claim = BidVerb._claim
 
-    async def after_an_extension(self: Bidding, *told: Any, **more: Any) -> Any:
-        monkeypatch.setattr(Bidding, "_claim", claim)
+    async def after_an_extension(self: BidVerb, *told: Any, **more: Any) -> Any:
+        monkeypatch.setattr(BidVerb, "_claim", claim)
         assert (await call(two, longer(order_id, 3), caller="another")).status == "extended"
         return await claim(self, *told, **more)
 
-    monkeypatch.setattr(Bidding, "_claim", after_an_extension)
+    monkeypatch.setattr(BidVerb, "_claim", after_an_extension)
     outcome = await call(one, ask)
     assert (outcome.status, outcome.reason) == ("refused", "end_moved")
     assert not world.sent("set_spot_price")

@@ -197,11 +197,11 @@ async def test_a_persons_word_on_an_order_that_can_not_be_recorded_is_not_taken_
 ) -> None:
     world.fault("late_visible", seconds=90_000)
     assert (await call(services, wish(world.free()[0]))).status == "uncertain"
-    found = await services.settling.unsettled(world.intents()[0]["id"])
+    found = await services.settler.unsettled(world.intents()[0]["id"])
     world.advance(90_000)
     (row,) = (await services.context.readings.look(completed=False)).rows
     Disk(monkeypatch).full = True
     with pytest.raises(StateUnavailable, match="disk is full"):
-        await services.settling.settle_by_hand(*found, row, by="ann, terminal")
+        await services.settler.settle_by_hand(*found, row, by="ann, terminal")
     assert [row["state"] for row in world.intents()] == ["uncertain"]
     assert len(world.reserved()) == 1

@@ -13,9 +13,9 @@ from clore_mcp.errors import Failure, NotFound, NotJson, StateUnavailable
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals
 from clore_mcp.rental.context import settle_quote
-from clore_mcp.rental.guard import Held
+from clore_mcp.rental.guard import HeldQuote
 from clore_mcp.rental.proposal import OF_A_CALLER
-from clore_mcp.rental.reply import QuestionReply, Said
+from clore_mcp.rental.reply import QuestionReply, ReplyKind
 from clore_mcp.rental.requests import CancelOrder, Request, SetSpotPrice
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store.database import Database
@@ -182,11 +182,11 @@ async def test_a_state_that_breaks_after_the_send_is_said_as_uncertain_and_settl
     async def full(*_: Any, **__: Any) -> Any:
         raise StateUnavailable("The disk is full.")
 
-    whole = type(services.settling).settle
-    monkeypatch.setattr(type(services.settling), "settle", full)
+    whole = type(services.settler).settle
+    monkeypatch.setattr(type(services.settler), "settle", full)
     outcome = await call(services, ask)
     assert outcome.status == "uncertain"
-    monkeypatch.setattr(type(services.settling), "settle", whole)
+    monkeypatch.setattr(type(services.settler), "settle", whole)
     check_invariants(world, settled=False)
     again = await call(services, ask)
     while again.status == "in_progress":
@@ -393,7 +393,7 @@ async def test_an_untold_order_that_has_ended_since_is_not_told_as_running(world
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     made = await services.guard.conclude(held, ask, answer=True, caller="tester")  # and the caller is gone: untold
     assert made.order_id is not None
-    gone = await services.closing.cancel(made.order_id, issue=None, caller="a person", why="by hand")
+    gone = await services.closer.cancel(made.order_id, issue=None, caller="a person", why="by hand")
     told = await call(services, ask)
     assert (told.status, told.repeated, told.order_id) == ("created", True, made.order_id)
     assert told.receipt == gone.receipt
@@ -403,7 +403,7 @@ async def test_an_untold_order_that_has_ended_since_is_not_told_as_running(world
     assert (await call(services, ask)).order_id != made.order_id, "it was told, so this is a new wish"
 
 
-async def _asked(services: Services, ask: Request) -> Held:
+async def _asked(services: Services, ask: Request) -> HeldQuote:
     held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
     assert held.quote
     return held
@@ -518,7 +518,7 @@ async def test_without_the_state_a_cancel_that_nobody_answered_is_asked_anew(
     ask = CancelOrder(order_id=(await rent(services, world.free()[0])).order_id)
     break_state(monkeypatch)
     held = await _asked(services, ask)
-    silence = QuestionReply(Said.SILENCE, seconds=60.0)
+    silence = QuestionReply(ReplyKind.SILENCE, seconds=60.0)
     outcome = await services.guard.conclude(held, ask, answer=None, caller="t", reply=silence)
     assert outcome.status == "declined"
     assert "gave no answer in time" in outcome.next and "keeps running and billing" in outcome.next

@@ -176,7 +176,7 @@ async def test_orders_of_another_api_are_never_taken_for_ours(world: World) -> N
     async with opened(world, NEW, CLORE_API_URL=other) as services:
         [shown] = (await services.overview.orders(max_age_seconds=0)).orders
         assert (shown.order_id, shown.made_here) == (order_id, False)
-        assert [lease.order_id for lease in await services.stopping.running()] == []
+        assert [lease.order_id for lease in await services.stopper.running()] == []
         assert not await services.context.readings.doubtful()
 
 

@@ -315,7 +315,7 @@ async def test_the_cancel_of_one_who_was_killed_over_it_counts_for_half_a_poll(
         lambda tx: services.context.note(tx, "cancel_sent", "x", account, order_id=order_id)
     )
     local.wall += passed  # set back, nobody knows how old that cancel is
-    keeper = Keeper(services.context, services.closing, services.settling, ())
+    keeper = Keeper(services.context, services.closer, services.settler, ())
     pause = await keeper.poll()
     assert bool(world.active()) is held
     assert pause == 15 or not held, "it looks again soon"

@@ -156,7 +156,7 @@ async def test_a_look_that_comes_after_another_process_has_settled_the_create_sa
     if listed:
         world.rent_elsewhere(ask.server_id, image=IMAGE)
         world.advance(10)
-    outcome = await services.settling.settle(made, quote)
+    outcome = await services.settler.settle(made, quote)
     assert (outcome.status, outcome.next) == ("failed", "given up")
     assert [row["state"] for row in world.intents()] == ["abandoned"]
     assert not world.rows("SELECT * FROM orders")
@@ -165,7 +165,7 @@ async def test_a_look_that_comes_after_another_process_has_settled_the_create_sa
 async def test_a_create_whose_record_is_gone_is_never_called_a_failure(world: World, services: Services) -> None:
     made, quote = await left(services, wish(world.free()[0]), "sending")
     world.change("DELETE FROM intents")
-    outcome = await services.settling.settle(made, quote)
+    outcome = await services.settler.settle(made, quote)
     assert outcome.status == "uncertain", "it may have made an order"
     assert not world.intents()
 
@@ -176,15 +176,15 @@ async def test_a_create_whose_record_is_gone_is_never_called_a_failure(world: Wo
 async def test_a_persons_word_that_there_is_no_order_frees_what_was_reserved(world: World, services: Services) -> None:
     ask = wish(world.free()[0])
     await left(services, ask, "uncertain")
-    intent, quote = await services.settling.unsettled(LEFT)
-    outcome = await services.settling.settle_by_hand(intent, quote, None, by="ann, terminal")
+    intent, quote = await services.settler.unsettled(LEFT)
+    outcome = await services.settler.settle_by_hand(intent, quote, None, by="ann, terminal")
     assert outcome.status == "failed"
     assert ([row["state"] for row in world.intents()], world.reserved()) == (["failed"], [])
     assert world.steps()[-1] == "settled_by_hand"
     told = await call(services, ask)
     assert (told.status, told.repeated) == ("failed", True) and "found no order" in told.next
     with pytest.raises(ArgumentInvalid, match="is settled already: failed"):
-        await services.settling.settle_by_hand(intent, quote, None, by="ann, terminal")
+        await services.settler.settle_by_hand(intent, quote, None, by="ann, terminal")
 
 
 async def test_a_persons_word_binds_the_order_that_they_name_once(world: World, process: Processes) -> None:
@@ -195,14 +195,14 @@ async def test_a_persons_word_binds_the_order_that_they_name_once(world: World, 
     world.advance(10)
     row = (await services.context.readings.look(completed=False)).find(order_id)
     assert row is not None
-    found = await services.settling.unsettled(LEFT)
-    outcome = await services.settling.settle_by_hand(*found, row, by="ann, terminal")
+    found = await services.settler.unsettled(LEFT)
+    outcome = await services.settler.settle_by_hand(*found, row, by="ann, terminal")
     assert (outcome.status, outcome.order_id) == ("created", order_id)
     assert [(one["state"], one["order_id"]) for one in world.intents()] == [("adopted", order_id)]
     with pytest.raises(ArgumentInvalid, match="has just been settled elsewhere"):
-        await other.settling.settle_by_hand(*found, row, by="bob, terminal")
+        await other.settler.settle_by_hand(*found, row, by="bob, terminal")
     with pytest.raises(ArgumentInvalid, match=f"is settled already: adopted as order {order_id}"):
-        await other.settling.unsettled(LEFT)
+        await other.settler.unsettled(LEFT)
     assert len(world.reserved()) == 1
 
 
@@ -210,10 +210,10 @@ async def test_what_may_still_be_on_its_way_is_settled_by_nobodys_word(world: Wo
     await left(services, wish(world.free()[0]), "sending")
     world.change("UPDATE intents SET not_after = not_after + 60")
     with pytest.raises(ArgumentInvalid, match="is still on its way"):
-        await services.settling.unsettled(LEFT)
+        await services.settler.unsettled(LEFT)
     time_passes(world)
     time_passes(world)
-    intent, _ = await services.settling.unsettled(LEFT)
+    intent, _ = await services.settler.unsettled(LEFT)
     assert intent.state == "sending"
     assert len(world.reserved()) == 1
     assert (await rent(services, world.free()[1])).status == "created", "no other server is blocked by it"

@@ -132,7 +132,7 @@ async def test_a_cancel_that_was_proven_and_is_listed_again_is_told_and_sent_aga
     await alone(services)
     world.fault("cancel_ignored")
     seem(world, order_id, "expired")
-    told = await services.closing.cancel(order_id, issue=None, caller="ann", why="asked for")
+    told = await services.closer.cancel(order_id, issue=None, caller="ann", why="asked for")
     assert told.status == "cancelled"
     assert lease(world, order_id)["ended_at"]
     local.pass_by(15)

@@ -170,8 +170,8 @@ async def story(world: World, process: Processes) -> None:
         services.context.readings.changed()
         await services.keeper.poll()
         await services.keeper.finish()
-    await services.stopping.take_up()
-    await services.stopping.running()
+    await services.stopper.take_up()
+    await services.stopper.running()
     await services.context.state.read(lambda tx: ledger.newest_before(tx, 0.0, 10))
     await services.approvals.waiting()
 

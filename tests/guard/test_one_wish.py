@@ -244,7 +244,7 @@ async def test_where_the_look_for_our_own_order_can_not_be_recorded_the_create_i
         raise StateUnavailable("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(services.settling, "look", full)
+        patch.setattr(services.settler, "look", full)
         outcome = await call(services, ask)
     assert outcome.status == "uncertain", outcome
     assert len(world.sent()) == 1, "never on to the fallback"

@@ -66,7 +66,7 @@ async def test_a_pause_that_a_fresh_process_finds_holds_no_cancel(
     other = world.services(SHORT, **REAL)
     try:
         began = time.monotonic()
-        told = await other.closing.cancel(order_id, issue=None, caller="a person", why="asked for")
+        told = await other.closer.cancel(order_id, issue=None, caller="a person", why="asked for")
         assert time.monotonic() - began < 60
         assert told.status == "cancelled"
     finally:

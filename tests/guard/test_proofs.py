@@ -174,14 +174,14 @@ async def test_a_server_with_an_unsettled_create_is_quoted_as_not_allowed_also_a
 async def test_what_a_person_is_told_to_type_about_an_intent_reaches_this_state(services: Services) -> None:
     object.__setattr__(services.context, "program", "clore-mcp --sandbox")
     with pytest.raises(NotFound) as caught:
-        await services.settling.unsettled("i-nothing")
+        await services.settler.unsettled("i-nothing")
     assert "`clore-mcp --sandbox orders`" in caught.value.hint
 
 
 async def test_a_price_is_asked_for_again_where_a_look_for_it_fails(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adopting, readings = services.settling._adopting, services.context.readings
+    adopting, readings = services.settler._adopter, services.context.readings
     adopt, look = adopting.adopt, readings.look
     at_work: list[object] = []
     failed: list[str] = []

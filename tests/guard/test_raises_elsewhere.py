@@ -104,7 +104,7 @@ async def test_what_is_reserved_for_an_order_made_elsewhere_ends_with_it(world: 
     await look(roomy)
     assert len(world.reserved()) == 1
     world.advance(3600)
-    assert (await roomy.closing.cancel(order_id, issue=None, caller="a person", why="by hand")).status == "cancelled"
+    assert (await roomy.closer.cancel(order_id, issue=None, caller="a person", why="by hand")).status == "cancelled"
     [row] = world.rows("SELECT * FROM reservations")
     [paid] = [order["total"] for order in world.orders()]
     assert row["released_at"] is not None

@@ -9,7 +9,7 @@ import pytest
 
 from clore_mcp.errors import NotJson, Spent
 from clore_mcp.rental.context import Patience
-from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.results import Attempt
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, cancel, patient, rent, wish
@@ -119,13 +119,13 @@ async def test_a_spot_order_of_this_very_call_is_its_outcome(world: World, servi
 async def test_unknown_words_are_looked_at_once_after_a_pause_and_then_it_failed(
     world: World, process: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, looks = Settling.look, []
+    look, looks = Settler.look, []
 
-    async def counted(self: Settling, *about: Any, **more: Any) -> Any:
+    async def counted(self: Settler, *about: Any, **more: Any) -> Any:
         looks.append(time.monotonic())
         return await look(self, *about, **more)
 
-    monkeypatch.setattr(Settling, "look", counted)
+    monkeypatch.setattr(Settler, "look", counted)
     services = await process(patient(look=60.0, look_after_refusal=1.0, answer=50.0))
     first, second = world.free()[:2]
     world.fault("refused", "create_order", error="the moon is \u202efull")

@@ -11,7 +11,7 @@ import pytest
 
 from clore_mcp.errors import SpendingFrozen
 from clore_mcp.rental.orders import stop
-from clore_mcp.rental.orders.stop import Ended, Frozen, Lifted, OnItsWay
+from clore_mcp.rental.orders.stop import Ended, FreezeLifted, Frozen, PendingCreates
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.store import ledger
@@ -28,8 +28,8 @@ async def freeze(services: Services) -> Frozen:
     return await services.context.state.write(lambda tx: stop.freeze(tx, by="ann", now=time.time()))
 
 
-async def end_all(services: Services, seconds: float = 20.0) -> list[Ended | OnItsWay | Lifted]:
-    return [step async for step in services.stopping.end_all(by="ann", patience_seconds=seconds)]
+async def end_all(services: Services, seconds: float = 20.0) -> list[Ended | PendingCreates | FreezeLifted]:
+    return [step async for step in services.stopper.end_all(by="ann", patience_seconds=seconds)]
 
 
 async def test_everything_made_here_ends_and_no_process_rents_any_more(world: World, process: Processes) -> None:
@@ -81,12 +81,12 @@ async def test_a_stop_that_goes_on_after_the_lift_ends_nothing_that_was_made_sin
     before, since = world.free()[:2]
     await rent(renting, before)
     await freeze(stopper)
-    steps = stopper.stopping.end_all(by="ann", patience_seconds=20.0)
+    steps = stopper.stopper.end_all(by="ann", patience_seconds=20.0)
     first = await anext(steps)
     assert isinstance(first, Ended) and first.proven
     await stopper.context.state.write(lambda tx: stop.lift(tx, by="ann", now=time.time()))
     await rent(renting, since)
-    assert [step async for step in steps] == [Lifted()]
+    assert [step async for step in steps] == [FreezeLifted()]
     assert [order["server_id"] for order in world.active()] == [since]
     check_invariants(world)
 
@@ -138,10 +138,10 @@ async def test_an_order_that_was_on_its_way_is_ended_as_it_shows(world: World, p
     await asyncio.to_thread(world.await_request, "create_order", effect=True)
     await freeze(stopper)
     steps = await end_all(stopper)
-    assert isinstance(steps[0], OnItsWay)
+    assert isinstance(steps[0], PendingCreates)
     assert steps[0].intents
     last = steps[-1]
-    assert not (isinstance(last, OnItsWay) and last.intents)
+    assert not (isinstance(last, PendingCreates) and last.intents)
     outcome = await call_
     assert outcome.status == "refused"
     assert outcome.order_id == world.orders()[0]["id"]

@@ -157,7 +157,7 @@ class Process:
         ended = []
         try:
             async for step in (
-                self._uses[-1].services().stopping.end_all(by="the person", patience_seconds=_STOP_PATIENCE)
+                self._uses[-1].services().stopper.end_all(by="the person", patience_seconds=_STOP_PATIENCE)
             ):
                 if isinstance(step, Ended) and step.proven:
                     ended.append(step.order_id)

@@ -30,7 +30,7 @@ _GONE_SECONDS: Final = 60.0
 _BUSY_SECONDS: Final = 60.0  # no call takes this long, even on a busy machine
 _LOOK_SECONDS: Final = 0.002
 
-Heard = Callable[["Client", dict[str, Any]], None]
+DatedReply = Callable[["Client", dict[str, Any]], None]
 
 
 class Stuck(RuntimeError):
@@ -144,7 +144,7 @@ class Client:
                 os.kill(self.process.pid, number)
 
 
-def listen(clients: Sequence[Client], heard: Heard, *, seconds: float) -> None:
+def listen(clients: Sequence[Client], heard: DatedReply, *, seconds: float) -> None:
     """Handle the processes' messages until none is busy or the time is over. Raises Stuck."""
     until = time.monotonic() + seconds
     while True:
@@ -160,7 +160,7 @@ def listen(clients: Sequence[Client], heard: Heard, *, seconds: float) -> None:
                 _take(one, heard)
 
 
-def _take(client: Client, heard: Heard) -> None:
+def _take(client: Client, heard: DatedReply) -> None:
     try:
         event = client.pipe.recv()
     except (EOFError, OSError):  # the other end of the pipe is closed, perhaps in the middle of a message

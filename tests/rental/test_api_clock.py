@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clore_mcp.rental.account.api_clock import ApiClock, Belief, Heard, created_between
+from clore_mcp.rental.account.api_clock import ApiClock, Belief, DatedReply, created_between
 
 SLACK = 10.0
 HOUR = 3_600.0
@@ -122,10 +122,10 @@ def test_dates_that_never_agree_leave_it_to_this_machines_clock(
 def test_what_is_believed_agrees_with_a_date_that_two_others_or_a_clock_confirm(
     heard: list[tuple[float, float]],
 ) -> None:
-    belief, at, told = Belief(), 0.0, [Heard(0.0, 0.0, 0.0)]
+    belief, at, told = Belief(), 0.0, [DatedReply(0.0, 0.0, 0.0)]
     for passed, wrong in heard:
         at += passed
-        told.append(Heard(at + wrong, at, at))
+        told.append(DatedReply(at + wrong, at, at))
         before = belief
         belief = belief.after(told[-1], SLACK)
         if belief.dated and belief.base != before.base:

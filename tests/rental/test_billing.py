@@ -21,7 +21,7 @@ from clore_mcp.rental.rules.billing import (
     why_unpriced,
     worst_usd_per_hour,
 )
-from clore_mcp.rental.rules.limits import Shown
+from clore_mcp.rental.rules.limits import ListedCost
 from clore_mcp.store.orders import Lease
 from tests.rental.wishes import RATES, fees, listing, order
 
@@ -34,7 +34,7 @@ NUMBERS = st.decimals("0", "1000", places=6)
 def shown(
     active: list[OrderRow], completed: list[OrderRow] | None = None, rates: Rates = RATES, api_now: float = NOW,
     table: Fees | None = None,
-) -> list[Shown]:  # fmt: skip
+) -> list[ListedCost]:  # fmt: skip
     return shown_orders(active, completed or [], table or fees(), rates, api_now=api_now, worst=lambda row: WORST)
 
 
@@ -111,15 +111,15 @@ def test_an_order_made_here_keeps_its_approved_rate_and_fee_where_the_market_has
 def test_an_active_order_that_nobody_can_price_counts_as_the_worst_that_is_known(changes: dict[str, Any]) -> None:
     row = order(**{"ct": NOW - 7_200, "spend": None, **changes})
     assert usd_per_hour(row, fees(), RATES) is None
-    assert shown([row]) == [Shown(1, True, WORST, 2 * WORST + Decimal("0.1"), priced=False)]
+    assert shown([row]) == [ListedCost(1, True, WORST, 2 * WORST + Decimal("0.1"), priced=False)]
     untimed = order(**{"ct": None, "spend": None, **changes})
-    assert shown([untimed]) == [Shown(1, True, WORST, 24 * WORST + Decimal("0.1"), priced=False)]
+    assert shown([untimed]) == [ListedCost(1, True, WORST, 24 * WORST + Decimal("0.1"), priced=False)]
 
 
 def test_an_ended_order_in_a_coin_without_a_rate_counts_for_its_hours_of_the_last_day() -> None:
     gone = order(currency="bitcoin", expired=True, ct=NOW - 3_610, order_end=NOW - 10)
     dollars_alone = Rates({Coin.USD: Decimal(1)})
-    assert shown([], [gone], dollars_alone) == [Shown(1, False, ZERO, WORST + Decimal("0.1"), priced=False)]
+    assert shown([], [gone], dollars_alone) == [ListedCost(1, False, ZERO, WORST + Decimal("0.1"), priced=False)]
     assert shown([], [gone], dollars_alone, api_now=NOW + DAY) == []
 
 
@@ -172,8 +172,8 @@ def test_orders_of_the_last_day_count_with_fees_and_those_before_it_do_not() -> 
         worst=lambda row: WORST,
     )
     assert found == [
-        Shown(1, True, Decimal("1.05"), Decimal("2.2")),
-        Shown(2, False, ZERO, Decimal("3.15")),
+        ListedCost(1, True, Decimal("1.05"), Decimal("2.2")),
+        ListedCost(2, False, ZERO, Decimal("3.15")),
     ]
 
 
@@ -213,7 +213,7 @@ def test_a_wallet_is_drained_beyond_an_end_at_which_nothing_is_cancelled(ends: i
 def test_an_order_that_ended_between_the_two_readings_counts_with_what_it_spent() -> None:
     assert shown_orders(
         [], [order(1, spend=3, ct=NOW - DAY)], fees("0.05"), RATES, api_now=NOW, worst=lambda row: WORST
-    ) == [Shown(1, False, ZERO, Decimal("3.15"))]
+    ) == [ListedCost(1, False, ZERO, Decimal("3.15"))]
 
 
 @pytest.mark.parametrize("currency", ["DOGE", "bitcoin", None])

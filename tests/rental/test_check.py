@@ -17,16 +17,16 @@ from clore_mcp.rental.account.reading import Orders, Wallets
 from clore_mcp.rental.rules.check import (
     Draw,
     Evidence,
-    Owed,
     Position,
     Spend,
+    WalletDebts,
     check,
     free_balance,
     owed_now,
     used_now,
     wallet_refusal,
 )
-from clore_mcp.rental.rules.limits import Used, Wanted
+from clore_mcp.rental.rules.limits import AddedUsage, Usage
 from clore_mcp.settings import Caps
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Database
@@ -166,7 +166,7 @@ def test_an_order_drains_the_wallet_once_before_anybody_has_adopted_it(state: Da
 
 def test_what_is_not_listed_yet_is_taken_at_the_rate_of_the_coin_and_its_own_draw_not_twice() -> None:
     made = replace(reservation("i1"), coin=Coin.CLORE, usd_per_hour=Decimal(1), order_id=7)
-    owed = Owed({}, (made,))
+    owed = WalletDebts({}, (made,))
     draw = Draw(Coin.CLORE, Decimal("0.01"), Decimal(50), Decimal(2))
     assert owed.unlisted(draw, frozenset()) == 200
     assert owed.unlisted(draw, frozenset({7})) == 0
@@ -178,8 +178,8 @@ def test_what_is_not_listed_yet_is_taken_at_the_rate_of_the_coin_and_its_own_dra
 
 
 def test_while_spending_is_stopped_every_step_is_refused_whatever_it_costs() -> None:
-    stands = Position(Caps(), {}, Used(ZERO, ZERO, 0), Owed({}, ()), None, ended=True, unasked=False)
-    free = Spend(Wanted(ZERO, ZERO, ZERO, active_orders=0))
+    stands = Position(Caps(), {}, Usage(ZERO, ZERO, 0), WalletDebts({}, ()), None, ended=True, unasked=False)
+    free = Spend(AddedUsage(ZERO, ZERO, ZERO, active_orders=0))
     assert check(stands, free) == []
     [refusal] = check(replace(stands, frozen=True), free)
     assert refusal.limit == "frozen"

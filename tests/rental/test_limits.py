@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
 from clore_mcp.rental.results import Refusal
-from clore_mcp.rental.rules.limits import Shown, Used, Wanted, cure, over_caps, usage
+from clore_mcp.rental.rules.limits import AddedUsage, ListedCost, Usage, cure, over_caps, usage
 from clore_mcp.settings import Caps
 from clore_mcp.store.intents import Reservation
 
@@ -27,12 +27,12 @@ OPEN = st.lists(
     st.builds(reserved, st.none() | IDS, USD, USD), max_size=4, unique_by=lambda one: one.order_id or object()
 )
 PAID = st.lists(st.builds(reserved, st.none() | IDS, USD, USD, USD), max_size=4)
-SHOWN = st.lists(st.builds(Shown, IDS, st.booleans(), USD, USD), max_size=5, unique_by=lambda one: one.order_id)
+SHOWN = st.lists(st.builds(ListedCost, IDS, st.booleans(), USD, USD), max_size=5, unique_by=lambda one: one.order_id)
 
 
 @given(OPEN, PAID, SHOWN)
 def test_each_order_counts_once_with_the_larger_of_the_record_and_what_clore_shows(
-    open_: list[Reservation], paid: list[Reservation], shown: list[Shown]
+    open_: list[Reservation], paid: list[Reservation], shown: list[ListedCost]
 ) -> None:
     held = {one.order_id for one in open_}
     hourly = daily = ZERO
@@ -49,12 +49,12 @@ def test_each_order_counts_once_with_the_larger_of_the_record_and_what_clore_sho
         else:
             daily += max(was_paid, seen_daily)
         active += max(len(mine), sum(one.active for one in seen))
-    assert usage(open_, paid, shown) == Used(hourly, daily, active)
+    assert usage(open_, paid, shown) == Usage(hourly, daily, active)
 
 
 @given(OPEN, PAID, SHOWN)
 def test_a_lost_state_frees_nothing_that_clore_shows(
-    open_: list[Reservation], paid: list[Reservation], shown: list[Shown]
+    open_: list[Reservation], paid: list[Reservation], shown: list[ListedCost]
 ) -> None:
     known, lost = usage(open_, paid, shown), usage([], [], shown)
     assert lost.usd_per_hour <= known.usd_per_hour
@@ -64,16 +64,16 @@ def test_a_lost_state_frees_nothing_that_clore_shows(
 
 
 def test_an_order_taken_for_gone_that_still_runs_counts_as_active() -> None:
-    used = usage([], [reserved(1, Decimal(9), Decimal(1), Decimal(2))], [Shown(1, True, Decimal(1), Decimal(5))])
-    assert used == Used(Decimal(1), Decimal(5), 1)
+    used = usage([], [reserved(1, Decimal(9), Decimal(1), Decimal(2))], [ListedCost(1, True, Decimal(1), Decimal(5))])
+    assert used == Usage(Decimal(1), Decimal(5), 1)
 
 
 @given(
     st.builds(Caps, USD, USD, USD, st.integers(0, 5)),
-    st.builds(Used, USD, USD, st.integers(0, 6)),
-    st.builds(Wanted, USD, USD, USD, st.integers(0, 1)),
+    st.builds(Usage, USD, USD, st.integers(0, 6)),
+    st.builds(AddedUsage, USD, USD, USD, st.integers(0, 1)),
 )
-def test_a_wish_is_refused_by_exactly_the_caps_that_it_would_pass(caps: Caps, used: Used, wanted: Wanted) -> None:
+def test_a_wish_is_refused_by_exactly_the_caps_that_it_would_pass(caps: Caps, used: Usage, wanted: AddedUsage) -> None:
     broken = set()
     if wanted.usd_per_order and wanted.usd_per_order > caps.usd_per_order:
         broken.add("usd_per_order")
@@ -88,9 +88,9 @@ def test_a_wish_is_refused_by_exactly_the_caps_that_it_would_pass(caps: Caps, us
 
 def test_a_cap_may_be_used_to_the_last_micro_dollar_and_not_one_further() -> None:
     caps = Caps(usd_per_hour=Decimal("0.42"))
-    fits = Wanted(Decimal("0.42"), Decimal(1), Decimal(1))
-    assert over_caps(caps, Used(ZERO, ZERO, 0), fits, {}) == []
-    (no,) = over_caps(caps, Used(Decimal("0.000001"), ZERO, 0), fits, {"usd_per_hour": "limits.toml"})
+    fits = AddedUsage(Decimal("0.42"), Decimal(1), Decimal(1))
+    assert over_caps(caps, Usage(ZERO, ZERO, 0), fits, {}) == []
+    (no,) = over_caps(caps, Usage(Decimal("0.000001"), ZERO, 0), fits, {"usd_per_hour": "limits.toml"})
     assert no.limit == "usd_per_hour"
     assert no.change == "the operator, with CLORE_MAX_USD_PER_HOUR (limits.toml now)"
 

@@ -21,7 +21,7 @@ import clore_mcp.sandbox
 from clore_mcp.sandbox import SANDBOX_KEY, Options, add_arguments, create_app, from_args, serve, start_in_thread
 from clore_mcp.sandbox.clock import Clock
 from clore_mcp.sandbox.journal import digest
-from clore_mcp.sandbox.listeners import _Door
+from clore_mcp.sandbox.listeners import _OrderPort
 
 SERVE = """
 from clore_mcp.sandbox import Options, serve
@@ -160,7 +160,7 @@ def test_a_guest_who_arrives_in_the_instant_of_the_stop_leaves_no_socket_open(tu
 @pytest.mark.parametrize("turns", range(8))
 @pytest.mark.anyio
 async def test_a_guest_at_an_order_s_port_that_closes_leaves_no_socket_open(turns: int) -> None:
-    door = _Door()
+    door = _OrderPort()
     await door.open()
     with socket.create_connection(("127.0.0.1", door.port)):
         for _ in range(turns):

@@ -26,14 +26,14 @@ _STRAYS: Final = 6  # after this many first dates that agree with nothing, use t
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class DatedReply:
     """A reply: Clore's time then, in unix seconds, and both clocks of this machine."""
 
     api_at: float
     wall: float
     monotonic: float
 
-    def agrees(self, later: Heard, slack_seconds: float) -> bool:
+    def agrees(self, later: DatedReply, slack_seconds: float) -> bool:
         """Return whether as much time has passed at Clore as here, by either clock. Each clock may jump or stand
         still."""
         passed = later.api_at - self.api_at
@@ -46,12 +46,12 @@ class Heard:
 class Belief:
     """The conclusion from the dates heard so far: the last accepted one, and those in doubt since then. Immutable."""
 
-    base: Heard | None = None
+    base: DatedReply | None = None
     dated: bool = False  # False: `base` is this machine's own time, because no date was accepted
-    doubted: tuple[Heard, ...] = ()
+    doubted: tuple[DatedReply, ...] = ()
     strays: int = 0
 
-    def after(self, heard: Heard, slack_seconds: float) -> Belief:
+    def after(self, heard: DatedReply, slack_seconds: float) -> Belief:
         """Return the belief after this date is heard too."""
         if self._agrees(heard, slack_seconds):
             return Belief(heard, dated=True)
@@ -60,10 +60,10 @@ class Belief:
         if len(doubted) >= _AGREEING:
             return Belief(heard, dated=True)
         if self.base is None and self.strays + 1 >= _STRAYS:
-            return Belief(Heard(heard.wall, heard.wall, heard.monotonic))
+            return Belief(DatedReply(heard.wall, heard.wall, heard.monotonic))
         return replace(self, doubted=doubted, strays=self.strays + 1)
 
-    def _agrees(self, heard: Heard, slack_seconds: float) -> bool:
+    def _agrees(self, heard: DatedReply, slack_seconds: float) -> bool:
         if self.base is not None and self.dated:
             return self.base.agrees(heard, slack_seconds)
         return abs(heard.api_at - heard.wall) <= slack_seconds
@@ -98,7 +98,7 @@ class ApiClock:
             self._undated(came)
             return
         self._warned = False
-        self._belief = before.after(Heard(api_at, came.wall, came.monotonic), self._slack)
+        self._belief = before.after(DatedReply(api_at, came.wall, came.monotonic), self._slack)
         if self._belief.doubted and not before.doubted:
             log.info("Clore's clock has jumped by a reply's date: it counts when the next replies agree.")
         if self._belief.base is not None and not self._belief.dated and before.base is None:
@@ -111,7 +111,7 @@ class ApiClock:
             log.warning("Clore's replies have no date: leases end by %s, and by no other clock.", by)
         self._warned = True
         if not before.dated:
-            self._belief = Belief(Heard(came.wall, came.wall, came.monotonic))
+            self._belief = Belief(DatedReply(came.wall, came.wall, came.monotonic))
 
     def now(self) -> float:
         """Return Clore's time in unix seconds. Before the first reply it is this machine's time."""

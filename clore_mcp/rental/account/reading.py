@@ -35,7 +35,7 @@ from clore_mcp.store.shared import Copies, Departure, Instant, Reading, Shared
 T = TypeVar("T")
 
 
-class Fresh(Generic[T]):
+class CachedValue(Generic[T]):
     """Holds what `fetch` returned and when. Concurrent callers share one fetch, and a cancelled caller harms no
     other."""
 
@@ -170,8 +170,8 @@ class Readings:
         self._rated_last: tuple[tuple[Listing, ...], dict[Coin, Decimal], Snapshot | None] = ((), {}, None)
         self._no_balances_at = -math.inf
         self._no_addresses_at = -math.inf
-        self._wallets = Fresh(self._fetch_wallets, clock)
-        self._fees = Fresh(self._fetch_fees, clock)
+        self._wallets = CachedValue(self._fetch_wallets, clock)
+        self._fees = CachedValue(self._fetch_fees, clock)
         self._current = self._shared(copies, "my_orders", completed=False)
         self._completed = self._shared(copies, "my_orders_completed", completed=True)
 

@@ -33,7 +33,7 @@ from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.proposal import SHOWN
 from clore_mcp.rental.rules.billing import CREATION_FEE_AFTER_SECONDS, Bill, began_of, bill, order_type_of, usd_per_hour
 from clore_mcp.rental.rules.check import Evidence, used_now
-from clore_mcp.rental.rules.limits import Used
+from clore_mcp.rental.rules.limits import Usage
 from clore_mcp.rental.spot import bid_record
 from clore_mcp.rental.spot.bid_record import BidHistory
 from clore_mcp.rental.watches.watch import envelope_of
@@ -164,7 +164,7 @@ async def account_state(
         all_end_at=iso(spent.then[0]) if spent.then else None,
         spent_then_usd=shown(spent.then[1]) if spent.then else None,
         fees=_fees(evidence.fees),
-        limits=_limits(context.settings.limits, used, Taken(burn, spent.day, len(running))),
+        limits=_limits(context.settings.limits, used, LimitUse(burn, spent.day, len(running))),
         pending_approvals=tuple(waiting[:SHOWN]),
         events=tuple(_event(entry) for entry in told[:_EVENTS_SHOWN]),
         more=_more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program),
@@ -183,7 +183,7 @@ class SpentSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class LimitUse:
     """What of the limits is no reservation any more: billed an hour now, spent in a day, running."""
 
     usd_per_hour: Decimal
@@ -241,7 +241,7 @@ def _wallets(evidence: Evidence, billing: Iterable[OrderRow]) -> tuple[WalletVie
     return tuple(told)
 
 
-def _limits(caps: Caps, used: Used, taken: Taken) -> dict[str, LimitView]:
+def _limits(caps: Caps, used: Usage, taken: LimitUse) -> dict[str, LimitView]:
     """Return each cap with what is spent and what is reserved on top."""
 
     def view(cap: Decimal, use: Decimal, spent: Decimal) -> LimitView:

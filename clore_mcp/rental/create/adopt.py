@@ -22,7 +22,7 @@ from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.api_clock import created_between
 from clore_mcp.rental.context import Context, beats, enforcer
 from clore_mcp.rental.create.presence import matches, may_be_of, running_on
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.results import Attempt, Outcome, outcome_of
 from clore_mcp.rental.rules.billing import above, names_coin
 from clore_mcp.rental.rules.terms import Candidate, Terms
@@ -37,7 +37,7 @@ from clore_mcp.text import clean
 
 
 @dataclass(frozen=True, slots=True)
-class Unwritten:
+class UnrecordedOrder:
     """An order that a create has made, and its agreed end. `earlier` are the attempts before it."""
 
     end: End
@@ -47,11 +47,11 @@ class Unwritten:
     earlier: tuple[Attempt, ...]
 
 
-class Remembered:
+class RememberedOrders:
     """Orders by id until they are recorded, and the intents that Clore has answered with code 0."""
 
     def __init__(self) -> None:
-        self.orders: dict[int, Unwritten] = {}
+        self.orders: dict[int, UnrecordedOrder] = {}
         self.acknowledged: set[str] = set()
 
     def ends(self, account: str) -> list[End]:
@@ -67,7 +67,7 @@ _PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # seconds between looks for a price that
 
 
 @dataclass(frozen=True, slots=True)
-class Unwanted:
+class UnwantedReason:
     """Why an order is cancelled at once: a word for the record and a sentence for the caller."""
 
     word: str
@@ -75,7 +75,7 @@ class Unwanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Sighting:
     """The result of a look: the matching orders, whether the reply surely shows them all, an order of the account that
     runs on that server but does not match, and the heartbeats of the processes that end leases."""
 
@@ -85,24 +85,24 @@ class Sight:
     beats: tuple[Beat, ...] = ()
 
 
-class Adopting:
+class Adopter:
     """Binds orders to intents, and closes intents that made none."""
 
-    def __init__(self, context: Context, closing: Closing) -> None:
+    def __init__(self, context: Context, closer: Closer) -> None:
         self._context = context
-        self._closing = closing
-        self.remembered = Remembered()
+        self._closer = closer
+        self.remembered = RememberedOrders()
 
     async def write_down(self) -> None:
         """Record the orders that only this process's memory knows, if the state can be written again."""
         for one in [*self.remembered.orders.values()]:
             await self.adopt(one.intent, one.quote, one.row, earlier=one.earlier)
 
-    async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sight:
+    async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sighting:
         """Return what these rows show about an intent. An order that a later create for the same server may have made
         is not a match. While Clore lists an order without its server, nothing is certain."""
 
-        def read(tx: Tx) -> Sight:
+        def read(tx: Tx) -> Sighting:
             taken = orders.made_here(tx, intent.account, [row.id for row in rows])
             later = [
                 one
@@ -115,7 +115,7 @@ class Adopting:
             odd = (row for row in rows if row.server_id is None or not fits(row.id))
             whole = not any(row.server_id in (None, intent.server_id) and may_be_of(intent, row, taken) for row in odd)
             other = running_on(intent.server_id, (r for r in rows if r not in mine))
-            return Sight(tuple(mine), valid and whole, other, tuple(beats(tx, self._context, intent.account)))
+            return Sighting(tuple(mine), valid and whole, other, tuple(beats(tx, self._context, intent.account)))
 
         return await self._context.state.read(read)
 
@@ -143,7 +143,7 @@ class Adopting:
         lease = lease_of(intent, quote, terms, candidate, row, context.readings.api_now())
         over = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
 
-        def write(tx: Tx) -> tuple[Outcome, Unwanted | None] | None:
+        def write(tx: Tx) -> tuple[Outcome, UnwantedReason | None] | None:
             now = intents.get(tx, intent.id)
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
@@ -178,7 +178,7 @@ class Adopting:
         outcome, why = written
         if why is None or context.settings.read_only:
             return outcome
-        gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
+        gone = await self._closer.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
         outcome = outcome_texts.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
         with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, but the caller knows better
             await context.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
@@ -196,11 +196,11 @@ class Adopting:
             lease.account, row.id, lease.started_api_at if dearer else lease.ends_api_at,
             "cancel" if dearer else lease.on_end, made_here=True,
         )  # fmt: skip
-        self.remembered.orders[row.id] = Unwritten(end, intent, quote, row, tuple(earlier))
+        self.remembered.orders[row.id] = UnrecordedOrder(end, intent, quote, row, tuple(earlier))
         context.readings.changed()
         attempts = [*earlier, Attempt(intent.server_id, "above_ceiling" if dearer else "created")]
         if dearer and not context.settings.read_only:
-            gone = await self._closing.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
+            gone = await self._closer.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
             return outcome_texts.ended_at_once(
                 outcome_texts.above_ceiling(row, candidate), row, candidate, gone, attempts
             )
@@ -226,7 +226,7 @@ class Adopting:
 
     def _adopted(
         self, tx: Tx, now: Intent, quote: Quote, lease: Lease, candidate: Candidate, terms: Terms, row: OrderRow,
-        earlier: Sequence[Attempt], why: Unwanted | None,
+        earlier: Sequence[Attempt], why: UnwantedReason | None,
     ) -> Outcome:  # fmt: skip
         intents.step(tx, now.id, was=now.state, now_is="adopted", order_id=row.id)
         orders.add(tx, lease)
@@ -251,7 +251,7 @@ class Adopting:
         self,
         intent: Intent,
         quote: Quote,
-        seen: Sight,
+        seen: Sighting,
         earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
     ) -> Outcome:
@@ -343,12 +343,12 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
     )
 
 
-def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
+def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> UnwantedReason | None:
     """Return why a running order must be cancelled, or None if it may stay."""
     if above(row, candidate.coin, candidate.ceiling_per_day):
-        return Unwanted("above_ceiling", outcome_texts.above_ceiling(row, candidate))
+        return UnwantedReason("above_ceiling", outcome_texts.above_ceiling(row, candidate))
     if ledger.frozen(tx) is not None:
-        return Unwanted("frozen", f"{outcome_texts.FROZEN} This order was on its way then.")
+        return UnwantedReason("frozen", f"{outcome_texts.FROZEN} This order was on its way then.")
     return None
 
 

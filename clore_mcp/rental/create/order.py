@@ -35,12 +35,12 @@ from clore_mcp.rental.context import Context, beats, settle_quote
 from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacement import Replacements
-from clore_mcp.rental.create.send import CreateCall, Halted, NotOffered, Send, listed_now
-from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.send import CreateCall, NotOffered, Send, SendHalted, listed_now
+from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
 from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.orders.access import access_of
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateOrder
@@ -57,32 +57,32 @@ _TRIES: Final = 6  # to send one create: it may be refused unread, or its eviden
 log = logging.getLogger(__name__)
 
 
-class Creating(Verb[CreateOrder]):
+class CreateVerb(Verb[CreateOrder]):
     """Carries out approved rentals."""
 
     def __init__(
-        self, context: Context, pricer: Pricer, settling: Settling, closing: Closing, replacements: Replacements
+        self, context: Context, pricer: Pricer, settler: Settler, closer: Closer, replacements: Replacements
     ) -> None:
         self._context = context
-        self._closing = closing
+        self._closer = closer
         self._pricer = pricer
-        self._settling = settling
-        self._presence = Presence(context, settling)
+        self._settler = settler
+        self._presence = Presence(context, settler)
         self._replacements = replacements
 
     async def already(self, request: CreateOrder, account: str, digest: str) -> Outcome | None:
         """Return the running order that the same call has made, or its create with an unknown outcome."""
-        context, settling, closing = self._context, self._settling, self._closing
+        context, settler, closer = self._context, self._settler, self._closer
         current = await context.readings.orders(EXECUTION_AGE)
 
         def read(tx: Tx) -> tuple[bool, Outcome | None]:
-            settled = not settling.left_open(tx, account, current) and closing.agrees(tx, account, current)
+            settled = not settler.left_open(tx, account, current) and closer.agrees(tx, account, current)
             return settled, made_by_call(tx, account, digest, context.program)
 
         settled, made = await context.state.read(read)
         if not settled:
-            await settling.settle_open(account, current)
-            await closing.reconcile(account, current, None)
+            await settler.settle_open(account, current)
+            await closer.reconcile(account, current, None)
             made = await context.state.read(lambda tx: made_by_call(tx, account, digest, context.program))
         return made
 
@@ -214,7 +214,7 @@ class Creating(Verb[CreateOrder]):
         """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
         try:
             created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
-        except Halted as halted:
+        except SendHalted as halted:
             if halted.why is not None:
                 await self._close(call, send.intent, "abandoned", "not_sent")
             return halted.why
@@ -228,12 +228,12 @@ class Creating(Verb[CreateOrder]):
         return await self._left(call, send, attempts, created, "code 0")
 
     async def _evidence(self, account: str) -> Evidence:
-        context, settling, evidence = self._context, self._settling, await self._pricer.evidence(EXECUTION_AGE)
+        context, settler, evidence = self._context, self._settler, await self._pricer.evidence(EXECUTION_AGE)
         left, known = await context.state.read(
-            lambda tx: (settling.left_open(tx, account, evidence.current), beats(tx, context, account))
+            lambda tx: (settler.left_open(tx, account, evidence.current), beats(tx, context, account))
         )
         if left:
-            await settling.settle_open(account, evidence.current)
+            await settler.settle_open(account, evidence.current)
         await context.ask_enforcers(account, known)  # the claim itself can't wait for an answer
         return evidence
 
@@ -272,8 +272,8 @@ class Creating(Verb[CreateOrder]):
             intent = replace(intent, acknowledged=intent.acknowledged or created is not None)
         await anyio.to_thread.run_sync(context.wake_watchdog)  # one that is about to exit may have missed this order
         try:
-            outcome = await self._settling.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
-            recorded = outcome.status is Status.CREATED and not self._settling.unwritten(intent.account)
+            outcome = await self._settler.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
+            recorded = outcome.status is Status.CREATED and not self._settler.unwritten(intent.account)
             return Stopped(outcome=outcome, final=not recorded)  # if recorded, the quote already has its outcome
         except StateUnavailable:
             return self._unrecorded(intent, attempts)

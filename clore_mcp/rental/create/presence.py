@@ -28,7 +28,7 @@ from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
 
 if TYPE_CHECKING:
-    from clore_mcp.rental.create.settle import Settling
+    from clore_mcp.rental.create.settle import Settler
     from clore_mcp.rental.rules.check import Evidence
 
 
@@ -147,9 +147,9 @@ def _bare(image: str) -> str:
 class Presence:
     """Looks for our own orders before a rented server is skipped for a fallback."""
 
-    def __init__(self, context: Context, settling: Settling) -> None:
+    def __init__(self, context: Context, settler: Settler) -> None:
         self._context = context
-        self._settling = settling
+        self._settler = settler
 
     async def not_offered(self, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool) -> Stopped:
         """Return the result for a server that the market rules out before anything is sent. `used` says whether the yes
@@ -162,7 +162,7 @@ class Presence:
             return Stopped(attempt=attempt)
         seen = await self._seen()
         if seen is not None:
-            await self._settling.settle_open(account, seen)  # this adopts a late order first
+            await self._settler.settle_open(account, seen)  # this adopts a late order first
         held = await self._held(quote, server_id)
         if held is not None:
             return Stopped(outcome=held)
@@ -180,9 +180,9 @@ class Presence:
         spot order". Returns None if no order of this account is seen on the server."""
         if not ours and not await self._may_be_ours(quote.account, intent.server_id, but=intent):
             return None
-        sight = await self._settling.look(intent, completed=False)
+        sight = await self._settler.look(intent, completed=False)
         if not sight.valid or sight.matches:
-            return Stopped(outcome=await self._settling.settle(intent, quote, earlier=attempts))
+            return Stopped(outcome=await self._settler.settle(intent, quote, earlier=attempts))
         if sight.other is None:
             return None
         held = await self._held(quote, intent.server_id)

@@ -24,8 +24,8 @@ from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.check import (
     Draw,
     Evidence,
-    Owed,
     Position,
+    WalletDebts,
     check,
     draw_of,
     free_balance,
@@ -245,10 +245,10 @@ def _passed_over(request: CreateOrder, server_id: int, failed: Mapping[int, int]
     return Unfit(server_id, "failed_here", said)
 
 
-def _short(candidate: Candidate, evidence: Evidence, owed: Owed, request: CreateOrder) -> bool:
+def _short(candidate: Candidate, evidence: Evidence, owed: WalletDebts, request: CreateOrder) -> bool:
     return wallet_refusal(draw_of(candidate, request.exact_hours), evidence, owed) is not None
 
 
-def _covered_hours(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
+def _covered_hours(draw: Draw, evidence: Evidence, owed: WalletDebts) -> Decimal | None:
     free = free_balance(draw, evidence, owed)
     return None if free is None or not draw.per_hour else max(ZERO, free - draw.once) / draw.per_hour

@@ -25,7 +25,7 @@ from clore_mcp.rental.create.send import NotOffered, listed_now
 from clore_mcp.rental.create.ssh_keys import fingerprint, key_line
 from clore_mcp.rental.orders import advice
 from clore_mcp.rental.orders.access import ReadyReason
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, LostOrder, Outcome, Settled, Status
 from clore_mcp.rental.rules.check import check, position, spend_of
@@ -124,7 +124,7 @@ class Replacements:
     context: Context
     pricer: Pricer
     approvals: Approvals
-    closing: Closing
+    closer: Closer
     readiness: Readiness
 
     async def hold(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
@@ -207,7 +207,7 @@ class Replacements:
 
         if not await context.state.write(begin):
             return
-        gone = await self.closing.cancel(order_id, issue=None, caller=quote.caller, why=f"it is replaced; {by}")
+        gone = await self.closer.cancel(order_id, issue=None, caller=quote.caller, why=f"it is replaced; {by}")
         if gone.status is not Status.CANCELLED:
             raise Settled(outcome_texts.being_replaced(quote))
 

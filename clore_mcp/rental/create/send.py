@@ -25,7 +25,7 @@ from clore_mcp.rental.create.presence import in_the_way, made_by_call, standing_
 from clore_mcp.rental.questions import hardware
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
-from clore_mcp.rental.rules.check import Doubt, Evidence, Position, Undecided, check, position, spend_of
+from clore_mcp.rental.rules.check import Evidence, Position, Undecided, UndecidedReason, check, position, spend_of
 from clore_mcp.rental.rules.terms import (
     Candidate,
     Terms,
@@ -43,7 +43,7 @@ from clore_mcp.store.quotes import Quote
 _SENDS: Final = 3  # Clore says "too fast" before it reads a request, so the request may be sent up to this many times
 
 
-class Abandoned(Failure):
+class SendAbandoned(Failure):
     """This process was stopped or suspended for too long between claiming a send and sending, so it must not send."""
 
 
@@ -90,7 +90,7 @@ def _record_of(create: CreateRequest) -> dict[str, Any]:
     }
 
 
-class Halted(Exception):
+class SendHalted(Exception):
     """Raised if nothing was sent. `why` is None if the evidence had become too old when the turn came."""
 
     def __init__(self, why: Stopped | None) -> None:
@@ -116,17 +116,17 @@ class Send:
         return found
 
     async def leave(self, evidence: Evidence, create: CreateRequest) -> None:
-        """Claim the send, just before the bytes leave. Raises Halted if nothing may be sent, and Abandoned if the
+        """Claim the send, just before the bytes leave. Raises SendHalted if nothing may be sent, and Abandoned if the
         process was suspended past its deadline."""
         context = self._context
         not_after = context.clock() + context.patience.send_within
         deadline = min(context.monotonic() + context.patience.send_within, self._leave_by)
         result = await context.state.write(lambda tx: self._claim(tx, evidence, create, not_after))
         if not isinstance(result, Intent):
-            raise Halted(result)
+            raise SendHalted(result)
         self.claimed = result
         if context.clock() >= not_after or context.monotonic() >= deadline:
-            raise Abandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
+            raise SendAbandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
     async def back(self) -> bool:
         """Record that Clore refused the create unread. Return whether it may be sent again: it may not after three
@@ -156,7 +156,7 @@ class Send:
         try:
             stands = position(tx, context, quote.account, evidence, deciding=True)
         except Undecided as no:
-            return None if no.doubt is Doubt.TOO_OLD else Stopped(outcome=_unreadable(no), final=self.used)
+            return None if no.doubt is UndecidedReason.TOO_OLD else Stopped(outcome=_unreadable(no), final=self.used)
         if context.monotonic() >= self._leave_by:
             return Stopped(outcome=_TOO_LATE, final=self.used)
         if ledger.frozen(tx) is not None:

@@ -23,7 +23,7 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Commitments, Context
-from clore_mcp.rental.create.adopt import ADOPTABLE, Adopting, Sight
+from clore_mcp.rental.create.adopt import ADOPTABLE, Adopter, Sighting
 from clore_mcp.rental.requests import REQUESTS
 from clore_mcp.rental.results import Attempt, Outcome, Status
 from clore_mcp.store import accounts, intents, quotes
@@ -37,7 +37,7 @@ _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOpen:
+class OpenWork:
     """What ended processes may have left: creates under another account that may be this one, creates of this account
     with their quotes, and whether a quote is being carried out that is not one of this process's tasks."""
 
@@ -49,12 +49,12 @@ class LeftOpen:
         return bool(self.strays or self.creates or self.orphans)
 
 
-class Settling:
+class Settler:
     """Finds and adopts orders, and closes what ended processes have left open."""
 
-    def __init__(self, context: Context, adopting: Adopting, commitments: Commitments) -> None:
+    def __init__(self, context: Context, adopter: Adopter, commitments: Commitments) -> None:
         self._context = context
-        self._adopting = adopting
+        self._adopter = adopter
         self._commitments = commitments
 
     async def settle(
@@ -73,12 +73,12 @@ class Settling:
         give_up_at = context.monotonic() + context.patience.look
         # An order may show late. An old look that saw none proves nothing, for example if Clore has been down since.
         counts_from = give_up_at - context.patience.look * _LAST_SHARE
-        last, looks = Sight(), 0
+        last, looks = Sighting(), 0
         while True:
             asked_at = context.monotonic()
             seen = await self.look(intent, completed=looks % 3 == 2)
             if len(seen.matches) == 1:
-                outcome = await self._adopting.adopt(intent, quote, seen.matches[0], earlier=earlier, known=seen.beats)
+                outcome = await self._adopter.adopt(intent, quote, seen.matches[0], earlier=earlier, known=seen.beats)
                 if outcome is not None:
                     return outcome
             if seen.valid and (refusal is not None or asked_at >= counts_from):
@@ -86,17 +86,17 @@ class Settling:
             left = give_up_at - context.monotonic()
             decided = refusal is not None and seen.valid
             if decided or left <= 0 or not await self._is_open(intent):
-                return await self._adopting.unfound(intent, quote, last, earlier, refusal)
+                return await self._adopter.unfound(intent, quote, last, earlier, refusal)
             await anyio.sleep(min(left, _PAUSES[min(looks, len(_PAUSES) - 1)]))
             looks += 1
 
-    async def look(self, intent: Intent, *, completed: bool) -> Sight:
+    async def look(self, intent: Intent, *, completed: bool) -> Sighting:
         """Look once for the order of an intent. If Clore fails, return an empty result instead of raising."""
         try:
             seen = await self._context.readings.look(completed=completed)
         except CloreError:
-            return Sight()
-        return await self._adopting.sight(intent, seen.rows, valid=not seen.unreadable)
+            return Sighting()
+        return await self._adopter.sight(intent, seen.rows, valid=not seen.unreadable)
 
     async def _is_open(self, intent: Intent) -> bool:
         now = await self._context.state.read(lambda tx: intents.get(tx, intent.id))
@@ -104,11 +104,11 @@ class Settling:
 
     def unwritten(self, account: str) -> list[End]:
         """Return the ends of orders that only this process knows, because the state could not be written."""
-        return self._adopting.remembered.ends(account)
+        return self._adopter.remembered.ends(account)
 
     async def write_down(self) -> None:
         """Record the orders that only this process's memory knows, if the state can be written again."""
-        await self._adopting.write_down()
+        await self._adopter.write_down()
 
     async def settle_open(self, account: str, current: Orders) -> None:
         """Close what ended processes have left: abandon creates that were never sent, and look for those that were.
@@ -123,7 +123,7 @@ class Settling:
         if left.creates or left.orphans:
             await context.state.write(lambda tx: self._settle_orphans(tx, account, now))
 
-    def left_open(self, tx: Tx, account: str, current: Orders) -> LeftOpen:
+    def left_open(self, tx: Tx, account: str, current: Orders) -> OpenWork:
         """Return what `settle_open` has to check, from the rows of the caller's transaction."""
         since = self._context.clock() - intents.ADOPTABLE_SECONDS
         open_ = intents.in_state(tx, account, *intents.OPEN)
@@ -134,13 +134,13 @@ class Settling:
         of_quotes = ((intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed))
         creates = [(one, of) for one, of in of_quotes if of is not None and not self._commitments.runs(of.id)]
         orphans = any(not self._commitments.runs(quote.id) for quote in quotes.committing(tx, account))
-        return LeftOpen(self._context.readings.identity.stray_intents(tx, account, since), creates, orphans)
+        return OpenWork(self._context.readings.identity.stray_intents(tx, account, since), creates, orphans)
 
     async def _bring_strays(self, strays: Sequence[Intent], account: str, current: Orders) -> None:
         """Take over creates of other accounts that may be this one, once their order is listed here."""
         context = self._context
         for intent in strays:
-            seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
+            seen = await self._adopter.sight(intent, current.rows, valid=not current.unreadable)
             if len(seen.matches) == 1:
                 await context.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
 
@@ -184,11 +184,11 @@ class Settling:
         over = (intent.not_after or intent.created_at) + patience.window
         if intent.state == "sending" and current.at < over:
             return
-        seen = await self._adopting.sight(intent, current.rows, valid=not current.unreadable)
+        seen = await self._adopter.sight(intent, current.rows, valid=not current.unreadable)
         if len(seen.matches) == 1:
-            await self._adopting.adopt(intent, quote, seen.matches[0], known=seen.beats)
+            await self._adopter.adopt(intent, quote, seen.matches[0], known=seen.beats)
         elif intent.state == "sending" and seen.valid and current.at >= over + patience.look:
-            await self._adopting.unfound(intent, quote, seen)
+            await self._adopter.unfound(intent, quote, seen)
 
     async def _abandon(self, intent: Intent, quote: Quote) -> None:
         """Abandon an intent that was never sent. Its owner, even if it resumes, can no longer send it."""
@@ -232,7 +232,7 @@ class Settling:
         shows up within a day is still adopted.
         """
         if row is not None:
-            outcome = await self._adopting.adopt(intent, quote, row, by=by)
+            outcome = await self._adopter.adopt(intent, quote, row, by=by)
             if outcome is None:
                 raise ArgumentInvalid(f"{intent.id} has just been settled elsewhere. Nothing was changed.")
             return outcome

@@ -54,14 +54,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class FindingState:
     """Since when something holds (Clore's clock), and whether it has been told."""
 
     since: float
     told: bool = False
 
 
-Memory = dict[str, dict[str, Stand]]
+Memory = dict[str, dict[str, FindingState]]
 """What holds of each order (its id) and each wallet (its coin)."""
 
 
@@ -127,16 +127,16 @@ def standing(memory: Memory, seen: AccountSeen, known: AccountRecord) -> list[Fi
     return found
 
 
-def _held(was: Mapping[str, Stand], holds: Mapping[str, bool | None], api_now: float) -> dict[str, Stand]:
+def _held(was: Mapping[str, FindingState], holds: Mapping[str, bool | None], api_now: float) -> dict[str, FindingState]:
     """What holds now. None: nobody can tell, so it stays as it was."""
-    now = {name: was.get(name, Stand(api_now)) for name, true in holds.items() if true}
+    now = {name: was.get(name, FindingState(api_now)) for name, true in holds.items() if true}
     return now | {name: was[name] for name, true in holds.items() if true is None and name in was}
 
 
-def _told(held: Mapping[str, Stand], api_now: float) -> dict[str, Stand]:
+def _told(held: Mapping[str, FindingState], api_now: float) -> dict[str, FindingState]:
     """Those that have held for long enough and that nobody was told of, as told."""
     return {
-        name: Stand(stand.since, told=True)
+        name: FindingState(stand.since, told=True)
         for name, stand in held.items()
         if not stand.told and name in _KINDS and api_now - stand.since >= _KINDS[name]
     }
@@ -148,14 +148,14 @@ def _absent(before: Memory, after: Memory, seen: AccountSeen) -> Memory:
     for name, was in before.items():
         if name in after or not name.isdigit():
             continue
-        gone = was.get("gone", Stand(seen.api_now))
+        gone = was.get("gone", FindingState(seen.api_now))
         if not seen.whole or seen.api_now - gone.since < _REMEMBERED_SECONDS:
             left[name] = {**was, "gone": gone}
     return left
 
 
 def _conditions(
-    row: OrderRow, was: Mapping[str, Stand], seen: AccountSeen, known: AccountRecord
+    row: OrderRow, was: Mapping[str, FindingState], seen: AccountSeen, known: AccountRecord
 ) -> dict[str, bool | None]:
     wins = seen.wins.get(row.id) if row.spot else True
     won = "wins" in was if wins is None else wins
@@ -185,13 +185,15 @@ def _unleased(row: OrderRow, known: AccountRecord) -> bool | None:
     return True
 
 
-def _undeployed(row: OrderRow, was: Mapping[str, Stand], *, up: bool, wins: bool | None, api_now: float) -> bool | None:
+def _undeployed(
+    row: OrderRow, was: Mapping[str, FindingState], *, up: bool, wins: bool | None, api_now: float
+) -> bool | None:
     """Whether a container that is billed is not up in time; of a spot order, since its bid wins."""
     if up or wins is False:
         return False
     if wins is None or row.container is None or row.created_at is None:
         return None
-    since = was.get("wins", Stand(api_now)).since if row.spot else row.created_at
+    since = was.get("wins", FindingState(api_now)).since if row.spot else row.created_at
     return api_now - since >= DEPLOY_SECONDS
 
 
@@ -270,7 +272,7 @@ def memory_from(text: str | None) -> tuple[Memory, float]:
     try:
         kept = json.loads(text or "")
         stands = {
-            about: {name: Stand(float(since), bool(told)) for name, (since, told) in held.items()}
+            about: {name: FindingState(float(since), bool(told)) for name, (since, told) in held.items()}
             for about, held in kept["of"].items()
         }
         return stands, float(kept["at"])

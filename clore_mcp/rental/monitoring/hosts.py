@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final
 
 from clore_mcp.errors import CloreError, StateUnavailable
-from clore_mcp.rental.account.reading import Fresh
+from clore_mcp.rental.account.reading import CachedValue
 from clore_mcp.rental.context import Context
 from clore_mcp.store import intents, ledger, orders
 from clore_mcp.store.database import Tx
@@ -51,7 +51,7 @@ class Hosts:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._marked = Fresh(self._count, context.monotonic)
+        self._marked = CachedValue(self._count, context.monotonic)
 
     async def marked(self) -> Mapping[int, int]:
         """Return how often each marked server failed, or nothing if the account or the state is unavailable."""

@@ -17,7 +17,7 @@ from clore_mcp.errors import CloreError, NotFound, StateUnavailable
 from clore_mcp.market.gpus import of_server
 from clore_mcp.rental import outcome_texts, questions
 from clore_mcp.rental.context import Context, settle_quote
-from clore_mcp.rental.orders.closure import NEVER_WON, Closing, account_for
+from clore_mcp.rental.orders.closure import NEVER_WON, Closer, account_for
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.rental.results import Outcome, Settled, Status
@@ -57,12 +57,12 @@ class CancelTerms:
         return cls(row["order_id"], row["made_here"])
 
 
-class Cancelling(Verb[CancelOrder]):
+class CancelVerb(Verb[CancelOrder]):
     """Proposes and carries out cancels that a client requests."""
 
-    def __init__(self, context: Context, closing: Closing) -> None:
+    def __init__(self, context: Context, closer: Closer) -> None:
         self._context = context
-        self._closing = closing
+        self._closer = closer
 
     async def account(self, request: CancelOrder) -> str:
         """See `Verb`. A cancel goes on even if the account is unknown."""
@@ -122,7 +122,7 @@ class Cancelling(Verb[CancelOrder]):
             taken = True
         if not taken:
             return outcome_texts.in_progress(quote.id)
-        outcome = await self._closing.cancel(
+        outcome = await self._closer.cancel(
             request.order_id, issue=request.issue, caller=quote.caller, why=f"asked for; {by}"
         )
         outcome = outcome.also(request.comment_change)
@@ -157,27 +157,27 @@ class Cancelling(Verb[CancelOrder]):
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None
-        fees, rates = await self._closing.prices()
+        fees, rates = await self._closer.prices()
         told = usd_per_hour(row, fees, rates)
         spent = bill(row, fees, rates, api_now=self._context.readings.api_now(), lease=lease)
         return told if told is not None else hourly, spent.total_usd if spent.priced else None
 
     async def _ended(self, request: CancelOrder, row: OrderRow, lease: Lease | None) -> Settled:
-        final = await self._closing.bill(row, lease)
+        final = await self._closer.bill(row, lease)
         if lease is not None and lease.ended_at is None and final is not None:
-            await self._closing.close(lease, final, "ended")
+            await self._closer.close(lease, final, "ended")
         unbilled = f" {NEVER_WON}" if never_won(row) else ""
         return await self._already_ended(request, None if final is None else final.receipt(), unbilled)
 
     async def _already_ended(self, request: CancelOrder, receipt: OrderReceipt | None, unbilled: str = "") -> Settled:
-        left = await self._closing.remaining()
+        left = await self._closer.remaining()
         unsent = " The comment was not sent." if request.issue or request.comment_change else ""
         said = f"It had already ended.{unbilled} {left}{unsent}"
         return Settled(left.told_in(Outcome(Status.ALREADY_ENDED, said, order_id=request.order_id, receipt=receipt)))
 
     async def _reopen(self, lease: Lease) -> None:
         try:
-            await self._closing.reopen(lease)
+            await self._closer.reopen(lease)
         except StateUnavailable as error:
             log.warning("order %s runs and could not be taken up again: %s", lease.order_id, error.message)
 

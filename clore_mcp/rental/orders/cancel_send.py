@@ -37,7 +37,7 @@ _ISSUE_NOTED: Final = 200  # characters of the issue, in the ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class LeaseOver:
     """The evidence that leases are over: a list of orders requested at `looked_at` (this machine's clock; None if none
     could be read). Another process's cancel without an answer yet counts for `answer_seconds`."""
 
@@ -46,7 +46,7 @@ class Over:
 
 
 @dataclass(slots=True)
-class Sent:
+class SentCancel:
     """A sent cancel, its failure, if any, and whether Clore accepted its comment. It may be sent again."""
 
     account: str
@@ -74,16 +74,16 @@ async def send(
     issue: str | None = None,
     caller: str,
     why: str,
-    over: Over | None = None,
-) -> list[Sent]:
+    over: LeaseOver | None = None,
+) -> list[SentCancel]:
     """Cancel orders (account, order id) without waiting for proof or for each other's reply. Returns those that were
     sent. With `over`, orders whose end was moved or that another process has cancelled since are skipped."""
-    sent = [Sent(account, order_id, issue, caller) for account, order_id in targets]
+    sent = [SentCancel(account, order_id, issue, caller) for account, order_id in targets]
     await _send(context, sent, why, over)
     return sent
 
 
-async def look_until_gone(context: Context, sent: Sequence[Sent]) -> dict[int, OrderRow]:
+async def look_until_gone(context: Context, sent: Sequence[SentCancel]) -> dict[int, OrderRow]:
     """Wait until all orders have expired or the patience is over, and return the rows of the expired ones. An order
     that the current list still shows as running has not expired. Until then a cancel is sent again unless there is
     evidence that it worked."""
@@ -116,7 +116,7 @@ async def try_write(context: Context, work: Callable[[Tx], None]) -> None:
         log.warning("a cancel goes on without its record: %s", error.message)
 
 
-async def _send(context: Context, sent: list[Sent], why: str, over: Over | None = None) -> None:
+async def _send(context: Context, sent: list[SentCancel], why: str, over: LeaseOver | None = None) -> None:
     """Record each cancel in the ledger and end its lease, then send it and record the reply. Once the first row is
     written, no process moves the end."""
     api_now = int(context.readings.api_now())
@@ -140,7 +140,7 @@ async def _send(context: Context, sent: list[Sent], why: str, over: Over | None 
     await try_write(context, answered)
 
 
-def _in_other_hands(tx: Tx, context: Context, one: Sent, over: Over, api_now: int) -> bool:
+def _in_other_hands(tx: Tx, context: Context, one: SentCancel, over: LeaseOver, api_now: int) -> bool:
     """Return whether to skip this cancel, because the end was moved or another process cancelled first. Servers and a
     watchdog wake at the same end, and our list may be older than that cancel. A cancel without an answer counts only
     for a while, because its sender may have been killed."""
@@ -155,7 +155,7 @@ def _in_other_hands(tx: Tx, context: Context, one: Sent, over: Over, api_now: in
     return over.looked_at is not None and last.at > over.looked_at
 
 
-async def _send_one(context: Context, one: Sent) -> None:
+async def _send_one(context: Context, one: SentCancel) -> None:
     try:
         one.whole = await context.client.cancel_order(one.order_id, one.issue)
     except Failure as error:  # a refusal counts too: it is also Clore's answer for an order that has ended
@@ -187,7 +187,7 @@ _NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Remaining:
+class RemainingOrders:
     """The orders and watches that are left. `hourly` is each order's cost in USD per hour, None if unknown. It is None
     as a whole if Clore can't be asked. `waiting` holds those orders that have no server now. `watches` is None if the
     state can't be read."""
@@ -223,7 +223,9 @@ def _orders(ids: list[int]) -> str:
     return f"order {', '.join(map(str, ids[:_NAMED]))}{more}"
 
 
-async def remaining(context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float) -> Remaining:
+async def remaining(
+    context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float
+) -> RemainingOrders:
     """Return what is left now. It waits for the orders and their bids for up to `patience_seconds`. Anything that can't
     be read is reported as unknown."""
     rows: list[OrderRow] | None = None
@@ -232,7 +234,7 @@ async def remaining(context: Context, books: Books, fees: Fees, rates: Rates, pa
         rows = [row for row in (await context.readings.orders()).rows if not row.expired]
         waiting = await books.waiting(rows)
     hourly = None if rows is None else {row.id: usd_per_hour(row, fees, rates) for row in rows}
-    return Remaining(hourly, waiting, await watches_waiting(context))
+    return RemainingOrders(hourly, waiting, await watches_waiting(context))
 
 
 async def watches_waiting(context: Context) -> int | None:

@@ -26,7 +26,7 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.orders import cancel_send, elsewhere
-from clore_mcp.rental.orders.cancel_send import Remaining, Sent, remaining
+from clore_mcp.rental.orders.cancel_send import RemainingOrders, SentCancel, remaining
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
 from clore_mcp.rental.spot import bid_record
@@ -65,7 +65,7 @@ async def account_for(context: Context, order_id: int) -> str:
         return UNKNOWN_ACCOUNT
 
 
-class Closing:
+class Closer:
     """Cancels orders and keeps the record of ended ones."""
 
     def __init__(self, context: Context) -> None:
@@ -86,7 +86,7 @@ class Closing:
         dropped = "" if sent[0].whole else "Clore did not take the comment, so it was left out."
         return left.told_in(outcome).also(told).also(dropped)
 
-    async def prove(self, sent: Sequence[Sent]) -> list[Outcome]:
+    async def prove(self, sent: Sequence[SentCancel]) -> list[Outcome]:
         """Look until each is proven gone or the patience is over. Return `cancelled` with the receipt, or
         `unverified`."""
         self._context.readings.changed()
@@ -216,7 +216,7 @@ class Closing:
         by_clore = seen.api_at - missed if seen.api_at is not None and missed is not None else absence
         return seen.at - (lease.missed_at or 0) >= absence and by_clore >= absence
 
-    async def _gone(self, one: Sent, row: OrderRow) -> Outcome:
+    async def _gone(self, one: SentCancel, row: OrderRow) -> Outcome:
         account = one.account
         lease = await self._try_read(lambda tx: orders.get(tx, account, row.id))
         final = await self.bill(row, lease)
@@ -242,7 +242,7 @@ class Closing:
         except StateUnavailable as error:
             log.warning("the end of order %s could not be recorded: %s", lease.order_id, error.message)
 
-    async def _unverified(self, one: Sent) -> Outcome:
+    async def _unverified(self, one: SentCancel) -> Outcome:
         def write(tx: Tx) -> None:
             self._context.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
 
@@ -256,7 +256,7 @@ class Closing:
         )
         return Outcome(Status.UNVERIFIED, said, order_id=one.order_id, said=one.unproven)
 
-    async def remaining(self) -> Remaining:
+    async def remaining(self) -> RemainingOrders:
         """Return what else costs money now or may soon."""
         fees, rates = await self.prices()
         return await remaining(self._context, self.books, fees, rates, _PRICING_SECONDS)

@@ -16,11 +16,11 @@ from clore_mcp.money import dollars
 from clore_mcp.rental import outcome_texts, questions
 from clore_mcp.rental.context import Context, iso, settle_quote
 from clore_mcp.rental.create.quote import Pricer
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.orders.extend_terms import (
+    EndMove,
     ExtendTerms,
     Extension,
-    Move,
     beyond,
     latest_end,
     most_seconds,
@@ -34,8 +34,8 @@ from clore_mcp.rental.orders.extend_terms import (
 from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status, outcome_of
-from clore_mcp.rental.rules.check import Doubt, Evidence, Position, Undecided, check, position
-from clore_mcp.rental.rules.limits import Wanted
+from clore_mcp.rental.rules.check import Evidence, Position, Undecided, UndecidedReason, check, position
+from clore_mcp.rental.rules.limits import AddedUsage
 from clore_mcp.store import intents, ledger, orders, quotes, reservations
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
@@ -52,7 +52,7 @@ _REPEATED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class CheckedExtension:
     """A priced move and every refusal of it. `limits` says how much of the limits would then be used."""
 
     extension: Extension
@@ -61,13 +61,13 @@ class Judged:
     most_seconds: int | None = None  # the most that would fit, if the move does not
 
 
-class Extending(Verb[ExtendOrder]):
+class ExtendVerb(Verb[ExtendOrder]):
     """Prices, proposes and makes extensions."""
 
-    def __init__(self, context: Context, pricer: Pricer, closing: Closing) -> None:
+    def __init__(self, context: Context, pricer: Pricer, closer: Closer) -> None:
         self._context = context
         self._pricer = pricer
-        self._closing = closing
+        self._closer = closer
 
     async def already(self, request: ExtendOrder, account: str, digest: str) -> Outcome | None:
         """Return the extension that the same call has made within ten minutes, if the new end is still in place."""
@@ -88,12 +88,12 @@ class Extending(Verb[ExtendOrder]):
         except Undecided as no:
             raise _undecided(request.order_id, no) from None
         self._require_clock(request.order_id)
-        await self._closing.reconcile(account, evidence.current, evidence.completed)
+        await self._closer.reconcile(account, evidence.current, evidence.completed)
 
-        def read(tx: Tx) -> Judged:
+        def read(tx: Tx) -> CheckedExtension:
             end = reservations.end_of(tx, account, request.order_id)
             begins = end.ends_api_at if end else int(context.readings.api_now())
-            move = Move(request.order_id, end, begins + request.seconds)
+            move = EndMove(request.order_id, end, begins + request.seconds)
             stands = position(tx, context, account, evidence)
             return self._judge(tx, account, move, stands, evidence, enforced_by, asked_at=context.clock())
 
@@ -151,7 +151,7 @@ class Extending(Verb[ExtendOrder]):
             where = f", to {iso(end.ends_api_at)}" if end else ""
             why = f"Its end was moved meanwhile{where}. Call again if the person wants it moved further."
             raise stays(order_id, "end_moved", why)
-        move = Move(order_id, end, terms.after)
+        move = EndMove(order_id, end, terms.after)
         judged = self._judge(tx, quote.account, move, stands, evidence, enforced_by, asked_at=quote.created_at)
         extension = judged.extension
         if extension.due_usd > terms.worst_usd:
@@ -174,13 +174,13 @@ class Extending(Verb[ExtendOrder]):
         self,
         tx: Tx,
         account: str,
-        move: Move,
+        move: EndMove,
         stands: Position,
         evidence: Evidence,
         enforced_by: str | None,
         *,
         asked_at: float,
-    ) -> Judged:
+    ) -> CheckedExtension:
         """Price the move and check it. Raises Settled and NotFound."""
         context, api_now = self._context, self._context.readings.api_now()
         self._require_running(tx, account, move, evidence)
@@ -228,7 +228,7 @@ class Extending(Verb[ExtendOrder]):
             why = beyond(move, latest, api_now, fit)
             raise stays(move.order_id, "max_rental_hours", why, latest_api_at=latest, most_seconds=fit)
         limits = _limits_used(stands, extension.spend(held).wanted)
-        return Judged(extension, refusals, limits, most() if refusals and not unwatched else None)
+        return CheckedExtension(extension, refusals, limits, most() if refusals and not unwatched else None)
 
     def _require_clock(self, order_id: int) -> None:
         """Raise Settled while Clore's time is uncertain, because a new end could be wrong."""
@@ -237,7 +237,7 @@ class Extending(Verb[ExtendOrder]):
             why = "Clore's clock has just jumped, so the new end can't be computed yet. Nothing was changed."
             raise stays(order_id, "clock_jumped", f"{why} Call again in a minute.", final=False)
 
-    def _require_running(self, tx: Tx, account: str, move: Move, evidence: Evidence) -> None:
+    def _require_running(self, tx: Tx, account: str, move: EndMove, evidence: Evidence) -> None:
         """Raise Settled for an order that has ended or is being ended, and NotFound for an unknown one."""
         order_id = move.order_id
         lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
@@ -256,7 +256,7 @@ class Extending(Verb[ExtendOrder]):
             )
 
 
-def _yes(move: Move) -> Yes:
+def _yes(move: EndMove) -> Yes:
     """Return which yes is needed. The limits do not approve a first end, because it may end someone else's work."""
     if move.before is None or not move.before.made_here:
         return Yes.PERSON
@@ -265,7 +265,7 @@ def _yes(move: Move) -> Yes:
 
 def _undecided(order_id: int, no: Undecided) -> Settled:
     """Return a refusal that used nothing, so that the same call can go on with the same yes."""
-    again = ". Call again." if no.doubt is Doubt.TOO_OLD else ". Call again in a minute."
+    again = ". Call again." if no.doubt is UndecidedReason.TOO_OLD else ". Call again in a minute."
     return stays(order_id, no.doubt.value, f"{no.why}{again}", final=False)
 
 
@@ -286,7 +286,7 @@ def _stands(quote: Quote, outcome: Outcome, end: End) -> bool:
     return end.ends_api_at >= ExtendTerms.from_json(quote.terms).after
 
 
-def _limits_used(stands: Position, wanted: Wanted) -> str:
+def _limits_used(stands: Position, wanted: AddedUsage) -> str:
     caps, used = stands.caps, stands.used
     rows = (
         (wanted.usd_per_order, caps.usd_per_order, "per order"),

@@ -21,7 +21,7 @@ from clore_mcp.rental.questions import ExtensionShown
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.billing import order_type_of
 from clore_mcp.rental.rules.check import UNENDED, Draw, Evidence, Spend
-from clore_mcp.rental.rules.limits import Wanted
+from clore_mcp.rental.rules.limits import AddedUsage
 from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
 from clore_mcp.rental.spot.bid_terms import SLACK_HOURS, hours_left
 from clore_mcp.store.intents import Reservation
@@ -29,7 +29,7 @@ from clore_mcp.store.reservations import End
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class EndMove:
     """An end to move from `before` (None for an order made elsewhere without one) to `ends_api_at`."""
 
     order_id: int
@@ -70,7 +70,7 @@ class Extension:
     one ends the order for `unended_hours` from now. `hours` is how long it still runs until its new end."""
 
     row: OrderRow
-    move: Move
+    move: EndMove
     coin: Coin
     usd_per_coin: Decimal
     fee: Decimal
@@ -94,7 +94,7 @@ class Extension:
     def spend(self, held: Reservation | None) -> Spend:
         """Return what the move adds to what is used. `held` is the order's present reservation."""
         before_hourly = held.usd_per_hour if held else self.usd_per_hour
-        wanted = Wanted(
+        wanted = AddedUsage(
             usd_per_hour=self.dearest_usd_per_hour - before_hourly,
             usd_per_order=self.worst_usd,
             usd_per_day=self.worst_usd - (held.worst_usd if held else ZERO),
@@ -113,7 +113,7 @@ def latest_end(row: OrderRow, evidence: Evidence, api_now: float) -> int:
 
 def weigh(
     row: OrderRow,
-    move: Move,
+    move: EndMove,
     held: Reservation | None,
     evidence: Evidence,
     *,
@@ -260,7 +260,7 @@ def stays(
     return Settled(outcome, final=final)
 
 
-def beyond(move: Move, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:
+def beyond(move: EndMove, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:
     """Return why an end beyond the host's longest rental is refused, and which end would fit. `most_seconds` more also
     pass the limits and the wallet, None if that is unknown."""
     left = max(0, latest_api_at - int(move.before.ends_api_at if move.before else api_now))

@@ -17,11 +17,11 @@ from typing import Final
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.orders import cancel_send
-from clore_mcp.rental.orders.cancel_send import Sent
+from clore_mcp.rental.orders.cancel_send import SentCancel
 from clore_mcp.rental.orders.chores import Chore, Chores
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.results import Status
 from clore_mcp.rental.rules.terms import POLL_SECONDS
 from clore_mcp.store import ledger, orders, quotes, reservations
@@ -57,14 +57,14 @@ class Keeper:
     def __init__(
         self,
         context: Context,
-        closing: Closing,
-        settling: Settling,
+        closer: Closer,
+        settler: Settler,
         chores: Sequence[Chore] = (),
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._context = context
-        self._closing = closing
-        self._settling = settling
+        self._closer = closer
+        self._settler = settler
         self._chores = Chores(chores)
         self._poll_seconds = poll_seconds
         self._task: asyncio.Task[None] | None = None
@@ -160,9 +160,9 @@ class Keeper:
         if current is not None:
             if not any(one.trouble for one in sent):
                 await self._beat_if_read(account)
-            await self._try("orders could not be written down", self._settling.write_down())
-            await self._try("what is open could not be settled", self._settling.settle_open(account, current))
-            await self._try("ended orders could not be closed", self._closing.reconcile(account, current, None))
+            await self._try("orders could not be written down", self._settler.write_down())
+            await self._try("what is open could not be settled", self._settler.settle_open(account, current))
+            await self._try("ended orders could not be closed", self._closer.reconcile(account, current, None))
             self._chores.begin(account, current)
         if sent:
             await self._try("ended leases could not be reported", self._tell_ended(sent, overdue))
@@ -187,7 +187,7 @@ class Keeper:
         if self._unread is not None:
             return False
         try:
-            return await self._settling.to_settle(account) or await self._chores.left(account)
+            return await self._settler.to_settle(account) or await self._chores.left(account)
         except Exception as error:  # then there may be work
             log.warning("what is left to do could not be read: %s", error)
             return True
@@ -213,7 +213,7 @@ class Keeper:
         if unread is not None:
             log.warning("the leases could not be read: %s", unread.message)
         known = {lease.order_id for lease in self._leases}
-        self._leases += [end for end in self._settling.unwritten(account) if end.order_id not in known]
+        self._leases += [end for end in self._settler.unwritten(account) if end.order_id not in known]
         return back or bool(self._leases)
 
     async def _left_to_newer(self, unread: StateUnavailable) -> bool:
@@ -253,10 +253,10 @@ class Keeper:
         self._looked_at = self._context.monotonic()
         try:
             account = await self._context.readings.account()
-            await self._closing.reopen_listed(account, current)
+            await self._closer.reopen_listed(account, current)
             self._doubtful = frozenset(lease.order_id for lease in await self._context.readings.doubtful())
             account = await self._context.readings.account()
-            self._strays = await self._settling.strays(account)
+            self._strays = await self._settler.strays(account)
             found = await self._context.state.read(lambda tx: reservations.ends(tx, account))
         except Exception as error:  # no error, such as an unreadable row, may delay an end
             log.warning("what runs again could not be taken up: %s", getattr(error, "message", type(error).__name__))
@@ -270,7 +270,7 @@ class Keeper:
         if current is None:
             return frozenset()
         try:
-            return frozenset(lease.order_id for lease in await self._closing.back(account, current))
+            return frozenset(lease.order_id for lease in await self._closer.back(account, current))
         except Exception:  # including a row that can't be read, which is reported elsewhere
             return frozenset()
 
@@ -293,7 +293,7 @@ class Keeper:
             log.warning("ends are enforced without the list of orders: %s", error.message)
             return None
 
-    async def _end_due(self, current: Orders | None) -> list[Sent]:
+    async def _end_due(self, current: Orders | None) -> list[SentCancel]:
         """Cancel all due orders at once while Clore's time is certain. A jump of either clock forces the next look.
         Without the list, an order counts as running."""
         readings = self._context.readings
@@ -309,7 +309,7 @@ class Keeper:
             if lease.on_end == "cancel"
             and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
         ]
-        by = cancel_send.Over(None if current is None else current.at, self._poll_seconds / 2)
+        by = cancel_send.LeaseOver(None if current is None else current.at, self._poll_seconds / 2)
         sent = (
             await cancel_send.send(self._context, due, caller="clore-mcp", why=cancel_send.LEASE_OVER, over=by)
             if due
@@ -321,16 +321,16 @@ class Keeper:
                 await self._try("the end of a lease could not be reported", self._tell(lease, "lease_over"))
         return sent
 
-    def _overdue_unseen(self, sent: Sequence[Sent]) -> dict[int, str]:
+    def _overdue_unseen(self, sent: Sequence[SentCancel]) -> dict[int, str]:
         """Return why orders keep running while Clore's list can't be read."""
         api_now = self._context.readings.api_now()
         over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
         why = "" if self._blind is None else self._blind.message
         return {lease.order_id: why for lease in over} | {one.order_id: one.unproven for one in sent}
 
-    async def _tell_ended(self, sent: Sequence[Sent], overdue: dict[int, str]) -> None:
+    async def _tell_ended(self, sent: Sequence[SentCancel], overdue: dict[int, str]) -> None:
         """Prove the cancels. An order that is not proven gone stays overdue, and the next round tries again."""
-        for one in await self._closing.prove(sent):
+        for one in await self._closer.prove(sent):
             if one.status is Status.CANCELLED and one.order_id is not None:
                 overdue.pop(one.order_id, None)
         for lease in self._leases:

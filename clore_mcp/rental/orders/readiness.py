@@ -31,7 +31,7 @@ Progress = Callable[[float, str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class OrderLook:
     """One look at an order: its view and the state of its SSH. `reason` is None if no container should be up."""
 
     order: OrderNow
@@ -103,7 +103,7 @@ class Readiness:
         memory = await self._context.state.read(lambda tx: access.memory_from(value_of(tx, name)))
         return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
 
-    async def _look(self, order_id: int, before: Look | None) -> Look:
+    async def _look(self, order_id: int, before: OrderLook | None) -> OrderLook:
         """Look at the order. If Clore fails for a moment, the order counts as it was before."""
         try:
             order, answers = await self._overview.one(order_id), True
@@ -112,9 +112,9 @@ class Readiness:
                 raise
             log.info("order %s could not be read: %s", order_id, error.message)
             order, answers = before.order, False
-        return Look(order, await _reason(order.view), answers)
+        return OrderLook(order, await _reason(order.view), answers)
 
-    async def _answer(self, order_id: int, look: Look, caller: str) -> Waited:
+    async def _answer(self, order_id: int, look: OrderLook, caller: str) -> Waited:
         found = await self._with_others(self._situation(order_id, look), look)
         if found.reaches is not None and not self._context.settings.read_only:
             found = replace(found, next_server=await self._next_server(order_id, caller))
@@ -134,7 +134,7 @@ class Readiness:
     async def _name(self) -> str:
         return f"reached {await self._context.readings.account()}"
 
-    def _situation(self, order_id: int, look: Look) -> Situation:
+    def _situation(self, order_id: int, look: OrderLook) -> Situation:
         order, view = look.order, look.order.view
         return Situation(
             order_id=order_id,
@@ -148,7 +148,7 @@ class Readiness:
             program=self._context.program,
         )
 
-    async def _with_others(self, found: Situation, look: Look) -> Situation:
+    async def _with_others(self, found: Situation, look: OrderLook) -> Situation:
         """Return the situation with what this machine could reach of other orders, and remember this attempt."""
         if found.reason is None:
             return found

@@ -18,9 +18,9 @@ from clore_mcp.errors import CloreError, Failure
 from clore_mcp.money import ZERO
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.orders import cancel_send
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store import intents, ledger, orders, quotes, watches
 from clore_mcp.store.database import Tx
@@ -60,14 +60,14 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class OnItsWay:
+class PendingCreates:
     """Creates that were sent before the freeze and have an unknown outcome. Empty once all are settled."""
 
     intents: tuple[Intent, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Lifted:
+class FreezeLifted:
     """The freeze was lifted meanwhile. Running orders may have been made since, so no more are ended."""
 
 
@@ -105,13 +105,13 @@ def lift(tx: Tx, *, by: str, now: float) -> bool:
     return lifted
 
 
-class Stopping:
+class Stopper:
     """Ends the orders that were made here."""
 
-    def __init__(self, context: Context, closing: Closing, settling: Settling) -> None:
+    def __init__(self, context: Context, closer: Closer, settler: Settler) -> None:
         self._context = context
-        self._closing = closing
-        self._settling = settling
+        self._closer = closer
+        self._settler = settler
 
     async def running(self) -> list[Lease]:
         """Return the orders made here that are not proven gone, including those under an account that may be this one.
@@ -139,18 +139,18 @@ class Stopping:
         with anyio.move_on_after(_TAKE_UP_SECONDS):
             try:
                 current = await self._context.readings.look(completed=False)
-                await self._closing.reopen_listed(await self._context.readings.account(), current)
+                await self._closer.reopen_listed(await self._context.readings.account(), current)
                 await self._context.readings.doubtful()
             except Failure as failure:
                 log.warning("it is unknown whether an ended order runs again: %s", failure.message)
 
     async def end_all(
         self, *, by: str, patience_seconds: float = _SETTLE_SECONDS
-    ) -> AsyncIterator[Ended | OnItsWay | Lifted]:
+    ) -> AsyncIterator[Ended | PendingCreates | FreezeLifted]:
         """Cancel all running orders at once. Then cancel orders that run again after they had ended, and orders of
-        creates on their way once they show. Yield each result when it is known. The last one is `OnItsWay` if a create
-        is still not settled. It is `Lifted` if the freeze ends before the work, because this process may have been
-        suspended for hours."""
+        creates on their way once they show. Yield each result when it is known. The last one is `PendingCreates` if a
+        create is still not settled. It is `FreezeLifted` if the freeze ends before the work, because this process may
+        have been suspended for hours."""
         context, tried = self._context, set[int]()
         give_up_at = context.monotonic() + patience_seconds
         told: tuple[Intent, ...] = ()
@@ -160,7 +160,7 @@ class Stopping:
                     await self.take_up()
                 found = [lease for lease in await self.running() if lease.order_id not in tried]
                 if await context.state.read(ledger.frozen) is None:  # after the list, which could hold newer orders
-                    yield Lifted()
+                    yield FreezeLifted()
                     return
                 tried.update(lease.order_id for lease in found)
                 for ended in await self._end(found, by):
@@ -168,7 +168,7 @@ class Stopping:
             left = tuple(await context.state.read(intents.sent_anywhere))
             over = context.monotonic() >= give_up_at or all(intent.state == "uncertain" for intent in left)
             if left != told or (left and over):
-                yield OnItsWay(left)
+                yield PendingCreates(left)
             if over:
                 return
             told = left
@@ -181,7 +181,7 @@ class Stopping:
             return []
         targets = [(lease.account, lease.order_id) for lease in leases]
         sent = await cancel_send.send(self._context, targets, caller=by, why="stop")
-        outcomes_ = await self._closing.prove(sent)
+        outcomes_ = await self._closer.prove(sent)
         return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes_, strict=True)]
 
     async def _settle(self) -> None:
@@ -190,7 +190,7 @@ class Stopping:
             return
         try:
             current = await self._context.readings.look(completed=False)
-            await self._settling.settle_open(account, current)
+            await self._settler.settle_open(account, current)
         except CloreError:
             return
 

@@ -17,13 +17,13 @@ from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import ZERO, coin_name, shown
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE, Orders
 from clore_mcp.rental.context import Context, iso
-from clore_mcp.rental.create.settle import Settling
+from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.monitoring import monitor
 from clore_mcp.rental.orders import access
 from clore_mcp.rental.orders.access import Access
 from clore_mcp.rental.orders.cancel_send import watches_waiting
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.orders.order_view import OpenCreate, OrderList, OrderNow, OrderView
 from clore_mcp.rental.rules.billing import (
     began_of,
@@ -59,11 +59,11 @@ class RowPrices:
 class Overview:
     """Reads orders together with what this state knows about them."""
 
-    def __init__(self, context: Context, closing: Closing, settling: Settling) -> None:
+    def __init__(self, context: Context, closer: Closer, settler: Settler) -> None:
         self._context = context
-        self._closing = closing
-        self._settling = settling
-        self.books = closing.books
+        self._closer = closer
+        self._settler = settler
+        self.books = closer.books
 
     async def orders(
         self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE, urgent: bool = False
@@ -77,8 +77,8 @@ class Overview:
         completed = None
         if include_ended:
             completed = await (readings.look(completed=True) if urgent else readings.completed(BROWSING_AGE))
-        await self._settling.settle_open(account, current)
-        await self._closing.reconcile(account, current, completed)
+        await self._settler.settle_open(account, current)
+        await self._closer.reconcile(account, current, completed)
         rows = {row.id: row for row in [*(completed.rows if completed else []), *current.rows]}
         leases, agreed = await self._leases(account, rows), await self._agreed(account)
         priced = await self._priced(urgent=urgent)
@@ -135,7 +135,7 @@ class Overview:
     async def _priced(self, *, urgent: bool = False) -> RowPrices:
         readings = self._context.readings
         if urgent:
-            return RowPrices(*await self._closing.prices(), readings.api_now())
+            return RowPrices(*await self._closer.prices(), readings.api_now())
         return RowPrices(await readings.fees(), (await readings.snapshot()).rates, readings.api_now())
 
     async def _view(self, row: OrderRow, lease: Lease | None, end: End | None, priced: RowPrices) -> OrderView:

@@ -17,7 +17,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, coin_name, up_to_micro
-from clore_mcp.rental.rules.limits import Shown
+from clore_mcp.rental.rules.limits import ListedCost
 from clore_mcp.rental.spot import bid_record
 from clore_mcp.rental.spot.bid_record import BidHistory
 from clore_mcp.store.orders import Lease, OrderReceipt
@@ -158,7 +158,7 @@ def shown_orders(
     *,
     api_now: float,
     worst: Callable[[OrderRow], Decimal],
-) -> list[Shown]:
+) -> list[ListedCost]:
     """Return every order that still runs or cost something in the last 24 hours. `worst` returns the USD per hour that
     an order of unknown cost counts as.
 
@@ -173,15 +173,15 @@ def shown_orders(
 
 def _shown(
     row: OrderRow, fees: Fees, rates: Rates, api_now: float, worst: Callable[[OrderRow], Decimal], *, active: bool
-) -> Shown:
+) -> ListedCost:
     hourly = usd_per_hour(row, fees, rates) if active else ZERO
     last_day = _last_day(row, fees, rates, api_now)
     if hourly is not None and last_day is not None:
-        return Shown(row.id, active, hourly, last_day)
+        return ListedCost(row.id, active, hourly, last_day)
     dearest = worst(row)
     began, until = row.created_at or api_now - SECONDS_PER_DAY, row.ended_at or api_now
     seconds = min(Decimal(SECONDS_PER_DAY), max(ZERO, Decimal(str(until)) - Decimal(str(began))))
-    return Shown(
+    return ListedCost(
         row.id,
         active,
         hourly if hourly is not None else dearest,

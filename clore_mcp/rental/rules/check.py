@@ -21,7 +21,7 @@ from clore_mcp.rental.context import Context, lease_end_is_enforced
 from clore_mcp.rental.create.presence import matches
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
-from clore_mcp.rental.rules.limits import Used, Wanted, over_caps, usage
+from clore_mcp.rental.rules.limits import AddedUsage, Usage, over_caps, usage
 from clore_mcp.rental.rules.terms import Candidate, Terms
 from clore_mcp.settings import Approval, Caps
 from clore_mcp.store import intents, ledger, orders
@@ -54,16 +54,16 @@ class Evidence:
     def require_whole(self) -> None:
         """Raise Undecided if a row of the orders can't be read."""
         if self.current.unreadable or self.completed.unreadable:
-            raise Undecided(Doubt.UNREADABLE)
+            raise Undecided(UndecidedReason.UNREADABLE)
 
     def require_decisive(self, now: float) -> None:
         """Raise Undecided if the evidence is too old or incomplete to decide about money."""
         if not self.decides(now):
-            raise Undecided(Doubt.TOO_OLD)
+            raise Undecided(UndecidedReason.TOO_OLD)
         self.require_whole()
 
 
-class Doubt(StrEnum):
+class UndecidedReason(StrEnum):
     """Why nothing can be decided, as the reason code that a caller reads."""
 
     TOO_OLD = "too_slow"
@@ -71,15 +71,15 @@ class Doubt(StrEnum):
 
 
 _DOUBTS: Final = {
-    Doubt.TOO_OLD: "Clore answers too slowly to check the limits",
-    Doubt.UNREADABLE: "Clore's list of orders has a row that can't be read, so the limits can't be checked",
+    UndecidedReason.TOO_OLD: "Clore answers too slowly to check the limits",
+    UndecidedReason.UNREADABLE: "Clore's list of orders has a row that can't be read, so the limits can't be checked",
 }
 
 
 class Undecided(Exception):
     """The evidence can't decide about money, so nothing was used. `why` is a sentence without its full stop."""
 
-    def __init__(self, doubt: Doubt) -> None:
+    def __init__(self, doubt: UndecidedReason) -> None:
         super().__init__(doubt.value)
         self.doubt = doubt
         self.why = _DOUBTS[doubt]
@@ -90,7 +90,7 @@ class Spend:
     """What one step would add. `draw` is what it takes from a wallet, None if that is not known yet. If the step relies
     on a process that ends leases, `unended` says who can start one."""
 
-    wanted: Wanted
+    wanted: AddedUsage
     draw: Draw | None = None
     unended: str | None = None
 
@@ -102,8 +102,8 @@ class Position:
 
     caps: Caps
     sources: Mapping[str, str]
-    used: Used
-    owed: Owed
+    used: Usage
+    owed: WalletDebts
     evidence: Evidence | None
     ended: bool
     unasked: bool
@@ -145,8 +145,8 @@ def unused(context: Context, *, ended: bool) -> Position:
     return Position(
         context.settings.limits,
         context.settings.sources,
-        Used(ZERO, ZERO, 0),
-        Owed({}, ()),
+        Usage(ZERO, ZERO, 0),
+        WalletDebts({}, ()),
         None,
         ended=ended,
         unasked=False,
@@ -183,10 +183,10 @@ def spend_of(candidate: Candidate, terms: Terms, instead_of: int | None = None) 
     """Return what a rental of one server would add. `instead_of` is the order that it replaces."""
     worst = terms.reserved_usd(candidate)
     draw = replace(draw_of(candidate, terms.hours), order_id=instead_of)
-    return Spend(Wanted(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst), draw)
+    return Spend(AddedUsage(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst), draw)
 
 
-def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -> Used:
+def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -> Usage:
     """Return how much of the caps is used: for each order the larger of the ledger's figure and Clore's."""
     snapshot = evidence.snapshot
     return usage(
@@ -252,7 +252,7 @@ def draw_of(candidate: Candidate, hours: Decimal) -> Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Owed:
+class WalletDebts:
     """What will be taken from the wallets: by orders made here, and by reservations for orders not yet listed."""
 
     leases: Mapping[int, Lease]
@@ -267,13 +267,13 @@ class Owed:
         return hourly_usd * draw.hours / draw.usd_per_coin
 
 
-def owed_now(tx: Tx, account: str, evidence: Evidence) -> Owed:
+def owed_now(tx: Tx, account: str, evidence: Evidence) -> WalletDebts:
     """Return what this state knows to be owed."""
     leases = {lease.order_id: lease for lease in orders.active(tx, account)}
-    return Owed(leases, tuple(_reserved(tx, account, evidence)))
+    return WalletDebts(leases, tuple(_reserved(tx, account, evidence)))
 
 
-def free_balance(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
+def free_balance(draw: Draw, evidence: Evidence, owed: WalletDebts) -> Decimal | None:
     """Return what the other orders leave in the wallet, below zero if they will take more than it holds. Returns None
     if Clore does not report its balance."""
     balance = evidence.wallets.balances.get(draw.coin)
@@ -285,7 +285,7 @@ def free_balance(draw: Draw, evidence: Evidence, owed: Owed) -> Decimal | None:
     return balance - taken - owed.unlisted(draw, listed)
 
 
-def wallet_refusal(draw: Draw, evidence: Evidence, owed: Owed) -> Refusal | None:
+def wallet_refusal(draw: Draw, evidence: Evidence, owed: WalletDebts) -> Refusal | None:
     """Return a refusal if the wallet, less what other orders will take, does not cover the draw."""
     free, needed = free_balance(draw, evidence, owed), draw.needed
     rate, coin = draw.usd_per_coin, draw.coin

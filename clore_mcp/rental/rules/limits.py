@@ -14,7 +14,7 @@ from typing import Final
 from clore_mcp.money import ZERO, dollars
 from clore_mcp.rental.results import Refusal
 from clore_mcp.settings import Caps
-from clore_mcp.store.intents import Paid, Reservation
+from clore_mcp.store.intents import ActualCost, Reservation
 
 _NAMED: Final = 3
 _WORST_CASES: Final = ("usd_per_order", "usd_per_day")
@@ -23,7 +23,7 @@ _OPERATOR: Final = "the operator"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ListedCost:
     """An order as Clore shows it: its cost per hour while active and its cost in the last 24 hours, in USD. If it is
     not `priced`, the cost is unknown and the amounts are the highest that its known prices allow."""
 
@@ -34,21 +34,21 @@ class Shown:
     priced: bool = True
 
 
-_UNSEEN: Final = Shown(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
+_UNSEEN: Final = ListedCost(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class Usage:
     """How much of each cap is used. `unpriced` orders count with the highest amounts that their known prices allow."""
 
     usd_per_hour: Decimal
     usd_per_day: Decimal
     active_orders: int
-    unpriced: tuple[Shown, ...] = ()
+    unpriced: tuple[ListedCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AddedUsage:
     """What a spending step would add. `usd_per_order` covers the order's whole life. The rest adds to what is used
     now."""
 
@@ -58,7 +58,9 @@ class Wanted:
     active_orders: int = 1
 
 
-def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], at_clore: Iterable[Shown]) -> Used:
+def usage(
+    open_: Iterable[Reservation], released: Iterable[ActualCost | Reservation], at_clore: Iterable[ListedCost]
+) -> Usage:
     """Return what is used now: for each order the larger of this state's figure and Clore's.
 
     So neither a lost state nor an order that outlived its record frees anything. A reservation is the worst case of an
@@ -84,10 +86,10 @@ def usage(open_: Iterable[Reservation], released: Iterable[Paid | Reservation], 
         daily += max(order.usd_last_day, paid.pop(order.order_id, ZERO))
         active += order.active
     unpriced = tuple(order for order in shown_by_id.values() if not order.priced)
-    return Used(hourly, daily + sum(paid.values(), ZERO), active, unpriced)
+    return Usage(hourly, daily + sum(paid.values(), ZERO), active, unpriced)
 
 
-def over_caps(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]) -> list[Refusal]:
+def over_caps(caps: Caps, used: Usage, wanted: AddedUsage, sources: Mapping[str, str]) -> list[Refusal]:
     """Return a refusal for each cap that the step would exceed. `sources` says where each cap was set."""
     rows = (
         ("usd_per_order", caps.usd_per_order, ZERO, wanted.usd_per_order),
@@ -108,7 +110,7 @@ def over_caps(caps: Caps, used: Used, wanted: Wanted, sources: Mapping[str, str]
     ]
 
 
-def _unpriced(limit: str, used: Used) -> str:
+def _unpriced(limit: str, used: Usage) -> str:
     """Return which orders of unknown cost take part of a cap, and how to end them."""
     amounts = {
         order.order_id: order.usd_per_hour if limit == "usd_per_hour" else order.usd_last_day

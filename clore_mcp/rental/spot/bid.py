@@ -18,13 +18,13 @@ from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.create.quote import Pricer
-from clore_mcp.rental.create.send import Abandoned
-from clore_mcp.rental.orders.closure import Closing
+from clore_mcp.rental.create.send import SendAbandoned
+from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
-from clore_mcp.rental.rules.check import UNENDED, Doubt, Position, Spend, Undecided, check, position
-from clore_mcp.rental.rules.limits import Wanted
+from clore_mcp.rental.rules.check import UNENDED, Position, Spend, Undecided, UndecidedReason, check, position
+from clore_mcp.rental.rules.limits import AddedUsage
 from clore_mcp.rental.spot.bid_terms import (
     Bid,
     BidTerms,
@@ -42,7 +42,7 @@ from clore_mcp.store.reservations import Change
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedYes:
     """The result of using a yes: the refusals, if a limit refuses the bid after all, or the reservation that the bid
     has begun to change."""
 
@@ -50,13 +50,13 @@ class Claimed:
     change: Change | None
 
 
-class Bidding(Verb[SetSpotPrice]):
+class BidVerb(Verb[SetSpotPrice]):
     """Proposes and carries out changes of spot bids."""
 
-    def __init__(self, context: Context, pricer: Pricer, closing: Closing) -> None:
+    def __init__(self, context: Context, pricer: Pricer, closer: Closer) -> None:
         self._context = context
         self._pricer = pricer
-        self._closing = closing
+        self._closer = closer
 
     def declined(self, request: SetSpotPrice, unasked: str | None = None) -> Outcome:
         """See `Verb`. The bid stays."""
@@ -91,7 +91,7 @@ class Bidding(Verb[SetSpotPrice]):
                 evidence.require_whole()
             except Undecided as no:
                 raise _cannot_decide(request.order_id, no) from None
-            await self._closing.reconcile(account, evidence.current, evidence.completed)
+            await self._closer.reconcile(account, evidence.current, evidence.completed)
             refusals = await self._context.state.read(
                 lambda tx: self._stands_against(tx, account, bid, position(tx, self._context, account, evidence))
             )
@@ -137,7 +137,7 @@ class Bidding(Verb[SetSpotPrice]):
             raise _undecided(bid.row.id, "ending", "The order is being ended, so its bid is not raised.")
         held = intents.reservation_of_order(tx, account, bid.row.id)
         before_hourly = held.usd_per_hour if held else bid.usd(bid.row.price or ZERO)
-        wanted = Wanted(
+        wanted = AddedUsage(
             usd_per_hour=max(ZERO, bid.usd_per_hour - before_hourly),
             usd_per_order=bid.worst_usd,
             usd_per_day=max(ZERO, bid.worst_usd - (held.worst_usd if held else ZERO)),
@@ -145,13 +145,13 @@ class Bidding(Verb[SetSpotPrice]):
         )
         return check(stands, Spend(wanted, bid.draw, UNENDED if bid.enforced_by is not None else None))
 
-    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> Claimed:
+    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> ClaimedYes:
         """Use the yes and raise the reservation first, so that a process killed here never counts too little. Without
         refusals the bid may be sent. Raises Settled if the yes can't be used."""
         context = self._context
         evidence = await self._pricer.evidence() if bid.raises else None
 
-        def write(tx: Tx) -> Claimed:
+        def write(tx: Tx) -> ClaimedYes:
             now = context.clock()
             if bid.raises:
                 context.forbid_frozen(tx)
@@ -169,7 +169,7 @@ class Bidding(Verb[SetSpotPrice]):
             change = None if refusals else reservations.begin_bid(tx, quote.id, reservation_of(bid, quote.account, now))
             context.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                          bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
-            return Claimed(tuple(refusals), change)
+            return ClaimedYes(tuple(refusals), change)
 
         return await context.state.write(write)
 
@@ -195,7 +195,7 @@ def _undecided(order_id: int, reason: str, why: str) -> Settled:
 
 
 def _cannot_decide(order_id: int, no: Undecided) -> Settled:
-    again = "" if no.doubt is Doubt.TOO_OLD else " Call again in a minute."
+    again = "" if no.doubt is UndecidedReason.TOO_OLD else " Call again in a minute."
     return _undecided(order_id, no.doubt.value, f"{no.why}.{again}")
 
 
@@ -271,7 +271,7 @@ def _may_still_leave(context: Context) -> Callable[[], Awaitable[None]]:
     async def refuse() -> None:
         await context.require_unfrozen()
         if context.clock() >= not_after or context.monotonic() >= deadline:
-            raise Abandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
+            raise SendAbandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
     return refuse
 

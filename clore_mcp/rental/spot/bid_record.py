@@ -15,7 +15,7 @@ from typing import Final
 from clore_mcp.clore import OrderRow, SpotBook
 from clore_mcp.errors import CloreError
 from clore_mcp.money import SECONDS_PER_DAY, ZERO
-from clore_mcp.rental.account.reading import Fresh
+from clore_mcp.rental.account.reading import CachedValue
 from clore_mcp.rental.context import Context
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Tx, fits
@@ -111,7 +111,7 @@ class Books:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._held: dict[tuple[int, Decimal | None], Fresh[SpotBook]] = {}
+        self._held: dict[tuple[int, Decimal | None], CachedValue[SpotBook]] = {}
 
     async def status(self, row: OrderRow) -> str:
         """Return the order's present status, in the words of list_orders."""
@@ -133,7 +133,8 @@ class Books:
             return row.deployed
         server_id = row.server_id
         held = self._held.setdefault(  # a book from before the present bid does not show it
-            (server_id, row.price), Fresh(lambda: self._context.readings.spot_book(server_id), self._context.clock)
+            (server_id, row.price),
+            CachedValue(lambda: self._context.readings.spot_book(server_id), self._context.clock),
         )
         try:
             book = await held.get(_BOOK_AGE)

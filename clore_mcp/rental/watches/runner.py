@@ -16,12 +16,12 @@ from typing import Final
 from pydantic import ValidationError
 
 from clore_mcp.errors import Failure
-from clore_mcp.market.search import Found
+from clore_mcp.market.search import FoundServer
 from clore_mcp.money import dollars, shown_up
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Commitments, Context, left_to_watchdog
-from clore_mcp.rental.create.order import Creating
+from clore_mcp.rental.create.order import CreateVerb
 from clore_mcp.rental.create.presence import ours_on
 from clore_mcp.rental.create.quote import PricedOrder, Pricer
 from clore_mcp.rental.monitoring import hosts
@@ -37,25 +37,25 @@ _TOLD_WITHIN_SECONDS: Final = 7 * 86_400.0  # an order that is gone is reported 
 
 
 @dataclass(frozen=True, slots=True)
-class HeldUp:
+class WatchObstacle:
     """The reason that a watch could not rent, if any, and whether it is an event for a person."""
 
     said: str | None = None
     event: bool = False
 
 
-_NOTHING: Final = HeldUp()
-_NOT_TAKEN: Final = HeldUp(
+_NOTHING: Final = WatchObstacle()
+_NOT_TAKEN: Final = WatchObstacle(
     "Its arguments are no longer accepted, so it rents nothing. Cancel it with cancel_watch and make a new one.",
     event=True,
 )
-_UNSETTLED: Final = HeldUp(
+_UNSETTLED: Final = WatchObstacle(
     "A rental that it started shows no order yet. One may still appear within a day, so no other is made in its place."
     " If the person wants one anyway, use cancel_watch, then make a new watch, which asks them."
 )
 
 
-_UNENDED: Final = HeldUp(
+_UNENDED: Final = WatchObstacle(
     "No process would end the order, and a watch rents only if one would. Ask the person to start a watchdog.",
     event=True,
 )
@@ -71,7 +71,7 @@ class WatchRunner:
         context: Context,
         pricer: Pricer,
         approvals: Approvals,
-        creating: Creating,
+        creating: CreateVerb,
         commitments: Commitments,
         poll_seconds: float,
     ) -> None:
@@ -125,17 +125,17 @@ class WatchRunner:
         except ValidationError:  # an earlier version accepted it: it must not stop the other watches
             held = _NOT_TAKEN
         except Failure as failure:
-            held = HeldUp(failure.message, event=True)
+            held = WatchObstacle(failure.message, event=True)
         await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
 
-    def _tell(self, tx: Tx, watch: Watch, servers: Sequence[Found], server_id: int) -> None:
+    def _tell(self, tx: Tx, watch: Watch, servers: Sequence[FoundServer], server_id: int) -> None:
         """Record once that a server is cheap enough, and end the watch. Such a watch does nothing else."""
         usd = next(one.priced.usd_per_hour for one in servers if one.listing.server_id == server_id)
         if watches.end(tx, watch.id, "fired"):
             self._context.note(tx, "watch_met", "clore-mcp", watch.account, server_id=server_id, watch_id=watch.id,
                                usd_per_hour=shown_up(usd))  # fmt: skip
 
-    async def _free(self, watch: Watch, servers: Sequence[Found], ceiling: Decimal, current: Orders) -> list[int]:
+    async def _free(self, watch: Watch, servers: Sequence[FoundServer], ceiling: Decimal, current: Orders) -> list[int]:
         """Return up to five of the cheapest servers at or under the ceiling. Left out are those that failed here
         recently, and those that run, or may run, an order of ours."""
         cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
@@ -147,7 +147,7 @@ class WatchRunner:
         left_out = await self._context.state.read(read)
         return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
 
-    async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> HeldUp:
+    async def _rent(self, watch: Watch, order: CreateOrder, ceiling: Decimal) -> WatchObstacle:
         """Create the next order. Return what blocked it, if anything."""
         priced = await self._pricer.price(order, at_most=ceiling)
         terms = priced.terms
@@ -157,7 +157,7 @@ class WatchRunner:
             return _stands(priced)
         if terms.worst_usd > watch.worst_usd:
             most = f"worst case {dollars(terms.worst_usd)}, {dollars(watch.worst_usd)} approved"
-            return HeldUp(f"An order could cost more than was approved: {most}.", event=True)
+            return WatchObstacle(f"An order could cost more than was approved: {most}.", event=True)
         context = self._context
         made = await context.state.read(lambda tx: watches.made(tx, watch.id, context.clock()))
         quote = await self._approvals.under_watch(watch, made + 1, terms)
@@ -169,7 +169,7 @@ class WatchRunner:
         )
         return _NOTHING if outcome is None or outcome.status is Status.CREATED else _came(outcome)
 
-    def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, held: HeldUp) -> None:
+    def _record(self, tx: Tx, watch: Watch, seen: Decimal | None, held: WatchObstacle) -> None:
         """Record the result of a check. A problem that a person may want to fix becomes an event when it begins."""
         context, now = self._context, self._context.clock()
         before = watches.get(tx, watch.id)
@@ -179,15 +179,15 @@ class WatchRunner:
             context.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=held.said)
 
 
-def _stands(priced: PricedOrder) -> HeldUp:
+def _stands(priced: PricedOrder) -> WatchObstacle:
     """Return what blocks a rental: the limits or the wallet, or else the market."""
     if priced.refusals:
-        return HeldUp("; ".join(str(refusal) for refusal in priced.refusals), event=True)
-    return HeldUp(" ".join(one.message for one in priced.unfit) or None)
+        return WatchObstacle("; ".join(str(refusal) for refusal in priced.refusals), event=True)
+    return WatchObstacle(" ".join(one.message for one in priced.unfit) or None)
 
 
-def _came(outcome: Outcome) -> HeldUp:
+def _came(outcome: Outcome) -> WatchObstacle:
     """Return why a rental made no order. Servers that are no longer free are normal, and no event."""
     if outcome.status is Status.REFUSED and not outcome.refusals:
-        return HeldUp("; ".join(f"server {one.server_id}: {one.outcome}" for one in outcome.attempts) or None)
-    return HeldUp(outcome.next, event=True)
+        return WatchObstacle("; ".join(f"server {one.server_id}: {one.outcome}" for one in outcome.attempts) or None)
+    return WatchObstacle(outcome.next, event=True)

@@ -16,7 +16,7 @@ import anyio.to_thread
 from clore_mcp.errors import ArgumentInvalid, NotFound
 from clore_mcp.market.pricing import HIGHEST_CREATION_FEE_USD
 from clore_mcp.market.query import MAX_LIMIT, Query
-from clore_mcp.market.search import Found, find
+from clore_mcp.market.search import FoundServer, find
 from clore_mcp.money import ZERO, Coin, dollars, shown_up
 from clore_mcp.rental import outcome_texts
 from clore_mcp.rental.account.reading import BROWSING_AGE
@@ -29,7 +29,7 @@ from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.check import Spend, check, unused
-from clore_mcp.rental.rules.limits import Wanted
+from clore_mcp.rental.rules.limits import AddedUsage
 from clore_mcp.rental.rules.terms import worst_hours, worst_usd
 from clore_mcp.rental.watches.question import WatchShown, notice, watch_question
 from clore_mcp.store import quotes, watches
@@ -48,18 +48,18 @@ _SAME: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Fitting:
+class FittingServers:
     """The models that the GPU's name stands for, listed now or not, their least and greatest number per server, and the
     free servers with one of them that pass the filters."""
 
     models: tuple[str, ...]
     gpu_counts: tuple[int | None, int | None]
-    servers: tuple[Found, ...]
+    servers: tuple[FoundServer, ...]
 
 
 async def fitting(
     context: Context, request: CreateWatch, *, max_age_seconds: float, models: Collection[str] | None = None
-) -> Fitting:
+) -> FittingServers:
     """What fits, by a snapshot no older than that; only of `models` where a person has read which ones. Raises
     ArgumentInvalid for a GPU or a place that nobody knows, and for a name that stands for more GPUs than a question
     can list."""
@@ -91,7 +91,7 @@ async def fitting(
                 hint="Name the models that the person means, such as '4090 or 3090'.",
             )
     servers = (one for one in result.matches if models is None or one.listing.gpu in models)
-    return Fitting(result.gpu_models, result.gpu_counts, tuple(servers))
+    return FittingServers(result.gpu_models, result.gpu_counts, tuple(servers))
 
 
 _MODELS_SHOWN: Final = 120
@@ -123,7 +123,7 @@ class WatchTerms:
         return cls(row["who"], tuple(row["models"]), row["ssh_key"], worst, row["ends_at"], seen)
 
 
-class Watching(Verb[CreateWatch]):
+class WatchVerb(Verb[CreateWatch]):
     """Prices, proposes and keeps watches."""
 
     def __init__(self, context: Context) -> None:
@@ -212,8 +212,8 @@ class Watching(Verb[CreateWatch]):
     def _never(self, request: CreateWatch, *, ended: bool) -> list[Refusal]:
         """Return what refuses any order of the watch, even if nothing else is used. `ended`: a process would end it."""
         worst = _worst(request)
-        nothing = Wanted(ZERO, ZERO, ZERO, active_orders=0)
-        wanted = nothing if request.notify else Wanted(request.exact_usd_per_hour, worst, worst)
+        nothing = AddedUsage(ZERO, ZERO, ZERO, active_orders=0)
+        wanted = nothing if request.notify else AddedUsage(request.exact_usd_per_hour, worst, worst)
         return check(unused(self._context, ended=ended), Spend(wanted, unended=_nobody(self._context.program)))
 
     def _settled(self, tx: Tx, quote: Quote, outcome: Outcome) -> Outcome:
