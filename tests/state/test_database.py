@@ -37,14 +37,14 @@ import sys, time
 from decimal import Decimal
 from pathlib import Path
 from clore_mcp.settings import Caps
-from clore_mcp.rental.rules.limits import Wanted, over_caps, usage
+from clore_mcp.rental.rules.limits import AddedUsage, over_caps, usage
 from clore_mcp.store import intents
 from clore_mcp.store.database import Database
 from tests.state.rows import ACCOUNT, intent, reservation
 
 state, me = Database(Path(sys.argv[1])), sys.argv[3]
 caps = Caps(Decimal(1000), Decimal(1000), Decimal(25), 1000)
-wanted = Wanted(Decimal(1), Decimal(1), Decimal(1))
+wanted = AddedUsage(Decimal(1), Decimal(1), Decimal(1))
 
 def spend(tx):
     if over_caps(caps, usage(intents.reservations_open(tx, ACCOUNT), [], []), wanted, {}):
