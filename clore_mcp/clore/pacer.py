@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever blocked
 _TICK_SECONDS: Final = 0.2
-_ALIVE_SECONDS: Final = 0.5  # while none waits here: often enough not to count as silent
+_ALIVE_SECONDS: Final = 0.5  # while no request waits here: often enough not to count as silent
 _LEAST_PAUSE_NS: Final = 5_000_000  # with gaps near zero, a process that waits for another asks again this often
 _KEPT: Final = (*INSTANTS, "margin_ns", "round")
 
@@ -53,8 +53,8 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """The result of one transaction: which requests may leave, which would wait too long and until when, and when to
-    ask again."""
+    """The result of one transaction: the request that may leave, if any, the requests that would wait too long, each
+    with the time of its turn, when to ask again, and how many requests wait."""
 
     marks: Marks
     go: _Request | None
@@ -65,7 +65,7 @@ class _Verdict:
 
 class Pacer:
     """Paces the requests of this process. With a `state`, they are paced among those of all other processes on the same
-    key. `key` is a digest of it."""
+    key. `key` is a digest of that key."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Pacer:
     # On a worker thread, in one transaction
 
     def _step(self, changes: Sequence[Change], requests: Sequence[_Request], tx: Tx) -> _Verdict:
-        """Record what has happened here, then return which requests are next."""
+        """Record what has happened here, then return which request is next and which would wait too long."""
         now_ns = self._clock_ns()
         marks = self._read(tx, now_ns)
         if self._other is not None:

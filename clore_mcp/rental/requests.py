@@ -1,6 +1,6 @@
-"""The arguments of the spending tools, with every rule on them that needs no market.
+"""The arguments of the spending tools, with every check that needs no market data.
 
-These models are the tools' schemas and also what the guard prices and digests, so each rule exists once.
+These models are the tools' schemas and also what the guard prices and digests, so each check exists once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from clore_mcp.rental.request_values import (
 )
 from clore_mcp.text import clean
 
-_MOST_SERVERS: Final = 5  # of one order: the wanted one and its fallbacks
+_MOST_SERVERS: Final = 5  # of one order: the wanted server and its fallbacks
 _WATCH_HOURS_MAX: Final = 24 * 30
 
 MAX_HOURS: Final = LONGEST_RENTAL_HOURS
@@ -70,31 +70,31 @@ class Request(BaseModel):
 
     @property
     def about_order(self) -> int | None:
-        """The order that the call is about, where there is one already."""
+        """The order that the call is about, if it exists already."""
         return None
 
     @property
     def subject(self) -> str:
-        """What the call is about: of one caller, a newer question about it takes the place of an older one."""
+        """The subject of the call. A newer question of the same caller about it replaces an older one."""
         return f"order {self.about_order}"
 
 
 class Rental(Request):
     """What an order and a watch say of a rental in the same way."""
 
-    if TYPE_CHECKING:  # each of them names these where its schema has them
+    if TYPE_CHECKING:  # each subclass declares these in the order of its schema
         hours: float
         ports: Ports
         jupyter: bool
 
     @property
     def wire_ports(self) -> dict[str, str]:
-        """The ports as Clore is asked for them: 22 always, 8888 for Jupyter unless another http port is named."""
+        """The ports that Clore is asked for: always 22, and 8888 for Jupyter unless another http port is named."""
         return with_jupyter(self.ports, jupyter=self.jupyter)
 
     @property
     def exact_hours(self) -> Decimal:
-        """The hours as the number that was written, not as its binary neighbour."""
+        """The hours exactly as written, not as the nearest binary number."""
         return Decimal(str(self.hours))
 
 
@@ -171,7 +171,7 @@ class CreateOrder(Rental):
 
     @property
     def exact_bid(self) -> Decimal | None:
-        """The bid as the number that was written."""
+        """The bid exactly as written."""
         return None if self.bid_usd_per_hour is None else Decimal(str(self.bid_usd_per_hour))
 
 
@@ -228,11 +228,11 @@ class CreateWatch(Rental):
 
     @property
     def exact_usd_per_hour(self) -> Decimal:
-        """The ceiling as the number that was written."""
+        """The ceiling exactly as written."""
         return Decimal(str(self.max_usd_per_hour))
 
     def order(self, server_ids: Sequence[int]) -> CreateOrder:
-        """The order that this watch makes of servers that fit: the first, or the next when it is gone."""
+        """Return the order that this watch makes: of the first of these servers, with the next ones as fallbacks."""
         first, *others = server_ids[:_MOST_SERVERS]
         return CreateOrder(
             server_id=first, fallback_server_ids=others or None, image=self.image, hours=self.hours,
@@ -273,7 +273,7 @@ class SetSpotPrice(Request):
 
     @property
     def exact_bid(self) -> Decimal:
-        """The bid, or the most that a winning bid may be, as the number that was written."""
+        """The bid, or the highest allowed winning bid, exactly as written."""
         return Decimal(str(self.max_usd_per_hour if self.to_win else self.bid_usd_per_hour))
 
 
@@ -302,7 +302,7 @@ class ExtendOrder(Request):
 
     @property
     def seconds(self) -> int:
-        """The hours in whole seconds; a part of one counts against us."""
+        """The hours in whole seconds, rounded up, so against us."""
         return _seconds(self.hours)
 
 
@@ -335,7 +335,7 @@ class CancelOrder(Request):
 
     @property
     def comment_change(self) -> str:
-        """A sentence on what of the given comment is missing; empty where nothing is."""
+        """A sentence on what was cut or left out of the given comment. Empty if nothing was."""
         return self._comment_change
 
     @model_validator(mode="wrap")

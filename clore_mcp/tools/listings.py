@@ -47,7 +47,7 @@ async def found(services: Services, request: SearchServers) -> SearchAnswer:
     balances = await readings.balances_if_known()
     query = _query(request, services.settings.currency)
     result = await find(snapshot, query, fees, balances, services.context.clock())
-    failed = await services.hosts.marked() if balances is not None else {}  # else it would send Clore another request
+    failed = await services.hosts.marked() if balances is not None else {}  # else this would send Clore another request
     return SearchAnswer(
         servers=[_row(one, failed.get(one.listing.server_id)) for one in result.matches],
         total_matches=result.total_matches,
@@ -140,7 +140,7 @@ def _row(found: FoundServer, failed_here: int | None) -> ShownServer:
 
 
 def _server(kind: type[S], listing: Listing, priced: Priced | None, **more: Any) -> S:
-    """Return an answer of that kind with what every answer says of a server, and `more`."""
+    """Return an answer of this kind, with the fields that all server answers share and those in `more`."""
     return kind(
         server_id=listing.server_id,
         gpu=listing.gpu,

@@ -22,7 +22,7 @@ from clore_mcp.tools.market_answers import ModelPrices, PriceRange, PricesAnswer
 from clore_mcp.wiring import Services
 
 _MODELS_MOST: Final = 4
-_BUCKETS_MOST: Final = 14  # of all models together; a bucket costs a model about forty tokens
+_BUCKETS_MOST: Final = 14  # for all models together; one bucket is about forty tokens
 WEEK_HOURS: Final = 168
 _MONTH_HOURS: Final = 720
 
@@ -66,7 +66,7 @@ async def medians(services: Services, model: str) -> dict[str, float]:
 
 
 def model_prices(past: Past, model: str, *, size: int | None = None, ceiling: Decimal | None = None) -> ModelPrices:
-    """Return what one GPU of the model costs now and has cost, in buckets of `size` hours too if that is given."""
+    """Return the present and past prices of one GPU of the model. With `size`, also in buckets of that many hours."""
     now, lowest = past.now, past.lowest
     return ModelPrices(
         gpu=model,

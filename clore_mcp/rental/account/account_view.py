@@ -1,4 +1,4 @@
-"""The account as it is shown, in the words of get_account. What is unknown is None."""
+"""Views of the account, with the field names of get_account. Unknown values are None."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WalletView:
-    """One wallet: its balance in its coin and in USD, and the hours until what is billed now has used it up."""
+    """One wallet: its balance in its coin and in USD, and the hours until the orders billed now have used it up."""
 
     currency: str
     balance: float | None
@@ -26,7 +26,7 @@ class SpentView:
 
 @dataclass(frozen=True, slots=True)
 class LimitView:
-    """One cap with what is spent and what is reserved on top. Together they are used; the rest is left."""
+    """One cap, the amount spent and the amount reserved on top. Both count as used; the rest is left."""
 
     cap: float
     spent: float
@@ -36,7 +36,7 @@ class LimitView:
 
 @dataclass(frozen=True, slots=True)
 class FeesView:
-    """Clore's fees on top of prices, in percent, by coin. `assumed`: Clore did not report them."""
+    """Clore's fees on top of prices, in percent, by coin. `assumed` is True if Clore did not report them."""
 
     on_demand_percent: Mapping[str, float]
     spot_percent: Mapping[str, float]
@@ -45,7 +45,7 @@ class FeesView:
 
 @dataclass(frozen=True, slots=True)
 class PendingView:
-    """A question that waits for a person, an approval that was not used yet, or a watch."""
+    """A question that waits for a person, an approval not used yet, or a watch."""
 
     approval_id: str
     what: str
@@ -55,7 +55,7 @@ class PendingView:
 
 @dataclass(frozen=True, slots=True)
 class EventView:
-    """An event: something that happened without a call."""
+    """An event, which happened without a tool call."""
 
     at: str
     what: str
@@ -65,9 +65,10 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """Wallets, cost per hour (USD), what was spent, fees, limits by name, what waits for a person, and events.
+    """Wallets, cost per hour (USD), spending, fees, limits by name, items waiting for a person, and events.
 
-    `cost_not_known` names orders without a known cost. By `all_end_at` the running orders have cost `spent_then_usd`.
+    `cost_not_known` holds orders without a known cost. By `all_end_at`, the running orders will have cost
+    `spent_then_usd`.
     """
 
     wallets: tuple[WalletView, ...]

@@ -1,8 +1,8 @@
 """Shows the account in one view: wallets, cost per hour, runway, fees, limits, waiting approvals and events.
 
-How much was spent lately: an order counts with what Clore shows of it; one that Clore no longer lists, with the receipt
-that was recorded here. Clore does not say what of it fell into a window, so it counts there as if it had cost its price
-all the time.
+Recent spending counts an order at the cost that Clore shows. An order that Clore no longer lists counts with its
+receipt recorded here. Clore does not report how much of a cost fell into a window, so it counts there as if the order
+had cost its price all the time.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ from clore_mcp.text import clean
 
 DAY: Final = float(SECONDS_PER_DAY)
 MONTH: Final = 30 * DAY
-_MINUTE: Final = 60  # Clore may bill one more than an order has run
+_MINUTE: Final = 60  # Clore may bill a minute more than an order has run
 
 
 @dataclass(frozen=True, slots=True)
 class OrderCost:
-    """What one order has cost in USD, and when it ran (Clore's clock). `dearest_usd_per_hour` is the most that an hour
-    of it has cost, None where that is not known."""
+    """The cost of one order in USD, and when it ran (Clore's clock). `dearest_usd_per_hour` is the most that one of its
+    hours has cost, or None if unknown."""
 
     bill: Bill
     began: float
@@ -62,7 +62,7 @@ class OrderCost:
     dearest_usd_per_hour: Decimal | None
 
     def since(self, moment: float) -> Decimal:
-        """What of it fell into the time from then on: at most the price for each hour of that."""
+        """Return the part of the cost from `moment` on: at most the highest hourly price for each hour of that time."""
         if self.began >= moment:
             return self.bill.total_usd
         seconds = max(ZERO, Decimal(str(self.until)) - Decimal(str(moment)))
@@ -78,7 +78,7 @@ class OrderCost:
 def costs(
     tx: Tx, account: str, rows: Iterable[OrderRow], fees: Fees, rates: Rates, *, api_now: float
 ) -> dict[int, OrderCost]:
-    """What each order has cost, as far as that is known."""
+    """Return the cost of each order, without those whose cost is unknown."""
     found = {}
     for row in rows:
         lease = orders.get(tx, account, row.id)
@@ -99,7 +99,7 @@ def _dearest(row: OrderRow, history: BidHistory | None, fees: Fees, rates: Rates
 
 
 def spent_since(found: Mapping[int, OrderCost], receipts: Mapping[int, Decimal], moment: float) -> Decimal:
-    """What was spent from that moment on; `receipts` are those of orders that have ended since, as recorded here."""
+    """Return the USD spent from `moment` on. `receipts` holds the recorded totals of orders that have ended since."""
     unlisted = (usd for order_id, usd in receipts.items() if order_id not in found)
     return sum((cost.since(moment) for cost in found.values()), ZERO) + sum(unlisted, ZERO)
 
@@ -107,8 +107,8 @@ def spent_since(found: Mapping[int, OrderCost], receipts: Mapping[int, Decimal],
 def then(
     billing: Mapping[int, Decimal | None], ends: Mapping[int, End], found: Mapping[int, OrderCost], api_now: float
 ) -> tuple[int, Decimal] | None:
-    """When the last order that bills now ends, and what these orders have cost by then; None where one of them has no
-    end that cancels it, or no known cost. `billing` says what each costs an hour."""
+    """Return when the last of the orders billed now ends, and their total cost by then. None if there are none, or if
+    one has no end that cancels it or no known cost. `billing` holds the USD per hour of each."""
     if not billing or any(usd is None or order_id not in found for order_id, usd in billing.items()):
         return None
     agreed = [ends.get(order_id) for order_id in billing]
@@ -122,7 +122,7 @@ def then(
 
 
 _EVENTS_SHOWN: Final = 10
-_WHAT_SHOWN: Final = 160  # characters of one thing that waits
+_WHAT_SHOWN: Final = 160  # characters of one waiting item
 _COSTS_SHOWN: Final = 20
 _EVENTS_COUNTED: Final = 50
 _EVENTS_SINCE_SECONDS: Final = 86_400
@@ -131,9 +131,9 @@ _EVENTS_SINCE_SECONDS: Final = 86_400
 async def account_state(
     context: Context, pricer: Pricer, approvals: Approvals, overview: Overview, unrecorded: Sequence[Entry] = ()
 ) -> AccountView:
-    """Return everything that get_account answers. `unrecorded` holds present events that may not be written."""
+    """Return everything that get_account shows. `unrecorded` holds present events that may not be written."""
     evidence = await pricer.evidence(BROWSING_AGE)
-    account = await context.readings.account()  # the lists that were just read may have told it
+    account = await context.readings.account()  # the lists just read may have shown which account it is
     now = context.clock()
     doubtful = [
         Entry(at=now, account=account, step="account_doubtful", caller="clore-mcp", order_id=lease.order_id)
@@ -175,7 +175,8 @@ async def account_state(
 
 @dataclass(frozen=True, slots=True)
 class SpentSummary:
-    """What was spent in the last 24 hours and 30 days, in USD; and when all that bills ends, with its cost by then."""
+    """The USD spent in the last 24 hours and 30 days. `then` is when all orders billed now end, and their cost by
+    then."""
 
     day: Decimal
     month: Decimal
@@ -184,7 +185,7 @@ class SpentSummary:
 
 @dataclass(frozen=True, slots=True)
 class LimitUse:
-    """What of the limits is no reservation any more: billed an hour now, spent in a day, running."""
+    """The used part of the limits that is not reserved: USD billed per hour now, USD spent in a day, active orders."""
 
     usd_per_hour: Decimal
     usd_per_day: Decimal
@@ -205,7 +206,7 @@ def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decima
 
 
 def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | None:
-    """Return what is not shown, and where to find it."""
+    """Return a text on what is not shown and where to find it, or None."""
     told = []
     if approvals > 0:
         told.append(f"And {approvals} more approvals: `{program} approvals` lists them.")
@@ -218,7 +219,7 @@ def _more(approvals: int, happened: int, unpriced: int, program: str) -> str | N
 
 
 def _wallets(evidence: Evidence, billing: Iterable[OrderRow]) -> tuple[WalletView, ...]:
-    """The wallets, each with the hours until what bills now has emptied it."""
+    """Return the wallets, each with the hours until the orders billed now have emptied it."""
     burn: dict[Coin, Decimal] = {}
     for row in billing:
         coin = Coin.parse(row.currency or "")

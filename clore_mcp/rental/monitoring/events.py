@@ -1,7 +1,7 @@
-"""Events, which happen without being asked for: the steps of the ledger that are events, each with a sentence and cure.
+"""Events, which happen without a tool call: the ledger steps that are events, each with its meaning and what to do.
 
-This module also finds which orders have changed since the last look, from the ledger and from what this process saw. It
-sends nothing to Clore.
+This module also finds which orders have changed since the last look, from the ledger and from the lists that this
+process has read. It sends nothing to Clore.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ NOTES: Final[Mapping[str, str]] = MappingProxyType(
         "lifted": "",
     }
 )
-"""The meaning of each event, with its own figures in braces."""
+"""The sentence for each event, with the names of its figures in braces."""
 
 
 def note_of(entry: Entry) -> str | None:
-    """Return that sentence, or None if the step says enough or its figures are missing."""
+    """Return the sentence for an event, or None if the step says enough or its figures are missing."""
     figures = {name: clean(str(value), FIGURE_SHOWN) for name, value in (entry.data or {}).items()}
     try:
         return NOTES.get(entry.step, "").format_map(figures) or None
@@ -74,12 +74,12 @@ def note_of(entry: Entry) -> str | None:
         return None
 
 
-_MOST: Final = 500  # rows of the ledger in one look
+_MOST: Final = 500  # ledger rows read in one look
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Which orders changed, whether the list of orders and the account changed, and whether the ledger grew."""
+    """The orders that changed, whether the account or its list of orders changed, and whether the ledger grew."""
 
     order_ids: frozenset[int] = frozenset()
     account: bool = False
@@ -87,7 +87,7 @@ class Changed:
 
 
 class Changes:
-    """Finds changes from `since` on (this machine's clock); each look continues from the last one."""
+    """Finds changes from `since` on (this machine's clock). Each look continues from the last one."""
 
     def __init__(self, context: Context, since: float) -> None:
         self._context = context
@@ -110,7 +110,7 @@ class Changes:
         newest = ledger.newest(tx)
         if self._seq is None:
             self._seq = ledger.newest_before(tx, self._since - CLOCK_SLACK_SECONDS, _MOST)
-        elif newest < self._seq:  # another state was begun
+        elif newest < self._seq:  # a new state was started
             self._seq = 0
         found = ledger.after(tx, self._seq, _MOST)
         self._seq = max([self._seq, *(one.seq or 0 for one in found)])

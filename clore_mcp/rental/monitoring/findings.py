@@ -1,12 +1,12 @@
-"""What is wrong with what runs, by Clore's rows, its clock and what this state knows. Pure; each is found once a time.
+"""Finds problems of orders and wallets from Clore's rows, Clore's clock and what this state knows. Pure functions.
 
-A memory of what held last makes one event of each time that something begins to hold. It is not forgotten while a list
-of orders happens to miss an order, nor where a reading is missing: what can't be judged stays as it was.
+A memory of the conditions that held last turns each problem into one event each time it begins. It is kept while a
+list of orders happens to miss an order. A condition that can't be judged (a reading is missing) stays as it was.
 
-How sure each is (docs/clore-api.md, sections 3, 4 and 6): that a container is up is `mon_container` 2, seen in many
-captures; whether a spot bid runs is its server's book (`active`); `online` of an order is its host, seen true in each
-capture and never false, so it must say false for two minutes. That a host is missing from the marketplace proves
-nothing: nobody has seen what Clore lists of one that is offline.
+How certain each sign is (docs/clore-api.md, sections 3, 4 and 6): `mon_container` 2 means that a container is up, seen
+in many captures. A server's book shows whether a spot bid runs (`active`). `online` of an order is about its host. It
+was true in each capture and never false, so it must be false for two minutes. A host that is missing from the
+marketplace proves nothing, because how Clore lists an offline host has never been seen.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from clore_mcp.store.reservations import End
 
 DEPLOY_SECONDS: Final = 900.0
 OFFLINE_SECONDS: Final = 120.0
-UNENDED_HOURS: Final = Decimal(24)  # so long a wallet must last for what nothing here ends
-_ENOUGH_AGAIN: Final = Decimal("1.05")  # of what is needed: one minute's bill must not make an event each minute
+UNENDED_HOURS: Final = Decimal(24)  # how long a wallet must last for orders that nothing here ends
+_ENOUGH_AGAIN: Final = Decimal("1.05")  # of the need, to end a shortage: else each minute's bill could make an event
 _REMEMBERED_SECONDS: Final = 86_400.0
-_KINDS: Final[Mapping[str, float]] = {  # of event, and for how long it must hold
+_KINDS: Final[Mapping[str, float]] = {  # kinds of event, and how many seconds each must hold
     "never_deployed": 0.0,
     "outbid": 0.0,
     "host_offline": OFFLINE_SECONDS,
@@ -40,12 +40,12 @@ _KINDS: Final[Mapping[str, float]] = {  # of event, and for how long it must hol
 
 
 Figures = dict[str, str | float | list[int]]
-"""The figures of an event, as they stand in the ledger."""
+"""The figures of an event, as stored in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong now. `step` is its word in the ledger."""
+    """One present problem. `step` is its name in the ledger."""
 
     step: str
     order_id: int | None = None
@@ -55,20 +55,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FindingState:
-    """Since when something holds (Clore's clock), and whether it has been told."""
+    """The time since which a condition holds (Clore's clock), and whether it has been reported."""
 
     since: float
     told: bool = False
 
 
 Memory = dict[str, dict[str, FindingState]]
-"""What holds of each order (its id) and each wallet (its coin)."""
+"""The conditions that hold for each order (by id) and each wallet (by coin)."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountSeen:
-    """What Clore shows. `wins` says of spot orders whether they run, where that could be read; no `balances`: they
-    could not. Only a `whole` list says that an order is gone."""
+    """The account as Clore shows it. `wins` holds whether each spot order is running, if its book could be read.
+    `balances` is None if the wallets could not be read. Only a `whole` list shows that an order is gone."""
 
     rows: Sequence[OrderRow]
     wins: Mapping[int, bool]
@@ -80,8 +80,8 @@ class AccountSeen:
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """What this state knows of the account: orders made here, agreed ends, servers with a create on its way, orders
-    that a create which seemed to fail may have made, orders whose bid is being changed."""
+    """The account as this state knows it: orders made here, agreed ends, servers with a create in progress, orders that
+    a create which seemed to fail may have made, and orders whose bid is being changed."""
 
     leases: Mapping[int, Lease]
     ends: Mapping[int, End]
@@ -92,7 +92,7 @@ class AccountRecord:
 
 
 def judge(seen: AccountSeen, known: AccountRecord, before: Memory) -> tuple[Memory, list[Finding]]:
-    """What holds now, and what of it began to hold since `before`: told now, once."""
+    """Return the conditions that hold now, and the problems to report: each once, after its minimum time."""
     after: Memory = {}
     new: list[Finding] = []
     rows = [row for row in seen.rows if not row.expired]
@@ -113,7 +113,7 @@ def judge(seen: AccountSeen, known: AccountRecord, before: Memory) -> tuple[Memo
 
 
 def standing(memory: Memory, seen: AccountSeen, known: AccountRecord) -> list[Finding]:
-    """Everything that holds, told or not."""
+    """Return every problem that holds now and has lasted for its minimum time, not only new ones."""
     found = [
         _about(row, step, seen.api_now, known)
         for row in seen.rows
@@ -128,13 +128,13 @@ def standing(memory: Memory, seen: AccountSeen, known: AccountRecord) -> list[Fi
 
 
 def _held(was: Mapping[str, FindingState], holds: Mapping[str, bool | None], api_now: float) -> dict[str, FindingState]:
-    """What holds now. None: nobody can tell, so it stays as it was."""
+    """Return the conditions that hold now. None means that it can't be judged, so it stays as it was."""
     now = {name: was.get(name, FindingState(api_now)) for name, true in holds.items() if true}
     return now | {name: was[name] for name, true in holds.items() if true is None and name in was}
 
 
 def _told(held: Mapping[str, FindingState], api_now: float) -> dict[str, FindingState]:
-    """Those that have held for long enough and that nobody was told of, as told."""
+    """Return the unreported conditions that have held for long enough, marked as reported."""
     return {
         name: FindingState(stand.since, told=True)
         for name, stand in held.items()
@@ -143,7 +143,7 @@ def _told(held: Mapping[str, FindingState], api_now: float) -> dict[str, Finding
 
 
 def _absent(before: Memory, after: Memory, seen: AccountSeen) -> Memory:
-    """What is remembered of orders that the list does not show, for a day."""
+    """Return the memory of orders that the list does not show: for a day, and while the list is incomplete."""
     left = {}
     for name, was in before.items():
         if name in after or not name.isdigit():
@@ -174,8 +174,8 @@ def _conditions(
 
 
 def _unleased(row: OrderRow, known: AccountRecord) -> bool | None:
-    """Whether nobody here made it or gave it an end. While a create is on its way to its server, or to any where Clore
-    does not tell its server, it may be that one's."""
+    """Return whether the order was neither made here nor given an end here. None while it may come from a create that
+    seemed to fail, or from one in progress: on its server, or on any if Clore does not report its server."""
     if row.id in known.ends or row.id in known.made_here:
         return False
     if row.id in known.may_be_ours or row.server_id in known.creating_on:
@@ -188,7 +188,8 @@ def _unleased(row: OrderRow, known: AccountRecord) -> bool | None:
 def _undeployed(
     row: OrderRow, was: Mapping[str, FindingState], *, up: bool, wins: bool | None, api_now: float
 ) -> bool | None:
-    """Whether a container that is billed is not up in time; of a spot order, since its bid wins."""
+    """Return whether a billed container is not up in time, or None if unknown. A spot order's time starts when its
+    bid wins."""
     if up or wins is False:
         return False
     if wins is None or row.container is None or row.created_at is None:
@@ -198,7 +199,8 @@ def _undeployed(
 
 
 def _dearer(row: OrderRow, known: AccountRecord) -> bool | None:
-    """Whether a spot bid stands above what was approved; on-demand orders end for that at once (closure.py)."""
+    """Return whether a spot bid is above the approved price, or None while it is being changed. On-demand orders
+    above it are ended at once (closure.py)."""
     lease = known.leases.get(row.id)
     if lease is None or not row.spot:
         return False
@@ -223,8 +225,8 @@ def _about(row: OrderRow, step: str, api_now: float, known: AccountRecord) -> Fi
 def _shortage(
     coin: Coin, rows: Iterable[OrderRow], seen: AccountSeen, known: AccountRecord, *, stands: bool
 ) -> Figures | None:
-    """The figures of a wallet that does not last until the end of what runs from it; {} when it lasts, None when
-    nobody can tell. A bid counts as if it won: it may at any time."""
+    """Return the figures of a wallet that does not last until the end of the orders that it pays for. Return {} if it
+    lasts, and None if that is unknown. A bid counts as winning, because it may win at any time."""
     paying = [row for row in rows if Coin.parse(row.currency or "") is coin and row.price is not None]
     if not paying:
         return {}
@@ -243,8 +245,8 @@ def _shortage(
 
 
 def lasts_hours(balance: Decimal, draws: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
-    """For how many hours a balance lasts while each draw (so much an hour, for so many hours) is taken from it, or
-    until the last has ended."""
+    """Return how many hours a balance lasts, up to the end of the last draw. A draw is an amount per hour and the hours
+    for which it is taken."""
     left, at = max(ZERO, balance), ZERO
     open_ = sorted(draws, key=lambda draw: draw[1])
     for place, (_, until) in enumerate(open_):
@@ -268,7 +270,7 @@ def _hours_left(row: OrderRow, seen: AccountSeen, known: AccountRecord) -> Decim
 
 
 def memory_from(text: str | None) -> tuple[Memory, float]:
-    """What was remembered, and when the list of orders that it rests on was read; nothing where there is none."""
+    """Return the stored memory, and when the list of orders it is based on was read. Empty and 0 if there is none."""
     try:
         kept = json.loads(text or "")
         stands = {
@@ -276,11 +278,11 @@ def memory_from(text: str | None) -> tuple[Memory, float]:
             for about, held in kept["of"].items()
         }
         return stands, float(kept["at"])
-    except (ValueError, TypeError, KeyError, AttributeError):  # another version's: better told twice than never
+    except (ValueError, TypeError, KeyError, AttributeError):  # another version's: reporting twice is better than never
         return {}, 0.0
 
 
 def memory_as(memory: Memory, at: float) -> str:
-    """The text that `memory_from` reads."""
+    """Return the text that `memory_from` reads."""
     of = {about: {name: [one.since, int(one.told)] for name, one in held.items()} for about, held in memory.items()}
     return json.dumps({"at": at, "of": of}, separators=(",", ":"))

@@ -1,10 +1,10 @@
 """Finds hosts that failed here recently. They are marked in searches and questions, and skipped unless named.
 
-A failure is a rental that never deployed, whose host went offline, or that ended on demand well before its time without
-a cancel of ours or an empty wallet. A create refused because the host is offline is one too. Failures within an hour on
-one server count once. A create that produced no order counts against no host, because that is as often the API's
-failure. A rental that a person ends on clore.ai looks like one that its host ended. Hence it takes two failures, they
-count for a week, and the result is a mark, not a ban.
+A failure is a rental that never deployed, one whose host went offline, or an on-demand one that ended well before its
+time without a cancel of ours or an empty wallet. So is a create refused because the host is offline. Failures within an
+hour on one server count once. A create that produced no order counts against no host, because that is as often the
+API's failure. A rental that a person ends on clore.ai looks like one that its host ended. Hence it takes two failures,
+they count for a week, and the result is a mark, not a ban.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _failures(tx: Tx, account: str, since: float, servers: Sequence[int] | None 
 
 
 def _ended_early(tx: Tx, account: str, since: float, servers: Sequence[int] | None) -> Iterator[tuple[int, float]]:
-    """Yield orders on demand that Clore lists as ended well before their end (a cancel of ours brings the end forward).
+    """Yield on-demand orders that Clore lists as ended well before their end (a cancel of ours brings the end forward).
     Orders that had already failed in another way, or ended while a wallet was short, are left out."""
     short = [one.at for one in ledger.of_steps(tx, account, ("wallet_short",), since=since - _DAY_SECONDS, limit=_MOST)]
     found = orders.ended_early(tx, account, since=since, by_seconds=_EARLY_SECONDS, limit=_MOST, servers=servers)

@@ -81,13 +81,14 @@ class Keeper:
         self._held_back = False  # whether the last round skipped a cancel, because another process's is on its way
 
     async def start(self) -> None:
-        """Write a heartbeat and start the rounds in the background. Further calls do nothing, and so does a call
-        without a key. Failures are retried in the background, and no call waits for them."""
+        """Write a heartbeat and start the rounds in the background. Further calls do nothing. Without a usable key,
+        nothing starts and NoApiKey or InvalidApiKey is raised. Other failures are retried in the background, and no
+        call waits for them."""
         async with self._starting:
             if self._task is None:
                 try:
-                    # For the call that starts this. It lasts three polls, and only a round that could end leases renews
-                    # it.
+                    # The heartbeat for the call that starts this. It lasts three polls, and only a round that could end
+                    # leases renews it.
                     account = await self._context.readings.account()
                     await self._read_leases(account)
                     if self._unread is not None:

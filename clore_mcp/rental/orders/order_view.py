@@ -1,4 +1,4 @@
-"""Orders as they are shown: one, one at this moment, and the list. What is unknown is None, and left out of JSON."""
+"""Views of orders: one order, one order as of now, and the list. Unknown values are None and left out of JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clore_mcp.rental.orders.access import Ssh
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """One order: where it runs, what it costs (USD, with fees), when it ends, and how to get in."""
+    """One order: where it runs, what it costs (USD, including fees), when it ends, and how to connect."""
 
     order_id: int
     server_id: int | None
@@ -33,12 +33,12 @@ class OrderView:
 
     @property
     def hardware(self) -> str:
-        """Its GPUs in a few words."""
+        """The number and model of its GPUs."""
         return f"{self.gpu_count}x {self.gpu}"
 
     @property
     def up(self) -> bool:
-        """Whether it has its server, so that its meter runs."""
+        """Whether it has its server and is billed."""
         return self.status in ("deploying", "running")
 
     @property
@@ -59,7 +59,7 @@ _EXACT = ("estimated", False)
 
 @dataclass(frozen=True, slots=True)
 class OrderNow:
-    """One order by Clore's clock now. Until `free_cancel_until` a cancel saves the creation fee."""
+    """One order as of now, by Clore's clock. A cancel until `free_cancel_until` avoids the creation fee."""
 
     view: OrderView
     now: str
@@ -74,7 +74,7 @@ class OrderNow:
 
 @dataclass(frozen=True, slots=True)
 class OpenCreate:
-    """A create whose outcome is not known yet."""
+    """A create with an unknown outcome."""
 
     intent_id: str
     server_id: int
@@ -82,13 +82,13 @@ class OpenCreate:
     state: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for a reply."""
+        """Return JSON for a reply."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class OrderList:
-    """The orders, newest first, what they cost per hour now and have cost (USD), and creates whose outcome is open."""
+    """The orders, their cost per hour now and cost so far (USD), and creates with an unknown outcome."""
 
     orders: tuple[OrderView, ...]
     usd_per_hour: float

@@ -1,4 +1,4 @@
-"""Waits until an order can be used over SSH, and otherwise finds out why and whether this machine is at fault."""
+"""Waits until an order can be used over SSH. If it can't, finds out why, and whether this machine is at fault."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class OrderLook:
 
     @property
     def over(self) -> bool:
-        """Whether waiting longer changes nothing."""
+        """Whether waiting longer is pointless."""
         return self.reason is ReadyReason.READY or self.order.view.over
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """The order after a wait, the state of its SSH, how far this machine gets, recent orders that failed in the same
-    way, and what to do."""
+    """The order after a wait, the state of its SSH, what this machine can reach, recent orders that failed in the same
+    way, and what to do next."""
 
     order: OrderNow
     ready_reason: ReadyReason | None
@@ -61,13 +61,13 @@ class Waited:
         return self.ready_reason is ReadyReason.READY
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for a reply."""
+        """Return JSON for a reply."""
         told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "order"}
         return self.order.as_json() | told | {"ready": self.ready}
 
 
 class Readiness:
-    """Looks at one order until it is ready. `api` is the host and port of the Clore API."""
+    """Polls one order until it is ready. `api` is the host and port of the Clore API."""
 
     def __init__(self, context: Context, overview: Overview, api: tuple[str, int]) -> None:
         self._context = context
@@ -75,8 +75,8 @@ class Readiness:
         self._api = api
 
     async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> Waited:
-        """Return the order once its SSH answers, it has ended, or the time is over. Raises NotFound, and CloreError if
-        Clore did not answer once."""
+        """Return the order once its SSH answers, it has ended, or the time is up. Raises NotFound, and CloreError if
+        Clore did not answer at all."""
         began, look = self._context.monotonic(), None
         ends_at = anyio.current_time() + timeout_seconds
         with anyio.move_on_after(LONGEST_WAIT_SECONDS) as scope:
@@ -104,7 +104,7 @@ class Readiness:
         return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
 
     async def _look(self, order_id: int, before: OrderLook | None) -> OrderLook:
-        """Look at the order. If Clore fails for a moment, the order counts as it was before."""
+        """Look at the order. If Clore fails briefly, the order counts as in the look before, if there was one."""
         try:
             order, answers = await self._overview.one(order_id), True
         except (NotSent, Unclear, RateLimited, QueueFull) as error:
@@ -121,7 +121,7 @@ class Readiness:
         return Waited(look.order, look.reason, found.reaches, found.alike, advice.next_step(found))
 
     async def _next_server(self, order_id: int, caller: str) -> int | None:
-        """Return the server that the same yes would rent in place of this order."""
+        """Return the server that the same yes would rent in place of this order, or None."""
         account, api_now = await self._context.readings.account(), self._context.readings.api_now()
         try:
             offer = await self._context.state.read(
@@ -149,7 +149,7 @@ class Readiness:
         )
 
     async def _with_others(self, found: Situation, look: OrderLook) -> Situation:
-        """Return the situation with what this machine could reach of other orders, and remember this attempt."""
+        """Add whether this machine reached other orders, remember this attempt, and return the situation."""
         if found.reason is None:
             return found
         server_id = look.order.view.server_id
@@ -165,7 +165,7 @@ class Readiness:
         return replace(found, failed=failed, alike=alike, reaches=reaches)
 
     async def _remember(self, name: str, memory: access.Memory, order_id: int, attempt: SshLook) -> None:
-        """Remember this attempt, except in a read-only installation. A failure here spoils no answer."""
+        """Remember this attempt, except in a read-only installation. A failure to do so is only logged."""
         before = memory.get(order_id)
         if self._context.settings.read_only or (before and replace(before, at=attempt.at) == attempt):
             return
@@ -180,7 +180,7 @@ class Readiness:
             log.warning("how order %s was reached is not remembered: %s", order_id, failure.message)
 
     async def _reaches(self, found: Situation, reached_another: bool) -> Reaches:
-        """Return how far this machine gets: to another order's SSH, or to Clore directly or only through a proxy."""
+        """Return what this machine reaches: another order's SSH, Clore directly or only through a proxy, or nothing."""
         if reached_another:
             return "hosts"
         if await access.connects(*self._api, _PROBE_SECONDS):

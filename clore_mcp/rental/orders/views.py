@@ -1,4 +1,4 @@
-"""Shows orders to a person: what runs, what it costs, how to connect and what is unclear."""
+"""Builds the views of orders: what is running, what it costs, how to connect and what is unclear."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _UNSETTLED_SHOWN: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class RowPrices:
-    """The fees, rates and time that turn a row into USD."""
+    """The fees, exchange rates and time that convert a row to USD."""
 
     fees: Fees
     rates: Rates
@@ -68,12 +68,13 @@ class Overview:
     async def orders(
         self, *, include_ended: bool = False, max_age_seconds: float = EXECUTION_AGE, urgent: bool = False
     ) -> OrderList:
-        """Return every order, newest first, their cost per hour in total, and creates with an unknown outcome.
-        `urgent`: an order is about to be ended, so the lists are read first, and prices may be missing."""
+        """Return every order, their total cost per hour, and creates with an unknown outcome. Ended orders come last,
+        otherwise the newest come first. `urgent` means that an order is about to be ended, so the lists are read first,
+        and prices may be missing."""
         readings, acts = self._context.readings, not self._context.settings.read_only
         await readings.account()
         current = await (readings.look(completed=False) if urgent else readings.orders(max_age_seconds))
-        account = await readings.account()  # the list may have shown that it is another one
+        account = await readings.account()  # the list may have shown that it is another account
         completed = None
         if include_ended:
             completed = await (readings.look(completed=True) if urgent else readings.completed(BROWSING_AGE))
@@ -99,14 +100,14 @@ class Overview:
         )
 
     async def one(self, order_id: int) -> OrderNow:
-        """Return one order, with the present time, its minutes since the start and until when a cancel saves the
-        creation fee. Raises NotFound."""
+        """Return one order, with the present time, the minutes since its start, and the time until which a cancel
+        avoids the creation fee. Raises NotFound."""
         context = self._context
         await context.readings.account()
         row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
         if row is None:
             row = (await context.readings.completed(BROWSING_AGE)).find(order_id)
-        account = await context.readings.account()  # the list may have shown that it is another one
+        account = await context.readings.account()  # the list may have shown that it is another account
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
         lease, agreed = (await self._leases(account, [order_id])).get(order_id), await self._agreed(account)
@@ -120,7 +121,7 @@ class Overview:
         return [OpenCreate(one.id, one.server_id, iso(one.created_at), one.state) for one in found]
 
     def _burn(self, current: Orders, priced: RowPrices, views: Sequence[OrderView]) -> Decimal:
-        """Return what is billed now per hour. Queued and outbid orders are not."""
+        """Return the USD billed per hour now. Queued and outbid orders are not billed."""
         waiting = {view.order_id for view in views if view.status in ("queued", "outbid")}
         billing = [row for row in current.rows if not row.expired and row.id not in waiting]
         hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in billing)
@@ -178,7 +179,7 @@ class Overview:
         return await self._context.state.read(work)
 
     async def key(self) -> SshKey | None:
-        """Return the key for the SSH command, or None if it can't be read; then the command names no key file."""
+        """Return the key for the SSH command. If it can't be read, return None; the command then names no key file."""
         try:
             return await anyio.to_thread.run_sync(self._context.ssh_key)
         except Failure:
@@ -186,14 +187,14 @@ class Overview:
 
 
 def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory | None) -> bool:
-    """Return whether an order's cost is known: from Clore, or because its bid was watched here or has not won yet."""
+    """Return whether an order's cost is known: from Clore, or because its bid was seen winning or has not won yet."""
     if row.spend is not None or history is None:
         return row.spend is not None
     return history.won_from is not None or (end is not None and status == "queued")
 
 
 def _unpriced(row: OrderRow, lease: Lease | None, hourly: Decimal | None, spent_usd: float | None) -> str | None:
-    """Return what is not known of the order's cost, and what that means."""
+    """Return which part of the order's cost is unknown, and what that means."""
     if hourly is None and not row.expired:
         counts = "its reservation" if lease else "its highest known price, or else the whole cap"
         return f"Cost unknown: {why_unpriced(row)}. It is still billed, and the limits count {counts}."
@@ -201,7 +202,7 @@ def _unpriced(row: OrderRow, lease: Lease | None, hourly: Decimal | None, spent_
 
 
 def _at_this_moment(view: OrderView, row: OrderRow, lease: Lease | None, priced: RowPrices) -> OrderNow:
-    """Return the order with what its times mean now, by Clore's clock."""
+    """Return the order as of now, by Clore's clock."""
     api_now, began = priced.api_now, lease.started_api_at if lease else row.created_at
     minutes = None if began is None or row.expired else max(0, int(api_now - began) // 60)
     free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=api_now) if view.up else None
@@ -222,7 +223,7 @@ def _after_listing(unsettled: Sequence[OpenCreate]) -> str | None:
 
 
 def _about_ends(views: Sequence[OrderView], agreed: Mapping[int, End], api_now: float) -> str | None:
-    """Return which orders are about to end, and which have no end here."""
+    """Return advice on orders that are about to end or have no end here."""
     told = []
     for view in views:
         end = agreed.get(view.order_id)

@@ -49,8 +49,8 @@ _SAME: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FittingServers:
-    """The models that the GPU's name stands for, listed now or not, their least and greatest number per server, and the
-    free servers with one of them that pass the filters."""
+    """The models that the GPU's name stands for (listed now or not), the fewest and most GPUs per server, and the free
+    servers with one of these models that pass the filters."""
 
     models: tuple[str, ...]
     gpu_counts: tuple[int | None, int | None]
@@ -60,9 +60,9 @@ class FittingServers:
 async def fitting(
     context: Context, request: CreateWatch, *, max_age_seconds: float, models: Collection[str] | None = None
 ) -> FittingServers:
-    """What fits, by a snapshot no older than that; only of `models` where a person has read which ones. Raises
-    ArgumentInvalid for a GPU or a place that nobody knows, and for a name that stands for more GPUs than a question
-    can list."""
+    """Return the servers that fit, by a snapshot no older than that. `models` are those that a person has read in the
+    question; only servers with one of them are returned. Raises ArgumentInvalid for an unknown place. Without `models`,
+    also for an unknown GPU, and for a name that stands for more models than a question can list."""
     readings = context.readings
     snapshot = await readings.fresh_snapshot(max_age_seconds)
     fees, balances = await readings.fees(), await readings.balances_if_known()
@@ -101,7 +101,8 @@ _DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and a coin with a m
 @dataclass(frozen=True, slots=True)
 class WatchTerms:
     """The terms of the question. `who` names the process that watches for these models until `ends_at` (this machine's
-    clock). `worst_usd` is per order. `seen_usd` is the lowest price per hour then, None if no server fitted."""
+    clock). `worst_usd` is per order. `seen_usd` is the lowest price per hour when the question was written, None if no
+    server fitted."""
 
     who: str
     models: tuple[str, ...]
@@ -124,13 +125,13 @@ class WatchTerms:
 
 
 class WatchVerb(Verb[CreateWatch]):
-    """Prices, proposes and keeps watches."""
+    """Prices, proposes and stores watches."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
     async def already(self, request: CreateWatch, account: str, digest: str) -> Outcome | None:
-        """Return the watch that the same call has made, while it waits."""
+        """Return the watch that the same call has made, if it still waits."""
         now = self._context.clock()
         watch = await self._context.state.read(lambda tx: watches.of_call(tx, account, digest, now))
         if watch is None:
@@ -138,8 +139,8 @@ class WatchVerb(Verb[CreateWatch]):
         return _waits(watch, await self._context.watched_by()).again("This call has already made the watch.")
 
     async def propose(self, request: CreateWatch, account: str) -> Proposal:
-        """Return the question. Raises Settled if no such order could ever fit the limits, SpendingFrozen and
-        ArgumentInvalid."""
+        """Return the question. Raises Settled if no process would check prices or no such order could ever fit the
+        limits. Also raises SpendingFrozen and ArgumentInvalid."""
         context = self._context
         await context.require_unfrozen()
         if request.min_gpus is not None and request.max_gpus is not None and request.min_gpus > request.max_gpus:
@@ -210,7 +211,8 @@ class WatchVerb(Verb[CreateWatch]):
         )
 
     def _never(self, request: CreateWatch, *, ended: bool) -> list[Refusal]:
-        """Return what refuses any order of the watch, even if nothing else is used. `ended`: a process would end it."""
+        """Return what refuses every order of the watch, even if nothing else is used. `ended` is True if a process
+        would end the order."""
         worst = _worst(request)
         nothing = AddedUsage(ZERO, ZERO, ZERO, active_orders=0)
         wanted = nothing if request.notify else AddedUsage(request.exact_usd_per_hour, worst, worst)
@@ -223,7 +225,7 @@ class WatchVerb(Verb[CreateWatch]):
 
 
 def _worst(request: CreateWatch) -> Decimal:
-    """Return the worst case of one order. A watch rents only while a process is alive that ends its orders."""
+    """Return the worst case of one order in USD. A watch rents only while a process that ends its orders is alive."""
     hours = worst_hours(request.exact_hours, request.exact_hours * 2 + 1, ends=True)
     coin = Coin(request.currency) if request.currency else _DEAREST
     return worst_usd(request.exact_usd_per_hour, hours, HIGHEST_CREATION_FEE_USD, coin)
@@ -249,7 +251,7 @@ def _kept(quote: Quote, terms: WatchTerms, request: CreateWatch, by: str, now: f
 
 
 def envelope_of(watch: Watch) -> str:
-    """Return what was approved in one line."""
+    """Return what was approved, in one line."""
     count, length = watch.max_orders, watch.ask["hours"]
     orders = "1 order" if count == 1 else f"up to {count} orders"
     models = clean(" or ".join(sorted(watch.models)), _MODELS_SHOWN)
@@ -281,14 +283,14 @@ def _nobody(program: str) -> str:
 
 
 _SAID_SHOWN: Final = 300
-_ENDED_SHOWN: Final = 50  # read; how many are shown is `_WATCHES_SHOWN`
+_ENDED_SHOWN: Final = 50  # rows read; up to `_WATCHES_SHOWN` are shown
 _WATCHES_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class WatchView:
-    """One watch as it is shown: prices in USD per hour, the time of the last look, and what blocks it. `next` says what
-    a cancel did. What is unknown is None."""
+    """The view of one watch: prices in USD per hour, the time of the last look, and what blocks it. `next` says what a
+    cancel did. Unknown values are None."""
 
     watch_id: str
     status: str
@@ -312,7 +314,7 @@ class WatchList:
 
 
 async def listed(context: Context, *, include_ended: bool) -> WatchList:
-    """Return all watches that wait, and with `include_ended` the newest of the ended ones."""
+    """Return the waiting watches and, with `include_ended`, the newest ended ones."""
     account, now = await context.readings.account(), context.clock()
 
     def read(tx: Tx) -> list[WatchView]:
