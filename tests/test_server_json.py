@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clore_mcp import __version__
-from clore_mcp.settings import ACCEPTED, Caps
+from clore_mcp.settings import ACCEPTED
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = ROOT.parent / "shared" / "schemas" / "server.schema.json"
@@ -49,9 +49,3 @@ def test_variables_are_real_and_the_key_is_secret(described: dict[str, Any]) -> 
     variables = {one["name"]: one for one in described["packages"][0]["environmentVariables"]}
     assert variables.keys() <= ACCEPTED.keys()
     assert [name for name, one in variables.items() if one.get("isSecret")] == ["CLORE_API_KEY"]
-
-
-def test_the_defaults_are_the_real_ones(described: dict[str, Any]) -> None:
-    variables = {one["name"]: one for one in described["packages"][0]["environmentVariables"]}
-    for cap in Caps.__dataclass_fields__:
-        assert variables[f"CLORE_MAX_{cap.upper()}"]["default"] == str(getattr(Caps(), cap))

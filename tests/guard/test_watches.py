@@ -155,6 +155,26 @@ async def test_a_cancelled_watch_rents_nothing_more(world: World, services: Serv
         await cancelled(services.context, "wnobody", by="tester")
 
 
+async def test_a_watch_cancelled_just_before_its_create_leaves_sends_nothing(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock(world, SERVER, 0.30)
+    watch_id = await watched(services, watch())
+    create = services.context.client.create_order
+
+    async def after_the_cancel(*told: Any, **more: Any) -> Any:
+        await cancelled(services.context, watch_id, by="tester")
+        return await create(*told, **more)
+
+    monkeypatch.setattr(services.context.client, "create_order", after_the_cancel)
+    reprice(world, SERVER, 0.10)
+    await rounds(services, world)
+    assert world.sent() == []
+    (quote,) = world.rows("SELECT state, outcome FROM quotes WHERE watch_id = ?", watch_id)
+    assert quote["state"] == "settled"
+    assert "watch that this order was for has ended, so nothing was spent" in quote["outcome"]
+
+
 @pytest.mark.parametrize("way", ["over", "from the future"])
 async def test_a_watch_whose_time_is_over_rents_nothing(world: World, services: Services, way: str) -> None:
     stock(world, SERVER, 0.30)
