@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 
 from clore_mcp.first_use import FirstUse
+from clore_mcp.rental.account.account_view import EventView, FeesView, LimitView, PendingView, SpentView, WalletView
 from clore_mcp.tools.consent import services_of
 from clore_mcp.tools.kit import Answer, tool
 from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
@@ -16,70 +18,19 @@ if TYPE_CHECKING:
     from clore_mcp.wiring import Services
 
 
-class ShownWallet(Answer):
-    """One wallet."""
-
-    currency: str
-    balance: float | None = None
-    usd: float | None = None
-    runway_hours: float | None = None
-
-
-class SpentLately(Answer):
-    """The spending in two windows that end now."""
-
-    last_24_hours: float
-    last_30_days: float
-
-
-class Limit(Answer):
-    """One of the operator's caps."""
-
-    cap: float
-    spent: float
-    reserved: float
-    left: float
-
-
-class ShownQuestion(Answer):
-    """A quote that waits for a person's answer, or was approved and not used yet."""
-
-    approval_id: str
-    what: str
-    state: str
-    expires_at: str
-
-
-class Event(Answer):
-    """Something that happened without a tool call."""
-
-    at: str
-    what: str
-    order_id: int | None = None
-    note: str | None = None
-
-
-class Fee(Answer):
-    """Clore's fee on top of prices, in percent, by coin."""
-
-    on_demand_percent: dict[str, float]
-    spot_percent: dict[str, float]
-    assumed: bool = False
-
-
 class AccountAnswer(Answer):
     """The account: wallets, spending, limits, waiting approvals and events."""
 
-    wallets: Annotated[list[ShownWallet], ROWS_ELSEWHERE]  # the names explain themselves, as do those below
+    wallets: Annotated[tuple[WalletView, ...], ROWS_ELSEWHERE]  # the names explain themselves, as do those below
     burn_usd_per_hour: float
     cost_not_known: list[int] = []
-    spent_usd: Annotated[SpentLately, OBJECT_ELSEWHERE]
+    spent_usd: Annotated[SpentView, OBJECT_ELSEWHERE]
     all_end_at: str | None = None
     spent_then_usd: float | None = None
-    fees: Annotated[Fee, OBJECT_ELSEWHERE]
-    limits: Annotated[dict[str, Limit], OBJECT_ELSEWHERE]
-    pending_approvals: Annotated[list[ShownQuestion], ROWS_ELSEWHERE]
-    events: Annotated[list[Event], ROWS_ELSEWHERE]
+    fees: Annotated[FeesView, OBJECT_ELSEWHERE]
+    limits: Annotated[Mapping[str, LimitView], OBJECT_ELSEWHERE]
+    pending_approvals: Annotated[tuple[PendingView, ...], ROWS_ELSEWHERE]
+    events: Annotated[tuple[EventView, ...], ROWS_ELSEWHERE]
     more: str | None = None
     watchdog: str
     frozen: str | None = None

@@ -16,9 +16,18 @@ from tests.story.wire import WIRE_ERAS, accept, wired
 pytestmark = pytest.mark.anyio
 
 LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
-OURS = {
-    f"clore_mcp.rental.{name}" for name in ("requests", "request_values", "reply", "create", "create.containers")
-}  # schemas and settings
+OURS = {  # schemas and settings
+    f"clore_mcp.rental.{name}"
+    for name in (
+        "requests",
+        "request_values",
+        "reply",
+        "create",
+        "create.containers",
+        "account",
+        "account.account_view",
+    )
+}
 FOREIGN = {"sqlite3", "_sqlite3", "rich", "httpx", "httpcore", "tomllib", "difflib", "statistics", "hypothesis"}
 PAGE = {"jinja2", "markupsafe", "webauthn", "clore_mcp.page"}  # of the person's page, in its own process
 BELOW = ("wiring", "market", "rental", "clore", "store", "sandbox", "tools.listings", "cli.context")

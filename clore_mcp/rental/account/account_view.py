@@ -40,7 +40,7 @@ class FeesView:
 
     on_demand_percent: Mapping[str, float]
     spot_percent: Mapping[str, float]
-    assumed: bool
+    assumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
