@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -30,9 +30,11 @@ class Steps:
         self.made = 0
         self._point = point
         self._sign = sign
+        self._written: set[Database] = set()
         write, create = Database.write, CloreClient.create_order
 
         async def counted(state: Database, work: Callable[[Tx], T], **how: bool) -> T:
+            self._written.add(state)
             if state.path.name != FILE_NAME:  # the schedule of requests, which holds nothing about money
                 return await write(state, work, **how)
             with self._one():
@@ -54,7 +56,14 @@ class Steps:
         self.made += 1
         here = self.made == self._point.step
         if here and not self._point.after:
-            os.kill(os.getpid(), self._sign)
+            self._stop()
         yield
         if here and self._point.after:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Send the signal while no other thread is in a transaction, which would lock all other processes out."""
+        with ExitStack() as locks:
+            for database in self._written:
+                locks.enter_context(database._lock)
             os.kill(os.getpid(), self._sign)
