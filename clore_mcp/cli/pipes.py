@@ -43,7 +43,7 @@ async def _until_gone(lines: Lines, parent_lives: Callable[[], bool], client_has
     A launcher may end before its client does. In that case, input on stdin shows that the client is alive. A client of
     the 2025 protocol is also sent a ping. The 2026-07-28 protocol has no ping.
     """
-    while parent_lives():  # noqa: ASYNC110 - nothing tells of it
+    while parent_lives():  # noqa: ASYNC110 - no event reports the end of a parent
         await anyio.sleep(_LOOK_SECONDS)
     if await lines.hears_the_client(_ANSWERS_WITHIN_SECONDS):
         return

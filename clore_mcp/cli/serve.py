@@ -128,7 +128,7 @@ def watched_parent() -> Callable[[], bool]:
     parent = os.getppid()
     if sys.platform != "win32":
         return lambda: os.getppid() == parent  # an orphan gets another parent
-    import ctypes  # pragma: no cover - there the number stays the same, whoever has it by then
+    import ctypes  # pragma: no cover - Windows, where the number of an ended parent stays
 
     kernel = ctypes.WinDLL("kernel32", use_last_error=True)
     kernel.OpenProcess.restype = ctypes.c_void_p

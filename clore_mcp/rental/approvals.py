@@ -118,7 +118,7 @@ class Approvals:
         heeds_declines: bool = False,
     ) -> Quote:
         """Hold a new quote for the proposal and return it, or the quote that another process held first. Raises NoRoom
-        if too many wait already and, with `heeds_declines`, Cooling while no question is asked."""
+        if too many wait already and, with `heeds_declines`, QuestionsPaused while no question is asked."""
         now = self._clock()
         quote_id = new_id("q")
         quote = Quote(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from clore_mcp.errors import NotJson
-from clore_mcp.rental.results import Attempt
+from clore_mcp.rental.create.send import CreateCall, Send
+from clore_mcp.rental.results import Attempt, Outcome
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, let_time_pass, patient, rent, wish
 from tests.guard.conftest import Processes
@@ -241,6 +242,19 @@ async def test_an_outage_without_an_answer_never_counts_as_failed(world: World, 
     check_invariants(world, settled=False)
 
 
+async def waiting_create(
+    world: World, services: Services, server_id: int, seconds: float = 1.0
+) -> asyncio.Future[Outcome]:
+    """Begin a create that Clore refuses as too early, and that waits these seconds before it is sent again."""
+    ask = wish(server_id)
+    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
+    world.options(rate_limit="arrival", interval=0.0, create_interval=seconds, retry_after=True)
+    world.take_create_slot()
+    renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
+    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    return renting
+
+
 async def test_a_rate_limited_create_is_sent_again_after_the_pause(world: World, services: Services) -> None:
     server_id = world.free()[0]
     held = await services.guard.hold(wish(server_id), caller="t", can_ask=True, replay=False)
@@ -267,11 +281,7 @@ async def test_a_rate_limited_create_is_sent_three_times_at_most(world: World, s
 async def test_a_price_that_rises_while_a_rate_limited_create_waits_stops_it(world: World, process: Processes) -> None:
     services = await process()
     server_id = world.free()[0]
-    held = await services.guard.hold(wish(server_id), caller="t", can_ask=True, replay=False)
-    world.options(rate_limit="arrival", interval=0.0, create_interval=1.0, retry_after=True)
-    world.take_create_slot()
-    renting = asyncio.ensure_future(services.guard.conclude(held, wish(server_id), answer=True, caller="t"))
-    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    renting = await waiting_create(world, services, server_id)
     world.post(f"/servers/{server_id}", {"price_factor": 1.2})
     let_time_pass(services)
     outcome = await renting
@@ -367,12 +377,7 @@ async def test_an_answer_that_takes_long_is_in_progress_and_the_same_call_gets_t
 
 async def test_a_create_that_waits_is_not_abandoned_by_its_own_process(world: World, process: Processes) -> None:
     services = await process(patient(send_within=0.3, orphan=0.1))
-    ask = wish(world.free()[0])
-    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    world.options(rate_limit="arrival", interval=0.0, create_interval=5.0, retry_after=True)
-    world.take_create_slot()
-    renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
-    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    renting = await waiting_create(world, services, world.free()[0], seconds=5.0)
     await asyncio.sleep(0.8)
     assert [row["state"] for row in world.intents()] == ["reserved"]
     await services.overview.orders(max_age_seconds=0)
@@ -381,12 +386,7 @@ async def test_a_create_that_waits_is_not_abandoned_by_its_own_process(world: Wo
 
 
 async def test_a_create_that_waits_is_not_sent_once_its_quote_is_settled(world: World, services: Services) -> None:
-    ask = wish(world.free()[0])
-    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    world.options(rate_limit="arrival", interval=0.0, create_interval=1.0, retry_after=True)
-    world.take_create_slot()
-    renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
-    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    renting = await waiting_create(world, services, world.free()[0])
     told = '{"status": "failed", "attempts": [], "next": "given up by another process"}'
     world.change("UPDATE quotes SET state = 'settled', outcome = ?", told)
     assert (await renting).status == "failed"
@@ -432,6 +432,11 @@ async def test_a_market_that_can_not_be_read_after_the_first_attempt_ends_the_ch
     check_invariants(world)
 
 
+async def test_no_reply_counts_for_a_create_whose_send_was_not_claimed(services: Services) -> None:
+    with pytest.raises(RuntimeError, match="without its claim"):
+        _ = Send(services.context, cast("CreateCall", None)).claimed
+
+
 async def test_a_create_that_gets_its_turn_too_late_is_not_sent(world: World, process: Processes) -> None:
     services = await process(patient(leave_within=0.0))
     outcome = await call(services, wish(world.free()[0]))
@@ -445,12 +450,7 @@ async def test_a_create_that_gets_its_turn_too_late_is_not_sent(world: World, pr
 async def test_a_create_that_waits_is_not_sent_once_another_process_has_given_it_up(
     world: World, services: Services
 ) -> None:
-    ask = wish(world.free()[0])
-    held = await services.guard.hold(ask, caller="t", can_ask=True, replay=False)
-    world.options(rate_limit="arrival", interval=0.0, create_interval=1.0, retry_after=True)
-    world.take_create_slot()
-    renting = asyncio.ensure_future(services.guard.conclude(held, ask, answer=True, caller="t"))
-    await asyncio.to_thread(world.await_request, "create_order", beyond=1)
+    renting = await waiting_create(world, services, world.free()[0])
     await asyncio.to_thread(world.await_state, lambda: [row["state"] for row in world.intents()] == ["reserved"])
     world.change("UPDATE intents SET state = 'abandoned'")
     world.change("UPDATE reservations SET released_at = 1, actual_micros = 0")

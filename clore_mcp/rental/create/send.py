@@ -99,32 +99,32 @@ class SendHalted(Exception):
 
 
 class Send:
-    """Sends one candidate's create. `claimed` is its row, which `leave` sets before anything is sent."""
-
-    claimed: Intent
+    """Sends one candidate's create. `intent` is its row, None until `leave` has claimed the send."""
 
     def __init__(self, context: Context, call: CreateCall) -> None:
         self._context = context
         self._call = call
         self._leave_by = context.monotonic() + context.patience.leave_within
+        self.intent: Intent | None = None
         self.too_fast = 0  # how often it was sent and refused unread
 
     @property
-    def intent(self) -> Intent | None:
-        """The row of the create, None until it is claimed."""
-        found: Intent | None = getattr(self, "claimed", None)
-        return found
+    def claimed(self) -> Intent:
+        """The row of a create that was sent. Raises RuntimeError if the send was not claimed."""
+        if self.intent is None:
+            raise RuntimeError("a create was sent without its claim")
+        return self.intent
 
     async def leave(self, evidence: Evidence, create: CreateRequest) -> None:
-        """Claim the send, just before the bytes leave. Raises SendHalted if nothing may be sent, and Abandoned if the
-        process was suspended past its deadline."""
+        """Claim the send, just before the bytes leave. Raises SendHalted if nothing may be sent, and SendAbandoned if
+        the process was suspended past its deadline."""
         context = self._context
         not_after = context.clock() + context.patience.send_within
         deadline = min(context.monotonic() + context.patience.send_within, self._leave_by)
         result = await context.state.write(lambda tx: self._claim(tx, evidence, create, not_after))
         if not isinstance(result, Intent):
             raise SendHalted(result)
-        self.claimed = result
+        self.intent = result
         if context.clock() >= not_after or context.monotonic() >= deadline:
             raise SendAbandoned("The process was suspended before sending, so nothing was sent.", hint="Call again.")
 
