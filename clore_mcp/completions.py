@@ -24,7 +24,7 @@ from mcp.types import (
 
 from clore_mcp.errors import Failure
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental.create.containers import KNOWN, SHORT_NAMES
+from clore_mcp.rental.containers import KNOWN, SHORT_NAMES
 from clore_mcp.settings import Settings
 from clore_mcp.text import clean
 

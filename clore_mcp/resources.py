@@ -22,7 +22,7 @@ from mcp.server.mcpserver.resources import FunctionResource
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
-from clore_mcp.rental.create.containers import KNOWN, SHORT_NAMES, KnownImage
+from clore_mcp.rental.containers import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
 from clore_mcp.tools.account import account_answer
 from clore_mcp.tools.order_answers import ShownOrder
@@ -124,7 +124,7 @@ async def _order(services: Services, order_id: int) -> OrderView:
 async def read_ssh_config(services: Services, order_id: int) -> str:
     """Return the block for that order, or a comment that says why there is none. Raises NotFound."""
     from clore_mcp.rental.account.reading import EXECUTION_AGE
-    from clore_mcp.rental.orders import access
+    from clore_mcp.rental.ssh import access
 
     context = services.context
     order = await _order(services, order_id)
@@ -284,7 +284,7 @@ def _image(known: KnownImage, name: str | None) -> dict[str, Any]:
 
 
 def _step(entry: ledger.Entry) -> dict[str, Any]:
-    from clore_mcp.rental.context import iso
+    from clore_mcp.text import iso
 
     return _without_none(
         {

@@ -1,11 +1,12 @@
 """Makes text that others wrote safe to show: names of CPUs, GPUs and disks, API errors, words of a caller.
 
 A host chooses its own names, and a model or a person reads them. `clean` keeps only visible characters, on one line, up
-to a given length. It can't make the words true, so they are still shown as quoted data.
+to a given length. It can't make the words true, so they are still shown as quoted data. `iso` shows a time.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 _ELLIPSIS: Final = "…"
@@ -45,3 +46,8 @@ def _shown(char: str) -> str:
     if char.isspace():
         return " "
     return char if char.isprintable() and char not in _UNSEEN else ""
+
+
+def iso(unix_seconds: float) -> str:
+    """Return a time for a result: ISO 8601, UTC, whole seconds."""
+    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -25,7 +25,7 @@ from clore_mcp.errors import Failure
 from clore_mcp.first_use import FirstUse
 
 if TYPE_CHECKING:
-    from clore_mcp.rental.monitoring.events import Changed, Changes
+    from clore_mcp.rental.events import Changed, Changes
     from clore_mcp.wiring import Services
 
 log = logging.getLogger(__name__)

@@ -23,29 +23,28 @@ from clore_mcp.market.snapshot import Market
 from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock
 from clore_mcp.rental.account.reading import BROWSING_AGE, Readings
-from clore_mcp.rental.approvals import Approvals
+from clore_mcp.rental.approvals import Approvals, Verb
 from clore_mcp.rental.context import Commitments, Context, Patience
 from clore_mcp.rental.create.adopt import Adopter
 from clore_mcp.rental.create.order import CreateVerb
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacement import Replacements
 from clore_mcp.rental.create.settle import Settler
-from clore_mcp.rental.create.ssh_keys import public_key
+from clore_mcp.rental.ends.closure import Closer
+from clore_mcp.rental.events import Changes
 from clore_mcp.rental.guard import Guard
-from clore_mcp.rental.monitoring.events import Changes
-from clore_mcp.rental.monitoring.hosts import Hosts
+from clore_mcp.rental.hosts import Hosts
 from clore_mcp.rental.monitoring.monitor import Overseer
 from clore_mcp.rental.monitoring.notifier import Notifier
 from clore_mcp.rental.orders.cancel import CancelVerb
-from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.orders.extend import ExtendVerb
 from clore_mcp.rental.orders.keeper import Keeper
 from clore_mcp.rental.orders.readiness import Readiness
 from clore_mcp.rental.orders.stop import Stopper, lapse_restored
 from clore_mcp.rental.orders.views import Overview
-from clore_mcp.rental.proposal import Verb
-from clore_mcp.rental.rules.terms import POLL_SECONDS
 from clore_mcp.rental.spot.bid import BidVerb
+from clore_mcp.rental.ssh.keys import public_key
+from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.rental.watches.runner import WatchRunner
 from clore_mcp.rental.watches.watch import WatchVerb
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
@@ -116,7 +115,7 @@ class Services:
 
     def changes(self, since: float) -> Changes:
         """Return an object that reports changes of the orders from then on (this machine's clock)."""
-        return Changes(self.context, since)
+        return Changes(self.context.state, self.context.readings, since)
 
     async def resume_leases(self) -> None:
         """End the leases of an earlier run, if there was one."""
@@ -223,7 +222,7 @@ def build(
     overseer = Overseer(context)
     overview = Overview(context, closer, settler)
     readiness = Readiness(context, overview, _address(settings.api_url))
-    replacements = Replacements(context, pricer, approvals, closer, readiness)
+    replacements = Replacements(context, pricer, approvals, closer, readiness.again)
     creating = CreateVerb(context, pricer, settler, closer, replacements)
     verbs: dict[str, Verb[Any]] = {
         "create_order": creating,

@@ -22,10 +22,10 @@ from clore_mcp.cli.main import COMMANDS, _parser
 from clore_mcp.cli.serve import SANDBOX_GAP_SECONDS, SANDBOX_SPEED
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import QUOTE_SECONDS, YES_SECONDS
+from clore_mcp.rental.containers import KNOWN, SHORT_NAMES, Basis
 from clore_mcp.rental.context import Patience
-from clore_mcp.rental.create.containers import KNOWN, SHORT_NAMES, Basis
 from clore_mcp.rental.create.send import _SENDS
-from clore_mcp.rental.monitoring.events import NOTES
+from clore_mcp.rental.events import NOTES
 from clore_mcp.rental.monitoring.findings import _KINDS
 from clore_mcp.sandbox import SANDBOX_KEY, Options
 from clore_mcp.sandbox.control import Control

@@ -13,9 +13,8 @@ from clore_mcp.cli import terminal
 from clore_mcp.cli.context import command_prefix, require_spending, settings_of
 from clore_mcp.cli.terminal import say, span, usd
 from clore_mcp.errors import Failure, NotFound
-from clore_mcp.rental.approvals import YES_SECONDS, Approvals
-from clore_mcp.rental.proposal import Consent, Yes
-from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.rental.approvals import YES_SECONDS, Approvals, Consent, Yes
+from clore_mcp.rental.terms import Terms
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.settings import Approval
 from clore_mcp.store import ledger, watches
@@ -39,7 +38,7 @@ def add_id(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List all approvals: the waiting ones first, with the callers in turn. proposal.py caps how many may wait."""
+    """List all approvals: the waiting ones first, with the callers in turn."""
     state = Database(settings_of(arguments).state_dir)
     approvals = Approvals(state, time.time, command_prefix(arguments))
     try:

@@ -13,7 +13,7 @@ from clore_mcp.cli import orders, terminal
 from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, OpenServices, command_prefix, opened, require_spending
 from clore_mcp.cli.terminal import loud, receipt, say, to_the_operator, usd
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFound, StateUnavailable
-from clore_mcp.rental.orders.closure import account_for
+from clore_mcp.rental.ends.closure import account_for
 from clore_mcp.rental.orders.order_view import OrderView
 from clore_mcp.rental.results import Status
 from clore_mcp.store import orders as rows

@@ -9,11 +9,10 @@ from typing import Any
 
 from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.terminal import say, table, usd
-from clore_mcp.rental.context import iso
 from clore_mcp.store import ledger
 from clore_mcp.store.database import Database
 from clore_mcp.store.ledger import Entry
-from clore_mcp.text import clean
+from clore_mcp.text import clean, iso
 
 _IDS = ("quote_id", "intent_id", "order_id", "server_id")
 _TABLE_ROWS = 50

@@ -18,8 +18,8 @@ from clore_mcp.cli.terminal import loud, say, span, table, usd
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.rental.account.reading import EXECUTION_AGE
-from clore_mcp.rental.orders.access import Access, access_of, ssh_config
 from clore_mcp.rental.orders.order_view import OpenCreate, OrderView
+from clore_mcp.rental.ssh.access import Access, access_of, ssh_config
 from clore_mcp.store import orders
 from clore_mcp.store.orders import Lease
 from clore_mcp.wiring import Services

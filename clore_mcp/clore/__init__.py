@@ -19,8 +19,7 @@ from clore_mcp.clore.models import (
     SpotBook,
     Wallet,
 )
-from clore_mcp.clore.pacer import Pacer, Turn
-from clore_mcp.clore.schedule import Gaps, Lane
+from clore_mcp.clore.pacer import Gaps, Lane, Pacer, Turn
 
 __all__ = [
     "DEFAULT_API_URL",

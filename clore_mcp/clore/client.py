@@ -31,9 +31,8 @@ from clore_mcp.clore.models import (
     read_row,
     read_rows,
 )
-from clore_mcp.clore.pacer import Pacer
+from clore_mcp.clore.pacer import Lane, Pacer
 from clore_mcp.clore.replies import Endpoint, header_time, read_reply, require_size, unexpected
-from clore_mcp.clore.schedule import Lane
 from clore_mcp.errors import (
     ArgumentInvalid,
     InvalidInput,

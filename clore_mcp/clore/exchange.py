@@ -22,9 +22,8 @@ import httpx2 as httpx
 
 from clore_mcp import __version__
 from clore_mcp.clore.network import NetworkRoute, network_is_named, way_to, why_unreached
-from clore_mcp.clore.pacer import Pacer, Turn
+from clore_mcp.clore.pacer import Lane, Pacer, Turn
 from clore_mcp.clore.replies import Endpoint, unclear
-from clore_mcp.clore.schedule import Lane
 from clore_mcp.errors import (
     CloreError,
     ConnectionLost,

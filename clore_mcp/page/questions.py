@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from clore_mcp.money import dollars
-from clore_mcp.rental.proposal import Consent, Yes
+from clore_mcp.rental.approvals import Consent, Yes
 from clore_mcp.rental.questions import hours_text
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Outcome, outcome_of
-from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.rental.terms import Terms
 from clore_mcp.store.quotes import Quote
 from clore_mcp.text import clean
 from clore_mcp.wiring import Services

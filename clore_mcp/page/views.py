@@ -12,15 +12,14 @@ from typing import Any, Final
 
 from clore_mcp.money import dollars, plain
 from clore_mcp.rental.account.account_view import AccountView, LimitView
-from clore_mcp.rental.account.summary import account_state
-from clore_mcp.rental.context import iso
-from clore_mcp.rental.orders.access import access_of, ssh_config
 from clore_mcp.rental.orders.order_view import OrderView
+from clore_mcp.rental.ssh.access import access_of, ssh_config
+from clore_mcp.rental.summary import account_state
 from clore_mcp.rental.watches.watch import WatchList, listed
 from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
-from clore_mcp.text import clean
+from clore_mcp.text import clean, iso
 from clore_mcp.wiring import Services
 
 _LEDGER_ROWS: Final = 200

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,17 +13,18 @@ import anyio.to_thread
 
 from clore_mcp.clore import CloreClient
 from clore_mcp.errors import SpendingFrozen
+from clore_mcp.rental import events
 from clore_mcp.rental.account.reading import Readings
-from clore_mcp.rental.create.ssh_keys import SshKey
-from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.results import Outcome, Status, outcome_of
-from clore_mcp.rental.rules.terms import POLL_SECONDS
+from clore_mcp.rental.ssh.keys import SshKey
+from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.settings import Settings
 from clore_mcp.store import ledger, quotes
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Tx
 from clore_mcp.store.folder import Place, Pulse
 from clore_mcp.store.ledger import Beat, Entry
 from clore_mcp.store.quotes import Quote
+from clore_mcp.text import iso
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
 WATCHDOG: Final = "watchdog-"  # prefix of an owner that no client closes
@@ -193,11 +193,6 @@ async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outc
         return outcome
 
     return await context.state.write(write)
-
-
-def iso(unix_seconds: float) -> str:
-    """Return a time for a result: ISO 8601, UTC, whole seconds."""
-    return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 log = logging.getLogger(__name__)

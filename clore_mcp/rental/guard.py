@@ -18,14 +18,24 @@ import anyio
 import anyio.to_thread
 
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, StateUnavailable
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import EXECUTION_AGE
-from clore_mcp.rental.approvals import BY_PASSKEY, QUOTE_SECONDS, Approvals, QuestionsPaused, new_id
+from clore_mcp.rental.approvals import (
+    BY_PASSKEY,
+    QUOTE_SECONDS,
+    Approvals,
+    Consent,
+    NoRoom,
+    Proposal,
+    QuestionsPaused,
+    Verb,
+    Yes,
+    new_id,
+)
 from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.settle import Settler
-from clore_mcp.rental.orders.closure import UNKNOWN_ACCOUNT
-from clore_mcp.rental.proposal import Consent, NoRoom, Proposal, Verb, Yes
-from clore_mcp.rental.reply import QuestionReply, ReplyKind
+from clore_mcp.rental.ends.closure import UNKNOWN_ACCOUNT
+from clore_mcp.rental.reply import UNSEEN, QuestionReply, ReplyKind
 from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of
 from clore_mcp.settings import Approval
@@ -34,7 +44,7 @@ from clore_mcp.store.quotes import Quote
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 _DID: Final = {Status.CREATED: "made it", Status.EXTENDED: "moved its end"}
-_COOLED: Final = f"Three questions were just declined, so no more are asked for a while. {outcome_texts.UNSEEN}"
+_COOLED: Final = f"Three questions were just declined, so no more are asked for a while. {UNSEEN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +224,7 @@ class Guard:
     ) -> Outcome:
         verb = self._verbs[request.verb]
         if held.quote is None:
-            return held.outcome or outcome_texts.failed("There was nothing to do.")
+            return held.outcome or results.failed("There was nothing to do.")
         try:
             quote = await self._approvals.get(held.quote.id, unbroken=True)
             waits = quote.state in ("pending", "expired") and quote.replaced_by is None
@@ -248,10 +258,10 @@ class Guard:
         """Return what the person has to do to approve. Opens their page with the question if that is possible."""
         context = self._context
         if await anyio.to_thread.run_sync(context.open_page, quote.id):
-            return outcome_texts.APPROVE_ON_PAGE
+            return results.APPROVE_ON_PAGE
         if context.settings.approval is Approval.PASSKEY:
-            return outcome_texts.approve_with_passkey(context.program)
-        return outcome_texts.approve_at_terminal(quote.id, context.program)
+            return results.approve_with_passkey(context.program)
+        return results.approve_at_terminal(quote.id, context.program)
 
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """Handle a question without an answer. A cancel closes it, so that no later answer counts. After a malformed
@@ -292,7 +302,7 @@ class Guard:
             return verb.declined(request)
         if quote.state == "expired":
             newer = quote.replaced_by
-            return verb.declined(request, outcome_texts.newer_question(newer)) if newer else verb.lapsed(request)
+            return verb.declined(request, results.newer_question(newer)) if newer else verb.lapsed(request)
         return None
 
     async def _again(self, quote: Quote, outcome: Outcome) -> Outcome:
@@ -302,7 +312,7 @@ class Guard:
         if did is not None and order_id is not None:
             lease = await self._context.state.read(lambda tx: orders.get(tx, quote.account, order_id))
             if lease is not None and lease.ended_at is not None:
-                return outcome_texts.ended_since(outcome, lease, did)
+                return results.ended_since(outcome, lease, did)
         return outcome.again()
 
     async def told(self, held: HeldQuote, outcome: Outcome) -> None:

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Final, Protocol
 
+from clore_mcp.clore import OrderRow
+from clore_mcp.market.gpus import of_server
 from clore_mcp.market.pricing import Cost, OrderType
 from clore_mcp.money import Coin, dollars, plain
-from clore_mcp.rental.create.containers import image_notes
-from clore_mcp.rental.monitoring.hosts import DAYS
-from clore_mcp.rental.outcome_texts import asked_usd, shown_parts
+from clore_mcp.rental.containers import image_notes
+from clore_mcp.rental.hosts import DAYS
 from clore_mcp.rental.requests import CreateOrder
-from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms
+from clore_mcp.rental.results import asked_usd, shown_parts
+from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms
 from clore_mcp.text import clean
 
 _HOURS_SHOWN: Final = Decimal("0.0001")
@@ -290,3 +292,11 @@ def hours_text(hours: Decimal) -> str:
     """Return the hours as '2.5 hours'."""
     told = plain(hours.quantize(_HOURS_SHOWN, ROUND_CEILING))
     return "1 hour" if told == "1" else f"{told} hours"
+
+
+def hardware_of(row: OrderRow | None) -> str:
+    """Return an order's hardware, as in '1x RTX 4090', or "" without a row."""
+    if row is None:
+        return ""
+    cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
+    return f"{cards.count}x {cards.model}"

@@ -2,12 +2,17 @@
 
 reserved → sending → adopted | failed | refused | uncertain        reserved, sending → abandoned (it never left)
 uncertain → adopted | failed        failed → adopted (a late match, for 24 hours) | uncertain (a late code 0)
+
+A reservation also covers an order while its bid changes, and an order made elsewhere that was given an end or a higher
+bid. A change of a bid starts in the transaction that uses the yes and ends when Clore has answered. Until then the
+reservation covers the old bid and the new one. Concurrent changes by several processes may reach Clore in any order, so
+from then on the reservation only grows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -280,4 +285,99 @@ def release(tx: Tx, intent_id: str, actual_usd: Decimal, now: float) -> None:
     tx.run(
         "UPDATE reservations SET released_at = ?, actual_micros = ? WHERE intent_id = ? AND released_at IS NULL",
         now, to_micros(actual_usd), intent_id,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A bid on its way: its quote, the order's reservation, and the reservation as it was before (None if there was
+    none)."""
+
+    quote_id: str
+    reservation_id: int
+    before: Reservation | None
+
+
+def begin_bid(tx: Tx, quote_id: str, wanted: Reservation) -> Change | None:
+    """Reserve enough for both the old bid and the new one: at least `wanted.worst_usd` and `wanted.usd_per_hour`.
+    Returns None if nothing is wanted and nothing is reserved, as when the bid of an order made elsewhere is lowered."""
+    order_id = wanted.order_id or 0
+    before = reservation_of_order(tx, wanted.account, order_id)
+    if before is None and not wanted.worst_usd:
+        return None
+    if before is None:
+        reserve(tx, wanted)
+    held = before or reservation_of_order(tx, wanted.account, order_id) or wanted
+    tx.run(
+        "UPDATE reservations SET worst_micros = MAX(worst_micros, ?), hourly_micros = MAX(hourly_micros, ?),"
+        " bidding = CASE WHEN bidding IS NULL THEN ? ELSE 'several' END WHERE id = ?",
+        to_micros(wanted.worst_usd), to_micros(wanted.usd_per_hour), quote_id, held.id,
+    )  # fmt: skip
+    return Change(quote_id, held.id, before)
+
+
+def end_bid(tx: Tx, change: Change, worst_usd: Decimal, usd_per_hour: Decimal) -> None:
+    """Set the reservation to the known cost, unless another change began in the meantime."""
+    tx.run(
+        "UPDATE reservations SET worst_micros = ?, hourly_micros = ?, bidding = NULL WHERE id = ? AND bidding = ?",
+        to_micros(worst_usd), to_micros(usd_per_hour), change.reservation_id, change.quote_id,
+    )  # fmt: skip
+
+
+def undo_bid(tx: Tx, change: Change, now: float) -> None:
+    """Restore the reservation because the bid did not change, unless another change began in the meantime."""
+    if change.before is not None:
+        end_bid(tx, change, change.before.worst_usd, change.before.usd_per_hour)
+        return
+    tx.run(
+        "UPDATE reservations SET released_at = ?, actual_micros = 0, bidding = NULL WHERE id = ? AND bidding = ?",
+        now, change.reservation_id, change.quote_id,
+    )  # fmt: skip
+
+
+def reservations_elsewhere(tx: Tx, account: str) -> list[Reservation]:
+    """Return reservations of orders made elsewhere that are not proven gone."""
+    rows = tx.all(
+        "SELECT * FROM reservations WHERE account = ? AND intent_id IS NULL AND released_at IS NULL",
+        account,
+    )
+    return [reservation(row) for row in rows]
+
+
+def reservations_listed(tx: Tx, account: str, order_ids: Iterable[int]) -> list[Reservation]:
+    """Return the reservations of listed orders that were made elsewhere and count, or count again because they are
+    listed: they are not released, were released only because no reply listed them, or have an end that applies
+    again."""
+    found = []
+    for order_id in order_ids:
+        rows = tx.all(
+            "SELECT * FROM reservations WHERE account = ? AND order_id = ? ORDER BY id DESC", account, order_id
+        )
+        for at, row in enumerate(rows):
+            newest_of_known_end = at == 0 and (row["missed_at"] is not None or row["ends_api_at"] is not None)
+            if row["intent_id"] is None and (row["released_at"] is None or newest_of_known_end):
+                found.append(reservation(row))
+    return found
+
+
+def reservation_missed(tx: Tx, reservation_id: int, at: float) -> None:
+    """Record the first valid reply in which an order made elsewhere was missing."""
+    tx.run("UPDATE reservations SET missed_at = ? WHERE id = ? AND missed_at IS NULL", at, reservation_id)
+
+
+def reservations_seen_again(tx: Tx, reservation_ids: Iterable[int]) -> None:
+    """Reopen the reservations of orders made elsewhere that were missing and are listed again."""
+    for reservation_id in reservation_ids:
+        tx.run(
+            "UPDATE reservations SET missed_at = NULL, released_at = NULL, actual_micros = NULL WHERE id = ?",
+            reservation_id,
+        )
+
+
+def release_elsewhere(tx: Tx, account: str, order_id: int, actual_usd: Decimal, now: float) -> None:
+    """Release the reservation of an order made elsewhere, if it has one, and record what was actually paid."""
+    tx.run(
+        "UPDATE reservations SET released_at = ?, actual_micros = ?"
+        " WHERE account = ? AND order_id = ? AND intent_id IS NULL AND released_at IS NULL",
+        now, to_micros(actual_usd), account, order_id,
     )  # fmt: skip

@@ -1,5 +1,7 @@
-"""Rows of orders made here: the lease, the approved terms, how the order ended, and the secrets that `connect`
-shows."""
+"""Rows of orders made here: the lease, the approved terms, how the order ended, and the secrets that `connect` shows.
+
+An end, also of an order made elsewhere, and what the order may cost until then are written together.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from decimal import Decimal
 from typing import Any
 
 from clore_mcp.money import from_micros, plain, to_micros
+from clore_mcp.store import intents
 from clore_mcp.store.database import Row, Tx, drop_value, keep_value, value_of
+from clore_mcp.store.intents import Reservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,3 +292,72 @@ def keep_secrets(tx: Tx, intent_id: str, values: Mapping[str, str]) -> None:
 def secrets_of(tx: Tx, intent_id: str) -> dict[str, str]:
     """Return the generated passwords and tokens of one create."""
     return {row["name"]: row["value"] for row in tx.all("SELECT * FROM secrets WHERE intent_id = ?", intent_id)}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """When an order ends, in unix seconds of Clore's clock, and what happens then (`cancel` or `notify`)."""
+
+    account: str
+    order_id: int
+    ends_api_at: int
+    on_end: str
+    made_here: bool
+
+
+def end_of(tx: Tx, account: str, order_id: int) -> End | None:
+    """Return the end of an order made here, gone or not, or the end given to an order made elsewhere."""
+    lease = get(tx, account, order_id)
+    if lease is not None:
+        return _of_lease(lease)
+    row = tx.one(
+        "SELECT account, order_id, ends_api_at FROM reservations WHERE account = ? AND order_id = ?"
+        " AND intent_id IS NULL AND released_at IS NULL AND ends_api_at IS NOT NULL",
+        account, order_id,
+    )  # fmt: skip
+    return None if row is None else _given(row)
+
+
+def ends(tx: Tx, account: str) -> list[End]:
+    """Return the ends of all orders that are not proven gone, sorted by order id."""
+    rows = tx.all(
+        "SELECT account, order_id, ends_api_at FROM reservations WHERE account = ?"
+        " AND intent_id IS NULL AND released_at IS NULL AND ends_api_at IS NOT NULL",
+        account,
+    )
+    found = [*map(_of_lease, active(tx, account)), *map(_given, rows)]
+    return sorted(found, key=lambda end: end.order_id)
+
+
+def move_end(tx: Tx, end: End, reserved: Reservation) -> None:
+    """Set an order's end and its cost until then. A bid on its way was reserved for the old end, so it no longer lowers
+    the reservation when it completes."""
+    if intents.reservation_of_order(tx, end.account, end.order_id) is None:
+        intents.reserve(tx, reserved)
+    tx.run(
+        "UPDATE reservations SET worst_micros = ?, hourly_micros = ?,"
+        " bidding = CASE WHEN bidding IS NULL THEN NULL ELSE 'several' END"
+        " WHERE account = ? AND order_id = ? AND released_at IS NULL",
+        to_micros(reserved.worst_usd), to_micros(reserved.usd_per_hour), end.account, end.order_id,
+    )  # fmt: skip
+    tx.run(
+        "UPDATE orders SET ends_api_at = ? WHERE account = ? AND order_id = ? AND ended_at IS NULL"
+        if end.made_here
+        else "UPDATE reservations SET ends_api_at = ? WHERE account = ? AND order_id = ? AND intent_id IS NULL"
+        " AND released_at IS NULL",
+        end.ends_api_at, end.account, end.order_id,
+    )  # fmt: skip
+
+
+def moved_beyond(tx: Tx, account: str, order_id: int, api_now: float) -> bool:
+    """Return whether the order has an end in the future."""
+    end = end_of(tx, account, order_id)
+    return end is not None and end.ends_api_at > api_now
+
+
+def _of_lease(lease: Lease) -> End:
+    return End(lease.account, lease.order_id, lease.ends_api_at, lease.on_end, made_here=True)
+
+
+def _given(row: Row) -> End:
+    return End(row["account"], row["order_id"], row["ends_api_at"], "cancel", made_here=False)

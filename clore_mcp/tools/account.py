@@ -45,7 +45,7 @@ async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
 
 async def account_answer(services: Services) -> AccountAnswer:
     """Return the account, after starting the keeper and checking the orders for problems."""
-    from clore_mcp.rental.account.summary import account_state
+    from clore_mcp.rental.summary import account_state
 
     await services.keep_leases()
     view = await account_state(

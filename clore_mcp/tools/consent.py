@@ -279,7 +279,7 @@ async def permit(
         outcome = replace(outcome, next=f"{came.told(held.quote, caller)} {outcome.next}".strip())
     await anyio.lowlevel.checkpoint()  # raises if the caller has gone, so that the answer counts as not delivered
     await guard.told(held, outcome)
-    from clore_mcp.rental.context import iso  # here, because a process that only lists the tools doesn't need it
+    from clore_mcp.text import iso
 
     return Conclusion(outcome, iso(services_of(ctx).context.readings.api_now()))
 

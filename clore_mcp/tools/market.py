@@ -9,7 +9,7 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import AfterValidator, BaseModel, Field
 
 from clore_mcp.first_use import FirstUse
-from clore_mcp.rental.request_values import Currency, known_countries, known_cuda, possible_id
+from clore_mcp.rental.requests import Currency, known_countries, known_cuda, possible_id
 from clore_mcp.tools.consent import services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.market_answers import PricesAnswer, SearchAnswer, ServerAnswer, ShownServer

@@ -10,14 +10,14 @@ from pydantic import AfterValidator, Field
 
 from clore_mcp.first_use import FirstUse
 from clore_mcp.money import dollars, shown, shown_up
-from clore_mcp.rental.create.containers import image_notes
-from clore_mcp.rental.request_values import possible_order
+from clore_mcp.rental.containers import image_notes
 from clore_mcp.rental.requests import (
     LONGEST_WAIT_SECONDS,
     CancelOrder,
     CreateOrder,
     ExtendOrder,
     SetSpotPrice,
+    possible_order,
 )
 from clore_mcp.settings import Approval
 from clore_mcp.tools.consent import Permitted, caller_of, services_of
@@ -38,7 +38,7 @@ from clore_mcp.tools.order_answers import (
 
 if TYPE_CHECKING:
     from clore_mcp.rental.orders.order_view import OrderList
-    from clore_mcp.rental.rules.terms import Terms
+    from clore_mcp.rental.terms import Terms
     from clore_mcp.wiring import Services
 
 _MOST_LISTED = 50
@@ -49,7 +49,7 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
     """Price a rental and check it against the limits and the wallet. It asks no one and reserves nothing. It takes
     create_order's arguments. create_order makes its own quote, so use this only to compare prices or explain a
     refusal."""
-    from clore_mcp.rental import outcome_texts
+    from clore_mcp.rental import results
 
     services = services_of(ctx)
     await services.keep_leases()
@@ -77,8 +77,8 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
         creation_fee_usd=round(float(cost.creation_fee_usd), 6),
         total_usd=round(float(cost.total_usd), 6),
         worst_case_usd=shown_up(found.terms.worst_usd),
-        margin=outcome_texts.margin(found.terms),
-        creation_fee_due=outcome_texts.FEE_DUE if cost.creation_fee_usd else None,
+        margin=results.margin(found.terms),
+        creation_fee_due=results.FEE_DUE if cost.creation_fee_usd else None,
         on_demand_usd_per_hour=None if first.on_demand_usd_per_hour is None else shown_up(first.on_demand_usd_per_hour),
         currency=first.coin.ticker,
         price_per_day=float(first.listed_per_day),
@@ -140,7 +140,7 @@ async def list_orders(
     """List the account's orders with status, cost, end and SSH command. Use it to see what is billed now and after any
     unclear outcome: `unsettled` lists create_order calls whose outcome is unknown. While an order deploys, use
     wait_for_order. For balances and limits, use get_account."""
-    from clore_mcp.rental.context import iso  # here, because a process that only lists the tools doesn't need it
+    from clore_mcp.text import iso
 
     services = services_of(ctx)
     await services.keep_leases()

@@ -16,8 +16,8 @@ from clore_mcp.market.pricing import OrderType
 from clore_mcp.market.summary import Quartiles
 from clore_mcp.market.wish import Unknown, resolve
 from clore_mcp.money import shown, shown_up
-from clore_mcp.rental.context import iso
 from clore_mcp.store.prices import PriceRow
+from clore_mcp.text import iso
 from clore_mcp.tools.market_answers import ModelPrices, PriceRange, PricesAnswer
 from clore_mcp.wiring import Services
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mcp import Client, Implementation, StdioServerParameters, stdio_client
 
-from clore_mcp.rental.proposal import A_MINUTE, OF_A_CALLER, OF_ALL
+from clore_mcp.rental.approvals import A_MINUTE, OF_A_CALLER, OF_ALL
 from clore_mcp.sandbox import Options, Running, start_in_thread
 from clore_mcp.store import intents, ledger, watches
 from clore_mcp.store.database import Tx

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clore_mcp.clore import Gaps, Lane, Pacer
-from clore_mcp.clore.schedule import LONGEST_PAUSE_NS, SECOND_NS, Marks, Waiting, forecast, step
+from clore_mcp.clore.pacer import LONGEST_PAUSE_NS, SECOND_NS, Marks, Waiting, forecast, step
 from clore_mcp.errors import QueueFull
 from tests.clore.conftest import MS
 from tests.clore.turns import Turns

@@ -18,8 +18,7 @@ import pytest
 
 from clore_mcp.clore import Gaps, Lane
 from clore_mcp.clore import pacer as module
-from clore_mcp.clore.pacer import Pacer
-from clore_mcp.clore.schedule import SECOND_NS
+from clore_mcp.clore.pacer import SECOND_NS, Pacer
 from clore_mcp.errors import QueueFull
 from clore_mcp.store import database
 from clore_mcp.store.pace import FILE_NAME, open_pace

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.monitoring.events import Changed, Changes
+from clore_mcp.rental.events import Changed, Changes
 from clore_mcp.wiring import Services
 from tests.guard.calls import let_time_pass
 from tests.guard.conftest import Processes
@@ -25,7 +25,10 @@ async def note(services: Services, step: str, **what: Any) -> None:
 async def test_each_step_is_told_once_to_each(world: World, process: Processes) -> None:
     ours, theirs = await process(), await process()
     await note(ours, "outbid", order_id=1)
-    one, other = Changes(ours.context, time.time() + 60), Changes(ours.context, 0.0)
+    one, other = (
+        Changes(ours.context.state, ours.context.readings, time.time() + 60),
+        Changes(ours.context.state, ours.context.readings, 0.0),
+    )
     assert await one.look() == NOTHING
     assert (await other.look()).order_ids == {1}
     await note(theirs, "outbid", order_id=2)
@@ -41,7 +44,7 @@ async def test_each_step_is_told_once_to_each(world: World, process: Processes) 
 async def test_what_looks_different_at_clore_is_told_and_what_it_has_cost_is_not(
     world: World, services: Services
 ) -> None:
-    changes = Changes(services.context, time.time() + 60)
+    changes = Changes(services.context.state, services.context.readings, time.time() + 60)
     assert await changes.look() == NOTHING
     order_id = elsewhere(world)
 
@@ -64,7 +67,7 @@ async def test_what_looks_different_at_clore_is_told_and_what_it_has_cost_is_not
 async def test_another_state_is_followed_from_its_beginning(world: World, services: Services) -> None:
     for number in range(3):
         await note(services, "outbid", order_id=number)
-    changes = Changes(services.context, 0.0)
+    changes = Changes(services.context.state, services.context.readings, 0.0)
     assert (await changes.look()).order_ids == {0, 1, 2}
     world.change("DROP TRIGGER ledger_keeps_rows")
     world.change("DELETE FROM ledger")
@@ -75,6 +78,6 @@ async def test_another_state_is_followed_from_its_beginning(world: World, servic
 
 async def test_a_state_that_was_never_begun_is_not_begun(world: World) -> None:
     services = world.services()
-    assert await Changes(services.context, 0.0).look() == NOTHING
+    assert await Changes(services.context.state, services.context.readings, 0.0).look() == NOTHING
     assert not services.context.state.exists
     await services.aclose()

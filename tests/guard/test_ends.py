@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotFound, StateUnavailable
-from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import CancelOrder
+from clore_mcp.rental.summary import account_state
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
 from tests.guard.calls import cancel, patient, rent, wish

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clore_mcp.rental.requests import CancelOrder
-from clore_mcp.store import reservations
+from clore_mcp.store import orders
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
 from tests.guard.calls import call
@@ -135,9 +135,9 @@ async def test_an_end_given_to_a_late_order_of_our_own_goes_over_to_its_lease(wo
         " SELECT account, ?, coin, worst_micros * 2, hourly_micros, created_at, ? FROM reservations",
         order_id, later,
     )  # fmt: skip
-    assert await services.context.state.read(
-        lambda tx: [end.ends_api_at for end in reservations.ends(tx, account)]
-    ) == [later]
+    assert await services.context.state.read(lambda tx: [end.ends_api_at for end in orders.ends(tx, account)]) == [
+        later
+    ]
     [view] = (await look(services)).orders
     assert (view.made_here, at(view.ends_at or "")) == (True, later)
     [held] = world.reserved()

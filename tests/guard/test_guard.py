@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import Failure, NotFound, NotJson, StateUnavailable
-from clore_mcp.rental import outcome_texts
-from clore_mcp.rental.approvals import QUOTE_SECONDS, Approvals
+from clore_mcp.rental import results
+from clore_mcp.rental.approvals import OF_A_CALLER, QUOTE_SECONDS, Approvals
 from clore_mcp.rental.context import settle_quote
 from clore_mcp.rental.guard import HeldQuote
-from clore_mcp.rental.proposal import OF_A_CALLER
 from clore_mcp.rental.reply import QuestionReply, ReplyKind
 from clore_mcp.rental.requests import CancelOrder, Request, SetSpotPrice
 from clore_mcp.rental.results import Outcome, Status
@@ -451,7 +450,7 @@ async def test_a_bid_without_a_yes_stays_and_is_never_uncertain(world: World, se
 
 async def test_commands_for_a_person_name_the_program_that_reaches_this_state(services: Services) -> None:
     intent = Intent("i1", "a", "q1", "create_order", 5, "x", "spot", "USD", frozenset(), "uncertain", "o", 0)
-    assert "`clore-mcp --sandbox settle i1 --order ID`" in outcome_texts.blocked(intent, "clore-mcp --sandbox").next
+    assert "`clore-mcp --sandbox settle i1 --order ID`" in results.blocked(intent, "clore-mcp --sandbox").next
     approvals = Approvals(services.context.state, time.time, "clore-mcp --sandbox")
     with pytest.raises(NotFound) as caught:
         await approvals.get("q0")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.monitoring import hosts
+from clore_mcp.rental import hosts
 from clore_mcp.store.database import Tx
 from clore_mcp.tools.listings import found, in_full
 from clore_mcp.tools.market import SearchServers

@@ -10,8 +10,7 @@ import pytest
 
 from clore_mcp.errors import Refused
 from clore_mcp.rental.requests import SetSpotPrice
-from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS
-from clore_mcp.rental.spot.bid_terms import hours_left
+from clore_mcp.rental.terms import LONGEST_RENTAL_HOURS, hours_left
 from clore_mcp.store import orders
 from clore_mcp.wiring import Services
 from tests.guard.calls import SHORT, call, cancel, rent

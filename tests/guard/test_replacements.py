@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from clore_mcp.errors import NotJson
-from clore_mcp.rental.create.ssh_keys import SshKey
-from clore_mcp.rental.orders import access, stop
+from clore_mcp.rental.orders import stop
 from clore_mcp.rental.results import Attempt
 from clore_mcp.rental.rules.check import Evidence
-from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.rental.ssh import access
+from clore_mcp.rental.ssh.keys import SshKey
+from clore_mcp.rental.terms import Terms
 from clore_mcp.wiring import Services
 from tests.guard.calls import Told, call, cancel, let_time_pass, wish
 from tests.guard.conftest import Processes

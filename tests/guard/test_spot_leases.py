@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.account.summary import account_state
 from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.summary import account_state
 from clore_mcp.wiring import Services
 from tests.guard.calls import Told, call, cancel, wish
 from tests.guard.conftest import Processes

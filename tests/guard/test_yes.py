@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.approvals import BY_PASSKEY
-from clore_mcp.rental.create.ssh_keys import SshKey
 from clore_mcp.rental.requests import CancelOrder, CreateOrder
+from clore_mcp.rental.ssh.keys import SshKey
 from clore_mcp.store.quotes import Quote
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, cancel, wish
@@ -181,7 +181,7 @@ async def test_a_question_that_opens_on_the_persons_page_is_answered_there(world
     told = await call(services, wish(world.free()[0]), can_ask=False)
     assert told.status == "approval_required"
     assert opened == [told.approval_id]
-    assert outcome_texts.APPROVE_ON_PAGE in told.next
+    assert results.APPROVE_ON_PAGE in told.next
 
 
 async def test_in_passkey_mode_no_other_yes_counts(world: World, process: Processes) -> None:

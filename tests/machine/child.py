@@ -33,7 +33,8 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.rental import guard
 from clore_mcp.rental.context import Patience
 from clore_mcp.rental.create import adopt, order, settle
-from clore_mcp.rental.orders import cancel_send, stop
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.orders import stop
 from clore_mcp.rental.orders.keeper import Keeper
 from clore_mcp.rental.orders.stop import Ended
 from clore_mcp.rental.spot import bid
@@ -229,7 +230,7 @@ def shorten(birth: Birth, uses: list[FirstUse]) -> None:
     put(services_module, "Pacer", functools.partial(Pacer, clock_ns=lambda: int(clock.monotonic() * 1e9)))
     put(services_module, "CloreClient", functools.partial(CloreClient, timing=_TIMING))
     put(settle, "_PAUSES", (*_QUICK, 0.1))
-    put(cancel_send, "_LOOK_PAUSES", _QUICK)
+    put(cancels, "_LOOK_PAUSES", _QUICK)
     put(adopt, "_PRICE_PAUSES", _QUICK)
     put(bid, "_LOOK_PAUSES", _QUICK)
     put(database, "_BUSY_SECONDS", 1.0)

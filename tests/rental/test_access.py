@@ -20,8 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clore_mcp.clore.models import OrderRow
-from clore_mcp.rental.create.ssh_keys import SshKey
-from clore_mcp.rental.orders.access import (
+from clore_mcp.rental.ssh.access import (
     BAD_ADDRESS,
     BAD_PORT,
     BAD_URL,
@@ -35,6 +34,7 @@ from clore_mcp.rental.orders.access import (
     ssh_config,
     ssh_of,
 )
+from clore_mcp.rental.ssh.keys import SshKey
 
 HOST = "n1.us.clorecloud.net"
 OURS = SshKey("ssh-ed25519 AAAA", "SHA256:x", "generated", Path("/state of ada/ssh/id_ed25519"))

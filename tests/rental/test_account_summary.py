@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
-from clore_mcp.rental.account.summary import DAY, MONTH, OrderCost, spent_since, then
 from clore_mcp.rental.rules.billing import Bill
-from clore_mcp.store.reservations import End
+from clore_mcp.rental.summary import DAY, MONTH, OrderCost, spent_since, then
+from clore_mcp.store.orders import End
 
 NOW = 1_800_000_000.0
 NUMBERS = st.decimals("0", "500", places=4)

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from clore_mcp.rental.orders.access import (
+from clore_mcp.rental.ssh.access import (
     ReadyReason,
     SshLook,
     is_settled,
@@ -16,7 +16,7 @@ from clore_mcp.rental.orders.access import (
     others,
     remembered,
 )
-from clore_mcp.rental.orders.advice import NO_MORE, Situation, next_step, not_dead, stage
+from clore_mcp.rental.ssh.advice import NO_MORE, Situation, next_step, not_dead, stage
 
 COMMAND = "ssh -p 1972 root@n1.us.clorecloud.net"
 RENTS = re.compile(r"create_order|(?<!not )\b(?:rent|take|choose|find) (?:another|a second|a new|a different)")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
+from clore_mcp.rental.rules.bid_record import BidHistory, of_row
 from clore_mcp.rental.rules.billing import bill
-from clore_mcp.rental.spot.bid_record import BidHistory, of_row
 from tests.rental.wishes import RATES, fees, order
 
 START = 1_800_000_000

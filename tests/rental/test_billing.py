@@ -14,6 +14,7 @@ from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental.rules.billing import (
     Bill,
+    ListedCost,
     bill,
     drained,
     shown_orders,
@@ -21,7 +22,6 @@ from clore_mcp.rental.rules.billing import (
     why_unpriced,
     worst_usd_per_hour,
 )
-from clore_mcp.rental.rules.limits import ListedCost
 from clore_mcp.store.orders import Lease
 from tests.rental.wishes import RATES, fees, listing, order
 

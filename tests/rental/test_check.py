@@ -15,10 +15,12 @@ from clore_mcp.clore.models import Wallet
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.rental.account.reading import Orders, Wallets
 from clore_mcp.rental.rules.check import (
+    AddedUsage,
     Draw,
     Evidence,
     Position,
     Spend,
+    Usage,
     WalletDebts,
     check,
     free_balance,
@@ -26,7 +28,6 @@ from clore_mcp.rental.rules.check import (
     used_now,
     wallet_refusal,
 )
-from clore_mcp.rental.rules.limits import AddedUsage, Usage
 from clore_mcp.settings import Caps
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Database

@@ -21,7 +21,7 @@ from clore_mcp.rental.monitoring.findings import (
     memory_from,
     standing,
 )
-from clore_mcp.store.reservations import End
+from clore_mcp.store.orders import End
 
 START = 1_800_000_000
 NOBODY = AccountRecord({}, {}, frozenset(), frozenset(), frozenset(), frozenset())

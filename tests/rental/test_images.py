@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.create.containers import (
+from clore_mcp.rental.containers import (
     KNOWN,
     SHORT_NAMES,
     brings_jupyter,

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
-from clore_mcp.rental.results import Refusal
-from clore_mcp.rental.rules.limits import AddedUsage, ListedCost, Usage, cure, over_caps, usage
+from clore_mcp.rental.results import Refusal, cure
+from clore_mcp.rental.rules.billing import ListedCost
+from clore_mcp.rental.rules.check import AddedUsage, Usage, over_caps, usage
 from clore_mcp.settings import Caps
 from clore_mcp.store.intents import Reservation
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import Coin, dollars
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.questions import KeyShown, rent_question
-from clore_mcp.rental.rules.terms import Terms, cost_of
+from clore_mcp.rental.terms import Terms, cost_of
 from tests.rental.test_billing import lease
 from tests.rental.wishes import RATES, ask, candidate, fees, listing, terms
 
@@ -44,8 +44,8 @@ def test_the_total_that_was_agreed_to_is_the_one_in_the_question_and_the_worst_c
     places: list[tuple[Coin, Decimal]], hours: float, on_end: str, enforced_by: str | None, replaceable: bool
 ) -> None:
     whole = replace(asked(places, hours, on_end, enforced_by), replaceable=replaceable)
-    told = outcome_texts.agreement(whole, "a person")
-    usd, at_most = outcome_texts.asked_usd(whole)
+    told = results.agreement(whole, "a person")
+    usd, at_most = results.asked_usd(whole)
     wish = ask(hours=hours, on_end=on_end)
     first = rent_question("q", wish, whole, cost_of(whole.candidates[0], whole.hours), KEY).splitlines()[0]
     assert first.endswith(f"{'at most ' if at_most else ''}{dollars(usd)} in total?")
@@ -60,7 +60,7 @@ def test_the_margin_in_words_is_the_difference_of_the_two_figures(
     places: list[tuple[Coin, Decimal]], hours: float, on_end: str, enforced_by: str | None
 ) -> None:
     whole = asked(places, hours, on_end, enforced_by)
-    said = outcome_texts.margin(whole)
+    said = results.margin(whole)
     room = whole.worst_usd - cost_of(whole.candidates[0], whole.hours).total_usd
     named = re.match(r"The worst case is (\S+) above the total\. It covers .+\.", said)
     assert named is not None and named[1] == dollars(room), "every rental has a late end to cover"
@@ -81,19 +81,19 @@ def test_the_margin_in_words_is_the_difference_of_the_two_figures(
     ],
 )
 def test_the_margin_names_each_of_its_reasons(coin: Coin, covers: str) -> None:
-    assert outcome_texts.margin(asked([(coin, Decimal("9.6"))], 2)).endswith(covers)
-    dearer = outcome_texts.margin(asked([(coin, Decimal("9.6")), (Coin.USD, Decimal(96))], 2))
+    assert results.margin(asked([(coin, Decimal("9.6"))], 2)).endswith(covers)
+    dearer = results.margin(asked([(coin, Decimal("9.6")), (Coin.USD, Decimal(96))], 2))
     assert "It covers server 2, the most expensive that may be rented, two minutes" in dearer
 
 
 def test_a_creation_fee_names_the_time_until_which_a_cancel_is_free() -> None:
     made = lease(started_api_at=1_800_000_000)
-    until, told = outcome_texts.creation_fee(made, OrderType.ON_DEMAND)
+    until, told = results.creation_fee(made, OrderType.ON_DEMAND)
     assert until == "2027-01-15T08:10:00Z"
     assert told == "The $0.10 creation fee is charged at 08:10 UTC, and is free if you cancel before that."
-    waits, said = outcome_texts.creation_fee(made, OrderType.SPOT)
+    waits, said = results.creation_fee(made, OrderType.SPOT)
     assert waits is None and "10 minutes after it first wins" in said
-    assert outcome_texts.creation_fee(replace(made, creation_fee_usd=Decimal(0)), OrderType.ON_DEMAND) == (None, "")
+    assert results.creation_fee(replace(made, creation_fee_usd=Decimal(0)), OrderType.ON_DEMAND) == (None, "")
 
 
 @given(PLACES, st.floats(0.1, 160), st.sampled_from(["cancel", "notify"]), st.sampled_from([HOST, None]))
@@ -116,7 +116,7 @@ def test_what_is_reserved_covers_a_lost_server_and_any_that_may_follow_it(
 def test_the_margin_and_the_question_name_what_may_be_lost() -> None:
     whole = replace(asked([(Coin.USD, Decimal("9.6")), (Coin.USD, Decimal("9.6"))], 2), replaceable=True)
     lost = dollars(whole.lost_usd)
-    assert f"up to {lost} for a server that can't be reached and is replaced" in outcome_texts.margin(whole)
+    assert f"up to {lost} for a server that can't be reached and is replaced" in results.margin(whole)
     lines = rent_question("q", ask(hours=2), whole, cost_of(whole.candidates[0], whole.hours), KEY).splitlines()
     (line,) = (one for one in lines if "can't be reached" in one)
     assert f"at most {lost}, is lost" in line

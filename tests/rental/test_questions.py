@@ -20,8 +20,8 @@ from clore_mcp.rental.questions import (
     quoted,
     rent_question,
 )
-from clore_mcp.rental.rules.terms import cost_of
 from clore_mcp.rental.spot.bid_terms import RaiseShown, bid_question
+from clore_mcp.rental.terms import cost_of
 from tests.rental.wishes import ask, candidate, fees, listing, terms
 
 KEY = KeyShown("SHA256:abc", configured=True)

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from clore_mcp.errors import ArgumentInvalid, StateUnavailable
-from clore_mcp.rental.create import ssh_keys
-from clore_mcp.rental.create.ssh_keys import fingerprint, public_key, secret_token, validate
+from clore_mcp.rental.ssh import keys
+from clore_mcp.rental.ssh.keys import fingerprint, public_key, secret_token, validate
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 
@@ -67,7 +67,7 @@ def test_the_usual_files_are_taken_in_order(tmp_path: Path) -> None:
     for name in ("id_rsa", "id_ecdsa", "id_ed25519"):
         line = put_pair(tmp_path, name)
         key = public_key(None, tmp_path, tmp_path / "state")
-        assert key == ssh_keys.SshKey(
+        assert key == keys.SshKey(
             line, fingerprint(line), f"~/.ssh/{name}.pub", tmp_path / ".ssh" / name, offered_by_default=True
         )
 
@@ -118,7 +118,7 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib\n"
         "from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey\n"
-        "from clore_mcp.rental.create.ssh_keys import public_key\n"
+        "from clore_mcp.rental.ssh.keys import public_key\n"
         "root = pathlib.Path(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
@@ -149,7 +149,7 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
 def test_the_pair_that_another_process_put_there_meanwhile_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "state" / "ssh" / "id_ed25519"
     made = public_key(None, tmp_path, tmp_path / "state")
-    ssh_keys._make_pair(path)
+    keys._make_pair(path)
     assert public_key(None, tmp_path, tmp_path / "state") == made
     assert [kept.name for kept in path.parent.iterdir()] == ["id_ed25519"]
 
@@ -161,7 +161,7 @@ def test_a_file_system_without_hard_links_gets_a_pair_too(tmp_path: Path, monkey
 
     monkeypatch.setattr(Path, "hardlink_to", no_links)
     made = public_key(None, tmp_path, tmp_path / "state")
-    ssh_keys._make_pair(tmp_path / "state" / "ssh" / "id_ed25519")
+    keys._make_pair(tmp_path / "state" / "ssh" / "id_ed25519")
     assert public_key(None, tmp_path, tmp_path / "state") == made
 
 

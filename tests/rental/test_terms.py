@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.market.pricing import Fees
 from clore_mcp.money import Coin, DayPrice
-from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, bid_within, capped, cost_of
+from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, capped, cost_of
 from tests.rental.wishes import RATES, ask, candidate, fees, fit, listing, terms
 
 FEES = st.decimals("0", "0.15", places=4).map(str)

@@ -10,7 +10,7 @@ from clore_mcp.market.listing import Listing, read_listing
 from clore_mcp.market.pricing import Fees, OrderType, Rates, price_of
 from clore_mcp.money import Coin, DayPrice
 from clore_mcp.rental.requests import CreateOrder
-from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, candidate_of
+from clore_mcp.rental.terms import Candidate, Terms, Unfit, candidate_of
 from tests.market.rows import row
 
 IMAGE = "cloreai/jupyter:ubuntu24.04-v2"

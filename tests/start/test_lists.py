@@ -20,10 +20,8 @@ OURS = {  # schemas and settings
     f"clore_mcp.rental.{name}"
     for name in (
         "requests",
-        "request_values",
         "reply",
-        "create",
-        "create.containers",
+        "containers",
         "account",
         "account.account_view",
     )

@@ -37,7 +37,7 @@ import sys, time
 from decimal import Decimal
 from pathlib import Path
 from clore_mcp.settings import Caps
-from clore_mcp.rental.rules.limits import AddedUsage, over_caps, usage
+from clore_mcp.rental.rules.check import AddedUsage, over_caps, usage
 from clore_mcp.store import intents
 from clore_mcp.store.database import Database
 from tests.state.rows import ACCOUNT, intent, reservation

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from clore_mcp.rental.create.containers import SHORT_NAMES
+from clore_mcp.rental.containers import SHORT_NAMES
 from clore_mcp.sandbox import Running
 from tests.story.people import Person, assistant
 from tests.story.records import creates, nothing_was_spent, orders, rows

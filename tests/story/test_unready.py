@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from clore_mcp.rental.orders.advice import NO_MORE
+from clore_mcp.rental.ssh.advice import NO_MORE
 from clore_mcp.sandbox import Running, start_in_thread
 from tests.conftest import FAST
 from tests.story.people import ERAS, IMAGE, Assistant, Person, assistant

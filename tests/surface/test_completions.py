@@ -14,7 +14,7 @@ from clore_mcp.clore import CloreClient
 from clore_mcp.completions import matching
 from clore_mcp.errors import TimedOut
 from clore_mcp.market.regions import codes
-from clore_mcp.rental.create.containers import SHORT_NAMES
+from clore_mcp.rental.containers import SHORT_NAMES
 from clore_mcp.sandbox import Running
 
 from .conftest import Connect, Mode, call, control, rent, requests_sent

@@ -11,7 +11,7 @@ import pytest
 from mcp import Client, MCPError, StdioServerParameters
 
 from clore_mcp.clore import CloreClient
-from clore_mcp.rental.create.containers import SHORT_NAMES
+from clore_mcp.rental.containers import SHORT_NAMES
 from clore_mcp.sandbox import Running
 from clore_mcp.server import create_server
 from tests.conftest import environment, settings_for

@@ -18,21 +18,20 @@ import anyio
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.account.api_clock import created_between
 from clore_mcp.rental.context import Context, beats, enforcer
-from clore_mcp.rental.create.presence import matches, may_be_of, running_on
-from clore_mcp.rental.orders.closure import Closer
+from clore_mcp.rental.create.presence import running_on
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.results import Attempt, Outcome, outcome_of
-from clore_mcp.rental.rules.billing import above, names_coin
-from clore_mcp.rental.rules.terms import Candidate, Terms
-from clore_mcp.store import intents, ledger, orders, quotes, reservations
+from clore_mcp.rental.rules.billing import above, matches, may_be_of, names_coin
+from clore_mcp.rental.terms import Candidate, Terms
+from clore_mcp.store import intents, ledger, orders, quotes
 from clore_mcp.store.database import Tx, fits
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.ledger import Beat
-from clore_mcp.store.orders import Lease
+from clore_mcp.store.orders import End, Lease
 from clore_mcp.store.quotes import Quote
-from clore_mcp.store.reservations import End
 from clore_mcp.text import clean
 
 
@@ -148,7 +147,7 @@ class Adopter:
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
             why = _unwanted(tx, row, candidate)
-            given = reservations.end_of(tx, intent.account, row.id)  # set while it was taken for one made elsewhere
+            given = orders.end_of(tx, intent.account, row.id)  # set while it was taken for one made elsewhere
             agreed = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
             held = agreed if why is None else over  # if killed before the cancel below, another process completes it
             outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
@@ -179,7 +178,7 @@ class Adopter:
         if why is None or context.settings.read_only:
             return outcome
         gone = await self._closer.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
-        outcome = outcome_texts.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
+        outcome = results.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
         with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, but the caller knows better
             await context.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
         return outcome
@@ -201,14 +200,12 @@ class Adopter:
         attempts = [*earlier, Attempt(intent.server_id, "above_ceiling" if dearer else "created")]
         if dearer and not context.settings.read_only:
             gone = await self._closer.cancel(row.id, issue=None, caller=quote.caller, why="above_ceiling")
-            return outcome_texts.ended_at_once(
-                outcome_texts.above_ceiling(row, candidate), row, candidate, gone, attempts
-            )
+            return results.ended_at_once(results.above_ceiling(row, candidate), row, candidate, gone, attempts)
         try:
             terms = replace(terms, enforced_by=await context.enforced_by())
         except (CloreError, StateUnavailable):
             terms = replace(terms, enforced_by=None)
-        outcome = outcome_texts.created(lease, candidate, terms, attempts, quote.decided_by)
+        outcome = results.created(lease, candidate, terms, attempts, quote.decided_by)
         return replace(outcome, next=f"{_UNRECORDED.format(error.message)} {outcome.next}")
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
@@ -233,7 +230,7 @@ class Adopter:
         intents.bind(tx, now.id, row.id)
         attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
         if why is not None:
-            outcome = outcome_texts.ended_at_once(why.said, row, candidate, None, attempts)
+            outcome = results.ended_at_once(why.said, row, candidate, None, attempts)
             if self._context.settings.read_only:
                 outcome = replace(outcome, next=f"{why.said} {_LEFT_RUNNING}")
         else:
@@ -241,7 +238,7 @@ class Adopter:
             # stopped.
             terms = replace(terms, enforced_by=enforcer(tx, self._context, lease.account))
             by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
-            outcome = outcome_texts.created(lease, candidate, terms, attempts, by)
+            outcome = results.created(lease, candidate, terms, attempts, by)
             if not _says_price(row):
                 outcome = replace(outcome, next=f"{_PRICE_UNKNOWN} {outcome.next}")
         quotes.settle(tx, quote.id, outcome.as_json())
@@ -264,9 +261,9 @@ class Adopter:
         def write(tx: Tx) -> Outcome:
             now = intents.get(tx, intent.id)
             if now is None:  # its state was deleted meanwhile
-                return outcome_texts.uncertain(intent, [*earlier], context.program)
+                return results.uncertain(intent, [*earlier], context.program)
             if now.state not in ("sending", "uncertain"):
-                return outcome_of(quotes.get(tx, quote.id)) or outcome_texts.in_progress(quote.id)
+                return outcome_of(quotes.get(tx, quote.id)) or results.in_progress(quote.id)
             acknowledged = now.acknowledged or intent.id in self.remembered.acknowledged
             certain = seen.valid and not seen.matches and not acknowledged
             state = "failed" if certain else "uncertain"
@@ -279,9 +276,9 @@ class Adopter:
             )  # fmt: skip
             attempts = attempts_of(tx, quote, intent, state, earlier)
             outcome = (
-                outcome_texts.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
+                results.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
                 if certain
-                else outcome_texts.uncertain(intent, attempts, context.program)
+                else results.uncertain(intent, attempts, context.program)
             )
             quotes.settle(tx, quote.id, outcome.as_json())
             return outcome
@@ -346,9 +343,9 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
 def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> UnwantedReason | None:
     """Return why a running order must be cancelled, or None if it may stay."""
     if above(row, candidate.coin, candidate.ceiling_per_day):
-        return UnwantedReason("above_ceiling", outcome_texts.above_ceiling(row, candidate))
+        return UnwantedReason("above_ceiling", results.above_ceiling(row, candidate))
     if ledger.frozen(tx) is not None:
-        return UnwantedReason("frozen", f"{outcome_texts.FROZEN} This order was on its way then.")
+        return UnwantedReason("frozen", f"{results.FROZEN} This order was on its way then.")
     return None
 
 

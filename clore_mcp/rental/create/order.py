@@ -29,24 +29,23 @@ from clore_mcp.errors import (
     UnknownRefusal,
 )
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcome_texts, questions
+from clore_mcp.rental import hosts, questions, results
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
+from clore_mcp.rental.approvals import Proposal, Verb, Yes
 from clore_mcp.rental.context import Context, beats, settle_quote
 from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacement import Replacements
 from clore_mcp.rental.create.send import CreateCall, NotOffered, Send, SendHalted, listed_now
 from clore_mcp.rental.create.settle import Settler
-from clore_mcp.rental.create.ssh_keys import fingerprint, key_line, secret_token, validate
-from clore_mcp.rental.monitoring import hosts
-from clore_mcp.rental.orders.access import access_of
-from clore_mcp.rental.orders.closure import Closer
-from clore_mcp.rental.proposal import Proposal, Verb, Yes
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Settled, Status, Stopped
 from clore_mcp.rental.rules.check import Evidence
-from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.rental.ssh.access import access_of
+from clore_mcp.rental.ssh.keys import fingerprint, key_line, secret_token, validate
+from clore_mcp.rental.terms import Terms
 from clore_mcp.store import intents
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
@@ -102,15 +101,13 @@ class CreateVerb(Verb[CreateOrder]):
         ours = (await context.readings.orders(EXECUTION_AGE)).rows
         running = running_on(request.server_id, ours)
         if running is not None:
-            raise Settled(outcome_texts.held_by_you(running, request.server_id))
+            raise Settled(results.held_by_you(running, request.server_id))
         found = await self._pricer.price(request, known=known)
         attempts = tuple(Attempt(one.server_id, one.reason) for one in found.unfit)
         if found.terms is None or found.cost is None:
-            raise Settled(
-                outcome_texts.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours)
-            )
+            raise Settled(results.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours))
         if found.refusals:
-            raise Settled(replace(outcome_texts.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
+            raise Settled(replace(results.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
         cost, key = found.cost, await self._key_shown(request)
         terms = replace(found.terms, ssh_key=key.fingerprint)
         return Proposal(
@@ -119,7 +116,7 @@ class CreateVerb(Verb[CreateOrder]):
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the order is being made."""
-        return outcome_texts.being_replaced(quote) if quote.replaces else outcome_texts.in_progress(quote.id)
+        return results.being_replaced(quote) if quote.replaces else results.in_progress(quote.id)
 
     async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
         """See `Verb`. Adds Jupyter's address, and the outcome for the order that this call replaces."""
@@ -171,7 +168,7 @@ class CreateVerb(Verb[CreateOrder]):
         return await self._end(quote, Stopped(), attempts)
 
     async def _end(self, quote: Quote, stopped: Stopped, attempts: Sequence[Attempt]) -> Outcome:
-        outcome = stopped.outcome or outcome_texts.unavailable(attempts, "None of the servers could be rented.")
+        outcome = stopped.outcome or results.unavailable(attempts, "None of the servers could be rented.")
         if not outcome.repeated:
             told = outcome.attempts
             outcome = replace(outcome, attempts=(*(one for one in attempts if one not in told), *told))
@@ -280,7 +277,7 @@ class CreateVerb(Verb[CreateOrder]):
 
     def _unrecorded(self, intent: Intent, attempts: list[Attempt]) -> Stopped:
         """Return the answer if money may have moved but can't be recorded. A later look settles the row."""
-        return Stopped(outcome=outcome_texts.uncertain(intent, attempts, self._context.program), final=False)
+        return Stopped(outcome=results.uncertain(intent, attempts, self._context.program), final=False)
 
     async def _refused(self, call: CreateCall, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
         intent, reason = send.claimed, word(error)
@@ -299,15 +296,15 @@ class CreateVerb(Verb[CreateOrder]):
             return Stopped(attempt=attempt)
         said = f"{error.message} {error.hint}"
         if isinstance(error, RateLimited):
-            return Stopped(attempt, outcome_texts.failed(said))
-        return Stopped(attempt, outcome_texts.unavailable([attempt], said))
+            return Stopped(attempt, results.failed(said))
+        return Stopped(attempt, results.unavailable([attempt], said))
 
     async def _not_sent(self, call: CreateCall, send: Send, error: Failure) -> Stopped:
         """Return the answer if nothing was sent. An unused yes stays valid, so the same call needs no second one."""
         await self._close(call, send.intent, "abandoned", word(error))
         attempt = Attempt(call.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."
-        return Stopped(attempt, outcome_texts.failed(f"{said} {error.hint}"), final=send.used)
+        return Stopped(attempt, results.failed(f"{said} {error.hint}"), final=send.used)
 
     async def _close(self, call: CreateCall, intent: Intent | None, state: str, reason: str) -> None:
         context, quote = self._context, call.quote
@@ -326,10 +323,10 @@ class CreateVerb(Verb[CreateOrder]):
         await context.state.write(write)
 
 
-_OTHER_KEY: Final = outcome_texts.failed(
+_OTHER_KEY: Final = results.failed(
     "The SSH key for orders is no longer the one in the question, so nothing was sent. Call again."
 )
-_TOO_SLOW: Final = outcome_texts.failed(
+_TOO_SLOW: Final = results.failed(
     "Clore answers too slowly to check price and limits, so nothing was sent. Call again in a minute."
 )
 

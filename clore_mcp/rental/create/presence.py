@@ -8,33 +8,29 @@ server is less than a day old, the next server is tried only after a valid look 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence, Set
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError
-from clore_mcp.money import ZERO, Coin, dollars
-from clore_mcp.rental import outcome_texts
+from clore_mcp.money import ZERO, dollars
+from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import Orders
-from clore_mcp.rental.context import Context, iso
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
-from clore_mcp.rental.rules.terms import Terms
+from clore_mcp.rental.terms import Terms
 from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
+from clore_mcp.text import iso
 
 if TYPE_CHECKING:
     from clore_mcp.rental.create.settle import Settler
     from clore_mcp.rental.rules.check import Evidence
-
-
-# An order created more than this before or after a create was sent, by Clore's clock, is not its order.
-_OLDER_SECONDS: Final = 120
-_YOUNGER_SECONDS: Final = 900
 
 
 def running_on(server_id: int | None, rows: Iterable[OrderRow]) -> OrderRow | None:
@@ -58,9 +54,9 @@ def in_the_way(tx: Tx, account: str, server_id: int, rows: Iterable[OrderRow], p
     """Return the answer if a server is or may be ours already, or None if a create may be sent."""
     held = unsettled_on(tx, account, [server_id]).get(server_id)
     if held is not None:
-        return outcome_texts.blocked(held, program)
+        return results.blocked(held, program)
     running = running_on(server_id, rows)
-    return None if running is None else outcome_texts.held_by_you(running, server_id)
+    return None if running is None else results.held_by_you(running, server_id)
 
 
 def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str | None = None) -> Outcome | None:
@@ -70,11 +66,11 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
     if heir is not None and heir.id != but_of:
         made = made_by_call(tx, account, heir.digest, program, but_of=but_of)
         if made is not None or heir.state in ("approved", "committing"):
-            return made or outcome_texts.being_replaced(heir)
+            return made or results.being_replaced(heir)
     lease = orders.of_digest(tx, account, digest)
     if lease is None:
         unknown = intents.unsettled_of_call(tx, digest, but_of=but_of)
-        return None if unknown is None else outcome_texts.uncertain(unknown, [], program).again()
+        return None if unknown is None else results.uncertain(unknown, [], program).again()
     made_by = intents.get(tx, lease.intent_id)
     outcome = outcome_of(quotes.get(tx, made_by.quote_id) if made_by else None)
     if outcome is not None and outcome.status is Status.REFUSED:  # above its ceiling, and its cancel is not proven yet
@@ -95,13 +91,11 @@ def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, 
         return None
     lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
     if lease is None or lease.ended_at is None or (row is not None and not row.expired):
-        return outcome_texts.being_replaced(quote)
+        return results.being_replaced(quote)
     cost, most = cost_usd(lease), terms.replaced_most_usd or ZERO
     if cost is None or cost > most:
         told = "an unknown amount" if cost is None else dollars(cost)
-        return outcome_texts.failed(
-            f"Order {order_id} has cost {told}, more than the {dollars(most)} that the yes named."
-        )
+        return results.failed(f"Order {order_id} has cost {told}, more than the {dollars(most)} that the yes named.")
     first = quotes.get(tx, quote.replaces or "")
     return None if first is None else made_by_call(tx, account, first.digest, program, but_of=quote.id)
 
@@ -109,39 +103,6 @@ def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, 
 def cost_usd(lease: Lease) -> Decimal | None:
     """Return an order's cost in USD by its receipt, or None without one."""
     return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))
-
-
-def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
-    """Return the orders that this intent may have made: same server, image, type and coin, new since, not adopted."""
-    return [row for row in rows if row.server_id == intent.server_id and may_be_of(intent, row, taken)]
-
-
-def may_be_of(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
-    """Return whether an order may belong to an intent, apart from its server."""
-    return (
-        row.id not in intent.known_order_ids
-        and row.id not in taken
-        and bool(row.spot) == (intent.order_type == "spot")
-        and _same_image(row.image, intent.image)
-        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # `above` judges an unknown coin
-        and _made_then(intent.sent_api_at, row.created_at)
-    )
-
-
-def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
-    """Return whether an order may come from a create sent at that time. Unknown times rule nothing out."""
-    if sent_api_at is None or created_at is None:
-        return True
-    return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
-
-
-def _same_image(listed: str | None, wanted: str) -> bool:
-    return listed is None or _bare(listed) == _bare(wanted)
-
-
-def _bare(image: str) -> str:
-    name = image.removeprefix("docker.io/").removeprefix("library/")
-    return name.removesuffix(":latest")
 
 
 class Presence:
@@ -168,7 +129,7 @@ class Presence:
             return Stopped(outcome=held)
         running = None if seen is None else running_on(server_id, seen.rows)
         if running is not None:
-            return Stopped(outcome=outcome_texts.held_by_you(running, server_id))
+            return Stopped(outcome=results.held_by_you(running, server_id))
         if seen is None or seen.unreadable or running_on(None, seen.rows) is not None:
             return Stopped(attempt, _UNSEEN, final=used)
         return Stopped(attempt=attempt)
@@ -186,7 +147,7 @@ class Presence:
         if sight.other is None:
             return None
         held = await self._held(quote, intent.server_id)
-        return Stopped(outcome=held or outcome_texts.held_by_you(sight.other, intent.server_id))
+        return Stopped(outcome=held or results.held_by_you(sight.other, intent.server_id))
 
     async def _seen(self) -> Orders | None:
         try:
@@ -208,12 +169,12 @@ class Presence:
             made = made_by_call(tx, quote.account, quote.digest, program, but_of=quote.id)
             unsettled = unsettled_on(tx, quote.account, [server_id]).get(server_id)
             blocked = unsettled is not None and unsettled.quote_id != quote.id
-            return made or (outcome_texts.blocked(unsettled, program) if unsettled is not None and blocked else None)
+            return made or (results.blocked(unsettled, program) if unsettled is not None and blocked else None)
 
         return await self._context.state.read(read)
 
 
-_UNSEEN: Final = outcome_texts.failed(
+_UNSEEN: Final = results.failed(
     "The server is rented, but this account's orders can't be seen now, so nothing was sent. Look at"
     " list_orders, then call again."
 )

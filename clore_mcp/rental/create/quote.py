@@ -15,10 +15,10 @@ from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Cost, OrderType, Priced, choose
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
+from clore_mcp.rental import hosts
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE
 from clore_mcp.rental.context import Context, enforcer
 from clore_mcp.rental.create.presence import unsettled_on
-from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.check import (
@@ -33,7 +33,7 @@ from clore_mcp.rental.rules.check import (
     spend_of,
     wallet_refusal,
 )
-from clore_mcp.rental.rules.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
+from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
 from clore_mcp.store.ledger import Beat

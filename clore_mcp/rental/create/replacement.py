@@ -10,34 +10,32 @@ completes it, and the same call can go on. The transaction that finds the order 
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from clore_mcp.errors import Failure
 from clore_mcp.money import dollars
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.presence import cost_usd
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.send import NotOffered, listed_now
-from clore_mcp.rental.create.ssh_keys import fingerprint, key_line
-from clore_mcp.rental.orders import advice
-from clore_mcp.rental.orders.access import ReadyReason
-from clore_mcp.rental.orders.closure import Closer
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, LostOrder, Outcome, Settled, Status
 from clore_mcp.rental.rules.check import check, position, spend_of
-from clore_mcp.rental.rules.terms import REPLACED_WITHIN_MINUTES, Terms
+from clore_mcp.rental.ssh import advice
+from clore_mcp.rental.ssh.access import ReadyReason, SshLook
+from clore_mcp.rental.ssh.advice import Situation
+from clore_mcp.rental.ssh.keys import fingerprint, key_line
+from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Terms
 from clore_mcp.store import intents, ledger, orders, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.orders import Lease
 from clore_mcp.store.quotes import Quote
-
-if TYPE_CHECKING:
-    from clore_mcp.rental.orders.readiness import Readiness
-
 
 ANEW: Final = "To rent again, call create_order without replaces_order_id: the person is asked."
 _END_IT: Final = "To end it, use cancel_order; to rent another server, call create_order, which asks the person."
@@ -78,7 +76,7 @@ def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) ->
     if not left:
         raise refused(f"No fallback is left after the server of order {order_id}. {_END_IT}")
     if ledger.frozen(tx) is not None:
-        raise refused(outcome_texts.FROZEN)
+        raise refused(results.FROZEN)
     instead = replace(
         terms.alone(), candidates=left, to_win_usd=None, replaces_order_id=order_id, replaced_most_usd=used.lost_usd
     )
@@ -125,7 +123,8 @@ class Replacements:
     pricer: Pricer
     approvals: Approvals
     closer: Closer
-    readiness: Readiness
+    # Returns the state of the order's SSH at the last wait, and its situation now (orders/readiness.py).
+    look_again: Callable[[int], Awaitable[tuple[SshLook | None, Situation]]]
 
     async def hold(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
         """Return the quote that shares the approval of the replaced order, or None if the call replaces nothing. Raises
@@ -137,7 +136,7 @@ class Replacements:
         if made is not None and made.state in ("settled", "declined"):
             return made
         offer = await self._offer(request, order_id, account, caller)
-        remembered, found = await self.readiness.again(order_id)
+        remembered, found = await self.look_again(order_id)
         alive = advice.not_dead(found)
         if alive is not None:
             raise refused(alive)
@@ -181,7 +180,7 @@ class Replacements:
         )
         refusals = check(stands, spend_of(one, offer.terms, instead_of=lost))
         if refusals:
-            raise Settled(outcome_texts.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
+            raise Settled(results.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
 
     async def clear(self, quote: Quote, by: str) -> None:
         """Cancel the order that the quote replaces, if any, and prove it gone. Raises Settled if it is not proven, and
@@ -194,12 +193,12 @@ class Replacements:
             """Return whether the cancel must be sent. If not, the order is already gone."""
             now = quotes.get(tx, quote.id)
             if now is None or now.state != "approved":
-                raise Settled(outcome_texts.in_progress(quote.id))  # another process is already ahead
+                raise Settled(results.in_progress(quote.id))  # another process is already ahead
             lease = orders.get(tx, quote.account, order_id)
             if lease is not None and lease.ended_at is not None:
                 return False
             if ledger.frozen(tx) is not None:
-                raise refused(outcome_texts.FROZEN)
+                raise refused(results.FROZEN)
             if not now.in_time(context.clock()):
                 raise refused(f"The time for replacing order {order_id} is over.")
             context.note(tx, "replacing", quote.caller, quote.account, quote_id=quote.id, order_id=order_id)
@@ -209,7 +208,7 @@ class Replacements:
             return
         gone = await self.closer.cancel(order_id, issue=None, caller=quote.caller, why=f"it is replaced; {by}")
         if gone.status is not Status.CANCELLED:
-            raise Settled(outcome_texts.being_replaced(quote))
+            raise Settled(results.being_replaced(quote))
 
     async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
         """Return the outcome of a call, with the receipt of the order that it replaced, if that is gone."""

@@ -17,16 +17,16 @@ from clore_mcp.errors import Failure
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import Coin, DayPrice, plain
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.approvals import new_id
+from clore_mcp.rental.containers import brings_sshd
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.create.containers import brings_sshd
 from clore_mcp.rental.create.presence import in_the_way, made_by_call, standing_in_the_way
 from clore_mcp.rental.questions import hardware
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
 from clore_mcp.rental.rules.check import Evidence, Position, Undecided, UndecidedReason, check, position, spend_of
-from clore_mcp.rental.rules.terms import (
+from clore_mcp.rental.terms import (
     Candidate,
     Terms,
     bid_within,
@@ -160,7 +160,7 @@ class Send:
         if context.monotonic() >= self._leave_by:
             return Stopped(outcome=_TOO_LATE, final=self.used)
         if ledger.frozen(tx) is not None:
-            return Stopped(outcome=outcome_texts.frozen(), final=self.used)
+            return Stopped(outcome=results.frozen(), final=self.used)
         no_yes = self._yes_does_not_serve(tx, evidence, now)
         if no_yes is not None:
             return no_yes
@@ -207,7 +207,7 @@ class Send:
         account = call.quote.account
         if call.terms.enforced_by is not None and not stands.ended:
             return Stopped(
-                outcome=outcome_texts.failed(
+                outcome=results.failed(
                     "The process that was to end the order has stopped, so nothing was sent. Call again."
                 )
             )
@@ -216,7 +216,7 @@ class Send:
         if held is not None:
             return Stopped(outcome=held)
         refusals = check(stands, spend_of(call.candidate, call.terms))
-        return Stopped(outcome=outcome_texts.refused(refusals, ends=call.terms.ends)) if refusals else None
+        return Stopped(outcome=results.refused(refusals, ends=call.terms.ends)) if refusals else None
 
     def _reserve(self, tx: Tx, evidence: Evidence, now: float) -> Intent:
         call, candidate = self._call, self._call.candidate
@@ -251,21 +251,21 @@ class Send:
         return intent
 
 
-_WATCH_OVER: Final = outcome_texts.failed("The watch that this order was for has ended, so nothing was spent.")
-_TOO_LATE: Final = outcome_texts.failed("It took too long to get a turn, so nothing was sent. Call again.")
+_WATCH_OVER: Final = results.failed("The watch that this order was for has ended, so nothing was spent.")
+_TOO_LATE: Final = results.failed("It took too long to get a turn, so nothing was sent. Call again.")
 
 
 def _unreadable(no: Undecided) -> Outcome:
-    return outcome_texts.failed(f"{no.why}; nothing was sent. Call again in a minute.")
+    return results.failed(f"{no.why}; nothing was sent. Call again in a minute.")
 
 
 def _taken(row: Quote | None) -> Outcome:
     """Return the answer if the yes could not be used."""
     if row is None or row.state in ("pending", "approved", "expired"):
-        return outcome_texts.expired()
+        return results.expired()
     if row.state == "declined":
-        return outcome_texts.declined()
-    return outcome_of(row) or outcome_texts.in_progress(row.id)
+        return results.declined()
+    return outcome_of(row) or results.in_progress(row.id)
 
 
 def _changed(listing: Listing, candidate: Candidate, terms: Terms) -> str | None:
@@ -317,5 +317,5 @@ def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decima
     margin = reservation_margin(coin)
     dearer = asked > candidate.ceiling_per_day or hourly > candidate.ceiling_usd_per_hour
     if price is None or dearer or creation > candidate.creation_fee_usd * margin:
-        raise NotOffered(outcome_texts.price_moved(server_id, hourly, candidate.ceiling_usd_per_hour))
+        raise NotOffered(results.price_moved(server_id, hourly, candidate.ceiling_usd_per_hour))
     return price

@@ -20,7 +20,7 @@ import anyio
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, CloreError, NotFound, UnknownRefusal
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.adopt import ADOPTABLE, Adopter, Sighting
@@ -29,8 +29,8 @@ from clore_mcp.rental.results import Attempt, Outcome, Status
 from clore_mcp.store import accounts, intents, quotes
 from clore_mcp.store.database import Tx
 from clore_mcp.store.intents import Intent
+from clore_mcp.store.orders import End
 from clore_mcp.store.quotes import Quote
-from clore_mcp.store.reservations import End
 
 _LAST_SHARE: Final = 0.25  # of the patience for a look: only looks in this last share can decide that there is no order
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
@@ -198,7 +198,7 @@ class Settler:
                 tx, intent.id, was="reserved", now_is="abandoned", reason="its process ended before sending"
             ):
                 intents.release(tx, intent.id, ZERO, self._context.clock())
-                unsent = outcome_texts.failed("The server process ended before anything was sent. Call again.")
+                unsent = results.failed("The server process ended before anything was sent. Call again.")
                 quotes.settle(tx, quote.id, unsent.as_json())
                 self._context.note(tx, "abandoned", "clore-mcp", intent.account, quote_id=quote.id, intent_id=intent.id)
 
@@ -236,7 +236,7 @@ class Settler:
             if outcome is None:
                 raise ArgumentInvalid(f"{intent.id} has just been settled elsewhere. Nothing was changed.")
             return outcome
-        none = outcome_texts.failed("The person checked clore.ai and found no order. Call again if it is still wanted.")
+        none = results.failed("The person checked clore.ai and found no order. Call again if it is still wanted.")
 
         def write(tx: Tx) -> None:
             now = intents.get(tx, intent.id) or intent

@@ -15,10 +15,10 @@ from typing import Final
 from clore_mcp.errors import CloreError
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.create.presence import matches
 from clore_mcp.rental.monitoring import findings
 from clore_mcp.rental.monitoring.findings import AccountRecord, AccountSeen, Finding, Memory
-from clore_mcp.store import intents, orders, reservations
+from clore_mcp.rental.rules.billing import matches
+from clore_mcp.store import intents, orders
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of
 from clore_mcp.store.ledger import Entry
 
@@ -28,7 +28,7 @@ _CALLER: Final = "clore-mcp"
 
 
 class Overseer:
-    """A chore of the keeper (chores.py). get_account and list_orders also use it on the orders that they have read."""
+    """A chore of the keeper. get_account and list_orders also use it on the orders that they have read."""
 
     what = "what runs"
 
@@ -104,7 +104,7 @@ class Overseer:
     async def _wins(self, account: str, current: Orders) -> dict[int, bool]:
         """Return whether each bid whose end is kept here is running, by its server's spot book. Bids whose book can't
         be read are left out."""
-        kept = await self._context.state.read(lambda tx: {end.order_id for end in reservations.ends(tx, account)})
+        kept = await self._context.state.read(lambda tx: {end.order_id for end in orders.ends(tx, account)})
         found: dict[int, bool] = {}
         for row in current.rows:
             if not row.spot or row.expired or row.id not in kept or row.server_id is None:
@@ -124,7 +124,7 @@ class Overseer:
         failed = intents.in_state(tx, account, "failed", since=self._context.clock() - intents.ADOPTABLE_SECONDS)
         return AccountRecord(
             leases={lease.order_id: lease for lease in orders.active(tx, account)},
-            ends={end.order_id: end for end in reservations.ends(tx, account)},
+            ends={end.order_id: end for end in orders.ends(tx, account)},
             made_here=made_here,
             creating_on={intent.server_id for intent in intents.in_state(tx, account, *intents.OPEN)},
             may_be_ours={row.id for intent in failed for row in matches(intent, current.rows, made_here)},

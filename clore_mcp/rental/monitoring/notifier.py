@@ -21,10 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from clore_mcp.rental.context import iso
-from clore_mcp.rental.monitoring import events
+from clore_mcp.rental import events
 from clore_mcp.store.ledger import Entry
-from clore_mcp.text import clean
+from clore_mcp.text import clean, iso
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, NotFound, StateUnavailable
-from clore_mcp.market.gpus import of_server
-from clore_mcp.rental import outcome_texts, questions
+from clore_mcp.rental import questions, results
+from clore_mcp.rental.approvals import Proposal, Verb, Yes
 from clore_mcp.rental.context import Context, settle_quote
-from clore_mcp.rental.orders.closure import NEVER_WON, Closer, account_for
-from clore_mcp.rental.proposal import Proposal, Verb, Yes
+from clore_mcp.rental.ends.closure import NEVER_WON, Closer, account_for
+from clore_mcp.rental.questions import hardware_of
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.rental.results import Outcome, Settled, Status
 from clore_mcp.rental.rules.billing import bill, never_won, usd_per_hour
@@ -70,16 +70,16 @@ class CancelVerb(Verb[CancelOrder]):
 
     def declined(self, request: CancelOrder, unasked: str | None = None) -> Outcome:
         """See `Verb`. The order keeps running."""
-        return outcome_texts.cancel_declined(request.order_id, unasked)
+        return results.cancel_declined(request.order_id, unasked)
 
     def lapsed(self, request: CancelOrder) -> Outcome:
         """See `Verb`. The order keeps running."""
-        return outcome_texts.cancel_expired(request.order_id)
+        return results.cancel_expired(request.order_id)
 
     def left_to_person(self, request: CancelOrder, quote_id: str, deed: str) -> Outcome:
         """See `Verb`. The order keeps running until then."""
         until_then = f"Order {request.order_id} keeps running and billing until then."
-        return outcome_texts.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
+        return results.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     async def propose(self, request: CancelOrder, account: str) -> Proposal:
         """Return the question. Raises Settled with the receipt if the order has ended."""
@@ -100,7 +100,7 @@ class CancelVerb(Verb[CancelOrder]):
         return Proposal(
             terms=CancelTerms(request.order_id, made_here),
             question=lambda quote_id: questions.cancel_question(
-                quote_id, request.order_id, what(row), hourly, made_here=made_here, spent_usd=spent
+                quote_id, request.order_id, hardware_of(row), hourly, made_here=made_here, spent_usd=spent
             ),
             yes=Yes.NEVER if history.tried else Yes.IF_ASKABLE if made_here else Yes.PERSON,
         )
@@ -121,7 +121,7 @@ class CancelVerb(Verb[CancelOrder]):
             log.warning("a cancel goes on without its record: %s", error.message)
             taken = True
         if not taken:
-            return outcome_texts.in_progress(quote.id)
+            return results.in_progress(quote.id)
         outcome = await self._closer.cancel(
             request.order_id, issue=request.issue, caller=quote.caller, why=f"asked for; {by}"
         )
@@ -133,7 +133,7 @@ class CancelVerb(Verb[CancelOrder]):
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the cancel is under way and not proven."""
-        return outcome_texts.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
+        return results.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
         """Return the order as Clore lists it now, and whether its absence is meaningful. It is only if both lists could
@@ -191,11 +191,3 @@ class CancelVerb(Verb[CancelOrder]):
             return await self._context.state.read(read)
         except StateUnavailable:
             return History()
-
-
-def what(row: OrderRow | None) -> str:
-    """Return an order's hardware, as in '1x RTX 4090', or "" without a row."""
-    if row is None:
-        return ""
-    cards = of_server(row.gpu, tuple(row.gpu_array or ()), None)
-    return f"{cards.count}x {cards.model}"

@@ -13,10 +13,11 @@ import anyio.to_thread
 
 from clore_mcp.errors import NotFound
 from clore_mcp.money import dollars
-from clore_mcp.rental import outcome_texts, questions
-from clore_mcp.rental.context import Context, iso, settle_quote
+from clore_mcp.rental import questions, results
+from clore_mcp.rental.approvals import Proposal, Verb, Yes
+from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.create.quote import Pricer
-from clore_mcp.rental.orders.closure import Closer
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.orders.extend_terms import (
     EndMove,
     ExtendTerms,
@@ -31,15 +32,14 @@ from clore_mcp.rental.orders.extend_terms import (
     told_of,
     weigh,
 )
-from clore_mcp.rental.proposal import Proposal, Verb, Yes
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status, outcome_of
-from clore_mcp.rental.rules.check import Evidence, Position, Undecided, UndecidedReason, check, position
-from clore_mcp.rental.rules.limits import AddedUsage
-from clore_mcp.store import intents, ledger, orders, quotes, reservations
+from clore_mcp.rental.rules.check import AddedUsage, Evidence, Position, Undecided, UndecidedReason, check, position
+from clore_mcp.store import intents, ledger, orders, quotes
 from clore_mcp.store.database import Tx
+from clore_mcp.store.orders import End
 from clore_mcp.store.quotes import Quote
-from clore_mcp.store.reservations import End
+from clore_mcp.text import iso
 
 SAME_CALL_SECONDS: Final = 600.0  # within this time, the same call is the same extension
 _BILLED_LATE_SECONDS: Final = (
@@ -76,7 +76,7 @@ class ExtendVerb(Verb[ExtendOrder]):
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the end is being moved."""
-        return outcome_texts.in_progress(quote.id, "The end is being moved. Call again with the same arguments.")
+        return results.in_progress(quote.id, "The end is being moved. Call again with the same arguments.")
 
     async def propose(self, request: ExtendOrder, account: str) -> Proposal:
         """Return the question. Raises Settled if there is nothing to ask, NotFound and SpendingFrozen."""
@@ -91,7 +91,7 @@ class ExtendVerb(Verb[ExtendOrder]):
         await self._closer.reconcile(account, evidence.current, evidence.completed)
 
         def read(tx: Tx) -> CheckedExtension:
-            end = reservations.end_of(tx, account, request.order_id)
+            end = orders.end_of(tx, account, request.order_id)
             begins = end.ends_api_at if end else int(context.readings.api_now())
             move = EndMove(request.order_id, end, begins + request.seconds)
             stands = position(tx, context, account, evidence)
@@ -126,7 +126,7 @@ class ExtendVerb(Verb[ExtendOrder]):
         except Settled as known:
             return await settle_quote(context, quote, known.outcome) if known.final else known.outcome
         await anyio.to_thread.run_sync(context.wake_watchdog)
-        return outcome or outcome_texts.in_progress(quote.id)
+        return outcome or results.in_progress(quote.id)
 
     def _move(
         self, tx: Tx, quote: Quote, evidence: Evidence, enforced_by: str | None, *, from_state: str, by: str
@@ -140,7 +140,7 @@ class ExtendVerb(Verb[ExtendOrder]):
         except Undecided as no:
             raise _undecided(order_id, no) from None
         self._require_clock(order_id)
-        end = reservations.end_of(tx, quote.account, order_id)
+        end = orders.end_of(tx, quote.account, order_id)
         made = _made_already(tx, quote.account, order_id, quote.digest, now)
         if made is not None:  # by an equal call whose question was open at the same time
             if quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
@@ -162,7 +162,7 @@ class ExtendVerb(Verb[ExtendOrder]):
         if judged.refusals:
             outcome, step = over_limit(order_id, judged.refusals, extension, judged.most_seconds), "refused"
         else:
-            reservations.move_end(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
+            orders.move_end(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
             outcome, step = moved(extension), "extended"
         quotes.settle(tx, quote.id, outcome.as_json())
         context.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=order_id, approved_by=by,
@@ -271,7 +271,7 @@ def _undecided(order_id: int, no: Undecided) -> Settled:
 
 def _made_already(tx: Tx, account: str, order_id: int, digest: str, now: float) -> Outcome | None:
     """Return the outcome of the same call within ten minutes, if the end is still there."""
-    end = next((one for one in reservations.ends(tx, account) if one.order_id == order_id), None)
+    end = next((one for one in orders.ends(tx, account) if one.order_id == order_id), None)
     for quote in quotes.settled_since(tx, digest, now - SAME_CALL_SECONDS, now):
         outcome = outcome_of(quote)
         if end is not None and outcome is not None and _stands(quote, outcome, end):

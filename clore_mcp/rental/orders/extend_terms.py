@@ -14,18 +14,15 @@ from typing import Any
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown, shown_up, up_to_micro
-from clore_mcp.rental import outcome_texts
-from clore_mcp.rental.context import iso
-from clore_mcp.rental.orders.cancel import what
-from clore_mcp.rental.questions import ExtensionShown
+from clore_mcp.rental import results
+from clore_mcp.rental.questions import ExtensionShown, hardware_of
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.billing import order_type_of
-from clore_mcp.rental.rules.check import UNENDED, Draw, Evidence, Spend
-from clore_mcp.rental.rules.limits import AddedUsage
-from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, longest_hours, reservation_margin
-from clore_mcp.rental.spot.bid_terms import SLACK_HOURS, hours_left
+from clore_mcp.rental.rules.check import UNENDED, AddedUsage, Draw, Evidence, Spend
+from clore_mcp.rental.terms import END_SLACK_HOURS, LONGEST_RENTAL_HOURS, hours_left, longest_hours, reservation_margin
 from clore_mcp.store.intents import Reservation
-from clore_mcp.store.reservations import End
+from clore_mcp.store.orders import End
+from clore_mcp.text import iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +135,9 @@ def weigh(
     unended = (
         hours_left(None, api_now, asked_seconds_ago)
         if kind is OrderType.SPOT
-        else max(ZERO, _hours(latest_end(row, evidence, api_now) - api_now)) + SLACK_HOURS
+        else max(ZERO, _hours(latest_end(row, evidence, api_now) - api_now)) + END_SLACK_HOURS
     )
-    hours = until_end + SLACK_HOURS if enforced_by else unended
+    hours = until_end + END_SLACK_HOURS if enforced_by else unended
     total = up_to_micro(spent + (dearest * hours + creation) * margin)
     begins = move.before.ends_api_at if move.before else api_now
     return Extension(
@@ -154,9 +151,9 @@ def weigh(
         spent_usd=spent,
         extra_usd=dearest * _hours(move.ends_api_at - begins) * margin,
         worst_usd=total if held is None else max(total, held.worst_usd),  # a longer lease never reserves less
-        due_usd=spent + dearest * (hours - SLACK_HOURS) + creation,
+        due_usd=spent + dearest * (hours - END_SLACK_HOURS) + creation,
         unended_usd=up_to_micro(spent + (dearest * unended + creation) * margin),
-        unended_hours=unended - SLACK_HOURS,
+        unended_hours=unended - END_SLACK_HOURS,
         hours=until_end,
         enforced_by=enforced_by,
     )
@@ -185,7 +182,7 @@ def told_of(extension: Extension, limits: str) -> ExtensionShown:
     return ExtensionShown(
         order_id=row.id,
         server_id=row.server_id,
-        what=what(row),
+        what=hardware_of(row),
         hours=extension.hours if move.before is None else _hours(move.ends_api_at - move.before.ends_api_at),
         was=None if move.before is None else iso(move.before.ends_api_at),
         ends=iso(move.ends_api_at),
@@ -207,7 +204,7 @@ def moved(extension: Extension) -> Outcome:
     """Return the answer after the end was moved."""
     row, move = extension.row, extension.move
     ends_at, on_end = iso(move.ends_api_at), move.before.on_end if move.before else "cancel"
-    said = f"Order {row.id} now ends at {ends_at}. {outcome_texts.ending(on_end, extension.enforced_by)}"
+    said = f"Order {row.id} now ends at {ends_at}. {results.ending(on_end, extension.enforced_by)}"
     return Outcome(
         Status.EXTENDED,
         said,

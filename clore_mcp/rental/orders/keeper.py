@@ -12,21 +12,20 @@ import logging
 import math
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.settle import Settler
-from clore_mcp.rental.orders import cancel_send
-from clore_mcp.rental.orders.cancel_send import SentCancel
-from clore_mcp.rental.orders.chores import Chore, Chores
-from clore_mcp.rental.orders.closure import Closer
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.ends.cancels import SentCancel
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.results import Status
-from clore_mcp.rental.rules.terms import POLL_SECONDS
-from clore_mcp.store import ledger, orders, quotes, reservations
+from clore_mcp.rental.terms import POLL_SECONDS
+from clore_mcp.store import ledger, orders, quotes
 from clore_mcp.store.database import Tx
-from clore_mcp.store.reservations import End
+from clore_mcp.store.orders import End
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +200,7 @@ class Keeper:
 
         def read(tx: Tx) -> tuple[list[End], bool]:
             back = orders.may_come_back(tx, account, unseen) or orders.ended_since(tx, account, proven)
-            return reservations.ends(tx, account), back
+            return orders.ends(tx, account), back
 
         back, unread = False, None
         try:
@@ -258,7 +257,7 @@ class Keeper:
             self._doubtful = frozenset(lease.order_id for lease in await self._context.readings.doubtful())
             account = await self._context.readings.account()
             self._strays = await self._settler.strays(account)
-            found = await self._context.state.read(lambda tx: reservations.ends(tx, account))
+            found = await self._context.state.read(lambda tx: orders.ends(tx, account))
         except Exception as error:  # no error, such as an unreadable row, may delay an end
             log.warning("what runs again could not be taken up: %s", getattr(error, "message", type(error).__name__))
             return account
@@ -310,11 +309,9 @@ class Keeper:
             if lease.on_end == "cancel"
             and (listed is None or lease.order_id in listed or (current is not None and current.unreadable))
         ]
-        by = cancel_send.LeaseOver(None if current is None else current.at, self._poll_seconds / 2)
+        by = cancels.LeaseOver(None if current is None else current.at, self._poll_seconds / 2)
         sent = (
-            await cancel_send.send(self._context, due, caller="clore-mcp", why=cancel_send.LEASE_OVER, over=by)
-            if due
-            else []
+            await cancels.send(self._context, due, caller="clore-mcp", why=cancels.LEASE_OVER, over=by) if due else []
         )
         self._held_back = len(sent) < len(due)
         for lease in over:
@@ -387,3 +384,54 @@ class Keeper:
                 log.error("the leases could not be checked: %s", type(error).__name__)
                 pause = self._poll_seconds / 4
             await asyncio.sleep(pause)
+
+
+class Chore(Protocol):
+    """One kind of work in a round."""
+
+    what: str
+    """Its name in the log, as in "the watches"."""
+
+    async def left(self, account: str) -> bool:
+        """Return whether it needs rounds even if no order has an end to enforce."""
+
+    async def round(self, account: str, current: Orders) -> None:
+        """Do the work that is due. `current` holds the orders that run at Clore."""
+
+
+class Chores:
+    """Runs each chore in its own task, one round at a time. A chore whose last round still runs is skipped."""
+
+    def __init__(self, chores: Sequence[Chore]) -> None:
+        self._chores = tuple(chores)
+        self._running: dict[int, asyncio.Task[None]] = {}
+
+    async def left(self, account: str) -> bool:
+        """Return whether any chore needs rounds."""
+        return any([await chore.left(account) for chore in self._chores])
+
+    def begin(self, account: str, current: Orders) -> None:
+        """Start a round of each chore that has none running."""
+        for place, chore in enumerate(self._chores):
+            if place not in self._running or self._running[place].done():
+                self._running[place] = asyncio.ensure_future(_guarded(chore, account, current))
+
+    async def finish(self) -> None:
+        """Wait for the running rounds."""
+        if self._running:
+            await asyncio.wait(list(self._running.values()))
+
+    async def stop(self) -> None:
+        """Cancel the running rounds. Spending that has begun is completed elsewhere (context.py)."""
+        for task in self._running.values():
+            task.cancel()
+        await self.finish()
+
+
+async def _guarded(chore: Chore, account: str, current: Orders) -> None:
+    try:
+        await chore.round(account, current)
+    except Failure as failure:
+        log.warning("a round of %s failed: %s", chore.what, failure.message)
+    except Exception as error:  # no error, such as an unreadable row, may end the watchdog
+        log.error("a round of %s failed: %s", chore.what, type(error).__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from clore_mcp.rental.orders.access import Ssh
+from clore_mcp.rental.ssh.access import Ssh
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ import anyio
 from clore_mcp.errors import NotSent, QueueFull, RateLimited, StateUnavailable, TimedOut, Unclear
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create import replacement
-from clore_mcp.rental.orders import access, advice
-from clore_mcp.rental.orders.access import ReadyReason, SshLook
-from clore_mcp.rental.orders.advice import Reaches, Situation
 from clore_mcp.rental.orders.order_view import OrderNow, OrderView
 from clore_mcp.rental.orders.views import Overview
 from clore_mcp.rental.requests import LONGEST_WAIT_SECONDS
 from clore_mcp.rental.results import Settled
+from clore_mcp.rental.ssh import access, advice
+from clore_mcp.rental.ssh.access import ReadyReason, SshLook
+from clore_mcp.rental.ssh.advice import Reaches, Situation
 from clore_mcp.store.database import Tx, keep_value, value_of
 
 log = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ import anyio
 
 from clore_mcp.errors import CloreError, Failure
 from clore_mcp.money import ZERO
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.settle import Settler
-from clore_mcp.rental.orders import cancel_send
-from clore_mcp.rental.orders.closure import Closer
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.store import intents, ledger, orders, quotes, watches
 from clore_mcp.store.database import Tx
@@ -80,7 +80,7 @@ def freeze(tx: Tx, *, by: str, now: float) -> Frozen:
     for intent in unsent:
         intents.step(tx, intent.id, was="reserved", now_is="abandoned", reason="spending was frozen")
         intents.release(tx, intent.id, ZERO, now)
-        quotes.settle(tx, intent.quote_id, outcome_texts.frozen().as_json())
+        quotes.settle(tx, intent.quote_id, results.frozen().as_json())
     if new:
         data = {"questions_closed": questions, "unsent_given_up": len(unsent)}
         ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="frozen", caller=by, data=data))
@@ -180,7 +180,7 @@ class Stopper:
         if not leases:
             return []
         targets = [(lease.account, lease.order_id) for lease in leases]
-        sent = await cancel_send.send(self._context, targets, caller=by, why="stop")
+        sent = await cancels.send(self._context, targets, caller=by, why="stop")
         outcomes_ = await self._closer.prove(sent)
         return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes_, strict=True)]
 

@@ -16,15 +16,14 @@ from clore_mcp.market.listing import country_code
 from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import ZERO, coin_name, shown
 from clore_mcp.rental.account.reading import BROWSING_AGE, EXECUTION_AGE, Orders
-from clore_mcp.rental.context import Context, iso
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.settle import Settler
-from clore_mcp.rental.create.ssh_keys import SshKey
+from clore_mcp.rental.ends.cancels import watches_waiting
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.monitoring import monitor
-from clore_mcp.rental.orders import access
-from clore_mcp.rental.orders.access import Access
-from clore_mcp.rental.orders.cancel_send import watches_waiting
-from clore_mcp.rental.orders.closure import Closer
 from clore_mcp.rental.orders.order_view import OpenCreate, OrderList, OrderNow, OrderView
+from clore_mcp.rental.rules import bid_record
+from clore_mcp.rental.rules.bid_record import BidHistory
 from clore_mcp.rental.rules.billing import (
     began_of,
     bill,
@@ -33,13 +32,13 @@ from clore_mcp.rental.rules.billing import (
     usd_per_hour,
     why_unpriced,
 )
-from clore_mcp.rental.spot import bid_record
-from clore_mcp.rental.spot.bid_record import BidHistory
-from clore_mcp.store import intents, orders, reservations
+from clore_mcp.rental.ssh import access
+from clore_mcp.rental.ssh.access import Access
+from clore_mcp.rental.ssh.keys import SshKey
+from clore_mcp.store import intents, orders
 from clore_mcp.store.database import Tx
-from clore_mcp.store.orders import Lease
-from clore_mcp.store.reservations import End
-from clore_mcp.text import clean
+from clore_mcp.store.orders import End, Lease
+from clore_mcp.text import clean, iso
 
 _BOOK_AGE: Final = 30.0
 _SOON_SECONDS: Final = 1800
@@ -131,7 +130,7 @@ class Overview:
         return await self._context.state.read(lambda tx: orders.of_ids(tx, account, listed))
 
     async def _agreed(self, account: str) -> Mapping[int, End]:
-        return await self._context.state.read(lambda tx: {end.order_id: end for end in reservations.ends(tx, account)})
+        return await self._context.state.read(lambda tx: {end.order_id: end for end in orders.ends(tx, account)})
 
     async def _priced(self, *, urgent: bool = False) -> RowPrices:
         readings = self._context.readings

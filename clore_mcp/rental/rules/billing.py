@@ -1,4 +1,4 @@
-"""Computes what orders cost from Clore's rows, for the limits, the wallet and the bill. Pure functions.
+"""Reads Clore's rows of orders: which create made an order, and what it costs, for limits, wallet and bill.
 
 `spend` excludes the fee and the creation fee (docs/clore-api.md, section 3), so both are added here. Limits count the
 creation fee from the first second, because the documents disagree on the ten minutes. Receipts follow the documented
@@ -8,22 +8,65 @@ running order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import HIGHEST_CREATION_FEE_USD, HIGHEST_FEE, Fees, OrderType, Rates, creation_fee_usd
+from clore_mcp.market.pricing import (
+    CREATION_FEE_AFTER_SECONDS,
+    HIGHEST_CREATION_FEE_USD,
+    HIGHEST_FEE,
+    Fees,
+    OrderType,
+    Rates,
+    creation_fee_usd,
+)
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, coin_name, up_to_micro
-from clore_mcp.rental.rules.limits import ListedCost
-from clore_mcp.rental.spot import bid_record
-from clore_mcp.rental.spot.bid_record import BidHistory
+from clore_mcp.rental.rules import bid_record
+from clore_mcp.rental.rules.bid_record import BidHistory
+from clore_mcp.store.intents import Intent
 from clore_mcp.store.orders import Lease, OrderReceipt
 
-CREATION_FEE_AFTER_SECONDS: Final = 600
 _FLOAT_NOISE: Final = Decimal("1e-9")
+# An order created more than this before or after a create was sent, by Clore's clock, is not its order.
+_OLDER_SECONDS: Final = 120
+_YOUNGER_SECONDS: Final = 900
+
+
+def matches(intent: Intent, rows: Iterable[OrderRow], taken: Set[int]) -> list[OrderRow]:
+    """Return the orders that this intent may have made: same server, image, type and coin, new since, not adopted."""
+    return [row for row in rows if row.server_id == intent.server_id and may_be_of(intent, row, taken)]
+
+
+def may_be_of(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
+    """Return whether an order may belong to an intent, apart from its server."""
+    return (
+        row.id not in intent.known_order_ids
+        and row.id not in taken
+        and bool(row.spot) == (intent.order_type == "spot")
+        and _same_image(row.image, intent.image)
+        and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # `above` judges an unknown coin
+        and _made_then(intent.sent_api_at, row.created_at)
+    )
+
+
+def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
+    """Return whether an order may come from a create sent at that time. Unknown times rule nothing out."""
+    if sent_api_at is None or created_at is None:
+        return True
+    return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
+
+
+def _same_image(listed: str | None, wanted: str) -> bool:
+    return listed is None or _bare(listed) == _bare(wanted)
+
+
+def _bare(image: str) -> str:
+    name = image.removeprefix("docker.io/").removeprefix("library/")
+    return name.removesuffix(":latest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +191,18 @@ def spent_of(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | No
     if began is None or price is None:
         return None
     return price * max(ZERO, Decimal(str(row.ended_at or api_now)) - began) / SECONDS_PER_DAY
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCost:
+    """An order as Clore shows it: its cost per hour while active and its cost in the last 24 hours, in USD. If it is
+    not `priced`, the cost is unknown and the amounts are the highest that its known prices allow."""
+
+    order_id: int
+    active: bool
+    usd_per_hour: Decimal
+    usd_last_day: Decimal
+    priced: bool = True
 
 
 def shown_orders(

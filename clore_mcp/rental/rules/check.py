@@ -7,7 +7,7 @@ the same check runs when a quote is made and inside the transaction that writes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -15,22 +15,21 @@ from typing import Final
 
 from clore_mcp.market.pricing import Fees
 from clore_mcp.market.snapshot import Snapshot
-from clore_mcp.money import ZERO, Coin, plain, up_to_coin
+from clore_mcp.money import ZERO, Coin, dollars, plain, up_to_coin
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.context import Context, lease_end_is_enforced
-from clore_mcp.rental.create.presence import matches
-from clore_mcp.rental.results import Refusal
-from clore_mcp.rental.rules.billing import drained, shown_orders, worst_usd_per_hour
-from clore_mcp.rental.rules.limits import AddedUsage, Usage, over_caps, usage
-from clore_mcp.rental.rules.terms import Candidate, Terms
+from clore_mcp.rental.results import OPERATOR, Refusal
+from clore_mcp.rental.rules.billing import ListedCost, drained, matches, shown_orders, worst_usd_per_hour
+from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.settings import Approval, Caps
 from clore_mcp.store import intents, ledger, orders
 from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Reservation
+from clore_mcp.store.intents import ActualCost, Reservation
 from clore_mcp.store.orders import Lease
 
 _DAY_SECONDS = 86_400.0
 _SENT = ("sending", "uncertain")  # states in which a create may have made an order that is not adopted yet
+_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +82,27 @@ class Undecided(Exception):
         super().__init__(doubt.value)
         self.doubt = doubt
         self.why = _DOUBTS[doubt]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much of each cap is used. `unpriced` orders count with the highest amounts that their known prices allow."""
+
+    usd_per_hour: Decimal
+    usd_per_day: Decimal
+    active_orders: int
+    unpriced: tuple[ListedCost, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddedUsage:
+    """What a spending step would add. `usd_per_order` covers the order's whole life. The rest adds to what is used
+    now."""
+
+    usd_per_hour: Decimal
+    usd_per_order: Decimal
+    usd_per_day: Decimal
+    active_orders: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +173,9 @@ def unused(context: Context, *, ended: bool) -> Position:
     )
 
 
+UNENDED: Final = "the person, by calling again, because the process that was to end the order has stopped"
+
+
 def check(stands: Position, spend: Spend) -> list[Refusal]:
     """Return every refusal of a step, or an empty list if it may be taken."""
     refusals = over_caps(stands.caps, stands.used, spend.wanted, stands.sources)
@@ -176,14 +199,48 @@ def check(stands: Position, spend: Spend) -> list[Refusal]:
     return refusals
 
 
-UNENDED: Final = "the person, by calling again, because the process that was to end the order has stopped"
-
-
 def spend_of(candidate: Candidate, terms: Terms, instead_of: int | None = None) -> Spend:
     """Return what a rental of one server would add. `instead_of` is the order that it replaces."""
     worst = terms.reserved_usd(candidate)
     draw = replace(draw_of(candidate, terms.hours), order_id=instead_of)
     return Spend(AddedUsage(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst), draw)
+
+
+def over_caps(caps: Caps, used: Usage, wanted: AddedUsage, sources: Mapping[str, str]) -> list[Refusal]:
+    """Return a refusal for each cap that the step would exceed. `sources` says where each cap was set."""
+    rows = (
+        ("usd_per_order", caps.usd_per_order, ZERO, wanted.usd_per_order),
+        ("usd_per_hour", caps.usd_per_hour, used.usd_per_hour, wanted.usd_per_hour),
+        ("usd_per_day", caps.usd_per_day, used.usd_per_day, wanted.usd_per_day),
+        ("active_orders", Decimal(caps.active_orders), Decimal(used.active_orders), Decimal(wanted.active_orders)),
+    )
+    return [
+        Refusal(
+            name,
+            cap,
+            taken,
+            needed,
+            f"{OPERATOR}, with {_variable(name)} ({sources.get(name, 'default')} now){_unpriced(name, used)}",
+        )
+        for name, cap, taken, needed in rows
+        if needed > 0 and taken + needed > cap
+    ]
+
+
+def _unpriced(limit: str, used: Usage) -> str:
+    """Return which orders of unknown cost take part of a cap, and how to end them."""
+    amounts = {
+        order.order_id: order.usd_per_hour if limit == "usd_per_hour" else order.usd_last_day
+        for order in used.unpriced
+        if limit in ("usd_per_hour", "usd_per_day")
+    }
+    told = [f"order {order_id} counts as {dollars(usd)}" for order_id, usd in amounts.items() if usd]
+    why = "the highest that its known prices allow, because its cost is unknown. To end it, use cancel_order"
+    return f"; {', '.join(told[:_NAMED])}, {why}" if told else ""
+
+
+def _variable(limit: str) -> str:
+    return f"CLORE_MAX_{limit.upper()}"
 
 
 def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -> Usage:
@@ -203,6 +260,40 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -
             ),
         ),
     )
+
+
+_UNSEEN: Final = ListedCost(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
+
+
+def usage(
+    open_: Iterable[Reservation], released: Iterable[ActualCost | Reservation], at_clore: Iterable[ListedCost]
+) -> Usage:
+    """Return what is used now: for each order the larger of this state's figure and Clore's.
+
+    So neither a lost state nor an order that outlived its record frees anything. A reservation is the worst case of an
+    order made here, so it counts if Clore does not show what the order costs.
+    """
+    shown_by_id = {order.order_id: order for order in at_clore}
+    hourly, daily, active = ZERO, ZERO, 0
+    for held in open_:
+        seen = shown_by_id.pop(held.order_id, _UNSEEN) if held.order_id is not None else _UNSEEN
+        seen = seen if seen.priced else _UNSEEN
+        hourly += max(held.usd_per_hour, seen.usd_per_hour)
+        daily += max(held.worst_usd, seen.usd_last_day)
+        active += 1
+    paid: dict[int, Decimal] = {}
+    for entry in released:
+        actual = entry.actual_usd or ZERO
+        if entry.order_id is None:
+            daily += actual
+        else:
+            paid[entry.order_id] = paid.get(entry.order_id, ZERO) + actual
+    for order in shown_by_id.values():  # made elsewhere, or recorded as ended but still running
+        hourly += order.usd_per_hour if order.active else ZERO
+        daily += max(order.usd_last_day, paid.pop(order.order_id, ZERO))
+        active += order.active
+    unpriced = tuple(order for order in shown_by_id.values() if not order.priced)
+    return Usage(hourly, daily + sum(paid.values(), ZERO), active, unpriced)
 
 
 def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:

@@ -14,17 +14,25 @@ import anyio
 
 from clore_mcp.errors import CloreError, Failure, Refused, Spent
 from clore_mcp.money import ZERO, dollars, shown, shown_up
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import EXECUTION_AGE
+from clore_mcp.rental.approvals import Consent, Proposal, Verb, Yes
 from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.send import SendAbandoned
-from clore_mcp.rental.orders.closure import Closer
-from clore_mcp.rental.proposal import Consent, Proposal, Verb, Yes
+from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
-from clore_mcp.rental.rules.check import UNENDED, Position, Spend, Undecided, UndecidedReason, check, position
-from clore_mcp.rental.rules.limits import AddedUsage
+from clore_mcp.rental.rules.check import (
+    UNENDED,
+    AddedUsage,
+    Position,
+    Spend,
+    Undecided,
+    UndecidedReason,
+    check,
+    position,
+)
 from clore_mcp.rental.spot.bid_terms import (
     Bid,
     BidTerms,
@@ -35,10 +43,10 @@ from clore_mcp.rental.spot.bid_terms import (
     to_win_usd,
     told_of,
 )
-from clore_mcp.store import intents, orders, quotes, reservations
+from clore_mcp.store import intents, orders, quotes
 from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Change
 from clore_mcp.store.quotes import Quote
-from clore_mcp.store.reservations import Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +68,18 @@ class BidVerb(Verb[SetSpotPrice]):
 
     def declined(self, request: SetSpotPrice, unasked: str | None = None) -> Outcome:
         """See `Verb`. The bid stays."""
-        return outcome_texts.bid_declined(request.order_id, unasked)
+        return results.bid_declined(request.order_id, unasked)
 
     def lapsed(self, request: SetSpotPrice) -> Outcome:
         """See `Verb`. The bid stays."""
-        return outcome_texts.bid_refused(
+        return results.bid_refused(
             request.order_id, "quote_expired", "The quote expired before it was used. Call again."
         )
 
     def left_to_person(self, request: SetSpotPrice, quote_id: str, deed: str) -> Outcome:
         """See `Verb`. The bid stays until then."""
-        until_then = f"{outcome_texts.BID_STAYS.removesuffix('.')} until then."
-        return outcome_texts.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
+        until_then = f"{results.BID_STAYS.removesuffix('.')} until then."
+        return results.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the change is under way and its outcome is unknown."""
@@ -96,7 +104,7 @@ class BidVerb(Verb[SetSpotPrice]):
                 lambda tx: self._stands_against(tx, account, bid, position(tx, self._context, account, evidence))
             )
             if refusals:
-                raise Settled(outcome_texts.raise_refused(refusals, bid.usd_per_hour))
+                raise Settled(results.raise_refused(refusals, bid.usd_per_hour))
         told = told_of(bid, await to_win_usd(self._context, bid) if bid.raises else None)
         return Proposal(
             terms=BidTerms(request.order_id, bid.day.value, bid.coin, bid.worst_usd),
@@ -127,7 +135,7 @@ class BidVerb(Verb[SetSpotPrice]):
         _require_agreed(terms, bid, unasked=unasked)
         claimed = await self._claim(quote, bid, from_state=from_state, by=by)
         if claimed.refusals:
-            return outcome_texts.raise_refused(claimed.refusals)
+            return results.raise_refused(claimed.refusals)
         return await _send(self._context, quote, bid, claimed.change)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, stands: Position) -> list[Refusal]:
@@ -159,14 +167,14 @@ class BidVerb(Verb[SetSpotPrice]):
                 stands = evidence and position(tx, context, quote.account, evidence, deciding=True)
             except Undecided as no:
                 raise _cannot_decide(bid.row.id, no) from None
-            end = reservations.end_of(tx, quote.account, bid.row.id)
+            end = orders.end_of(tx, quote.account, bid.row.id)
             if end != bid.end and not _being_ended(tx, context, quote.account, bid.row.id):
                 why = "Its end was moved meanwhile, which changes what it may cost. Call again."
                 raise _undecided(bid.row.id, "end_moved", why)
             refusals = self._stands_against(tx, quote.account, bid, stands) if stands else []
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
-                raise Settled(outcome_texts.in_progress(quote.id), final=False)
-            change = None if refusals else reservations.begin_bid(tx, quote.id, reservation_of(bid, quote.account, now))
+                raise Settled(results.in_progress(quote.id), final=False)
+            change = None if refusals else intents.begin_bid(tx, quote.id, reservation_of(bid, quote.account, now))
             context.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                          bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
             return ClaimedYes(tuple(refusals), change)
@@ -186,12 +194,12 @@ def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
         reason = "worst_case_grew"
         why = f"It could cost {dollars(bid.worst_usd)} now, more than was approved. Call again."
     if reason:
-        raise Settled(outcome_texts.bid_refused(terms.order_id, reason, why))
+        raise Settled(results.bid_refused(terms.order_id, reason, why))
 
 
 def _undecided(order_id: int, reason: str, why: str) -> Settled:
     """Return a refusal that used nothing, because the facts are too old or incomplete."""
-    return Settled(outcome_texts.bid_refused(order_id, reason, why), final=False)
+    return Settled(results.bid_refused(order_id, reason, why), final=False)
 
 
 def _cannot_decide(order_id: int, no: Undecided) -> Settled:
@@ -214,8 +222,8 @@ async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None)
     except Failure as error:
         if error.spent is Spent.NO:
             if change is not None:
-                await context.state.write(lambda tx: reservations.undo_bid(tx, change, context.clock()))
-            return outcome_texts.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
+                await context.state.write(lambda tx: intents.undo_bid(tx, change, context.clock()))
+            return results.bid_refused(order_id, error.code, f"{error.message} {error.hint}")
         if not await _arrived(context, bid):
             said = f"{error.message} The bid may or may not have changed. list_orders shows the price."
             usd = shown(bid.usd_per_hour)
@@ -258,7 +266,7 @@ async def _answer(context: Context, status: Status, bid: Bid) -> Outcome:
 def _being_ended(tx: Tx, context: Context, account: str, order_id: int) -> bool:
     """Return whether its lease is over or a cancel cut it short. Until that is proven, its end does not bound its
     cost."""
-    end = reservations.end_of(tx, account, order_id)
+    end = orders.end_of(tx, account, order_id)
     return end is not None and end.on_end == "cancel" and end.ends_api_at <= context.readings.api_now()
 
 
@@ -294,7 +302,7 @@ async def _record(context: Context, quote: Quote, bid: Bid, change: Change | Non
         if change is not None:
             reserved = change.before.worst_usd if change.before and not bid.raises else bid.worst_usd
             least = reserved if _being_ended(tx, context, quote.account, bid.row.id) else bid.worst_usd
-            reservations.end_bid(tx, change, min(reserved, least), bid.usd_per_hour)
+            intents.end_bid(tx, change, min(reserved, least), bid.usd_per_hour)
         _note(tx, context, "bid_set", quote, bid)
 
     await context.state.write(write)
@@ -306,7 +314,7 @@ async def _record_refusal(context: Context, quote: Quote, bid: Bid, change: Chan
 
     def write(tx: Tx) -> None:
         if change is not None:
-            reservations.undo_bid(tx, change, context.clock())
+            intents.undo_bid(tx, change, context.clock())
         _note(tx, context, "bid_refused", quote, bid)
 
     await context.state.write(write)

@@ -6,28 +6,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import ceil
-from typing import Any, Final
+from typing import Any
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import ArgumentInvalid, BidTooLow, LoweringTooSoon, NotFound, Refused, StepTooLarge
 from clore_mcp.market.pricing import OrderType, on_demand_usd_per_hour
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown, shown_up
-from clore_mcp.rental import outcome_texts
-from clore_mcp.rental.context import Context, iso
-from clore_mcp.rental.orders.cancel import what
-from clore_mcp.rental.questions import NOT_MADE_HERE, hardware, not_below_on_demand, would_not_win
+from clore_mcp.rental import results
+from clore_mcp.rental.context import Context
+from clore_mcp.rental.questions import NOT_MADE_HERE, hardware, hardware_of, not_below_on_demand, would_not_win
 from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Settled
 from clore_mcp.rental.rules.billing import spent_of
 from clore_mcp.rental.rules.check import Draw
-from clore_mcp.rental.rules.terms import LONGEST_RENTAL_HOURS, POLL_SECONDS, bid_within, reservation_margin
-from clore_mcp.store import reservations
+from clore_mcp.rental.terms import (
+    END_SLACK_HOURS,
+    LONGEST_RENTAL_HOURS,
+    bid_within,
+    hours_left,
+    reservation_margin,
+)
+from clore_mcp.store import orders
 from clore_mcp.store.intents import Reservation
-from clore_mcp.store.reservations import End
-
-# The time beyond the end until a poll sees it. What Clore adds to `spend` a minute at a time fits into it too.
-SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
+from clore_mcp.store.orders import End
+from clore_mcp.text import iso
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +115,6 @@ def usd_to_ask(per_day: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal
     return lowest_asked(DayPrice(per_day, coin), usd_per_coin, fee)
 
 
-def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:
-    """Return how long a spot order may still run in the worst case, including slack: until an enforced end, or else for
-    the longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
-    if enforced_end is None:
-        return LONGEST_RENTAL_HOURS + SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
-    return max(ZERO, Decimal(str(enforced_end - api_now)) / 3600) + SLACK_HOURS
-
-
 def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
     """Return the least that a raise reserves. A lowering reserves nothing."""
     worst, hourly = (bid.worst_usd, bid.usd_per_hour) if bid.raises else (ZERO, ZERO)
@@ -129,7 +124,7 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
 def _too_low(order_id: int, least_usd: Decimal) -> Outcome:
     """Return the refusal of a bid under the host's minimum."""
     why = f"The host takes no bid under {_exactly(least_usd)} per hour, including fees."
-    return outcome_texts.bid_refused(order_id, "too_low_price", why)
+    return results.bid_refused(order_id, "too_low_price", why)
 
 
 def too_soon(order_id: int, seconds: float) -> Outcome:
@@ -138,7 +133,7 @@ def too_soon(order_id: int, seconds: float) -> Outcome:
         f"Clore lets a bid be lowered once every 600 seconds, this one again in {ceil(seconds)}. Raising it is"
         " not limited, and cancel_order ends it at once."
     )
-    return replace(outcome_texts.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=ceil(seconds))
+    return replace(results.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=ceil(seconds))
 
 
 def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> Outcome:
@@ -146,10 +141,10 @@ def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> O
     again = "one step every 600 seconds. Raising it is not limited."
     if lowest_per_day is None:
         why = f"Clore refuses such a large step down and does not name its limit. Lower it by less, {again}"
-        return outcome_texts.bid_refused(order_id, "exceeded_max_step", why)
+        return results.bid_refused(order_id, "exceeded_max_step", why)
     lowest = bid.usd_to_ask(max(lowest_per_day, bid.minimum or ZERO))
     why = f"Clore lets this bid be lowered to {_exactly(lowest)} per hour now, {again}"
-    refused = outcome_texts.bid_refused(order_id, "exceeded_max_step", why)
+    refused = results.bid_refused(order_id, "exceeded_max_step", why)
     return replace(refused, lowest_usd_per_hour_now=shown(lowest))
 
 
@@ -164,7 +159,7 @@ def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
     if isinstance(error, BidTooLow) and error.min_price_per_day is not None:
         return _too_low(order_id, bid.usd_to_ask(Decimal(str(error.min_price_per_day))))
     reason = "too_low_price" if isinstance(error, BidTooLow) else error.code
-    return outcome_texts.bid_refused(order_id, reason, f"{error.message} {error.hint}")
+    return results.bid_refused(order_id, reason, f"{error.message} {error.hint}")
 
 
 def _exactly(usd: Decimal) -> str:
@@ -191,7 +186,7 @@ async def priced(
     rate = snapshot.rates.usd_per(coin) if coin else None
     if coin is None or rate is None:
         raise Settled(
-            outcome_texts.bid_refused(
+            results.bid_refused(
                 request.order_id, "unknown_rate", "The USD rate of the order's coin is unknown. Call again later."
             )
         )
@@ -204,14 +199,14 @@ async def priced(
     if request.to_win:
         day = await _winning_bid(context, request, row, coin, rate, fee)
     usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
-    end = await context.state.read(lambda tx: reservations.end_of(tx, account, request.order_id))
+    end = await context.state.read(lambda tx: orders.end_of(tx, account, request.order_id))
     enforced_by = await context.enforced_by() if end is not None and end.on_end == "cancel" else None
     enforced_end = end.ends_api_at if end is not None and enforced_by else None
     worst_hours = hours_left(enforced_end, api_now, context.clock() - asked_at)
     spent = (spent_of(row, None, api_now) or ZERO) * rate * (1 + fee)
     creation = fees.creation_usd(OrderType.SPOT, coin, rate)
     worst_usd = spent + (usd_per_hour * worst_hours + creation) * reservation_margin(coin)
-    due_usd = spent + usd_per_hour * (worst_hours - SLACK_HOURS) + creation
+    due_usd = spent + usd_per_hour * (worst_hours - END_SLACK_HOURS) + creation
     left = ZERO if end is None else Decimal(str(end.ends_api_at - api_now)) / 3600
     hours = min(left, worst_hours) if left > 0 else worst_hours
     on_demand = on_demand_usd_per_hour(listing, coin, fees, snapshot.rates) if listing else None
@@ -227,7 +222,7 @@ async def _winning_bid(
     winning = view.winning.get(coin) if view is not None else None
     if view is None or winning is None:
         why = "The bids of its server can't be read now, so the winning bid is unknown. Call again, or name a bid."
-        raise Settled(outcome_texts.bid_refused(request.order_id, "book_unreadable", why))
+        raise Settled(results.bid_refused(request.order_id, "book_unreadable", why))
     present = None if row.price is None else DayPrice(row.price, coin)
     runs = any(offer.mine and offer.active for offer in view.offers)
     if present is not None and (runs or not view.beaten(present)):
@@ -236,7 +231,7 @@ async def _winning_bid(
         return winning
     needed = usd_to_ask(winning.value, coin, rate, fee)
     why = f"The winning bid is now {dollars(needed)} per hour, more than max_usd_per_hour."
-    refused = outcome_texts.bid_refused(request.order_id, "above_max", why)
+    refused = results.bid_refused(request.order_id, "above_max", why)
     raise Settled(replace(refused, to_win_usd_per_hour=shown_up(needed)))
 
 
@@ -292,7 +287,7 @@ def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
     return RaiseShown(
         order_id=row.id,
         server_id=row.server_id,
-        what=what(row),
+        what=hardware_of(row),
         was="unknown" if row.price is None else f"{dollars(bid.usd(row.price))} per hour",
         usd_per_hour=bid.usd_per_hour,
         day=f"{plain(bid.day.value)} {bid.coin.ticker} per day",

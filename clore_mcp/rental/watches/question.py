@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from clore_mcp.market.pricing import HIGHEST_CREATION_FEE_USD
 from clore_mcp.money import dollars, plain
-from clore_mcp.rental.create.containers import least_cuda
+from clore_mcp.rental.containers import least_cuda
 from clore_mcp.rental.questions import KeyShown, hours_text, quoted, run_lines
 from clore_mcp.rental.requests import CreateWatch
 

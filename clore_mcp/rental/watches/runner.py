@@ -18,13 +18,13 @@ from pydantic import ValidationError
 from clore_mcp.errors import Failure
 from clore_mcp.market.search import FoundServer
 from clore_mcp.money import dollars, shown_up
+from clore_mcp.rental import hosts
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Commitments, Context, left_to_watchdog
 from clore_mcp.rental.create.order import CreateVerb
 from clore_mcp.rental.create.presence import ours_on
 from clore_mcp.rental.create.quote import PricedOrder, Pricer
-from clore_mcp.rental.monitoring import hosts
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.watches.watch import fitting

@@ -18,25 +18,23 @@ from clore_mcp.market.pricing import HIGHEST_CREATION_FEE_USD
 from clore_mcp.market.query import MAX_LIMIT, Query
 from clore_mcp.market.search import FoundServer, find
 from clore_mcp.money import ZERO, Coin, dollars, shown_up
-from clore_mcp.rental import outcome_texts
+from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import BROWSING_AGE
-from clore_mcp.rental.approvals import new_id
-from clore_mcp.rental.context import Context, iso
-from clore_mcp.rental.create.containers import least_cuda
-from clore_mcp.rental.create.ssh_keys import fingerprint
-from clore_mcp.rental.proposal import Proposal, Verb, Yes
+from clore_mcp.rental.approvals import Proposal, Verb, Yes, new_id
+from clore_mcp.rental.containers import least_cuda
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.questions import KeyShown
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
-from clore_mcp.rental.rules.check import Spend, check, unused
-from clore_mcp.rental.rules.limits import AddedUsage
-from clore_mcp.rental.rules.terms import worst_hours, worst_usd
+from clore_mcp.rental.rules.check import AddedUsage, Spend, check, unused
+from clore_mcp.rental.ssh.keys import fingerprint
+from clore_mcp.rental.terms import worst_hours, worst_usd
 from clore_mcp.rental.watches.question import WatchShown, notice, watch_question
 from clore_mcp.store import quotes, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.watches import Watch
-from clore_mcp.text import clean
+from clore_mcp.text import clean, iso
 
 _MOST_MODELS: Final = 8  # the question names each of them
 _HINT: Final = "Name a GPU, such as RTX 4090 or H100 SXM. It need not be listed now."
@@ -150,7 +148,7 @@ class WatchVerb(Verb[CreateWatch]):
         worst = ZERO if request.notify else _worst(request)
         refusals = self._never(request, ended=who is not None)
         if who is None or refusals:
-            raise Settled(outcome_texts.refused(refusals))
+            raise Settled(results.refused(refusals))
         ends_at = context.clock() + request.expires_hours * 3600
         cheapest = found.servers[0].priced.usd_per_hour if found.servers else None
         key = await self._key(request)
@@ -183,10 +181,10 @@ class WatchVerb(Verb[CreateWatch]):
             now = context.clock()
             context.forbid_frozen(tx)
             if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
-                return outcome_texts.in_progress(quote.id)
+                return results.in_progress(quote.id)
             refusals = self._never(request, ended=True)  # by the limits of this process, which may be tighter
             if refusals:
-                return self._settled(tx, quote, outcome_texts.refused(refusals))
+                return self._settled(tx, quote, results.refused(refusals))
             watch = _kept(quote, terms, request, by, now)
             watches.add(tx, watch)
             outcome = _waits(watch, terms.who)
@@ -196,16 +194,14 @@ class WatchVerb(Verb[CreateWatch]):
             return outcome
 
         if (await self._key(request)).fingerprint != terms.ssh_key:
-            return outcome_texts.failed(
-                "The SSH key is no longer the one in the question, so no watch was made. Call again."
-            )
+            return results.failed("The SSH key is no longer the one in the question, so no watch was made. Call again.")
         outcome = await context.state.write(write)
         await anyio.to_thread.run_sync(context.wake_watchdog)
         return outcome
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the watch is being made."""
-        return outcome_texts.in_progress(
+        return results.in_progress(
             quote.id,
             "The watch is being made. Call again with exactly the same arguments to get it. It is made only once.",
         )

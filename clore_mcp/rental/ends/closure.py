@@ -6,13 +6,17 @@ proof is only what Clore said, so an order of ours that is listed as running aga
 
 A cancel needs only `/cancel_order`. If the state can't be written, or wallets, prices or lists can't be read, the
 receipt or the proof is missing, but the cancel is still sent.
+
+Orders made elsewhere that got an end or a higher bid here have a reservation and no lease, so no process here ends
+them, and their cost is what Clore's row says. If one disappears without a trace, its whole reservation counts for
+another day, because that is the most that it can have cost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from math import ceil
 from typing import Final, TypeVar
@@ -25,14 +29,15 @@ from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.orders import cancel_send, elsewhere
-from clore_mcp.rental.orders.cancel_send import RemainingOrders, SentCancel, remaining
+from clore_mcp.rental.ends import cancels
+from clore_mcp.rental.ends.cancels import RemainingOrders, SentCancel, remaining
 from clore_mcp.rental.results import Outcome, Status
+from clore_mcp.rental.rules import bid_record
+from clore_mcp.rental.rules.bid_record import BidHistory, Books
 from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
-from clore_mcp.rental.spot import bid_record
-from clore_mcp.rental.spot.bid_record import BidHistory, Books
-from clore_mcp.store import intents, ledger, orders, reservations
+from clore_mcp.store import intents, ledger, orders
 from clore_mcp.store.database import Tx
+from clore_mcp.store.intents import Reservation
 from clore_mcp.store.orders import Lease
 
 T = TypeVar("T")
@@ -79,7 +84,7 @@ class Closer:
         """
         await self._context.client.open()
         account = await account_for(self._context, order_id)
-        sent = await cancel_send.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
+        sent = await cancels.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
         [outcome] = await self.prove(sent)
         left = await self.remaining()
         told = str(left) if outcome.status is Status.CANCELLED else ""
@@ -90,7 +95,7 @@ class Closer:
         """Look until each is proven gone or the patience is over. Return `cancelled` with the receipt, or
         `unverified`."""
         self._context.readings.changed()
-        gone = await cancel_send.look_until_gone(self._context, sent)
+        gone = await cancels.look_until_gone(self._context, sent)
         return [
             await (self._gone(one, gone[one.order_id]) if one.order_id in gone else self._unverified(one))
             for one in sent
@@ -103,7 +108,7 @@ class Closer:
         if await context.state.read(lambda tx: self.agrees(tx, account, current)):
             return
         await self.reopen_listed(account, current)
-        await elsewhere.reconcile(context, account, current, completed, self.bill)
+        await _reconcile_elsewhere(context, account, current, completed, self.bill)
         leases = await context.state.read(lambda tx: orders.active(tx, account))
         listed = {row.id for row in current.rows if not row.expired}
         missing = [lease for lease in leases if lease.order_id not in listed]
@@ -127,7 +132,7 @@ class Closer:
             all(lease.order_id in listed and lease.missed_at is None for lease in leases)
             and not self._dearer(leases, current)
             and not self._back(tx, account, current)
-            and elsewhere.agrees(tx, self._context, account, current)
+            and _agrees_elsewhere(tx, self._context, account, current)
         )
 
     def _dearer(self, leases: Sequence[Lease], current: Orders) -> list[Lease]:
@@ -160,17 +165,17 @@ class Closer:
                     price_per_day=str(row.price), coin=row.currency, ceiling_per_day=str(lease.ceiling_native),
                 )  # fmt: skip
 
-        await cancel_send.try_write(context, write)
+        await cancels.try_write(context, write)
         if not context.settings.read_only:
             targets = [(lease.account, lease.order_id) for lease in dearer]
-            await self.prove(await cancel_send.send(context, targets, caller="clore-mcp", why="above_ceiling"))
+            await self.prove(await cancels.send(context, targets, caller="clore-mcp", why="above_ceiling"))
 
     async def reopen_listed(self, account: str, current: Orders) -> None:
         """Restore the reservation and end of each order that counted as gone, for whatever reason, and is listed as
         running."""
         for lease in await self.back(account, current):
             await self.reopen(lease)
-        await elsewhere.reopen(self._context, account, current)
+        await _reopen_elsewhere(self._context, account, current)
 
     async def back(self, account: str, current: Orders) -> list[Lease]:
         """Return the leases of orders that count as gone but were listed as running since."""
@@ -180,9 +185,7 @@ class Closer:
         now = self._context.clock()
         found = (orders.get(tx, account, row.id) for row in current.rows if not row.expired)
         return [
-            lease
-            for lease in found
-            if lease is not None and elsewhere.came_back(lease.ended_at, seen_at=current.at, now=now)
+            lease for lease in found if lease is not None and came_back(lease.ended_at, seen_at=current.at, now=now)
         ]
 
     async def reopen(self, lease: Lease) -> None:
@@ -223,15 +226,15 @@ class Closer:
         if lease is not None and final is not None:
             await self.close(lease, final, "cancelled")
         else:
-            await cancel_send.try_write(
-                self._context, lambda tx: self._close_elsewhere(tx, account, row.id, one.caller, final)
+            await cancels.try_write(
+                self._context, lambda tx: self._note_cancelled(tx, account, row.id, one.caller, final)
             )
         said = f"{_stopped(row)}{'' if final else _COST_UNKNOWN}"
         return Outcome(Status.CANCELLED, said, order_id=row.id, receipt=None if final is None else final.receipt())
 
-    def _close_elsewhere(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
+    def _note_cancelled(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
         if final is not None:
-            reservations.close_elsewhere(tx, account, order_id, final.total_usd, self._context.clock())
+            intents.release_elsewhere(tx, account, order_id, final.total_usd, self._context.clock())
         receipt = {} if final is None else {"receipt": final.receipt().as_json()}
         self._context.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
 
@@ -246,7 +249,7 @@ class Closer:
         def write(tx: Tx) -> None:
             self._context.note(tx, "cancel_unverified", one.caller, one.account, order_id=one.order_id, said=one.said)
 
-        await cancel_send.try_write(self._context, write)
+        await cancels.try_write(self._context, write)
         known = f"Still billing as far as is known. {one.unproven}"
         if isinstance(one.trouble, OrderNotActive):
             known = "Clore says that the order is already over, but its lists do not show it as ended yet."
@@ -333,9 +336,92 @@ def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:
     """Return whether a process has sent the cancel at the lease's end. It may have been killed before recording
     that."""
     sent = ledger.last_of_order(tx, lease.account, lease.order_id, ("cancel_sent",))
-    return sent is not None and (sent.data or {}).get("why") == cancel_send.LEASE_OVER
+    return sent is not None and (sent.data or {}).get("why") == cancels.LEASE_OVER
 
 
 def _stopped(row: OrderRow) -> str:
     """Return what the end of an order means for its bill."""
     return f"The bid is withdrawn. {NEVER_WON}" if never_won(row) else "Billing has stopped."
+
+
+async def _reconcile_elsewhere(
+    context: Context,
+    account: str,
+    current: Orders,
+    completed: Orders | None,
+    bill: Callable[[OrderRow, None], Awaitable[Bill | None]],
+) -> None:
+    """Compare these reservations with Clore's lists. `bill` returns what an order has cost, None if that is unknown."""
+    held = await context.state.read(lambda tx: intents.reservations_elsewhere(tx, account))
+    listed = {row.id for row in current.rows if not row.expired}
+    await _reopen_elsewhere(context, account, current)
+    missing = [one for one in held if one.order_id not in listed and one.released_at is None]
+    if not missing or current.unreadable:
+        return
+    try:
+        completed = completed or await context.readings.completed(BROWSING_AGE)
+    except CloreError:  # the reservations stay; the ends of leases, which come next, must not wait
+        return
+    for one in missing:
+        row = completed.find(one.order_id or 0)
+        if row is not None and row.expired:
+            final = await bill(row, None)
+            if final is not None:
+                await _close_elsewhere(context, one, final)
+        elif row is None and not completed.unreadable:
+            await _miss_elsewhere(context, one, current)
+
+
+async def _reopen_elsewhere(context: Context, account: str, current: Orders) -> None:
+    """Restore the reservations of orders that counted as gone or were missing and are listed as running."""
+
+    def write(tx: Tx) -> None:
+        for one in _back_elsewhere(tx, context, account, current):
+            intents.reservations_seen_again(tx, [one.id])
+            if one.released_at is not None:
+                context.note(tx, "order_seen_again", "clore-mcp", account, order_id=one.order_id)
+
+    if await context.state.read(lambda tx: _back_elsewhere(tx, context, account, current)):
+        await context.state.write(write)
+
+
+def _agrees_elsewhere(tx: Tx, context: Context, account: str, current: Orders) -> bool:
+    """Return whether Clore lists every order that has such a reservation, and none that has lost it."""
+    listed = {row.id for row in current.rows if not row.expired}
+    missing = any(
+        one.order_id not in listed and one.released_at is None for one in intents.reservations_elsewhere(tx, account)
+    )
+    return not missing and not _back_elsewhere(tx, context, account, current)
+
+
+def _back_elsewhere(tx: Tx, context: Context, account: str, current: Orders) -> list[Reservation]:
+    listed = {row.id for row in current.rows if not row.expired}
+    return [
+        one
+        for one in intents.reservations_listed(tx, account, listed)
+        if one.missed_at is not None or came_back(one.released_at, seen_at=current.at, now=context.clock())
+    ]
+
+
+def came_back(ended_at: float | None, *, seen_at: float, now: float) -> bool:
+    """Return whether a list that was requested at `seen_at` is later than an end. An end in the future was recorded
+    before this machine's clock went back, so an order that is listed then counts as running."""
+    return ended_at is not None and (seen_at > ended_at or ended_at > now)
+
+
+async def _miss_elsewhere(context: Context, one: Reservation, seen: Orders) -> None:
+    if one.missed_at is None:
+        await context.state.write(lambda tx: intents.reservation_missed(tx, one.id, seen.at))
+    elif seen.at - one.missed_at >= context.patience.absence:
+        await _close_elsewhere(context, one, None)
+
+
+async def _close_elsewhere(context: Context, one: Reservation, final: Bill | None) -> None:
+    cost, step = (one.worst_usd, "ended_unseen") if final is None else (final.total_usd, "ended")
+
+    def write(tx: Tx) -> None:
+        intents.release_elsewhere(tx, one.account, one.order_id or 0, cost, context.clock())
+        receipt = {} if final is None else {"receipt": final.receipt().as_json()}
+        context.note(tx, step, "clore-mcp", one.account, order_id=one.order_id, **receipt)
+
+    await context.state.write(write)

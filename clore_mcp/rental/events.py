@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
+from clore_mcp.rental.account.reading import Readings
 from clore_mcp.store import ledger
-from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Tx
+from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Tx
 from clore_mcp.store.ledger import Entry
 from clore_mcp.text import clean
-
-if TYPE_CHECKING:
-    from clore_mcp.rental.context import Context
 
 FIGURE_SHOWN: Final = 80  # characters
 NOTES: Final[Mapping[str, str]] = MappingProxyType(
@@ -89,8 +87,9 @@ class Changed:
 class Changes:
     """Finds changes from `since` on (this machine's clock). Each look continues from the last one."""
 
-    def __init__(self, context: Context, since: float) -> None:
-        self._context = context
+    def __init__(self, state: Database, readings: Readings, since: float) -> None:
+        self._state = state
+        self._readings = readings
         self._since = since
         self._seq: int | None = None
         self._rows: dict[int, tuple[Any, ...]] | None = None
@@ -98,7 +97,7 @@ class Changes:
     async def look(self) -> Changed:
         """Return what is new. Raises StateUnavailable."""
         seen = self._seen()
-        steps = await self._context.state.read(self._steps) if self._context.state.exists else []
+        steps = await self._state.read(self._steps) if self._state.exists else []
         told = {one.order_id for one in steps if one.order_id is not None}
         return Changed(
             order_ids=frozenset(seen | told),
@@ -118,7 +117,7 @@ class Changes:
 
     def _seen(self) -> set[int]:
         """Return the orders that differ from the previous list."""
-        current = self._context.readings.latest
+        current = self._readings.latest
         if current is None:
             return set()
         before, self._rows = self._rows, {row.id: _look_of(row) for row in current.rows}

@@ -32,7 +32,8 @@ from clore_mcp.rental.requests import CreateOrder
 POLL_SECONDS: Final = 60.0
 _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
-_END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
+# The time beyond the end until a poll sees it. What Clore adds to `spend` a minute at a time fits into it too.
+END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
 REPLACED_WITHIN_MINUTES: Final = (
     30  # after its start, an order with an unreachable host may be replaced by the next one
 )
@@ -85,7 +86,7 @@ class Candidate:
     def lost_usd(self) -> Decimal:
         """The most that it may have cost in USD when the next server replaces it, at most two polls after the time
         limit for a replacement."""
-        until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + _END_SLACK_HOURS
+        until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + END_SLACK_HOURS
         return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
 
     def as_json(self) -> dict[str, Any]:
@@ -303,7 +304,7 @@ def unended_hours(listing: Listing, order_type: OrderType) -> Decimal:
 
 def worst_hours(hours: Decimal, unended: Decimal, *, ends: bool) -> Decimal:
     """Return the worst case of a rental's hours: two polls beyond its end if a process ends it, else `unended`."""
-    return min(hours + _END_SLACK_HOURS, unended) if ends else unended
+    return min(hours + END_SLACK_HOURS, unended) if ends else unended
 
 
 def worst_usd(usd_per_hour: Decimal, hours: Decimal, creation_usd: Decimal, coin: Coin) -> Decimal:
@@ -341,3 +342,11 @@ def _only(request: CreateOrder) -> Coin | None:
 
 def _unfit(listing: Listing, reason: str, what: str) -> Unfit:
     return Unfit(listing.server_id, reason, f"Server {listing.server_id} {what}.")
+
+
+def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:
+    """Return how long a spot order may still run in the worst case, including slack: until an enforced end, or else for
+    the longest rental from the question on. A host's `mrl` ends no spot order (docs/clore-api.md, section 5)."""
+    if enforced_end is None:
+        return LONGEST_RENTAL_HOURS + END_SLACK_HOURS - Decimal(str(asked_seconds_ago)) / 3600
+    return max(ZERO, Decimal(str(enforced_end - api_now)) / 3600) + END_SLACK_HOURS

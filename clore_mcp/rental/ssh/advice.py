@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from clore_mcp.rental.orders.access import OVERDUE_MINUTES, STARTING_MINUTES, ReadyReason
+from clore_mcp.rental.ssh.access import OVERDUE_MINUTES, STARTING_MINUTES, ReadyReason
 
 Reaches = Literal["hosts", "clore", "proxy_only", "nothing"]
 NO_MORE: Final = "Do not rent another server. Find the cause first."

@@ -13,8 +13,9 @@ from decimal import Decimal
 from typing import Final
 
 from clore_mcp.clore import OrderRow
-from clore_mcp.market.pricing import Fees, OrderType, Rates
+from clore_mcp.market.pricing import CREATION_FEE_AFTER_SECONDS, Fees, OrderType, Rates
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, coin_name, shown
+from clore_mcp.rental import events
 from clore_mcp.rental.account.account_view import (
     AccountView,
     EventView,
@@ -25,26 +26,23 @@ from clore_mcp.rental.account.account_view import (
     WalletView,
 )
 from clore_mcp.rental.account.reading import BROWSING_AGE
-from clore_mcp.rental.approvals import Approvals
-from clore_mcp.rental.context import Context, iso
+from clore_mcp.rental.approvals import SHOWN, Approvals
+from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.quote import Pricer
-from clore_mcp.rental.monitoring import events
 from clore_mcp.rental.orders.views import Overview
-from clore_mcp.rental.proposal import SHOWN
-from clore_mcp.rental.rules.billing import CREATION_FEE_AFTER_SECONDS, Bill, began_of, bill, order_type_of, usd_per_hour
-from clore_mcp.rental.rules.check import Evidence, used_now
-from clore_mcp.rental.rules.limits import Usage
-from clore_mcp.rental.spot import bid_record
-from clore_mcp.rental.spot.bid_record import BidHistory
+from clore_mcp.rental.rules import bid_record
+from clore_mcp.rental.rules.bid_record import BidHistory
+from clore_mcp.rental.rules.billing import Bill, began_of, bill, order_type_of, usd_per_hour
+from clore_mcp.rental.rules.check import Evidence, Usage, used_now
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.settings import Caps
-from clore_mcp.store import ledger, orders, reservations, watches
+from clore_mcp.store import ledger, orders, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.store.ledger import Entry
+from clore_mcp.store.orders import End
 from clore_mcp.store.quotes import Quote
-from clore_mcp.store.reservations import End
 from clore_mcp.store.watches import Watch
-from clore_mcp.text import clean
+from clore_mcp.text import clean, iso
 
 DAY: Final = float(SECONDS_PER_DAY)
 MONTH: Final = 30 * DAY
@@ -201,7 +199,7 @@ def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decima
         spent_since(found, orders.receipts_since(tx, account, now - seconds), api_now - seconds)
         for seconds in (DAY, MONTH)
     )
-    agreed = {end.order_id: end for end in reservations.ends(tx, account)}
+    agreed = {end.order_id: end for end in orders.ends(tx, account)}
     return SpentSummary(day, month, then(hourly, agreed, found, api_now))
 
 

@@ -23,7 +23,7 @@ from typing import Final, Protocol
 import anyio
 from anyio.abc import ByteReceiveStream
 
-from clore_mcp.rental.create.ssh_keys import SshKey
+from clore_mcp.rental.ssh.keys import SshKey
 
 USER: Final = "root"
 BAD_ADDRESS: Final = "Clore reported an address that is not a host name; no command is shown."

@@ -22,9 +22,9 @@ from clore_mcp.money import shown
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.results import BillingOrder, Outcome
+from clore_mcp.rental.rules.bid_record import Books
 from clore_mcp.rental.rules.billing import usd_per_hour
-from clore_mcp.rental.spot.bid_record import Books
-from clore_mcp.store import ledger, orders, reservations, watches
+from clore_mcp.store import ledger, orders, watches
 from clore_mcp.store.database import Tx
 from clore_mcp.text import clean
 
@@ -144,7 +144,7 @@ def _in_other_hands(tx: Tx, context: Context, one: SentCancel, over: LeaseOver, 
     """Return whether to skip this cancel, because the end was moved or another process cancelled first. Servers and a
     watchdog wake at the same end, and our list may be older than that cancel. A cancel without an answer counts only
     for a while, because its sender may have been killed."""
-    if reservations.moved_beyond(tx, one.account, one.order_id, api_now):
+    if orders.moved_beyond(tx, one.account, one.order_id, api_now):
         return True
     last = ledger.last_of_order(tx, one.account, one.order_id, ("cancel_sent", "cancel_answered"))
     now = context.clock()
