@@ -194,7 +194,7 @@ class Metadata(FuncMetadata):
     parameters: dict[str, Any]
 
     def pre_parse_json(self, data: dict[str, Any]) -> dict[str, Any]:
-        """See `arguments.read`."""
+        """See `read`."""
         return read(data, self.parameters)
 
 
