@@ -48,9 +48,8 @@ from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.rental.watches.runner import WatchRunner
 from clore_mcp.rental.watches.watch import WatchVerb
 from clore_mcp.settings import DEFAULT_GAP_SECONDS, Settings, Watchdog
-from clore_mcp.store.database import Database
+from clore_mcp.store import Database, Entry
 from clore_mcp.store.folder import HighWater, Pulse, watchdog_place
-from clore_mcp.store.ledger import Entry
 from clore_mcp.store.pace import open_pace
 from clore_mcp.store.prices import open_prices
 from clore_mcp.store.shared import Copies, Shared, owner_of

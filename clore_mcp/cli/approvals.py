@@ -17,11 +17,7 @@ from clore_mcp.rental.approvals import YES_SECONDS, Approvals, Consent, Yes
 from clore_mcp.rental.terms import Terms
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.settings import Approval
-from clore_mcp.store import ledger, watches
-from clore_mcp.store.database import Database, Tx
-from clore_mcp.store.ledger import Entry
-from clore_mcp.store.quotes import Quote
-from clore_mcp.store.watches import Watch
+from clore_mcp.store import Database, Entry, Quote, Tx, Watch, ledger, watches
 from clore_mcp.text import clean
 from clore_mcp.wiring import state_of
 

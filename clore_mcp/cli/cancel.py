@@ -16,8 +16,8 @@ from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, NotFo
 from clore_mcp.rental.ends.closure import account_for
 from clore_mcp.rental.orders.order_view import OrderView
 from clore_mcp.rental.results import Status
+from clore_mcp.store import Lease
 from clore_mcp.store import orders as rows
-from clore_mcp.store.orders import Lease
 from clore_mcp.wiring import Services
 
 

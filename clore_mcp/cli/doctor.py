@@ -23,9 +23,8 @@ from clore_mcp.cli.terminal import doubtful, for_a_person, say, span
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent, SettingsInvalid, StateUnavailable
 from clore_mcp.money import coin_name, dollars, plain
 from clore_mcp.settings import LIMITS_FILE, Approval, Caps, Settings, Watchdog
-from clore_mcp.store import intents, ledger, orders, watches
-from clore_mcp.store.database import Database, Tx, link_in
-from clore_mcp.store.orders import Lease
+from clore_mcp.store import Database, Lease, Tx, intents, ledger, orders, watches
+from clore_mcp.store.database import link_in
 from clore_mcp.store.schema import MIGRATIONS
 from clore_mcp.text import clean
 from clore_mcp.watchdog_process import LOG_NAME

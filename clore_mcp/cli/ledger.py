@@ -9,9 +9,7 @@ from typing import Any
 
 from clore_mcp.cli.context import settings_of
 from clore_mcp.cli.terminal import say, table, usd
-from clore_mcp.store import ledger
-from clore_mcp.store.database import Database
-from clore_mcp.store.ledger import Entry
+from clore_mcp.store import Database, Entry, ledger
 from clore_mcp.text import clean, iso
 
 _IDS = ("quote_id", "intent_id", "order_id", "server_id")

@@ -20,8 +20,7 @@ from clore_mcp.errors import Failure, NotFound
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.orders.order_view import OpenCreate, OrderView
 from clore_mcp.rental.ssh.access import Access, access_of, ssh_config
-from clore_mcp.store import orders
-from clore_mcp.store.orders import Lease
+from clore_mcp.store import Lease, orders
 from clore_mcp.wiring import Services
 
 

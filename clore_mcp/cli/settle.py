@@ -12,9 +12,7 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.money import coin_name, plain
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.results import Outcome, Status
-from clore_mcp.store import intents, orders
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Intent, Quote, intents, orders
 from clore_mcp.text import clean
 from clore_mcp.wiring import Services
 

@@ -24,8 +24,7 @@ from clore_mcp.cli.terminal import for_a_person, loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
 from clore_mcp.rental.orders import stop
 from clore_mcp.rental.orders.stop import Ended, FreezeLifted, Frozen
-from clore_mcp.store import ledger
-from clore_mcp.store.database import Tx
+from clore_mcp.store import Tx, ledger
 from clore_mcp.wiring import state_of
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from typing import Final, TextIO
 
 from clore_mcp.errors import Failure
 from clore_mcp.money import dollars
-from clore_mcp.store.orders import OrderReceipt
+from clore_mcp.store import OrderReceipt
 from clore_mcp.text import clean
 
 _PIPE_WIDTH: Final = 160

@@ -24,8 +24,7 @@ from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, State
 from clore_mcp.rental.context import WATCHDOG
 from clore_mcp.rental.orders.keeper import Round
 from clore_mcp.settings import Settings
-from clore_mcp.store import ledger
-from clore_mcp.store.database import Tx
+from clore_mcp.store import Tx, ledger
 from clore_mcp.store.folder import Place
 from clore_mcp.store.ledger import EVERY_ACCOUNT
 from clore_mcp.watchdog_process import place_of, shorten_log, starter

@@ -13,11 +13,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from clore_mcp.settings import Approval
-from clore_mcp.store import ledger, passkeys
-from clore_mcp.store.database import Database, Tx
-from clore_mcp.store.ledger import EVERY_ACCOUNT, Entry
+from clore_mcp.store import Database, Entry, Quote, Tx, ledger, passkeys
+from clore_mcp.store.ledger import EVERY_ACCOUNT
 from clore_mcp.store.passkeys import Passkey
-from clore_mcp.store.quotes import Quote
 from clore_mcp.text import clean
 
 _RP_NAME: Final = "clore-mcp on this machine"

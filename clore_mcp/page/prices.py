@@ -14,9 +14,8 @@ from clore_mcp.market import history
 from clore_mcp.market.history import SECONDS_PER_HOUR, Past
 from clore_mcp.market.pricing import OrderType
 from clore_mcp.page.charts import price_chart
-from clore_mcp.store import watches
+from clore_mcp.store import Watch, watches
 from clore_mcp.store.prices import PriceRow
-from clore_mcp.store.watches import Watch
 from clore_mcp.text import clean, iso
 from clore_mcp.wiring import Services
 

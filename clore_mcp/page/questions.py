@@ -12,7 +12,7 @@ from clore_mcp.rental.questions import hours_text
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Outcome, outcome_of
 from clore_mcp.rental.terms import Terms
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Quote
 from clore_mcp.text import clean
 from clore_mcp.wiring import Services
 

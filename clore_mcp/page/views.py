@@ -16,9 +16,7 @@ from clore_mcp.rental.orders.order_view import OrderView
 from clore_mcp.rental.ssh.access import access_of, ssh_config
 from clore_mcp.rental.summary import account_state
 from clore_mcp.rental.watches.watch import WatchList, listed
-from clore_mcp.store import ledger, orders, quotes
-from clore_mcp.store.database import Tx
-from clore_mcp.store.ledger import Entry
+from clore_mcp.store import Entry, Tx, ledger, orders, quotes
 from clore_mcp.text import clean, iso
 from clore_mcp.wiring import Services
 

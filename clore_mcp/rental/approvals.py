@@ -29,11 +29,8 @@ from clore_mcp.rental.context import Context
 from clore_mcp.rental.requests import CancelOrder, CreateOrder, Request
 from clore_mcp.rental.results import Outcome, Status, outcome_of
 from clore_mcp.rental.terms import Terms
-from clore_mcp.store import ledger, quotes
-from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Duplicate, Tx, state_key
-from clore_mcp.store.ledger import Entry
-from clore_mcp.store.quotes import Quote
-from clore_mcp.store.watches import Watch
+from clore_mcp.store import CLOCK_SLACK_SECONDS, Database, Duplicate, Entry, Quote, Tx, Watch, ledger, quotes
+from clore_mcp.store.database import state_key
 
 A = TypeVar("A", bound=Request)
 

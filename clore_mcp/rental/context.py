@@ -19,11 +19,8 @@ from clore_mcp.rental.results import Outcome, Status, outcome_of
 from clore_mcp.rental.ssh.keys import SshKey
 from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.settings import Settings
-from clore_mcp.store import ledger, quotes
-from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Tx
+from clore_mcp.store import CLOCK_SLACK_SECONDS, Beat, Database, Entry, Quote, Tx, ledger, quotes
 from clore_mcp.store.folder import Place, Pulse
-from clore_mcp.store.ledger import Beat, Entry
-from clore_mcp.store.quotes import Quote
 from clore_mcp.text import iso
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS

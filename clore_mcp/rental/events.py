@@ -13,9 +13,7 @@ from typing import Any, Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.rental.account.reading import Readings
-from clore_mcp.store import ledger
-from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Database, Tx
-from clore_mcp.store.ledger import Entry
+from clore_mcp.store import CLOCK_SLACK_SECONDS, Database, Entry, Tx, ledger
 from clore_mcp.text import clean
 
 FIGURE_SHOWN: Final = 80  # characters

@@ -39,8 +39,7 @@ from clore_mcp.rental.reply import UNSEEN, QuestionReply, ReplyKind
 from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of
 from clore_mcp.settings import Approval
-from clore_mcp.store import orders
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Quote, orders
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 _DID: Final = {Status.CREATED: "made it", Status.EXTENDED: "moved its end"}

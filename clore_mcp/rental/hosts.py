@@ -16,8 +16,7 @@ from typing import Final
 from clore_mcp.errors import CloreError, StateUnavailable
 from clore_mcp.rental.account.reading import CachedValue
 from clore_mcp.rental.context import Context
-from clore_mcp.store import intents, ledger, orders
-from clore_mcp.store.database import Tx
+from clore_mcp.store import Tx, intents, ledger, orders
 
 FAILURES: Final = 2  # a host with this many is marked
 DAYS: Final = 7

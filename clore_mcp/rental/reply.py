@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from clore_mcp.text import clean
 
 if TYPE_CHECKING:
-    from clore_mcp.store.quotes import Quote
+    from clore_mcp.store import Quote
 
 _QUESTION_SHOWN: Final = 120
 

@@ -17,9 +17,7 @@ from clore_mcp.market.pricing import CREATION_FEE_AFTER_SECONDS, Cost, OrderType
 from clore_mcp.money import ZERO, coin_name, dollars, plain, shown, shown_up
 from clore_mcp.rental.reply import UNSEEN
 from clore_mcp.rental.terms import Candidate, Terms, cost_of, reservation_margin
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.orders import Lease, OrderReceipt
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Intent, Lease, OrderReceipt, Quote
 from clore_mcp.text import iso
 
 _NOT_AMOUNTS: Final = ("watchdog", "frozen")  # refusals that have no numbers

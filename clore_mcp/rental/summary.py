@@ -36,12 +36,7 @@ from clore_mcp.rental.rules.billing import Bill, began_of, bill, order_type_of, 
 from clore_mcp.rental.rules.check import Evidence, Usage, used_now
 from clore_mcp.rental.watches.watch import envelope_of
 from clore_mcp.settings import Caps
-from clore_mcp.store import ledger, orders, watches
-from clore_mcp.store.database import Tx
-from clore_mcp.store.ledger import Entry
-from clore_mcp.store.orders import End
-from clore_mcp.store.quotes import Quote
-from clore_mcp.store.watches import Watch
+from clore_mcp.store import End, Entry, Quote, Tx, Watch, ledger, orders, watches
 from clore_mcp.text import clean, iso
 
 DAY: Final = float(SECONDS_PER_DAY)

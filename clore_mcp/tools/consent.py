@@ -44,7 +44,7 @@ from clore_mcp.tools.kit import Answer
 if TYPE_CHECKING:
     from clore_mcp.rental.guard import HeldQuote
     from clore_mcp.rental.results import Outcome
-    from clore_mcp.store.quotes import Quote
+    from clore_mcp.store import Quote
     from clore_mcp.wiring import Services
 else:
     HeldQuote = Any  # the SDK evaluates a resolver's annotations; the first call imports the guard

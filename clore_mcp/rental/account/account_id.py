@@ -14,11 +14,7 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from clore_mcp.errors import StateUnavailable
-from clore_mcp.store import accounts, intents, ledger, orders
-from clore_mcp.store.database import Database, Tx
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.ledger import Entry
-from clore_mcp.store.orders import Lease
+from clore_mcp.store import Database, Entry, Intent, Lease, Tx, accounts, intents, ledger, orders
 
 log = logging.getLogger(__name__)
 

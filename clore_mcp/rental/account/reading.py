@@ -29,7 +29,7 @@ from clore_mcp.market.spotbook import SpotView, read_book
 from clore_mcp.money import Coin
 from clore_mcp.rental.account.account_id import Identity
 from clore_mcp.rental.account.api_clock import ApiClock
-from clore_mcp.store.orders import Lease
+from clore_mcp.store import Lease
 from clore_mcp.store.shared import Copies, Departure, Instant, Reading, Shared
 
 T = TypeVar("T")

@@ -26,12 +26,8 @@ from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.results import Attempt, Outcome, outcome_of
 from clore_mcp.rental.rules.billing import above, matches, may_be_of, names_coin
 from clore_mcp.rental.terms import Candidate, Terms
-from clore_mcp.store import intents, ledger, orders, quotes
-from clore_mcp.store.database import Tx, fits
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.ledger import Beat
-from clore_mcp.store.orders import End, Lease
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Beat, End, Intent, Lease, Quote, Tx, intents, ledger, orders, quotes
+from clore_mcp.store.database import fits
 from clore_mcp.text import clean
 
 

@@ -46,11 +46,7 @@ from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.ssh.access import access_of
 from clore_mcp.rental.ssh.keys import fingerprint, key_line, secret_token, validate
 from clore_mcp.rental.terms import Terms
-from clore_mcp.store import intents
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.ledger import Beat
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Beat, Intent, Quote, Tx, intents
 
 _TRIES: Final = 6  # to send one create: it may be refused unread, or its evidence may become too old before its turn
 log = logging.getLogger(__name__)

@@ -21,11 +21,7 @@ from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.results import Attempt, Outcome, Status, Stopped, outcome_of
 from clore_mcp.rental.terms import Terms
-from clore_mcp.store import intents, orders, quotes
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.orders import Lease
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Intent, Lease, Quote, Tx, intents, orders, quotes
 from clore_mcp.text import iso
 
 if TYPE_CHECKING:

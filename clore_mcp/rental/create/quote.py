@@ -34,9 +34,7 @@ from clore_mcp.rental.rules.check import (
     wallet_refusal,
 )
 from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.ledger import Beat
+from clore_mcp.store import Beat, Intent, Tx
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,7 @@ from clore_mcp.rental.ssh.access import ReadyReason, SshLook
 from clore_mcp.rental.ssh.advice import Situation
 from clore_mcp.rental.ssh.keys import fingerprint, key_line
 from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Terms
-from clore_mcp.store import intents, ledger, orders, quotes
-from clore_mcp.store.database import Tx
-from clore_mcp.store.orders import Lease
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Lease, Quote, Tx, intents, ledger, orders, quotes
 
 ANEW: Final = "To rent again, call create_order without replaces_order_id: the person is asked."
 _END_IT: Final = "To end it, use cancel_order; to rent another server, call create_order, which asks the person."

@@ -35,10 +35,7 @@ from clore_mcp.rental.terms import (
     unended_hours,
     worst_hours,
 )
-from clore_mcp.store import intents, ledger, orders, quotes, watches
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Intent, Reservation
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Intent, Quote, Reservation, Tx, intents, ledger, orders, quotes, watches
 
 _SENDS: Final = 3  # Clore says "too fast" before it reads a request, so the request may be sent up to this many times
 

@@ -26,11 +26,7 @@ from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.adopt import ADOPTABLE, Adopter, Sighting
 from clore_mcp.rental.requests import REQUESTS
 from clore_mcp.rental.results import Attempt, Outcome, Status
-from clore_mcp.store import accounts, intents, quotes
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.orders import End
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import End, Intent, Quote, Tx, accounts, intents, quotes
 
 _LAST_SHARE: Final = 0.25  # of the patience for a look: only looks in this last share can decide that there is no order
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)

@@ -24,8 +24,7 @@ from clore_mcp.rental.context import Context
 from clore_mcp.rental.results import BillingOrder, Outcome
 from clore_mcp.rental.rules.bid_record import Books
 from clore_mcp.rental.rules.billing import usd_per_hour
-from clore_mcp.store import ledger, orders, watches
-from clore_mcp.store.database import Tx
+from clore_mcp.store import Tx, ledger, orders, watches
 from clore_mcp.text import clean
 
 log = logging.getLogger(__name__)

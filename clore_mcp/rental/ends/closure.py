@@ -35,10 +35,7 @@ from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.rules import bid_record
 from clore_mcp.rental.rules.bid_record import BidHistory, Books
 from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
-from clore_mcp.store import intents, ledger, orders
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Reservation
-from clore_mcp.store.orders import Lease
+from clore_mcp.store import Lease, Reservation, Tx, intents, ledger, orders
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)

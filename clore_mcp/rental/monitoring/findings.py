@@ -21,7 +21,7 @@ from clore_mcp.clore import OrderRow
 from clore_mcp.market.pricing import Fees
 from clore_mcp.money import ZERO, Coin, plain
 from clore_mcp.rental.rules.billing import above, order_type_of
-from clore_mcp.store.orders import End, Lease
+from clore_mcp.store import End, Lease
 
 DEPLOY_SECONDS: Final = 900.0
 OFFLINE_SECONDS: Final = 120.0

@@ -18,9 +18,8 @@ from clore_mcp.rental.context import Context
 from clore_mcp.rental.monitoring import findings
 from clore_mcp.rental.monitoring.findings import AccountRecord, AccountSeen, Finding, Memory
 from clore_mcp.rental.rules.billing import matches
-from clore_mcp.store import intents, orders
-from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Tx, keep_value, value_of
-from clore_mcp.store.ledger import Entry
+from clore_mcp.store import CLOCK_SLACK_SECONDS, Entry, Tx, intents, orders
+from clore_mcp.store.database import keep_value, value_of
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clore_mcp.rental import events
-from clore_mcp.store.ledger import Entry
+from clore_mcp.store import Entry
 from clore_mcp.text import clean, iso
 
 log = logging.getLogger(__name__)

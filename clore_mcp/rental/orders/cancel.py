@@ -22,10 +22,7 @@ from clore_mcp.rental.questions import hardware_of
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.rental.results import Outcome, Settled, Status
 from clore_mcp.rental.rules.billing import bill, never_won, usd_per_hour
-from clore_mcp.store import ledger, orders, quotes
-from clore_mcp.store.database import Tx
-from clore_mcp.store.orders import Lease, OrderReceipt
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import Lease, OrderReceipt, Quote, Tx, ledger, orders, quotes
 
 log = logging.getLogger(__name__)
 

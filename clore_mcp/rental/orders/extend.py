@@ -35,10 +35,7 @@ from clore_mcp.rental.orders.extend_terms import (
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status, outcome_of
 from clore_mcp.rental.rules.check import AddedUsage, Evidence, Position, Undecided, UndecidedReason, check, position
-from clore_mcp.store import intents, ledger, orders, quotes
-from clore_mcp.store.database import Tx
-from clore_mcp.store.orders import End
-from clore_mcp.store.quotes import Quote
+from clore_mcp.store import End, Quote, Tx, intents, ledger, orders, quotes
 from clore_mcp.text import iso
 
 SAME_CALL_SECONDS: Final = 600.0  # within this time, the same call is the same extension

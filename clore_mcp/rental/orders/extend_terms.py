@@ -20,8 +20,7 @@ from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.billing import order_type_of
 from clore_mcp.rental.rules.check import UNENDED, AddedUsage, Draw, Evidence, Spend
 from clore_mcp.rental.terms import END_SLACK_HOURS, LONGEST_RENTAL_HOURS, hours_left, longest_hours, reservation_margin
-from clore_mcp.store.intents import Reservation
-from clore_mcp.store.orders import End
+from clore_mcp.store import End, Reservation
 from clore_mcp.text import iso
 
 

@@ -23,9 +23,7 @@ from clore_mcp.rental.ends.cancels import SentCancel
 from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.results import Status
 from clore_mcp.rental.terms import POLL_SECONDS
-from clore_mcp.store import ledger, orders, quotes
-from clore_mcp.store.database import Tx
-from clore_mcp.store.orders import End
+from clore_mcp.store import End, Tx, ledger, orders, quotes
 
 log = logging.getLogger(__name__)
 

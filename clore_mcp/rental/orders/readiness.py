@@ -19,7 +19,8 @@ from clore_mcp.rental.results import Settled
 from clore_mcp.rental.ssh import access, advice
 from clore_mcp.rental.ssh.access import ReadyReason, SshLook
 from clore_mcp.rental.ssh.advice import Reaches, Situation
-from clore_mcp.store.database import Tx, keep_value, value_of
+from clore_mcp.store import Tx
+from clore_mcp.store.database import keep_value, value_of
 
 log = logging.getLogger(__name__)
 

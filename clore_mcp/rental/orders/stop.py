@@ -22,11 +22,8 @@ from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.ends import cancels
 from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.results import Outcome, Status
-from clore_mcp.store import intents, ledger, orders, quotes, watches
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.ledger import EVERY_ACCOUNT, Entry, Freeze
-from clore_mcp.store.orders import Lease
+from clore_mcp.store import Entry, Intent, Lease, Tx, intents, ledger, orders, quotes, watches
+from clore_mcp.store.ledger import EVERY_ACCOUNT, Freeze
 
 _SETTLE_SECONDS: Final = 240.0  # longer than a send's window and the look after it
 _LOOK_PAUSE_SECONDS: Final = 3.0

@@ -35,9 +35,7 @@ from clore_mcp.rental.rules.billing import (
 from clore_mcp.rental.ssh import access
 from clore_mcp.rental.ssh.access import Access
 from clore_mcp.rental.ssh.keys import SshKey
-from clore_mcp.store import intents, orders
-from clore_mcp.store.database import Tx
-from clore_mcp.store.orders import End, Lease
+from clore_mcp.store import End, Lease, Tx, intents, orders
 from clore_mcp.text import clean, iso
 
 _BOOK_AGE: Final = 30.0

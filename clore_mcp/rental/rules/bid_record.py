@@ -17,9 +17,8 @@ from clore_mcp.errors import CloreError
 from clore_mcp.money import SECONDS_PER_DAY, ZERO
 from clore_mcp.rental.account.reading import CachedValue
 from clore_mcp.rental.context import Context
-from clore_mcp.store import ledger
-from clore_mcp.store.database import Tx, fits
-from clore_mcp.store.ledger import Entry
+from clore_mcp.store import Entry, Tx, ledger
+from clore_mcp.store.database import fits
 
 _MADE: Final = ("created", "late_order_adopted", "settled_by_hand")
 _CHANGED: Final = ("bid_set",)

@@ -27,8 +27,7 @@ from clore_mcp.market.pricing import (
 from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, DayPrice, coin_name, up_to_micro
 from clore_mcp.rental.rules import bid_record
 from clore_mcp.rental.rules.bid_record import BidHistory
-from clore_mcp.store.intents import Intent
-from clore_mcp.store.orders import Lease, OrderReceipt
+from clore_mcp.store import Intent, Lease, OrderReceipt
 
 _FLOAT_NOISE: Final = Decimal("1e-9")
 # An order created more than this before or after a create was sent, by Clore's clock, is not its order.

@@ -22,10 +22,8 @@ from clore_mcp.rental.results import OPERATOR, Refusal
 from clore_mcp.rental.rules.billing import ListedCost, drained, matches, shown_orders, worst_usd_per_hour
 from clore_mcp.rental.terms import Candidate, Terms
 from clore_mcp.settings import Approval, Caps
-from clore_mcp.store import intents, ledger, orders
-from clore_mcp.store.database import Tx
-from clore_mcp.store.intents import ActualCost, Reservation
-from clore_mcp.store.orders import Lease
+from clore_mcp.store import Lease, Reservation, Tx, intents, ledger, orders
+from clore_mcp.store.intents import ActualCost
 
 _DAY_SECONDS = 86_400.0
 _SENT = ("sending", "uncertain")  # states in which a create may have made an order that is not adopted yet

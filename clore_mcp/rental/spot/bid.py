@@ -43,10 +43,8 @@ from clore_mcp.rental.spot.bid_terms import (
     to_win_usd,
     told_of,
 )
-from clore_mcp.store import intents, orders, quotes
-from clore_mcp.store.database import Tx
+from clore_mcp.store import Quote, Tx, intents, orders, quotes
 from clore_mcp.store.intents import Change
-from clore_mcp.store.quotes import Quote
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,7 @@ from clore_mcp.rental.terms import (
     hours_left,
     reservation_margin,
 )
-from clore_mcp.store import orders
-from clore_mcp.store.intents import Reservation
-from clore_mcp.store.orders import End
+from clore_mcp.store import End, Reservation, orders
 from clore_mcp.text import iso
 
 

@@ -28,9 +28,7 @@ from clore_mcp.rental.create.quote import PricedOrder, Pricer
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.watches.watch import fitting
-from clore_mcp.store import ledger, watches
-from clore_mcp.store.database import Tx
-from clore_mcp.store.watches import Watch
+from clore_mcp.store import Tx, Watch, ledger, watches
 
 _TRIED_AT_ONCE: Final = 5  # one and its fallbacks
 _TOLD_WITHIN_SECONDS: Final = 7 * 86_400.0  # an order that is gone is reported within this time; later it is no news

@@ -30,10 +30,7 @@ from clore_mcp.rental.rules.check import AddedUsage, Spend, check, unused
 from clore_mcp.rental.ssh.keys import fingerprint
 from clore_mcp.rental.terms import worst_hours, worst_usd
 from clore_mcp.rental.watches.question import WatchShown, notice, watch_question
-from clore_mcp.store import quotes, watches
-from clore_mcp.store.database import Tx
-from clore_mcp.store.quotes import Quote
-from clore_mcp.store.watches import Watch
+from clore_mcp.store import Quote, Tx, Watch, quotes, watches
 from clore_mcp.text import clean, iso
 
 _MOST_MODELS: Final = 8  # the question names each of them
