@@ -23,9 +23,10 @@ HOURS_2 = 7_200
 COLUMN = "ALTER TABLE orders ADD COLUMN colour TEXT"
 # The program of tomorrow: one migration more. Python runs this at each start of a process with that PYTHONPATH.
 TOMORROW = f"""
-from clore_mcp.store import schema
-schema.MIGRATIONS = (*schema.MIGRATIONS, "{COLUMN};")
-from clore_mcp.store import orders
+from clore_mcp.store import Database, orders
+from clore_mcp.store.schema import MIGRATIONS
+newer = (*MIGRATIONS, "{COLUMN};")
+Database.__init__.__defaults__ = tuple(newer if one is MIGRATIONS else one for one in Database.__init__.__defaults__)
 def lease(row, as_before=orders._lease):
     return as_before({{name: row[name] for name in row.keys() if name != "colour"}})
 orders._lease = lease
