@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from clore_mcp.errors import NotFound, StateUnavailable
+from clore_mcp.rental.ends import closure
 from clore_mcp.rental.requests import CancelOrder
 from clore_mcp.rental.summary import account_state
 from clore_mcp.store.database import FILE_NAME
@@ -222,6 +224,22 @@ async def test_an_order_of_an_unknown_account_ends_with_a_yes_only(world: World)
         assert (await cancel(services, order_id)).status == "cancelled"
     finally:
         await services.aclose()
+
+
+async def test_a_cancel_is_answered_though_the_account_is_never_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closure, "_PRICING_SECONDS", 0.5)
+    order_id = world.rent_elsewhere(world.free()[0], age_seconds=60)
+    world.fault("hang_before", "wallets", times=10_000, seconds=600)
+    services = world.services()
+    try:
+        with anyio.fail_after(10):  # one reading of the wallets alone takes longer to fail
+            outcome = await cancel(services, order_id)
+    finally:
+        await services.aclose()
+    assert outcome.status == "cancelled"
+    assert outcome.watches_waiting is None, "whose they are is not known"
 
 
 async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:

@@ -225,15 +225,18 @@ def _orders(ids: list[int]) -> str:
 async def remaining(
     context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float
 ) -> RemainingOrders:
-    """Return what is left now. It waits for the orders and their bids for up to `patience_seconds`. Anything that can't
-    be read is reported as unknown."""
+    """Return what is left now. It waits up to `patience_seconds` for the orders and their bids, and again for the
+    account of the watches. Anything that can't be read is reported as unknown."""
     rows: list[OrderRow] | None = None
     waiting: Mapping[int, str] = {}
+    standing: int | None = None
     with anyio.move_on_after(patience_seconds), contextlib.suppress(CloreError):
         rows = [row for row in (await context.readings.orders()).rows if not row.expired]
         waiting = await books.waiting(rows)
     hourly = None if rows is None else {row.id: usd_per_hour(row, fees, rates) for row in rows}
-    return RemainingOrders(hourly, waiting, await watches_waiting(context))
+    with anyio.move_on_after(patience_seconds):
+        standing = await watches_waiting(context)
+    return RemainingOrders(hourly, waiting, standing)
 
 
 async def watches_waiting(context: Context) -> int | None:
