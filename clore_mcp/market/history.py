@@ -15,10 +15,9 @@ from decimal import Decimal
 from typing import Final
 
 from clore_mcp.errors import Failure
-from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Fees, OrderType, Priced, Unpriced, per_gpu
+from clore_mcp.market.pricing import Fees, OrderType, Priced, PricedServer, per_gpu
 from clore_mcp.market.snapshot import Snapshot
-from clore_mcp.market.summary import Quartiles, quartiles, typical
+from clore_mcp.market.summary import Quartiles, by_model, quartiles, typical
 from clore_mcp.money import ZERO
 from clore_mcp.store import prices
 from clore_mcp.store.database import Database, Tx
@@ -95,13 +94,11 @@ def samples(snapshot: Snapshot, fees: Fees) -> list[tuple[str, str, PriceRow]]:
 
 def models_now(snapshot: Snapshot, fees: Fees, order_type: OrderType) -> dict[str, Now]:
     """Return the price of one GPU of each model now."""
-    by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {}
-    for listing, priced in zip(snapshot.listings, snapshot.prices(order_type, fees), strict=True):
-        by_model.setdefault(listing.gpu, []).append((listing, priced))
-    return {model: now for model, servers in by_model.items() if (now := _now(servers)) is not None}
+    models = by_model(snapshot.priced(order_type, fees))
+    return {model: now for model, servers in models.items() if (now := _now(servers)) is not None}
 
 
-def _now(servers: Sequence[tuple[Listing, Priced | Unpriced]]) -> Now | None:
+def _now(servers: Sequence[PricedServer]) -> Now | None:
     usual = typical(servers)
     if usual is None:
         return None

@@ -213,6 +213,9 @@ class Cost:
         return self.rent_usd + self.fee_usd + self.creation_fee_usd
 
 
+PricedServer = tuple[Listing, Priced | Unpriced]
+
+
 def price_of(day: DayPrice, order_type: OrderType, fees: Fees, rates: Rates) -> Priced | Unpriced:
     """Return a listing's price or a bid in USD per hour, including the fee."""
     rate = rates.usd_per(day.coin)

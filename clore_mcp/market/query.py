@@ -19,8 +19,6 @@ from clore_mcp.text import clean
 
 MAX_LIMIT: Final = 50
 
-Candidate = tuple[Listing, Priced | Unpriced]
-
 
 class SortBy(StrEnum):
     """The sort order: the lowest price first, or the most of something first."""

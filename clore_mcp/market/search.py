@@ -21,8 +21,8 @@ from clore_mcp.errors import ArgumentInvalid
 from clore_mcp.market import suggest
 from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Fees, OrderType, Priced, Unpriced, Wallet, choose, per_gpu
-from clore_mcp.market.query import MAX_LIMIT, Candidate, Filter, Query, SortBy, filters_of, gpu_counts
+from clore_mcp.market.pricing import Fees, OrderType, Priced, PricedServer, Unpriced, Wallet, choose, per_gpu
+from clore_mcp.market.query import MAX_LIMIT, Filter, Query, SortBy, filters_of, gpu_counts
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.market.summary import Quartiles, typical, usual_prices
 from clore_mcp.market.wish import Match, Unknown, resolve
@@ -77,8 +77,7 @@ def search(snapshot: Snapshot, query: Query, fees: Fees, wallet: Wallet | None, 
         raise ArgumentInvalid(f"limit: {query.limit} is not between 1 and {MAX_LIMIT}.", hint="Give a number like 10.")
     match = _match(snapshot, query)
     filters = filters_of(query, match if isinstance(match, Match) else None)
-    prices = snapshot.prices(query.order_type, fees, wallet=wallet, preferred=query.preferred, only=query.currency)
-    market = tuple(zip(snapshot.listings, prices, strict=True))
+    market = snapshot.priced(query.order_type, fees, wallet=wallet, preferred=query.preferred, only=query.currency)
     passed, near = _sift(market, filters)
     fitting = [] if isinstance(match, Unknown) else _payable(passed)
     page, next_cursor = _page(fitting, query)
@@ -104,32 +103,35 @@ def _match(snapshot: Snapshot, query: Query) -> Match | Unknown | None:
     return resolve(query.gpu, snapshot.by_model)
 
 
-def _sift(market: Iterable[Candidate], filters: Sequence[Filter]) -> tuple[list[Candidate], dict[str, list[Candidate]]]:
+def _sift(
+    market: Iterable[PricedServer], filters: Sequence[Filter]
+) -> tuple[list[PricedServer], dict[str, list[PricedServer]]]:
     """Return the servers that pass every filter and, for each filter, those that it alone removed."""
-    passed: list[Candidate] = []
-    near: dict[str, list[Candidate]] = {one.name: [] for one in filters}
-    for candidate in market:
-        listing, priced = candidate
+    passed: list[PricedServer] = []
+    near: dict[str, list[PricedServer]] = {one.name: [] for one in filters}
+    checks = [(one.name, one.passes) for one in filters]
+    for server in market:
+        listing, priced = server
         failed = None
-        for one in filters:
-            if not one.passes(listing, priced):
+        for name, passes in checks:
+            if not passes(listing, priced):
                 if failed is not None:
                     break
-                failed = one.name
+                failed = name
         else:
-            (passed if failed is None else near[failed]).append(candidate)
+            (passed if failed is None else near[failed]).append(server)
     return passed, near
 
 
-def _payable(servers: Iterable[Candidate]) -> list[Payable]:
+def _payable(servers: Iterable[PricedServer]) -> list[Payable]:
     return [(listing, priced) for listing, priced in servers if isinstance(priced, Priced)]
 
 
-def _same_gpu(market: Sequence[Candidate], match: Match | None) -> Sequence[Candidate]:
+def _same_gpu(market: Sequence[PricedServer], match: Match | None) -> Sequence[PricedServer]:
     return market if match is None else [one for one in market if one[0].gpu in match.models]
 
 
-def _free(servers: Iterable[Candidate]) -> list[Candidate]:
+def _free(servers: Iterable[PricedServer]) -> list[PricedServer]:
     return [one for one in servers if not one[0].rented and not one[0].partial]
 
 
@@ -168,9 +170,9 @@ def _suggestions(
     snapshot: Snapshot,
     query: Query,
     match: Match | Unknown | None,
-    market: Sequence[Candidate],
-    near: Mapping[str, Sequence[Candidate]],
-    passed: Sequence[Candidate],
+    market: Sequence[PricedServer],
+    near: Mapping[str, Sequence[PricedServer]],
+    passed: Sequence[PricedServer],
     matching: int,
 ) -> tuple[str, ...]:
     """Return suggestions if few servers or none match."""
@@ -187,7 +189,11 @@ def _suggestions(
 
 
 def _stand_ins(
-    snapshot: Snapshot, query: Query, match: Match | None, market: Sequence[Candidate], others: Sequence[Candidate]
+    snapshot: Snapshot,
+    query: Query,
+    match: Match | None,
+    market: Sequence[PricedServer],
+    others: Sequence[PricedServer],
 ) -> tuple[str, ...]:
     """Return suggestions if no server with the GPU matches: that none is listed, if so, and the nearest models."""
     if match is None:

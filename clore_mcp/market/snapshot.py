@@ -14,7 +14,7 @@ from clore_mcp.clore.models import Rows, ServerRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.market import gpus
 from clore_mcp.market.listing import Listing, read_listing
-from clore_mcp.market.pricing import Fees, OrderType, Priced, Rates, Unpriced, Wallet, choose, market_rates
+from clore_mcp.market.pricing import Fees, OrderType, PricedServer, Rates, Wallet, choose, market_rates
 from clore_mcp.money import ZERO, Coin
 from clore_mcp.store.shared import Reading
 
@@ -22,7 +22,7 @@ DEFAULT_MAX_AGE_SECONDS: Final = 60.0
 STALE_LIMIT_SECONDS: Final = 900.0  # older prices would mislead more than an error
 _PRICE_LISTS: Final = 16  # kept per snapshot; each is as long as the market
 
-PriceList = tuple[Priced | Unpriced, ...]
+PriceList = tuple[PricedServer, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Snapshot:
             )
         return listing
 
-    def prices(
+    def priced(
         self,
         order_type: OrderType,
         fees: Fees,
@@ -65,13 +65,13 @@ class Snapshot:
         preferred: Coin | None = None,
         only: Coin | None = None,
     ) -> PriceList:
-        """Return each listing's price, in the order of `listings`. The result is cached for the same arguments."""
+        """Return each listing with its price, in the order of `listings`. The result is kept for the same arguments."""
         held = None if wallet is None else frozenset(coin for coin in Coin if (wallet.get(coin) or ZERO) > 0)
         key = (order_type, tuple(fees.fraction(order_type, coin) for coin in Coin), held, preferred, only)
         if (known := self._price_lists.get(key)) is not None:
             return known
         priced = tuple(
-            choose(listing, order_type, fees, self.rates, wallet=wallet, preferred=preferred, only=only)
+            (listing, choose(listing, order_type, fees, self.rates, wallet=wallet, preferred=preferred, only=only))
             for listing in self.listings
         )
         if len(self._price_lists) >= _PRICE_LISTS:

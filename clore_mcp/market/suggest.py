@@ -11,8 +11,8 @@ from typing import Final
 
 from clore_mcp.market.cards import nearest
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Priced, Unpriced
-from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED, Candidate
+from clore_mcp.market.pricing import Priced, PricedServer, Unpriced
+from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED
 from clore_mcp.market.wish import Unknown
 from clore_mcp.money import plain
 
@@ -24,7 +24,7 @@ _CENT: Final = Decimal("0.01")
 _LAST: Final = frozenset({"gpu", UNPRICED})  # other GPUs (see stand_ins) and unpayable servers are rarely wanted
 
 
-def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[Candidate]) -> tuple[str, ...]:
+def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[PricedServer]) -> tuple[str, ...]:
     """Return a sentence about words that name no GPU. `fitting` are the servers that pass the other filters."""
     if not popular:
         return ("The marketplace snapshot is empty.",)
@@ -38,7 +38,7 @@ def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[Cand
     return (f"{what} The commonest: {_priced(popular, offers)}.",)
 
 
-def stand_ins(wanted: Iterable[str], fitting: Sequence[Candidate], free: Sequence[Candidate]) -> tuple[str, ...]:
+def stand_ins(wanted: Iterable[str], fitting: Sequence[PricedServer], free: Sequence[PricedServer]) -> tuple[str, ...]:
     """Return the free models nearest to the wanted ones by memory and class, with a server's price. They come from the
     servers that pass the other filters or, if none does, from all."""
     wanted = frozenset(wanted)
@@ -52,7 +52,7 @@ def stand_ins(wanted: Iterable[str], fitting: Sequence[Candidate], free: Sequenc
 _Offer = tuple[int | None, Decimal]
 
 
-def _offers(servers: Iterable[Candidate]) -> dict[str, _Offer]:
+def _offers(servers: Iterable[PricedServer]) -> dict[str, _Offer]:
     """Return the memory and the price of each model's cheapest server."""
     found: dict[str, _Offer] = {}
     for server, priced in servers:
@@ -73,7 +73,9 @@ def _offer(offer: _Offer | None) -> str:
     return f"{memory}from {plain(usd.quantize(_CENT / 100, ROUND_CEILING))} USD per hour"
 
 
-def for_few(near: Mapping[str, Sequence[Candidate]], total: int, same_gpu: Sequence[Candidate]) -> tuple[str, ...]:
+def for_few(
+    near: Mapping[str, Sequence[PricedServer]], total: int, same_gpu: Sequence[PricedServer]
+) -> tuple[str, ...]:
     """Return what to relax, best first. `near` holds the servers that one filter alone removed, `same_gpu` the free
     ones."""
     ranked = sorted(near.items(), key=lambda item: (item[0] in _LAST, -len(item[1])))
@@ -87,7 +89,7 @@ def for_few(near: Mapping[str, Sequence[Candidate]], total: int, same_gpu: Seque
     return tuple(found[:MOST])
 
 
-def _dearer(name: str, servers: Sequence[Candidate], total: int) -> str:
+def _dearer(name: str, servers: Sequence[PricedServer], total: int) -> str:
     prices = sorted(priced.usd_per_hour for _, priced in servers if isinstance(priced, Priced))
     wanted = prices[min(len(prices), _ENOUGH) - 1]
     value = wanted.quantize(_CENT if wanted >= 10 * _CENT else _CENT / 100, ROUND_CEILING)
@@ -95,7 +97,7 @@ def _dearer(name: str, servers: Sequence[Candidate], total: int) -> str:
     return f"{name} {plain(value)} would match {count}."
 
 
-def _missed_least(name: str, servers: Sequence[Candidate], total: int) -> str:
+def _missed_least(name: str, servers: Sequence[PricedServer], total: int) -> str:
     values = sorted((value for server, _ in servers if (value := _stated(name, server)) is not None), reverse=True)
     if not values:
         return f"{name}: {_count(len(servers))} that would match do not state it."
@@ -111,13 +113,13 @@ def _stated(name: str, server: Listing) -> float | None:
     return value
 
 
-def _too_many_gpus(name: str, servers: Sequence[Candidate], total: int) -> str:
+def _too_many_gpus(name: str, servers: Sequence[PricedServer], total: int) -> str:
     counts = sorted(server.gpu_count for server, _ in servers)
     value = counts[min(len(counts), _ENOUGH) - 1]
     return f"{name} {value} would match {total + sum(count <= value for count in counts)}."
 
 
-def _older_cuda(name: str, servers: Sequence[Candidate], total: int) -> str:
+def _older_cuda(name: str, servers: Sequence[PricedServer], total: int) -> str:
     known = sorted((server.cuda_version for server, _ in servers if server.cuda_version is not None), reverse=True)
     if not known:
         return f"{name}: {_count(len(servers))} that would match do not state it."
@@ -126,38 +128,38 @@ def _older_cuda(name: str, servers: Sequence[Candidate], total: int) -> str:
     return f"{name} {value[0]}.{value[1]} would match {count}."
 
 
-def _elsewhere(name: str, servers: Sequence[Candidate], _: int) -> str:
+def _elsewhere(name: str, servers: Sequence[PricedServer], _: int) -> str:
     return f"{name}: {len(servers)} elsewhere ({_commonest(server.country or 'not stated' for server, _ in servers)})."
 
 
-def _unwanted(name: str, servers: Sequence[Candidate], _: int) -> str:
+def _unwanted(name: str, servers: Sequence[PricedServer], _: int) -> str:
     where = _commonest(server.country or "not stated" for server, _ in servers)
     return f"{name}: {len(servers)} more without it ({where})."
 
 
-def _rented(_: str, servers: Sequence[Candidate], __: int) -> str:
+def _rented(_: str, servers: Sequence[PricedServer], __: int) -> str:
     return f"{_count(len(servers))} that would match {_are(servers)} rented now, in whole or in part."
 
 
-def _other_coin(name: str, servers: Sequence[Candidate], _: int) -> str:
+def _other_coin(name: str, servers: Sequence[PricedServer], _: int) -> str:
     return f"{name}: {len(servers)} more in another coin."
 
 
-def _unpayable(_: str, servers: Sequence[Candidate], __: int) -> str:
+def _unpayable(_: str, servers: Sequence[PricedServer], __: int) -> str:
     reasons = _commonest(str(priced) for _, priced in servers if isinstance(priced, Unpriced))
     return f"{_count(len(servers))} that would match can't be priced: {reasons}."
 
 
-def _other_gpus(name: str, servers: Sequence[Candidate], _: int) -> str:
+def _other_gpus(name: str, servers: Sequence[PricedServer], _: int) -> str:
     return f"{name}: {len(servers)} with other GPUs ({_commonest(server.gpu for server, _ in servers)})."
 
 
-def _other_memory(_: str, servers: Sequence[Candidate], __: int) -> str:
+def _other_memory(_: str, servers: Sequence[PricedServer], __: int) -> str:
     sizes = _commonest(f"{server.vram_gb or '?'} GB:" for server, _ in servers)
     return f"gpu: {len(servers)} with other memory ({sizes})."
 
 
-_SENTENCES: Final[dict[str, Callable[[str, Sequence[Candidate], int], str]]] = {
+_SENTENCES: Final[dict[str, Callable[[str, Sequence[PricedServer], int], str]]] = {
     "max_usd_per_hour": _dearer,
     "max_gpus": _too_many_gpus,
     "min_cuda": _older_cuda,
@@ -171,7 +173,7 @@ _SENTENCES: Final[dict[str, Callable[[str, Sequence[Candidate], int], str]]] = {
 }
 
 
-def _several_filters(same_gpu: Sequence[Candidate]) -> str:
+def _several_filters(same_gpu: Sequence[PricedServer]) -> str:
     prices = [priced.usd_per_hour for _, priced in same_gpu if isinstance(priced, Priced)]
     if not prices:
         return "No such server is free at a known price now, whatever the other filters."
@@ -192,5 +194,5 @@ def _count(number: int) -> str:
     return "1 server" if number == 1 else f"{number} servers"
 
 
-def _are(servers: Sequence[Candidate]) -> str:
+def _are(servers: Sequence[PricedServer]) -> str:
     return "is" if len(servers) == 1 else "are"

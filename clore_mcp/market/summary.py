@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from statistics import quantiles
 
-from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Fees, OrderType, Priced, Unpriced, per_gpu
+from clore_mcp.market.pricing import Fees, OrderType, Priced, PricedServer, per_gpu
 from clore_mcp.market.snapshot import Snapshot
 
 
@@ -45,22 +44,23 @@ def gpu_models_summary(
     snapshot: Snapshot, fees: Fees, order_type: OrderType = OrderType.ON_DEMAND
 ) -> tuple[ModelSummary, ...]:
     """Return every model on the market, those with the most free GPUs first."""
-    prices = zip(snapshot.listings, snapshot.prices(order_type, fees), strict=True)
-    by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {}
-    for listing, priced in prices:
-        by_model.setdefault(listing.gpu, []).append((listing, priced))
-    summaries = [_summary(model, servers) for model, servers in by_model.items()]
+    summaries = [_summary(model, servers) for model, servers in by_model(snapshot.priced(order_type, fees)).items()]
     return tuple(sorted(summaries, key=lambda found: (-found.gpus_free, -found.gpus, found.model)))
 
 
 def usual_prices(snapshot: Snapshot, fees: Fees, models: Collection[str]) -> dict[str, Quartiles]:
     """Return the usual on-demand price per hour of one GPU of each of these models."""
-    by_model: dict[str, list[tuple[Listing, Priced | Unpriced]]] = {model: [] for model in models}
-    for listing, priced in zip(snapshot.listings, snapshot.prices(OrderType.ON_DEMAND, fees), strict=True):
-        if listing.gpu in by_model:
-            by_model[listing.gpu].append((listing, priced))
-    found = {model: typical(servers) for model, servers in by_model.items()}
+    wanted = (one for one in snapshot.priced(OrderType.ON_DEMAND, fees) if one[0].gpu in models)
+    found = {model: typical(servers) for model, servers in by_model(wanted).items()}
     return {model: usual for model, usual in found.items() if usual is not None}
+
+
+def by_model(servers: Iterable[PricedServer]) -> dict[str, list[PricedServer]]:
+    """Return the servers by their GPU model."""
+    found: dict[str, list[PricedServer]] = {}
+    for one in servers:
+        found.setdefault(one[0].gpu, []).append(one)
+    return found
 
 
 def quartiles(values: Iterable[Decimal]) -> Quartiles | None:
@@ -74,14 +74,14 @@ def quartiles(values: Iterable[Decimal]) -> Quartiles | None:
     return Quartiles(low, middle, high, len(ordered))
 
 
-def typical(servers: Iterable[tuple[Listing, Priced | Unpriced]]) -> Quartiles | None:
+def typical(servers: Iterable[PricedServer]) -> Quartiles | None:
     """Return the usual price per hour of one GPU of these servers."""
     return quartiles(
         per_gpu(listing, priced) for listing, priced in servers if isinstance(priced, Priced) and not listing.partial
     )
 
 
-def _summary(model: str, servers: list[tuple[Listing, Priced | Unpriced]]) -> ModelSummary:
+def _summary(model: str, servers: list[PricedServer]) -> ModelSummary:
     free = [(listing, priced) for listing, priced in servers if not listing.rented and not listing.partial]
     offered = [per_gpu(listing, priced) for listing, priced in free if isinstance(priced, Priced)]
     return ModelSummary(

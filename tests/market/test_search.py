@@ -301,8 +301,8 @@ def test_matches_and_exclusions_are_those_of_brute_force(market: Snapshot, query
     if isinstance(match, Unknown):
         assert result.unknown_gpu == match
         return
-    prices = market.prices(query.order_type, FEES, only=query.currency)
-    failed = [failed_filters(query, match, *server) for server in zip(market.listings, prices, strict=True)]
+    servers = market.priced(query.order_type, FEES, only=query.currency)
+    failed = [failed_filters(query, match, *server) for server in servers]
     assert result.total_matches == failed.count(set())
     alone = {name: failed.count({name}) for name in set().union(*failed)}
     assert result.excluded == {name: count for name, count in alone.items() if count}

@@ -188,9 +188,9 @@ async def test_a_server_that_left_is_not_found() -> None:
 
 async def test_prices_are_worked_out_once_for_the_same_question() -> None:
     market, fees = snapshot(wire(1), wire(2)), Fees.highest_documented()
-    once = market.prices(OrderType.ON_DEMAND, fees, wallet={Coin.USD: Decimal(5)})
-    assert market.prices(OrderType.ON_DEMAND, fees, wallet={Coin.USD: Decimal(7)}) is once
-    assert market.prices(OrderType.SPOT, fees) is not once
+    once = market.priced(OrderType.ON_DEMAND, fees, wallet={Coin.USD: Decimal(5)})
+    assert market.priced(OrderType.ON_DEMAND, fees, wallet={Coin.USD: Decimal(7)}) is once
+    assert market.priced(OrderType.SPOT, fees) is not once
     assert market.models == ("RTX 4090",)
 
 

@@ -152,12 +152,12 @@ async def test_without_any_rate_the_coin_stays_without_a_price() -> None:
 async def test_what_was_worked_out_of_a_market_with_borrowed_rates_is_kept() -> None:
     source = Source(book=SpotBook.model_validate({"market": {"currency_rates_in_usd": {"bitcoin": 64_000}}}))
     told, fees = readings(source), Fees.highest_documented()
-    prices = (await told.snapshot()).prices(OrderType.ON_DEMAND, fees)
-    assert (await told.snapshot()).prices(OrderType.ON_DEMAND, fees) is prices
+    prices = (await told.snapshot()).priced(OrderType.ON_DEMAND, fees)
+    assert (await told.snapshot()).priced(OrderType.ON_DEMAND, fees) is prices
     told._book_rates = {Coin.BTC: Decimal(32_000)}
     halved = await told.snapshot()
     assert halved.rates.usd_per(Coin.BTC) == 32_000
-    assert halved.prices(OrderType.ON_DEMAND, fees) is not prices
+    assert halved.priced(OrderType.ON_DEMAND, fees) is not prices
 
 
 @pytest.mark.anyio
