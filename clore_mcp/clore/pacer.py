@@ -45,6 +45,12 @@ SECOND_NS: Final = 1_000_000_000
 LONGEST_PAUSE_NS: Final = 600 * SECOND_NS
 LONG_AGO: Final = -(1 << 62)
 INSTANTS: Final = ("left_ns", "create_left_ns", "completed_ns", "not_before_ns", "single_until_ns")  # of Marks
+log = logging.getLogger(__name__)
+SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever blocked
+_TICK_SECONDS: Final = 0.2
+_ALIVE_SECONDS: Final = 0.5  # while no request waits here: often enough not to count as silent
+_LEAST_PAUSE_NS: Final = 5_000_000  # with gaps near zero, a process that waits for another asks again this often
+_KEPT: Final = (*INSTANTS, "margin_ns", "round")
 
 
 class Lane(StrEnum):
@@ -215,14 +221,6 @@ def step(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> S
     free = bool(staying) and not marks.blocked(now_ns, gaps) and staying[0][1] <= now_ns
     return Step(staying[0][0] if free else None, [(one, at) for one, at in leaves if at > one.deadline_ns], staying)
 
-
-log = logging.getLogger(__name__)
-
-SILENT_NS: Final = 1_500_000_000  # longer than a live event loop is ever blocked
-_TICK_SECONDS: Final = 0.2
-_ALIVE_SECONDS: Final = 0.5  # while no request waits here: often enough not to count as silent
-_LEAST_PAUSE_NS: Final = 5_000_000  # with gaps near zero, a process that waits for another asks again this often
-_KEPT: Final = (*INSTANTS, "margin_ns", "round")
 
 Change = Callable[[Tx, Marks], Marks]
 

@@ -33,6 +33,20 @@ from clore_mcp.store import CLOCK_SLACK_SECONDS, Database, Duplicate, Entry, Quo
 from clore_mcp.store.database import state_key
 
 A = TypeVar("A", bound=Request)
+# Questions that may wait at once.
+OF_A_CALLER: Final = 10  # eight sessions of one client may each have one
+OF_ALL: Final = 40
+CANCELS_OF_ALL: Final = 40  # counted separately, with no cap per caller: one that ends many orders may ask about each
+A_MINUTE: Final = 20  # calls per caller without a yes
+A_MINUTE_OF_ALL: Final = 60
+_MINUTE: Final = 60.0
+QUOTE_SECONDS: Final = 600.0
+YES_SECONDS: Final = 1_800.0
+BY_PASSKEY: Final = "passkey of "  # prefix of the record of an approval that a passkey has signed
+_ASKABLE_SHARE: Final = 0.8  # in its last fifth a quote could expire while a person reads it, so a new one is made
+_DECLINES: Final = 3
+_COOL_SECONDS: Final = 600.0
+_ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"
 
 
 class Yes(StrEnum):
@@ -131,15 +145,6 @@ class Verb(ABC, Generic[A]):
         return outcome if outcome.order_id is not None else replace(outcome, order_id=request.about_order)
 
 
-OF_A_CALLER: Final = 10  # eight sessions of one client may each have one
-OF_ALL: Final = 40
-CANCELS_OF_ALL: Final = 40  # counted separately, with no cap per caller: one that ends many orders may ask about each
-A_MINUTE: Final = 20  # calls per caller without a yes
-A_MINUTE_OF_ALL: Final = 60
-SHOWN: Final = 10
-_MINUTE: Final = 60.0
-
-
 class NoRoom(Failure):
     """The question is not asked, because too many wait already or came within the last minute."""
 
@@ -198,15 +203,6 @@ def fair(waiting: Sequence[Quote]) -> list[Quote]:
         ranked.append((quote.state != "pending", turns[quote.caller], asked[quote.caller], quote))
         turns[quote.caller] += 1
     return [quote for *_, quote in sorted(ranked, key=lambda one: one[:3])]
-
-
-QUOTE_SECONDS: Final = 600.0
-YES_SECONDS: Final = 1_800.0
-BY_PASSKEY: Final = "passkey of "  # prefix of the record of an approval that a passkey has signed
-_ASKABLE_SHARE: Final = 0.8  # in its last fifth a quote could expire while a person reads it, so a new one is made
-_DECLINES: Final = 3
-_COOL_SECONDS: Final = 600.0
-_ID_ALPHABET: Final = "23456789abcdefghjkmnpqrstuvwxyz"
 
 
 def new_id(prefix: str) -> str:

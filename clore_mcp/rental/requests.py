@@ -43,6 +43,11 @@ _ID_MAX: Final = 2**53  # ids are JSON numbers; the state holds 64 bits
 _ORDER_ID_MAX: Final = 10**40 - 1  # the largest id that a list of orders shows (clore/models.py)
 _USD_PER_HOUR_MAX: Final = 10_000  # no offer costs more (market/pricing.py)
 ISSUE_MAX: Final = 2_048  # characters of a comment that Clore accepts
+NO_COMMENT: Final[tuple[object, ...]] = (None, False, [], {})
+_MOST_SERVERS: Final = 5  # of one order: the wanted server and its fallbacks
+_WATCH_HOURS_MAX: Final = 24 * 30
+MAX_HOURS: Final = LONGEST_RENTAL_HOURS
+LONGEST_WAIT_SECONDS: Final = 50  # clients cut calls at 60
 
 
 def possible_id(number: int) -> int:
@@ -141,9 +146,6 @@ def order_number(told: Any) -> Any:
     return told.strip().removeprefix("#") if isinstance(told, str) else told
 
 
-NO_COMMENT: Final[tuple[object, ...]] = (None, False, [], {})
-
-
 def comment(told: Any) -> str | None:
     """Return any comment as one line that Clore accepts, or None. A comment must never stop a cancel."""
     if told in NO_COMMENT:
@@ -154,13 +156,6 @@ def comment(told: Any) -> str | None:
 def as_text(told: Any) -> str:
     """Return the given comment as text."""
     return told if isinstance(told, str) else json.dumps(told, default=str)
-
-
-_MOST_SERVERS: Final = 5  # of one order: the wanted server and its fallbacks
-_WATCH_HOURS_MAX: Final = 24 * 30
-
-MAX_HOURS: Final = LONGEST_RENTAL_HOURS
-LONGEST_WAIT_SECONDS: Final = 50  # clients cut calls at 60
 
 
 class Request(BaseModel):

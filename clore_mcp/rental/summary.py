@@ -26,7 +26,7 @@ from clore_mcp.rental.account.account_view import (
     WalletView,
 )
 from clore_mcp.rental.account.reading import BROWSING_AGE
-from clore_mcp.rental.approvals import SHOWN, Approvals
+from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.orders.views import Overview
@@ -114,6 +114,7 @@ def then(
     return max(ends[order_id].ends_api_at for order_id in billing), total
 
 
+_PENDING_SHOWN: Final = 10
 _EVENTS_SHOWN: Final = 10
 _WHAT_SHOWN: Final = 160  # characters of one waiting item
 _COSTS_SHOWN: Final = 20
@@ -158,9 +159,11 @@ async def account_state(
         spent_then_usd=shown(spent.then[1]) if spent.then else None,
         fees=_fees(evidence.fees),
         limits=_limits(context.settings.limits, used, LimitUse(burn, spent.day, len(running))),
-        pending_approvals=tuple(waiting[:SHOWN]),
+        pending_approvals=tuple(waiting[:_PENDING_SHOWN]),
         events=tuple(_event(entry) for entry in told[:_EVENTS_SHOWN]),
-        more=_more(len(waiting) - SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program),
+        more=_more(
+            len(waiting) - _PENDING_SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program
+        ),
         frozen=f"by {freeze.by}, since {iso(freeze.at)}" if freeze else None,
         watchdog="alive" if await context.enforced_by() else "absent",
     )

@@ -26,7 +26,6 @@ from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.store import End, Tx, ledger, orders, quotes
 
 log = logging.getLogger(__name__)
-
 _BACK_WITHIN_SECONDS: Final = 86_400.0  # how long an order that vanished or ended is looked for
 _BACK_WITHIN_POLLS: Final = 10  # for this many polls, every round looks for an order proven gone; then each tenth does
 _REMEMBERED_SECONDS: Final = 600.0  # how long after its end an order known only in memory is looked for
