@@ -111,8 +111,7 @@ def matching(values: Iterable[str], typed: str) -> list[str]:
 
 
 def _named(word: str) -> list[str]:
-    """Raise MCPError if the client asks for an unknown prompt, as a middleware. The SDK would report it as our
-    mistake."""
+    """Return the code of the country whose name was typed out."""
     from clore_mcp.market.regions import codes
 
     try:

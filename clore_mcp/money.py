@@ -110,8 +110,7 @@ class DayPrice:
         return DayPrice(self.value * (1 + fraction), self.coin)
 
     def floored(self) -> DayPrice:
-        """Raise MCPError if the client asks for an unknown prompt, as a middleware. The SDK would report it as our
-        mistake. approved."""
+        """Return this price rounded down to the coin's precision, so that a bid never exceeds what was approved."""
         return DayPrice(self.value.quantize(Decimal(1).scaleb(-self.coin.precision), ROUND_FLOOR, _WIDE), self.coin)
 
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from clore_mcp.money import dollars, plain
 from clore_mcp.rental.account.account_view import AccountView, LimitView
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.orders.order_view import OrderView
 from clore_mcp.rental.ssh.access import access_of, ssh_config
-from clore_mcp.rental.summary import account_state
 from clore_mcp.rental.watches.watch import WatchList, listed
 from clore_mcp.store import Entry, Tx, ledger, orders, quotes
 from clore_mcp.text import clean, iso

@@ -92,7 +92,7 @@ class QuotedTerms(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One priced intent before it is held. `question` returns the question's text for a quote's id."""
+    """One priced call before it is held. `question` returns the question's text for a quote's id."""
 
     terms: QuotedTerms
     question: Callable[[str], str]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
+import string
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ Basis = Literal["seen", "documented", "reported", "unproven"]
 Cuda = tuple[int, int]
 
 DEFAULT: Final = "jupyter"
+TOKEN_LENGTH: Final = 24  # Clore takes up to 32 letters and digits as password or token; 24 are 142 bits
 JUPYTER_PORT: Final = "8888"
 
 
@@ -296,3 +299,8 @@ Command = Annotated[
     ),
     AfterValidator(showable),
 ]
+
+
+def secret_token() -> str:
+    """Return a new password or Jupyter token. It has only letters and digits, and fits Clore's limit of 32."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))

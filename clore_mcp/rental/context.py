@@ -25,6 +25,7 @@ from clore_mcp.text import iso
 
 HEARTBEAT_LASTS_SECONDS: Final = 3 * POLL_SECONDS
 WATCHDOG: Final = "watchdog-"  # prefix of an owner that no client closes
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +191,6 @@ async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outc
         return outcome
 
     return await context.state.write(write)
-
-
-log = logging.getLogger(__name__)
 
 
 class Commitments:

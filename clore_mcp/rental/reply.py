@@ -1,7 +1,8 @@
 """A client's reply to a question: the person's answer, or why there is none.
 
-Only `Said.YES` is a yes. `decline` and a no in the form are the person's no, which is final and counts for the pause. A
-cancel, a silence, an error and a malformed reply are not the person's answer. They decide nothing and do not count.
+Only `ReplyKind.YES` is a yes. `decline` and a no in the form are the person's no, which is final and counts for the
+pause. A cancel, a silence, an error and a malformed reply are not the person's answer. They decide nothing and do not
+count.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The arguments of the spending tools, with every check that needs no market data.
 
-These models are the tools' schemas and also what the guard prices and digests, so each check exists once.
+These models are the tools' schemas and also what is priced and digested, so each check exists once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The outcome of a spending call: one frozen Outcome, its statuses, its parts, and the text of each case.
+"""The outcome of a spending call: one frozen Outcome, its statuses, its parts, and the texts of its cases.
 
 The texts are in the contract's words, and `next` says what to do. Numbers are rounded as they are shown. The record
-stores an outcome as JSON, and the tools answer with the same JSON. Everything here is pure.
+stores an outcome as JSON, and the tools answer with the same JSON. The figures that a text names (total, worst case and
+what lies between them) are computed here too. Texts that only one verb has stand beside it (extend_terms.py,
+bid_terms.py). Everything here is pure.
 """
 
 from __future__ import annotations

@@ -297,7 +297,7 @@ def longest_hours(listing: Listing) -> Decimal:
 
 def unended_hours(listing: Listing, order_type: OrderType) -> Decimal:
     """Return how long a rental counts as running if no one ends it. Clore ends an on-demand order after the host's
-    longest rental and never ends a spot order (docs/clore-api.md, section 6)."""
+    longest rental and never ends a spot order (docs/clore-api.md, section 5)."""
     longest = longest_hours(listing)
     return max(longest, LONGEST_RENTAL_HOURS) if order_type is OrderType.SPOT else longest
 

@@ -1,4 +1,4 @@
-"""Durable rows in SQLite, the only place that writes SQL: a module for each table, and the rows that they hold.
+"""Durable rows in SQLite, the only place that writes SQL: a module for each kind of row.
 
 `from clore_mcp.store import Quote, Tx, quotes`: `quotes.get(tx, id)` returns a `Quote`.
 """

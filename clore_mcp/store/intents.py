@@ -1,6 +1,7 @@
 """Rows of intents and their reservations: the compare-and-set chain of a create, and its worst-case cost.
 
 reserved → sending → adopted | failed | refused | uncertain        reserved, sending → abandoned (it never left)
+sending → reserved (refused unread, to be sent again)              reserved → refused (no longer offered)
 uncertain → adopted | failed        failed → adopted (a late match, for 24 hours) | uncertain (a late code 0)
 
 A reservation also covers an order while its bid changes, and an order made elsewhere that was given an end or a higher

@@ -218,3 +218,9 @@ def frozen(tx: Tx) -> Freeze | None:
 def lift(tx: Tx) -> bool:
     """Allow spending again. Return False if it was not stopped."""
     return drop_value(tx, _FROZEN)
+
+
+def steps(tx: Tx, account: str, order_id: int, step: str) -> list[dict[str, Any]]:
+    """Return the data of each such step of an order in the ledger."""
+    rows = tx.all("SELECT data FROM ledger WHERE account = ? AND order_id = ? AND step = ?", account, order_id, step)
+    return [json.loads(row["data"]) for row in rows]

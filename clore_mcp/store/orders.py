@@ -242,12 +242,6 @@ def reopen(tx: Tx, account: str, order_id: int) -> bool:
     return changed == 1
 
 
-def steps(tx: Tx, account: str, order_id: int, step: str) -> list[dict[str, Any]]:
-    """Return the data of each such step of an order in the ledger."""
-    rows = tx.all("SELECT data FROM ledger WHERE account = ? AND order_id = ? AND step = ?", account, order_id, step)
-    return [json.loads(row["data"]) for row in rows]
-
-
 def bid(tx: Tx, account: str, order_id: int, price_native: Decimal, ceiling_native: Decimal) -> None:
     """Record a changed spot bid and the ceiling that was approved with it."""
     tx.run(

@@ -11,8 +11,7 @@ from mcp.server.mcpserver.tools import Tool
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.account.account_view import EventView, FeesView, LimitView, PendingView, SpentView, WalletView
 from clore_mcp.tools.consent import services_of
-from clore_mcp.tools.kit import Answer, tool
-from clore_mcp.tools.order_answers import OBJECT_ELSEWHERE, ROWS_ELSEWHERE
+from clore_mcp.tools.kit import OBJECT_ELSEWHERE, ROWS_ELSEWHERE, Answer, tool
 
 if TYPE_CHECKING:
     from clore_mcp.wiring import Services
@@ -45,7 +44,7 @@ async def get_account(ctx: Context[FirstUse]) -> AccountAnswer:
 
 async def account_answer(services: Services) -> AccountAnswer:
     """Return the account, after starting the keeper and checking the orders for problems."""
-    from clore_mcp.rental.summary import account_state
+    from clore_mcp.rental.account_summary import account_state
 
     await services.keep_leases()
     view = await account_state(

@@ -24,7 +24,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -37,8 +37,21 @@ _DIGITS_MAX: Final = 10**40  # no id is that large
 _SEPARATORS: Final = re.compile(r"[\s_-]+")
 _THOUSANDS: Final = re.compile(r"\s*\d{1,3}(,\d{3})+\s*")  # ambiguous: one number, or a list of two
 _BETWEEN: Final = re.compile(r"[,;\n]")
-
 Schema = Mapping[str, Any]
+log = logging.getLogger(__name__)
+ANSWER_TITLE = "Approve"  # the form that asks a person: an error in it is the client's, not an argument's
+Kind = Literal["reads", "spends", "destroys"]
+_REFUSED_SHOWN = 30  # more than any tool has arguments, so that hundreds of invented names don't fill the answer
+# Ratios of difflib: max_usd is 0.8 like max_gpus and 0.61 like max_usd_per_hour.
+_LIKE = 0.6
+_ALMOST = 0.2
+_SCALARS = (str, int, bool)
+_BOUNDS = ("minimum", "maximum")
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# For fields that another tool's schema shows in full (refusals: create_order, receipt: cancel_order, ssh: list_orders)
+# and for rows with self-explanatory names.
+ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
+OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
 
 def read(given: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
@@ -152,17 +165,6 @@ def _parsed(text: str) -> Any:
         return json.loads(text, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         return None
-
-
-log = logging.getLogger(__name__)
-
-ANSWER_TITLE = "Approve"  # the form that asks a person: an error in it is the client's, not an argument's
-Kind = Literal["reads", "spends", "destroys"]
-_REFUSED_SHOWN = 30  # more than any tool has arguments, so that hundreds of invented names don't fill the answer
-_LIKE, _ALMOST = 0.6, 0.2  # ratios of difflib: max_usd is 0.8 like max_gpus and 0.61 like max_usd_per_hour
-_PLAIN = (str, int, bool)
-_BOUNDS = ("minimum", "maximum")
-_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Answer(BaseModel):
@@ -404,7 +406,7 @@ def _whole(value: Any) -> Any:
     """Return the value with whole floats as integers, because 16 costs a model fewer tokens than 16.0."""
     kind = type(value)
     if kind is dict:
-        return {name: inner if type(inner) in _PLAIN else _whole(inner) for name, inner in value.items()}
+        return {name: inner if type(inner) in _SCALARS else _whole(inner) for name, inner in value.items()}
     if kind is list:
         return [_whole(inner) for inner in value]
     return int(value) if kind is float and value.is_integer() else value

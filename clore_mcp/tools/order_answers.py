@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import WithJsonSchema
-
-from clore_mcp.tools.kit import Answer
+from clore_mcp.tools.kit import OBJECT_ELSEWHERE, ROWS_ELSEWHERE, Answer
 
 
 class ShownRefusal(Answer):
@@ -18,12 +16,6 @@ class ShownRefusal(Answer):
     needed: float
     left: float
     change: str
-
-
-# For fields that another tool's schema shows in full (refusals: create_order, receipt: cancel_order, ssh: list_orders)
-# and for rows with self-explanatory names.
-ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
-OBJECT_ELSEWHERE = WithJsonSchema({"type": "object"})
 
 
 class ShownAttempt(Answer):

@@ -11,8 +11,8 @@ from pydantic import Field
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.tools.consent import Permitted, caller_of, services_of
-from clore_mcp.tools.kit import Answer, tool
-from clore_mcp.tools.order_answers import ROWS_ELSEWHERE, ShownRefusal
+from clore_mcp.tools.kit import ROWS_ELSEWHERE, Answer, tool
+from clore_mcp.tools.order_answers import ShownRefusal
 from clore_mcp.tools.orders import ENDED_TOO
 
 

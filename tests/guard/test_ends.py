@@ -10,9 +10,9 @@ import anyio
 import pytest
 
 from clore_mcp.errors import NotFound, StateUnavailable
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.ends import closure
 from clore_mcp.rental.requests import CancelOrder
-from clore_mcp.rental.summary import account_state
 from clore_mcp.store.database import FILE_NAME
 from clore_mcp.wiring import Services
 from tests.guard.calls import cancel, patient, rent, wish
@@ -229,7 +229,7 @@ async def test_an_order_of_an_unknown_account_ends_with_a_yes_only(world: World)
 async def test_a_cancel_is_answered_though_the_account_is_never_told(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closure, "_PRICING_SECONDS", 0.5)
+    monkeypatch.setattr(closure, "_READING_SECONDS", 0.5)
     order_id = world.rent_elsewhere(world.free()[0], age_seconds=60)
     world.fault("hang_before", "wallets", times=10_000, seconds=600)
     services = world.services()

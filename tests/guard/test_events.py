@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from clore_mcp.rental.account.account_view import AccountView
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.requests import ExtendOrder
-from clore_mcp.rental.summary import account_state
 from clore_mcp.store.database import Database
 from clore_mcp.wiring import Services
 from tests.guard.calls import Told, call, let_time_pass, rent, wish

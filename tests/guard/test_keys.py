@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from clore_mcp.errors import NotJson
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.requests import CancelOrder
-from clore_mcp.rental.summary import account_state
 from clore_mcp.sandbox import SANDBOX_KEY
 from clore_mcp.wiring import Services
 from tests.guard.calls import SHORT, call, rent, wish

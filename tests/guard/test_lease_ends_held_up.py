@@ -12,8 +12,8 @@ import pytest
 
 from clore_mcp.clore import OrdersReply
 from clore_mcp.errors import NotJson, NotSent, StateUnavailable
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.orders.keeper import Keeper
-from clore_mcp.rental.summary import account_state
 from clore_mcp.store.database import Database
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, patient, rent, wish

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.requests import SetSpotPrice
-from clore_mcp.rental.summary import account_state
 from clore_mcp.wiring import Services
 from tests.guard.calls import Told, call, cancel, wish
 from tests.guard.conftest import Processes
@@ -208,3 +208,19 @@ async def test_a_bid_that_vanished_when_it_was_outbid_is_closed_with_what_it_cos
     assert ended.status == "already_ended" and "never won" not in ended.next
     assert ended.receipt.total_usd == pytest.approx(order["total"], abs=1e-5)
     assert not world.reserved()
+
+
+async def test_whether_a_bid_wins_is_read_from_the_order_if_the_book_can_not_be(
+    world: World, services: Services
+) -> None:
+    order_id, _ = await spot(world, services)
+    world.advance(600)
+    world.fault("http502", "spot_marketplace", times=10_000)
+    services.context.readings.changed()
+    row = (await services.context.readings.orders()).find(order_id)
+    assert row is not None and row.deployed
+    assert await services.overview.books.status(row) == "running"
+    await cancel(services, order_id)
+    over = (await services.context.readings.completed(0)).find(order_id)
+    assert over is not None
+    assert await services.overview.books.status(over) == "ended"

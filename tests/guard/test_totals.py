@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from clore_mcp.rental.account.account_view import AccountView, SpentView
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.orders.order_view import OrderList
 from clore_mcp.rental.requests import SetSpotPrice
-from clore_mcp.rental.summary import account_state
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, cancel, let_time_pass, rent
 from tests.guard.spots import WIDE, rewrite, rich

@@ -11,8 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from clore_mcp.errors import ArgumentInvalid, NotFound
+from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.orders import stop
-from clore_mcp.rental.summary import account_state
 from clore_mcp.rental.watches.watch import WatchView, cancelled
 from clore_mcp.rental.watches.watch import listed as watches_listed
 from clore_mcp.store import ledger

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
+from clore_mcp.rental.account_summary import DAY, MONTH, OrderCost, spent_since, then
 from clore_mcp.rental.rules.billing import Bill
-from clore_mcp.rental.summary import DAY, MONTH, OrderCost, spent_since, then
 from clore_mcp.store.orders import End
 
 NOW = 1_800_000_000.0

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clore_mcp.money import ZERO
-from clore_mcp.rental.rules.bid_record import BidHistory, of_row
+from clore_mcp.rental.rules.bid_record import BidHistory, of_row, read
 from clore_mcp.rental.rules.billing import bill
+from clore_mcp.store import Database, Entry, Tx, ledger
 from tests.rental.wishes import RATES, fees, order
 
 START = 1_800_000_000
@@ -76,3 +79,28 @@ def test_where_clore_says_no_cost_a_raise_does_not_price_the_hours_before_it() -
     queued = bill(silent, fees("0"), RATES, api_now=START + 2 * HOUR, history=BidHistory(raised.bids, None))
     assert queued.total_usd == 0 and queued.unsure
     assert of_row(silent, START).most_spent(START + HOUR) == Decimal(30) / 24
+
+
+def test_hours_at_a_bid_of_nothing_count_as_no_winning_time() -> None:
+    history = BidHistory(((START, ZERO), (START + HOUR, Decimal(24))), START)
+    assert set(history.winning_seconds(Decimal(1), START + 3 * HOUR)) == {Decimal(HOUR)}
+
+
+def test_a_bid_that_was_changed_elsewhere_counts_from_the_last_change_that_is_known(tmp_path: Path) -> None:
+    state = Database(tmp_path)
+    row = order(7, spot=True, price=9)
+
+    def note(tx: Tx, step: str, **what: Any) -> None:
+        ledger.write(tx, Entry(at=START, account="a", step=step, caller="c", order_id=row.id, data=what))
+
+    def write(tx: Tx) -> None:
+        note(tx, "created", price_per_day="2")
+        note(tx, "late_order_adopted", price_per_day="5")  # the bid that it was made with is known already
+        note(tx, "bid_set", bid_per_day="3", was_per_day="2", api_at=START + HOUR)
+
+    state.write_now(write)
+    found = state.read_now(lambda tx: read(tx, "a", row, START, won_from=START))
+    assert found.bids == ((START, Decimal(2)), (START + HOUR, Decimal(3)), (START + HOUR, Decimal(9)))
+    unknown = state.read_now(lambda tx: read(tx, "b", row, START, won_from=START))
+    assert unknown.bids == ((START, Decimal(9)),)
+    assert found.most_spent(START + 2 * HOUR) == Decimal(2 + 9) / 24, "what it was in between is counted as the higher"

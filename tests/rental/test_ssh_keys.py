@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from clore_mcp.errors import ArgumentInvalid, StateUnavailable
+from clore_mcp.rental.containers import secret_token
 from clore_mcp.rental.ssh import keys
-from clore_mcp.rental.ssh.keys import fingerprint, public_key, secret_token, validate
+from clore_mcp.rental.ssh.keys import fingerprint, public_key, validate
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX's")
 

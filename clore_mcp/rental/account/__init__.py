@@ -1,1 +1,1 @@
-"""The account as Clore shows it: its orders, wallets, spending and clock, and which account a key opens."""
+"""The account as Clore shows it: its orders, wallets and clock, and which account a key opens."""

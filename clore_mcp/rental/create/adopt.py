@@ -1,4 +1,5 @@
-"""Finds the order that a create has made and adopts it: lease, reservation and outcome in one transaction.
+"""Finds the order that a create has made and adopts it: lease, reservation and outcome in one transaction. Without an
+order, the create is closed as failed or uncertain.
 
 Every path that finds an order (the sender, a later process, a person's word) adopts it here, so the rows agree no
 matter where a process is killed.
@@ -30,6 +31,24 @@ from clore_mcp.store import Beat, End, Intent, Lease, Quote, Tx, intents, ledger
 from clore_mcp.store.database import fits
 from clore_mcp.text import clean
 
+log = logging.getLogger(__name__)
+ADOPTABLE: Final = ("sending", "uncertain", "failed")
+_WORDS_SHOWN: Final = 80  # characters of an undocumented refusal
+_PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # seconds between looks for a price that Clore does not report at once
+_LEFT_RUNNING: Final = (
+    "It is still billed, because this clore-mcp is read-only and cancels nothing."
+    " Ask the person to cancel it on clore.ai now. A clore-mcp that is not read-only cancels it as soon as it runs."
+)
+_UNRECORDED: Final = (
+    "The order runs, but it could not be recorded: {} This process remembers its end and records it as soon as that"
+    " works. Ask the person to free disk space now and to keep this server running."
+)
+_PRICE_UNKNOWN: Final = (
+    "Clore does not report this order's price yet, so it can't be compared with the approved one. Check list_orders,"
+    " and use cancel_order if it costs more."
+)
+_UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
+
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedOrder:
@@ -52,13 +71,6 @@ class RememberedOrders:
     def ends(self, account: str) -> list[End]:
         """Return when the orders of an account end."""
         return [one.end for one in self.orders.values() if one.end.account == account]
-
-
-log = logging.getLogger(__name__)
-
-ADOPTABLE: Final = ("sending", "uncertain", "failed")
-_WORDS_SHOWN: Final = 80  # characters of an undocumented refusal
-_PRICE_PAUSES: Final = (0.3, 1.0, 2.0)  # seconds between looks for a price that Clore does not report at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,21 +292,6 @@ class Adopter:
             return outcome
 
         return await context.state.write(write)
-
-
-_LEFT_RUNNING: Final = (
-    "It is still billed, because this clore-mcp is read-only and cancels nothing."
-    " Ask the person to cancel it on clore.ai now. A clore-mcp that is not read-only cancels it as soon as it runs."
-)
-_UNRECORDED: Final = (
-    "The order runs, but it could not be recorded: {} This process remembers its end and records it as soon as that"
-    " works. Ask the person to free disk space now and to keep this server running."
-)
-_PRICE_UNKNOWN: Final = (
-    "Clore does not report this order's price yet, so it can't be compared with the approved one. Check list_orders,"
-    " and use cancel_order if it costs more."
-)
-_UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
 
 
 def _refused_in(refusal: UnknownRefusal) -> str:

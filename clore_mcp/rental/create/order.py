@@ -32,6 +32,7 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import hosts, questions, results
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Proposal, Verb, Yes
+from clore_mcp.rental.containers import secret_token
 from clore_mcp.rental.context import Context, beats, settle_quote
 from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
 from clore_mcp.rental.create.quote import Pricer
@@ -44,7 +45,7 @@ from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, Outcome, Settled, Status, Stopped
 from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.ssh.access import access_of
-from clore_mcp.rental.ssh.keys import fingerprint, key_line, secret_token, validate
+from clore_mcp.rental.ssh.keys import fingerprint, key_line, validate
 from clore_mcp.rental.terms import Terms
 from clore_mcp.store import Beat, Intent, Quote, Tx, intents
 
@@ -53,7 +54,7 @@ log = logging.getLogger(__name__)
 
 
 class CreateVerb(Verb[CreateOrder]):
-    """Carries out approved rentals."""
+    """Proposes rentals, and carries out approved ones."""
 
     def __init__(
         self, context: Context, pricer: Pricer, settler: Settler, closer: Closer, replacements: Replacements

@@ -36,6 +36,7 @@ from clore_mcp.store import Lease, Quote, Tx, intents, ledger, orders, quotes
 
 ANEW: Final = "To rent again, call create_order without replaces_order_id: the person is asked."
 _END_IT: Final = "To end it, use cancel_order; to rent another server, call create_order, which asks the person."
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,6 @@ def told_of(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
         cure = "Call again with the same arguments to try once more." if quote.state == "approved" else ANEW
         said = f"No server was rented in its place, so nothing new runs. {said.removesuffix(' Call again.')} {cure}"
     return replace(outcome, replaced=LostOrder(order_id, lease.receipt), next=f"{lost} {said}")
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

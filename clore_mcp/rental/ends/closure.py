@@ -7,9 +7,9 @@ proof is only what Clore said, so an order of ours that is listed as running aga
 A cancel needs only `/cancel_order`. If the state can't be written, or wallets, prices or lists can't be read, the
 receipt or the proof is missing, but the cancel is still sent.
 
-Orders made elsewhere that got an end or a higher bid here have a reservation and no lease, so no process here ends
-them, and their cost is what Clore's row says. If one disappears without a trace, its whole reservation counts for
-another day, because that is the most that it can have cost.
+Orders made elsewhere that got an end or a higher bid here have a reservation and no lease. A process ends them only if
+they were given an end, and their cost is what Clore's row says. If one disappears without a trace, its whole
+reservation counts for another day, because that is the most that it can have cost.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 UNKNOWN_ACCOUNT: Final = "unknown"  # the account of a cancel while Clore does not say which account the key opens
-_PRICING_SECONDS: Final = 8.0  # a cancel's answer does not wait longer than this for prices
+_READING_SECONDS: Final = 8.0  # a cancel's answer does not wait longer for the account, prices or what is left
 _COST_UNKNOWN: Final = " Its cost is unknown, because its coin has no known USD rate."
 NEVER_WON: Final = (
     "The bid never won as far as Clore shows, so nothing was billed while it waited. No creation fee is"
@@ -53,7 +53,7 @@ async def account_for(context: Context, order_id: int) -> str:
     """Return the account for an order's cancel. If Clore does not identify it soon, it is the order's account in the
     state, or else `UNKNOWN_ACCOUNT`. If another account that may be this one has the order's lease, it is that
     account."""
-    with anyio.move_on_after(_PRICING_SECONDS):
+    with anyio.move_on_after(_READING_SECONDS):
         try:
             account = await context.readings.account()
             return await context.readings.identity.owner(account, order_id) or account
@@ -259,7 +259,7 @@ class Closer:
     async def remaining(self) -> RemainingOrders:
         """Return what else costs money now or may soon."""
         fees, rates = await self.prices()
-        return await remaining(self._context, self.books, fees, rates, _PRICING_SECONDS)
+        return await remaining(self._context, self.books, fees, rates, _READING_SECONDS)
 
     async def prices(self) -> tuple[Fees, Rates]:
         """Return the renter's fees and the market's rates, read at the same time."""
@@ -267,13 +267,13 @@ class Closer:
 
     async def _fees(self) -> Fees:
         """Return the fees, or the highest documented ones if Clore does not answer soon."""
-        with anyio.move_on_after(_PRICING_SECONDS):
+        with anyio.move_on_after(_READING_SECONDS):
             return await self._context.readings.fees()
         return Fees.highest_documented()
 
     async def _rates(self) -> Rates:
         """Return the present rates, older ones if Clore does not answer, or only USD if no market was ever read."""
-        with anyio.move_on_after(_PRICING_SECONDS):
+        with anyio.move_on_after(_READING_SECONDS):
             try:
                 return (await self._context.readings.snapshot()).rates
             except CloreError:
@@ -348,7 +348,8 @@ async def _reconcile_elsewhere(
     completed: Orders | None,
     bill: Callable[[OrderRow, None], Awaitable[Bill | None]],
 ) -> None:
-    """Compare these reservations with Clore's lists. `bill` returns what an order has cost, None if that is unknown."""
+    """Compare the reservations of orders made elsewhere with Clore's lists. `bill` returns what an order has cost, None
+    if that is unknown."""
     held = await context.state.read(lambda tx: intents.reservations_elsewhere(tx, account))
     listed = {row.id for row in current.rows if not row.expired}
     await _reopen_elsewhere(context, account, current)
@@ -370,7 +371,8 @@ async def _reconcile_elsewhere(
 
 
 async def _reopen_elsewhere(context: Context, account: str, current: Orders) -> None:
-    """Restore the reservations of orders that counted as gone or were missing and are listed as running."""
+    """Restore the reservations of orders made elsewhere that counted as gone or were missing and are listed as
+    running."""
 
     def write(tx: Tx) -> None:
         for one in _back_elsewhere(tx, context, account, current):
@@ -383,7 +385,7 @@ async def _reopen_elsewhere(context: Context, account: str, current: Orders) -> 
 
 
 def _agrees_elsewhere(tx: Tx, context: Context, account: str, current: Orders) -> bool:
-    """Return whether Clore lists every order that has such a reservation, and none that has lost it."""
+    """Return whether Clore lists every order made elsewhere that has a reservation, and none that has lost it."""
     listed = {row.id for row in current.rows if not row.expired}
     missing = any(
         one.order_id not in listed and one.released_at is None for one in intents.reservations_elsewhere(tx, account)

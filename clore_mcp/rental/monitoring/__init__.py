@@ -1,1 +1,1 @@
-"""Problems found on running orders, the events they become, and the operator's notify command."""
+"""Problems found on running orders, and the operator's notify command."""

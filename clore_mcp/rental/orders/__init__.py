@@ -1,2 +1,2 @@
-"""Running orders: how they are shown and reached, what ends them, cancels with proof, and the freeze of all
+"""Running orders: how they are shown, waited for, extended, cancelled and ended on time, and the freeze of all
 spending."""

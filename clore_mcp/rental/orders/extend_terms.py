@@ -1,4 +1,4 @@
-"""Computes the worst case of moving an order's end, and how far it may be moved. Pure functions.
+"""Computes the worst case of moving an order's end and how far it may be moved, and writes the answers. Pure functions.
 
 As for a raised bid (bid_terms.py), the worst case is what is spent already plus the highest price that the order may
 have. It runs up to the new end if a process enforces that, or else for as long as the order runs if no one ends it.

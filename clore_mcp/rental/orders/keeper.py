@@ -337,7 +337,7 @@ class Keeper:
         ends once, and the first process that closes it records that (closure.py)."""
 
         def write(tx: Tx) -> None:
-            told = orders.steps(tx, lease.account, lease.order_id, step)
+            told = ledger.steps(tx, lease.account, lease.order_id, step)
             if not any(step == "lease_ended" or one["ends_api_at"] == lease.ends_api_at for one in told):
                 self._context.note(
                     tx, step, "clore-mcp", lease.account, order_id=lease.order_id, ends_api_at=lease.ends_api_at

@@ -178,8 +178,8 @@ class Stopper:
             return []
         targets = [(lease.account, lease.order_id) for lease in leases]
         sent = await cancels.send(self._context, targets, caller=by, why="stop")
-        outcomes_ = await self._closer.prove(sent)
-        return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes_, strict=True)]
+        outcomes = await self._closer.prove(sent)
+        return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes, strict=True)]
 
     async def _settle(self) -> None:
         account = await self._account()

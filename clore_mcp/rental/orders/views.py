@@ -38,7 +38,6 @@ from clore_mcp.rental.ssh.keys import SshKey
 from clore_mcp.store import End, Lease, Tx, intents, orders
 from clore_mcp.text import clean, iso
 
-_BOOK_AGE: Final = 30.0
 _SOON_SECONDS: Final = 1800
 _ENDS_TOLD: Final = 3
 _UNSETTLED_SHOWN: Final = 10

@@ -1,1 +1,1 @@
-"""Spending rules: limits, bills, terms and the check of each spending step."""
+"""Spending rules: the check of each spending step, bills, and the record of a bid that a bill needs."""

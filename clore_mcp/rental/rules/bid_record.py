@@ -22,6 +22,7 @@ from clore_mcp.store.database import fits
 
 _MADE: Final = ("created", "late_order_adopted", "settled_by_hand")
 _CHANGED: Final = ("bid_set",)
+_BOOK_AGE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,6 @@ def _bids(entries: Iterable[Entry], began: float) -> list[tuple[float, Decimal]]
 
 def _number(text: str | None) -> Decimal | None:
     return Decimal(text) if text not in (None, "None") else None
-
-
-_BOOK_AGE: Final = 30.0
 
 
 class Books:

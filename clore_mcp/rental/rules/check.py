@@ -2,7 +2,8 @@
 
 It checks the operator's caps, Clore's own limit, the wallet, whether a process would end the lease, whether spending is
 frozen, and how old the facts behind that are. `position` reads an account's position in the caller's transaction. So
-the same check runs when a quote is made and inside the transaction that writes the reservation. The rest is pure.
+the same check runs when a quote is made and inside the transaction that writes the reservation. Apart from it,
+`used_now`, `owed_now` and `_reserved` read rows there. The rest is pure.
 """
 
 from __future__ import annotations

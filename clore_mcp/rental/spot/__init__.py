@@ -1,1 +1,1 @@
-"""Spot bids: their cost and record, the question before a raise, and raising and lowering them."""
+"""Spot bids: their cost, the question before a raise, and raising and lowering them."""

@@ -46,6 +46,8 @@ from clore_mcp.rental.spot.bid_terms import (
 from clore_mcp.store import Quote, Tx, intents, orders, quotes
 from clore_mcp.store.intents import Change
 
+_LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimedYes:
@@ -196,16 +198,13 @@ def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
 
 
 def _undecided(order_id: int, reason: str, why: str) -> Settled:
-    """Return a refusal that used nothing, because the facts are too old or incomplete."""
+    """Return a refusal that used nothing. The quote stays as it is."""
     return Settled(results.bid_refused(order_id, reason, why), final=False)
 
 
 def _cannot_decide(order_id: int, no: Undecided) -> Settled:
     again = "" if no.doubt is UndecidedReason.TOO_OLD else " Call again in a minute."
     return _undecided(order_id, no.doubt.value, f"{no.why}.{again}")
-
-
-_LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
 
 
 async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None) -> Outcome:

@@ -29,11 +29,13 @@ USER: Final = "root"
 BAD_ADDRESS: Final = "Clore reported an address that is not a host name; no command is shown."
 BAD_PORT: Final = "Clore reported an SSH port that is not a port; no command is shown."
 BAD_URL: Final = "Clore reported a web address that is not a host name; no URL is shown."
-
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")  # a last label that resolvers read as part of an address
 _SSH_PORT: Final = re.compile(r"22:([1-9][0-9]{0,4})")
 _GREETING_MAX: Final = 4_096  # bytes read for the banner; RFC 4253 lets a server send other lines before it
+STARTING_MINUTES: Final = 5  # containers take 2 to 5 minutes, and an SSH server starts last
+OVERDUE_MINUTES: Final = 15
+_REMEMBERED_SECONDS: Final = 6 * 3_600.0
 
 
 class ReadyReason(StrEnum):
@@ -230,9 +232,6 @@ def _config_path(path: Path) -> str | None:
     return '"{}"'.format(text.replace("%", "%%"))  # ssh reads % as the start of a token
 
 
-STARTING_MINUTES: Final = 5  # containers take 2 to 5 minutes, and an SSH server starts last
-OVERDUE_MINUTES: Final = 15
-_REMEMBERED_SECONDS: Final = 6 * 3_600.0
 _NEVER_USUAL: Final = {ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT}  # not normal, even while an SSH server starts
 
 

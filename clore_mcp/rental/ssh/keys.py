@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import string
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ import anyio.to_thread
 from clore_mcp.errors import ArgumentInvalid, StateUnavailable
 from clore_mcp.settings import SSH_KEY_MAX, public_key_line
 
-TOKEN_LENGTH: Final = 24  # Clore takes up to 32 letters and digits as password or token; 24 are 142 bits
 _USUAL: Final = ("id_ed25519", "id_ecdsa", "id_rsa")  # in order of preference; ssh offers these by itself
 _COMMENT: Final = "clore-mcp"
 _HALF_WRITTEN_TRIES: Final = 20  # of 50 ms each, for file systems where a key file can't appear all at once
@@ -74,11 +72,6 @@ def fingerprint(line: str) -> str:
 async def key_line(given: str | None, own: Callable[[], SshKey]) -> str:
     """Return the line of the key to let in: the one given in the call, or else the operator's own, read in a thread."""
     return validate(given) if given else (await anyio.to_thread.run_sync(own)).line
-
-
-def secret_token() -> str:
-    """Return a new password or Jupyter token. It has only letters and digits, and fits Clore's limit of 32."""
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(TOKEN_LENGTH))
 
 
 def _key(line: str, source: str, private_path: Path | None = None, *, offered: bool = False) -> SshKey:

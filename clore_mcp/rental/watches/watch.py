@@ -40,6 +40,11 @@ _SAME: Final = (
     "min_gpus", "max_gpus", "min_vram_gb", "min_ram_gb", "min_disk_gb", "min_cpu_threads", "min_download_mbps",
     "min_upload_mbps", "min_reliability", "min_rating",
 )  # fmt: skip
+_MODELS_SHOWN: Final = 120
+_DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and a coin with a moving rate has the highest margin
+_SAID_SHOWN: Final = 300
+_ENDED_SHOWN: Final = 50  # rows read; up to `_WATCHES_SHOWN` are shown
+_WATCHES_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +92,6 @@ async def fitting(
             )
     servers = (one for one in result.matches if models is None or one.listing.gpu in models)
     return FittingServers(result.gpu_models, result.gpu_counts, tuple(servers))
-
-
-_MODELS_SHOWN: Final = 120
-_DEAREST: Final = Coin.CLORE  # a watch may pay in any coin, and a coin with a moving rate has the highest margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,11 +274,6 @@ def _waits(watch: Watch, who: str | None) -> Outcome:
 
 def _nobody(program: str) -> str:
     return f"the person, by running `{program} watchdog` in their own terminal, because a watch needs a live watchdog"
-
-
-_SAID_SHOWN: Final = 300
-_ENDED_SHOWN: Final = 50  # rows read; up to `_WATCHES_SHOWN` are shown
-_WATCHES_SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)

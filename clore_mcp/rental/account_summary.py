@@ -42,6 +42,12 @@ from clore_mcp.text import clean, iso
 DAY: Final = float(SECONDS_PER_DAY)
 MONTH: Final = 30 * DAY
 _MINUTE: Final = 60  # Clore may bill a minute more than an order has run
+_PENDING_SHOWN: Final = 10
+_EVENTS_SHOWN: Final = 10
+_WHAT_SHOWN: Final = 160  # characters of one waiting item
+_COSTS_SHOWN: Final = 20
+_EVENTS_COUNTED: Final = 50
+_EVENTS_SINCE_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +118,6 @@ def then(
         left = max(ZERO, Decimal(str(ends[order_id].ends_api_at - api_now))) / 3600
         total += found[order_id].bill.total_usd + (usd or ZERO) * left
     return max(ends[order_id].ends_api_at for order_id in billing), total
-
-
-_PENDING_SHOWN: Final = 10
-_EVENTS_SHOWN: Final = 10
-_WHAT_SHOWN: Final = 160  # characters of one waiting item
-_COSTS_SHOWN: Final = 20
-_EVENTS_COUNTED: Final = 50
-_EVENTS_SINCE_SECONDS: Final = 86_400
 
 
 async def account_state(
