@@ -240,6 +240,7 @@ async def test_a_cancel_is_answered_though_the_account_is_never_told(
         await services.aclose()
     assert outcome.status == "cancelled"
     assert outcome.watches_waiting is None, "whose they are is not known"
+    assert outcome.next.endswith("Whether a watch may still rent can't be seen now. Call list_watches.")
 
 
 async def test_an_order_ends_though_the_state_is_garbage(world: World) -> None:

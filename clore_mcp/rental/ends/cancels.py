@@ -189,7 +189,7 @@ _NAMED: Final = 5
 class RemainingOrders:
     """The orders and watches that are left. `hourly` is each order's cost in USD per hour, None if unknown. It is None
     as a whole if Clore can't be asked. `waiting` holds those orders that have no server now. `watches` is None if the
-    state can't be read."""
+    account or the state can't be read."""
 
     hourly: Mapping[int, Decimal | None] | None
     waiting: Mapping[int, str]
@@ -212,7 +212,9 @@ class RemainingOrders:
             told.append(f"Still billing: {_orders(bills)}.")
         if self.waiting:
             told.append(f"Waiting, and billing as soon as a bid wins: {_orders(list(self.waiting))}.")
-        if self.watches:
+        if self.watches is None:
+            told.append("Whether a watch may still rent can't be seen now. Call list_watches.")
+        elif self.watches:
             told.append(f"{self.watches} {'watch' if self.watches == 1 else 'watches'} may still rent (list_watches).")
         return " ".join(told) or "Nothing more to do."
 

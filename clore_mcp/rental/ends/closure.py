@@ -346,10 +346,10 @@ async def _reconcile_elsewhere(
     account: str,
     current: Orders,
     completed: Orders | None,
-    bill: Callable[[OrderRow, None], Awaitable[Bill | None]],
+    bill_of: Callable[[OrderRow, None], Awaitable[Bill | None]],
 ) -> None:
-    """Compare the reservations of orders made elsewhere with Clore's lists. `bill` returns what an order has cost, None
-    if that is unknown."""
+    """Compare the reservations of orders made elsewhere with Clore's lists. `bill_of` returns what an order has cost,
+    None if that is unknown."""
     held = await context.state.read(lambda tx: intents.reservations_elsewhere(tx, account))
     listed = {row.id for row in current.rows if not row.expired}
     await _reopen_elsewhere(context, account, current)
@@ -363,7 +363,7 @@ async def _reconcile_elsewhere(
     for one in missing:
         row = completed.find(one.order_id or 0)
         if row is not None and row.expired:
-            final = await bill(row, None)
+            final = await bill_of(row, None)
             if final is not None:
                 await _close_elsewhere(context, one, final)
         elif row is None and not completed.unreadable:
