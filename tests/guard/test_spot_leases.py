@@ -220,6 +220,7 @@ async def test_whether_a_bid_wins_is_read_from_the_order_if_the_book_can_not_be(
     row = (await services.context.readings.orders()).find(order_id)
     assert row is not None and row.deployed
     assert await services.overview.books.status(row) == "running"
+    assert await services.overview.books.status(row.model_copy(update={"server_id": None})) == "running"
     await cancel(services, order_id)
     over = (await services.context.readings.completed(0)).find(order_id)
     assert over is not None

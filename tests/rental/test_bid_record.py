@@ -104,3 +104,14 @@ def test_a_bid_that_was_changed_elsewhere_counts_from_the_last_change_that_is_kn
     unknown = state.read_now(lambda tx: read(tx, "b", row, START, won_from=START))
     assert unknown.bids == ((START, Decimal(9)),)
     assert found.most_spent(START + 2 * HOUR) == Decimal(2 + 9) / 24, "what it was in between is counted as the higher"
+
+
+def test_a_bid_that_was_changed_here_on_an_order_made_elsewhere_begins_with_the_bid_before(tmp_path: Path) -> None:
+    state = Database(tmp_path)
+    told = {"bid_per_day": "3", "was_per_day": "2", "api_at": START + HOUR}
+    state.write_now(
+        lambda tx: ledger.write(tx, Entry(START, account="a", step="bid_set", caller="c", order_id=7, data=told))
+    )
+    row = order(7, spot=True, price=3)
+    found = state.read_now(lambda tx: read(tx, "a", row, START, won_from=START))
+    assert found.bids == ((START, Decimal(2)), (START + HOUR, Decimal(3)))
