@@ -35,7 +35,7 @@ class OrderType(StrEnum):
 
 # The highest fees in Clore's documents (docs/clore-api.md section 3, 2023-2026).
 HIGHEST_FEE: Final = MappingProxyType({OrderType.ON_DEMAND: Decimal("0.10"), OrderType.SPOT: Decimal("0.025")})
-CREATION_FEE_AFTER_SECONDS: Final = 600
+CREATION_FEE_AFTER_SECONDS: Final = 600  # a cancel before that saves the creation fee, by one of the documents
 HIGHEST_CREATION_FEE_USD: Final = Decimal("0.1")
 _FAR_BEYOND: Final = 100  # times the usual fee: a larger one is not in the coin that it is listed for
 

@@ -37,9 +37,12 @@ A = TypeVar("A", bound=Request)
 OF_A_CALLER: Final = 10  # eight sessions of one client may each have one
 OF_ALL: Final = 40
 CANCELS_OF_ALL: Final = 40  # counted separately, with no cap per caller: one that ends many orders may ask about each
-A_MINUTE: Final = 20  # calls per caller without a yes
+
+# Calls without a yes in a minute.
+A_MINUTE: Final = 20  # of one caller
 A_MINUTE_OF_ALL: Final = 60
 _MINUTE: Final = 60.0
+
 QUOTE_SECONDS: Final = 600.0
 YES_SECONDS: Final = 1_800.0
 BY_PASSKEY: Final = "passkey of "  # prefix of the record of an approval that a passkey has signed
