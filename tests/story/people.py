@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,16 +39,25 @@ class Assistant:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.progress: list[str] = []
+        self._progressed = asyncio.Event()
 
     async def call(self, tool: str, /, **arguments: Any) -> dict[str, Any]:
         async def heard(progress: float, total: float | None, message: str | None) -> None:
             self.progress.append(message or "")
+            self._progressed.set()
 
         result = await self.client.call_tool(tool, arguments, progress_callback=heard)
         told: dict[str, Any] = json.loads(result.content[0].text)  # type: ignore[union-attr]
         if not result.is_error:
             assert told == result.structured_content, "the text is the structured result's twin"
         return told
+
+    async def hears(self, words: str) -> None:
+        """Return once a call that is under way has said that in its progress."""
+        async with asyncio.timeout(60):
+            while not any(words in message for message in self.progress):
+                self._progressed.clear()
+                await self._progressed.wait()
 
 
 @asynccontextmanager

@@ -186,7 +186,7 @@ async def test_where_clore_falls_silent_meanwhile_the_answer_says_so_and_comes_i
             order_id = await Follower(us, market).rent()
             await control(market, "/clock", {"advance": 400})
             waiting = asyncio.create_task(us.call("wait_for_order", order_id=order_id, timeout_seconds=9))
-            await asyncio.sleep(5)
+            await us.hears("waiting for SSH")  # the next look is in three seconds
             await control(market, "/options", {"latency": 300})
             told = await asyncio.wait_for(waiting, 20)
             assert told["ready_reason"] == "connection_refused", told
@@ -202,7 +202,7 @@ async def test_a_machine_that_reaches_nothing_any_more_is_told_so(tmp_path: Path
             order_id = await follower.rent()
             await control(market, "/clock", {"advance": 400})
             waiting = asyncio.create_task(us.call("wait_for_order", order_id=order_id, timeout_seconds=10))
-            await asyncio.sleep(5)
+            await us.hears("waiting for SSH")  # the next look is in three seconds
             await asyncio.to_thread(market.stop)
             told = await waiting
     assert (told["ready_reason"], told["this_machine_reaches"]) == ("connection_refused", "nothing"), told
