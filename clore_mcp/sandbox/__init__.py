@@ -2,6 +2,6 @@
 package, so that it can't repeat a mistake of the client and hide it."""
 
 from .options import SANDBOX_KEY, Options, add_arguments, from_args
-from .run import Running, create_app, serve, start_in_thread
+from .run import Running, serve, start_in_thread
 
-__all__ = ["SANDBOX_KEY", "Options", "Running", "add_arguments", "create_app", "from_args", "serve", "start_in_thread"]
+__all__ = ["SANDBOX_KEY", "Options", "Running", "add_arguments", "from_args", "serve", "start_in_thread"]

@@ -1,50 +1,44 @@
-"""The endpoints' answers to requests that have passed the gate. There are no sockets, faults or rate limits here."""
+"""The endpoints' answers to requests that have passed the gate. There are no sockets and rate limits here."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .clock import Clock
-from .intake import is_positive, order_id, parse_create, server_number
-from .listeners import Listeners
-from .options import Live
+from .engine import Engine
+from .faults import SSH_FAULTS, Fault, refused
+from .intake import (
+    ApiRefusal,
+    application_error,
+    internal_error,
+    invalid_input,
+    is_positive,
+    parse_create,
+    whole_number,
+)
 from .orders import Account
-from .refusals import ApiRefusal, bare
 from .views import fees_view, market_view, order_rows, poh_view, wallets_view
 from .wire import WireReply, json_reply
-from .world import World
-
-
-@dataclass(frozen=True, slots=True)
-class FaultEffect:
-    """What a fault changes in the way a request is processed. The default changes nothing."""
-
-    visible_after: float | None = None
-    never_deploys: bool = False
-    ssh: str = "ssh_answers"  # or one of faults.SSH_FAULTS
-    cancel_ignored: bool = False
-    deposits: str = "own"  # "own", "no" or "other": which addresses the wallets show
-    price_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """A request that the gate has admitted."""
+    """A request that the gate has admitted. `fault` may change the way in which it is processed."""
 
-    account: Account | None
-    query: Mapping[str, str]
+    account: Account
+    query: dict[str, str]
     body: Any
-    twist: FaultEffect = FaultEffect()
+    fault: Fault | None
 
 
 class Api:
     """The marketplace's ten endpoints for renters."""
 
-    def __init__(self, live: Live, clock: Clock, world: World, listeners: Listeners) -> None:
-        self._live = live
-        self._clock = clock
-        self._world = world
-        self._listeners = listeners
+    def __init__(self, engine: Engine) -> None:
+        self._live = engine.live
+        self._clock = engine.clock
+        self._world = engine.world
+        self._listeners = engine.listeners
         self.endpoints: dict[tuple[str, str], Callable[[ApiRequest], WireReply]] = {
             ("GET", "wallets"): self._wallets,
             ("GET", "marketplace"): self._marketplace,
@@ -63,76 +57,77 @@ class Api:
         self._world.settle(self._clock.now())
         try:
             return self.endpoints[method, endpoint](call)
-        except ApiRefusal as refused:
-            return json_reply(refused.body, refused.status)
+        except ApiRefusal as refusal:
+            return refused(refusal)
 
     def _wallets(self, call: ApiRequest) -> WireReply:
-        rows = wallets_view(_account(call), call.twist.deposits)
+        rows = wallets_view(call.account, call.fault.kind if call.fault else None)
         return json_reply({"wallets": [*rows, *rows] if self._live.options.repeat_rows else rows, "code": 0})
 
     def _marketplace(self, call: ApiRequest) -> WireReply:
-        tail = b"" if call.account is None else b'"my_servers":[],'
+        tail = b'"my_servers":[],' if call.account.key else b""
         return WireReply(200, b'{"servers":[' + self._world.listing() + b"]," + tail + b'"code":0}', code=0)
 
     def _my_orders(self, call: ApiRequest) -> WireReply:
         now, options = self._clock.now(), self._live.options
         self._listeners.reserve(self._world.open_orders(), now)  # so that an order never shows another order's port
         completed = call.query.get("return_completed") == "true"
-        orders = self._world.orders_of(_account(call).key, completed=True)
-        shown = [o for o in orders if now >= o.visible_at and o.listed_in(completed, now)]
         rows = [
             row
-            for o in reversed(shown)
-            for row in order_rows(o, self._world.servers[o.server_id], now, options, completed=completed)
+            for order in reversed(self._world.orders_of(call.account.key))
+            if now >= order.visible_at and order.listed_in(completed, now)
+            for row in order_rows(order, self._world.servers[order.server_id], now, options, completed)
         ]
         rows = [*rows, *rows] if options.repeat_rows else rows
         return json_reply({"orders": rows, "limit": options.order_limit, "code": 0})
 
     def _spot_marketplace(self, call: ApiRequest) -> WireReply:
-        market = server_number(call.query.get("market", ""), self._live.options)
-        server = self._world.servers.get(market)
+        options = self._live.options
+        server = self._world.servers.get(whole_number(call.query.get("market"), options))
         if server is None or not server.listed:
-            empty = {"offers": [], "server": {}, "currency_rates_in_usd": self._live.options.rates()}
+            empty = {"offers": [], "server": {}, "currency_rates_in_usd": options.rates()}
             return json_reply({"market": empty, "exists": False, "code": 0})
-        view = market_view(self._world, server, _account(call).key, self._live.options)
+        view = market_view(self._world, server, call.account.key, options)
         return json_reply({"market": view, "exists": True, "code": 0})
 
     def _create_order(self, call: ApiRequest) -> WireReply:
         ask = parse_create(call.body, self._live.options)
-        if call.twist.price_factor != 1.0:
-            self._world.move_price(ask.server_id, call.twist.price_factor)
+        if call.fault and call.fault.kind == "price_moved":
+            self._world.move_price(ask.renting_server, call.fault.factor)
         if ask.ampersand and not self._live.options.ampersand_creates:
-            raise bare(1, 500)
+            raise internal_error()
         now = self._clock.now()
-        order = self._world.create(_account(call), ask, now)
-        if call.twist.visible_after is not None:
-            order.visible_at = now + call.twist.visible_after
-        if call.twist.never_deploys:
-            order.deploy_after = float("inf")
-        order.ssh = call.twist.ssh
+        order = self._world.create(call.account, ask, now)
+        match call.fault:
+            case Fault(kind="late_visible", seconds=seconds):
+                order.visible_at = now + seconds
+            case Fault(kind="never_deploys"):
+                order.deploy_after = math.inf
+            case Fault(kind=kind) if kind in SSH_FAULTS:
+                order.ssh = kind
         if ask.ampersand:
-            raise bare(1, 500)
+            raise internal_error()
         return json_reply({"code": 0})
 
     def _cancel_order(self, call: ApiRequest) -> WireReply:
         options = self._live.options
         body = self._object(call)
-        number = order_id(body.get("id"), options)
+        number = whole_number(body.get("id"), options)
         issue = body.get("issue")
         if issue is not None and not (isinstance(issue, str) and len(issue) <= 2048):
-            raise bare(2, options.bad_input_status)
+            raise invalid_input(options)
         if self._cancel(call, number) or options.unknown_order == "ok":
             return json_reply({"code": 0})
         if options.unknown_order == "code2":
-            raise bare(2, options.bad_input_status)
-        return json_reply({"error": self._world.no_order(_account(call).key, number), "code": 6})
+            raise invalid_input(options)
+        raise application_error(self._world.no_order(call.account.key, number))
 
     def _cancel_orders(self, call: ApiRequest) -> WireReply:
         options = self._live.options
         numbers = self._object(call).get("order_ids")
         if not isinstance(numbers, list) or len(numbers) > 64:
-            raise bare(2, options.bad_input_status)
-        ids = [order_id(number, options) for number in numbers]
+            raise invalid_input(options)
+        ids = [whole_number(number, options) for number in numbers]
         failed = [str(number) for number in ids if not self._cancel(call, number)]
         return json_reply({"failed_to_cancel": failed, "code": 0})
 
@@ -141,24 +136,17 @@ class Api:
         body = self._object(call)
         wanted = body.get("desired_price")
         if not is_positive(wanted):
-            raise bare(2, options.bad_input_status)
-        number = order_id(body.get("order_id"), options)
-        self._world.set_bid(_account(call).key, number, float(wanted), self._clock.now())
+            raise invalid_input(options)
+        number = whole_number(body.get("order_id"), options)
+        self._world.set_bid(call.account.key, number, float(wanted), self._clock.now())
         return json_reply({"code": 0})
 
     def _cancel(self, call: ApiRequest, number: int) -> bool:
-        key = _account(call).key
-        if call.twist.cancel_ignored:
+        if call.fault and call.fault.kind == "cancel_ignored":
             return True
-        return self._world.cancel(key, number, self._clock.now())
+        return self._world.cancel(call.account.key, number, self._clock.now())
 
     def _object(self, call: ApiRequest) -> dict[str, Any]:
         if not isinstance(call.body, dict):
-            raise bare(2, self._live.options.bad_input_status)
+            raise invalid_input(self._live.options)
         return call.body
-
-
-def _account(call: ApiRequest) -> Account:
-    if call.account is None:
-        raise bare(3, 401)
-    return call.account

@@ -1,9 +1,13 @@
-"""Faults on demand: which request goes wrong, how, and whether its effect takes place."""
+"""Faults on demand: which request goes wrong, what its client receives, and whether its effect takes place."""
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from email.utils import formatdate
 from typing import Any
+
+from .intake import ApiRefusal, already_rented, application_error, internal_error
+from .wire import WireReply, json_reply
 
 EFFECT = {
     "lost_reply": True,  # processed, then the connection closes without a byte
@@ -43,8 +47,16 @@ EFFECT = {
 
 SSH_FAULTS = {"ssh_refused", "ssh_times_out", "ssh_no_banner", "ssh_name_unknown"}
 _CREATES = {"already_rented", "offline", "not_enough_balance", "price_moved", "late_visible", "never_deploys"}
-_CREATES |= SSH_FAULTS
-_WALLETS = {"no_deposits", "other_deposits"}
+_ENDPOINTS = {
+    **dict.fromkeys(_CREATES | SSH_FAULTS, "create_order"),
+    **dict.fromkeys(("no_deposits", "other_deposits"), "wallets"),
+}
+_PROXY_PAGE = (
+    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
+    b"<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
+)
+PROXY_ERROR = WireReply(502, _PROXY_PAGE, "text/html")
+"""The page that the proxy sends if the API behind it is down."""
 _SECONDS = {
     "hang_before": 30.0,
     "hang_after": 30.0,
@@ -75,11 +87,8 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in EFFECT:
             raise ValueError(f"no fault is called {self.kind!r}; known: {', '.join(EFFECT)}")
-        if self.kind in _CREATES:
-            self.endpoint = "create_order"
-        if self.kind in _WALLETS:
-            self.endpoint = "wallets"
-        self.endpoint = self.endpoint or ("cancel_order" if self.kind == "cancel_ignored" else "*")
+        given = self.endpoint or ("cancel_order" if self.kind == "cancel_ignored" else "*")
+        self.endpoint = _ENDPOINTS.get(self.kind, given)
         if self.effect is None:
             self.effect = EFFECT[self.kind]
         if math.isnan(self.seconds):
@@ -88,6 +97,52 @@ class Fault:
             self.status = 404 if self.kind == "bare_status" else 200
         self.until = time.monotonic() + self.seconds
 
+    def flood(self, endpoint: str) -> WireReply | None:
+        """Return a list of `factor` MB of meaningless rows, or None if the fault is another one."""
+        if self.kind not in ("flood_objects", "flood_rows"):
+            return None
+        name = {"my_orders": b"orders", "marketplace": b"servers"}.get(endpoint, endpoint.encode())
+        row = b"{}," if self.kind == "flood_objects" else b'{"id":1},'
+        rows = row * int(self.factor * 1024**2 / len(row))
+        return WireReply(200, b'{"' + name + b'":[' + rows[:-1] + b'],"code":0}', code=0)
+
+    def reply(self, done: WireReply | None) -> WireReply:
+        """Return what the client receives. `done` is None if the request was not processed."""
+        internal = refused(internal_error())
+        whole = done or internal
+        replies = {
+            "code1_before": internal,
+            "code1_after": internal,
+            "http502": PROXY_ERROR,
+            "http502_after": PROXY_ERROR,
+            "garbage": WireReply(200, b"\x00\xff<<< {code: 0,, not json"),
+            "lost_reply": whole.broken("closed"),
+            "truncate": whole.broken("truncated"),
+            "reset": whole.broken("reset"),
+            "hang_before": whole.broken("closed", self.seconds),
+            "hang_after": replace(whole, silence=self.seconds),
+            "wrong_date": replace(whole, date_off=self.seconds),
+            "too_fast": too_fast(f"{self.seconds:.0f}"),
+            "too_fast_until": too_fast(formatdate(time.time() + min(self.seconds, 1e9), usegmt=True)),
+            "already_rented": refused(already_rented()),
+            "offline": refused(application_error("server-offline")),
+            "not_enough_balance": refused(application_error("not_enough_balance")),
+            "refused": refused(application_error(self.error, status=self.status)),
+            "bare_status": WireReply(self.status, b""),
+        }
+        return replies.get(self.kind, whole)
+
+
+def refused(refusal: ApiRefusal) -> WireReply:
+    """Return a refusal as a reply."""
+    return json_reply(refusal.body, refusal.status)
+
+
+def too_fast(retry_after: str | None) -> WireReply:
+    """Return code 5, with a Retry-After header if there is a value for it."""
+    headers = () if retry_after is None else (("retry-after", retry_after),)
+    return replace(json_reply({"code": 5}, 429), headers=headers)
+
 
 class Faults:
     """The pending faults."""
@@ -95,15 +150,9 @@ class Faults:
     def __init__(self, specs: tuple[str, ...] = ()) -> None:
         self.pending: list[Fault] = [parse_spec(spec) for spec in specs]
 
-    def add(self, wanted: dict[str, Any]) -> Fault:
+    def add(self, wanted: dict[str, Any]) -> None:
         """Arm one fault from its JSON form. Raises ValueError or TypeError if it is invalid."""
-        fault = Fault(**{key: value for key, value in wanted.items() if key != "until"})
-        self.pending.append(fault)
-        return fault
-
-    def clear(self) -> None:
-        """Disarm all faults."""
-        self.pending.clear()
+        self.pending.append(Fault(**{key: value for key, value in wanted.items() if key != "until"}))
 
     def outage(self) -> bool:
         """Return whether the service is down now. It counts real time, because the network fails, not the market."""

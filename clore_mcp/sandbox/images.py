@@ -29,9 +29,9 @@ class Contents:
 class ContainerState:
     """An order's container: whether it starts, and what answers in it."""
 
-    starts: bool = True
-    sshd: bool = True
-    jupyter: bool = False
+    starts: bool
+    sshd: bool
+    jupyter: bool
 
 
 _CONTENTS = {
@@ -54,8 +54,8 @@ def inside(ask: OrderWish, row: Mapping[str, Any], options: Options) -> Containe
     too_new = found.cuda is not None and host is not None and found.cuda > host[:2]
     return ContainerState(
         starts=not found.private and not (too_new and options.newer_cuda == "never_deploys"),
-        sshd=found.sshd or (ask.autossh and not found.closed),
-        jupyter=found.jupyter and ask.jupyter and ask.ports.get("8888") == "http",
+        sshd=found.sshd or (bool(ask.autossh_entrypoint) and not found.closed),
+        jupyter=found.jupyter and bool(ask.jupyter_token) and (ask.ports or {}).get("8888") == "http",
     )
 
 

@@ -1,125 +1,116 @@
-"""The arguments of create_order: a body becomes an `OrderWish` or is invalid input. Unknown keys are ignored."""
+"""What a request may ask for, and how the API refuses: code 6 with inconsistent statuses, or a code without a text."""
 
 import json
-import re
-from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Annotated, Any, Literal, TypeGuard, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .options import Options
-from .refusals import bare
 
-_SSH_KEY = re.compile(r"[a-zA-Z0-9\s\-=.@+/]*")  # documented: no underscore, no colon
-COINS = ("bitcoin", "CLORE-Blockchain", "USD-Blockchain")
-
-
-@dataclass(frozen=True, slots=True)
-class OrderWish:
-    """A well-formed request for a server. The market decides whether it can be met."""
-
-    server_id: int
-    currency: str
-    image: str
-    spot: bool
-    bid: float
-    required_price: float | None
-    ports: dict[str, str] = field(default_factory=dict)
-    ampersand: bool = False
-    autossh: bool = False
-    jupyter: bool = False  # the body has a token for it
+Coin = Literal["bitcoin", "CLORE-Blockchain", "USD-Blockchain"]
+COINS = get_args(Coin)
 
 
-def parse_create(body: object, options: Options) -> OrderWish:
-    """Read a create_order body. Raises the code-2 refusal if it is malformed."""
-    if not (isinstance(body, dict) and _well_formed(body)):
-        raise bare(2, options.bad_input_status)
-    env = body.get("env") or {}
-    return OrderWish(
-        server_id=body["renting_server"],
-        currency=body["currency"],
-        image=body["image"],
-        spot=body["type"] == "spot",
-        bid=float(body["spotprice"]) if body["type"] == "spot" else 0.0,
-        required_price=body.get("required_price"),
-        ports=body.get("ports") or {},
-        ampersand=any("&" in value for value in env.values()),
-        autossh=bool(body.get("autossh_entrypoint")),
-        jupyter=bool(body.get("jupyter_token")),
-    )
+class ApiRefusal(Exception):
+    """A request that was understood and refused. `status` and `body` are the reply."""
+
+    def __init__(self, status: int, body: dict[str, Any]) -> None:
+        super().__init__(body)
+        self.status = status
+        self.body = body
 
 
-def order_id(value: object, options: Options) -> int:
-    """Return an order id, given as a number or as a string of digits. The real API accepts both."""
+def application_error(error: str, status: int = 200, **extra: Any) -> ApiRefusal:
+    """Return a code 6 refusal. Most of them have status 200."""
+    return ApiRefusal(status, {"error": error, **extra, "code": 6})
+
+
+def already_rented() -> ApiRefusal:
+    """Return the refusal for a server that is rented by someone else or by the caller. The reply is the same."""
+    return ApiRefusal(200, {"status": "error", "error": "server-already-rented", "code": 6})
+
+
+def internal_error() -> ApiRefusal:
+    """Return code 1, which the API also sends for an order that it has made."""
+    return ApiRefusal(500, {"code": 1})
+
+
+def invalid_input(options: Options) -> ApiRefusal:
+    """Return code 2, the refusal of a malformed request."""
+    return ApiRefusal(options.bad_input_status, {"code": 2})
+
+
+def is_positive(value: object) -> TypeGuard[float]:
+    """Return whether the value is a usable price."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e15
+
+
+def whole_number(value: object, options: Options) -> int:
+    """Return an id, given as a number or as a string of digits. The real API accepts both."""
     if isinstance(value, str) and _is_number(value, 18):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    raise bare(2, options.bad_input_status)
-
-
-def _well_formed(body: dict[str, Any]) -> bool:
-    known = (
-        body.get("currency") in COINS
-        and isinstance(body.get("image"), str)
-        and body["image"].strip() != ""
-        and _is_int(body.get("renting_server"))
-        and body.get("type") in ("on-demand", "spot")
-    )
-    return (
-        known
-        and (body["type"] != "spot" or is_positive(body.get("spotprice")))
-        and (body.get("required_price") is None or is_positive(body["required_price"]))
-        and _ports_fit(body.get("ports"))
-        and _env_fits(body.get("env"))
-        and _texts_fit(body)
-    )
-
-
-def _ports_fit(ports: object) -> bool:
-    if ports is None:
-        return True
-    if not isinstance(ports, dict):
-        return False
-    numbers = all(isinstance(p, str) and _is_number(p, 5) and 0 < int(p) < 65536 for p in ports)
-    kinds = list(ports.values())
-    return numbers and all(kind in ("tcp", "http") for kind in kinds) and kinds.count("http") <= 1
-
-
-def _env_fits(env: object) -> bool:
-    """Return whether `env` is within the limits. They are documented for GigaSPOT orders and assumed to hold here
-    too."""
-    if env is None:
-        return True
-    if not isinstance(env, dict) or len(json.dumps(env)) >= 12_288:
-        return False
-    return all(isinstance(v, str) and len(k) <= 128 and len(v) <= 1536 for k, v in env.items())
-
-
-def _texts_fit(body: dict[str, Any]) -> bool:
-    limits = {"jupyter_token": 32, "ssh_password": 32, "ssh_key": 3072, "command": 1_000_000}
-    texts = {name: body[name] for name in limits if body.get(name) is not None}
-    if not all(isinstance(text, str) and len(text) <= limits[name] for name, text in texts.items()):
-        return False
-    if not _SSH_KEY.fullmatch(texts.get("ssh_key", "")):
-        return False
-    password = texts.get("ssh_password", "x")
-    return password.isascii() and password.isalnum() and isinstance(body.get("autossh_entrypoint", True), bool | str)
-
-
-def server_number(text: str, options: Options) -> int:
-    """Return a server id from a query. Raises the code-2 refusal if it is malformed."""
-    if not _is_number(text, 18):
-        raise bare(2, options.bad_input_status)
-    return int(text)
+    raise invalid_input(options)
 
 
 def _is_number(text: str, digits: int) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= digits
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _port(text: str) -> str:
+    if not (_is_number(text, 5) and 0 < int(text) < 65536):
+        raise ValueError(text)
+    return text
 
 
-def is_positive(value: object) -> TypeGuard[float]:
-    """Return whether the value is a usable price."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e15
+class OrderWish(BaseModel):
+    """A well-formed create_order body. The market decides whether it can be met. Unknown keys are ignored.
+
+    The limits of `env` are documented for GigaSPOT orders and assumed to hold here too.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, regex_engine="python-re")
+
+    renting_server: int
+    currency: Coin
+    image: Annotated[str, Field(pattern=r"\S")]
+    type: Literal["on-demand", "spot"]
+    spotprice: Any = None
+    required_price: Annotated[float, Field(gt=0, lt=1e15)] | None = None
+    ports: dict[Annotated[str, AfterValidator(_port)], Literal["tcp", "http"]] | None = None
+    env: dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1536)]] | None = None
+    # Documented: no underscore, no colon.
+    ssh_key: Annotated[str, Field(max_length=3072, pattern=r"\A[a-zA-Z0-9\s\-=.@+/]*\Z")] | None = None
+    ssh_password: Annotated[str, Field(max_length=32, pattern=r"\A[a-zA-Z0-9]+\Z")] | None = None
+    jupyter_token: Annotated[str, Field(max_length=32)] | None = None
+    command: Annotated[str, Field(max_length=1_000_000)] | None = None
+    autossh_entrypoint: bool | str = False
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "OrderWish":
+        if self.spot and not is_positive(self.spotprice):
+            raise ValueError("spotprice")
+        if list((self.ports or {}).values()).count("http") > 1:
+            raise ValueError("ports")
+        if len(json.dumps(self.env)) >= 12_288:
+            raise ValueError("env")
+        return self
+
+    @property
+    def spot(self) -> bool:
+        """Return whether it is a bid."""
+        return self.type == "spot"
+
+    @property
+    def ampersand(self) -> bool:
+        """Return whether a value of `env` has an &, which breaks the real API's reply."""
+        return any("&" in value for value in (self.env or {}).values())
+
+
+def parse_create(body: object, options: Options) -> OrderWish:
+    """Read a create_order body. Raises the code-2 refusal if it is malformed."""
+    try:
+        return OrderWish.model_validate(body)
+    except ValidationError:
+        raise invalid_input(options) from None

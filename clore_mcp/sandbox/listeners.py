@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 from .options import Live
 from .orders import SimulatedOrder
-from .views import has_endpoints
 
 BANNER = b"SSH-2.0-sandbox\r\n"
 _FILLING = 8  # connections: more than the kernel queues for a program that accepts none, so that it drops the next one
@@ -93,7 +92,7 @@ class Listeners:
         if not options.ssh_listener:
             return
         for order in orders:
-            if "22" in order.ports and "22" not in order.public_ports and has_endpoints(order, now, options):
+            if "22" in order.ports and "22" not in order.public_ports and order.has_endpoints(now, options):
                 if order.id in self._doors:  # lost and won back between two calls: a new container, a new port
                     self._replaced.append(self._doors.pop(order.id))
                 self._doors[order.id] = _OrderPort(order.ssh)

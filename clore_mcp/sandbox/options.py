@@ -2,10 +2,11 @@
 
 import argparse
 import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 SANDBOX_KEY = "sandbox-key-0000000000000000000x"
 """The key of the default account. It has 32 characters like a real key and is obviously not one."""
@@ -107,6 +108,10 @@ class Options:
         """Return what one unit of each coin is worth in USD."""
         return {"bitcoin": self.btc_usd, "CLORE-Blockchain": self.clore_usd, "USD-Blockchain": 1.0}
 
+    def creation_fee(self, coin: str) -> float:
+        """Return the creation fee in a coin."""
+        return float(f"{self.creation_fee_usd / self.rates()[coin]:.8f}")
+
 
 class Live:
     """The current options, shared by all parts of a running sandbox."""
@@ -118,59 +123,42 @@ class Live:
 def changed(options: Options, changes: Mapping[str, Any]) -> Options:
     """Return the options with some replaced. Raises ValueError, which names an unknown option or a value of the wrong
     type."""
-    hints = _hints()
-    for name, value in changes.items():
-        if name not in hints:
+    kinds = get_type_hints(Options)
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
+    }
+    for name, value in values.items():
+        if name not in kinds:
             raise ValueError(f"no option is called {name!r}")
-        if not _fits(hints[name], value) or (name == "images" and not all(map(_IMAGE.fullmatch, value))):
-            raise ValueError(f"option {name} does not take {value!r}")
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()}
+        try:
+            TypeAdapter(kinds[name]).validate_python(value, strict=True)
+            fits = name != "images" or all(map(_IMAGE.fullmatch, value))
+        except ValidationError:
+            fits = False
+        if not fits:
+            raise ValueError(f"option {name} does not take {changes[name]!r}")
     return replace(options, **values)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one flag for each option. `from_args` reads them back."""
-    for name, hint in _hints().items():
-        _add_argument(parser, name, hint, getattr(Options(), name), _help(name))
+    single = {"keys": "--key", "faults": "--fault", "images": "--image"}
+    for name, hint in get_type_hints(Options, include_extras=True).items():
+        kind, text = get_args(hint)
+        default = getattr(Options(), name)
+        how: dict[str, Any] = {"metavar": "X", "type": kind}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif get_origin(kind) is Literal:
+            how = {"choices": get_args(kind)}
+        elif get_origin(kind) is tuple:
+            how = {"metavar": "X", "type": get_args(kind)[0], "action": "append"}
+        text = f"{text} ({default})".replace("%", "%%") if default != () else text
+        flag = single.get(name, "--" + name.replace("_", "-"))
+        parser.add_argument(flag, dest=name, default=None, help=text, **how)
 
 
 def from_args(namespace: argparse.Namespace) -> Options:
     """Return the options that a command line gave. Options not given keep their defaults."""
     given = {f.name: getattr(namespace, f.name, None) for f in fields(Options)}
     return changed(Options(), {name: value for name, value in given.items() if value is not None})
-
-
-def _add_argument(parser: argparse.ArgumentParser, name: str, hint: Any, default: Any, text: str) -> None:
-    flag = "--" + name.replace("_", "-")
-    text = f"{text} ({default})".replace("%", "%%") if default != () else text
-    if hint is bool:
-        parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
-    elif get_origin(hint) is Literal:
-        parser.add_argument(flag, dest=name, choices=get_args(hint), default=None, help=text)
-    elif get_origin(hint) is tuple:
-        item = get_args(hint)[0]
-        single = "--" + {"keys": "key", "faults": "fault", "images": "image"}.get(name, name.replace("_", "-"))
-        parser.add_argument(single, dest=name, action="append", type=item, default=None, metavar="X", help=text)
-    else:
-        parser.add_argument(flag, dest=name, type=hint, default=None, metavar="X", help=text)
-
-
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Options)
-
-
-def _help(name: str) -> str:
-    return str(get_args(get_type_hints(Options, include_extras=True)[name])[1])
-
-
-def _fits(hint: Any, value: object) -> bool:
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        item = get_args(hint)[0]
-        return isinstance(value, (list, tuple)) and all(_fits(item, each) for each in value)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(hint, type | types.UnionType) and isinstance(value, hint)

@@ -1,20 +1,32 @@
-"""Servers, wallets, accounts and orders of the market, with the facts that follow from the time alone."""
+"""Servers, bids, wallets and orders of the market, and the meter that bills the orders."""
 
 import hashlib
 import math
+import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .images import ContainerState
 from .intake import COINS
-from .options import Options
-from .spot import SimulatedBid
+from .options import Live, Options
 
 DAY = 86_400
 _FEES = {"bitcoin": 0.00005, "CLORE-Blockchain": 1, "USD-Blockchain": 0.5}
 SEEMINGS = ("as_it_is", "expired", "vanished", "both")
 """What my_orders may report of an order: the truth, that it has ended, nothing, or both. "both" means that the list of
 current orders shows it as running, and the list of completed ones as ended."""
+
+
+@dataclass(slots=True)
+class SimulatedBid:
+    """One bid on a server. `order_id` is set if it belongs to an order of an account here."""
+
+    offer_id: int
+    bid: float
+    currency: str
+    placed_at: float
+    order_id: int | None = None
 
 
 @dataclass(slots=True)
@@ -38,9 +50,14 @@ class SimulatedWallet:
     balance: float | None
     withdrawal_fee: float
 
+    @property
+    def funds(self) -> float:
+        """Return the balance, or 0 for a legacy wallet."""
+        return self.balance or 0.0
+
     def take(self, amount: float) -> None:
         """Take money out. The meter checks that there is enough."""
-        self.balance = (self.balance or 0.0) - amount
+        self.balance = self.funds - amount
 
 
 @dataclass(slots=True)
@@ -49,6 +66,18 @@ class Account:
 
     key: str
     wallets: dict[str, SimulatedWallet]
+
+
+def wallets_of(key: str, options: Options) -> dict[str, SimulatedWallet]:
+    """Return wallets whose addresses are stable for a key and obviously not real."""
+    balances = dict(zip(COINS, (options.balance_btc, options.balance_clore, options.balance_usd), strict=True))
+    wallets = {}
+    for coin, balance in balances.items():
+        address = "sandbox" + hashlib.sha256(f"{key} {coin}".encode()).hexdigest()[:27]
+        wallets[coin] = SimulatedWallet(coin, address, balance, _FEES[coin])
+    if options.legacy_wallet:
+        wallets["bitcoin"] = SimulatedWallet("bitcoin", None, None, _FEES["bitcoin"])
+    return wallets
 
 
 @dataclass(slots=True)
@@ -69,15 +98,15 @@ class SimulatedOrder:
     mrl_s: float
     fee_rate: float
     creation_fee: float
+    creation_fee_after: float
     wallet: SimulatedWallet
     ports: dict[str, str]
     visible_at: float
     deploy_after: float
+    http_pub: str
+    inside: ContainerState
     ssh: str = "ssh_answers"  # or one of faults.SSH_FAULTS: how its port 22 behaves
-    http_pub: str = ""
-    inside: ContainerState = field(default_factory=ContainerState)
     public_ports: dict[str, int] = field(default_factory=dict)
-    creation_fee_after: float = 600.0
     up_since: float | None = None
     stretch_from: int | None = None
     stretch_s: int = 0
@@ -93,28 +122,16 @@ class SimulatedOrder:
     row: dict[str, Any] = field(default_factory=dict)  # keys that my_orders shows instead of the true ones
     twin: dict[str, Any] | None = None  # the same for a second row of it
 
-    def seems(self, now: float) -> str:
-        """Return what my_orders reports of it now, one of `SEEMINGS`."""
-        return self.seeming if now < self.seeming_until else "as_it_is"
-
     def listed_in(self, completed: bool, now: float) -> bool:
         """Return whether my_orders lists it. `completed`: completed orders are requested too."""
-        match self.seems(now):
-            case "vanished":
-                return False
-            case "expired":
-                return completed
-            case "both":
-                return True
+        if now < self.seeming_until and self.seeming != "as_it_is":
+            return {"vanished": False, "expired": completed, "both": True}[self.seeming]
         return completed or self.ended_at is None
 
     def seems_expired(self, completed: bool, now: float) -> bool:
         """Return whether its row shows it as ended."""
-        match self.seems(now):
-            case "expired":
-                return True
-            case "both":
-                return completed
+        if now < self.seeming_until and self.seeming in ("expired", "both"):
+            return completed or self.seeming == "expired"
         return self.ended_at is not None
 
     @property
@@ -165,18 +182,113 @@ class SimulatedOrder:
 
     def deployed_at(self) -> float:
         """Return when `mon_container` becomes 2, or infinity while it has no server or can't start."""
-        up = self.up_since is not None and self.inside.starts
-        return (self.up_since or 0.0) + self.deploy_after if up else math.inf
+        if self.up_since is None or not self.inside.starts:
+            return math.inf
+        return self.up_since + self.deploy_after
+
+    def has_endpoints(self, now: float, options: Options) -> bool:
+        """Return whether host and ports are known by now."""
+        return self.running and self.up_since is not None and now >= self.up_since + options.endpoints_after
+
+    def public_port(self, inner: str) -> int:
+        """Return the public port of a container's port: the real listener's, or an invented one."""
+        return self.public_ports.get(inner) or random.Random(f"{self.id} {inner}").randrange(1211, 2672)
 
 
-def wallets_of(key: str, options: Options) -> dict[str, SimulatedWallet]:
-    """Return wallets whose addresses are stable for a key and obviously not real."""
-    balances = dict(zip(COINS, (options.balance_btc, options.balance_clore, options.balance_usd), strict=True))
-    wallets = {}
-    for coin, balance in balances.items():
-        address = "sandbox" + hashlib.sha256(f"{key} {coin}".encode()).hexdigest()[:27]
-        legacy = options.legacy_wallet and coin == "bitcoin"
-        wallets[coin] = SimulatedWallet(
-            coin, None if legacy else address, None if legacy else balance or 0, _FEES[coin]
-        )
-    return wallets
+class Meter:
+    """Bills orders. `ended` is called after the meter ends an order, so that the market can pass its server on."""
+
+    def __init__(self, live: Live, ended: Callable[[SimulatedOrder, float], None]) -> None:
+        self._live = live
+        self._ended = ended
+
+    def run_to(self, orders: Iterable[SimulatedOrder], now: float) -> None:
+        """Bill everything up to `now`, in the order in which it happens."""
+        open_orders = [o for o in orders if o.ended_at is None]
+        while open_orders:
+            until = min([now, *(moment for o in open_orders for moment in o.milestones())])
+            if not self._affordable(open_orders, until):
+                self._one_minute(open_orders, until)
+            elif not self._to_milestone(open_orders, until):
+                return
+            open_orders = [o for o in open_orders if o.ended_at is None]
+
+    def end(self, order: SimulatedOrder, at: float, reason: str) -> None:
+        """Bill the last, unfinished minute and `overrun_seconds`, and close the order."""
+        if order.running:
+            overrun = self._live.options.overrun_seconds
+            self._bill(order, max(0, int(at) - order.billed_until) + overrun, final=True)
+        self._close(order, at, reason)
+
+    def pause(self, order: SimulatedOrder, at: float) -> None:
+        """Take the server from the order and leave it in the queue, where it costs nothing."""
+        self._bill(order, max(0, int(at) - order.billed_until))
+        if order.ended_at is None:
+            order.close_stretch()
+
+    def reprice(self, order: SimulatedOrder, price: float, at: float) -> None:
+        """Charge `price` a day from now on. What was billed keeps its price."""
+        running = order.running
+        if running:
+            self.pause(order, at)
+        if order.ended_at is None:
+            order.price = price
+            if running:
+                order.begin_stretch(at)
+
+    def _to_milestone(self, orders: list[SimulatedOrder], until: float) -> bool:
+        """Bill whole minutes up to `until` and do what is due then. Returns False if nothing was due."""
+        for order in orders:
+            self._bill(order, order.whole_minutes(until))
+        due = [o for o in orders if o.ended_at is None and any(moment <= until for moment in o.milestones())]
+        for order in due:
+            if not order.spot and order.ct + order.mrl_s <= until:
+                self.end(order, order.ct + order.mrl_s, "mrl")
+            else:
+                self._take_creation_fee(order, until)
+        return bool(due)
+
+    def _affordable(self, orders: list[SimulatedOrder], until: float) -> bool:
+        if self._live.options.on_empty == "negative":
+            return True
+        needs: dict[int, float] = {}
+        for order in orders:
+            cost = order.whole_minutes(until) * order.cost_per_second
+            needs[id(order.wallet)] = needs.get(id(order.wallet), 0.0) + cost
+        return all(needs[id(o.wallet)] <= o.wallet.funds for o in orders)
+
+    def _one_minute(self, orders: list[SimulatedOrder], until: float) -> None:
+        """Bill the next minute that falls due. This is slow, and used only if a wallet runs dry."""
+        waiting = [o for o in orders if o.whole_minutes(until) > 0]
+        if waiting:
+            self._bill(min(waiting, key=lambda o: (o.billed_until, o.id)), 60)
+            return
+        broke = min((o for o in orders if o.wallet.funds < 0), key=lambda o: o.id)
+        self._close(broke, until, "empty")
+
+    def _bill(self, order: SimulatedOrder, seconds: int, final: bool = False) -> None:
+        """Bill up to `seconds` seconds, as far as the wallet covers them. An order that can't be paid ends there."""
+        balance = order.wallet.funds
+        short = order.cost_per_second * seconds > balance and self._live.options.on_empty == "end"
+        if short:
+            seconds = min(seconds, max(0, math.floor(balance / order.cost_per_second)))
+        if seconds:
+            before = order.spend
+            order.stretch_s += seconds
+            fee = order.price * seconds / DAY * order.fee_rate
+            order.fee_paid += fee
+            order.wallet.take(order.spend - before + fee)
+        if short and not final:
+            self._close(order, float(order.billed_until), "empty")
+
+    def _take_creation_fee(self, order: SimulatedOrder, at: float) -> None:
+        broke = order.creation_fee > order.wallet.funds and self._live.options.on_empty == "end"
+        order.creation_paid = max(order.wallet.funds, 0.0) if broke else order.creation_fee
+        order.creation_due = None
+        order.wallet.take(order.creation_paid)
+        if broke:
+            self._close(order, at, "empty")
+
+    def _close(self, order: SimulatedOrder, at: float, reason: str) -> None:
+        order.ended_at, order.end_reason = at, reason
+        self._ended(order, at)

@@ -17,16 +17,13 @@ from starlette.routing import Mount
 
 from .control import Control
 from .engine import Engine
+from .gate import Gate
 from .listeners import last_guests
 from .options import Options
 from .wire import ExposedProtocol
 
 
-def create_app(options: Options) -> Starlette:
-    """Return a new sandbox, with its engine in `app.state.engine`. Faults that break connections work only when it is
-    served over a socket."""
-    engine = Engine(options)
-
+def _app(engine: Engine) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         beat = asyncio.create_task(engine.run())
@@ -39,10 +36,8 @@ def create_app(options: Options) -> Starlette:
             await engine.listeners.close()
             await asyncio.sleep(0)  # the closed transports' callbacks run before the loop ends
 
-    routes = [Mount("/v1", app=engine.gate), Mount("/_sandbox", routes=Control(engine).routes())]
-    app = Starlette(routes=routes, lifespan=lifespan)
-    app.state.engine = engine
-    return app
+    routes = [Mount("/v1", app=Gate(engine)), Mount("/_sandbox", routes=Control(engine).routes())]
+    return Starlette(routes=routes, lifespan=lifespan)
 
 
 _START_PATIENCE = 30.0  # s; building a market takes 0.2 s on a laptop
@@ -52,12 +47,11 @@ class _Server(uvicorn.Server):
     """uvicorn that reports when it listens and drops delayed replies when it stops."""
 
     def __init__(self, options: Options, listening: Callable[[], None]) -> None:
-        app = create_app(options)
-        self._engine: Engine = app.state.engine
+        self._engine = Engine(options)
         self._listening = listening
         self._loop: asyncio.AbstractEventLoop
         config = uvicorn.Config(
-            app,
+            _app(self._engine),
             http=ExposedProtocol,
             ws="none",
             loop="asyncio",

@@ -1,24 +1,25 @@
 """Orders, wallets, bids and fees as the API shows them, with exactly the keys that the real one sends."""
 
-import random
 from typing import Any
 
 from .intake import COINS
 from .options import Options
-from .orders import Account, Server, SimulatedOrder, SimulatedWallet
+from .orders import Account, Server, SimulatedOrder
 from .world import World
 
 _COPIED = ("rating", "reliability", "owner", "cuda_version", "gpu_array")
 
 
-def order_view(
-    order: SimulatedOrder, server: Server, now: float, options: Options, *, completed: bool = False
-) -> dict[str, Any]:
-    """Return an order's row in my_orders. Endpoints appear after a while and disappear when the order ends.
-    `completed`: the row is for the list that includes completed orders."""
+def order_rows(
+    order: SimulatedOrder, server: Server, now: float, options: Options, completed: bool
+) -> list[dict[str, Any]]:
+    """Return the rows of an order in my_orders: its own, and its twin if it has one. Endpoints appear after a while and
+    disappear when the order ends. `completed`: the rows are for the list that includes completed orders."""
     expired = order.seems_expired(completed, now)
     specs = server.row.get("specs")
-    shown: dict[str, Any] = {
+    ct = int(order.ct + options.ct_off)
+    cts = {"seconds": ct, "milliseconds": ct * 1_000, "text": "just now", "null": None, "negative": -ct}
+    row: dict[str, Any] = {
         "id": order.id,
         "creation_fee": order.creation_fee,
         "price": order.price,
@@ -26,7 +27,7 @@ def order_view(
         "image": order.image,
         "currency": order.currency,
         "spend": order.spend,
-        "ct": _told(order.ct, options),
+        "ct": cts[options.ct],
         "specs": {k: v for k, v in specs.items() if k != "pl"} if isinstance(specs, dict) else specs,
         "si": order.server_id,
         "mon_container": 2 if (order.ended_at or now) >= order.deployed_at() else 0,
@@ -38,63 +39,31 @@ def order_view(
     if expired:
         gpus = len(server.row.get("gpu_array") or [0])
         ended = int(now if order.ended_at is None else order.ended_at)
-        shown |= {"expired": True, "order_end": ended, "gpu_count": gpus, "total_gpus": gpus}
-    return shown | order.row
-
-
-def _told(ct: int, options: Options) -> int | str | None:
-    """Return when an order began, in the format that the options want."""
-    at = int(ct + options.ct_off)
-    match options.ct:
-        case "milliseconds":
-            return at * 1_000
-        case "text":
-            return "just now"
-        case "null":
-            return None
-        case "negative":
-            return -at
-    return at
-
-
-def order_rows(
-    order: SimulatedOrder, server: Server, now: float, options: Options, *, completed: bool
-) -> list[dict[str, Any]]:
-    """Return the rows of an order in my_orders: its own, and its twin if it has one."""
-    row = order_view(order, server, now, options, completed=completed)
+        row |= {"expired": True, "order_end": ended, "gpu_count": gpus, "total_gpus": gpus}
+    row |= order.row
     return [row] if order.twin is None else [row, row | order.twin]
 
 
 def _endpoints(order: SimulatedOrder, server: Server, now: float, options: Options) -> dict[str, Any]:
     if order.ended_at is not None:
         return {"tcp_ports": []}
-    if not has_endpoints(order, now, options):
+    if not order.has_endpoints(now, options):
         return {}
     if order.server_id in options.hostile_endpoints:
         return {"pub_cluster": ["n1.x.invalid; rm -rf ~"], "tcp_ports": ["22:99999", "22:-oProxyCommand=x"]}
-    country = country_of(server)
+    country = _country_of(server)
     http = next((port for port, kind in order.ports.items() if kind == "http"), None)
     found = options.ssh_listener and order.ssh != "ssh_name_unknown"
     shown: dict[str, Any] = {
         "pub_cluster": [options.ssh_host if found else f"n1.{country}.sandbox.invalid"],
-        "tcp_ports": [f"{inner}:{public_port(order, inner)}" for inner, kind in order.ports.items() if kind == "tcp"],
+        "tcp_ports": [f"{inner}:{order.public_port(inner)}" for inner, kind in order.ports.items() if kind == "tcp"],
     }
     if http is not None:
         shown |= {"http_port": http, "http_pub": f"{order.http_pub}.{country}.sandbox.invalid"}
     return shown
 
 
-def has_endpoints(order: SimulatedOrder, now: float, options: Options) -> bool:
-    """Return whether host and ports are known by now."""
-    return order.running and order.up_since is not None and now >= order.up_since + options.endpoints_after
-
-
-def public_port(order: SimulatedOrder, inner: str) -> int:
-    """Return the public port of a container's port: the real listener's, or an invented one."""
-    return order.public_ports.get(inner) or random.Random(f"{order.id} {inner}").randrange(1211, 2672)
-
-
-def country_of(server: Server) -> str:
+def _country_of(server: Server) -> str:
     """Return the country for a host name, or "xx" if a hostile row has no valid one."""
     specs = server.row.get("specs")
     net = specs.get("net") if isinstance(specs, dict) else None
@@ -102,16 +71,17 @@ def country_of(server: Server) -> str:
     return code.lower() if isinstance(code, str) and len(code) == 2 and code.isalpha() else "xx"
 
 
-def wallets_view(account: Account, deposits: str = "own") -> list[dict[str, Any]]:
-    """Return the rows of GET /wallets, with the account's own addresses, with none ("no"), or with "other" ones."""
-
-    def shown(wallet: SimulatedWallet) -> str | None:
-        if deposits == "own":
-            return wallet.deposit
-        return None if deposits == "no" else f"sandboxnobody{wallet.name}"
-
+def wallets_view(account: Account, fault_kind: str | None) -> list[dict[str, Any]]:
+    """Return the rows of GET /wallets. Two kinds of fault replace the account's own addresses."""
     return [
-        {"name": w.name, "deposit": shown(w), "balance": w.balance, "withdrawal_fee": w.withdrawal_fee}
+        {
+            "name": w.name,
+            "deposit": {"no_deposits": None, "other_deposits": f"sandboxnobody{w.name}"}.get(
+                fault_kind or "", w.deposit
+            ),
+            "balance": w.balance,
+            "withdrawal_fee": w.withdrawal_fee,
+        }
         for w in account.wallets.values()
     ]
 
@@ -137,7 +107,7 @@ def market_view(world: World, server: Server, key: str, options: Options) -> dic
 
 def fees_view(options: Options) -> dict[str, Any]:
     """Return the body of GET /renter_fees: percentages before the Proof-of-Holding discount."""
-    creation = {coin: float(f"{options.creation_fee_usd / options.rates()[coin]:.8f}") for coin in COINS}
+    creation = {coin: options.creation_fee(coin) for coin in COINS}
     return {
         "renter_fees": {
             "on_demand": {"base": dict.fromkeys(COINS, options.fee_on_demand)},
@@ -151,15 +121,12 @@ def fees_view(options: Options) -> dict[str, Any]:
 
 def poh_view(options: Options) -> dict[str, Any]:
     """Return the body of GET /poh_balance."""
-    offers = dict.fromkeys(
-        (
-            "rented_amount",
-            "rented_on_marketplace_amount",
-            "rented_finished_amount",
-            "leased_amount",
-            "leased_finished_amount",
-        ),
-        0,
-    )
+    offers = {
+        "rented_amount": 0,
+        "rented_on_marketplace_amount": 0,
+        "rented_finished_amount": 0,
+        "leased_amount": 0,
+        "leased_finished_amount": 0,
+    }
     balance = {"total": options.poh, "free_amount": options.poh, "reward_amount": 0, "offers": offers}
     return {"items": [], "balance": balance, "count": 0}

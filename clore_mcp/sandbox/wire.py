@@ -11,13 +11,7 @@ from typing import Any, Literal
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-TRANSPORT = "clore_mcp.sandbox.transport"
-"""The key of the connection's transport in the ASGI scope."""
-
-PROXY_PAGE = (
-    b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
-    b"<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
-)
+_TRANSPORT = "clore_mcp.sandbox.transport"  # its key in the ASGI scope
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +39,6 @@ def json_reply(body: dict[str, Any], status: int = 200) -> WireReply:
     return WireReply(status, text, code=body.get("code"), error=body.get("error"))
 
 
-def proxy_error() -> WireReply:
-    """Return the page that the proxy sends if the API behind it is down."""
-    return WireReply(502, PROXY_PAGE, "text/html")
-
-
 class ExposedProtocol(H11Protocol):
     """uvicorn's HTTP protocol, with the connection's transport in the scope so that a fault can break it."""
 
@@ -58,7 +47,7 @@ class ExposedProtocol(H11Protocol):
         app = self.app
 
         async def with_transport(scope: Scope, receive: Receive, send: Send) -> None:
-            scope[TRANSPORT] = transport
+            scope[_TRANSPORT] = transport
             await app(scope, receive, send)
 
         self.app = with_transport
@@ -90,13 +79,11 @@ async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) 
 
 async def deliver(reply: WireReply, date: str | None, scope: Scope, receive: Receive, send: Send) -> None:
     """Send the reply, or break the connection as the reply's manner requires."""
-    transport: asyncio.Transport | None = scope.get(TRANSPORT)
     if reply.manner == "whole":
         await send(_start(reply, date))
         await send({"type": "http.response.body", "body": reply.body})
         return
-    if transport is None:
-        raise RuntimeError("a broken connection needs a real one: serve the sandbox over a socket")
+    transport: asyncio.Transport = scope[_TRANSPORT]
     if reply.manner == "truncated":
         await send(_start(reply, date))
         await send({"type": "http.response.body", "body": reply.body[: len(reply.body) // 2], "more_body": True})

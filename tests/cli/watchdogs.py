@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clore_mcp.sandbox.journal import digest
+from clore_mcp.sandbox.engine import digest
 from tests import preforked
 from tests.terminal import PATIENCE
 from tests.world import World

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clore_mcp.sandbox import SANDBOX_KEY, Options
-from clore_mcp.sandbox.intake import COINS, OrderWish
+from clore_mcp.sandbox.intake import COINS, ApiRefusal, parse_create
 from clore_mcp.sandbox.options import Live
-from clore_mcp.sandbox.refusals import ApiRefusal
 from clore_mcp.sandbox.world import World
 
 from .conftest import USD, Market, Start
@@ -151,9 +150,9 @@ def _do(world: World, deed: str, place: int, coin: str, amount: float, now: floa
     orders = [o for o in world.open_orders() if o.server_id == server.id]
     minimum = world.price(server, True, coin) or 1.0
     if deed in ("rent", "bid"):
-        bid = minimum * (1 + amount % 1)
-        ask = OrderWish(server.id, coin, "image", deed == "bid", bid, None)
-        world.create(world.accounts[SANDBOX_KEY], ask, now)
+        bid = {"type": "spot", "spotprice": minimum * (1 + amount % 1)} if deed == "bid" else {"type": "on-demand"}
+        body = {"renting_server": server.id, "currency": coin, "image": "image", **bid}
+        world.create(world.accounts[SANDBOX_KEY], parse_create(body, Options()), now)
     elif deed == "cancel" and orders:
         world.cancel(SANDBOX_KEY, orders[0].id, now)
     elif deed == "rebid" and orders:

@@ -18,9 +18,8 @@ import httpx2 as httpx
 import pytest
 
 import clore_mcp.sandbox
-from clore_mcp.sandbox import SANDBOX_KEY, Options, add_arguments, create_app, from_args, serve, start_in_thread
-from clore_mcp.sandbox.clock import Clock
-from clore_mcp.sandbox.journal import digest
+from clore_mcp.sandbox import SANDBOX_KEY, Options, add_arguments, from_args, serve, start_in_thread
+from clore_mcp.sandbox.engine import Clock, digest
 from clore_mcp.sandbox.listeners import _OrderPort
 
 SERVE = """
@@ -168,21 +167,6 @@ async def test_a_guest_at_an_order_s_port_that_closes_leaves_no_socket_open(turn
         await door.close()
         await asyncio.sleep(0)
         assert open_sockets(door.port) == []
-
-
-@pytest.mark.anyio
-async def test_the_app_also_runs_without_a_socket() -> None:
-    app = create_app(Options(servers=5, rate_limit="off"))
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as client:
-        reply = await client.get("/v1/wallets", headers={"auth": SANDBOX_KEY})
-    assert reply.json()["code"] == 0
-
-
-def test_the_app_can_be_made_before_there_is_a_loop() -> None:
-    app = create_app(Options(servers=5))
-    asyncio.run(asyncio.sleep(0))
-    assert len(app.state.engine.world.servers) == 5
 
 
 def test_the_clock_runs_at_its_speed_and_never_back() -> None:
