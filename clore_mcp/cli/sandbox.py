@@ -22,7 +22,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     def announce(url: str) -> None:
         print(url, flush=True)
-        print(_how_to_use(url, (arguments.keys or [SANDBOX_KEY])[0]), file=sys.stderr, flush=True)
+        key = (arguments.keys or [SANDBOX_KEY])[0]
+        line = '  $env:{}="{}"' if os.name == "nt" else "  export {}={}"
+        print(
+            "A simulated marketplace: no money, no real servers. In another terminal:",
+            line.format("CLORE_API_URL", url),
+            line.format("CLORE_API_KEY", key),
+            "then start clore-mcp, or any program that uses Clore's API. Ctrl-C ends the sandbox.",
+            sep="\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     try:
         serve(from_args(arguments), arguments.port, announce)
@@ -41,15 +51,3 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65_535:
         raise ValueError(text)
     return port
-
-
-def _how_to_use(url: str, key: str) -> str:
-    values = {"CLORE_API_URL": url, "CLORE_API_KEY": key}
-    line = '  $env:{}="{}"' if os.name == "nt" else "  export {}={}"
-    return "\n".join(
-        (
-            "A simulated marketplace: no money, no real servers. In another terminal:",
-            *(line.format(name, value) for name, value in values.items()),
-            "then start clore-mcp, or any program that uses Clore's API. Ctrl-C ends the sandbox.",
-        )
-    )

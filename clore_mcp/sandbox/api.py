@@ -53,9 +53,10 @@ class Api:
         }
 
     def process(self, method: str, endpoint: str, call: ApiRequest) -> WireReply:
-        """Carry out a request and return the reply."""
         self._world.settle(self._clock.now())
         try:
+            if method == "POST" and not isinstance(call.body, dict):
+                raise invalid_input(self._live.options)
             return self.endpoints[method, endpoint](call)
         except ApiRefusal as refusal:
             return refused(refusal)
@@ -74,8 +75,8 @@ class Api:
         completed = call.query.get("return_completed") == "true"
         rows = [
             row
-            for order in reversed(self._world.orders_of(call.account.key))
-            if now >= order.visible_at and order.listed_in(completed, now)
+            for order in reversed(self._world.orders.values())
+            if order.key == call.account.key and now >= order.visible_at and order.listed_in(completed, now)
             for row in order_rows(order, self._world.servers[order.server_id], now, options, completed)
         ]
         rows = [*rows, *rows] if options.repeat_rows else rows
@@ -111,9 +112,8 @@ class Api:
 
     def _cancel_order(self, call: ApiRequest) -> WireReply:
         options = self._live.options
-        body = self._object(call)
-        number = whole_number(body.get("id"), options)
-        issue = body.get("issue")
+        number = whole_number(call.body.get("id"), options)
+        issue = call.body.get("issue")
         if issue is not None and not (isinstance(issue, str) and len(issue) <= 2048):
             raise invalid_input(options)
         if self._cancel(call, number) or options.unknown_order == "ok":
@@ -124,7 +124,7 @@ class Api:
 
     def _cancel_orders(self, call: ApiRequest) -> WireReply:
         options = self._live.options
-        numbers = self._object(call).get("order_ids")
+        numbers = call.body.get("order_ids")
         if not isinstance(numbers, list) or len(numbers) > 64:
             raise invalid_input(options)
         ids = [whole_number(number, options) for number in numbers]
@@ -133,11 +133,10 @@ class Api:
 
     def _set_spot_price(self, call: ApiRequest) -> WireReply:
         options = self._live.options
-        body = self._object(call)
-        wanted = body.get("desired_price")
+        wanted = call.body.get("desired_price")
         if not is_positive(wanted):
             raise invalid_input(options)
-        number = whole_number(body.get("order_id"), options)
+        number = whole_number(call.body.get("order_id"), options)
         self._world.set_bid(call.account.key, number, float(wanted), self._clock.now())
         return json_reply({"code": 0})
 
@@ -145,8 +144,3 @@ class Api:
         if call.fault and call.fault.kind == "cancel_ignored":
             return True
         return self._world.cancel(call.account.key, number, self._clock.now())
-
-    def _object(self, call: ApiRequest) -> dict[str, Any]:
-        if not isinstance(call.body, dict):
-            raise invalid_input(self._live.options)
-        return call.body

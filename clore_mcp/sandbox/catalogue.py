@@ -6,28 +6,14 @@ import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from .hardware import (
-    BOARDS,
-    COUNTRIES,
-    CPUS,
-    CUDA,
-    DISKS,
-    EUROPE_FOR_4090,
-    GPUS,
-    MRL_HOURS,
-    RAM_GB,
-    Gpu,
-)
+from .hardware import BOARDS, COUNTRIES, CPUS, CUDA, DISKS, EUROPE_FOR_4090, GPUS, MRL_HOURS, RAM_GB, Gpu
 from .options import Options
 from .orders import SimulatedBid
 
 Row = dict[str, Any]
 T = TypeVar("T")
 
-PROMISED = 28
-"""The number of single RTX 4090 servers in Europe that are always free for less than 0.40 USD/hour including the
-renter's fee."""
-
+_PROMISED = 28  # single RTX 4090 servers in Europe, always free, for less than 0.40 USD/hour including the renter's fee
 _TESTED_AT = 1_783_000_000  # fixed, so that a seed gives the same bytes on any day
 
 
@@ -35,7 +21,7 @@ def generate(options: Options) -> list[Row]:
     """Return the rows of a market, sorted by id descending as in the real listing."""
     rng = random.Random(options.seed)
     ids = sorted(rng.sample(range(28_000, 113_000), options.servers), reverse=True)
-    promised = set(rng.sample(range(options.servers), min(PROMISED, options.servers)))
+    promised = set(rng.sample(range(options.servers), min(_PROMISED, options.servers)))
     return [
         _promised_row(rng, options, server, place) if place in promised else _row(rng, options, server)
         for place, server in enumerate(ids)
@@ -44,8 +30,7 @@ def generate(options: Options) -> list[Row]:
 
 @functools.lru_cache(maxsize=4)
 def shared_rows(seed: int, servers: int, btc_usd: float, clore_usd: float) -> Sequence[Row]:
-    """Return the rows of `generate`, which takes longer than the rest of a market's start. All markets of this process
-    that begin alike share them, so copy a row to change it."""
+    """Return the rows of `generate`. The markets of this process share them, so copy a row to change it."""
     return generate(Options(seed=seed, servers=servers, btc_usd=btc_usd, clore_usd=clore_usd))
 
 
@@ -109,7 +94,10 @@ def _prices(rng: random.Random, options: Options, usd: float, tidy: bool) -> tup
         drift["CLORE-Blockchain" if "CLORE-Blockchain" in listed else "bitcoin"] = 2.5  # a host who forgot one coin
     on_demand = {coin: _coin_price(coin, usd * drift[coin], rates) for coin in listed}
     spot = {coin: _coin_price(coin, spot_usd * drift[coin], rates) for coin in listed}
-    price: Row = {"on_demand": on_demand, "spot": spot, "usd": _usd_block(on_demand, rates)}
+    short = {"bitcoin": "on_demand_btc", "CLORE-Blockchain": "on_demand_clore", "USD-Blockchain": "on_demand_usd"}
+    in_usd = {short[coin]: price * rates[coin] for coin, price in on_demand.items()}
+    in_usd["spot"] = 0  # whatever the spot price is, as on the real market
+    price: Row = {"on_demand": on_demand, "spot": spot, "usd": in_usd}
     if not tidy and rng.random() < 0.04:
         price["usd"].pop(rng.choice(list(price["usd"])))
     if auto:
@@ -120,15 +108,6 @@ def _prices(rng: random.Random, options: Options, usd: float, tidy: bool) -> tup
 def _coin_price(coin: str, usd: float, rates: dict[str, float]) -> float:
     """Return a USD amount in a coin, with as many decimals as the market shows."""
     return round(max(usd / rates[coin], 0.00000001), 8) if coin == "bitcoin" else round(max(usd / rates[coin], 0.01), 2)
-
-
-def _usd_block(on_demand: dict[str, float], rates: dict[str, float]) -> Row:
-    """Return `price.usd`: the same prices in USD/day. Its spot is 0 whatever the spot price is, as on the real
-    market."""
-    short = {"bitcoin": "on_demand_btc", "CLORE-Blockchain": "on_demand_clore", "USD-Blockchain": "on_demand_usd"}
-    block: Row = {short[coin]: price * rates[coin] for coin, price in on_demand.items()}
-    block["spot"] = 0
-    return block
 
 
 def _accepted(rng: random.Random, listed: list[str], tidy: bool) -> list[str]:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from .engine import Engine, digest
+from .faults import Fault
 from .intake import COINS, ApiRefusal, parse_create
 from .options import changed
 from .orders import SEEMINGS, SimulatedOrder
@@ -24,7 +25,6 @@ class Control:
         self._engine = engine
 
     def routes(self) -> list[Route]:
-        """Return all routes below the control path."""
         table: list[tuple[str, str, Callable[..., Body]]] = [
             ("GET", "/state", self._state),
             ("GET", "/requests", self._requests),
@@ -92,13 +92,12 @@ class Control:
         return {}
 
     def _faults(self, wanted: object) -> Body:
-        """Return the pending faults."""
-        return {"faults": self._engine.faults.as_json()}
+        pending = [asdict(fault) for fault in self._engine.faults.pending]
+        return {"faults": [{k: v for k, v in fault.items() if k != "until"} for fault in pending]}
 
     def _add_fault(self, wanted: Any) -> Body:
-        """Arm one fault, or a list of them."""
         for each in wanted if isinstance(wanted, list) else [wanted]:
-            self._engine.faults.add(each)
+            self._engine.faults.pending.append(Fault(**each))
         return self._faults(wanted)
 
     def _clear_faults(self, wanted: Body) -> Body:
@@ -106,7 +105,6 @@ class Control:
         return self._faults(wanted)
 
     def _clock(self, wanted: Body) -> Body:
-        """Move the market's time forward, or change its speed."""
         clock = self._engine.clock
         if "speed" in wanted:
             clock.set_speed(float(wanted["speed"]))
@@ -114,7 +112,6 @@ class Control:
         return {"now": clock.now(), "speed": clock.speed}
 
     def _server(self, wanted: Body, server_id: int) -> Body:
-        """Return one server's row and what isn't in it."""
         world = self._engine.world
         server = world.servers[server_id]
         return {
@@ -151,7 +148,6 @@ class Control:
         return {"bids": {str(server_id): [asdict(bid) for bid in bids] for server_id, bids in found.items() if bids}}
 
     def _bid(self, wanted: Body) -> Body:
-        """Add a stranger's bid on a server."""
         world, now = self._engine.world, self._engine.clock.now()
         if wanted["currency"] not in COINS:
             raise ValueError("no such coin")
@@ -179,8 +175,7 @@ class Control:
         return self._options(wanted)
 
     def _make_order(self, wanted: Body) -> Body:
-        """Rent outside the API: a create_order body, with optional `key` and `age_seconds`. Rate limits and faults
-        don't apply."""
+        """Rent outside the API: a create_order body, with optional `key` and `age_seconds`."""
         world = self._engine.world
         begun = self._engine.clock.now() - float(wanted.get("age_seconds", 0.0))
         ask = parse_create(wanted, self._engine.live.options)

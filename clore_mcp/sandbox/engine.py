@@ -6,7 +6,6 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from typing import Any
 
 from .faults import Faults
@@ -29,10 +28,6 @@ class Clock:
     def now(self) -> float:
         """Return the market's Unix time in seconds."""
         return self._base + (self._real() - self._since) * self.speed
-
-    def http_date(self, ahead: float) -> str:
-        """Return the market's time in the `Date` header's format, `ahead` seconds ahead."""
-        return formatdate(self.now() + ahead, usegmt=True)
 
     def advance(self, seconds: float) -> None:
         """Move the market forward. Raises ValueError for a negative number, because bills can't be undone."""
@@ -95,7 +90,6 @@ class Engine:
             await self.listeners.sync(self.world.open_orders(), now)
 
     async def run(self) -> None:
-        """Tick until cancelled."""
         while True:
             await self.tick()
             await asyncio.sleep(_BEAT)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
 
@@ -51,12 +51,12 @@ _ENDPOINTS = {
     **dict.fromkeys(_CREATES | SSH_FAULTS, "create_order"),
     **dict.fromkeys(("no_deposits", "other_deposits"), "wallets"),
 }
-_PROXY_PAGE = (
+PROXY_ERROR = WireReply(  # what the proxy sends if the API behind it is down
+    502,
     b"<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
-    b"<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n"
+    b"<center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n",
+    "text/html",
 )
-PROXY_ERROR = WireReply(502, _PROXY_PAGE, "text/html")
-"""The page that the proxy sends if the API behind it is down."""
 _SECONDS = {
     "hang_before": 30.0,
     "hang_after": 30.0,
@@ -82,7 +82,7 @@ class Fault:
     effect: bool | None = None
     error: str = "words-that-nobody-knows"
     status: int = 0
-    until: float = field(default=0.0, repr=False)
+    until: float = field(init=False)
 
     def __post_init__(self) -> None:
         if self.kind not in EFFECT:
@@ -134,7 +134,6 @@ class Fault:
 
 
 def refused(refusal: ApiRefusal) -> WireReply:
-    """Return a refusal as a reply."""
     return json_reply(refusal.body, refusal.status)
 
 
@@ -149,10 +148,6 @@ class Faults:
 
     def __init__(self, specs: tuple[str, ...] = ()) -> None:
         self.pending: list[Fault] = [parse_spec(spec) for spec in specs]
-
-    def add(self, wanted: dict[str, Any]) -> None:
-        """Arm one fault from its JSON form. Raises ValueError or TypeError if it is invalid."""
-        self.pending.append(Fault(**{key: value for key, value in wanted.items() if key != "until"}))
 
     def outage(self) -> bool:
         """Return whether the service is down now. It counts real time, because the network fails, not the market."""
@@ -172,10 +167,6 @@ class Faults:
                 self.pending.remove(fault)
             return fault
         return None
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return the pending faults for the control path."""
-        return [{k: v for k, v in asdict(fault).items() if k != "until"} for fault in self.pending]
 
 
 def parse_spec(spec: str) -> Fault:

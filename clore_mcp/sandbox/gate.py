@@ -9,6 +9,7 @@ import json
 import math
 import time
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Any
 
 from starlette.datastructures import Headers, QueryParams
@@ -29,7 +30,7 @@ _NOBODY = Account(key="", wallets={})  # who may read the marketplace without a 
 class _Lane:
     """When a lane last admitted a call, or completed one if that is what counts, and how many calls are in flight."""
 
-    mark_ns: int | None = None
+    mark_ns: float = -math.inf
     in_flight: int = 0
 
 
@@ -68,8 +69,6 @@ class Limiter:
     def _wait(self, lane: _Lane, seconds: float, now_ns: int) -> float:
         if lane.in_flight and self._live.options.rate_limit == "completion":
             return seconds
-        if lane.mark_ns is None:
-            return 0.0
         return max(0, lane.mark_ns + round(seconds * NANO) - now_ns) / NANO
 
 
@@ -83,15 +82,16 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         options, closing = self._engine.live.options, self._engine.closing
-        key = Headers(scope=scope).get("auth")
         entry = self._record(scope, await read_body(receive))
+        key = Headers(scope=scope).get("auth")
         # Every client is on loopback, so all calls without a key come from one address.
         who, create = f"key {key}" if key else "address", entry.endpoint == "create_order"
-        reply, admitted = self._turned_away(entry, key), False
+        account = self._engine.world.accounts.get(key or "")
+        reply, admitted = self._turned_away(entry, account, key), False
         if reply is None:
             wait = self._limiter.admit(who, create, entry.arrived_ns)
             admitted = wait is None
-            reply = await self._carry_out(entry, key) if wait is None else self._too_fast(wait)
+            reply = await self._carry_out(entry, account or _NOBODY) if wait is None else self._too_fast(wait)
         await keep_silent(receive, options.latency, closing)
         if reply.silence and not await keep_silent(receive, reply.silence, closing):
             reply = reply.broken("closed")
@@ -119,44 +119,39 @@ class Gate:
         self._engine.requests.append(entry)
         return entry
 
-    def _turned_away(self, entry: Recorded, key: str | None) -> WireReply | None:
+    def _turned_away(self, entry: Recorded, account: Account | None, key: str | None) -> WireReply | None:
         if not entry.user_agent or entry.user_agent.lower().startswith("python-urllib"):
             return WireReply(403, b"error code: 1010", "text/plain; charset=UTF-8")
         if self._engine.faults.outage():
             return PROXY_ERROR
         if (entry.method, entry.endpoint) not in self._api.endpoints:
             return json_reply({"code": 4}, 404)
-        if key not in self._engine.world.accounts and not (key is None and entry.endpoint == "marketplace"):
+        if account is None and not (key is None and entry.endpoint == "marketplace"):
             return json_reply({"code": 3}, 401)
         return None
 
     def _too_fast(self, wait: float) -> WireReply:
         return too_fast(str(max(1, math.ceil(wait))) if self._engine.live.options.retry_after else None)
 
-    async def _carry_out(self, entry: Recorded, key: str | None) -> WireReply:
+    async def _carry_out(self, entry: Recorded, account: Account) -> WireReply:
         fault = self._engine.faults.take(entry.endpoint)
         if fault is not None:
             entry.fault = fault.kind
             if fault.kind == "late_effect":
-                await self._wait(fault.seconds)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(fault.seconds):  # even if the client has disconnected
+                        await self._engine.closing.wait()
             flood = fault.flood(entry.endpoint)
             if flood is not None or not fault.effect:
                 return flood or fault.reply(None)
         entry.effect = True
-        account = self._engine.world.accounts.get(key or "", _NOBODY)
         reply = self._api.process(entry.method, entry.endpoint, ApiRequest(account, entry.query, entry.body, fault))
         return reply if fault is None else fault.reply(reply)
-
-    async def _wait(self, seconds: float) -> None:
-        """Wait, even if the client has disconnected."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._engine.closing.wait()
 
     def _date(self, reply: WireReply) -> str | None:
         options = self._engine.live.options
         if options.date == "right":
-            return self._engine.clock.http_date(options.date_off + reply.date_off)
+            return formatdate(self._engine.clock.now() + options.date_off + reply.date_off, usegmt=True)
         return "the day before yesterday" if options.date == "garbage" else None
 
 

@@ -18,11 +18,11 @@ Version = tuple[int, ...]
 class Contents:
     """What is in an image. `closed`: Clore's SSH entrypoint doesn't work in it. `private`: it can't be pulled."""
 
-    sshd: bool = False
-    jupyter: bool = False
-    closed: bool = False
-    private: bool = False
-    cuda: Version | None = None
+    sshd: bool
+    jupyter: bool
+    closed: bool
+    private: bool
+    cuda: Version | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,15 @@ class ContainerState:
     jupyter: bool
 
 
-_CONTENTS = {
-    "cloreai/jupyter:ubuntu24.04-v2": Contents(sshd=True, jupyter=True),
-    "cloreai/jupyter:ubuntu24.04-v1": Contents(sshd=True, jupyter=True),
-    "cloreai/ubuntu22.04-jupyter": Contents(sshd=True, jupyter=True),
-    "cloreai/ubuntu20.04-jupyter": Contents(sshd=True, jupyter=True),
-    "cloreai/torch:2.0.1": Contents(sshd=True),
-    "nvidia/cuda:12.8.0-base-ubuntu22.04": Contents(cuda=(12, 8)),
-    "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime": Contents(cuda=(12, 4)),
-    "vllm/vllm-openai:v0.7.3": Contents(),
-    "yanwk/comfyui-boot:cu126-slim": Contents(cuda=(12, 6)),
+_WORDS = {
+    "cloreai/jupyter:ubuntu24.04-v2": "sshd,jupyter",
+    "cloreai/jupyter:ubuntu24.04-v1": "sshd,jupyter",
+    "cloreai/ubuntu22.04-jupyter": "sshd,jupyter",
+    "cloreai/ubuntu20.04-jupyter": "sshd,jupyter",
+    "cloreai/torch:2.0.1": "sshd",
+    "nvidia/cuda:12.8.0-base-ubuntu22.04": "cuda12.8",
+    "pytorch/pytorch:2.5.1-cuda12.4-cudnn9-runtime": "cuda12.4",
+    "yanwk/comfyui-boot:cu126-slim": "cuda12.6",
 }
 
 
@@ -61,15 +60,10 @@ def inside(ask: OrderWish, row: Mapping[str, Any], options: Options) -> Containe
 
 def contents(image: str, options: Options) -> Contents:
     """Return what is in an image, from the options or else from the table."""
-    name = image.removeprefix("docker.io/")
-    told = [_read(words) for known, _, words in (one.rpartition("=") for one in options.images) if known == name]
-    return told[-1] if told else _CONTENTS.get(name, Contents())
-
-
-def _read(words: str) -> Contents:
-    flags = words.split(",")
-    cuda = next((_version(word.removeprefix("cuda")) for word in flags if word.startswith("cuda")), None)
-    return Contents("sshd" in flags, "jupyter" in flags, "closed" in flags, "private" in flags, cuda)
+    known = _WORDS | {name: words for name, _, words in (one.rpartition("=") for one in options.images)}
+    words = known.get(image.removeprefix("docker.io/"), "").split(",")
+    cuda = next((_version(word.removeprefix("cuda")) for word in words if word.startswith("cuda")), None)
+    return Contents("sshd" in words, "jupyter" in words, "closed" in words, "private" in words, cuda)
 
 
 def _version(text: object) -> Version | None:

@@ -1,6 +1,7 @@
 """What a request may ask for, and how the API refuses: code 6 with inconsistent statuses, or a code without a text."""
 
 import json
+import re
 from typing import Annotated, Any, Literal, TypeGuard, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -47,28 +48,21 @@ def is_positive(value: object) -> TypeGuard[float]:
 
 def whole_number(value: object, options: Options) -> int:
     """Return an id, given as a number or as a string of digits. The real API accepts both."""
-    if isinstance(value, str) and _is_number(value, 18):
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     raise invalid_input(options)
 
 
-def _is_number(text: str, digits: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= digits
-
-
 def _port(text: str) -> str:
-    if not (_is_number(text, 5) and 0 < int(text) < 65536):
+    if not (re.fullmatch("[0-9]{1,5}", text) and 0 < int(text) < 65536):
         raise ValueError(text)
     return text
 
 
 class OrderWish(BaseModel):
-    """A well-formed create_order body. The market decides whether it can be met. Unknown keys are ignored.
-
-    The limits of `env` are documented for GigaSPOT orders and assumed to hold here too.
-    """
+    """A well-formed create_order body. The market decides whether it can be met. Unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, regex_engine="python-re")
 
@@ -79,6 +73,7 @@ class OrderWish(BaseModel):
     spotprice: Any = None
     required_price: Annotated[float, Field(gt=0, lt=1e15)] | None = None
     ports: dict[Annotated[str, AfterValidator(_port)], Literal["tcp", "http"]] | None = None
+    # Its limits are documented for GigaSPOT orders and assumed to hold here too.
     env: dict[Annotated[str, Field(max_length=128)], Annotated[str, Field(max_length=1536)]] | None = None
     # Documented: no underscore, no colon.
     ssh_key: Annotated[str, Field(max_length=3072, pattern=r"\A[a-zA-Z0-9\s\-=.@+/]*\Z")] | None = None
@@ -89,12 +84,10 @@ class OrderWish(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> "OrderWish":
-        if self.spot and not is_positive(self.spotprice):
-            raise ValueError("spotprice")
-        if list((self.ports or {}).values()).count("http") > 1:
-            raise ValueError("ports")
-        if len(json.dumps(self.env)) >= 12_288:
-            raise ValueError("env")
+        priced = not self.spot or is_positive(self.spotprice)
+        http_ports = list((self.ports or {}).values()).count("http")
+        if not priced or http_ports > 1 or len(json.dumps(self.env)) >= 12_288:
+            raise ValueError("invalid input")
         return self
 
     @property

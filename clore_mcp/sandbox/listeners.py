@@ -24,8 +24,7 @@ async def last_guests(listening: Iterable[socket.socket]) -> None:
 
 
 class _OrderPort:
-    """One order's port. While reserved, it refuses connections. Once open, it greets like an SSH server, or as a fault
-    wants."""
+    """One order's port. Until it is opened, it refuses connections. Then it greets like SSH, or as a fault wants."""
 
     def __init__(self, ssh: str = "ssh_answers") -> None:
         self._ssh = ssh
@@ -112,7 +111,6 @@ class Listeners:
             await door.close()
 
     async def close(self) -> None:
-        """Close every port and all its connections."""
         for door in (*self._replaced, *self._doors.values()):
             await door.close()
         self._doors.clear()

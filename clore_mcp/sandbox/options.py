@@ -109,7 +109,6 @@ class Options:
         return {"bitcoin": self.btc_usd, "CLORE-Blockchain": self.clore_usd, "USD-Blockchain": 1.0}
 
     def creation_fee(self, coin: str) -> float:
-        """Return the creation fee in a coin."""
         return float(f"{self.creation_fee_usd / self.rates()[coin]:.8f}")
 
 
@@ -121,8 +120,7 @@ class Live:
 
 
 def changed(options: Options, changes: Mapping[str, Any]) -> Options:
-    """Return the options with some replaced. Raises ValueError, which names an unknown option or a value of the wrong
-    type."""
+    """Return the options with some replaced. Raises ValueError for an unknown option or a value of the wrong type."""
     kinds = get_type_hints(Options)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()

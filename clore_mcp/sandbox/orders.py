@@ -176,10 +176,6 @@ class SimulatedOrder:
         if self.creation_paid == 0.0 and self.creation_due is None:
             self.creation_due = self.stretch_from + self.creation_fee_after
 
-    def close_stretch(self) -> None:
-        """Take the server from it. What was billed stays."""
-        self.spent_before, self.stretch_s, self.stretch_from = self.spend, 0, None
-
     def deployed_at(self) -> float:
         """Return when `mon_container` becomes 2, or infinity while it has no server or can't start."""
         if self.up_since is None or not self.inside.starts:
@@ -224,7 +220,7 @@ class Meter:
         """Take the server from the order and leave it in the queue, where it costs nothing."""
         self._bill(order, max(0, int(at) - order.billed_until))
         if order.ended_at is None:
-            order.close_stretch()
+            order.spent_before, order.stretch_s, order.stretch_from = order.spend, 0, None
 
     def reprice(self, order: SimulatedOrder, price: float, at: float) -> None:
         """Charge `price` a day from now on. What was billed keeps its price."""

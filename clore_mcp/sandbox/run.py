@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI application on loopback, served in the foreground or in a thread of the caller's process.
+"""The sandbox on loopback, served in the foreground or in a thread of the caller's process.
 
 The API is under `/v1`, the control path under `/_sandbox`.
 """
@@ -7,8 +7,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
-from types import TracebackType
+from collections.abc import Callable
 from typing import Self
 
 import uvicorn
@@ -22,24 +21,6 @@ from .listeners import last_guests
 from .options import Options
 from .wire import ExposedProtocol
 
-
-def _app(engine: Engine) -> Starlette:
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        beat = asyncio.create_task(engine.run())
-        try:
-            yield
-        finally:
-            beat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await beat
-            await engine.listeners.close()
-            await asyncio.sleep(0)  # the closed transports' callbacks run before the loop ends
-
-    routes = [Mount("/v1", app=Gate(engine)), Mount("/_sandbox", routes=Control(engine).routes())]
-    return Starlette(routes=routes, lifespan=lifespan)
-
-
 _START_PATIENCE = 30.0  # s; building a market takes 0.2 s on a laptop
 
 
@@ -50,12 +31,14 @@ class _Server(uvicorn.Server):
         self._engine = Engine(options)
         self._listening = listening
         self._loop: asyncio.AbstractEventLoop
+        self._beat: asyncio.Task[None]
+        routes = [Mount("/v1", app=Gate(self._engine)), Mount("/_sandbox", routes=Control(self._engine).routes())]
         config = uvicorn.Config(
-            _app(self._engine),
+            Starlette(routes=routes),
             http=ExposedProtocol,
             ws="none",
             loop="asyncio",
-            lifespan="on",
+            lifespan="off",
             log_config=None,
             log_level="critical",
             access_log=False,
@@ -80,9 +63,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._beat = asyncio.create_task(self._engine.run())
         await super().startup(sockets=sockets)
-        if self.started:
-            self._listening()
+        self._listening()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._engine.closing.set()
@@ -96,8 +79,11 @@ class _Server(uvicorn.Server):
         await asyncio.sleep(0)  # idle connections are gone after one turn of the loop
         if self.server_state.connections:
             await super().shutdown(sockets=sockets)  # it gives pending replies their time and takes 0.1 s
-        else:
-            await self.lifespan.shutdown()
+        self._beat.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._beat
+        await self._engine.listeners.close()
+        await asyncio.sleep(0)  # the closed transports' callbacks run before the loop ends
 
 
 class Running:
@@ -108,21 +94,13 @@ class Running:
         self._server = _Server(options, self._listens.set)
         self._socket = _loopback(port)
         self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.control_url = f"http://127.0.0.1:{self.port}/_sandbox"
         self._thread = threading.Thread(target=self._run, name="clore-sandbox", daemon=True)
         self._thread.start()
         if not self._listens.wait(_START_PATIENCE) or not self._server.started:
             self.stop()
             raise RuntimeError("the sandbox did not start")
-
-    @property
-    def url(self) -> str:
-        """Return the API's base URL."""
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    @property
-    def control_url(self) -> str:
-        """Return the control path's base URL."""
-        return f"http://127.0.0.1:{self.port}/_sandbox"
 
     def stop(self) -> None:
         """Stop it. A second call does nothing."""
@@ -132,9 +110,7 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _run(self) -> None:
@@ -151,8 +127,7 @@ def start_in_thread(options: Options | None = None, port: int = 0) -> Running:
 
 
 def serve(options: Options, port: int, announce: Callable[[str], None]) -> None:
-    """Serve until interrupted. `announce` gets the base URL once the socket really listens. Port 0 takes a free
-    port."""
+    """Serve until interrupted. `announce` gets the base URL once the socket listens. Port 0 takes a free port."""
     listener = _loopback(port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
     try:

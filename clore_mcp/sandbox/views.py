@@ -13,8 +13,7 @@ _COPIED = ("rating", "reliability", "owner", "cuda_version", "gpu_array")
 def order_rows(
     order: SimulatedOrder, server: Server, now: float, options: Options, completed: bool
 ) -> list[dict[str, Any]]:
-    """Return the rows of an order in my_orders: its own, and its twin if it has one. Endpoints appear after a while and
-    disappear when the order ends. `completed`: the rows are for the list that includes completed orders."""
+    """Return an order's row in my_orders, and its twin's if it has one. `completed`: ended orders are listed too."""
     expired = order.seems_expired(completed, now)
     specs = server.row.get("specs")
     ct = int(order.ct + options.ct_off)

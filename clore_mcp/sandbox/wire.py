@@ -34,7 +34,6 @@ class WireReply:
 
 
 def json_reply(body: dict[str, Any], status: int = 200) -> WireReply:
-    """Return a reply in the API's format."""
     text = json.dumps(body, separators=(",", ":")).encode()
     return WireReply(status, text, code=body.get("code"), error=body.get("error"))
 
@@ -64,8 +63,7 @@ async def read_body(receive: Receive) -> bytes:
 
 
 async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) -> bool:
-    """Wait as long as the client stays connected. Returns True if it is still there afterwards and the sandbox isn't
-    stopping."""
+    """Wait, and return whether the client is still connected and the sandbox isn't stopping."""
     if seconds <= 0:
         return True
     waits = [asyncio.ensure_future(_disconnected(receive)), asyncio.ensure_future(closing.wait())]

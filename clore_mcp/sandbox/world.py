@@ -11,10 +11,8 @@ from .intake import OrderWish, already_rented, application_error, internal_error
 from .options import Live
 from .orders import Account, Meter, Server, SimulatedBid, SimulatedOrder, wallets_of
 
-LONGEST_HOURS = 3_000
-"""The longest rental if a host's row has none."""
-
-LEAST_USD_PER_DAY = 0.1
+_LONGEST_HOURS = 3_000  # the longest rental if a host's row has none
+_LEAST_USD_PER_DAY = 0.1
 
 
 class World:
@@ -33,10 +31,6 @@ class World:
         self._next_offer = 700_000
         self._encoded: dict[int, bytes] = {}
         self.meter = Meter(live, self._after_end)
-        self._populate()
-
-    def _populate(self) -> None:
-        options = self._live.options
         rows = shared_rows(options.seed, options.servers, options.btc_usd, options.clore_usd)
         for row in rows:
             server = Server(row["id"], row, elsewhere=row["rented"])
@@ -68,8 +62,7 @@ class World:
         return self._encoded[server.id]
 
     def own_row(self, server: Server) -> Row:
-        """Return a copy of the server's row for changes, because other markets with the same seed share the
-        original. The next listing shows it."""
+        """Copy the server's row, because other markets with the same seed share it, and return it for changes."""
         self._encoded.pop(server.id, None)
         server.row = copy.deepcopy(server.row)
         return server.row
@@ -86,8 +79,7 @@ class World:
         return server_id
 
     def is_rented(self, server: Server) -> bool:
-        """Return whether it is rented on demand, here or elsewhere. A spot order doesn't count, because it can be
-        displaced."""
+        """Return whether it is rented on demand, here or elsewhere. A spot order can be displaced and doesn't count."""
         return server.elsewhere or any(not o.spot for o in self._open_on(server.id))
 
     def price(self, server: Server, spot: bool, currency: str) -> float | None:
@@ -112,15 +104,10 @@ class World:
     # Orders
 
     def open_orders(self) -> list[SimulatedOrder]:
-        """Return the orders of all accounts that have not ended."""
         return list(self._open.values())
 
     def _open_on(self, server_id: int) -> list[SimulatedOrder]:
         return [o for o in self._open.values() if o.server_id == server_id]
-
-    def orders_of(self, key: str) -> list[SimulatedOrder]:
-        """Return an account's orders, oldest first."""
-        return [o for o in self.orders.values() if o.key == key]
 
     def create(self, account: Account, ask: OrderWish, now: float) -> SimulatedOrder:
         """Make an order, or raise the same refusal as the real market."""
@@ -197,7 +184,7 @@ class World:
             price=price,
             spot=ask.spot,
             ct=int(now),
-            mrl_s=(mrl if is_positive(mrl) else LONGEST_HOURS) * 3600,
+            mrl_s=(mrl if is_positive(mrl) else _LONGEST_HOURS) * 3600,
             fee_rate=self._fee_rate(ask.spot),
             creation_fee=options.creation_fee(ask.currency),
             creation_fee_after=options.creation_fee_after,
@@ -238,7 +225,7 @@ class World:
             raise application_error(self.no_order(key, order_id))
         if not order.spot:
             raise application_error(options.unknown_order_error)
-        if wanted * options.rates()[order.currency] < LEAST_USD_PER_DAY:
+        if wanted * options.rates()[order.currency] < _LEAST_USD_PER_DAY:
             raise application_error("amount_too_low")
         minimum = self.price(self.servers[order.server_id], True, order.currency)
         if minimum is not None and wanted < minimum:
@@ -272,7 +259,6 @@ class World:
         return bids[0] if bids and not self.is_rented(server) else None
 
     def add_rival(self, server: Server, bid: float, currency: str, now: float) -> SimulatedBid:
-        """Add a stranger's bid and return it."""
         self._next_offer += 1
         rival = SimulatedBid(self._next_offer, bid, currency, now)
         server.rivals.append(rival)
