@@ -182,8 +182,7 @@ class Control:
         return {"order_id": world.create(world.accounts[self._key(wanted)], ask, begun).id}
 
     def _show_order(self, wanted: Body, order_id: int) -> Body:
-        """Make my_orders show an order wrongly: `{"seems": "expired", "seconds": 12}`. `row` has values of its row,
-        `twin` those of a second row of it."""
+        """Set what my_orders shows of an order, true or not. `row` replaces keys of its row, `twin` adds another."""
         now = self._engine.clock.now()
         order = self._engine.world.orders[order_id]
         seems = wanted.get("seems", "as_it_is")

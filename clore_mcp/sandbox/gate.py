@@ -81,7 +81,7 @@ class Gate:
         self._limiter = Limiter(engine.live)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        options, closing = self._engine.live.options, self._engine.closing
+        live, closing = self._engine.live, self._engine.closing
         entry = self._record(scope, await read_body(receive))
         key = Headers(scope=scope).get("auth")
         # Every client is on loopback, so all calls without a key come from one address.
@@ -91,8 +91,11 @@ class Gate:
         if reply is None:
             wait = self._limiter.admit(who, create, entry.arrived_ns)
             admitted = wait is None
-            reply = await self._carry_out(entry, account or _NOBODY) if wait is None else self._too_fast(wait)
-        await keep_silent(receive, options.latency, closing)
+            if wait is None:
+                reply = await self._carry_out(entry, account or _NOBODY)
+            else:
+                reply = too_fast(str(math.ceil(wait)) if live.options.retry_after else None)
+        await keep_silent(receive, live.options.latency, closing)
         if reply.silence and not await keep_silent(receive, reply.silence, closing):
             reply = reply.broken("closed")
         entry.code, entry.error = reply.code, reply.error
@@ -129,9 +132,6 @@ class Gate:
         if account is None and not (key is None and entry.endpoint == "marketplace"):
             return json_reply({"code": 3}, 401)
         return None
-
-    def _too_fast(self, wait: float) -> WireReply:
-        return too_fast(str(max(1, math.ceil(wait))) if self._engine.live.options.retry_after else None)
 
     async def _carry_out(self, entry: Recorded, account: Account) -> WireReply:
         fault = self._engine.faults.take(entry.endpoint)

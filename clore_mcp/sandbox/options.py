@@ -87,7 +87,6 @@ class Options:
     ] = "error"
     unknown_order_error: Annotated[str, "error text for an order that does not exist"] = "order_dont_exist"
     bad_input_status: Annotated[int, "HTTP status of code 2; the real one is unknown"] = 400
-
     repeat_rows: Annotated[bool, "my_orders and wallets list every row twice"] = False
 
     # Spot

@@ -55,10 +55,6 @@ class SimulatedWallet:
         """Return the balance, or 0 for a legacy wallet."""
         return self.balance or 0.0
 
-    def take(self, amount: float) -> None:
-        """Take money out. The meter checks that there is enough."""
-        self.balance = self.funds - amount
-
 
 @dataclass(slots=True)
 class Account:
@@ -200,7 +196,7 @@ class Meter:
 
     def run_to(self, orders: Iterable[SimulatedOrder], now: float) -> None:
         """Bill everything up to `now`, in the order in which it happens."""
-        open_orders = [o for o in orders if o.ended_at is None]
+        open_orders = list(orders)
         while open_orders:
             until = min([now, *(moment for o in open_orders for moment in o.milestones())])
             if not self._affordable(open_orders, until):
@@ -273,15 +269,16 @@ class Meter:
             order.stretch_s += seconds
             fee = order.price * seconds / DAY * order.fee_rate
             order.fee_paid += fee
-            order.wallet.take(order.spend - before + fee)
+            order.wallet.balance = balance - (order.spend - before + fee)
         if short and not final:
             self._close(order, float(order.billed_until), "empty")
 
     def _take_creation_fee(self, order: SimulatedOrder, at: float) -> None:
-        broke = order.creation_fee > order.wallet.funds and self._live.options.on_empty == "end"
-        order.creation_paid = max(order.wallet.funds, 0.0) if broke else order.creation_fee
+        balance = order.wallet.funds
+        broke = order.creation_fee > balance and self._live.options.on_empty == "end"
+        order.creation_paid = max(balance, 0.0) if broke else order.creation_fee
         order.creation_due = None
-        order.wallet.take(order.creation_paid)
+        order.wallet.balance = balance - order.creation_paid
         if broke:
             self._close(order, at, "empty")
 

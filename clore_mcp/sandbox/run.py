@@ -89,10 +89,10 @@ class _Server(uvicorn.Server):
 class Running:
     """A sandbox in its own thread. `stop` ends the thread and closes every socket. Leaving `with` stops it."""
 
-    def __init__(self, options: Options, port: int = 0) -> None:
+    def __init__(self, options: Options) -> None:
         self._listens = threading.Event()
         self._server = _Server(options, self._listens.set)
-        self._socket = _loopback(port)
+        self._socket = _loopback(0)
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.control_url = f"http://127.0.0.1:{self.port}/_sandbox"
@@ -115,26 +115,23 @@ class Running:
 
     def _run(self) -> None:
         try:
-            self._server.run(sockets=[self._socket])
+            with self._socket:
+                self._server.run(sockets=[self._socket])
         finally:
-            self._socket.close()
             self._listens.set()
 
 
-def start_in_thread(options: Options | None = None, port: int = 0) -> Running:
+def start_in_thread(options: Options | None = None) -> Running:
     """Start a sandbox in a thread, and return it once it answers."""
-    return Running(options or Options(), port)
+    return Running(options or Options())
 
 
 def serve(options: Options, port: int, announce: Callable[[str], None]) -> None:
     """Serve until interrupted. `announce` gets the base URL once the socket listens. Port 0 takes a free port."""
     listener = _loopback(port)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    try:
-        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean stop
-            _Server(options, lambda: announce(url)).run(sockets=[listener])
-    finally:
-        listener.close()
+    with listener, contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after a clean stop
+        _Server(options, lambda: announce(url)).run(sockets=[listener])
 
 
 def _loopback(port: int) -> socket.socket:

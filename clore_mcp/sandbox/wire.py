@@ -54,12 +54,12 @@ class ExposedProtocol(H11Protocol):
 
 async def read_body(receive: Receive) -> bytes:
     """Return the whole request body. It is read first, because a break would otherwise look like a refusal to read."""
-    chunks = []
-    while True:
+    body, more = b"", True
+    while more:
         message = await receive()
-        chunks.append(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return b"".join(chunks)
+        body += message.get("body", b"")
+        more = message.get("more_body", False)  # a client that has left sends no more
+    return body
 
 
 async def keep_silent(receive: Receive, seconds: float, closing: asyncio.Event) -> bool:
