@@ -12,7 +12,6 @@ from clore_mcp.clore.exchange import USER_AGENT, BeforeSend, Timing
 from clore_mcp.clore.models import (
     Offer,
     OrderRow,
-    PohBalance,
     RenterFees,
     Rows,
     ServerRow,
@@ -34,7 +33,6 @@ __all__ = [
     "OrderRow",
     "OrdersReply",
     "Pacer",
-    "PohBalance",
     "RenterFees",
     "Rows",
     "ServerRow",

@@ -13,8 +13,8 @@ import json
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -174,7 +174,7 @@ class Exchange:
                     headers=None if call.json is None else {"content-type": "application/json"},
                     extensions={"trace": departure.trace},
                 )
-                async with _streamed(pool, request, self._key) as response:
+                async with aclosing(await pool.send(request, auth=self._key, stream=True)) as response:
                     departure.answered = True
                     body = await _read_body(response, call.endpoint)
                     return Reply(response.status_code, response.headers, body)
@@ -295,15 +295,6 @@ class _Departure:
 def backoff_seconds(made: int, timing: Timing, rand: float) -> float:
     """Return the pause after `made` attempts: random up to a bound that doubles, so that many callers spread out."""
     return rand * min(timing.backoff_cap_seconds, timing.backoff_base_seconds * float(2 ** (made - 1)))
-
-
-@asynccontextmanager
-async def _streamed(pool: httpx.AsyncClient, request: httpx.Request, key: _Key | None) -> AsyncIterator[httpx.Response]:
-    response = await pool.send(request, auth=key, stream=True)
-    try:
-        yield response
-    finally:
-        await response.aclose()
 
 
 async def _read_body(response: httpx.Response, endpoint: Endpoint) -> bytes:

@@ -229,7 +229,6 @@ class Wallet(_Wire):
     name: str
     balance: Amount = None
     deposit: str | None = Field(None, repr=False)
-    withdrawal_fee: Amount = None
 
     def key(self) -> str:
         """Return the wallet's coin."""
@@ -290,13 +289,6 @@ class RenterFees(_Wire):
     poh_max_percent: Amount = Field(None, validation_alias=AliasPath("poh_config", "max_reduction_percent"))
     poh_full_amount: Amount = Field(None, validation_alias=AliasPath("poh_config", "max_poh_amount"))
     poh_balance: Amount = None
-
-
-class PohBalance(_Wire):
-    """Proof-of-Holding (section 4.11); `total` is in CLORE."""
-
-    total: Amount = Field(None, validation_alias=AliasPath("balance", "total"))
-    free_amount: Amount = Field(None, validation_alias=AliasPath("balance", "free_amount"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,19 +51,14 @@ def way_to(api_url: str, *, trusts_network: bool) -> NetworkRoute:
     if url.scheme != "https":
         return NetworkRoute(plain)
     trusted = _trusted(trusts_network)
-    named = _named_proxy(url.host, url.port or 443) if trusts_network and not is_loopback(api_url) else None
+    named = _named_proxy(url.host, url.port or 443) if trusts_network and not _is_loopback(url.host) else None
     if named is None:
         return NetworkRoute(trusted)
     name, address = named
     return NetworkRoute(trusted, _proxy(name, address, url.host, trusted), name)
 
 
-def is_loopback(api_url: str) -> bool:
-    """Return whether the API is on this machine, so that no proxy is used."""
-    try:
-        host = httpx.URL(api_url).host
-    except httpx.InvalidURL:
-        return False
+def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
