@@ -14,9 +14,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 
@@ -83,6 +84,15 @@ class Tx:
         row: Row | None = self._connection.execute(sql, _bound(values)).fetchone()
         return row
 
+    def all_as(self, build: Callable[[Row], T], sql: str, *values: object) -> list[T]:
+        """Return what `build` makes of each row of a query."""
+        return [build(row) for row in self.all(sql, *values)]
+
+    def one_as(self, build: Callable[[Row], T], sql: str, *values: object) -> T | None:
+        """Return what `build` makes of the first row of a query, or None without a row."""
+        row = self.one(sql, *values)
+        return None if row is None else build(row)
+
     def run(self, sql: str, *values: object) -> int:
         """Change rows and return how many were changed. Raises Duplicate if a unique row exists."""
         try:
@@ -97,6 +107,11 @@ class Tx:
         names = ", ".join(columns)
         marks = ", ".join("?" for _ in columns)
         self.run(f"INSERT INTO {table} ({names}) VALUES ({marks})", *columns.values())
+
+
+def columns_of(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass whose names are the columns of its row."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 class Database:

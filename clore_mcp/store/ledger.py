@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from clore_mcp.money import with_coin_names
-from clore_mcp.store.database import Row, Tx, drop_value, fits, keep_value, value_of
+from clore_mcp.store.database import Row, Tx, columns_of, drop_value, fits, keep_value, value_of
 
 _SILENT_SECONDS: Final = 86_400.0
 EVERY_ACCOUNT: Final = "*"  # for a step that is about the state itself
@@ -47,24 +47,13 @@ def write(tx: Tx, entry: Entry) -> None:
     data, order_id = entry.data or {}, entry.order_id
     if order_id is not None and not fits(order_id):
         data, order_id = {**data, "order_id": str(order_id)}, None
-    tx.insert(
-        "ledger",
-        at=entry.at,
-        account=entry.account,
-        step=entry.step,
-        caller=entry.caller,
-        quote_id=entry.quote_id,
-        intent_id=entry.intent_id,
-        order_id=order_id,
-        server_id=entry.server_id,
-        data=json.dumps(data),
-    )
+    tx.insert("ledger", **columns_of(entry) | {"order_id": order_id, "data": json.dumps(data), "seq": None})
 
 
 def read(tx: Tx, *, account: str | None = None, limit: int = 200) -> list[Entry]:
     """Return the newest steps, newest first. With `account`, only those of that account and of the state itself."""
     if account is None:
-        return [_entry(row) for row in tx.all("SELECT * FROM ledger ORDER BY seq DESC LIMIT ?", limit)]
+        return tx.all_as(_entry, "SELECT * FROM ledger ORDER BY seq DESC LIMIT ?", limit)
     return _newest_first(
         [
             row
@@ -106,12 +95,11 @@ def at_servers(
 
 def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
     """Return an order's steps of these kinds since then, newest first."""
-    rows = tx.all(
-        "SELECT * FROM ledger INDEXED BY ledger_of_orders"
+    return tx.all_as(
+        _entry, "SELECT * FROM ledger INDEXED BY ledger_of_orders"
         f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)}) ORDER BY seq DESC",
         account, order_id, since, *steps,
     )  # fmt: skip
-    return [_entry(row) for row in rows]
 
 
 def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -> Entry | None:
@@ -148,7 +136,7 @@ def newest_before(tx: Tx, before: float, limit: int) -> int:
 
 def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
     """Return up to `limit` steps after that number, of every account, oldest first."""
-    return [_entry(row) for row in tx.all("SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)]
+    return tx.all_as(_entry, "SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
 
 
 def _marks(values: Sequence[str] | Sequence[int]) -> str:

@@ -98,7 +98,7 @@ def keep_marks(tx: Tx, key: str, values: Mapping[str, int]) -> None:
 
 def places(tx: Tx, key: str) -> list[PacePlace]:
     """Return all requests on a key, in order of arrival."""
-    return [_place(row) for row in tx.all("SELECT * FROM turns WHERE key = ? ORDER BY id", key)]
+    return tx.all_as(_place, "SELECT * FROM turns WHERE key = ? ORDER BY id", key)
 
 
 def _place(row: Row) -> PacePlace:

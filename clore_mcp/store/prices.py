@@ -84,20 +84,14 @@ def looked_at(tx: Tx, market: str) -> float | None:
 
 def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow]]) -> None:
     """Store one sample: model, order type and prices of each series."""
-    tx.run(
+    sql = (
         "INSERT INTO hours (market, hour, looked_at, samples, hours) VALUES (?, ?, ?, 1, 1) ON CONFLICT DO UPDATE SET"
-        " looked_at = excluded.looked_at, samples = samples + 1",
-        market,
-        int(at // 3600),
-        at,
+        " looked_at = excluded.looked_at, samples = samples + 1"
     )
+    tx.run(sql, market, int(at // 3600), at)
     for model, order_type, row in found:
-        tx.run(
-            "INSERT INTO series (market, model, order_type) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            market,
-            model,
-            order_type,
-        )
+        series = (market, model, order_type)
+        tx.run("INSERT INTO series (market, model, order_type) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", *series)
         tx.run(
             "INSERT INTO prices (series, hour, low_micros, median_micros, high_micros, cheapest_micros, samples)"
             " SELECT id, ?, ?, ?, ?, ?, 1 FROM series WHERE market = ? AND model = ? AND order_type = ?"
@@ -108,13 +102,9 @@ def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow
             " cheapest_micros = min(coalesce(cheapest_micros, excluded.cheapest_micros),"
             " coalesce(excluded.cheapest_micros, cheapest_micros)), samples = samples + 1",
             row.hour,
-            to_micros(row.low),
-            to_micros(row.median),
-            to_micros(row.high),
+            *(to_micros(price) for price in (row.low, row.median, row.high)),
             None if row.cheapest is None else to_micros(row.cheapest),
-            market,
-            model,
-            order_type,
+            *series,
         )
 
 
@@ -142,15 +132,8 @@ def thin(tx: Tx, now: float) -> None:
 
 def recorded(tx: Tx, market: str, since_hour: int, now_hour: int) -> list[HourRow]:
     """Return the hours in which that market was sampled, oldest first."""
-    return [
-        HourRow(row["hour"], row["hours"])
-        for row in tx.all(
-            "SELECT hour, hours FROM hours WHERE market = ? AND hour BETWEEN ? AND ? ORDER BY hour",
-            market,
-            since_hour,
-            now_hour,
-        )
-    ]
+    sql = "SELECT hour, hours FROM hours WHERE market = ? AND hour BETWEEN ? AND ? ORDER BY hour"
+    return tx.all_as(lambda row: HourRow(row["hour"], row["hours"]), sql, market, since_hour, now_hour)
 
 
 def first_hour(tx: Tx, market: str) -> int | None:
@@ -165,15 +148,11 @@ def read(
     """Return prices by model, oldest first, for these models or, with None, for all."""
     found: dict[str, list[PriceRow]] = {}
     chosen = "" if models is None else f" AND model IN ({', '.join('?' * len(models))})"
-    for row in tx.all(
+    sql = (
         "SELECT model, prices.* FROM series JOIN prices ON prices.series = series.id"
-        f" WHERE market = ? AND order_type = ? AND hour BETWEEN ? AND ?{chosen} ORDER BY hour",
-        market,
-        order_type,
-        since_hour,
-        now_hour,
-        *(models or ()),
-    ):
+        f" WHERE market = ? AND order_type = ? AND hour BETWEEN ? AND ?{chosen} ORDER BY hour"
+    )
+    for row in tx.all(sql, market, order_type, since_hour, now_hour, *(models or ())):
         found.setdefault(row["model"], []).append(_row(row))
     return found
 
