@@ -128,6 +128,7 @@ class CloreClient:
         after_write: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._after_write = after_write
+        self._has_key = bool(api_key)
         self._api_url = api_url.rstrip("/")
         self._timing = timing or Timing()
         self._exchange = Exchange(
@@ -142,7 +143,7 @@ class CloreClient:
         )
 
     def __repr__(self) -> str:
-        return f"CloreClient({self._api_url!r}, {'with a key' if self._exchange.has_key else 'without a key'})"
+        return f"CloreClient({self._api_url!r}, {'with' if self._has_key else 'without'} a key)"
 
     async def __aenter__(self) -> Self:
         return self

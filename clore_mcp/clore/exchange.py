@@ -115,11 +115,6 @@ class Exchange:
         self._pools: _Pools | None = None
         self._opening = asyncio.Lock()
 
-    @property
-    def has_key(self) -> bool:
-        """Whether requests can be signed."""
-        return self._key is not None
-
     async def aclose(self) -> None:
         """Close the connections."""
         pools, self._pools = self._pools, None

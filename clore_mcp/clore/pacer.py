@@ -459,7 +459,9 @@ class Pacer:
         for request, at in verdict.too_late:
             if not request.came.done():
                 self._requests.remove(request)
-                request.came.set_exception(_queue_full(verdict.waiting, at - now_ns))
+                message = f"{verdict.waiting} requests to Clore already wait for their turn; nothing was sent."
+                wait_seconds = max((at - now_ns) / SECOND_NS, 0.1)
+                request.came.set_exception(QueueFull(message, retry_after_seconds=round(wait_seconds, 1)))
         if verdict.go is not None and not verdict.go.came.done():
             verdict.go.came.set_result(None)
 
@@ -493,11 +495,3 @@ def _fell_silent(tx: Tx, marks: Marks, place: PacePlace) -> Marks:
     if place.stage == "gate":
         return marks.departed(Lane(place.lane), max(marks.left_ns, place.seen_ns))
     return marks.completed(max(marks.completed_ns, place.seen_ns)) if place.stage == "flying" else marks
-
-
-def _queue_full(waiting: int, wait_ns: int) -> QueueFull:
-    """Return the failure of a request whose turn would come too late, in `wait_ns`."""
-    return QueueFull(
-        f"{waiting} requests to Clore already wait for their turn; nothing was sent.",
-        retry_after_seconds=round(max(wait_ns / SECOND_NS, 0.1), 1),
-    )

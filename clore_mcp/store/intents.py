@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Final
 
 from clore_mcp.money import from_micros, to_micros
-from clore_mcp.store.database import Row, Tx, columns_of
+from clore_mcp.store.database import Row, Tx, columns_of, marks
 
 ADOPTABLE_SECONDS: Final = 86_400.0  # a failed create may still turn out to have made an order within this time
 OPEN: Final = ("reserved", "sending", "uncertain")
@@ -132,10 +132,10 @@ def acknowledge(tx: Tx, intent_id: str) -> None:
 
 def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Intent]:
     """Return an account's intents in any of those states, created since then, oldest first."""
-    marks = ", ".join("?" for _ in states)
     return tx.all_as(
         _intent,
-        f"SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state IN ({marks}) ORDER BY created_at",
+        f"SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state IN ({marks(states)})"
+        " ORDER BY created_at",
         account, since, *states,
     )  # fmt: skip
 
@@ -145,7 +145,7 @@ def refused(
 ) -> list[tuple[int, float]]:
     """Return server and time of the creates refused for that reason, among the `limit` newest refused since then. With
     `servers`, only those servers count."""
-    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
+    on = "" if servers is None else f" AND server_id IN ({marks(servers)})"
     rows = tx.all(
         "SELECT server_id, created_at, reason FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
         f"{on} ORDER BY created_at DESC LIMIT ?",
@@ -319,11 +319,7 @@ def undo_bid(tx: Tx, change: Change, now: float) -> None:
 
 def reservations_elsewhere(tx: Tx, account: str) -> list[Reservation]:
     """Return reservations of orders made elsewhere that are not proven gone."""
-    return tx.all_as(
-        reservation,
-        "SELECT * FROM reservations WHERE account = ? AND intent_id IS NULL AND released_at IS NULL",
-        account,
-    )
+    return [one for one in reservations_open(tx, account) if one.intent_id is None]
 
 
 def reservations_listed(tx: Tx, account: str, order_ids: Iterable[int]) -> list[Reservation]:

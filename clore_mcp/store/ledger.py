@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from clore_mcp.money import with_coin_names
-from clore_mcp.store.database import Row, Tx, columns_of, drop_value, fits, keep_value, value_of
+from clore_mcp.store.database import Row, Tx, columns_of, drop_value, fits, keep_value, marks, value_of
 
 _SILENT_SECONDS: Final = 86_400.0
 EVERY_ACCOUNT: Final = "*"  # for a step that is about the state itself
@@ -84,7 +84,7 @@ def at_servers(
     tx: Tx, account: str, step: str, *, since: float, limit: int, servers: Sequence[int] | None
 ) -> list[tuple[int | None, int | None, float]]:
     """Return server, order and time of the newest steps of one kind since then, at these servers only if given."""
-    on = "" if servers is None else f" AND server_id IN ({_marks(servers)})"
+    on = "" if servers is None else f" AND server_id IN ({marks(servers)})"
     rows = tx.all(
         f"SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ?{on}"
         " ORDER BY at DESC LIMIT ?",
@@ -97,7 +97,7 @@ def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, sin
     """Return an order's steps of these kinds since then, newest first."""
     return tx.all_as(
         _entry, "SELECT * FROM ledger INDEXED BY ledger_of_orders"
-        f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)}) ORDER BY seq DESC",
+        f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({marks(steps)}) ORDER BY seq DESC",
         account, order_id, since, *steps,
     )  # fmt: skip
 
@@ -137,10 +137,6 @@ def newest_before(tx: Tx, before: float, limit: int) -> int:
 def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
     """Return up to `limit` steps after that number, of every account, oldest first."""
     return tx.all_as(_entry, "SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
-
-
-def _marks(values: Sequence[str] | Sequence[int]) -> str:
-    return ", ".join("?" for _ in values)
 
 
 def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from clore_mcp.money import from_micros, plain, to_micros
 from clore_mcp.store import intents
-from clore_mcp.store.database import Row, Tx, columns_of, drop_value, keep_value, value_of
+from clore_mcp.store.database import Row, Tx, columns_of, drop_value, keep_value, marks, value_of
 from clore_mcp.store.intents import Reservation
 
 
@@ -130,7 +130,7 @@ def ended_early(
 ) -> list[EndedOrder]:
     """Return on-demand orders that Clore listed as ended more than `by_seconds` before their end. Only the newest
     `limit` orders gone since then are checked, at these servers only if given."""
-    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
+    on = "" if servers is None else f" AND server_id IN ({marks(servers)})"
     rows = tx.all(
         "SELECT server_id, order_id, ended_at FROM"
         " (SELECT server_id, order_id, ended_at, order_type, missed_at, receipt, started_api_at, ends_api_at"

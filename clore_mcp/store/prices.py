@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from clore_mcp.money import from_micros, to_micros
-from clore_mcp.store.database import Database, Row, Tx
+from clore_mcp.store.database import Database, Row, Tx, marks
 
 FILE_NAME: Final = "prices.sqlite3"
 HOURS_PER_DAY: Final = 24
@@ -126,7 +126,7 @@ def thin(tx: Tx, now: float) -> None:
         found = tx.all(f"SELECT {key}, hour / 24 * 24, {sums} FROM {table} WHERE {split} GROUP BY 1, 2")
         tx.run(f"DELETE FROM {table} WHERE {split}")
         for row in found:
-            tx.run(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
+            tx.run(f"INSERT INTO {table} VALUES ({marks(row)})", *row)
         tx.run(f"DELETE FROM {table} WHERE hour < ?", hour - KEEP_HOURS)
 
 
@@ -147,7 +147,7 @@ def read(
 ) -> dict[str, list[PriceRow]]:
     """Return prices by model, oldest first, for these models or, with None, for all."""
     found: dict[str, list[PriceRow]] = {}
-    chosen = "" if models is None else f" AND model IN ({', '.join('?' * len(models))})"
+    chosen = "" if models is None else f" AND model IN ({marks(models)})"
     sql = (
         "SELECT model, prices.* FROM series JOIN prices ON prices.series = series.id"
         f" WHERE market = ? AND order_type = ? AND hour BETWEEN ? AND ?{chosen} ORDER BY hour"

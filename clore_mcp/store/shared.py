@@ -13,10 +13,8 @@ import hashlib
 import json
 import logging
 import math
-import os
 import random
 import secrets
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -26,7 +24,7 @@ from typing import Any, Final, Generic, TypeVar
 from anyio.to_thread import run_sync
 
 from clore_mcp.errors import Failure
-from clore_mcp.store.folder import LockTry, try_turn
+from clore_mcp.store.folder import LockTry, replace_file, try_turn
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +128,8 @@ class Copies:
         if not self._replace(self._folder / _MARK, secrets.token_bytes(16)):
             for path in self._files():  # files can be deleted even when the disk is full
                 if path.name == _MARK or path.suffix == ".copy":
-                    _remove(path)
+                    with contextlib.suppress(OSError):
+                        path.unlink()
 
     def turn(self, what: str) -> LockTry | None:
         """Try to take the turn to fetch. Returns None if turns can't be used here."""
@@ -155,17 +154,11 @@ class Copies:
         return Copy(body, Instant(float(header["wall"]), float(header["monotonic"])), str(header["mark"]))
 
     def _replace(self, path: Path, content: bytes) -> bool:
-        temporary = None
         try:
             self._make()
-            descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self._folder)  # private to us
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            Path(temporary).replace(path)  # Windows refuses while another process reads the old one
+            replace_file(path, content)
         except OSError as error:
             log.debug("%s can't be kept: %s", path.name, error)
-            if temporary is not None:
-                _remove(Path(temporary))
             return False
         return True
 
@@ -193,11 +186,6 @@ class Copies:
             return list(self._folder.iterdir())
         except OSError:
             return []
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 T = TypeVar("T")

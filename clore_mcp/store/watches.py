@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from clore_mcp.money import from_micros, to_micros
 from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx, columns_of
 from clore_mcp.store.intents import ADOPTABLE_SECONDS
-
-# A watch with a start in the future dates from before the clock was set back. Its age is unknown, so it is over.
-_STANDS: Final = f"state = 'waiting' AND expires_at > ?1 AND created_at <= ?1 + {CLOCK_SLACK_SECONDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,8 @@ class Watch:
         return bool(self.ask.get("notify"))
 
     def stands(self, now: float) -> bool:
-        """Return whether it may still rent."""
+        """Return whether it may still rent. A watch with a start in the future dates from before the clock was set
+        back. Its age is unknown, so it is over."""
         return self.state == "waiting" and now < self.expires_at and self.created_at <= now + CLOCK_SLACK_SECONDS
 
 
@@ -110,9 +108,7 @@ def standing(tx: Tx, account: str | None, now: float) -> list[Watch]:
 
 def of_call(tx: Tx, account: str, digest: str, now: float) -> Watch | None:
     """Return the watch that the same call made, if it is still waiting."""
-    return tx.one_as(
-        _watch, f"SELECT * FROM watches WHERE account = ?2 AND digest = ?3 AND {_STANDS}", now, account, digest
-    )
+    return next((watch for watch in standing(tx, account, now) if watch.digest == digest), None)
 
 
 def made(tx: Tx, watch_id: str, now: float) -> int:
