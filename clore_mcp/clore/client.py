@@ -56,8 +56,7 @@ _SET_SPOT_PRICE: Final = Endpoint("POST", "set_spot_price", "change the bid", "t
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """One order to make (docs/clore-api.md 4.4). Prices are per day in `coin`; fields that may hold secrets have no
-    repr."""
+    """One order to make (docs/clore-api.md 4.4). Prices are per day in `coin`. Possible secrets have no repr."""
 
     server_id: int
     image: str
@@ -168,8 +167,7 @@ class CloreClient:
         return (await self.marketplace_as_sent())[0]
 
     async def marketplace_as_sent(self, *, before_send: BeforeSend | None = None) -> tuple[Rows[ServerRow], bytes]:
-        """Return the marketplace, and the body for `read_marketplace`. `before_send`: see `create_order`, at each
-        try."""
+        """Return the marketplace, and the body for `read_marketplace`. `before_send`: as for `my_orders`."""
         return await self._read(
             _MARKETPLACE, lambda reply: (_market(reply), reply.body), needs_key=False, before_send=before_send
         )
@@ -260,8 +258,7 @@ class CloreClient:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
-        """Call `after_write` after any outcome of a write, even a cancelled one: earlier readings may be out of
-        date."""
+        """Call `after_write` after any outcome of a write, even a cancelled one: readings may be out of date."""
         try:
             yield
         finally:

@@ -180,8 +180,7 @@ class Exchange:
         raise failure
 
     def _within(self, seconds: float) -> Callable[[], bool]:
-        """Return a check that at most that time has passed, by both clocks, because one stops while the machine
-        sleeps."""
+        """Return a check that at most that time has passed, by both clocks: one stops while the machine sleeps."""
         until, wall_until = self._clock() + seconds, time.time() + seconds
         return lambda: self._clock() < until and time.time() < wall_until
 
@@ -302,10 +301,13 @@ async def _read_body(response: httpx.Response, endpoint: Endpoint) -> bytes:
 
 
 def _failure(error: Exception, departure: _Departure, endpoint: Endpoint) -> CloreError:
-    """Return the failure that a transport's exception means, given how far the request had come."""
     never = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.InvalidURL)
     if not departure.left or isinstance(error, (*never, httpx.UnsupportedProtocol)):
-        return _not_sent(error, endpoint)
+        why, hint = why_unreached(error)
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+            hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
+        message = f"No connection to Clore could be made to {endpoint.verb}{why and f': {why}'}; nothing was sent."
+        return NotSent(message, why=why, hint=hint)
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return unclear(TimedOut, endpoint, "no complete reply came in time")
     if isinstance(error, httpx.DecodingError):
@@ -313,11 +315,3 @@ def _failure(error: Exception, departure: _Departure, endpoint: Endpoint) -> Clo
     if departure.answered:
         return unclear(Truncated, endpoint, "the reply broke off in the middle")
     return unclear(ConnectionLost, endpoint, "the connection broke before a reply came")
-
-
-def _not_sent(error: Exception, endpoint: Endpoint) -> NotSent:
-    why, hint = why_unreached(error)
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
-    message = f"No connection to Clore could be made to {endpoint.verb}{why and f': {why}'}; nothing was sent."
-    return NotSent(message, why=why, hint=hint)

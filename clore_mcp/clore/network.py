@@ -217,8 +217,7 @@ _LOOK_FOR_A_PROXY: Final = (
 
 
 def why_unreached(error: BaseException | None) -> tuple[str, str | None]:
-    """Return the reason as a clause, which may be empty, and a hint or None. They come from the first informative
-    cause."""
+    """Return the reason as a clause, or "", and a hint or None, by the first cause that says something."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

@@ -183,8 +183,7 @@ class Waiting:
 
 
 def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> list[tuple[Waiting, int]]:
-    """Return the instant at which each would leave, in that order. A request that would miss its deadline takes no
-    slot."""
+    """Return when each would leave, in that order. A request that would miss its deadline takes no slot."""
     queues: dict[tuple[Lane, bool], deque[Waiting]] = {}
     for one in sorted(waiting, key=lambda one: one.rank):
         queues.setdefault((one.lane, one.urgent), deque()).append(one)
@@ -238,14 +237,12 @@ class Turn:
     left_ns: int | None = None
 
     def leaving(self) -> None:
-        """Record that the bytes leave now. A turn that ends without this costs nothing. Calling it again changes
-        nothing."""
+        """Record that the bytes leave now, once. A turn that ends without this costs nothing."""
         if self.left_ns is None:
             self.left_ns = self.pacer.departed(self)
 
     def refused(self, retry_after_seconds: float | None) -> float:
-        """Record that Clore answered "too fast". Returns how many seconds later the next request of this lane may
-        leave."""
+        """Record that Clore answered "too fast". Returns in how many seconds the next of this lane may leave."""
         return self.pacer.refused(self, retry_after_seconds)
 
 
@@ -262,8 +259,7 @@ class _Verdict:
 
 
 class Pacer:
-    """Paces the requests of this process. With a `state`, they are paced among those of all other processes on the same
-    key. `key` is a digest of that key."""
+    """Paces the requests of this process, with a `state` among those of all processes on the same key (a digest)."""
 
     def __init__(
         self,
@@ -294,8 +290,7 @@ class Pacer:
     async def turn(
         self, lane: Lane, *, urgent: bool = False, patience_seconds: float | None = None
     ) -> AsyncIterator[Turn]:
-        """Wait for a turn and hold it for one request. Raises QueueFull at once if the wait would exceed the
-        patience."""
+        """Wait for a turn and hold it for one request. Raises QueueFull at once if the wait would be too long."""
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         deadline_ns = self._clock_ns() + round(patience * SECOND_NS)
         request = Turn(self, lane, urgent, deadline_ns, asyncio.get_running_loop().create_future())
@@ -341,8 +336,7 @@ class Pacer:
                 self._wake()
 
     def departed(self, request: Turn) -> int:
-        """Record a departure and return its time. It is written a moment later, and until then no other request
-        leaves."""
+        """Return the time of a departure, which is recorded a moment later. Until then no other request leaves."""
         now_ns = self._clock_ns()
         self._marks = self._marks.departed(request.lane, now_ns)  # counts even if it can't be recorded
         self._change(partial(_departed, request, now_ns))

@@ -131,8 +131,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | None:
-    """Return the JSON object in a body, or None if it is something else. Raises Unclear if it breaks off in the
-    middle."""
+    """Return the JSON object in a body, or None if it is something else. Raises Unclear if it breaks off."""
     try:
         value = from_json(body)
     except ValueError as error:
@@ -167,8 +166,7 @@ def _coded(code: int, by: str, headers: Mapping[str, str], endpoint: Endpoint) -
 
 
 def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
-    """Return the failure for code 6 by Clore's word, with the numbers of that word. Clore mixes hyphens and
-    underscores."""
+    """Return the failure for code 6 by Clore's word and its numbers. Clore mixes hyphens and underscores."""
     error = fields.get("error")
     word = error.strip() if isinstance(error, str) else ""
     build = _REFUSALS.get(word.lower().replace("-", "_"))

@@ -29,8 +29,7 @@ _STRICTEST_FIRST: Final = (Approval.PASSKEY, Approval.OUTSIDE, Approval.ASK, App
 
 @dataclass(frozen=True, slots=True)
 class OwnerLimits:
-    """The contents of limits.toml. A missing value means the default, which then binds the environment like a given
-    one."""
+    """The contents of limits.toml. A missing value means the default, which binds the environment as a given one."""
 
     values: Mapping[str, Decimal | int | Approval]
     trust_network: bool = False  # a proxy and certificates from the environment may be used with a key from a file

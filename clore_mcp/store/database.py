@@ -89,6 +89,11 @@ class Tx:
         row = self.one(sql, *values)
         return None if row is None else build(row)
 
+    def value(self, sql: str, *values: object) -> Any:
+        """Return the first column of the first row of a query, or None without a row."""
+        row = self.one(sql, *values)
+        return None if row is None else row[0]
+
     def run(self, sql: str, *values: object) -> int:
         """Change rows and return how many were changed. Raises Duplicate if a unique row exists."""
         try:
@@ -324,9 +329,9 @@ def _statements(script: str) -> Iterator[str]:
 
 def state_key(tx: Tx) -> bytes:
     """Return the secret of this state, which keys the digests of quotes. It is created at first use."""
-    row = tx.one("SELECT value FROM meta WHERE name = 'key'")
-    if row is not None:
-        return bytes(row["value"])
+    known = tx.value("SELECT value FROM meta WHERE name = 'key'")
+    if known is not None:
+        return bytes(known)
     key = secrets.token_bytes(32)
     tx.insert("meta", name="key", value=key)
     return key
@@ -334,8 +339,7 @@ def state_key(tx: Tx) -> bytes:
 
 def value_of(tx: Tx, name: str) -> str | None:
     """Return a named value of the state, or None."""
-    row = tx.one("SELECT value FROM meta WHERE name = ?", name)
-    return None if row is None else bytes(row["value"]).decode()
+    return tx.one_as(lambda row: bytes(row["value"]).decode(), "SELECT value FROM meta WHERE name = ?", name)
 
 
 def keep_value(tx: Tx, name: str, value: str) -> None:

@@ -128,8 +128,7 @@ class Place:
         self._turn: LockTry | None = None
 
     def take(self) -> bool:
-        """Take the lock now. Returns False if another process holds it. Raises StateUnavailable if the file can't be
-        made."""
+        """Take the lock now. Returns False if another process holds it. Raises StateUnavailable."""
         try:
             turn = try_turn(self._path, time.monotonic())
         except OSError as error:
@@ -175,13 +174,11 @@ class Pulse:
         self._silences: dict[str, float] = {}
 
     def answered(self, owner: str) -> bool:
-        """Return whether that process has answered within half a minute. Never waits. This process itself counts as
-        answered."""
+        """Return whether that process, or this one itself, has answered within half a minute. Never waits."""
         return owner == self._owner or self._since(self._answers, owner) < _COUNTS_SECONDS
 
     async def ask(self, owners: Iterable[str]) -> None:
-        """Ask the processes that have not just answered or been silent. Takes up to three seconds if one does not
-        answer."""
+        """Ask the processes that have not just answered or been silent. Takes up to three seconds."""
         wanted = [
             owner
             for owner in owners
@@ -240,8 +237,7 @@ log = logging.getLogger(__name__)
 
 
 class HighWater:
-    """The high-water mark of one state folder. The constructor touches no files. If it can't be kept or read, there is
-    none."""
+    """The high-water mark of one state folder. The constructor touches no files. An unreadable mark counts as none."""
 
     def __init__(self, cache_dir: Path, state_dir: Path) -> None:
         name = hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:32]

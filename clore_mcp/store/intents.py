@@ -111,8 +111,7 @@ def get(tx: Tx, intent_id: str) -> Intent | None:
 
 def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = None, not_after: float | None = None,
          sent_api_at: float | None = None, reason: str | None = None, order_id: int | None = None) -> bool:  # fmt: skip
-    """Move an intent to its next state, if it is still in state `was` and, with `owner`, still that owner's. Return
-    whether it moved."""
+    """Move an intent on if it is still in state `was` and, with `owner`, still that owner's. Return whether it did."""
     changed = tx.run(
         "UPDATE intents SET state = ?, not_after = COALESCE(?, not_after), sent_api_at = COALESCE(?, sent_api_at),"
         " reason = COALESCE(?, reason), order_id = COALESCE(?, order_id)"
@@ -201,21 +200,13 @@ def of_quote(tx: Tx, quote_id: str) -> list[Intent]:
 
 def reservation(row: Row) -> Reservation:
     """Return the reservation in that row."""
-    actual = row["actual_micros"]
-    return Reservation(
-        intent_id=row["intent_id"],
-        account=row["account"],
-        coin=row["coin"],
-        worst_usd=from_micros(row["worst_micros"]),
-        usd_per_hour=from_micros(row["hourly_micros"]),
-        created_at=row["created_at"],
-        order_id=row["order_id"],
-        released_at=row["released_at"],
-        actual_usd=None if actual is None else from_micros(actual),
-        id=row["id"],
-        missed_at=row["missed_at"],
-        bidding=row["bidding"],
-    )
+    values = dict(row)
+    del values["ends_api_at"]
+    values["worst_usd"] = from_micros(values.pop("worst_micros"))
+    values["usd_per_hour"] = from_micros(values.pop("hourly_micros"))
+    actual = values.pop("actual_micros")
+    values["actual_usd"] = None if actual is None else from_micros(actual)
+    return Reservation(**values)
 
 
 def reservations_open(tx: Tx, account: str) -> list[Reservation]:
@@ -272,8 +263,7 @@ def release(tx: Tx, intent_id: str, actual_usd: Decimal, now: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A bid on its way: its quote, the order's reservation, and the reservation as it was before (None if there was
-    none)."""
+    """A bid on its way: its quote, the order's reservation, and what that was before (None: there was none)."""
 
     quote_id: str
     reservation_id: int

@@ -117,8 +117,7 @@ def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -
 
 def newest(tx: Tx) -> int:
     """Return the number of the newest step, or 0 if there is none."""
-    row = tx.one("SELECT MAX(seq) AS seq FROM ledger")
-    return 0 if row is None or row["seq"] is None else int(row["seq"])
+    return int(tx.value("SELECT MAX(seq) FROM ledger") or 0)
 
 
 def newest_before(tx: Tx, before: float, limit: int) -> int:

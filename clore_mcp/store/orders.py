@@ -19,8 +19,7 @@ from clore_mcp.store.intents import Reservation
 
 @dataclass(frozen=True, slots=True)
 class OrderReceipt:
-    """Hours, and costs in USD by part and in total, rounded for display. `estimated`: the fees are computed from
-    tables."""
+    """Hours, and costs in USD by part and in total, rounded for display. `estimated`: the fees come from tables."""
 
     hours: float
     rent_usd: float
@@ -41,8 +40,7 @@ class OrderReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An order made here and its agreed end. `…_api_at` are unix seconds of Clore's clock. Prices are per day in
-    `coin`."""
+    """An order made here and its agreed end. `…_api_at` is in Clore's unix seconds. Prices are per day in `coin`."""
 
     account: str
     order_id: int
@@ -316,12 +314,6 @@ def move_end(tx: Tx, end: End, reserved: Reservation) -> None:
         " AND released_at IS NULL",
         end.ends_api_at, end.account, end.order_id,
     )  # fmt: skip
-
-
-def moved_beyond(tx: Tx, account: str, order_id: int, api_now: float) -> bool:
-    """Return whether the order has an end in the future."""
-    end = end_of(tx, account, order_id)
-    return end is not None and end.ends_api_at > api_now
 
 
 def _of_lease(lease: Lease) -> End:

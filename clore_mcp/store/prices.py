@@ -78,8 +78,8 @@ def open_prices(folder: Path) -> Database:
 
 def looked_at(tx: Tx, market: str) -> float | None:
     """Return when the newest sample of that market was taken, in unix seconds, or None."""
-    row = tx.one("SELECT looked_at FROM hours WHERE market = ? ORDER BY hour DESC LIMIT 1", market)
-    return None if row is None else float(row["looked_at"])
+    sql = "SELECT looked_at FROM hours WHERE market = ? ORDER BY hour DESC LIMIT 1"
+    return tx.one_as(lambda row: float(row["looked_at"]), sql, market)
 
 
 def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow]]) -> None:
@@ -138,8 +138,8 @@ def recorded(tx: Tx, market: str, since_hour: int, now_hour: int) -> list[HourRo
 
 def first_hour(tx: Tx, market: str) -> int | None:
     """Return the oldest recorded hour of that market, or None."""
-    row = tx.one("SELECT min(hour) AS hour FROM hours WHERE market = ?", market)
-    return None if row is None else row["hour"]
+    hour: int | None = tx.value("SELECT min(hour) FROM hours WHERE market = ?", market)
+    return hour
 
 
 def read(

@@ -62,8 +62,7 @@ def _quote(row: Row) -> Quote:
 
 
 def add(tx: Tx, quote: Quote) -> None:
-    """Add a new quote. Raises Duplicate while a quote with its digest is live, or if the yes it shares was shared
-    before."""
+    """Add a new quote. Raises Duplicate while one with its digest is live, or if its yes was shared before."""
     tx.insert("quotes", **columns_of(quote) | {"terms": json.dumps(quote.terms), "outcome": None})
 
 
@@ -73,8 +72,7 @@ def get(tx: Tx, quote_id: str) -> Quote | None:
 
 
 def latest(tx: Tx, digest: str) -> Quote | None:
-    """Return the newest quote with that digest, in any state. The order of arrival counts, because the clock may have
-    been set back."""
+    """Return the newest quote with that digest, in any state, by order of arrival: clocks may have been set back."""
     return tx.one_as(_quote, "SELECT * FROM quotes WHERE digest = ? ORDER BY rowid DESC LIMIT 1", digest)
 
 
@@ -94,8 +92,7 @@ def replacement_of_call(tx: Tx, digest: str) -> Quote | None:
 
 
 def settled_since(tx: Tx, digest: str, since: float, now: float) -> list[Quote]:
-    """Return settled quotes with that digest whose work began since then, newest first. Those from the future are left
-    out."""
+    """Return settled quotes with that digest whose work began since then and not in the future, newest first."""
     return tx.all_as(
         _quote, "SELECT * FROM quotes WHERE digest = ? AND state = 'settled' AND decided_at BETWEEN ? AND ?"
         " ORDER BY rowid DESC",

@@ -114,13 +114,13 @@ def of_call(tx: Tx, account: str, digest: str, now: float) -> Watch | None:
 def made(tx: Tx, watch_id: str, now: float) -> int:
     """Return how many orders the watch has made or may have made. A create does not count if it never left, was
     refused, or failed so long ago that its order can no longer appear."""
-    row = tx.one(
-        "SELECT COUNT(*) AS n FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id = ?1"
+    count = tx.value(
+        "SELECT COUNT(*) FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id = ?1"
         " AND intents.state NOT IN ('refused', 'abandoned')"
         " AND NOT (intents.state = 'failed' AND intents.created_at < ?2)",
         watch_id, now - ADOPTABLE_SECONDS,
     )  # fmt: skip
-    return 0 if row is None else int(row["n"])
+    return int(count)
 
 
 def status(tx: Tx, watch: Watch, now: float) -> str:
