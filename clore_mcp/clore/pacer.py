@@ -248,14 +248,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """The result of one transaction: the request that may leave, if any, the requests that would wait too long, each
-    with the time of its turn, when to ask again, and how many requests wait."""
+    """The result of one transaction."""
 
     marks: Marks
-    go: Turn | None
-    too_late: tuple[tuple[Turn, int], ...]
-    next_ns: int | None
-    waiting: int
+    go: Turn | None  # may leave now
+    too_late: tuple[tuple[Turn, int], ...]  # would wait too long, with the time of its turn
+    next_ns: int | None  # when to ask again
+    waiting: int  # how many requests wait
 
 
 class Pacer:

@@ -204,9 +204,8 @@ def _per_day(lead: str, value: float | None) -> str:
 
 def _bid_too_low(lead: str, fields: dict[str, Any]) -> BidTooLow:
     least = _number(fields.get("min_price"))
-    return BidTooLow(
-        f"{lead}the bid is under the host's minimum{_per_day('at least', least)}.", min_price_per_day=least
-    )
+    message = f"{lead}the bid is under the host's minimum{_per_day('at least', least)}."
+    return BidTooLow(message, min_price_per_day=least)
 
 
 def _step_too_large(lead: str, fields: dict[str, Any]) -> StepTooLarge:
@@ -215,10 +214,9 @@ def _step_too_large(lead: str, fields: dict[str, Any]) -> StepTooLarge:
 
 
 def _lowering_too_soon(lead: str, fields: dict[str, Any]) -> LoweringTooSoon:
-    seconds = _number(fields.get("time_to_lowering"))
-    return LoweringTooSoon(
-        f"{lead}a bid may be lowered once every 600 seconds.", retry_after_seconds=600.0 if seconds is None else seconds
-    )
+    told = _number(fields.get("time_to_lowering"))
+    seconds = 600.0 if told is None else told
+    return LoweringTooSoon(f"{lead}a bid may be lowered once every 600 seconds.", retry_after_seconds=seconds)
 
 
 Build = Callable[[str, dict[str, Any]], Refused]
