@@ -42,8 +42,7 @@ class Coin(StrEnum):
 
     @property
     def dearest_day(self) -> Decimal:
-        """The highest plausible price per day. No hardware has cost as much in 25 years, so a row with more is
-        faulty."""
+        """The highest plausible price per day. No hardware has cost as much in 25 years: a row with more is faulty."""
         return _TRAITS[self].dearest_day
 
     @classmethod
@@ -140,8 +139,7 @@ def wire_number(value: Decimal) -> int | float:
 
 
 def shown(value: Decimal, digits: int = 4) -> float:
-    """Return a number for a reply, rounded to `digits` places. A small one (below 0.01 for 4 digits) keeps three
-    figures."""
+    """Return a number for a reply, rounded to `digits` places. Below 0.01 (for 4 digits) it keeps three figures."""
     if value and abs(value) < Decimal(1).scaleb(2 - digits):
         return float(f"{value:.3g}")
     return float(value.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_EVEN, _WIDE))

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import anyio
@@ -21,7 +20,6 @@ import anyio
 from clore_mcp.clore.exchange import Answer, BeforeSend, Call, Exchange, Reply, Timing
 from clore_mcp.clore.models import (
     OrderRow,
-    PohBalance,
     RenterFees,
     Row,
     Rows,
@@ -32,23 +30,14 @@ from clore_mcp.clore.models import (
     read_rows,
 )
 from clore_mcp.clore.pacer import Lane, Pacer
-from clore_mcp.clore.replies import Endpoint, header_time, read_reply, require_size, unexpected
-from clore_mcp.errors import (
-    ArgumentInvalid,
-    InvalidInput,
-    IssueTooLong,
-    NotSent,
-    ParametersMissing,
-    RateLimited,
-    Unclear,
-)
+from clore_mcp.clore.replies import Endpoint, header_time, read_reply, unexpected
+from clore_mcp.errors import InvalidInput, IssueTooLong, NotSent, ParametersMissing, RateLimited, Unclear
 from clore_mcp.money import Coin, DayPrice, wire_number
 
 if TYPE_CHECKING:
     import httpx2 as httpx
 
 DEFAULT_API_URL: Final = "https://api.clore.ai/v1"
-MOST_CANCELLED_AT_ONCE: Final = 64
 ISSUE_LENGTH: Final = 2048
 
 _WALLETS: Final = Endpoint("GET", "wallets", "list the wallets")
@@ -60,17 +49,14 @@ _MARKETPLACE: Final = Endpoint(
 _MY_ORDERS: Final = Endpoint("GET", "my_orders", "list the orders", most_bytes=16 * 1024 * 1024, most_rows=10_000)
 _SPOT_MARKETPLACE: Final = Endpoint("GET", "spot_marketplace", "show the server's spot market")
 _RENTER_FEES: Final = Endpoint("GET", "renter_fees", "show the fees")
-_POH_BALANCE: Final = Endpoint("GET", "poh_balance", "show the Proof-of-Holding balance")
 _CREATE_ORDER: Final = Endpoint("POST", "create_order", "make the order", "the order was made", spends=True)
 _CANCEL_ORDER: Final = Endpoint("POST", "cancel_order", "cancel the order", "the order was cancelled")
-_CANCEL_ORDERS: Final = Endpoint("POST", "cancel_orders", "cancel the orders", "the orders were cancelled")
 _SET_SPOT_PRICE: Final = Endpoint("POST", "set_spot_price", "change the bid", "the bid was changed", spends=True)
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """One order to make (docs/clore-api.md 4.4). Prices are per day in `coin`; fields that may hold secrets have no
-    repr."""
+    """One order to make (docs/clore-api.md 4.4). Prices are per day in `coin`. Possible secrets have no repr."""
 
     server_id: int
     image: str
@@ -81,7 +67,6 @@ class CreateRequest:
     ports: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     ssh_key: str | None = None
-    ssh_password: str | None = field(default=None, repr=False)
     jupyter_token: str | None = field(default=None, repr=False)
     command: str | None = field(default=None, repr=False)
     autossh_entrypoint: bool = False
@@ -94,7 +79,6 @@ class CreateRequest:
             "ports": dict(self.ports) or None,
             "env": dict(self.env) or None,
             "ssh_key": self.ssh_key,
-            "ssh_password": self.ssh_password,
             "jupyter_token": self.jupyter_token,
             "command": self.command,
             "autossh_entrypoint": self.autossh_entrypoint or None,
@@ -143,6 +127,7 @@ class CloreClient:
         after_write: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._after_write = after_write
+        self._has_key = bool(api_key)
         self._api_url = api_url.rstrip("/")
         self._timing = timing or Timing()
         self._exchange = Exchange(
@@ -157,14 +142,12 @@ class CloreClient:
         )
 
     def __repr__(self) -> str:
-        return f"CloreClient({self._api_url!r}, {'with a key' if self._exchange.has_key else 'without a key'})"
+        return f"CloreClient({self._api_url!r}, {'with' if self._has_key else 'without'} a key)"
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     async def open(self) -> None:
@@ -184,13 +167,10 @@ class CloreClient:
         return (await self.marketplace_as_sent())[0]
 
     async def marketplace_as_sent(self, *, before_send: BeforeSend | None = None) -> tuple[Rows[ServerRow], bytes]:
-        """Return the marketplace, and the body for `read_marketplace`. `before_send`: see `create_order`, at each
-        try."""
-
-        def read(reply: Reply) -> tuple[Rows[ServerRow], bytes]:
-            return _market(reply), reply.body
-
-        return await self._read(_MARKETPLACE, read, needs_key=False, before_send=before_send)
+        """Return the marketplace, and the body for `read_marketplace`. `before_send`: as for `my_orders`."""
+        return await self._read(
+            _MARKETPLACE, lambda reply: (_market(reply), reply.body), needs_key=False, before_send=before_send
+        )
 
     async def my_orders(
         self, *, completed: bool = False, urgent: bool = False, before_send: BeforeSend | None = None
@@ -202,19 +182,15 @@ class CloreClient:
 
     async def spot_marketplace(self, server_id: int) -> SpotBook:
         """Return the bids on one server."""
-
-        def read(reply: Reply) -> SpotBook:
-            return _one(SpotBook, reply, _SPOT_MARKETPLACE)
-
-        return await self._read(_SPOT_MARKETPLACE, read, params={"market": str(server_id)})
+        return await self._read(
+            _SPOT_MARKETPLACE,
+            lambda reply: _one(SpotBook, reply, _SPOT_MARKETPLACE),
+            params={"market": str(server_id)},
+        )
 
     async def renter_fees(self) -> RenterFees:
         """Return the fees that a renter pays on top of a price."""
         return await self._read(_RENTER_FEES, lambda reply: _one(RenterFees, reply, _RENTER_FEES))
-
-    async def poh_balance(self) -> PohBalance:
-        """Return the account's Proof-of-Holding."""
-        return await self._read(_POH_BALANCE, lambda reply: _one(PohBalance, reply, _POH_BALANCE))
 
     async def create_order(self, request: CreateRequest, *, before_send: BeforeSend | None = None) -> Created:
         """Ask for an order, once. `before_send` runs right before the bytes leave, when the turn has come and the
@@ -225,49 +201,27 @@ class CloreClient:
             return Created(header_time(reply.headers))
 
         seconds = self._timing.create_seconds
+        call = Call(_CREATE_ORDER, read, seconds, json=request.body(), lane=Lane.CREATE, before_send=before_send)
         async with self._writing():
-            return await self._exchange.attempt(
-                Call(_CREATE_ORDER, read, seconds, json=request.body(), lane=Lane.CREATE, before_send=before_send)
-            )
+            return await self._exchange.attempt(call)
 
     async def cancel_order(self, order_id: int, issue: str | None = None) -> bool:
         """Cancel an order of either type at the next free slot. A longer `issue` is cut, and if Clore refuses it, the
         cancel is sent without it, because ending the bill matters more. Returns whether `issue` was sent unchanged."""
-
-        async def send(body: Mapping[str, Any]) -> None:
-            await self._write(_CANCEL_ORDER, lambda reply: _fields(reply, _CANCEL_ORDER), body, urgent=True)
-
         if not issue:
-            await send({"id": order_id})
+            await self._write(_CANCEL_ORDER, {"id": order_id}, urgent=True)
             return True
         try:
-            await send({"id": order_id, "issue": issue[:ISSUE_LENGTH]})
+            await self._write(_CANCEL_ORDER, {"id": order_id, "issue": issue[:ISSUE_LENGTH]}, urgent=True)
         except (IssueTooLong, InvalidInput, ParametersMissing):  # only the comment of the request is in doubt
-            await send({"id": order_id})
+            await self._write(_CANCEL_ORDER, {"id": order_id}, urgent=True)
             return False
         return len(issue) <= ISSUE_LENGTH
-
-    async def cancel_orders(self, order_ids: Sequence[int]) -> list[int]:
-        """Cancel up to 64 orders of any type at once at the next free slot. Returns those that Clore could not end."""
-        ids = list(order_ids)
-        if len(ids) > MOST_CANCELLED_AT_ONCE:
-            raise ArgumentInvalid(f"{len(ids)} orders to cancel at once; Clore takes {MOST_CANCELLED_AT_ONCE}.")
-        if not ids:
-            return []
-
-        def read(reply: Reply) -> list[int]:
-            failed = _fields(reply, _CANCEL_ORDERS).get("failed_to_cancel", [])
-            try:
-                return [int(one) for one in failed]
-            except (TypeError, ValueError):
-                return ids  # which ones failed is unreadable: none counts as ended
-
-        return await self._write(_CANCEL_ORDERS, read, {"order_ids": ids}, urgent=True)
 
     async def set_spot_price(self, order_id: int, price: DayPrice, *, before_send: BeforeSend | None = None) -> None:
         """Change the bid of a spot order. `price` is in the order's own coin. `before_send`: see `create_order`."""
         body = {"order_id": order_id, "desired_price": wire_number(price.value)}
-        await self._write(_SET_SPOT_PRICE, lambda reply: _fields(reply, _SET_SPOT_PRICE), body, before_send=before_send)
+        await self._write(_SET_SPOT_PRICE, body, before_send=before_send)
 
     async def _read(
         self,
@@ -286,23 +240,25 @@ class CloreClient:
     async def _write(
         self,
         endpoint: Endpoint,
-        read: Callable[[Reply], Answer],
         body: Mapping[str, Any],
         *,
         urgent: bool = False,
         before_send: BeforeSend | None = None,
-    ) -> Answer:
+    ) -> None:
         """Send a write that is safe to repeat. Sends it again if Clore answers "too fast", because Clore does that
         before it reads a request."""
+
+        def read(reply: Reply) -> None:
+            _fields(reply, endpoint)
+
         call = Call(endpoint, read, self._timing.write_seconds, json=body, urgent=urgent, before_send=before_send)
         attempts = self._timing.refused_cancel_attempts if urgent else self._timing.refused_write_attempts
         async with self._writing():
-            return await self._exchange.retrying(call, (RateLimited,), attempts)
+            await self._exchange.retrying(call, (RateLimited,), attempts)
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[None]:
-        """Call `after_write` after any outcome of a write, even a cancelled one: earlier readings may be out of
-        date."""
+        """Call `after_write` after any outcome of a write, even a cancelled one: readings may be out of date."""
         try:
             yield
         finally:
@@ -335,7 +291,6 @@ def _rows(model: type[Row], reply: Reply, endpoint: Endpoint, name: str) -> Rows
 
 
 def _market(reply: Reply) -> Rows[ServerRow]:
-    require_size(reply.body, _MARKETPLACE)
     return _rows(ServerRow, reply, _MARKETPLACE, "servers")
 
 

@@ -13,8 +13,8 @@ import json
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -115,11 +115,6 @@ class Exchange:
         self._pools: _Pools | None = None
         self._opening = asyncio.Lock()
 
-    @property
-    def has_key(self) -> bool:
-        """Whether requests can be signed."""
-        return self._key is not None
-
     async def aclose(self) -> None:
         """Close the connections."""
         pools, self._pools = self._pools, None
@@ -174,7 +169,7 @@ class Exchange:
                     headers=None if call.json is None else {"content-type": "application/json"},
                     extensions={"trace": departure.trace},
                 )
-                async with _streamed(pool, request, self._key) as response:
+                async with aclosing(await pool.send(request, auth=self._key, stream=True)) as response:
                     departure.answered = True
                     body = await _read_body(response, call.endpoint)
                     return Reply(response.status_code, response.headers, body)
@@ -185,8 +180,7 @@ class Exchange:
         raise failure
 
     def _within(self, seconds: float) -> Callable[[], bool]:
-        """Return a check that at most that time has passed, by both clocks, because one stops while the machine
-        sleeps."""
+        """Return a check that at most that time has passed, by both clocks: one stops while the machine sleeps."""
         until, wall_until = self._clock() + seconds, time.time() + seconds
         return lambda: self._clock() < until and time.time() < wall_until
 
@@ -297,15 +291,6 @@ def backoff_seconds(made: int, timing: Timing, rand: float) -> float:
     return rand * min(timing.backoff_cap_seconds, timing.backoff_base_seconds * float(2 ** (made - 1)))
 
 
-@asynccontextmanager
-async def _streamed(pool: httpx.AsyncClient, request: httpx.Request, key: _Key | None) -> AsyncIterator[httpx.Response]:
-    response = await pool.send(request, auth=key, stream=True)
-    try:
-        yield response
-    finally:
-        await response.aclose()
-
-
 async def _read_body(response: httpx.Response, endpoint: Endpoint) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
@@ -316,10 +301,13 @@ async def _read_body(response: httpx.Response, endpoint: Endpoint) -> bytes:
 
 
 def _failure(error: Exception, departure: _Departure, endpoint: Endpoint) -> CloreError:
-    """Return the failure that a transport's exception means, given how far the request had come."""
     never = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.InvalidURL)
     if not departure.left or isinstance(error, (*never, httpx.UnsupportedProtocol)):
-        return _not_sent(error, endpoint)
+        why, hint = why_unreached(error)
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+            hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
+        message = f"No connection to Clore could be made to {endpoint.verb}{why and f': {why}'}; nothing was sent."
+        return NotSent(message, why=why, hint=hint)
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return unclear(TimedOut, endpoint, "no complete reply came in time")
     if isinstance(error, httpx.DecodingError):
@@ -327,11 +315,3 @@ def _failure(error: Exception, departure: _Departure, endpoint: Endpoint) -> Clo
     if departure.answered:
         return unclear(Truncated, endpoint, "the reply broke off in the middle")
     return unclear(ConnectionLost, endpoint, "the connection broke before a reply came")
-
-
-def _not_sent(error: Exception, endpoint: Endpoint) -> NotSent:
-    why, hint = why_unreached(error)
-    if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        hint = "Ask the operator to check CLORE_API_URL (default https://api.clore.ai/v1)."
-    message = f"No connection to Clore could be made to {endpoint.verb}{why and f': {why}'}; nothing was sent."
-    return NotSent(message, why=why, hint=hint)

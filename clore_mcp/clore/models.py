@@ -172,7 +172,6 @@ class OrderRow(_Wire):
     price: Cost = None
     spend: Cost = None
     creation_fee: Cost = None
-    fee: Amount = None
     created_at: UnixTime = Field(None, validation_alias="ct")
     ended_at: UnixTime = Field(None, validation_alias="order_end")
     max_rental_seconds: Annotated[int, Field(gt=0, le=_LONGEST_RENTAL_SECONDS)] | None = Field(
@@ -184,7 +183,6 @@ class OrderRow(_Wire):
     container: int | None = Field(None, validation_alias="mon_container")
     hosts: Texts | None = Field(None, validation_alias="pub_cluster")
     tcp_ports: Texts | None = None
-    http_port: str | None = None
     http_host: str | None = Field(None, validation_alias="http_pub")
     gpu_array: Texts | None = None
     gpu: str | None = Field(None, validation_alias=AliasPath("specs", "gpu"))
@@ -229,7 +227,6 @@ class Wallet(_Wire):
     name: str
     balance: Amount = None
     deposit: str | None = Field(None, repr=False)
-    withdrawal_fee: Amount = None
 
     def key(self) -> str:
         """Return the wallet's coin."""
@@ -267,19 +264,16 @@ def _readable_offers(values: Any) -> list[Offer]:
 class SpotBook(_Wire):
     """The spot market of one server (section 4.6)."""
 
-    exists: bool | None = None
     offers: Annotated[list[Offer], BeforeValidator(_readable_offers)] = Field(
         default_factory=list, validation_alias=AliasPath("market", "offers")
     )
     minimum: Amounts = Field(default_factory=dict, validation_alias=AliasPath("market", "server", "min_pricing"))
     rates: Amounts = Field(default_factory=dict, validation_alias=AliasPath("market", "currency_rates_in_usd"))
     online: bool | None = Field(None, validation_alias=AliasPath("market", "server", "online"))
-    max_rental_hours: float | None = Field(None, validation_alias=AliasPath("market", "server", "mrl"))
 
 
 class RenterFees(_Wire):
-    """The fees that a renter pays on top (section 4.12): percent by coin, one-time creation fees by coin, PoH
-    discount."""
+    """The fees that a renter pays on top (section 4.12): percent and creation fees by coin, and the PoH discount."""
 
     on_demand_percent: Amounts = Field(
         default_factory=dict, validation_alias=AliasPath("renter_fees", "on_demand", "base")
@@ -290,13 +284,6 @@ class RenterFees(_Wire):
     poh_max_percent: Amount = Field(None, validation_alias=AliasPath("poh_config", "max_reduction_percent"))
     poh_full_amount: Amount = Field(None, validation_alias=AliasPath("poh_config", "max_poh_amount"))
     poh_balance: Amount = None
-
-
-class PohBalance(_Wire):
-    """Proof-of-Holding (section 4.11); `total` is in CLORE."""
-
-    total: Amount = Field(None, validation_alias=AliasPath("balance", "total"))
-    free_amount: Amount = Field(None, validation_alias=AliasPath("balance", "free_amount"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +323,7 @@ def read_row(model: type[Row], value: object) -> Row | None:
 
 
 def _remove(value: Any, location: tuple[int | str, ...]) -> bool:
-    """Remove the innermost part of nested dicts and lists that `location` names. Return False if nothing can be
-    removed."""
+    """Remove the innermost part of nested dicts and lists that `location` names. Return False if there is none."""
     *path, last = location or ("",)
     trail: list[tuple[Any, int | str]] = []
     for step in path:

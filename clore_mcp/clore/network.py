@@ -51,19 +51,14 @@ def way_to(api_url: str, *, trusts_network: bool) -> NetworkRoute:
     if url.scheme != "https":
         return NetworkRoute(plain)
     trusted = _trusted(trusts_network)
-    named = _named_proxy(url.host, url.port or 443) if trusts_network and not is_loopback(api_url) else None
+    named = _named_proxy(url.host, url.port or 443) if trusts_network and not _is_loopback(url.host) else None
     if named is None:
         return NetworkRoute(trusted)
     name, address = named
     return NetworkRoute(trusted, _proxy(name, address, url.host, trusted), name)
 
 
-def is_loopback(api_url: str) -> bool:
-    """Return whether the API is on this machine, so that no proxy is used."""
-    try:
-        host = httpx.URL(api_url).host
-    except httpx.InvalidURL:
-        return False
+def _is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -222,8 +217,7 @@ _LOOK_FOR_A_PROXY: Final = (
 
 
 def why_unreached(error: BaseException | None) -> tuple[str, str | None]:
-    """Return the reason as a clause, which may be empty, and a hint or None. They come from the first informative
-    cause."""
+    """Return the reason as a clause, or "", and a hint or None, by the first cause that says something."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _NOT_NOW:
             now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())

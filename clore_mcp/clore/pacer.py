@@ -183,8 +183,7 @@ class Waiting:
 
 
 def forecast(marks: Marks, gaps: Gaps, waiting: Iterable[Waiting], now_ns: int) -> list[tuple[Waiting, int]]:
-    """Return the instant at which each would leave, in that order. A request that would miss its deadline takes no
-    slot."""
+    """Return when each would leave, in that order. A request that would miss its deadline takes no slot."""
     queues: dict[tuple[Lane, bool], deque[Waiting]] = {}
     for one in sorted(waiting, key=lambda one: one.rank):
         queues.setdefault((one.lane, one.urgent), deque()).append(one)
@@ -226,9 +225,10 @@ Change = Callable[[Tx, Marks], Marks]
 
 
 @dataclass(eq=False, slots=True)
-class _Request:
-    """One request of this process. `came` is resolved when its turn has come, or fails."""
+class Turn:
+    """A turn to send one request, from the wait for it to the reply. `came` is resolved when it has come, or fails."""
 
+    pacer: Pacer
     lane: Lane
     urgent: bool
     deadline_ns: int
@@ -236,22 +236,29 @@ class _Request:
     place: int = 0
     left_ns: int | None = None
 
+    def leaving(self) -> None:
+        """Record that the bytes leave now, once. A turn that ends without this costs nothing."""
+        if self.left_ns is None:
+            self.left_ns = self.pacer.departed(self)
+
+    def refused(self, retry_after_seconds: float | None) -> float:
+        """Record that Clore answered "too fast". Returns in how many seconds the next of this lane may leave."""
+        return self.pacer.refused(self, retry_after_seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """The result of one transaction: the request that may leave, if any, the requests that would wait too long, each
-    with the time of its turn, when to ask again, and how many requests wait."""
+    """The result of one transaction."""
 
     marks: Marks
-    go: _Request | None
-    too_late: tuple[tuple[_Request, int], ...]
-    next_ns: int | None
-    waiting: int
+    go: Turn | None  # may leave now
+    too_late: tuple[tuple[Turn, int], ...]  # would wait too long, with the time of its turn
+    next_ns: int | None  # when to ask again
+    waiting: int  # how many requests wait
 
 
 class Pacer:
-    """Paces the requests of this process. With a `state`, they are paced among those of all other processes on the same
-    key. `key` is a digest of that key."""
+    """Paces the requests of this process, with a `state` among those of all processes on the same key (a digest)."""
 
     def __init__(
         self,
@@ -272,7 +279,7 @@ class Pacer:
         self._other = None if state is None else Pacer(gaps, patience_seconds=patience_seconds, clock_ns=clock_ns)
         if self._other is not None:
             self._other._other = self
-        self._requests: list[_Request] = []
+        self._requests: list[Turn] = []
         self._changes: list[Change] = []
         self._marks = Marks()  # as of the last transaction
         self._changed = asyncio.Event()
@@ -282,11 +289,10 @@ class Pacer:
     async def turn(
         self, lane: Lane, *, urgent: bool = False, patience_seconds: float | None = None
     ) -> AsyncIterator[Turn]:
-        """Wait for a turn and hold it for one request. Raises QueueFull at once if the wait would exceed the
-        patience."""
+        """Wait for a turn and hold it for one request. Raises QueueFull at once if the wait would be too long."""
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         deadline_ns = self._clock_ns() + round(patience * SECOND_NS)
-        request = _Request(lane, urgent, deadline_ns, asyncio.get_running_loop().create_future())
+        request = Turn(self, lane, urgent, deadline_ns, asyncio.get_running_loop().create_future())
         try:
             await self._wait(request)
         except StateUnavailable:
@@ -296,7 +302,7 @@ class Pacer:
                 yield turn
             return
         try:
-            yield Turn(self, request)
+            yield request
         finally:
             self._end(request)
 
@@ -309,7 +315,7 @@ class Pacer:
                 await asyncio.wait([pacer._driver])
             await asyncio.to_thread(pacer._state.close)
 
-    async def _wait(self, request: _Request) -> None:
+    async def _wait(self, request: Turn) -> None:
         self._requests.append(request)
         self._wake()
         try:
@@ -320,7 +326,7 @@ class Pacer:
                 self._change(partial(_drop, request))
             raise
 
-    def _end(self, request: _Request) -> None:
+    def _end(self, request: Turn) -> None:
         if request in self._requests:
             self._requests.remove(request)
             now_ns, left = self._clock_ns(), request.left_ns is not None
@@ -328,14 +334,14 @@ class Pacer:
             if not left or now_ns < self._marks.single_until_ns:  # else the next step is soon enough
                 self._wake()
 
-    def leaving(self, request: _Request) -> None:
-        """See `Turn.leaving`. It is recorded a moment later, and until then no other request leaves."""
-        if request.left_ns is None:
-            request.left_ns = now_ns = self._clock_ns()
-            self._marks = self._marks.departed(request.lane, now_ns)  # counts even if it can't be recorded
-            self._change(partial(_departed, request, now_ns))
+    def departed(self, request: Turn) -> int:
+        """Return the time of a departure, which is recorded a moment later. Until then no other request leaves."""
+        now_ns = self._clock_ns()
+        self._marks = self._marks.departed(request.lane, now_ns)  # counts even if it can't be recorded
+        self._change(partial(_departed, request, now_ns))
+        return now_ns
 
-    def refused(self, request: _Request, retry_after_seconds: float | None) -> float:
+    def refused(self, request: Turn, retry_after_seconds: float | None) -> float:
         """See `Turn.refused`."""
         now_ns, gaps = self._clock_ns(), self._gaps
         left_ns = now_ns if request.left_ns is None else request.left_ns
@@ -378,7 +384,7 @@ class Pacer:
 
     # On a worker thread, in one transaction
 
-    def _step(self, changes: Sequence[Change], requests: Sequence[_Request], tx: Tx) -> _Verdict:
+    def _step(self, changes: Sequence[Change], requests: Sequence[Turn], tx: Tx) -> _Verdict:
         """Record what has happened here, then return which request is next and which would wait too long."""
         now_ns = self._clock_ns()
         marks = self._read(tx, now_ns)
@@ -389,7 +395,10 @@ class Pacer:
         standing = {place.id for place in pace.places(tx, self._key)}
         for request in requests:  # new, or dropped because others took this process for dead: it joins at the end
             if request.place not in standing and not request.came.done():
-                request.place = self._join(tx, request, marks)
+                request.place = pace.join(
+                    tx, self._key, self._owner, request.lane.value, urgent=request.urgent,
+                    deadline_ns=request.deadline_ns, round=marks.round + 1, now_ns=self._clock_ns(),
+                )  # fmt: skip
         pace.touch(tx, self._owner, now_ns)
         places = pace.places(tx, self._key)
         silent = [place for place in places if place.seen_ns < now_ns - SILENT_NS]
@@ -412,14 +421,8 @@ class Pacer:
             return Marks()
         return marks
 
-    def _join(self, tx: Tx, request: _Request, marks: Marks) -> int:
-        return pace.join(
-            tx, self._key, self._owner, request.lane.value, urgent=request.urgent, deadline_ns=request.deadline_ns,
-            round=marks.round + 1, now_ns=self._clock_ns(),
-        )  # fmt: skip
-
     def _next(
-        self, tx: Tx, marks: Marks, places: Sequence[PacePlace], requests: Sequence[_Request], now_ns: int
+        self, tx: Tx, marks: Marks, places: Sequence[PacePlace], requests: Sequence[Turn], now_ns: int
     ) -> _Verdict:
         stages = [place.stage for place in places]
         marks = replace(marks, in_flight=stages.count("flying"), at_the_gate="gate" in stages)
@@ -449,7 +452,9 @@ class Pacer:
         for request, at in verdict.too_late:
             if not request.came.done():
                 self._requests.remove(request)
-                request.came.set_exception(_queue_full(verdict.waiting, at - now_ns))
+                message = f"{verdict.waiting} requests to Clore already wait for their turn; nothing was sent."
+                wait_seconds = max((at - now_ns) / SECOND_NS, 0.1)
+                request.came.set_exception(QueueFull(message, retry_after_seconds=round(wait_seconds, 1)))
         if verdict.go is not None and not verdict.go.came.done():
             verdict.go.came.set_result(None)
 
@@ -462,35 +467,17 @@ class Pacer:
             request.came.set_exception(error)
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A turn to send one request."""
-
-    _pacer: Pacer
-    _request: _Request
-
-    def leaving(self) -> None:
-        """Record that the bytes leave now. A turn that ends without this costs nothing. Calling it again changes
-        nothing."""
-        self._pacer.leaving(self._request)
-
-    def refused(self, retry_after_seconds: float | None) -> float:
-        """Record that Clore answered "too fast". Returns how many seconds later the next request of this lane may
-        leave."""
-        return self._pacer.refused(self._request, retry_after_seconds)
-
-
-def _departed(request: _Request, at_ns: int, tx: Tx, marks: Marks) -> Marks:
+def _departed(request: Turn, at_ns: int, tx: Tx, marks: Marks) -> Marks:
     pace.move(tx, request.place, "flying")
     return marks.departed(request.lane, at_ns)
 
 
-def _completed(request: _Request, at_ns: int, tx: Tx, marks: Marks) -> Marks:
+def _completed(request: Turn, at_ns: int, tx: Tx, marks: Marks) -> Marks:
     pace.drop(tx, request.place)
     return marks.completed(at_ns)
 
 
-def _drop(request: _Request, tx: Tx, marks: Marks) -> Marks:
+def _drop(request: Turn, tx: Tx, marks: Marks) -> Marks:
     pace.drop(tx, request.place)
     return marks
 
@@ -501,11 +488,3 @@ def _fell_silent(tx: Tx, marks: Marks, place: PacePlace) -> Marks:
     if place.stage == "gate":
         return marks.departed(Lane(place.lane), max(marks.left_ns, place.seen_ns))
     return marks.completed(max(marks.completed_ns, place.seen_ns)) if place.stage == "flying" else marks
-
-
-def _queue_full(waiting: int, wait_ns: int) -> QueueFull:
-    """Return the failure of a request whose turn would come too late, in `wait_ns`."""
-    return QueueFull(
-        f"{waiting} requests to Clore already wait for their turn; nothing was sent.",
-        retry_after_seconds=round(max(wait_ns / SECOND_NS, 0.1), 1),
-    )

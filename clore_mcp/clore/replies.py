@@ -37,6 +37,7 @@ from clore_mcp.errors import (
     OwnServer,
     ParametersMissing,
     RateLimited,
+    Refused,
     ServerOffline,
     ServerUnknown,
     Spent,
@@ -79,17 +80,13 @@ class Endpoint:
         return bool(self.outcome)
 
 
-def require_size(body: bytes, endpoint: Endpoint) -> None:
-    """Raise Unclear for a reply that would take far more memory than its size. Each `{}` in a list takes 72 bytes once
-    it is read. Nothing in a real reply is as small: a server has 611 bytes and 60 values."""
-    values = body.count(b",") + body.count(b"{") + body.count(b"[")
-    if values > endpoint.most_bytes // _BYTES_A_VALUE:
-        raise unexpected(endpoint, f"more than {endpoint.most_bytes // _BYTES_A_VALUE:,} values")
-
-
 def read_reply(status: int, headers: Mapping[str, str], body: bytes, endpoint: Endpoint) -> dict[str, Any]:
     """Return the fields of a reply with code 0. Anything else raises. Keys of `headers` must be lower case."""
-    require_size(body, endpoint)
+    # Such a reply would take far more memory than its size: each `{}` in a list takes 72 bytes once it is read. Nothing
+    # in a real reply is as small. A server has 611 bytes and 60 values.
+    most_values = endpoint.most_bytes // _BYTES_A_VALUE
+    if body.count(b",") + body.count(b"{") + body.count(b"[") > most_values:
+        raise unexpected(endpoint, f"more than {most_values:,} values")
     if 300 <= status < 400:
         raise unclear(NotJson, endpoint, "a redirect came back, and the key is not carried to another address")
     fields = _parse(status, body, endpoint)
@@ -97,9 +94,9 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, endpoint: E
     if fields is not None and isinstance(code, int) and not isinstance(code, bool):
         if code == 0:
             return fields
-        raise _coded(code, fields, headers, endpoint)
-    if not endpoint.spends and (failure := _by_status(status, headers, endpoint)) is not None:
-        raise failure
+        raise _refusal(fields, endpoint) if code == 6 else _coded(code, f"code {code}", headers, endpoint)
+    if not endpoint.spends and status in _CODES:
+        raise _coded(_CODES[status], f"HTTP {status}", headers, endpoint)
     raise _not_clores(status, body, endpoint)
 
 
@@ -134,8 +131,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | None:
-    """Return the JSON object in a body, or None if it is something else. Raises Unclear if it breaks off in the
-    middle."""
+    """Return the JSON object in a body, or None if it is something else. Raises Unclear if it breaks off."""
     try:
         value = from_json(body)
     except ValueError as error:
@@ -147,68 +143,43 @@ def _parse(status: int, body: bytes, endpoint: Endpoint) -> dict[str, Any] | Non
     return None
 
 
-def _by_status(status: int, headers: Mapping[str, str], endpoint: Endpoint) -> CloreError | None:
-    """Return the failure that the HTTP status alone means by Clore's table of codes, or None."""
-    if status == 400:
-        return InvalidInput(f"Clore did not {endpoint.verb}: it does not accept the request (HTTP 400).")
-    if status == 401:
-        return _invalid_key(endpoint, "HTTP 401")
-    if status == 404:
-        return _no_endpoint(endpoint, "HTTP 404")
-    return _rate_limited(headers, endpoint, "HTTP 429") if status == 429 else None
+# What an HTTP status without a code means by Clore's own table.
+_CODES: Final = {400: 2, 401: 3, 404: 4, 429: 5}
 
 
-def _coded(code: int, fields: dict[str, Any], headers: Mapping[str, str], endpoint: Endpoint) -> CloreError:
-    if code == 5:
-        return _rate_limited(headers, endpoint, "code 5")
-    if code == 6:
-        return _refusal(fields, endpoint)
+def _coded(code: int, by: str, headers: Mapping[str, str], endpoint: Endpoint) -> CloreError:
+    """Return the failure that a code means, except 6. `by` names the code or the HTTP status that stands for it."""
+    lead = f"Clore did not {endpoint.verb}: "
     if code == 1:
-        return unclear(InternalFault, endpoint, "its own database failed (code 1)")
+        return unclear(InternalFault, endpoint, f"its own database failed ({by})")
     if code == 2:
-        return InvalidInput(f"Clore did not {endpoint.verb}: it does not accept the request's fields (code 2).")
+        what = "the request's fields" if by == "code 2" else "the request"
+        return InvalidInput(f"{lead}it does not accept {what} ({by}).")
     if code == 3:
-        return _invalid_key(endpoint, "code 3")
+        return InvalidApiKey(f"{lead}it does not know this API key ({by}).")
     if code == 4:
-        return _no_endpoint(endpoint, "code 4")
-    return _unknown_code(f"code {code}", endpoint)
+        return InvalidEndpoint(f"{lead}it has no such endpoint ({by}).")
+    if code == 5:
+        seconds = retry_after(headers)
+        return RateLimited(f"{lead}too many requests on this key ({by}).", retry_after_seconds=seconds)
+    return unclear(UnknownCode, endpoint, f"its answer is undocumented ({by})")
 
 
 def _refusal(fields: dict[str, Any], endpoint: Endpoint) -> CloreError:
-    """Return the failure for code 6 by Clore's word, with the numbers of that word. Clore mixes hyphens and
-    underscores."""
+    """Return the failure for code 6 by Clore's word and its numbers. Clore mixes hyphens and underscores."""
     error = fields.get("error")
     word = error.strip() if isinstance(error, str) else ""
     build = _REFUSALS.get(word.lower().replace("-", "_"))
     if build is not None:
         return build(f"Clore did not {endpoint.verb}: ", fields)
-    return _unknown_refusal(word, endpoint) if word else _unknown_code("code 6 without an error", endpoint)
-
-
-def _unknown_refusal(word: str, endpoint: Endpoint) -> UnknownRefusal:
+    if not word:
+        return unclear(UnknownCode, endpoint, "its answer is undocumented (code 6 without an error)")
     what = "with undocumented words (code 6)"
     reported = clean(word, REPORTED_LENGTH)
     if not endpoint.writes:
         return UnknownRefusal(f"Clore refused to {endpoint.verb} {what}.", reported=reported)
     message = f"Clore could not say whether {endpoint.outcome}: it answered {what}."
     return UnknownRefusal(message, reported=reported, hint=LOOK_FIRST, spent=Spent.UNKNOWN)
-
-
-def _unknown_code(code: str, endpoint: Endpoint) -> Unclear:
-    return unclear(UnknownCode, endpoint, f"its answer is undocumented ({code})")
-
-
-def _invalid_key(endpoint: Endpoint, by: str) -> InvalidApiKey:
-    return InvalidApiKey(f"Clore did not {endpoint.verb}: it does not know this API key ({by}).")
-
-
-def _no_endpoint(endpoint: Endpoint, by: str) -> InvalidEndpoint:
-    return InvalidEndpoint(f"Clore did not {endpoint.verb}: it has no such endpoint ({by}).")
-
-
-def _rate_limited(headers: Mapping[str, str], endpoint: Endpoint, by: str) -> RateLimited:
-    message = f"Clore did not {endpoint.verb}: too many requests on this key ({by})."
-    return RateLimited(message, retry_after_seconds=retry_after(headers))
 
 
 def _not_clores(status: int, body: bytes, endpoint: Endpoint) -> Unclear:
@@ -233,9 +204,8 @@ def _per_day(lead: str, value: float | None) -> str:
 
 def _bid_too_low(lead: str, fields: dict[str, Any]) -> BidTooLow:
     least = _number(fields.get("min_price"))
-    return BidTooLow(
-        f"{lead}the bid is under the host's minimum{_per_day('at least', least)}.", min_price_per_day=least
-    )
+    message = f"{lead}the bid is under the host's minimum{_per_day('at least', least)}."
+    return BidTooLow(message, min_price_per_day=least)
 
 
 def _step_too_large(lead: str, fields: dict[str, Any]) -> StepTooLarge:
@@ -244,35 +214,37 @@ def _step_too_large(lead: str, fields: dict[str, Any]) -> StepTooLarge:
 
 
 def _lowering_too_soon(lead: str, fields: dict[str, Any]) -> LoweringTooSoon:
-    seconds = _number(fields.get("time_to_lowering"))
-    return LoweringTooSoon(
-        f"{lead}a bid may be lowered once every 600 seconds.", retry_after_seconds=600.0 if seconds is None else seconds
-    )
+    told = _number(fields.get("time_to_lowering"))
+    seconds = 600.0 if told is None else told
+    return LoweringTooSoon(f"{lead}a bid may be lowered once every 600 seconds.", retry_after_seconds=seconds)
 
 
-_REFUSALS: Final[dict[str, Callable[[str, dict[str, Any]], CloreError]]] = {
-    "server_already_rented": lambda lead, _: AlreadyRented(
-        f"{lead}the server is already rented, possibly by this account."
+Build = Callable[[str, dict[str, Any]], Refused]
+
+
+def _says(kind: type[Refused], what: str) -> Build:
+    return lambda lead, _: kind(f"{lead}{what}.")
+
+
+_REFUSALS: Final[dict[str, Build]] = {
+    "server_already_rented": _says(AlreadyRented, "the server is already rented, possibly by this account"),
+    "currency_not_allowed": _says(CurrencyNotAllowed, "the host does not take this currency"),
+    "server_dont_exist": _says(ServerUnknown, "the server is no longer on the marketplace"),
+    "server_offline": _says(ServerOffline, "the server is offline"),
+    "cant_rent_from_yourself": _says(OwnServer, "the server is this account's own"),
+    "machine_is_on_gigaspot": _says(OnGigaspot, "the server is rented out through GigaSPOT"),
+    "you_already_have_spot_order": _says(SpotOrderHeld, "this account already has a spot order on that server"),
+    "not_enough_balance": _says(
+        NotEnoughBalance, "the wallet does not hold enough, or it holds less than Clore's minimum for such an order"
     ),
-    "currency_not_allowed": lambda lead, _: CurrencyNotAllowed(f"{lead}the host does not take this currency."),
-    "server_dont_exist": lambda lead, _: ServerUnknown(f"{lead}the server is no longer on the marketplace."),
-    "server_offline": lambda lead, _: ServerOffline(f"{lead}the server is offline."),
-    "cant_rent_from_yourself": lambda lead, _: OwnServer(f"{lead}the server is this account's own."),
-    "machine_is_on_gigaspot": lambda lead, _: OnGigaspot(f"{lead}the server is rented out through GigaSPOT."),
-    "you_already_have_spot_order": lambda lead, _: SpotOrderHeld(
-        f"{lead}this account already has a spot order on that server."
-    ),
-    "not_enough_balance": lambda lead, _: NotEnoughBalance(
-        f"{lead}the wallet does not hold enough, or it holds less than Clore's minimum for such an order."
-    ),
-    "order_dont_exist": lambda lead, _: OrderUnknown(f"{lead}it has no such order."),
-    "you_dont_own_this_order": lambda lead, _: NotYourOrder(f"{lead}the order belongs to another account."),
-    "order_not_active": lambda lead, _: OrderNotActive(f"{lead}the order is no longer active."),
-    "issue_description_too_long": lambda lead, _: IssueTooLong(f"{lead}the comment is too long."),
-    "amount_too_low": lambda lead, _: AmountTooLow(f"{lead}the amount is too low."),
-    "not_all_parameters_present": lambda lead, _: ParametersMissing(f"{lead}the request lacks a field."),
-    "invalid_mrl": lambda lead, _: InvalidRentalLength(f"{lead}it does not accept that rental length."),
-    "invalid_input": lambda lead, _: InvalidInput(f"{lead}it does not accept the request's fields."),
+    "order_dont_exist": _says(OrderUnknown, "it has no such order"),
+    "you_dont_own_this_order": _says(NotYourOrder, "the order belongs to another account"),
+    "order_not_active": _says(OrderNotActive, "the order is no longer active"),
+    "issue_description_too_long": _says(IssueTooLong, "the comment is too long"),
+    "amount_too_low": _says(AmountTooLow, "the amount is too low"),
+    "not_all_parameters_present": _says(ParametersMissing, "the request lacks a field"),
+    "invalid_mrl": _says(InvalidRentalLength, "it does not accept that rental length"),
+    "invalid_input": _says(InvalidInput, "it does not accept the request's fields"),
     "too_low_price": _bid_too_low,
     "exceeded_max_step": _step_too_large,
     "can_lower_every_600_seconds": _lowering_too_soon,

@@ -13,7 +13,6 @@ from clore_mcp.settings.sources import Settings, load
 from clore_mcp.settings.ssh import public_key_line
 from clore_mcp.settings.values import (
     ACCEPTED,
-    APP_NAME,
     DEFAULT_API_URL,
     DEFAULT_GAP_SECONDS,
     LIMITS_FILE,
@@ -27,7 +26,6 @@ from clore_mcp.settings.values import (
 
 __all__ = [
     "ACCEPTED",
-    "APP_NAME",
     "DEFAULT_API_URL",
     "DEFAULT_GAP_SECONDS",
     "LIMITS_FILE",

@@ -29,8 +29,7 @@ class Environment:
         return self.env.get(name, "").strip() or None
 
     def parsed(self, name: str, parse: Callable[[str], T | None]) -> T | None:
-        """Return the variable as read by `parse`, or None if it is unset. Raises SettingsInvalid if `parse` returns
-        None."""
+        """Return the variable as read by `parse`, or None if unset. Raises SettingsInvalid if `parse` returns None."""
         text = self.text(name)
         if text is None:
             return None
@@ -44,8 +43,7 @@ class Environment:
         return SettingsInvalid(f"{name} {reason}; accepted: {ACCEPTED[name]}.")
 
     def path(self, name: str) -> Path | None:
-        """Return the variable as an absolute path, with ~ as the home folder, or None if it is unset. Raises
-        SettingsInvalid."""
+        """Return the variable as an absolute path (~ is the home folder), or None if unset. Raises SettingsInvalid."""
         text = self.text(name)
         if text is None:
             return None
@@ -60,8 +58,7 @@ class Environment:
         return path
 
     def file(self, name: str) -> tuple[Path, str] | None:
-        """Return the path that the variable names and the text of that file, or None if it is unset. Raises
-        SettingsInvalid."""
+        """Return the path that the variable names and that file's text, or None if unset. Raises SettingsInvalid."""
         path = self.path(name)
         if path is None:
             return None
@@ -74,8 +71,7 @@ class Environment:
         return path, content
 
     def refuse_misspelled_names(self) -> None:
-        """Raise SettingsInvalid for CLORE names that are close to ours or look like caps. A typo must not disable a
-        limit."""
+        """Raise SettingsInvalid for CLORE names that resemble ours or caps: a typo must not disable a limit."""
         for name in sorted(self.env):
             if name in ACCEPTED or not name.upper().startswith("CLORE") or not self.env[name].strip():
                 continue
@@ -99,8 +95,7 @@ def _distance(one: str, other: str) -> int:
 
 
 def read_text(path: Path, shown: str) -> str | None:
-    """Return the text of a file, or None if there is none. Raises SettingsInvalid, naming `shown`, on other
-    problems."""
+    """Return the text of a file, or None if there is none. Raises SettingsInvalid, naming `shown`, otherwise."""
     try:
         with path.open("rb") as file:
             content = file.read(_FILE_MAX + 1)

@@ -87,8 +87,7 @@ Member = TypeVar("Member", bound=StrEnum)
 
 
 def exact_usd(value: object) -> Decimal | None:
-    """Return an amount from a variable's text or a TOML number, or None if it is not finite, is negative or has more
-    than six decimals."""
+    """Return an amount from a variable's text or a TOML number: from 0, of up to six decimals. Otherwise None."""
     if isinstance(value, str):
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?", value):
             return None
@@ -102,8 +101,7 @@ def exact_usd(value: object) -> Decimal | None:
 
 
 def whole_number(value: object) -> int | None:
-    """Return a count from a variable's text or a TOML number, or None if it is not whole, is negative or is not below a
-    million."""
+    """Return a count from a variable's text or a TOML number, or None unless it is whole and from 0 to 999,999."""
     if isinstance(value, str):
         return int(value) if re.fullmatch(r"[0-9]{1,6}", value) else None
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 999_999 else None

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from clore_mcp.store.database import Tx, keep_value, value_of
+from clore_mcp.store.database import Tx, keep_value, marks, value_of
 
 
 def of_addresses(tx: Tx, addresses: Iterable[str]) -> list[str]:
     """Return the accounts that these addresses are known to belong to, the one known longest first."""
     names = list(addresses)
-    marks = ", ".join("?" for _ in names)
     rows = tx.all(
-        f"SELECT account FROM accounts WHERE kind = 'address' AND name IN ({marks}) GROUP BY account ORDER BY MIN(seq)",
+        f"SELECT account FROM accounts WHERE kind = 'address' AND name IN ({marks(names)})"
+        " GROUP BY account ORDER BY MIN(seq)",
         *names,
     )
     return [str(row["account"]) for row in rows]
@@ -79,12 +79,12 @@ def made_anything(tx: Tx, api: str) -> bool:
 
 def of_orders(tx: Tx, api: str, order_ids: Collection[int]) -> list[str]:
     """Return the accounts of this API for which these orders were made or given an end, the one known longest first."""
-    marks, ids = ", ".join("?" for _ in order_ids), list(order_ids)
-    found = []
+    found, ids = [], list(order_ids)
+    listed = f"order_id IN ({marks(ids)})"
     for account in of_api(tx, api):
         row = tx.one(
-            f"SELECT 1 FROM orders WHERE account = ? AND order_id IN ({marks}) UNION ALL SELECT 1 FROM reservations"
-            f" WHERE account = ? AND ends_api_at IS NOT NULL AND order_id IN ({marks}) LIMIT 1",
+            f"SELECT 1 FROM orders WHERE account = ? AND {listed} UNION ALL SELECT 1 FROM reservations"
+            f" WHERE account = ? AND ends_api_at IS NOT NULL AND {listed} LIMIT 1",
             account, *ids, account, *ids,
         )  # fmt: skip
         if row is not None:
@@ -94,16 +94,16 @@ def of_orders(tx: Tx, api: str, order_ids: Collection[int]) -> list[str]:
 
 def bring_orders(tx: Tx, account: str, others: Iterable[str], order_ids: Collection[int]) -> None:
     """Move orders, with their intents and reservations, from other accounts to this one."""
-    marks, ids = ", ".join("?" for _ in order_ids), list(order_ids)
+    ids, listed = list(order_ids), f"order_id IN ({marks(order_ids)})"
     for other in others:
         tx.run(
-            f"UPDATE intents SET account = ? WHERE account = ? AND order_id IN ({marks}) AND NOT EXISTS (SELECT 1 FROM"
+            f"UPDATE intents SET account = ? WHERE account = ? AND {listed} AND NOT EXISTS (SELECT 1 FROM"
             " orders WHERE orders.account = ? AND orders.order_id = intents.order_id)",
             account, other, *ids, account,
         )  # fmt: skip
         for table in ("reservations", "orders"):  # an order that this account already has stays as it is
             tx.run(
-                f"UPDATE {table} SET account = ? WHERE account = ? AND order_id IN ({marks}) AND NOT EXISTS (SELECT 1"
+                f"UPDATE {table} SET account = ? WHERE account = ? AND {listed} AND NOT EXISTS (SELECT 1"
                 f" FROM orders own WHERE own.account = ? AND own.order_id = {table}.order_id)",
                 account, other, *ids, account,
             )  # fmt: skip

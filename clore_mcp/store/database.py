@@ -13,10 +13,11 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 
@@ -38,10 +39,6 @@ _NO_WAL: Final = (
 )
 
 Row = sqlite3.Row
-
-
-class _Newer(sqlite3.DatabaseError):
-    """The tables have a version that this code does not know."""
 
 
 class Duplicate(Exception):
@@ -83,6 +80,20 @@ class Tx:
         row: Row | None = self._connection.execute(sql, _bound(values)).fetchone()
         return row
 
+    def all_as(self, build: Callable[[Row], T], sql: str, *values: object) -> list[T]:
+        """Return what `build` makes of each row of a query."""
+        return [build(row) for row in self.all(sql, *values)]
+
+    def one_as(self, build: Callable[[Row], T], sql: str, *values: object) -> T | None:
+        """Return what `build` makes of the first row of a query, or None without a row."""
+        row = self.one(sql, *values)
+        return None if row is None else build(row)
+
+    def value(self, sql: str, *values: object) -> Any:
+        """Return the first column of the first row of a query, or None without a row."""
+        row = self.one(sql, *values)
+        return None if row is None else row[0]
+
     def run(self, sql: str, *values: object) -> int:
         """Change rows and return how many were changed. Raises Duplicate if a unique row exists."""
         try:
@@ -94,9 +105,17 @@ class Tx:
 
     def insert(self, table: str, **columns: object) -> None:
         """Insert one row. Raises Duplicate if it exists."""
-        names = ", ".join(columns)
-        marks = ", ".join("?" for _ in columns)
-        self.run(f"INSERT INTO {table} ({names}) VALUES ({marks})", *columns.values())
+        self.run(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks(columns)})", *columns.values())
+
+
+def marks(values: Collection[object]) -> str:
+    """Return the placeholders for that many values of a statement."""
+    return ", ".join("?" * len(values))
+
+
+def columns_of(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass whose names are the columns of its row."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 class Database:
@@ -161,7 +180,7 @@ class Database:
             connection.execute(begin)
             tx = Tx(connection, self._mark)
             try:
-                _require_known_schema(connection, self._migrations)
+                self._schema_version(connection)
                 if self._mark is not None and begin == _WRITES:
                     self._lapse_if_restored(tx, self._mark)
                 result = work(tx)
@@ -178,11 +197,9 @@ class Database:
     def _failures_named(self) -> Iterator[None]:
         try:
             yield
-        except _Newer as error:
-            raise StateNewer(f"The state in {self.folder} can't be used: {error}.") from error
-        except (sqlite3.OperationalError, sqlite3.DatabaseError, OSError) as error:
-            if isinstance(error, sqlite3.IntegrityError):
-                raise
+        except sqlite3.IntegrityError:
+            raise
+        except (sqlite3.DatabaseError, OSError) as error:
             raise StateUnavailable(f"The state in {self.folder} can't be used: {error}.") from error
 
     def _open(self) -> sqlite3.Connection:
@@ -192,8 +209,9 @@ class Database:
             link = link_in(self.folder)
             if link is not None:
                 raise sqlite3.OperationalError(f"{link} is a link; remove it")
-            if self.may_begin:
-                self._create_private_file()
+            if self.may_begin:  # before SQLite opens it, so that other users can't read it even for a moment
+                with contextlib.suppress(FileExistsError):
+                    os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             self._connection = self._connect_with_patience()
             self._file = self._on_disk()
         return self._connection
@@ -240,11 +258,6 @@ class Database:
             return None
         return found.st_dev, found.st_ino
 
-    def _create_private_file(self) -> None:
-        # Create the file before SQLite opens it, so that other users can't read it even for a moment.
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
     def _connect_with_patience(self) -> sqlite3.Connection:
         for attempt in range(_OPEN_TRIES):
             where = f"{self.path.absolute().as_uri()}?mode={'rwc' if self.may_begin else 'rw'}"
@@ -260,7 +273,7 @@ class Database:
                 connection.execute("PRAGMA fullfsync = ON")  # macOS: fsync alone leaves rows in the drive's own cache
                 connection.execute("PRAGMA foreign_keys = ON")
                 connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE bypasses its triggers
-                _migrate(connection, self._migrations)
+                self._migrate(connection)
             except sqlite3.OperationalError:
                 connection.close()
                 if attempt == _OPEN_TRIES - 1:
@@ -273,36 +286,35 @@ class Database:
                 return connection
         raise AssertionError("unreachable")
 
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        newest = len(self._migrations)
+        if connection.execute("PRAGMA user_version").fetchone()[0] == newest:
+            return
+        connection.execute(_WRITES)
+        try:
+            for script in self._migrations[self._schema_version(connection) :]:
+                for statement in _statements(script):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {newest}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    def _schema_version(self, connection: sqlite3.Connection) -> int:
+        """Return the version of the tables. Raises StateNewer if this code does not know it. It is checked in each
+        transaction, because another process may have migrated the open file."""
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > len(self._migrations):
+            why = "it was written by a newer clore-mcp; upgrade this one, or restart it if that is done"
+            raise StateNewer(f"The state in {self.folder} can't be used: {why}.")
+        return version
+
 
 def link_in(folder: Path) -> str | None:
     """Return the path of a link in the state's folder, or None. Writes through a link would land where it points."""
     with os.scandir(folder) as entries:
         return next((entry.path for entry in entries if entry.is_symlink()), None)
-
-
-def _migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
-    if connection.execute("PRAGMA user_version").fetchone()[0] == len(migrations):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        done = _require_known_schema(connection, migrations)
-        for script in migrations[done:]:
-            for statement in _statements(script):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(migrations)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-
-
-def _require_known_schema(connection: sqlite3.Connection, migrations: Sequence[str]) -> int:
-    """Return the version of the tables. Raises _Newer if this code does not know it. It is checked in each transaction,
-    because another process may have migrated the open file."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > len(migrations):
-        raise _Newer("it was written by a newer clore-mcp; upgrade this one, or restart it if that is done")
-    return version
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -317,9 +329,9 @@ def _statements(script: str) -> Iterator[str]:
 
 def state_key(tx: Tx) -> bytes:
     """Return the secret of this state, which keys the digests of quotes. It is created at first use."""
-    row = tx.one("SELECT value FROM meta WHERE name = 'key'")
-    if row is not None:
-        return bytes(row["value"])
+    known = tx.value("SELECT value FROM meta WHERE name = 'key'")
+    if known is not None:
+        return bytes(known)
     key = secrets.token_bytes(32)
     tx.insert("meta", name="key", value=key)
     return key
@@ -327,8 +339,7 @@ def state_key(tx: Tx) -> bytes:
 
 def value_of(tx: Tx, name: str) -> str | None:
     """Return a named value of the state, or None."""
-    row = tx.one("SELECT value FROM meta WHERE name = ?", name)
-    return None if row is None else bytes(row["value"]).decode()
+    return tx.one_as(lambda row: bytes(row["value"]).decode(), "SELECT value FROM meta WHERE name = ?", name)
 
 
 def keep_value(tx: Tx, name: str, value: str) -> None:

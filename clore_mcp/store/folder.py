@@ -24,6 +24,7 @@ from clore_mcp.errors import StateUnavailable
 
 _FAR: Final = 1 << 30  # Windows lets no process read a locked byte, so the lock is on a byte that the file never has
 _DIGITS: Final = 24
+_BINARY: Final = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 
 if sys.platform == "win32":
     import msvcrt
@@ -79,7 +80,7 @@ def open_own(path: Path, flags: int) -> int:
     written through it would land where it points."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a link; remove it", str(path))
-    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o600)
+    return os.open(path, flags | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | _BINARY, 0o600)
 
 
 def try_turn(path: Path, now: float) -> LockTry:
@@ -91,17 +92,27 @@ def try_turn(path: Path, now: float) -> LockTry:
             os.write(descriptor, f"{now:{_DIGITS}.6f}".encode())
             turn, descriptor = LockTry(descriptor), -1
             return turn
-        return LockTry(None, _since(descriptor))
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        try:
+            return LockTry(None, float(os.read(descriptor, _DIGITS)))
+        except ValueError:
+            return LockTry(None)
     finally:
         if descriptor >= 0:
             os.close(descriptor)
 
 
-def _since(descriptor: int) -> float | None:
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    with contextlib.suppress(ValueError):
-        return float(os.read(descriptor, _DIGITS))
-    return None
+def replace_file(path: Path, content: bytes) -> None:
+    """Give a private file this content at once, so that no reader sees a part of it. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o600), "wb") as file:
+            file.write(content)
+        draft.replace(path)  # Windows refuses while another process reads the old one
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
 
 
 def watchdog_place(folder: Path, key_name: str) -> Path:
@@ -117,8 +128,7 @@ class Place:
         self._turn: LockTry | None = None
 
     def take(self) -> bool:
-        """Take the lock now. Returns False if another process holds it. Raises StateUnavailable if the file can't be
-        made."""
+        """Take the lock now. Returns False if another process holds it. Raises StateUnavailable."""
         try:
             turn = try_turn(self._path, time.monotonic())
         except OSError as error:
@@ -164,13 +174,11 @@ class Pulse:
         self._silences: dict[str, float] = {}
 
     def answered(self, owner: str) -> bool:
-        """Return whether that process has answered within half a minute. Never waits. This process itself counts as
-        answered."""
+        """Return whether that process, or this one itself, has answered within half a minute. Never waits."""
         return owner == self._owner or self._since(self._answers, owner) < _COUNTS_SECONDS
 
     async def ask(self, owners: Iterable[str]) -> None:
-        """Ask the processes that have not just answered or been silent. Takes up to three seconds if one does not
-        answer."""
+        """Ask the processes that have not just answered or been silent. Takes up to three seconds."""
         wanted = [
             owner
             for owner in owners
@@ -229,8 +237,7 @@ log = logging.getLogger(__name__)
 
 
 class HighWater:
-    """The high-water mark of one state folder. The constructor touches no files. If it can't be kept or read, there is
-    none."""
+    """The high-water mark of one state folder. The constructor touches no files. An unreadable mark counts as none."""
 
     def __init__(self, cache_dir: Path, state_dir: Path) -> None:
         name = hashlib.sha256(os.fsencode(state_dir.absolute())).hexdigest()[:32]
@@ -247,12 +254,8 @@ class HighWater:
         """Raise the mark to that number of ended yeses. It never goes down."""
         if ended <= self.read():
             return
-        draft = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft.write_text(str(ended), "ascii")
-            draft.replace(self._path)
+            replace_file(self._path, str(ended).encode())
         except OSError as error:
             log.warning("the number of used approvals can't be kept apart from the state: %s", error.strerror)
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)

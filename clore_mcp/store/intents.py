@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Final
 
 from clore_mcp.money import from_micros, to_micros
-from clore_mcp.store.database import Row, Tx
+from clore_mcp.store.database import Row, Tx, columns_of, marks
 
 ADOPTABLE_SECONDS: Final = 86_400.0  # a failed create may still turn out to have made an order within this time
 OPEN: Final = ("reserved", "sending", "uncertain")
@@ -86,22 +86,7 @@ def _intent(row: Row) -> Intent:
 
 def add(tx: Tx, intent: Intent, reservation: Reservation) -> None:
     """Write an intent and its reservation in one transaction."""
-    tx.insert(
-        "intents",
-        id=intent.id,
-        account=intent.account,
-        quote_id=intent.quote_id,
-        verb=intent.verb,
-        server_id=intent.server_id,
-        image=intent.image,
-        order_type=intent.order_type,
-        coin=intent.coin,
-        known_order_ids=json.dumps(sorted(intent.known_order_ids)),
-        state=intent.state,
-        owner=intent.owner,
-        created_at=intent.created_at,
-        order_id=intent.order_id,
-    )
+    tx.insert("intents", **columns_of(intent) | {"known_order_ids": json.dumps(sorted(intent.known_order_ids))})
     reserve(tx, reservation)
 
 
@@ -121,14 +106,12 @@ def reserve(tx: Tx, reservation: Reservation) -> None:
 
 def get(tx: Tx, intent_id: str) -> Intent | None:
     """Return the intent with that id, or None."""
-    row = tx.one("SELECT * FROM intents WHERE id = ?", intent_id)
-    return None if row is None else _intent(row)
+    return tx.one_as(_intent, "SELECT * FROM intents WHERE id = ?", intent_id)
 
 
 def step(tx: Tx, intent_id: str, *, was: str, now_is: str, owner: str | None = None, not_after: float | None = None,
          sent_api_at: float | None = None, reason: str | None = None, order_id: int | None = None) -> bool:  # fmt: skip
-    """Move an intent to its next state, if it is still in state `was` and, with `owner`, still that owner's. Return
-    whether it moved."""
+    """Move an intent on if it is still in state `was` and, with `owner`, still that owner's. Return whether it did."""
     changed = tx.run(
         "UPDATE intents SET state = ?, not_after = COALESCE(?, not_after), sent_api_at = COALESCE(?, sent_api_at),"
         " reason = COALESCE(?, reason), order_id = COALESCE(?, order_id)"
@@ -148,12 +131,12 @@ def acknowledge(tx: Tx, intent_id: str) -> None:
 
 def in_state(tx: Tx, account: str, *states: str, since: float = 0) -> list[Intent]:
     """Return an account's intents in any of those states, created since then, oldest first."""
-    marks = ", ".join("?" for _ in states)
-    rows = tx.all(
-        f"SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state IN ({marks}) ORDER BY created_at",
+    return tx.all_as(
+        _intent,
+        f"SELECT * FROM intents WHERE account = ? AND created_at >= ? AND state IN ({marks(states)})"
+        " ORDER BY created_at",
         account, since, *states,
     )  # fmt: skip
-    return [_intent(row) for row in rows]
 
 
 def refused(
@@ -161,7 +144,7 @@ def refused(
 ) -> list[tuple[int, float]]:
     """Return server and time of the creates refused for that reason, among the `limit` newest refused since then. With
     `servers`, only those servers count."""
-    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
+    on = "" if servers is None else f" AND server_id IN ({marks(servers)})"
     rows = tx.all(
         "SELECT server_id, created_at, reason FROM intents WHERE account = ? AND created_at >= ? AND state = 'refused'"
         f"{on} ORDER BY created_at DESC LIMIT ?",
@@ -172,76 +155,63 @@ def refused(
 
 def unsent(tx: Tx) -> list[Intent]:
     """Return the intents of every account whose create has not been sent."""
-    return [_intent(row) for row in tx.all("SELECT * FROM intents WHERE state = 'reserved' ORDER BY created_at")]
+    return tx.all_as(_intent, "SELECT * FROM intents WHERE state = 'reserved' ORDER BY created_at")
 
 
 def sent_anywhere(tx: Tx) -> list[Intent]:
     """Return the creates of every account that were sent and are not settled: in flight, or uncertain."""
-    rows = tx.all("SELECT * FROM intents WHERE state IN ('sending', 'uncertain') ORDER BY created_at")
-    return [_intent(row) for row in rows]
+    return tx.all_as(_intent, "SELECT * FROM intents WHERE state IN ('sending', 'uncertain') ORDER BY created_at")
 
 
 def of_server(tx: Tx, account: str, server_id: int, since: float) -> list[Intent]:
     """Return the intents for one server since then that may have made an order."""
-    rows = tx.all(
-        "SELECT * FROM intents WHERE account = ? AND server_id = ? AND created_at >= ?"
+    return tx.all_as(
+        _intent, "SELECT * FROM intents WHERE account = ? AND server_id = ? AND created_at >= ?"
         " AND state IN ('reserved', 'sending', 'adopted', 'failed', 'uncertain') ORDER BY created_at",
         account, server_id, since,
     )  # fmt: skip
-    return [_intent(row) for row in rows]
 
 
 def open_on(tx: Tx, account: str, server_id: int) -> Intent | None:
     """Return the open intent for one server, or None. While there is one, no second create is sent there."""
-    row = tx.one(
+    return tx.one_as(
+        _intent,
         "SELECT * FROM intents WHERE account = ? AND server_id = ? AND state IN ('reserved', 'sending', 'uncertain')"
         " ORDER BY created_at LIMIT 1",
         account, server_id,
     )  # fmt: skip
-    return None if row is None else _intent(row)
 
 
 def unsettled_of_call(tx: Tx, digest: str, *, but_of: str | None = None) -> Intent | None:
     """Return a create that the same call has sent and whose outcome is unknown, ignoring the quote `but_of`."""
-    row = tx.one(
+    return tx.one_as(
+        _intent,
         "SELECT intents.* FROM intents CROSS JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.digest = ?1"
         " AND intents.state IN ('sending', 'uncertain') AND (?2 IS NULL OR quotes.id <> ?2)"
         " ORDER BY intents.created_at LIMIT 1",
         digest, but_of,
     )  # fmt: skip
-    return None if row is None else _intent(row)
 
 
 def of_quote(tx: Tx, quote_id: str) -> list[Intent]:
     """Return the attempts of one quote, in order."""
-    return [
-        _intent(row) for row in tx.all("SELECT * FROM intents WHERE quote_id = ? ORDER BY created_at, rowid", quote_id)
-    ]
+    return tx.all_as(_intent, "SELECT * FROM intents WHERE quote_id = ? ORDER BY created_at, rowid", quote_id)
 
 
 def reservation(row: Row) -> Reservation:
     """Return the reservation in that row."""
-    actual = row["actual_micros"]
-    return Reservation(
-        intent_id=row["intent_id"],
-        account=row["account"],
-        coin=row["coin"],
-        worst_usd=from_micros(row["worst_micros"]),
-        usd_per_hour=from_micros(row["hourly_micros"]),
-        created_at=row["created_at"],
-        order_id=row["order_id"],
-        released_at=row["released_at"],
-        actual_usd=None if actual is None else from_micros(actual),
-        id=row["id"],
-        missed_at=row["missed_at"],
-        bidding=row["bidding"],
-    )
+    values = dict(row)
+    del values["ends_api_at"]
+    values["worst_usd"] = from_micros(values.pop("worst_micros"))
+    values["usd_per_hour"] = from_micros(values.pop("hourly_micros"))
+    actual = values.pop("actual_micros")
+    values["actual_usd"] = None if actual is None else from_micros(actual)
+    return Reservation(**values)
 
 
 def reservations_open(tx: Tx, account: str) -> list[Reservation]:
     """Return the reservations that may still cost money."""
-    rows = tx.all("SELECT * FROM reservations WHERE account = ? AND released_at IS NULL", account)
-    return [reservation(row) for row in rows]
+    return tx.all_as(reservation, "SELECT * FROM reservations WHERE account = ? AND released_at IS NULL", account)
 
 
 def reservations_released(tx: Tx, account: str, since: float) -> list[ActualCost]:
@@ -254,10 +224,12 @@ def reservations_released(tx: Tx, account: str, since: float) -> list[ActualCost
 
 def reservation_of_order(tx: Tx, account: str, order_id: int) -> Reservation | None:
     """Return the open reservation of an order."""
-    row = tx.one(
-        "SELECT * FROM reservations WHERE account = ? AND order_id = ? AND released_at IS NULL", account, order_id
+    return tx.one_as(
+        reservation,
+        "SELECT * FROM reservations WHERE account = ? AND order_id = ? AND released_at IS NULL",
+        account,
+        order_id,
     )
-    return None if row is None else reservation(row)
 
 
 def bind(tx: Tx, intent_id: str, order_id: int) -> None:
@@ -291,8 +263,7 @@ def release(tx: Tx, intent_id: str, actual_usd: Decimal, now: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A bid on its way: its quote, the order's reservation, and the reservation as it was before (None if there was
-    none)."""
+    """A bid on its way: its quote, the order's reservation, and what that was before (None: there was none)."""
 
     quote_id: str
     reservation_id: int
@@ -338,11 +309,7 @@ def undo_bid(tx: Tx, change: Change, now: float) -> None:
 
 def reservations_elsewhere(tx: Tx, account: str) -> list[Reservation]:
     """Return reservations of orders made elsewhere that are not proven gone."""
-    rows = tx.all(
-        "SELECT * FROM reservations WHERE account = ? AND intent_id IS NULL AND released_at IS NULL",
-        account,
-    )
-    return [reservation(row) for row in rows]
+    return [one for one in reservations_open(tx, account) if one.intent_id is None]
 
 
 def reservations_listed(tx: Tx, account: str, order_ids: Iterable[int]) -> list[Reservation]:

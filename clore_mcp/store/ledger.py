@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from clore_mcp.money import with_coin_names
-from clore_mcp.store.database import Row, Tx, drop_value, fits, keep_value, value_of
+from clore_mcp.store.database import Row, Tx, columns_of, drop_value, fits, keep_value, marks, value_of
 
 _SILENT_SECONDS: Final = 86_400.0
 EVERY_ACCOUNT: Final = "*"  # for a step that is about the state itself
@@ -47,24 +47,13 @@ def write(tx: Tx, entry: Entry) -> None:
     data, order_id = entry.data or {}, entry.order_id
     if order_id is not None and not fits(order_id):
         data, order_id = {**data, "order_id": str(order_id)}, None
-    tx.insert(
-        "ledger",
-        at=entry.at,
-        account=entry.account,
-        step=entry.step,
-        caller=entry.caller,
-        quote_id=entry.quote_id,
-        intent_id=entry.intent_id,
-        order_id=order_id,
-        server_id=entry.server_id,
-        data=json.dumps(data),
-    )
+    tx.insert("ledger", **columns_of(entry) | {"order_id": order_id, "data": json.dumps(data), "seq": None})
 
 
 def read(tx: Tx, *, account: str | None = None, limit: int = 200) -> list[Entry]:
     """Return the newest steps, newest first. With `account`, only those of that account and of the state itself."""
     if account is None:
-        return [_entry(row) for row in tx.all("SELECT * FROM ledger ORDER BY seq DESC LIMIT ?", limit)]
+        return tx.all_as(_entry, "SELECT * FROM ledger ORDER BY seq DESC LIMIT ?", limit)
     return _newest_first(
         [
             row
@@ -95,7 +84,7 @@ def at_servers(
     tx: Tx, account: str, step: str, *, since: float, limit: int, servers: Sequence[int] | None
 ) -> list[tuple[int | None, int | None, float]]:
     """Return server, order and time of the newest steps of one kind since then, at these servers only if given."""
-    on = "" if servers is None else f" AND server_id IN ({_marks(servers)})"
+    on = "" if servers is None else f" AND server_id IN ({marks(servers)})"
     rows = tx.all(
         f"SELECT server_id, order_id, at FROM ledger WHERE account = ? AND step = ? AND at >= ?{on}"
         " ORDER BY at DESC LIMIT ?",
@@ -106,12 +95,11 @@ def at_servers(
 
 def of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...], *, since: float) -> list[Entry]:
     """Return an order's steps of these kinds since then, newest first."""
-    rows = tx.all(
-        "SELECT * FROM ledger INDEXED BY ledger_of_orders"
-        f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({_marks(steps)}) ORDER BY seq DESC",
+    return tx.all_as(
+        _entry, "SELECT * FROM ledger INDEXED BY ledger_of_orders"
+        f" WHERE account = ? AND order_id = ? AND at >= ? AND step IN ({marks(steps)}) ORDER BY seq DESC",
         account, order_id, since, *steps,
     )  # fmt: skip
-    return [_entry(row) for row in rows]
 
 
 def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -> Entry | None:
@@ -129,8 +117,7 @@ def last_of_order(tx: Tx, account: str, order_id: int, steps: tuple[str, ...]) -
 
 def newest(tx: Tx) -> int:
     """Return the number of the newest step, or 0 if there is none."""
-    row = tx.one("SELECT MAX(seq) AS seq FROM ledger")
-    return 0 if row is None or row["seq"] is None else int(row["seq"])
+    return int(tx.value("SELECT MAX(seq) FROM ledger") or 0)
 
 
 def newest_before(tx: Tx, before: float, limit: int) -> int:
@@ -148,11 +135,7 @@ def newest_before(tx: Tx, before: float, limit: int) -> int:
 
 def after(tx: Tx, seq: int, limit: int) -> list[Entry]:
     """Return up to `limit` steps after that number, of every account, oldest first."""
-    return [_entry(row) for row in tx.all("SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)]
-
-
-def _marks(values: Sequence[str] | Sequence[int]) -> str:
-    return ", ".join("?" for _ in values)
+    return tx.all_as(_entry, "SELECT * FROM ledger WHERE seq > ? ORDER BY seq LIMIT ?", seq, limit)
 
 
 def beat(tx: Tx, account: str, owner: str, host: str, now: float) -> None:

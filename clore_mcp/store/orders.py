@@ -9,18 +9,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from clore_mcp.money import from_micros, plain, to_micros
 from clore_mcp.store import intents
-from clore_mcp.store.database import Row, Tx, drop_value, keep_value, value_of
+from clore_mcp.store.database import Row, Tx, columns_of, drop_value, keep_value, marks, value_of
 from clore_mcp.store.intents import Reservation
 
 
 @dataclass(frozen=True, slots=True)
 class OrderReceipt:
-    """Hours, and costs in USD by part and in total, rounded for display. `estimated`: the fees are computed from
-    tables."""
+    """Hours, and costs in USD by part and in total, rounded for display. `estimated`: the fees come from tables."""
 
     hours: float
     rent_usd: float
@@ -41,8 +40,7 @@ class OrderReceipt:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """An order made here and its agreed end. `…_api_at` are unix seconds of Clore's clock. Prices are per day in
-    `coin`."""
+    """An order made here and its agreed end. `…_api_at` is in Clore's unix seconds. Prices are per day in `coin`."""
 
     account: str
     order_id: int
@@ -79,10 +77,13 @@ class EndedOrder:
     ended_at: float
 
 
+_DECIMALS: Final = ("price_native", "ceiling_native", "fee_fraction", "usd_per_coin")
+
+
 def _lease(row: Row) -> Lease:
     values = dict(row)
     values["creation_fee_usd"] = from_micros(values.pop("creation_fee_micros"))
-    for name in ("price_native", "ceiling_native", "fee_fraction", "usd_per_coin"):
+    for name in _DECIMALS:
         values[name] = Decimal(values[name])
     values["receipt"] = OrderReceipt.from_json(json.loads(values["receipt"])) if values["receipt"] else None
     return Lease(**values)
@@ -90,31 +91,14 @@ def _lease(row: Row) -> Lease:
 
 def add(tx: Tx, lease: Lease) -> None:
     """Adopt an order. Raises Duplicate if it is adopted already."""
-    tx.insert(
-        "orders",
-        account=lease.account,
-        order_id=lease.order_id,
-        intent_id=lease.intent_id,
-        digest=lease.digest,
-        server_id=lease.server_id,
-        order_type=lease.order_type,
-        image=lease.image,
-        coin=lease.coin,
-        price_native=plain(lease.price_native),
-        ceiling_native=plain(lease.ceiling_native),
-        fee_fraction=plain(lease.fee_fraction),
-        creation_fee_micros=to_micros(lease.creation_fee_usd),
-        usd_per_coin=plain(lease.usd_per_coin),
-        started_api_at=lease.started_api_at,
-        ends_api_at=lease.ends_api_at,
-        on_end=lease.on_end,
-    )
+    values = columns_of(lease) | {name: plain(getattr(lease, name)) for name in _DECIMALS}
+    values["creation_fee_micros"] = to_micros(values.pop("creation_fee_usd"))
+    tx.insert("orders", **values | {"receipt": None})
 
 
 def get(tx: Tx, account: str, order_id: int) -> Lease | None:
     """Return the order made here with that id, or None."""
-    row = tx.one("SELECT * FROM orders WHERE account = ? AND order_id = ?", account, order_id)
-    return None if row is None else _lease(row)
+    return tx.one_as(_lease, "SELECT * FROM orders WHERE account = ? AND order_id = ?", account, order_id)
 
 
 def account_of(tx: Tx, order_id: int) -> str | None:
@@ -125,24 +109,12 @@ def account_of(tx: Tx, order_id: int) -> str | None:
 
 def active(tx: Tx, account: str) -> list[Lease]:
     """Return the orders made here that are not proven gone."""
-    rows = tx.all("SELECT * FROM orders WHERE account = ? AND ended_at IS NULL ORDER BY order_id", account)
-    return [_lease(row) for row in rows]
+    return tx.all_as(_lease, "SELECT * FROM orders WHERE account = ? AND ended_at IS NULL ORDER BY order_id", account)
 
 
 def active_anywhere(tx: Tx) -> list[Lease]:
     """Return the orders made here that are not proven gone, for every account."""
-    return [_lease(row) for row in tx.all("SELECT * FROM orders WHERE ended_at IS NULL ORDER BY account, order_id")]
-
-
-def may_come_back(tx: Tx, account: str, since: float) -> bool:
-    """Return whether an order with an end has counted as gone since then or later, only because no reply listed it."""
-    row = tx.one(
-        "SELECT order_id FROM orders WHERE account = ?1 AND missed_at IS NOT NULL AND ended_at >= ?2"
-        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
-        " AND missed_at IS NOT NULL AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
-        account, since,
-    )  # fmt: skip
-    return row is not None
+    return tx.all_as(_lease, "SELECT * FROM orders WHERE ended_at IS NULL ORDER BY account, order_id")
 
 
 def of_ids(tx: Tx, account: str, order_ids: Iterable[int]) -> dict[int, Lease]:
@@ -156,7 +128,7 @@ def ended_early(
 ) -> list[EndedOrder]:
     """Return on-demand orders that Clore listed as ended more than `by_seconds` before their end. Only the newest
     `limit` orders gone since then are checked, at these servers only if given."""
-    on = "" if servers is None else f" AND server_id IN ({', '.join('?' for _ in servers)})"
+    on = "" if servers is None else f" AND server_id IN ({marks(servers)})"
     rows = tx.all(
         "SELECT server_id, order_id, ended_at FROM"
         " (SELECT server_id, order_id, ended_at, order_type, missed_at, receipt, started_api_at, ends_api_at"
@@ -170,11 +142,11 @@ def ended_early(
 
 def of_digest(tx: Tx, account: str, digest: str) -> Lease | None:
     """Return the order that the same call made, if it is not proven gone."""
-    row = tx.one(
+    return tx.one_as(
+        _lease,
         "SELECT * FROM orders WHERE account = ? AND digest = ? AND ended_at IS NULL ORDER BY order_id DESC LIMIT 1",
         account, digest,
     )  # fmt: skip
-    return None if row is None else _lease(row)
 
 
 def made_here(tx: Tx, account: str, order_ids: Iterable[int]) -> set[int]:
@@ -211,11 +183,13 @@ def made_any(tx: Tx) -> bool:
     return tx.one("SELECT 1 FROM (SELECT 1 FROM orders UNION ALL SELECT 1 FROM intents) LIMIT 1") is not None
 
 
-def ended_since(tx: Tx, account: str, since: float) -> bool:
-    """Return whether an order with an end has counted as gone since then or later, for any reason."""
+def ended_since(tx: Tx, account: str, since: float, *, unlisted: bool = False) -> bool:
+    """Return whether an order with an end has counted as gone since then or later. `unlisted`: only because no reply
+    listed it, so that it may come back."""
+    missed = " AND missed_at IS NOT NULL" if unlisted else ""
     row = tx.one(
-        "SELECT order_id FROM orders WHERE account = ?1 AND ended_at >= ?2"
-        " UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL"
+        f"SELECT order_id FROM orders WHERE account = ?1{missed} AND ended_at >= ?2"
+        f" UNION ALL SELECT order_id FROM reservations WHERE account = ?1 AND intent_id IS NULL{missed}"
         " AND released_at >= ?2 AND ends_api_at IS NOT NULL LIMIT 1",
         account, since,
     )  # fmt: skip
@@ -304,12 +278,11 @@ def end_of(tx: Tx, account: str, order_id: int) -> End | None:
     lease = get(tx, account, order_id)
     if lease is not None:
         return _of_lease(lease)
-    row = tx.one(
-        "SELECT account, order_id, ends_api_at FROM reservations WHERE account = ? AND order_id = ?"
+    return tx.one_as(
+        _given, "SELECT account, order_id, ends_api_at FROM reservations WHERE account = ? AND order_id = ?"
         " AND intent_id IS NULL AND released_at IS NULL AND ends_api_at IS NOT NULL",
         account, order_id,
     )  # fmt: skip
-    return None if row is None else _given(row)
 
 
 def ends(tx: Tx, account: str) -> list[End]:
@@ -341,12 +314,6 @@ def move_end(tx: Tx, end: End, reserved: Reservation) -> None:
         " AND released_at IS NULL",
         end.ends_api_at, end.account, end.order_id,
     )  # fmt: skip
-
-
-def moved_beyond(tx: Tx, account: str, order_id: int, api_now: float) -> bool:
-    """Return whether the order has an end in the future."""
-    end = end_of(tx, account, order_id)
-    return end is not None and end.ends_api_at > api_now
 
 
 def _of_lease(lease: Lease) -> End:

@@ -83,8 +83,7 @@ class PacePlace:
 
 def marks(tx: Tx, key: str) -> dict[str, Any] | None:
     """Return what has been recorded for a key, or None."""
-    row = tx.one("SELECT value FROM marks WHERE key = ?", key)
-    return None if row is None else dict(json.loads(row["value"]))
+    return tx.one_as(lambda row: dict(json.loads(row["value"])), "SELECT value FROM marks WHERE key = ?", key)
 
 
 def keep_marks(tx: Tx, key: str, values: Mapping[str, int]) -> None:
@@ -98,7 +97,7 @@ def keep_marks(tx: Tx, key: str, values: Mapping[str, int]) -> None:
 
 def places(tx: Tx, key: str) -> list[PacePlace]:
     """Return all requests on a key, in order of arrival."""
-    return [_place(row) for row in tx.all("SELECT * FROM turns WHERE key = ? ORDER BY id", key)]
+    return tx.all_as(_place, "SELECT * FROM turns WHERE key = ? ORDER BY id", key)
 
 
 def _place(row: Row) -> PacePlace:
@@ -109,15 +108,14 @@ def _place(row: Row) -> PacePlace:
 def join(tx: Tx, key: str, owner: str, lane: str, *, urgent: bool, deadline_ns: int, round: int, now_ns: int) -> int:
     """Add a request to the queue and return the number of its place. Its round is the given one, or the one after the
     owner's last if that is later."""
-    last = tx.one("SELECT max(round) AS round FROM turns WHERE key = ? AND owner = ?", key, owner)
-    if last is not None and last["round"] is not None:
-        round = max(round, int(last["round"]) + 1)
+    last = tx.value("SELECT max(round) FROM turns WHERE key = ? AND owner = ?", key, owner)
+    if last is not None:
+        round = max(round, int(last) + 1)
     tx.insert(
         "turns", key=key, owner=owner, lane=lane, urgent=int(urgent), deadline_ns=deadline_ns, round=round,
         stage="waiting", seen_ns=now_ns,
     )  # fmt: skip
-    row = tx.one("SELECT last_insert_rowid() AS id")
-    return 0 if row is None else int(row["id"])
+    return int(tx.value("SELECT last_insert_rowid()"))
 
 
 def move(tx: Tx, place_id: int, stage: str) -> None:

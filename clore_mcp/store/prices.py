@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from clore_mcp.money import from_micros, to_micros
-from clore_mcp.store.database import Database, Row, Tx
+from clore_mcp.store.database import Database, Row, Tx, marks
 
 FILE_NAME: Final = "prices.sqlite3"
 HOURS_PER_DAY: Final = 24
@@ -78,26 +78,20 @@ def open_prices(folder: Path) -> Database:
 
 def looked_at(tx: Tx, market: str) -> float | None:
     """Return when the newest sample of that market was taken, in unix seconds, or None."""
-    row = tx.one("SELECT looked_at FROM hours WHERE market = ? ORDER BY hour DESC LIMIT 1", market)
-    return None if row is None else float(row["looked_at"])
+    sql = "SELECT looked_at FROM hours WHERE market = ? ORDER BY hour DESC LIMIT 1"
+    return tx.one_as(lambda row: float(row["looked_at"]), sql, market)
 
 
 def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow]]) -> None:
     """Store one sample: model, order type and prices of each series."""
-    tx.run(
+    sql = (
         "INSERT INTO hours (market, hour, looked_at, samples, hours) VALUES (?, ?, ?, 1, 1) ON CONFLICT DO UPDATE SET"
-        " looked_at = excluded.looked_at, samples = samples + 1",
-        market,
-        int(at // 3600),
-        at,
+        " looked_at = excluded.looked_at, samples = samples + 1"
     )
+    tx.run(sql, market, int(at // 3600), at)
     for model, order_type, row in found:
-        tx.run(
-            "INSERT INTO series (market, model, order_type) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            market,
-            model,
-            order_type,
-        )
+        series = (market, model, order_type)
+        tx.run("INSERT INTO series (market, model, order_type) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", *series)
         tx.run(
             "INSERT INTO prices (series, hour, low_micros, median_micros, high_micros, cheapest_micros, samples)"
             " SELECT id, ?, ?, ?, ?, ?, 1 FROM series WHERE market = ? AND model = ? AND order_type = ?"
@@ -108,13 +102,9 @@ def add(tx: Tx, market: str, at: float, found: Iterable[tuple[str, str, PriceRow
             " cheapest_micros = min(coalesce(cheapest_micros, excluded.cheapest_micros),"
             " coalesce(excluded.cheapest_micros, cheapest_micros)), samples = samples + 1",
             row.hour,
-            to_micros(row.low),
-            to_micros(row.median),
-            to_micros(row.high),
+            *(to_micros(price) for price in (row.low, row.median, row.high)),
             None if row.cheapest is None else to_micros(row.cheapest),
-            market,
-            model,
-            order_type,
+            *series,
         )
 
 
@@ -136,27 +126,20 @@ def thin(tx: Tx, now: float) -> None:
         found = tx.all(f"SELECT {key}, hour / 24 * 24, {sums} FROM {table} WHERE {split} GROUP BY 1, 2")
         tx.run(f"DELETE FROM {table} WHERE {split}")
         for row in found:
-            tx.run(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
+            tx.run(f"INSERT INTO {table} VALUES ({marks(row)})", *row)
         tx.run(f"DELETE FROM {table} WHERE hour < ?", hour - KEEP_HOURS)
 
 
 def recorded(tx: Tx, market: str, since_hour: int, now_hour: int) -> list[HourRow]:
     """Return the hours in which that market was sampled, oldest first."""
-    return [
-        HourRow(row["hour"], row["hours"])
-        for row in tx.all(
-            "SELECT hour, hours FROM hours WHERE market = ? AND hour BETWEEN ? AND ? ORDER BY hour",
-            market,
-            since_hour,
-            now_hour,
-        )
-    ]
+    sql = "SELECT hour, hours FROM hours WHERE market = ? AND hour BETWEEN ? AND ? ORDER BY hour"
+    return tx.all_as(lambda row: HourRow(row["hour"], row["hours"]), sql, market, since_hour, now_hour)
 
 
 def first_hour(tx: Tx, market: str) -> int | None:
     """Return the oldest recorded hour of that market, or None."""
-    row = tx.one("SELECT min(hour) AS hour FROM hours WHERE market = ?", market)
-    return None if row is None else row["hour"]
+    hour: int | None = tx.value("SELECT min(hour) FROM hours WHERE market = ?", market)
+    return hour
 
 
 def read(
@@ -164,16 +147,12 @@ def read(
 ) -> dict[str, list[PriceRow]]:
     """Return prices by model, oldest first, for these models or, with None, for all."""
     found: dict[str, list[PriceRow]] = {}
-    chosen = "" if models is None else f" AND model IN ({', '.join('?' * len(models))})"
-    for row in tx.all(
+    chosen = "" if models is None else f" AND model IN ({marks(models)})"
+    sql = (
         "SELECT model, prices.* FROM series JOIN prices ON prices.series = series.id"
-        f" WHERE market = ? AND order_type = ? AND hour BETWEEN ? AND ?{chosen} ORDER BY hour",
-        market,
-        order_type,
-        since_hour,
-        now_hour,
-        *(models or ()),
-    ):
+        f" WHERE market = ? AND order_type = ? AND hour BETWEEN ? AND ?{chosen} ORDER BY hour"
+    )
+    for row in tx.all(sql, market, order_type, since_hour, now_hour, *(models or ())):
         found.setdefault(row["model"], []).append(_row(row))
     return found
 

@@ -6,12 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx
+from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx, columns_of
 
 # A quote or a yes from the future dates from before the clock was set back. Its age is unknown, so it is over.
 _IN_TIME: Final = f"expires_at > ?1 AND MAX(created_at, COALESCE(decided_at, 0)) <= ?1 + {CLOCK_SLACK_SECONDS}"
-
-
 _LAPSED_KEPT_SECONDS: Final = 30 * 86_400.0
 _DELETED_AT_ONCE: Final = 20
 
@@ -64,65 +62,42 @@ def _quote(row: Row) -> Quote:
 
 
 def add(tx: Tx, quote: Quote) -> None:
-    """Add a new quote. Raises Duplicate while a quote with its digest is live, or if the yes it shares was shared
-    before."""
-    tx.insert(
-        "quotes",
-        id=quote.id,
-        account=quote.account,
-        digest=quote.digest,
-        verb=quote.verb,
-        caller=quote.caller,
-        question=quote.question,
-        terms=json.dumps(quote.terms),
-        state=quote.state,
-        created_at=quote.created_at,
-        expires_at=quote.expires_at,
-        decided_at=quote.decided_at,
-        decided_by=quote.decided_by,
-        watch_id=quote.watch_id,
-        replaces=quote.replaces,
-    )
+    """Add a new quote. Raises Duplicate while one with its digest is live, or if its yes was shared before."""
+    tx.insert("quotes", **columns_of(quote) | {"terms": json.dumps(quote.terms), "outcome": None})
 
 
 def get(tx: Tx, quote_id: str) -> Quote | None:
     """Return the quote with that id, or None."""
-    row = tx.one("SELECT * FROM quotes WHERE id = ?", quote_id)
-    return None if row is None else _quote(row)
+    return tx.one_as(_quote, "SELECT * FROM quotes WHERE id = ?", quote_id)
 
 
 def latest(tx: Tx, digest: str) -> Quote | None:
-    """Return the newest quote with that digest, in any state. The order of arrival counts, because the clock may have
-    been set back."""
-    row = tx.one("SELECT * FROM quotes WHERE digest = ? ORDER BY rowid DESC LIMIT 1", digest)
-    return None if row is None else _quote(row)
+    """Return the newest quote with that digest, in any state, by order of arrival: clocks may have been set back."""
+    return tx.one_as(_quote, "SELECT * FROM quotes WHERE digest = ? ORDER BY rowid DESC LIMIT 1", digest)
 
 
 def replacement_of(tx: Tx, quote_id: str) -> Quote | None:
     """Return the one quote that shares the yes of `quote_id`, in any state, or None."""
-    row = tx.one("SELECT * FROM quotes WHERE replaces = ?", quote_id)
-    return None if row is None else _quote(row)
+    return tx.one_as(_quote, "SELECT * FROM quotes WHERE replaces = ?", quote_id)
 
 
 def replacement_of_call(tx: Tx, digest: str) -> Quote | None:
     """Return the newest quote that shares the yes of a quote with that digest."""
-    row = tx.one(
+    return tx.one_as(
+        _quote,
         "SELECT * FROM quotes WHERE replaces IN (SELECT id FROM quotes WHERE digest = ?)"
         " ORDER BY created_at DESC LIMIT 1",
         digest,
     )
-    return None if row is None else _quote(row)
 
 
 def settled_since(tx: Tx, digest: str, since: float, now: float) -> list[Quote]:
-    """Return settled quotes with that digest whose work began since then, newest first. Those from the future are left
-    out."""
-    rows = tx.all(
-        "SELECT * FROM quotes WHERE digest = ? AND state = 'settled' AND decided_at BETWEEN ? AND ?"
+    """Return settled quotes with that digest whose work began since then and not in the future, newest first."""
+    return tx.all_as(
+        _quote, "SELECT * FROM quotes WHERE digest = ? AND state = 'settled' AND decided_at BETWEEN ? AND ?"
         " ORDER BY rowid DESC",
         digest, since, now + CLOCK_SLACK_SECONDS,
     )  # fmt: skip
-    return [_quote(row) for row in rows]
 
 
 def expire(tx: Tx, now: float) -> None:
@@ -143,8 +118,7 @@ def drop(tx: Tx, quote_id: str) -> None:
 
 def pending(tx: Tx, account: str) -> list[Quote]:
     """Return an account's quotes that no person has decided yet."""
-    rows = tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'pending'", account)
-    return [_quote(row) for row in rows]
+    return tx.all_as(_quote, "SELECT * FROM quotes WHERE account = ? AND state = 'pending'", account)
 
 
 def replace(tx: Tx, newer: Quote) -> None:
@@ -184,12 +158,12 @@ def expire_all(tx: Tx) -> int:
 
 def waiting(tx: Tx, account: str | None = None) -> list[Quote]:
     """Return quotes that wait for a person or hold an unused approval, oldest first. Quotes of watches are left out."""
-    rows = tx.all(
+    return tx.all_as(
+        _quote,
         "SELECT * FROM quotes WHERE state IN ('pending', 'approved') AND watch_id IS NULL"
         " AND (?1 IS NULL OR account = ?1) ORDER BY created_at",
         account,
     )
-    return [_quote(row) for row in rows]
 
 
 def decide(tx: Tx, quote_id: str, *, yes: bool, by: str, now: float, until: float) -> bool:
@@ -241,4 +215,4 @@ def declines_since(tx: Tx, account: str, since: float) -> list[float]:
 
 def committing(tx: Tx, account: str) -> list[Quote]:
     """Return quotes that are being carried out, or were when their process died."""
-    return [_quote(row) for row in tx.all("SELECT * FROM quotes WHERE account = ? AND state = 'committing'", account)]
+    return tx.all_as(_quote, "SELECT * FROM quotes WHERE account = ? AND state = 'committing'", account)

@@ -13,35 +13,31 @@ import hashlib
 import json
 import logging
 import math
-import os
 import random
 import secrets
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from anyio.to_thread import run_sync
 
 from clore_mcp.errors import Failure
-from clore_mcp.store.folder import LockTry, try_turn
+from clore_mcp.store.folder import LockTry, replace_file, try_turn
 
 log = logging.getLogger(__name__)
 
 _FORMAT: Final = "clore-mcp copy 1"
 _SLACK_SECONDS: Final = 1.0  # clocks are slewed slightly all the time; anything further ahead is from the future
 _KEPT_SECONDS: Final = 86_400.0
-_SWEEP_SECONDS: Final = 3_600.0
 _MARK: Final = "changes"
 _MARK_LENGTH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """A moment on both clocks of this machine. The wall clock jumps when it is set; the monotonic one stops during
-    sleep."""
+    """A moment on both clocks of this machine. The wall clock jumps when set; the monotonic one stops during sleep."""
 
     wall: float  # unix seconds
     monotonic: float  # seconds; the same clock for all processes until the machine restarts
@@ -71,15 +67,13 @@ class Copy:
 
 
 def owner_of(api_url: str, api_key: str | None) -> str:
-    """Return a digest of the API URL and the key, which names the owner of copies. No other form of the key is
-    stored."""
+    """Return the digest of API URL and key that names the owner of copies. No other form of the key is stored."""
     text = f"clore-mcp copies|{api_url.rstrip('/')}|{api_key or ''}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Copies:
-    """The copies of one owner in one folder. The constructor touches no files. `wall` and `monotonic` return
-    seconds."""
+    """The copies of one owner in one folder. The constructor touches no files. Both clocks return seconds."""
 
     def __init__(self, folder: Path, owner: str, wall: Callable[[], float], monotonic: Callable[[], float]) -> None:
         self._folder = folder
@@ -87,7 +81,6 @@ class Copies:
         self._wall = wall
         self._monotonic = monotonic
         self._made = False
-        self._swept: float | None = None
 
     def now(self) -> Instant:
         """Return the current instant."""
@@ -105,13 +98,7 @@ class Copies:
 
     def keep(self, what: str, copy: Copy) -> bool:
         """Replace the copy with that name atomically. Return whether it was written."""
-        header = {
-            "what": what,
-            "owner": self._owner,
-            "wall": copy.asked.wall,
-            "monotonic": copy.asked.monotonic,
-            "mark": copy.mark,
-        }
+        header = {"what": what, "owner": self._owner, **asdict(copy.asked), "mark": copy.mark}
         signed = json.dumps(header).encode() + b"\n" + copy.body
         kept = self._replace(self._path(what), f"{_FORMAT} {hashlib.sha256(signed).hexdigest()}\n".encode() + signed)
         self._sweep()
@@ -130,7 +117,8 @@ class Copies:
         if not self._replace(self._folder / _MARK, secrets.token_bytes(16)):
             for path in self._files():  # files can be deleted even when the disk is full
                 if path.name == _MARK or path.suffix == ".copy":
-                    _remove(path)
+                    with contextlib.suppress(OSError):
+                        path.unlink()
 
     def turn(self, what: str) -> LockTry | None:
         """Try to take the turn to fetch. Returns None if turns can't be used here."""
@@ -155,34 +143,23 @@ class Copies:
         return Copy(body, Instant(float(header["wall"]), float(header["monotonic"])), str(header["mark"]))
 
     def _replace(self, path: Path, content: bytes) -> bool:
-        temporary = None
         try:
             self._make()
-            descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=self._folder)  # private to us
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            Path(temporary).replace(path)  # Windows refuses while another process reads the old one
+            replace_file(path, content)
         except OSError as error:
             log.debug("%s can't be kept: %s", path.name, error)
-            if temporary is not None:
-                _remove(Path(temporary))
             return False
         return True
 
     def _make(self) -> None:
-        """Create the folders, private to this user. The state's own folder is created once. If it is deleted while in
-        use, it is not created again here."""
+        """Create the folders, private to this user. A state folder that is deleted while in use is not made again."""
         if not self._made:
             self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._made = True
         self._folder.mkdir(mode=0o700, exist_ok=True)
 
     def _sweep(self) -> None:
-        """Once an hour, delete files untouched for a day: copies of other keys, and leftovers of killed processes."""
-        now = self._monotonic()
-        if self._swept is not None and now - self._swept < _SWEEP_SECONDS:
-            return
-        self._swept = now
+        """Delete files untouched for a day: copies of other keys, and leftovers of killed processes."""
         for path in self._files():
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > _KEPT_SECONDS:  # the clock that dates files
@@ -193,11 +170,6 @@ class Copies:
             return list(self._folder.iterdir())
         except OSError:
             return []
-
-
-def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
 
 
 T = TypeVar("T")

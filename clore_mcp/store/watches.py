@@ -9,14 +9,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from clore_mcp.money import from_micros, to_micros
-from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx
+from clore_mcp.store.database import CLOCK_SLACK_SECONDS, Row, Tx, columns_of
 from clore_mcp.store.intents import ADOPTABLE_SECONDS
-
-# A watch with a start in the future dates from before the clock was set back. Its age is unknown, so it is over.
-_STANDS: Final = f"state = 'waiting' AND expires_at > ?1 AND created_at <= ?1 + {CLOCK_SLACK_SECONDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +56,8 @@ class Watch:
         return bool(self.ask.get("notify"))
 
     def stands(self, now: float) -> bool:
-        """Return whether it may still rent."""
+        """Return whether it may still rent. A watch with a start in the future dates from before the clock was set
+        back. Its age is unknown, so it is over."""
         return self.state == "waiting" and now < self.expires_at and self.created_at <= now + CLOCK_SLACK_SECONDS
 
 
@@ -75,46 +73,32 @@ def _watch(row: Row) -> Watch:
 
 def add(tx: Tx, watch: Watch) -> None:
     """Add a new watch."""
-    tx.insert(
-        "watches",
-        id=watch.id,
-        account=watch.account,
-        digest=watch.digest,
-        quote_id=watch.quote_id,
-        approved_by=watch.approved_by,
-        ask=json.dumps(watch.ask),
-        env=json.dumps(watch.env) if watch.env else None,
-        models=json.dumps(sorted(watch.models)),
-        ssh_key=watch.ssh_key,
-        worst_micros=to_micros(watch.worst_usd),
-        state=watch.state,
-        created_at=watch.created_at,
-        expires_at=watch.expires_at,
-        looked_at=watch.looked_at,
-        seen_micros=None if watch.seen_usd is None else to_micros(watch.seen_usd),
-        best_micros=None if watch.best_usd is None else to_micros(watch.best_usd),
-    )
+    values = columns_of(watch)
+    for name in ("worst", "seen", "best"):
+        usd = values.pop(f"{name}_usd")
+        values[f"{name}_micros"] = None if usd is None else to_micros(usd)
+    values["ask"], values["models"] = json.dumps(watch.ask), json.dumps(sorted(watch.models))
+    values["env"] = json.dumps(watch.env) if watch.env else None
+    tx.insert("watches", **values)
 
 
 def get(tx: Tx, watch_id: str) -> Watch | None:
     """Return the watch with that id, or None."""
-    row = tx.one("SELECT * FROM watches WHERE id = ?", watch_id)
-    return None if row is None else _watch(row)
+    return tx.one_as(_watch, "SELECT * FROM watches WHERE id = ?", watch_id)
 
 
 def waiting(tx: Tx, account: str | None) -> list[Watch]:
     """Return the watches of an account, or of all, whose end is not recorded, newest first."""
-    rows = tx.all(
+    return tx.all_as(
+        _watch,
         "SELECT * FROM watches WHERE state = 'waiting' AND (?1 IS NULL OR account = ?1) ORDER BY created_at DESC, id",
         account,
     )
-    return [_watch(row) for row in rows]
 
 
 def newest(tx: Tx, account: str, limit: int) -> list[Watch]:
     """Return the newest watches of an account in any state, newest first."""
-    rows = tx.all("SELECT * FROM watches WHERE account = ? ORDER BY created_at DESC LIMIT ?", account, limit)
-    return [_watch(row) for row in rows]
+    return tx.all_as(_watch, "SELECT * FROM watches WHERE account = ? ORDER BY created_at DESC LIMIT ?", account, limit)
 
 
 def standing(tx: Tx, account: str | None, now: float) -> list[Watch]:
@@ -124,20 +108,19 @@ def standing(tx: Tx, account: str | None, now: float) -> list[Watch]:
 
 def of_call(tx: Tx, account: str, digest: str, now: float) -> Watch | None:
     """Return the watch that the same call made, if it is still waiting."""
-    row = tx.one(f"SELECT * FROM watches WHERE account = ?2 AND digest = ?3 AND {_STANDS}", now, account, digest)
-    return None if row is None else _watch(row)
+    return next((watch for watch in standing(tx, account, now) if watch.digest == digest), None)
 
 
 def made(tx: Tx, watch_id: str, now: float) -> int:
     """Return how many orders the watch has made or may have made. A create does not count if it never left, was
     refused, or failed so long ago that its order can no longer appear."""
-    row = tx.one(
-        "SELECT COUNT(*) AS n FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id = ?1"
+    count = tx.value(
+        "SELECT COUNT(*) FROM intents JOIN quotes ON quotes.id = intents.quote_id WHERE quotes.watch_id = ?1"
         " AND intents.state NOT IN ('refused', 'abandoned')"
         " AND NOT (intents.state = 'failed' AND intents.created_at < ?2)",
         watch_id, now - ADOPTABLE_SECONDS,
     )  # fmt: skip
-    return 0 if row is None else int(row["n"])
+    return int(count)
 
 
 def status(tx: Tx, watch: Watch, now: float) -> str:

@@ -17,7 +17,7 @@ from tests.clore.conftest import Sandbox, canned, quick_pacer
 
 KEY = "SECRETSECRETSECRETSECRETSECRET42"
 CREATE = CreateRequest(
-    server_id=7, image="i", coin=Coin.USD, env={"TOKEN": "ENVSECRET"}, ssh_password="PWSECRET", command="CMDSECRET"
+    server_id=7, image="i", coin=Coin.USD, env={"TOKEN": "ENVSECRET"}, jupyter_token="PWSECRET", command="CMDSECRET"
 )
 SECRETS = (KEY, "ENVSECRET", "PWSECRET", "CMDSECRET")
 

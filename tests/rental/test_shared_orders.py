@@ -152,7 +152,6 @@ async def test_every_write_ends_what_any_process_has(clore: Clore, process: Proc
     writing: list[Callable[[], Any]] = [
         lambda: writes.client.create_order(CreateRequest(server_id=7, image="i", coin=Coin.USD)),
         lambda: writes.client.cancel_order(1),
-        lambda: writes.client.cancel_orders([1, 2]),
     ]
     for number, write in enumerate(writing, start=2):
         try:

@@ -143,7 +143,8 @@ def _in_other_hands(tx: Tx, context: Context, one: SentCancel, over: LeaseOver, 
     """Return whether to skip this cancel, because the end was moved or another process cancelled first. Servers and a
     watchdog wake at the same end, and our list may be older than that cancel. A cancel without an answer counts only
     for a while, because its sender may have been killed."""
-    if orders.moved_beyond(tx, one.account, one.order_id, api_now):
+    end = orders.end_of(tx, one.account, one.order_id)
+    if end is not None and end.ends_api_at > api_now:
         return True
     last = ledger.last_of_order(tx, one.account, one.order_id, ("cancel_sent", "cancel_answered"))
     now = context.clock()

@@ -196,7 +196,7 @@ class Keeper:
         unseen, proven = now - _BACK_WITHIN_SECONDS, now - _BACK_WITHIN_POLLS * self._poll_seconds
 
         def read(tx: Tx) -> tuple[list[End], bool]:
-            back = orders.may_come_back(tx, account, unseen) or orders.ended_since(tx, account, proven)
+            back = orders.ended_since(tx, account, unseen, unlisted=True) or orders.ended_since(tx, account, proven)
             return orders.ends(tx, account), back
 
         back, unread = False, None
