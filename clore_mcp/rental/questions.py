@@ -10,17 +10,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, Protocol
+from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.gpus import of_server
-from clore_mcp.market.pricing import Cost, OrderType
+from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import Coin, dollars, plain
 from clore_mcp.rental.containers import image_notes
 from clore_mcp.rental.hosts import DAYS
-from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import asked_usd, shown_parts
-from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms
+from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms, cost_of
 from clore_mcp.text import clean
 
 _HOURS_SHOWN: Final = Decimal("0.0001")
@@ -51,14 +51,16 @@ def quoted(text: str, limit: int) -> str:
     return '"' + clean(text, limit).translate(_QUOTE_MARKS) + '"'
 
 
-def rent_question(quote_id: str, request: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
+def rent_question(quote_id: str, request: CreateOrder, terms: Terms, key: KeyShown) -> str:
     """Return the question before a rental."""
     first = terms.candidates[0]
+    gpus, (usd, at_most) = _gpus(first), asked_usd(terms)
     lines = [
-        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms)} in total?",
-        _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
+        f"Rent {gpus} for {hours_text(terms.hours)}, {'at most ' if at_most else ''}{dollars(usd)} in total?",
+        f"Server {first.server_id}: {gpus}, {first.country}, reliability {plain(first.reliability)},"
+        f" CPU {quoted(first.cpu, 40)}",
         *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
-        _price_line(first, terms, cost),
+        _price_line(first, terms),
         _end_line(terms),
         *_spot_lines(terms),
         *run_lines(request, key, [(one.server_id, one.cuda) for one in terms.candidates]),
@@ -67,10 +69,6 @@ def rent_question(quote_id: str, request: CreateOrder, terms: Terms, cost: Cost,
         f"Quote {quote_id}. Nothing is spent without a yes.",
     ]
     return "\n".join(lines)
-
-
-def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, cpu: str) -> str:
-    return f"Server {server_id}: {gpus}, {country}, reliability {plain(reliability)}, CPU {quoted(cpu, 40)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +165,16 @@ def cancel_question(
     )
 
 
-def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
+def _price_line(first: Candidate, terms: Terms) -> str:
     kind = "bid" if terms.order_type == "spot" else "listed"
     native = f"{plain(first.listed_per_day)} {first.coin.ticker} per day {kind}"
     room = "" if first.coin is Coin.USD else f" and 3 % for changes in the {first.coin.ticker} rate"
-    rent, fee, creation = map(dollars, shown_parts(cost))
+    rent, fee, creation = map(dollars, shown_parts(cost_of(first, terms.hours)))
     fees = " (Clore did not give its fees, so the highest documented ones are used)" if terms.fees_assumed else ""
     return (
         f"Price: {rent} rent + {fee} fee + {creation} creation fee after ten minutes ({native}){fees};"
         f" at most {dollars(first.ceiling_usd_per_hour)} per hour including fees{room}"
     )
-
-
-def _total(terms: Terms) -> str:
-    usd, at_most = asked_usd(terms)
-    return f"at most {dollars(usd)}" if at_most else dollars(usd)
 
 
 def _end_line(terms: Terms) -> str:
@@ -225,22 +218,9 @@ def _spot_lines(terms: Terms) -> Iterable[str]:
         )
 
 
-class Container(Protocol):
-    """What a request wants to run."""
-
-    @property
-    def image(self) -> str: ...
-    @property
-    def wire_ports(self) -> dict[str, str]: ...
-    @property
-    def jupyter(self) -> bool: ...
-    @property
-    def command(self) -> str | None: ...
-    @property
-    def env(self) -> dict[str, str] | None: ...
-
-
-def run_lines(request: Container, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()) -> Iterable[str]:
+def run_lines(
+    request: CreateOrder | CreateWatch, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()
+) -> Iterable[str]:
     """Yield the lines about what would run and whose key would get access. `hosts` holds each server's id and CUDA."""
     ports = ", ".join(f"{port}/{kind}" for port, kind in request.wire_ports.items())
     yield f"Runs: image {quoted(request.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if request.jupyter else ''}"

@@ -137,10 +137,6 @@ class Terms:
         """The most that the approval could cost: any of the candidates, or a lost one and one after it."""
         return max(self.bills(lambda one: one.worst_usd))
 
-    def alone(self) -> Terms:
-        """Return the same terms without a replacement."""
-        return replace(self, replaceable=False)
-
     def bills(self, usd: Callable[[Candidate], Decimal]) -> list[Decimal]:
         """Return the cost of each possible course, if a server costs `usd`. First comes each server alone, in order,
         then each one after a lost one before it."""

@@ -9,7 +9,7 @@ definite refusal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -37,7 +37,7 @@ from clore_mcp.rental.context import Context, beats, settle_quote
 from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacement import Replacements
-from clore_mcp.rental.create.send import CreateCall, NotOffered, Send, SendHalted, listed_now
+from clore_mcp.rental.create.send import Send, SendHalted, create_request, listed_now
 from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.questions import KeyShown
@@ -101,15 +101,16 @@ class CreateVerb(Verb[CreateOrder]):
             raise Settled(results.held_by_you(running, request.server_id))
         found = await self._pricer.price(request, known=known)
         attempts = tuple(Attempt(one.server_id, one.reason) for one in found.unfit)
-        if found.terms is None or found.cost is None:
+        if found.terms is None:
             raise Settled(results.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours))
         if found.refusals:
             raise Settled(replace(results.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
-        cost, key = found.cost, await self._key_shown(request)
-        terms = replace(found.terms, ssh_key=key.fingerprint)
-        return Proposal(
-            terms, lambda quote_id: questions.rent_question(quote_id, request, terms, cost, key), Yes.ALWAYS
-        )
+        own = await anyio.to_thread.run_sync(context.ssh_key)
+        named = request.ssh_public_key
+        given = own.fingerprint if named is None else fingerprint(validate(named))
+        key = KeyShown(given, configured=given == own.fingerprint)
+        terms = replace(found.terms, ssh_key=given)
+        return Proposal(terms, lambda quote_id: questions.rent_question(quote_id, request, terms, key), Yes.ALWAYS)
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the order is being made."""
@@ -120,13 +121,6 @@ class CreateVerb(Verb[CreateOrder]):
         if request.jupyter:
             outcome = _with_jupyter(outcome, self._context.readings.latest, self._context.program)
         return await self._replacements.told(request, outcome)
-
-    async def _key_shown(self, request: CreateOrder) -> KeyShown:
-        own = await anyio.to_thread.run_sync(self._context.ssh_key)
-        if request.ssh_public_key is None:
-            return KeyShown(own.fingerprint, configured=True)
-        given = fingerprint(validate(request.ssh_public_key))
-        return KeyShown(given, configured=given == own.fingerprint)
 
     async def carry_out(self, quote: Quote, request: CreateOrder, *, from_state: str, by: str) -> Outcome:
         """Rent one of the quote's servers. `from_state` is the quote's state; `by` says who approved it."""
@@ -142,21 +136,17 @@ class CreateVerb(Verb[CreateOrder]):
         except Settled as kept:
             return kept.outcome
         servers = [candidate.server_id for candidate in terms.candidates]
-        failed = (
-            await self._context.state.read(
-                lambda tx: hosts.failed_twice(tx, quote.account, self._context.clock(), servers)
-            )
-            if len(servers) > 1
-            else frozenset()
-        )
+        failed: Mapping[int, int] = {}
+        if len(servers) > 1:
+            now = self._context.clock()
+            failed = await self._context.state.read(lambda tx: hosts.failed(tx, quote.account, now, servers))
         for candidate in terms.candidates:
             if candidate.server_id in failed and candidate.server_id != request.server_id:  # failed since the question
                 attempts.append(Attempt(candidate.server_id, "failed_here"))
                 continue
             made = {"jupyter_token": secret_token()} if request.jupyter else {}
-            call = CreateCall(quote, request, terms, candidate, from_state, by, made)
-            send = Send(self._context, call)
-            stopped = await self._try(call, send, key, attempts)
+            send = Send(self._context, quote, request, terms, candidate, from_state, by, made)
+            stopped = await self._try(send, key, attempts)
             if stopped.attempt is not None:
                 attempts.append(stopped.attempt)
             if stopped.outcome is not None:
@@ -177,49 +167,25 @@ class CreateVerb(Verb[CreateOrder]):
             log.warning("what came of quote %s could not be recorded: %s", quote.id, error.message)
             return outcome
 
-    async def _try(self, call: CreateCall, send: Send, key: str, attempts: list[Attempt]) -> Stopped:
+    async def _try(self, send: Send, key: str, attempts: list[Attempt]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome means that no order was made."""
         for _ in range(_TRIES):
             try:
-                evidence = await self._evidence(call.quote.account)
+                evidence = await self._evidence(send.quote.account)
             except Failure as error:
                 if not send.used:
                     raise
-                return await self._not_sent(call, send, error)
-            try:
-                price = listed_now(call.candidate, call.terms, evidence)
-            except NotOffered as no:
-                await self._close(call, send.intent, "refused", no.attempt.outcome)
-                return await self._presence.not_offered(call.quote, evidence, no.attempt, used=send.used)
-            stopped = await self._send(call, send, evidence, call.create(price, key), attempts)
+                return await self._not_sent(send, error)
+            price = listed_now(send.candidate, send.terms, evidence)
+            if isinstance(price, Attempt):
+                await self._close(send, "refused", price.outcome)
+                return await self._presence.not_offered(send.quote, evidence, price, used=send.used)
+            create = create_request(send.request, send.candidate, price, key, send.secrets)
+            stopped = await self._send(send, evidence, create, attempts)
             if stopped is not None:
                 return stopped
-        await self._close(call, send.intent, "abandoned", "too_slow")
+        await self._close(send, "abandoned", "too_slow")
         return Stopped(outcome=_TOO_SLOW, final=send.used)
-
-    async def _send(
-        self,
-        call: CreateCall,
-        send: Send,
-        evidence: Evidence,
-        create: CreateRequest,
-        attempts: list[Attempt],
-    ) -> Stopped | None:
-        """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
-        try:
-            created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
-        except SendHalted as halted:
-            if halted.why is not None:
-                await self._close(call, send.intent, "abandoned", "not_sent")
-            return halted.why
-        except RateLimited as error:
-            if not await send.back():
-                return await self._refused(call, send, error, attempts)
-            await anyio.sleep(min(error.retry_after_seconds or 1.0, self._context.patience.answer))
-            return None
-        except Failure as error:
-            return await self._answered_badly(call, send, error, attempts)
-        return await self._left(call, send, attempts, created, "code 0")
 
     async def _evidence(self, account: str) -> Evidence:
         context, settler, evidence = self._context, self._settler, await self._pricer.evidence(EXECUTION_AGE)
@@ -231,17 +197,32 @@ class CreateVerb(Verb[CreateOrder]):
         await context.ask_enforcers(account, known)  # the claim itself can't wait for an answer
         return evidence
 
-    async def _answered_badly(self, call: CreateCall, send: Send, error: Failure, attempts: list[Attempt]) -> Stopped:
-        if send.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
-            return await self._not_sent(call, send, error)
-        if isinstance(error, Refused):
-            return await self._refused(call, send, error, attempts)
-        refusal = error if isinstance(error, UnknownRefusal) else None
-        return await self._left(call, send, attempts, None, error.message, refusal)
+    async def _send(
+        self, send: Send, evidence: Evidence, create: CreateRequest, attempts: list[Attempt]
+    ) -> Stopped | None:
+        """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
+        try:
+            created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
+        except SendHalted as halted:
+            if halted.why is not None:
+                await self._close(send, "abandoned", "not_sent")
+            return halted.why
+        except RateLimited as error:
+            if not await send.back():
+                return await self._refused(send, error, attempts)
+            await anyio.sleep(min(error.retry_after_seconds or 1.0, self._context.patience.answer))
+            return None
+        except Failure as error:
+            if send.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
+                return await self._not_sent(send, error)
+            if isinstance(error, Refused):
+                return await self._refused(send, error, attempts)
+            refusal = error if isinstance(error, UnknownRefusal) else None
+            return await self._left(send, attempts, None, error.message, refusal)
+        return await self._left(send, attempts, created, "code 0")
 
     async def _left(
         self,
-        call: CreateCall,
         send: Send,
         attempts: list[Attempt],
         created: Created | None,
@@ -249,7 +230,7 @@ class CreateVerb(Verb[CreateOrder]):
         refusal: UnknownRefusal | None = None,
     ) -> Stopped:
         """Look for the order of a create that was sent and not refused, or refused with unknown words."""
-        context, intent, quote = self._context, send.claimed, call.quote
+        context, intent, quote = self._context, send.claimed, send.quote
         words = {} if refusal is None else {"reported": refusal.reported}
 
         def write(tx: Tx) -> None:
@@ -276,18 +257,18 @@ class CreateVerb(Verb[CreateOrder]):
         """Return the answer if money may have moved but can't be recorded. A later look settles the row."""
         return Stopped(outcome=results.uncertain(intent, attempts, self._context.program), final=False)
 
-    async def _refused(self, call: CreateCall, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
+    async def _refused(self, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
         intent, reason = send.claimed, word(error)
+        stopped: Stopped | None = None
         if isinstance(error, AlreadyRented | SpotOrderHeld):
             ours = isinstance(error, SpotOrderHeld)
             try:
-                stopped = await self._presence.answered(call.quote, intent, attempts, ours=ours)
+                stopped = await self._presence.answered(send.quote, intent, attempts, ours=ours)
             except StateUnavailable:
                 return self._unrecorded(intent, attempts)
-            if stopped is not None:
-                await self._close(call, intent, "refused", reason)
-                return stopped
-        await self._close(call, intent, "refused", reason)
+        await self._close(send, "refused", reason)
+        if stopped is not None:
+            return stopped
         attempt = Attempt(intent.server_id, reason)
         if moves_on(error):
             return Stopped(attempt=attempt)
@@ -296,15 +277,16 @@ class CreateVerb(Verb[CreateOrder]):
             return Stopped(attempt, results.failed(said))
         return Stopped(attempt, results.unavailable([attempt], said))
 
-    async def _not_sent(self, call: CreateCall, send: Send, error: Failure) -> Stopped:
+    async def _not_sent(self, send: Send, error: Failure) -> Stopped:
         """Return the answer if nothing was sent. An unused yes stays valid, so the same call needs no second one."""
-        await self._close(call, send.intent, "abandoned", word(error))
-        attempt = Attempt(call.candidate.server_id, "not_sent")
+        await self._close(send, "abandoned", word(error))
+        attempt = Attempt(send.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."
         return Stopped(attempt, results.failed(f"{said} {error.hint}"), final=send.used)
 
-    async def _close(self, call: CreateCall, intent: Intent | None, state: str, reason: str) -> None:
-        context, quote = self._context, call.quote
+    async def _close(self, send: Send, state: str, reason: str) -> None:
+        """Close the intent of a create that made no order, if there is one, and release its reservation."""
+        context, intent, quote = self._context, send.intent, send.quote
         if intent is None:
             return
 

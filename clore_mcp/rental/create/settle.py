@@ -100,7 +100,7 @@ class Settler:
 
     def unwritten(self, account: str) -> list[End]:
         """Return the ends of orders that only this process knows, because the state could not be written."""
-        return self._adopter.remembered.ends(account)
+        return self._adopter.unrecorded_ends(account)
 
     async def write_down(self) -> None:
         """Record the orders that only this process's memory knows, if the state can be written again."""
@@ -111,8 +111,11 @@ class Settler:
         This process's own work is not touched."""
         context, now = self._context, self._context.clock()
         left = await context.state.read(lambda tx: self.left_open(tx, account, current))
+        for stray in left.strays:  # taken over once its order is listed here
+            seen = await self._adopter.sight(stray, current.rows, valid=not current.unreadable)
+            if len(seen.matches) == 1:
+                await context.state.write(partial(accounts.bring_intent, account=account, intent_id=stray.id))
         if left.strays:
-            await self._bring_strays(left.strays, account, current)
             left = await context.state.read(lambda tx: self.left_open(tx, account, current))
         for intent, quote in left.creates:
             await self._settle_left(intent, quote, current, now)
@@ -132,14 +135,6 @@ class Settler:
         orphans = any(not self._commitments.runs(quote.id) for quote in quotes.committing(tx, account))
         return OpenWork(self._context.readings.identity.stray_intents(tx, account, since), creates, orphans)
 
-    async def _bring_strays(self, strays: Sequence[Intent], account: str, current: Orders) -> None:
-        """Take over creates of other accounts that may be this one, once their order is listed here."""
-        context = self._context
-        for intent in strays:
-            seen = await self._adopter.sight(intent, current.rows, valid=not current.unreadable)
-            if len(seen.matches) == 1:
-                await context.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
-
     async def strays(self, account: str) -> bool:
         """Return whether a create of another account that may be this one may still show as an order."""
         identity, since = self._context.readings.identity, self._context.clock() - intents.ADOPTABLE_SECONDS
@@ -148,13 +143,11 @@ class Settler:
     async def to_settle(self, account: str) -> bool:
         """Return whether a look might still find an order that is not adopted."""
         since = self._context.clock() - intents.ADOPTABLE_SECONDS
-
-        def read(tx: Tx) -> bool:
-            return bool(
+        return await self._context.state.read(
+            lambda tx: bool(
                 intents.in_state(tx, account, *intents.OPEN) or intents.in_state(tx, account, "failed", since=since)
             )
-
-        return await self._context.state.read(read)
+        )
 
     def _settle_orphans(self, tx: Tx, account: str, now: float) -> None:
         """Close quotes whose work ended between two steps with nothing on its way. They would block the same call."""
@@ -164,11 +157,9 @@ class Settler:
                 continue
             last = max([quote.decided_at or 0.0, *(intent.not_after or intent.created_at for intent in made)])
             if now - last > self._context.patience.orphan:
-                quotes.settle(
-                    tx,
-                    quote.id,
-                    _lost(quote).as_json(),
-                )
+                said = "The server process ended before the outcome was known. Check list_orders, then call again."
+                lost = Outcome(Status(REQUESTS[quote.verb].lost), said)
+                quotes.settle(tx, quote.id, lost.as_json())
                 self._context.note(tx, "orphaned", "clore-mcp", account, quote_id=quote.id)
 
     async def _settle_left(self, intent: Intent, quote: Quote, current: Orders, now: float) -> None:
@@ -245,11 +236,3 @@ class Settler:
 
         await self._context.state.write(write)
         return none
-
-
-def _lost(quote: Quote) -> Outcome:
-    """Return the answer for a quote whose process ended with nothing on its way."""
-    return Outcome(
-        Status(REQUESTS[quote.verb].lost),
-        "The server process ended before the outcome was known. Check list_orders, then call again.",
-    )
