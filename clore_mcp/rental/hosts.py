@@ -30,19 +30,14 @@ _NONE: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 def failed(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> dict[int, int]:
-    """Return how often each server failed in the last 7 days, only for those that failed often enough to be marked. If
-    `servers` are given, only they are counted, which is far cheaper."""
+    """Return how often each server failed in the last 7 days, only for those that failed often enough to be marked.
+    Those are never suggested unasked. If `servers` are given, only they are counted, which is far cheaper."""
     times: dict[int, list[float]] = {}
     for server_id, at in sorted(_failures(tx, account, now - DAYS * _DAY_SECONDS, servers)):
         counted = times.setdefault(server_id, [])
         if not counted or at - counted[-1] >= _APART_SECONDS:
             counted.append(at)
     return {server_id: len(counted) for server_id, counted in times.items() if len(counted) >= FAILURES}
-
-
-def failed_twice(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> frozenset[int]:
-    """Return the marked servers, which are never suggested unasked. `servers` is as in `failed`."""
-    return frozenset(failed(tx, account, now, servers))
 
 
 class Hosts:

@@ -61,14 +61,18 @@ def rent_question(quote_id: str, request: CreateOrder, terms: Terms, key: KeySho
         f" CPU {quoted(first.cpu, 40)}",
         *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
         _price_line(first, terms),
-        _end_line(terms),
+        _end_of(terms),
         *_spot_lines(terms),
         *run_lines(request, key, [(one.server_id, one.cuda) for one in terms.candidates]),
-        *_fallback_lines(*terms.candidates),
-        *_replacement_lines(terms),
-        f"Quote {quote_id}. Nothing is spent without a yes.",
+        *[_fallback_line(first, other) for other in terms.candidates[1:]],
     ]
-    return "\n".join(lines)
+    if terms.lost_usd:
+        lines.append(
+            f"If a server can't be reached by SSH within {REPLACED_WITHIN_MINUTES} minutes, it may be cancelled and the"
+            " next of these rented instead, once, for the same hours. Its cost until then, at most"
+            f" {dollars(terms.lost_usd)}, is lost."
+        )
+    return "\n".join([*lines, f"Quote {quote_id}. Nothing is spent without a yes."])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +103,45 @@ class ExtensionShown:
 def extend_question(quote_id: str, move: ExtensionShown) -> str:
     """Return the question before an order's end is moved."""
     server = "unknown" if move.server_id is None else move.server_id
+    hours, most = hours_text(move.hours), dollars(move.extra_usd)
+    asked = f"End order {move.order_id} in {hours}, at {move.ends}? Until then at most {most}."
+    if move.was is not None:
+        asked = (
+            f"Extend order {move.order_id} by {hours}, to {move.ends}, for at most {most} more?"
+            f" It ends at {move.was} now."
+        )
     return "\n".join(
         [
-            _moved(move),
+            asked,
             f"Server {server}: {hardware(move.what) if move.what else 'hardware unknown'}",
             *([] if move.made_here else [NOT_MADE_HERE]),
             f"Price: at most {dollars(move.usd_per_hour)} per hour including fees ({move.day});"
             f" {dollars(move.spent_usd)} spent so far",
-            _moved_end(move),
+            _end_line(
+                move.on_end,
+                move.enforced_by,
+                when=f"at {move.ends}",
+                cancelled="cancelled and its data deleted",
+                worst=f"{dollars(move.worst_usd)} in total",
+                unended=f"{dollars(move.unended_usd)} in total, {hours_text(move.unended_hours)} from now",
+            ),
             f"Limits including it: {move.limits}",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
 
 
-def _moved(move: ExtensionShown) -> str:
-    if move.was is None:
-        most = dollars(move.extra_usd)
-        return f"End order {move.order_id} in {hours_text(move.hours)}, at {move.ends}? Until then at most {most}."
-    return (
-        f"Extend order {move.order_id} by {hours_text(move.hours)}, to {move.ends}, for at most"
-        f" {dollars(move.extra_usd)} more? It ends at {move.was} now."
-    )
-
-
-def _moved_end(move: ExtensionShown) -> str:
-    unended = f"{dollars(move.unended_usd)} in total, {hours_text(move.unended_hours)} from now"
-    if move.on_end == "notify":
+def _end_line(on_end: str, enforced_by: str | None, *, when: str, cancelled: str, worst: str, unended: str) -> str:
+    """Return what happens at the end, and the worst case: `worst` if a process ends the order, `unended` if none
+    does."""
+    if on_end == "notify":
         return (
-            f"End: at {move.ends} clore-mcp notifies your assistant but cancels nothing."
+            f"End: {when} clore-mcp notifies your assistant but cancels nothing."
             f" Worst case if no one cancels: {unended}"
         )
-    if move.enforced_by is None:
-        return f"End: NOTHING ends it at {move.ends} unless someone cancels. Worst case: {unended}"
-    return (
-        f"End: cancelled and its data deleted at {move.ends} by {move.enforced_by}."
-        f" Worst case then: {dollars(move.worst_usd)} in total; if no one cancels: {unended}"
-    )
+    if enforced_by is None:
+        return f"End: NOTHING ends it {when} unless someone cancels. Worst case: {unended}"
+    return f"End: {cancelled} {when} by {enforced_by}. Worst case then: {worst}; if no one cancels: {unended}"
 
 
 def cancel_question(
@@ -177,22 +183,19 @@ def _price_line(first: Candidate, terms: Terms) -> str:
     )
 
 
-def _end_line(terms: Terms) -> str:
+def _end_of(terms: Terms) -> str:
     longest = max(terms.candidates, key=lambda one: one.unended_usd)
     most = max(terms.bills(lambda one: one.unended_usd))
     unended = f"{dollars(most)} over {hours_text(longest.max_rental_hours)}"
     if terms.order_type is OrderType.SPOT:
         unended += ", and no limit of the host ends it sooner"
-    if terms.on_end == "notify":
-        return (
-            f"End: after {hours_text(terms.hours)} clore-mcp notifies your assistant but cancels nothing."
-            f" Worst case if no one cancels: {unended}"
-        )
-    if terms.enforced_by is None:
-        return f"End: NOTHING ends it after {hours_text(terms.hours)} unless someone cancels. Worst case: {unended}"
-    return (
-        f"End: cancelled after {hours_text(terms.hours)} by {terms.enforced_by}."
-        f" Worst case then: {dollars(terms.worst_usd)}; if no one cancels: {unended}"
+    return _end_line(
+        terms.on_end,
+        terms.enforced_by,
+        when=f"after {hours_text(terms.hours)}",
+        cancelled="cancelled",
+        worst=dollars(terms.worst_usd),
+        unended=unended,
     )
 
 
@@ -236,27 +239,14 @@ def run_lines(
     yield f"SSH key: {key.fingerprint}{'' if key.configured else ' - NOT your configured key'}"
 
 
-def _fallback_lines(first: Candidate, *others: Candidate) -> Iterable[str]:
-    for other in others:
-        paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
-        yield (
-            f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
-            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{_beside_on_demand(other)}"
-        )
-
-
-def _replacement_lines(terms: Terms) -> Iterable[str]:
-    if terms.lost_usd:
-        yield (
-            f"If a server can't be reached by SSH within {REPLACED_WITHIN_MINUTES} minutes, it may be cancelled and the"
-            " next of these rented instead, once, for the same hours. Its cost until then, at most"
-            f" {dollars(terms.lost_usd)}, is lost."
-        )
-
-
-def _beside_on_demand(other: Candidate) -> str:
+def _fallback_line(first: Candidate, other: Candidate) -> str:
+    paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
     dear = other.dear_on_demand_usd
-    return "" if dear is None else f", NOT below its on-demand price of {dollars(dear)}"
+    beside = "" if dear is None else f", NOT below its on-demand price of {dollars(dear)}"
+    return (
+        f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
+        f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{beside}"
+    )
 
 
 def _gpus(candidate: Candidate) -> str:

@@ -34,9 +34,7 @@ _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
 # The time beyond the end until a poll sees it. What Clore adds to `spend` a minute at a time fits into it too.
 END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
-REPLACED_WITHIN_MINUTES: Final = (
-    30  # after its start, an order with an unreachable host may be replaced by the next one
-)
+REPLACED_WITHIN_MINUTES: Final = 30  # of its start, an order with an unreachable host may be replaced by the next one
 # For hosts without a longest rental, and for spot, which no host limit ends (docs/clore-api.md, section 2).
 LONGEST_RENTAL_HOURS: Final = Decimal(money.LONGEST_RENTAL_HOURS)
 
@@ -146,10 +144,8 @@ class Terms:
 
     def reserved_usd(self, candidate: Candidate) -> Decimal:
         """Return what an order on that server may cost, including the one that may replace it."""
-        later = self.after(candidate.server_id)
-        if not (self.replaceable and later):
-            return candidate.worst_usd
-        return max(candidate.worst_usd, candidate.lost_usd + max(one.worst_usd for one in later))
+        later = self.after(candidate.server_id) if self.replaceable else ()
+        return max([candidate.worst_usd, *(candidate.lost_usd + one.worst_usd for one in later)])
 
     @property
     def lost_usd(self) -> Decimal:
@@ -232,10 +228,11 @@ def candidate_of(
         return replace(_unfit(listing, "max_rental_hours", what), most_hours=longest)
     if listing.rented:
         return _unfit(listing, "already_rented", "is rented now")
+    only = Coin(request.currency) if request.currency else None
     priced = (
         price_of(spot_bid, order_type, fees, rates)
         if spot_bid is not None
-        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=_only(request))
+        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=only)
     )
     if isinstance(priced, Unpriced):
         return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
@@ -330,10 +327,6 @@ def bid_within(
     if minimum is None or bid.value >= minimum:
         return bid if bid.value > 0 else None
     return DayPrice(minimum, coin) if minimum <= exact.value else None
-
-
-def _only(request: CreateOrder) -> Coin | None:
-    return Coin(request.currency) if request.currency else None
 
 
 def _unfit(listing: Listing, reason: str, what: str) -> Unfit:

@@ -41,7 +41,10 @@ def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
     """Return the configured key, or else the usual one in ~/.ssh, or else a pair made once for this state. Raises
     StateUnavailable."""
     if settings_key is not None:
-        return _configured(validate(settings_key), home)
+        line = validate(settings_key)  # its private key is known if the pair is in ~/.ssh
+        same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
+        name = next(same, None)
+        return _key(line, "settings", home / ".ssh" / name if name else None, offered=name in _USUAL)
     for name, line in _own_keys(home):
         if name in _USUAL:
             return _key(line, f"~/.ssh/{name}.pub", home / ".ssh" / name, offered=True)
@@ -76,13 +79,6 @@ async def key_line(given: str | None, own: Callable[[], SshKey]) -> str:
 
 def _key(line: str, source: str, private_path: Path | None = None, *, offered: bool = False) -> SshKey:
     return SshKey(line, fingerprint(line), source, private_path, offered)
-
-
-def _configured(line: str, home: Path) -> SshKey:
-    """Return the operator's key, with the path of its private key if the pair is in ~/.ssh."""
-    same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
-    name = next(same, None)
-    return _key(line, "settings", home / ".ssh" / name if name else None, offered=name in _USUAL)
 
 
 def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
