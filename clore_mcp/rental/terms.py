@@ -6,11 +6,14 @@ If the coin isn't USD, the ceiling is 3 % above the listing, because the rate mo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import combinations
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from clore_mcp import money
 from clore_mcp.market.listing import Listing
@@ -47,6 +50,8 @@ class Candidate:
     `max_rental_hours` is how long it counts as running if no one ends it. `failed_here` is how often the host failed
     here recently, 0 if too rarely to mention. `cuda` is the newest CUDA that its driver supports, as listed.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # a part that only a newer version knows is not dropped
 
     server_id: int
     gpu: str
@@ -87,20 +92,6 @@ class Candidate:
         until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + END_SLACK_HOURS
         return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON for the quote's row, with exact decimals as text."""
-        return {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Candidate:
-        """Return the candidate that `as_json` wrote."""
-        exact = {field.name for field in fields(cls) if field.type in ("Decimal", "Decimal | None")}
-        values: dict[str, Any] = {
-            name: Decimal(value) if name in exact and value is not None else value for name, value in row.items()
-        }
-        values["coin"] = Coin(values["coin"])
-        return cls(**values)
-
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -123,7 +114,7 @@ class Terms:
     replaceable: bool = False
     ssh_key: str | None = None
     replaces_order_id: int | None = None
-    replaced_most_usd: Decimal | None = None
+    replaced_most_usd: Annotated[Decimal | None, Field(alias="lost_usd")] = None
 
     @property
     def ends(self) -> bool:
@@ -163,39 +154,20 @@ class Terms:
         return max(candidate.ceiling_usd_per_hour for candidate in self.candidates)
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON for the quote's row."""
-        instead = {"replaces_order_id": self.replaces_order_id, "lost_usd": str(self.replaced_most_usd)}
-        return {
-            "candidates": [candidate.as_json() for candidate in self.candidates],
-            "hours": str(self.hours),
-            "order_type": self.order_type.value,
-            "on_end": self.on_end,
-            "image": self.image,
-            "enforced_by": self.enforced_by,
-            "fees_assumed": self.fees_assumed,
-            "to_win_usd": None if self.to_win_usd is None else str(self.to_win_usd),
-            "replaceable": self.replaceable,
-            "ssh_key": self.ssh_key,
-            **({} if self.replaces_order_id is None else instead),
-        }
+        """Return JSON for the quote's row, with exact decimals as text."""
+        left_out = {"replaces_order_id", "replaced_most_usd"} if self.replaces_order_id is None else None
+        row: dict[str, Any] = _in_rows().dump_python(self, mode="json", by_alias=True, exclude=left_out)
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Terms:
         """Return the terms that `as_json` wrote."""
-        return cls(
-            candidates=tuple(Candidate.from_json(candidate) for candidate in row["candidates"]),
-            hours=Decimal(row["hours"]),
-            order_type=OrderType(row["order_type"]),
-            on_end=row["on_end"],
-            image=row["image"],
-            enforced_by=row["enforced_by"],
-            fees_assumed=row["fees_assumed"],
-            to_win_usd=None if row.get("to_win_usd") is None else Decimal(row["to_win_usd"]),
-            replaceable=row.get("replaceable", False),
-            ssh_key=row.get("ssh_key"),
-            replaces_order_id=row.get("replaces_order_id"),
-            replaced_most_usd=None if row.get("lost_usd") is None else Decimal(row["lost_usd"]),
-        )
+        return _in_rows().validate_python(row)
+
+
+@functools.cache
+def _in_rows() -> TypeAdapter[Terms]:
+    return TypeAdapter(Terms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,9 @@ from clore_mcp.rental.ssh.keys import SshKey
 from tests.rental.wishes import order
 
 HOST = "n1.us.clorecloud.net"
-OURS = SshKey("ssh-ed25519 AAAA", "SHA256:x", "generated", Path("/state of ada/ssh/id_ed25519"))
-USUAL = SshKey("ssh-ed25519 AAAA", "SHA256:x", "~/.ssh/id_ed25519.pub", Path("/home/ada/.ssh/id_ed25519"), True)
-ELSEWHERE = SshKey("ssh-ed25519 AAAA", "SHA256:x", "settings")
+OURS = SshKey("ssh-ed25519 AAAA", Path("/state of ada/ssh/id_ed25519"))
+USUAL = SshKey("ssh-ed25519 AAAA", Path("/home/ada/.ssh/id_ed25519"), True)
+ELSEWHERE = SshKey("ssh-ed25519 AAAA")
 
 
 def reported(
@@ -236,7 +236,7 @@ class TestTheConfigBlock:
     @pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH is not installed")
     def test_means_to_openssh_what_it_says(self, tmp_path: Path) -> None:
         state = tmp_path / "100% ada's"
-        key = SshKey("ssh-ed25519 AAAA", "SHA256:x", "generated", state / "id")
+        key = SshKey("ssh-ed25519 AAAA", state / "id")
         ssh = ssh_of([HOST], ["22:1972"], key)
         assert ssh is not None
         (tmp_path / "config").write_text(ssh_config(77, ssh, state), encoding="utf-8")

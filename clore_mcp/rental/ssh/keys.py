@@ -31,10 +31,13 @@ class SshKey:
     """A public key for orders, and the path of its private key, if known."""
 
     line: str
-    fingerprint: str  # "SHA256:…", as ssh-keygen -l shows it
-    source: str  # "settings", "~/.ssh/id_ed25519.pub" or "generated"
     private_path: Path | None = None
     offered_by_default: bool = False  # ssh tries that private key by default
+
+    @property
+    def fingerprint(self) -> str:
+        """See `fingerprint`."""
+        return fingerprint(self.line)
 
 
 def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
@@ -44,13 +47,13 @@ def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
         line = validate(settings_key)  # its private key is known if the pair is in ~/.ssh
         same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
         name = next(same, None)
-        return _key(line, "settings", home / ".ssh" / name if name else None, offered=name in _USUAL)
+        return SshKey(line, home / ".ssh" / name if name else None, name in _USUAL)
     for name, line in _own_keys(home):
         if name in _USUAL:
-            return _key(line, f"~/.ssh/{name}.pub", home / ".ssh" / name, offered=True)
+            return SshKey(line, home / ".ssh" / name, offered_by_default=True)
     path = state_dir / "ssh" / "id_ed25519"
     try:
-        return _key(_kept_pair(path), "generated", path)
+        return SshKey(_kept_pair(path), path)
     except OSError as error:
         raise StateUnavailable(f"The SSH key in {path.parent} can't be made or read ({error.strerror}).") from error
 
@@ -75,10 +78,6 @@ def fingerprint(line: str) -> str:
 async def key_line(given: str | None, own: Callable[[], SshKey]) -> str:
     """Return the line of the key to let in: the one given in the call, or else the operator's own, read in a thread."""
     return validate(given) if given else (await anyio.to_thread.run_sync(own)).line
-
-
-def _key(line: str, source: str, private_path: Path | None = None, *, offered: bool = False) -> SshKey:
-    return SshKey(line, fingerprint(line), source, private_path, offered)
 
 
 def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
