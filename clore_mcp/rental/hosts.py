@@ -10,7 +10,6 @@ they count for a week, and the result is a mark, not a ban.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
 from clore_mcp.errors import CloreError, StateUnavailable
@@ -26,7 +25,6 @@ _DAY_SECONDS: Final = 86_400.0
 _MOST: Final = 500
 _FAILED: Final = ("never_deployed", "host_offline")
 _KEPT_SECONDS: Final = 30.0  # for searches, which need no newer count
-_NONE: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 def failed(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> dict[int, int]:
@@ -50,11 +48,11 @@ class Hosts:
     async def marked(self) -> Mapping[int, int]:
         """Return how often each marked server failed, or nothing if the account or the state is unavailable."""
         if not self._context.state.exists:
-            return _NONE
+            return {}
         try:
             return await self._marked.get(_KEPT_SECONDS)
         except (CloreError, StateUnavailable):
-            return _NONE
+            return {}
 
     async def _count(self) -> Mapping[int, int]:
         context = self._context

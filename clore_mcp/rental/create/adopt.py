@@ -21,6 +21,7 @@ from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO
 from clore_mcp.rental import results
 from clore_mcp.rental.account.api_clock import created_between
+from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context, beats, enforcer
 from clore_mcp.rental.create.presence import running_on
 from clore_mcp.rental.ends.closure import Closer
@@ -98,24 +99,23 @@ class Adopter:
         for one in [*self._unrecorded.values()]:
             await self.adopt(one.intent, one.quote, one.row, earlier=one.earlier)
 
-    async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sighting:
-        """Return what these rows show about an intent. An order that a later create for the same server may have made
-        is not a match. While Clore lists an order without its server, nothing is certain."""
+    async def sight(self, intent: Intent, current: Orders) -> Sighting:
+        """Return what the list of orders shows about an intent. An order that a later create for the same server may
+        have made is not a match. While Clore lists an order without its server, nothing is certain."""
+        rows = current.rows
 
         def read(tx: Tx) -> Sighting:
             taken = orders.made_here(tx, intent.account, [row.id for row in rows])
-            later = [
-                one
-                for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
-                if one.created_at > intent.created_at
-            ]
+            others = intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
+            later = [one for one in others if one.created_at > intent.created_at]
             found = [row for row in matches(intent, rows, taken) if fits(row.id)]
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
             # A row without a server, or with an id too large to store, may be its order, so the result stays open.
             odd = (row for row in rows if row.server_id is None or not fits(row.id))
             whole = not any(row.server_id in (None, intent.server_id) and may_be_of(intent, row, taken) for row in odd)
             other = running_on(intent.server_id, (r for r in rows if r not in mine))
-            return Sighting(tuple(mine), valid and whole, other, tuple(beats(tx, self._context, intent.account)))
+            valid = whole and not current.unreadable
+            return Sighting(tuple(mine), valid, other, tuple(beats(tx, self._context, intent.account)))
 
         return await self._context.state.read(read)
 
@@ -141,7 +141,6 @@ class Adopter:
         terms = Terms.from_json(quote.terms)
         candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
         lease = lease_of(intent, quote, terms, candidate, row, context.readings.api_now())
-        over = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
 
         def write(tx: Tx) -> tuple[Outcome, Unwanted | None] | None:
             now = intents.get(tx, intent.id)
@@ -149,8 +148,9 @@ class Adopter:
                 return None
             why = _unwanted(tx, row, candidate)
             given = orders.end_of(tx, intent.account, row.id)  # set while it was taken for one made elsewhere
-            agreed = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
-            held = agreed if why is None else over  # if killed before the cancel below, another process completes it
+            held = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
+            if why is not None:  # if killed before the cancel below, another process completes it
+                held = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
             outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
             step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
             context.note(

@@ -34,7 +34,7 @@ from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Proposal, Verb, Yes
 from clore_mcp.rental.containers import secret_token
 from clore_mcp.rental.context import Context, beats, settle_quote
-from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
+from clore_mcp.rental.create.presence import already_rented, made_by_call, not_offered, running_on
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacement import Replacements
 from clore_mcp.rental.create.send import Send, SendHalted, create_request, listed_now
@@ -47,7 +47,7 @@ from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.ssh.access import access_of
 from clore_mcp.rental.ssh.keys import fingerprint, key_line, validate
 from clore_mcp.rental.terms import Terms
-from clore_mcp.store import Beat, Intent, Quote, Tx, intents
+from clore_mcp.store import Beat, Quote, Tx, intents
 
 _TRIES: Final = 6  # to send one create: it may be refused unread, or its evidence may become too old before its turn
 log = logging.getLogger(__name__)
@@ -63,7 +63,6 @@ class CreateVerb(Verb[CreateOrder]):
         self._closer = closer
         self._pricer = pricer
         self._settler = settler
-        self._presence = Presence(context, settler)
         self._replacements = replacements
 
     async def already(self, request: CreateOrder, account: str, digest: str) -> Outcome | None:
@@ -72,7 +71,7 @@ class CreateVerb(Verb[CreateOrder]):
         current = await context.readings.orders(EXECUTION_AGE)
 
         def read(tx: Tx) -> tuple[bool, Outcome | None]:
-            settled = not settler.left_open(tx, account, current) and closer.agrees(tx, account, current)
+            settled = not any(settler.left_open(tx, account, current)) and closer.agrees(tx, account, current)
             return settled, made_by_call(tx, account, digest, context.program)
 
         settled, made = await context.state.read(read)
@@ -179,7 +178,7 @@ class CreateVerb(Verb[CreateOrder]):
             price = listed_now(send.candidate, send.terms, evidence)
             if isinstance(price, Attempt):
                 await self._close(send, "refused", price.outcome)
-                return await self._presence.not_offered(send.quote, evidence, price, used=send.used)
+                return await not_offered(self._context, self._settler, send.quote, evidence, price, used=send.used)
             create = create_request(send.request, send.candidate, price, key, send.secrets)
             stopped = await self._send(send, evidence, create, attempts)
             if stopped is not None:
@@ -192,7 +191,7 @@ class CreateVerb(Verb[CreateOrder]):
         left, known = await context.state.read(
             lambda tx: (settler.left_open(tx, account, evidence.current), beats(tx, context, account))
         )
-        if left:
+        if any(left):
             await settler.settle_open(account, evidence.current)
         await context.ask_enforcers(account, known)  # the claim itself can't wait for an answer
         return evidence
@@ -201,25 +200,24 @@ class CreateVerb(Verb[CreateOrder]):
         self, send: Send, evidence: Evidence, create: CreateRequest, attempts: list[Attempt]
     ) -> Stopped | None:
         """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
+        created: Created | None = None
+        said, refusal = "code 0", None
         try:
             created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
         except SendHalted as halted:
             if halted.why is not None:
                 await self._close(send, "abandoned", "not_sent")
             return halted.why
-        except RateLimited as error:
-            if not await send.back():
-                return await self._refused(send, error, attempts)
-            await anyio.sleep(min(error.retry_after_seconds or 1.0, self._context.patience.answer))
-            return None
         except Failure as error:
             if send.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
                 return await self._not_sent(send, error)
+            if isinstance(error, RateLimited) and await send.back():
+                await anyio.sleep(min(error.retry_after_seconds or 1.0, self._context.patience.answer))
+                return None
             if isinstance(error, Refused):
                 return await self._refused(send, error, attempts)
-            refusal = error if isinstance(error, UnknownRefusal) else None
-            return await self._left(send, attempts, None, error.message, refusal)
-        return await self._left(send, attempts, created, "code 0")
+            said, refusal = error.message, error if isinstance(error, UnknownRefusal) else None
+        return await self._left(send, attempts, created, said, refusal)
 
     async def _left(
         self,
@@ -227,7 +225,7 @@ class CreateVerb(Verb[CreateOrder]):
         attempts: list[Attempt],
         created: Created | None,
         said: str,
-        refusal: UnknownRefusal | None = None,
+        refusal: UnknownRefusal | None,
     ) -> Stopped:
         """Look for the order of a create that was sent and not refused, or refused with unknown words."""
         context, intent, quote = self._context, send.claimed, send.quote
@@ -250,22 +248,18 @@ class CreateVerb(Verb[CreateOrder]):
             outcome = await self._settler.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
             recorded = outcome.status is Status.CREATED and not self._settler.unwritten(intent.account)
             return Stopped(outcome=outcome, final=not recorded)  # if recorded, the quote already has its outcome
-        except StateUnavailable:
-            return self._unrecorded(intent, attempts)
-
-    def _unrecorded(self, intent: Intent, attempts: list[Attempt]) -> Stopped:
-        """Return the answer if money may have moved but can't be recorded. A later look settles the row."""
-        return Stopped(outcome=results.uncertain(intent, attempts, self._context.program), final=False)
+        except StateUnavailable:  # money may have moved: a later look settles the row
+            return Stopped(outcome=results.uncertain(intent, attempts, context.program), final=False)
 
     async def _refused(self, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
         intent, reason = send.claimed, word(error)
         stopped: Stopped | None = None
         if isinstance(error, AlreadyRented | SpotOrderHeld):
-            ours = isinstance(error, SpotOrderHeld)
+            context, ours = self._context, isinstance(error, SpotOrderHeld)
             try:
-                stopped = await self._presence.answered(send.quote, intent, attempts, ours=ours)
-            except StateUnavailable:
-                return self._unrecorded(intent, attempts)
+                stopped = await already_rented(context, self._settler, send.quote, intent, attempts, ours=ours)
+            except StateUnavailable:  # an order may be running: a later look settles the row
+                return Stopped(outcome=results.uncertain(intent, attempts, context.program), final=False)
         await self._close(send, "refused", reason)
         if stopped is not None:
             return stopped

@@ -102,70 +102,67 @@ def cost_usd(lease: Lease) -> Decimal | None:
     return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))
 
 
-class Presence:
-    """Looks for our own orders before a rented server is skipped for a fallback."""
-
-    def __init__(self, context: Context, settler: Settler) -> None:
-        self._context = context
-        self._settler = settler
-
-    async def not_offered(self, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool) -> Stopped:
-        """Return the result for a server that the market rules out before anything is sent. `used` says whether the yes
-        is used."""
-        account, server_id = quote.account, attempt.server_id
-        listing = evidence.snapshot.by_id.get(server_id)
-        free = listing is not None and not listing.rented
-        ours = running_on(server_id, evidence.current.rows) is not None or await self._may_be_ours(account, server_id)
-        if free or not ours:
-            return Stopped(attempt=attempt)
-        seen: Orders | None = None
-        with contextlib.suppress(CloreError):
-            seen = await self._context.readings.look(completed=False)
-        if seen is not None:
-            await self._settler.settle_open(account, seen)  # this adopts a late order first
-        held = await self._held(quote, server_id)
-        if held is not None:
-            return Stopped(outcome=held)
-        running = None if seen is None else running_on(server_id, seen.rows)
-        if running is not None:
-            return Stopped(outcome=results.held_by_you(running, server_id))
-        if seen is None or seen.unreadable or running_on(None, seen.rows) is not None:
-            return Stopped(attempt, _UNSEEN, final=used)
+async def not_offered(
+    context: Context, settler: Settler, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool
+) -> Stopped:
+    """Return the result for a server that the market rules out before anything is sent. `used`: the yes is used."""
+    account, server_id = quote.account, attempt.server_id
+    listing = evidence.snapshot.by_id.get(server_id)
+    if listing is not None and not listing.rented:
         return Stopped(attempt=attempt)
+    ours = running_on(server_id, evidence.current.rows) is not None
+    if not ours and not await _may_be_ours(context, account, server_id):
+        return Stopped(attempt=attempt)
+    seen: Orders | None = None
+    with contextlib.suppress(CloreError):
+        seen = await context.readings.look(completed=False)
+    if seen is not None:
+        await settler.settle_open(account, seen)  # this adopts a late order first
+    held = await _held(context, quote, server_id)
+    if held is not None:
+        return Stopped(outcome=held)
+    running = None if seen is None else running_on(server_id, seen.rows)
+    if running is not None:
+        return Stopped(outcome=results.held_by_you(running, server_id))
+    if seen is None or seen.unreadable or running_on(None, seen.rows) is not None:
+        return Stopped(attempt, _UNSEEN, final=used)
+    return Stopped(attempt=attempt)
 
-    async def answered(
-        self, quote: Quote, intent: Intent, attempts: Sequence[Attempt], *, ours: bool
-    ) -> Stopped | None:
-        """Return the result of a create that Clore answered with "already rented" or, with `ours`, "you already have a
-        spot order". Returns None if no order of this account is seen on the server."""
-        if not ours and not await self._may_be_ours(quote.account, intent.server_id, but=intent):
-            return None
-        sight = await self._settler.look(intent, completed=False)
-        if not sight.valid or sight.matches:
-            return Stopped(outcome=await self._settler.settle(intent, quote, earlier=attempts))
-        if sight.other is None:
-            return None
-        held = await self._held(quote, intent.server_id)
-        return Stopped(outcome=held or results.held_by_you(sight.other, intent.server_id))
 
-    async def _may_be_ours(self, account: str, server_id: int, but: Intent | None = None) -> bool:
-        """Return whether another create of ours for that server may have made an order within a day."""
-        since = self._context.clock() - intents.ADOPTABLE_SECONDS
-        found = await self._context.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
-        return any(but is None or one.id != but.id for one in found)
+async def already_rented(
+    context: Context, settler: Settler, quote: Quote, intent: Intent, attempts: Sequence[Attempt], *, ours: bool
+) -> Stopped | None:
+    """Return the result of a create that Clore answered with "already rented" or, with `ours`, "you already have a spot
+    order". Returns None if no order of this account is seen on the server."""
+    if not ours and not await _may_be_ours(context, quote.account, intent.server_id, but=intent):
+        return None
+    sight = await settler.look(intent, completed=False)
+    if not sight.valid or sight.matches:
+        return Stopped(outcome=await settler.settle(intent, quote, earlier=attempts))
+    if sight.other is None:
+        return None
+    held = await _held(context, quote, intent.server_id)
+    return Stopped(outcome=held or results.held_by_you(sight.other, intent.server_id))
 
-    async def _held(self, quote: Quote, server_id: int) -> Outcome | None:
-        """Return what the same call has already made, or an unsettled create for that server."""
-        program = self._context.program
 
-        def read(tx: Tx) -> Outcome | None:
-            made = made_by_call(tx, quote.account, quote.digest, program, but_of=quote.id)
-            unsettled = intents.open_on(tx, quote.account, server_id)
-            if made is not None or unsettled is None or unsettled.quote_id == quote.id:
-                return made
-            return results.blocked(unsettled, program)
+async def _may_be_ours(context: Context, account: str, server_id: int, but: Intent | None = None) -> bool:
+    """Return whether another create of ours for that server may have made an order within a day."""
+    since = context.clock() - intents.ADOPTABLE_SECONDS
+    found = await context.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
+    return any(but is None or one.id != but.id for one in found)
 
-        return await self._context.state.read(read)
+
+async def _held(context: Context, quote: Quote, server_id: int) -> Outcome | None:
+    """Return what the same call has already made, or an unsettled create for that server."""
+
+    def read(tx: Tx) -> Outcome | None:
+        made = made_by_call(tx, quote.account, quote.digest, context.program, but_of=quote.id)
+        unsettled = intents.open_on(tx, quote.account, server_id)
+        if made is not None or unsettled is None or unsettled.quote_id == quote.id:
+            return made
+        return results.blocked(unsettled, context.program)
+
+    return await context.state.read(read)
 
 
 _UNSEEN: Final = results.failed(
