@@ -141,8 +141,7 @@ def cuda_of(image: str) -> Cuda | None:
 
 
 def least_cuda(image: str, at_least: str | None = None) -> str | None:
-    """Return the lowest CUDA version that a host must support for an image, never below `at_least`. None if any will
-    do."""
+    """Return the lowest CUDA that a host must support for an image, never below `at_least`. None if any will do."""
     from clore_mcp.market.listing import version  # imported here: the tools' schemas are listed without the market
 
     needed, named = cuda_of(image), version(at_least) if at_least else None

@@ -132,8 +132,7 @@ def extend_question(quote_id: str, move: ExtensionShown) -> str:
 
 
 def _end_line(on_end: str, enforced_by: str | None, *, when: str, cancelled: str, worst: str, unended: str) -> str:
-    """Return what happens at the end, and the worst case: `worst` if a process ends the order, `unended` if none
-    does."""
+    """Return what happens at the end, and the worst case: `worst` if a process ends the order, else `unended`."""
     if on_end == "notify":
         return (
             f"End: {when} clore-mcp notifies your assistant but cancels nothing."

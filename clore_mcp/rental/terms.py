@@ -87,8 +87,7 @@ class Candidate:
 
     @property
     def lost_usd(self) -> Decimal:
-        """The most that it may have cost in USD when the next server replaces it, at most two polls after the time
-        limit for a replacement."""
+        """The most that it may have cost in USD when the next server replaces it, two polls after the last minute."""
         until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + END_SLACK_HOURS
         return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
 
@@ -127,8 +126,7 @@ class Terms:
         return max(self.bills(lambda one: one.worst_usd))
 
     def bills(self, usd: Callable[[Candidate], Decimal]) -> list[Decimal]:
-        """Return the cost of each possible course, if a server costs `usd`. First comes each server alone, in order,
-        then each one after a lost one before it."""
+        """Return the cost of each possible course: each server alone, in order, then each one after a lost one."""
         alone = [usd(one) for one in self.candidates]
         pairs = combinations(self.candidates, 2) if self.replaceable else ()
         return [*alone, *(lost.lost_usd + usd(one) for lost, one in pairs)]
@@ -172,8 +170,7 @@ def _in_rows() -> TypeAdapter[Terms]:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """The reason that a server can't be part of a quote: a code and a sentence. `most_hours` is set if fewer hours
-    fit."""
+    """Why a server can't be part of a quote: a code and a sentence. `most_hours` is set if fewer hours fit."""
 
     server_id: int
     reason: str
@@ -195,11 +192,12 @@ def candidate_of(
     """Return one server priced for these arguments. `spot_bid` is a spot order's bid in the listing's coin."""
     order_type = OrderType(request.order_type)
     longest = longest_hours(listing)
+    server_id, server = listing.server_id, f"Server {listing.server_id}"
     if request.exact_hours > longest:
-        what = f"can be rented for at most {longest.normalize():f} hours at a time"
-        return replace(_unfit(listing, "max_rental_hours", what), most_hours=longest)
+        most = f"{server} can be rented for at most {longest.normalize():f} hours at a time."
+        return Unfit(server_id, "max_rental_hours", most, longest)
     if listing.rented:
-        return _unfit(listing, "already_rented", "is rented now")
+        return Unfit(server_id, "already_rented", f"{server} is rented now.")
     only = Coin(request.currency) if request.currency else None
     priced = (
         price_of(spot_bid, order_type, fees, rates)
@@ -207,7 +205,7 @@ def candidate_of(
         else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=only)
     )
     if isinstance(priced, Unpriced):
-        return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
+        return Unfit(server_id, "unpriced", f"{server} can't be priced: {priced.value}.")
     unended = unended_hours(listing, order_type)
     hours = worst_hours(request.exact_hours, unended, ends=request.on_end == "cancel" and enforced)
     moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
@@ -215,7 +213,7 @@ def candidate_of(
     ceiling_usd = up_to_micro(max(priced.usd_per_hour, request.exact_bid or ZERO) * (1 + moving))
     creation = up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin))
     return Candidate(
-        server_id=listing.server_id,
+        server_id=server_id,
         gpu=listing.gpu,
         gpu_count=listing.gpu_count,
         country=listing.country or "??",
@@ -299,10 +297,6 @@ def bid_within(
     if minimum is None or bid.value >= minimum:
         return bid if bid.value > 0 else None
     return DayPrice(minimum, coin) if minimum <= exact.value else None
-
-
-def _unfit(listing: Listing, reason: str, what: str) -> Unfit:
-    return Unfit(listing.server_id, reason, f"Server {listing.server_id} {what}.")
 
 
 def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:

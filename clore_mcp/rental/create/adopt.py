@@ -211,8 +211,7 @@ class Adopter:
         return replace(outcome, next=f"{_UNRECORDED.format(error.message)} {outcome.next}")
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
-        """Return the order's row once it has a price to compare with the ceiling. If the price stays unknown after
-        three more looks, return the row without it."""
+        """Return the order's row once it has a price to compare with the ceiling, else as it is after three looks."""
         for pause in _PRICE_PAUSES:
             if _says_price(row):
                 break
@@ -254,8 +253,7 @@ class Adopter:
         earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
     ) -> Outcome:
-        """Close an intent without an order: failed if that is certain enough, else uncertain. `refusal` is Clore's
-        refusal, if it gave one."""
+        """Close an intent without an order: failed if that is certain enough, else uncertain."""
         context = self._context
         if intent.acknowledged:
             self._acknowledged.add(intent.id)

@@ -32,7 +32,6 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import hosts, questions, results
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Proposal, Verb, Yes
-from clore_mcp.rental.containers import secret_token
 from clore_mcp.rental.context import Context, beats, settle_quote
 from clore_mcp.rental.create.presence import already_rented, made_by_call, not_offered, running_on
 from clore_mcp.rental.create.quote import Pricer
@@ -143,8 +142,7 @@ class CreateVerb(Verb[CreateOrder]):
             if candidate.server_id in failed and candidate.server_id != request.server_id:  # failed since the question
                 attempts.append(Attempt(candidate.server_id, "failed_here"))
                 continue
-            made = {"jupyter_token": secret_token()} if request.jupyter else {}
-            send = Send(self._context, quote, request, terms, candidate, from_state, by, made)
+            send = Send(self._context, quote, request, terms, candidate, from_state, by)
             stopped = await self._try(send, key, attempts)
             if stopped.attempt is not None:
                 attempts.append(stopped.attempt)
@@ -305,8 +303,7 @@ _TOO_SLOW: Final = results.failed(
 
 
 def _with_jupyter(outcome: Outcome, current: Orders | None, program: str) -> Outcome:
-    """Return the outcome of a create that asked for Jupyter, with its address if the last list has it, and where to
-    find the token. An outcome without a running order is returned unchanged."""
+    """Return the outcome with Jupyter's address, if the last list has it, and where a person finds its token."""
     order_id = outcome.order_id
     row = None if current is None or order_id is None else current.find(order_id)
     if outcome.status is not Status.CREATED or row is None or row.expired:

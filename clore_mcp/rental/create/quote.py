@@ -192,8 +192,7 @@ class Pricer:
 def _judged(
     terms: Terms, evidence: Evidence, stands: Position, misfits: Sequence[Unfit], *, replaceable: bool
 ) -> PricedOrder:
-    """Return the terms without the fallbacks that are over a limit. They include a replacement if that is wanted and
-    the limits have room for a lost server and the next one."""
+    """Return the terms without fallbacks that are over a limit, and with a replacement if the limits have room."""
     first, *others = terms.candidates
     refusals = check(stands, spend_of(first, terms))
     fallbacks: list[Candidate] = []

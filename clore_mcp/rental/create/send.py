@@ -19,7 +19,7 @@ from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import DayPrice, plain
 from clore_mcp.rental import results
 from clore_mcp.rental.approvals import new_id
-from clore_mcp.rental.containers import brings_sshd
+from clore_mcp.rental.containers import brings_sshd, secret_token
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.create.presence import made_by_call, running_on, standing_in_the_way
 from clore_mcp.rental.questions import hardware
@@ -96,12 +96,13 @@ class Send:
     candidate: Candidate
     from_state: str
     by: str
-    secrets: Mapping[str, str]
     intent: Intent | None = None
     too_fast: int = 0  # how often it was sent and refused unread
+    secrets: Mapping[str, str] = field(init=False)
     leave_by: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self.secrets = {"jupyter_token": secret_token()} if self.request.jupyter else {}
         self.leave_by = self.context.monotonic() + self.context.patience.leave_within
 
     @property
@@ -259,8 +260,8 @@ _TOO_LATE: Final = results.failed("It took too long to get a turn, so nothing wa
 
 
 def listed_now(candidate: Candidate, terms: Terms, evidence: Evidence) -> Decimal | Attempt:
-    """Return the price per day to ask for: the listing's own number or the bid. Return the attempt as skipped, with its
-    reason, if the market now shows something else than what was approved."""
+    """Return the price per day to ask for: the listing's own number or the bid. If the market no longer shows what was
+    approved, return the skipped attempt with the reason."""
     server_id, coin = candidate.server_id, candidate.coin
     listing = evidence.snapshot.by_id.get(server_id)
     if listing is None:

@@ -199,12 +199,8 @@ class Settler:
             raise ArgumentInvalid(f"{intent.id} is settled already: {intent.state}{whose}. Nothing was changed.")
 
     async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> Outcome:
-        """Settle, by a person's word, an intent that looking could not settle. `row` is its order, or None if it made
-        none.
-
-        Raises ArgumentInvalid if it was settled meanwhile. A wrong None does no lasting harm, because an order that
-        shows up within a day is still adopted.
-        """
+        """Settle an intent by a person's word if looking could not. `row` is its order, None if it made none.
+        Raises ArgumentInvalid if it was settled meanwhile. After a wrong None, the order is still adopted for a day."""
         if row is not None:
             outcome = await self._adopter.adopt(intent, quote, row, by=by)
             if outcome is None:

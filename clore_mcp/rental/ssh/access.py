@@ -83,8 +83,7 @@ def access_of(row: OrderRow, key: SshKey | None) -> Access:
 
 
 def ssh_of(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None, key: SshKey | None) -> Ssh | None:
-    """Return the SSH command for the first host and the port that leads to 22, or None if either is missing or
-    unusable."""
+    """Return the SSH command for the first host and the port that leads to 22, or None if either can't be used."""
     host, port = host_name(hosts[0]) if hosts else None, _ssh_port(tcp_ports)
     if host is None or port is None:
         return None
@@ -96,8 +95,7 @@ def ssh_of(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None, key: Ss
 
 
 def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
-    """Return a block for ~/.ssh/config, for `ssh clore-<id>`. Addresses are reused, so each order has its own host
-    key."""
+    """Return a ~/.ssh/config block for `ssh clore-<id>`. Addresses are reused, so each order has its own host key."""
     known_hosts = _config_path(state_dir / "known_hosts")
     identity = _config_path(ssh.identity) if ssh.identity else None
     lines = [
@@ -150,8 +148,7 @@ async def connects(host: str, port: int, timeout_seconds: float) -> bool:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Return whether an address of the host refused the connection. The errors of a name with several addresses are in
-    a group."""
+    """Return whether an address of the host refused. The errors of a name with several addresses are in a group."""
     if isinstance(error, BaseExceptionGroup):
         return any(_refused(each) for each in error.exceptions)
     return error is not None and (isinstance(error, ConnectionRefusedError) or _refused(error.__cause__))
@@ -182,8 +179,7 @@ def host_name(text: str) -> str | None:
 
 
 def quoted_path(path: Path, *, windows: bool = os.name == "nt") -> str:
-    """Return a path as one word of a shell command. On Windows it gets double quotes, which both shells there
-    accept."""
+    """Return a path as one word of a shell command, on Windows in double quotes, which both shells there accept."""
     if not windows:
         return shlex.quote(str(path))
     text = str(path).replace("\\", "/")  # ssh on Windows accepts both, but a POSIX shell there only this
@@ -231,8 +227,7 @@ Memory = Mapping[int, SshLook]
 
 
 def is_settled(reason: ReadyReason, minutes: int) -> bool:
-    """Return whether that result says something about the host or the network, and not just that a container is
-    starting."""
+    """Return whether that result is about the host or the network, not just about a container that is starting."""
     # The other failures are normal while an SSH server starts.
     at_once = (ReadyReason.READY, ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT)
     return reason in at_once or minutes >= STARTING_MINUTES

@@ -41,8 +41,7 @@ class SshKey:
 
 
 def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
-    """Return the configured key, or else the usual one in ~/.ssh, or else a pair made once for this state. Raises
-    StateUnavailable."""
+    """Return the configured key, else the usual one in ~/.ssh, else a pair made once. Raises StateUnavailable."""
     if settings_key is not None:
         line = validate(settings_key)  # its private key is known if the pair is in ~/.ssh
         same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
@@ -92,8 +91,7 @@ def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
 
 
 def _kept_pair(path: Path) -> str:
-    """Return the public line of the pair at `path`, made now if there is none. Processes that start at once agree on
-    one pair."""
+    """Return the public line of the pair at `path`, made if there is none. Processes that start at once agree on it."""
     path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if not path.exists():
