@@ -135,17 +135,13 @@ def brings_jupyter(image: str) -> bool:
 def cuda_of(image: str) -> Cuda | None:
     """Return the CUDA version that an image was built with according to its name, or None."""
     name = image.partition("@")[0].lower()
-    found = (
-        _NVIDIA_CUDA.match(name)
-        or _NAMED_CUDA.search(name.rpartition("/")[2])
-        or _SHORT_CUDA.search(name.rpartition("/")[2])
-    )
+    last = name.rpartition("/")[2]
+    found = _NVIDIA_CUDA.match(name) or _NAMED_CUDA.search(last) or _SHORT_CUDA.search(last)
     return (int(found[1]), int(found[2] or 0)) if found else None
 
 
 def least_cuda(image: str, at_least: str | None = None) -> str | None:
-    """Return the lowest CUDA version that a host must support for an image, never below `at_least`. None if any will
-    do."""
+    """Return the lowest CUDA that a host must support for an image, never below `at_least`. None if any will do."""
     from clore_mcp.market.listing import version  # imported here: the tools' schemas are listed without the market
 
     needed, named = cuda_of(image), version(at_least) if at_least else None
@@ -176,21 +172,17 @@ def image_notes(image: str, *, jupyter: bool, hosts: Sequence[tuple[int, str]] =
     if jupyter and not brings_jupyter(image):
         notes.append("Jupyter: it is not known to be in the image; without it the address stays empty.")
     needed = cuda_of(image)
-    older = [] if needed is None else [(one, cuda) for one, cuda in hosts if _is_older(cuda, needed)]
-    if needed is not None and older:
-        listed = ", ".join(f"server {server_id} has {cuda}" for server_id, cuda in older)
+    if needed is not None:
+        from clore_mcp.market.listing import version  # imported here: the tools' schemas are listed without the market
+
+        older = [f"server {one} has {cuda}" for one, cuda in hosts if (version(cuda) or needed)[:2] < needed]
         wanted = shown_cuda(needed)
-        notes.append(
-            f"CUDA: the image needs {wanted}, but {listed}: it may not start there. Search with min_cuda {wanted}."
-        )
+        if older:
+            notes.append(
+                f"CUDA: the image needs {wanted}, but {', '.join(older)}: it may not start there. Search with min_cuda"
+                f" {wanted}."
+            )
     return notes
-
-
-def _is_older(cuda: str, needed: Cuda) -> bool:
-    from clore_mcp.market.listing import version  # imported here: the tools' schemas are listed without the market
-
-    offered = version(cuda)
-    return offered is not None and offered[:2] < needed
 
 
 # Docker's own grammar of a name: [host[:port]/]path[:tag][@digest], with upper case only in host and tag.
@@ -238,17 +230,17 @@ def _image(text: str) -> str:
     return text
 
 
-def _ports(ports: dict[str, str] | None) -> dict[str, str] | None:
-    for port in ports or {}:
-        if not _PORT.fullmatch(port) or int(port) > 65_535:
-            raise ValueError("keys must be port numbers from 1 to 65535, without leading zeros")
-    if len(ports or {}) > _PORTS_MAX:
+def _ports(given: dict[str, str] | None) -> dict[str, str] | None:
+    ports = given or {}
+    if not all(_PORT.fullmatch(port) and int(port) <= 65_535 for port in ports):
+        raise ValueError("keys must be port numbers from 1 to 65535, without leading zeros")
+    if len(ports) > _PORTS_MAX:
         raise ValueError(f"names more than {_PORTS_MAX} ports; leave some out")
-    if list((ports or {}).values()).count("http") > 1:
+    if list(ports.values()).count("http") > 1:
         raise ValueError("may name only one http port, which Jupyter uses if requested")
-    if (ports or {}).get(_SSH_PORT, "tcp") != "tcp":
+    if ports.get(_SSH_PORT, "tcp") != "tcp":
         raise ValueError("port 22 is SSH and stays tcp")
-    return ports
+    return given
 
 
 def _env(env: dict[str, str] | None) -> dict[str, str] | None:
@@ -287,16 +279,11 @@ Ports = Annotated[
     AfterValidator(_ports),
 ]
 Env = Annotated[
-    dict[str, str] | None,
-    Field(description="Container environment; no & in values."),
-    AfterValidator(_env),
+    dict[str, str] | None, Field(description="Container environment; no & in values."), AfterValidator(_env)
 ]
 Command = Annotated[
     str | None,
-    Field(
-        max_length=4096,
-        description="Start script, run while SSH runs. To see its output, have it write a file.",
-    ),
+    Field(max_length=4096, description="Start script, run while SSH runs. To see its output, have it write a file."),
     AfterValidator(showable),
 ]
 

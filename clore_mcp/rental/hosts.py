@@ -10,7 +10,6 @@ they count for a week, and the result is a mark, not a ban.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Final
 
 from clore_mcp.errors import CloreError, StateUnavailable
@@ -26,23 +25,17 @@ _DAY_SECONDS: Final = 86_400.0
 _MOST: Final = 500
 _FAILED: Final = ("never_deployed", "host_offline")
 _KEPT_SECONDS: Final = 30.0  # for searches, which need no newer count
-_NONE: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 def failed(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> dict[int, int]:
-    """Return how often each server failed in the last 7 days, only for those that failed often enough to be marked. If
-    `servers` are given, only they are counted, which is far cheaper."""
+    """Return how often each server failed in the last 7 days, only for those that failed often enough to be marked.
+    Those are never suggested unasked. If `servers` are given, only they are counted, which is far cheaper."""
     times: dict[int, list[float]] = {}
     for server_id, at in sorted(_failures(tx, account, now - DAYS * _DAY_SECONDS, servers)):
         counted = times.setdefault(server_id, [])
         if not counted or at - counted[-1] >= _APART_SECONDS:
             counted.append(at)
     return {server_id: len(counted) for server_id, counted in times.items() if len(counted) >= FAILURES}
-
-
-def failed_twice(tx: Tx, account: str, now: float, servers: Sequence[int] | None = None) -> frozenset[int]:
-    """Return the marked servers, which are never suggested unasked. `servers` is as in `failed`."""
-    return frozenset(failed(tx, account, now, servers))
 
 
 class Hosts:
@@ -55,11 +48,11 @@ class Hosts:
     async def marked(self) -> Mapping[int, int]:
         """Return how often each marked server failed, or nothing if the account or the state is unavailable."""
         if not self._context.state.exists:
-            return _NONE
+            return {}
         try:
             return await self._marked.get(_KEPT_SECONDS)
         except (CloreError, StateUnavailable):
-            return _NONE
+            return {}
 
     async def _count(self) -> Mapping[int, int]:
         context = self._context

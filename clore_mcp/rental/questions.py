@@ -10,17 +10,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final, Protocol
+from typing import Final
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.gpus import of_server
-from clore_mcp.market.pricing import Cost, OrderType
+from clore_mcp.market.pricing import OrderType
 from clore_mcp.money import Coin, dollars, plain
 from clore_mcp.rental.containers import image_notes
 from clore_mcp.rental.hosts import DAYS
-from clore_mcp.rental.requests import CreateOrder
+from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import asked_usd, shown_parts
-from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms
+from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Candidate, Terms, cost_of
 from clore_mcp.text import clean
 
 _HOURS_SHOWN: Final = Decimal("0.0001")
@@ -51,26 +51,28 @@ def quoted(text: str, limit: int) -> str:
     return '"' + clean(text, limit).translate(_QUOTE_MARKS) + '"'
 
 
-def rent_question(quote_id: str, request: CreateOrder, terms: Terms, cost: Cost, key: KeyShown) -> str:
+def rent_question(quote_id: str, request: CreateOrder, terms: Terms, key: KeyShown) -> str:
     """Return the question before a rental."""
     first = terms.candidates[0]
+    gpus, (usd, at_most) = _gpus(first), asked_usd(terms)
     lines = [
-        f"Rent {_gpus(first)} for {hours_text(terms.hours)}, {_total(terms)} in total?",
-        _server_line(first.server_id, _gpus(first), first.country, first.reliability, first.cpu),
+        f"Rent {gpus} for {hours_text(terms.hours)}, {'at most ' if at_most else ''}{dollars(usd)} in total?",
+        f"Server {first.server_id}: {gpus}, {first.country}, reliability {plain(first.reliability)},"
+        f" CPU {quoted(first.cpu, 40)}",
         *([f"Its host FAILED here {first.failed_here} times in the last {DAYS} days."] if first.failed_here else []),
-        _price_line(first, terms, cost),
-        _end_line(terms),
+        _price_line(first, terms),
+        _end_of(terms),
         *_spot_lines(terms),
         *run_lines(request, key, [(one.server_id, one.cuda) for one in terms.candidates]),
-        *_fallback_lines(*terms.candidates),
-        *_replacement_lines(terms),
-        f"Quote {quote_id}. Nothing is spent without a yes.",
+        *[_fallback_line(first, other) for other in terms.candidates[1:]],
     ]
-    return "\n".join(lines)
-
-
-def _server_line(server_id: int, gpus: str, country: str, reliability: Decimal, cpu: str) -> str:
-    return f"Server {server_id}: {gpus}, {country}, reliability {plain(reliability)}, CPU {quoted(cpu, 40)}"
+    if terms.lost_usd:
+        lines.append(
+            f"If a server can't be reached by SSH within {REPLACED_WITHIN_MINUTES} minutes, it may be cancelled and the"
+            " next of these rented instead, once, for the same hours. Its cost until then, at most"
+            f" {dollars(terms.lost_usd)}, is lost."
+        )
+    return "\n".join([*lines, f"Quote {quote_id}. Nothing is spent without a yes."])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,43 +103,44 @@ class ExtensionShown:
 def extend_question(quote_id: str, move: ExtensionShown) -> str:
     """Return the question before an order's end is moved."""
     server = "unknown" if move.server_id is None else move.server_id
+    hours, most = hours_text(move.hours), dollars(move.extra_usd)
+    asked = f"End order {move.order_id} in {hours}, at {move.ends}? Until then at most {most}."
+    if move.was is not None:
+        asked = (
+            f"Extend order {move.order_id} by {hours}, to {move.ends}, for at most {most} more?"
+            f" It ends at {move.was} now."
+        )
     return "\n".join(
         [
-            _moved(move),
+            asked,
             f"Server {server}: {hardware(move.what) if move.what else 'hardware unknown'}",
             *([] if move.made_here else [NOT_MADE_HERE]),
             f"Price: at most {dollars(move.usd_per_hour)} per hour including fees ({move.day});"
             f" {dollars(move.spent_usd)} spent so far",
-            _moved_end(move),
+            _end_line(
+                move.on_end,
+                move.enforced_by,
+                when=f"at {move.ends}",
+                cancelled="cancelled and its data deleted",
+                worst=f"{dollars(move.worst_usd)} in total",
+                unended=f"{dollars(move.unended_usd)} in total, {hours_text(move.unended_hours)} from now",
+            ),
             f"Limits including it: {move.limits}",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
 
 
-def _moved(move: ExtensionShown) -> str:
-    if move.was is None:
-        most = dollars(move.extra_usd)
-        return f"End order {move.order_id} in {hours_text(move.hours)}, at {move.ends}? Until then at most {most}."
-    return (
-        f"Extend order {move.order_id} by {hours_text(move.hours)}, to {move.ends}, for at most"
-        f" {dollars(move.extra_usd)} more? It ends at {move.was} now."
-    )
-
-
-def _moved_end(move: ExtensionShown) -> str:
-    unended = f"{dollars(move.unended_usd)} in total, {hours_text(move.unended_hours)} from now"
-    if move.on_end == "notify":
+def _end_line(on_end: str, enforced_by: str | None, *, when: str, cancelled: str, worst: str, unended: str) -> str:
+    """Return what happens at the end, and the worst case: `worst` if a process ends the order, else `unended`."""
+    if on_end == "notify":
         return (
-            f"End: at {move.ends} clore-mcp notifies your assistant but cancels nothing."
+            f"End: {when} clore-mcp notifies your assistant but cancels nothing."
             f" Worst case if no one cancels: {unended}"
         )
-    if move.enforced_by is None:
-        return f"End: NOTHING ends it at {move.ends} unless someone cancels. Worst case: {unended}"
-    return (
-        f"End: cancelled and its data deleted at {move.ends} by {move.enforced_by}."
-        f" Worst case then: {dollars(move.worst_usd)} in total; if no one cancels: {unended}"
-    )
+    if enforced_by is None:
+        return f"End: NOTHING ends it {when} unless someone cancels. Worst case: {unended}"
+    return f"End: {cancelled} {when} by {enforced_by}. Worst case then: {worst}; if no one cancels: {unended}"
 
 
 def cancel_question(
@@ -167,11 +170,11 @@ def cancel_question(
     )
 
 
-def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
+def _price_line(first: Candidate, terms: Terms) -> str:
     kind = "bid" if terms.order_type == "spot" else "listed"
     native = f"{plain(first.listed_per_day)} {first.coin.ticker} per day {kind}"
     room = "" if first.coin is Coin.USD else f" and 3 % for changes in the {first.coin.ticker} rate"
-    rent, fee, creation = map(dollars, shown_parts(cost))
+    rent, fee, creation = map(dollars, shown_parts(cost_of(first, terms.hours)))
     fees = " (Clore did not give its fees, so the highest documented ones are used)" if terms.fees_assumed else ""
     return (
         f"Price: {rent} rent + {fee} fee + {creation} creation fee after ten minutes ({native}){fees};"
@@ -179,27 +182,19 @@ def _price_line(first: Candidate, terms: Terms, cost: Cost) -> str:
     )
 
 
-def _total(terms: Terms) -> str:
-    usd, at_most = asked_usd(terms)
-    return f"at most {dollars(usd)}" if at_most else dollars(usd)
-
-
-def _end_line(terms: Terms) -> str:
+def _end_of(terms: Terms) -> str:
     longest = max(terms.candidates, key=lambda one: one.unended_usd)
     most = max(terms.bills(lambda one: one.unended_usd))
     unended = f"{dollars(most)} over {hours_text(longest.max_rental_hours)}"
     if terms.order_type is OrderType.SPOT:
         unended += ", and no limit of the host ends it sooner"
-    if terms.on_end == "notify":
-        return (
-            f"End: after {hours_text(terms.hours)} clore-mcp notifies your assistant but cancels nothing."
-            f" Worst case if no one cancels: {unended}"
-        )
-    if terms.enforced_by is None:
-        return f"End: NOTHING ends it after {hours_text(terms.hours)} unless someone cancels. Worst case: {unended}"
-    return (
-        f"End: cancelled after {hours_text(terms.hours)} by {terms.enforced_by}."
-        f" Worst case then: {dollars(terms.worst_usd)}; if no one cancels: {unended}"
+    return _end_line(
+        terms.on_end,
+        terms.enforced_by,
+        when=f"after {hours_text(terms.hours)}",
+        cancelled="cancelled",
+        worst=dollars(terms.worst_usd),
+        unended=unended,
     )
 
 
@@ -225,22 +220,9 @@ def _spot_lines(terms: Terms) -> Iterable[str]:
         )
 
 
-class Container(Protocol):
-    """What a request wants to run."""
-
-    @property
-    def image(self) -> str: ...
-    @property
-    def wire_ports(self) -> dict[str, str]: ...
-    @property
-    def jupyter(self) -> bool: ...
-    @property
-    def command(self) -> str | None: ...
-    @property
-    def env(self) -> dict[str, str] | None: ...
-
-
-def run_lines(request: Container, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()) -> Iterable[str]:
+def run_lines(
+    request: CreateOrder | CreateWatch, key: KeyShown, hosts: Sequence[tuple[int, str]] = ()
+) -> Iterable[str]:
     """Yield the lines about what would run and whose key would get access. `hosts` holds each server's id and CUDA."""
     ports = ", ".join(f"{port}/{kind}" for port, kind in request.wire_ports.items())
     yield f"Runs: image {quoted(request.image, _IMAGE_SHOWN)}, ports {ports}{', Jupyter' if request.jupyter else ''}"
@@ -256,27 +238,14 @@ def run_lines(request: Container, key: KeyShown, hosts: Sequence[tuple[int, str]
     yield f"SSH key: {key.fingerprint}{'' if key.configured else ' - NOT your configured key'}"
 
 
-def _fallback_lines(first: Candidate, *others: Candidate) -> Iterable[str]:
-    for other in others:
-        paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
-        yield (
-            f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
-            f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{_beside_on_demand(other)}"
-        )
-
-
-def _replacement_lines(terms: Terms) -> Iterable[str]:
-    if terms.lost_usd:
-        yield (
-            f"If a server can't be reached by SSH within {REPLACED_WITHIN_MINUTES} minutes, it may be cancelled and the"
-            " next of these rented instead, once, for the same hours. Its cost until then, at most"
-            f" {dollars(terms.lost_usd)}, is lost."
-        )
-
-
-def _beside_on_demand(other: Candidate) -> str:
+def _fallback_line(first: Candidate, other: Candidate) -> str:
+    paid = "" if other.coin is first.coin else f", paid in {other.coin.ticker}"
     dear = other.dear_on_demand_usd
-    return "" if dear is None else f", NOT below its on-demand price of {dollars(dear)}"
+    beside = "" if dear is None else f", NOT below its on-demand price of {dollars(dear)}"
+    return (
+        f"If it is gone, server {other.server_id}: {_gpus(other)}, {other.country},"
+        f" at most {dollars(other.ceiling_usd_per_hour)} per hour{paid}{beside}"
+    )
 
 
 def _gpus(candidate: Candidate) -> str:

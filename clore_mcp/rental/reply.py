@@ -40,9 +40,10 @@ _WORDS: Final = {
     ReplyKind.ERROR: "could not ask and answered with an error",
     ReplyKind.MALFORMED: "answered with neither yes nor no",
 }
+_CHANGE_IT: Final = "Ask the person what they would like changed. Asking the same question again does not help."
 _CURES: Final = {
-    ReplyKind.NO: "Ask the person what they would like changed. Asking the same question again does not help.",
-    ReplyKind.DECLINE: "Ask the person what they would like changed. Asking the same question again does not help.",
+    ReplyKind.NO: _CHANGE_IT,
+    ReplyKind.DECLINE: _CHANGE_IT,
     ReplyKind.CANCEL: "Ask the person in the chat. If they want it, call again to ask them the question again.",
     ReplyKind.SILENCE: "If the person is there now, call again to ask them the question again.",
 }

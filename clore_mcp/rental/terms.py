@@ -6,11 +6,14 @@ If the coin isn't USD, the ceiling is 3 % above the listing, because the rate mo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import combinations
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from clore_mcp import money
 from clore_mcp.market.listing import Listing
@@ -34,9 +37,7 @@ _RATE_MARGIN: Final = Decimal("0.03")
 _OTHER_COIN_MARGIN: Final = Decimal("1.10")
 # The time beyond the end until a poll sees it. What Clore adds to `spend` a minute at a time fits into it too.
 END_SLACK_HOURS: Final = Decimal(2) * Decimal(int(POLL_SECONDS)) / 3600
-REPLACED_WITHIN_MINUTES: Final = (
-    30  # after its start, an order with an unreachable host may be replaced by the next one
-)
+REPLACED_WITHIN_MINUTES: Final = 30  # of its start, an order with an unreachable host may be replaced by the next one
 # For hosts without a longest rental, and for spot, which no host limit ends (docs/clore-api.md, section 2).
 LONGEST_RENTAL_HOURS: Final = Decimal(money.LONGEST_RENTAL_HOURS)
 
@@ -49,6 +50,8 @@ class Candidate:
     `max_rental_hours` is how long it counts as running if no one ends it. `failed_here` is how often the host failed
     here recently, 0 if too rarely to mention. `cuda` is the newest CUDA that its driver supports, as listed.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # a part that only a newer version knows is not dropped
 
     server_id: int
     gpu: str
@@ -84,24 +87,9 @@ class Candidate:
 
     @property
     def lost_usd(self) -> Decimal:
-        """The most that it may have cost in USD when the next server replaces it, at most two polls after the time
-        limit for a replacement."""
+        """The most that it may have cost in USD when the next server replaces it, two polls after the last minute."""
         until = Decimal(REPLACED_WITHIN_MINUTES) / 60 + END_SLACK_HOURS
         return worst_usd(self.ceiling_usd_per_hour, min(self.worst_hours, until), self.creation_fee_usd, self.coin)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON for the quote's row, with exact decimals as text."""
-        return {name: str(value) if isinstance(value, Decimal) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Candidate:
-        """Return the candidate that `as_json` wrote."""
-        exact = {field.name for field in fields(cls) if field.type in ("Decimal", "Decimal | None")}
-        values: dict[str, Any] = {
-            name: Decimal(value) if name in exact and value is not None else value for name, value in row.items()
-        }
-        values["coin"] = Coin(values["coin"])
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +113,7 @@ class Terms:
     replaceable: bool = False
     ssh_key: str | None = None
     replaces_order_id: int | None = None
-    replaced_most_usd: Decimal | None = None
+    replaced_most_usd: Annotated[Decimal | None, Field(alias="lost_usd")] = None
 
     @property
     def ends(self) -> bool:
@@ -137,23 +125,16 @@ class Terms:
         """The most that the approval could cost: any of the candidates, or a lost one and one after it."""
         return max(self.bills(lambda one: one.worst_usd))
 
-    def alone(self) -> Terms:
-        """Return the same terms without a replacement."""
-        return replace(self, replaceable=False)
-
     def bills(self, usd: Callable[[Candidate], Decimal]) -> list[Decimal]:
-        """Return the cost of each possible course, if a server costs `usd`. First comes each server alone, in order,
-        then each one after a lost one before it."""
+        """Return the cost of each possible course: each server alone, in order, then each one after a lost one."""
         alone = [usd(one) for one in self.candidates]
         pairs = combinations(self.candidates, 2) if self.replaceable else ()
         return [*alone, *(lost.lost_usd + usd(one) for lost, one in pairs)]
 
     def reserved_usd(self, candidate: Candidate) -> Decimal:
         """Return what an order on that server may cost, including the one that may replace it."""
-        later = self.after(candidate.server_id)
-        if not (self.replaceable and later):
-            return candidate.worst_usd
-        return max(candidate.worst_usd, candidate.lost_usd + max(one.worst_usd for one in later))
+        later = self.after(candidate.server_id) if self.replaceable else ()
+        return max([candidate.worst_usd, *(candidate.lost_usd + one.worst_usd for one in later)])
 
     @property
     def lost_usd(self) -> Decimal:
@@ -171,45 +152,25 @@ class Terms:
         return max(candidate.ceiling_usd_per_hour for candidate in self.candidates)
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON for the quote's row."""
-        instead = {"replaces_order_id": self.replaces_order_id, "lost_usd": str(self.replaced_most_usd)}
-        return {
-            "candidates": [candidate.as_json() for candidate in self.candidates],
-            "hours": str(self.hours),
-            "order_type": self.order_type.value,
-            "on_end": self.on_end,
-            "image": self.image,
-            "enforced_by": self.enforced_by,
-            "fees_assumed": self.fees_assumed,
-            "to_win_usd": None if self.to_win_usd is None else str(self.to_win_usd),
-            "replaceable": self.replaceable,
-            "ssh_key": self.ssh_key,
-            **({} if self.replaces_order_id is None else instead),
-        }
+        """Return JSON for the quote's row, with exact decimals as text."""
+        left_out = {"replaces_order_id", "replaced_most_usd"} if self.replaces_order_id is None else None
+        row: dict[str, Any] = _in_rows().dump_python(self, mode="json", by_alias=True, exclude=left_out)
+        return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Terms:
         """Return the terms that `as_json` wrote."""
-        return cls(
-            candidates=tuple(Candidate.from_json(candidate) for candidate in row["candidates"]),
-            hours=Decimal(row["hours"]),
-            order_type=OrderType(row["order_type"]),
-            on_end=row["on_end"],
-            image=row["image"],
-            enforced_by=row["enforced_by"],
-            fees_assumed=row["fees_assumed"],
-            to_win_usd=None if row.get("to_win_usd") is None else Decimal(row["to_win_usd"]),
-            replaceable=row.get("replaceable", False),
-            ssh_key=row.get("ssh_key"),
-            replaces_order_id=row.get("replaces_order_id"),
-            replaced_most_usd=None if row.get("lost_usd") is None else Decimal(row["lost_usd"]),
-        )
+        return _in_rows().validate_python(row)
+
+
+@functools.cache
+def _in_rows() -> TypeAdapter[Terms]:
+    return TypeAdapter(Terms)
 
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """The reason that a server can't be part of a quote: a code and a sentence. `most_hours` is set if fewer hours
-    fit."""
+    """Why a server can't be part of a quote: a code and a sentence. `most_hours` is set if fewer hours fit."""
 
     server_id: int
     reason: str
@@ -231,18 +192,20 @@ def candidate_of(
     """Return one server priced for these arguments. `spot_bid` is a spot order's bid in the listing's coin."""
     order_type = OrderType(request.order_type)
     longest = longest_hours(listing)
+    server_id, server = listing.server_id, f"Server {listing.server_id}"
     if request.exact_hours > longest:
-        what = f"can be rented for at most {longest.normalize():f} hours at a time"
-        return replace(_unfit(listing, "max_rental_hours", what), most_hours=longest)
+        most = f"{server} can be rented for at most {longest.normalize():f} hours at a time."
+        return Unfit(server_id, "max_rental_hours", most, longest)
     if listing.rented:
-        return _unfit(listing, "already_rented", "is rented now")
+        return Unfit(server_id, "already_rented", f"{server} is rented now.")
+    only = Coin(request.currency) if request.currency else None
     priced = (
         price_of(spot_bid, order_type, fees, rates)
         if spot_bid is not None
-        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=_only(request))
+        else choose(listing, order_type, fees, rates, wallet=wallet, preferred=preferred, only=only)
     )
     if isinstance(priced, Unpriced):
-        return _unfit(listing, "unpriced", f"can't be priced: {priced.value}")
+        return Unfit(server_id, "unpriced", f"{server} can't be priced: {priced.value}.")
     unended = unended_hours(listing, order_type)
     hours = worst_hours(request.exact_hours, unended, ends=request.on_end == "cancel" and enforced)
     moving = Decimal(0) if priced.coin is Coin.USD else _RATE_MARGIN
@@ -250,7 +213,7 @@ def candidate_of(
     ceiling_usd = up_to_micro(max(priced.usd_per_hour, request.exact_bid or ZERO) * (1 + moving))
     creation = up_to_micro(fees.creation_usd(order_type, priced.coin, priced.usd_per_coin))
     return Candidate(
-        server_id=listing.server_id,
+        server_id=server_id,
         gpu=listing.gpu,
         gpu_count=listing.gpu_count,
         country=listing.country or "??",
@@ -334,14 +297,6 @@ def bid_within(
     if minimum is None or bid.value >= minimum:
         return bid if bid.value > 0 else None
     return DayPrice(minimum, coin) if minimum <= exact.value else None
-
-
-def _only(request: CreateOrder) -> Coin | None:
-    return Coin(request.currency) if request.currency else None
-
-
-def _unfit(listing: Listing, reason: str, what: str) -> Unfit:
-    return Unfit(listing.server_id, reason, f"Server {listing.server_id} {what}.")
 
 
 def hours_left(enforced_end: int | None, api_now: float, asked_seconds_ago: float) -> Decimal:

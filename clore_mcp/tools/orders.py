@@ -50,13 +50,14 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
     create_order's arguments. create_order makes its own quote, so use this only to compare prices or explain a
     refusal."""
     from clore_mcp.rental import results
+    from clore_mcp.rental.terms import cost_of
 
     services = services_of(ctx)
     await services.keep_leases()
     found = await services.pricer.price(request)
     first = found.terms.candidates[0] if found.terms else None
     attempts = [ShownAttempt(server_id=one.server_id, outcome=one.reason) for one in found.unfit]
-    if found.terms is None or found.cost is None or first is None:
+    if found.terms is None or first is None:
         why = " ".join(one.message for one in found.unfit)
         return QuoteAnswer(
             server_id=request.server_id,
@@ -67,7 +68,7 @@ async def quote_order(request: CreateOrder, ctx: Context[FirstUse]) -> QuoteAnsw
             most_hours=None if found.most_hours is None else float(found.most_hours),
             next=f"{why} Search again." if found.most_hours is None else f"{why} Rent fewer hours, or search again.",
         )
-    cost, cover = found.cost, found.wallet_covers_hours
+    cost, cover = cost_of(first, found.terms.hours), found.wallet_covers_hours
     return QuoteAnswer(
         server_id=first.server_id,
         usd_per_hour=shown(first.usd_per_hour),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -415,7 +416,7 @@ async def test_what_was_reserved_and_asked_covers_a_lost_server_and_the_next_one
     assert held.quote is not None
     terms = Terms.from_json(held.quote.terms)
     dearest = max(one.worst_usd for one in terms.candidates[1:])
-    assert terms.worst_usd >= terms.candidates[0].lost_usd + dearest > terms.alone().worst_usd
+    assert terms.worst_usd >= terms.candidates[0].lost_usd + dearest > replace(terms, replaceable=False).worst_usd
     (line,) = (one for one in held.quote.question.splitlines() if "within 30 minutes" in one)
     assert "next of these rented instead, once, for the same hours" in line and "is lost" in line
     await services.guard.conclude(held, ask, answer=True, caller="tester")
@@ -433,7 +434,8 @@ async def test_where_the_limits_have_no_room_for_both_the_question_does_not_offe
     held = await services.guard.hold(ask, caller="tester", can_ask=True, replay=False)
     assert held.quote is not None
     terms = Terms.from_json(held.quote.terms)
-    tight = await process(env={"CLORE_MAX_USD_PER_ORDER": f"{float(terms.alone().worst_usd) + 0.01:.6f}"})
+    just_it = replace(terms, replaceable=False).worst_usd
+    tight = await process(env={"CLORE_MAX_USD_PER_ORDER": f"{float(just_it) + 0.01:.6f}"})
     held = await tight.guard.hold(wish(first, fallback_server_ids=others, hours=1.99), caller="tester", can_ask=True,
                                   replay=False)  # fmt: skip
     assert held.quote is not None, held.outcome

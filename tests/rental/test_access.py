@@ -9,7 +9,6 @@ import socket
 import string
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
@@ -35,18 +34,18 @@ from clore_mcp.rental.ssh.access import (
     ssh_of,
 )
 from clore_mcp.rental.ssh.keys import SshKey
+from tests.rental.wishes import order
 
 HOST = "n1.us.clorecloud.net"
-OURS = SshKey("ssh-ed25519 AAAA", "SHA256:x", "generated", Path("/state of ada/ssh/id_ed25519"))
-USUAL = SshKey("ssh-ed25519 AAAA", "SHA256:x", "~/.ssh/id_ed25519.pub", Path("/home/ada/.ssh/id_ed25519"), True)
-ELSEWHERE = SshKey("ssh-ed25519 AAAA", "SHA256:x", "settings")
+OURS = SshKey("ssh-ed25519 AAAA", Path("/state of ada/ssh/id_ed25519"))
+USUAL = SshKey("ssh-ed25519 AAAA", Path("/home/ada/.ssh/id_ed25519"), True)
+ELSEWHERE = SshKey("ssh-ed25519 AAAA")
 
 
-@dataclass(frozen=True)
-class Row:
-    hosts: Sequence[str] | None = None
-    tcp_ports: Sequence[str] | None = None
-    http_host: str | None = None
+def reported(
+    hosts: Sequence[str] | None = None, tcp_ports: Sequence[str] | None = None, http_host: str | None = None
+) -> OrderRow:
+    return order().model_copy(update={"hosts": hosts, "tcp_ports": tcp_ports, "http_host": http_host})
 
 
 @pytest.mark.parametrize("key", [USUAL, ELSEWHERE, None], ids=["usual", "elsewhere", "unknown"])
@@ -100,40 +99,40 @@ def test_an_order_as_clore_sends_it_gives_line_and_url() -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        Row(),
-        Row(hosts=[HOST]),
-        Row(hosts=[], tcp_ports=[], http_host=""),
-        Row(hosts=[""], tcp_ports=[""]),
-        Row(tcp_ports=["22:1972"]),
-        Row(hosts=[HOST], tcp_ports=["80:1973"]),
+        reported(),
+        reported(hosts=[HOST]),
+        reported(hosts=[], tcp_ports=[], http_host=""),
+        reported(hosts=[""], tcp_ports=[""]),
+        reported(tcp_ports=["22:1972"]),
+        reported(hosts=[HOST], tcp_ports=["80:1973"]),
     ],
 )
-def test_an_order_that_is_not_there_yet_gives_nothing_and_no_warning(row: Row) -> None:
+def test_an_order_that_is_not_there_yet_gives_nothing_and_no_warning(row: OrderRow) -> None:
     assert access_of(row, USUAL) == Access()
 
 
 @pytest.mark.parametrize(
     ("row", "warning"),
     [
-        (Row([f"{HOST}; rm -rf ~"], ["22:1972"]), BAD_ADDRESS),
-        (Row(["-oProxyCommand=id"], ["22:1972"]), BAD_ADDRESS),
-        (Row(["$(id).example", HOST], ["22:1972"]), BAD_ADDRESS),
-        (Row([HOST], ["22:1972; id"]), BAD_PORT),
-        (Row([HOST], ["22:0"]), BAD_PORT),
-        (Row([HOST], ["22:65536"]), BAD_PORT),
-        (Row([HOST], ["22:01972"]), BAD_PORT),
-        (Row([HOST], ["22:١٩٧٢"]), BAD_PORT),
-        (Row([HOST], ["1972"]), BAD_PORT),
-        (Row([HOST], None, "evil.example/`id`"), BAD_URL),
-        (Row(["a b"], ["22:x"], "user@evil.example"), f"{BAD_ADDRESS} {BAD_URL}"),
+        (reported([f"{HOST}; rm -rf ~"], ["22:1972"]), BAD_ADDRESS),
+        (reported(["-oProxyCommand=id"], ["22:1972"]), BAD_ADDRESS),
+        (reported(["$(id).example", HOST], ["22:1972"]), BAD_ADDRESS),
+        (reported([HOST], ["22:1972; id"]), BAD_PORT),
+        (reported([HOST], ["22:0"]), BAD_PORT),
+        (reported([HOST], ["22:65536"]), BAD_PORT),
+        (reported([HOST], ["22:01972"]), BAD_PORT),
+        (reported([HOST], ["22:١٩٧٢"]), BAD_PORT),
+        (reported([HOST], ["1972"]), BAD_PORT),
+        (reported([HOST], None, "evil.example/`id`"), BAD_URL),
+        (reported(["a b"], ["22:x"], "user@evil.example"), f"{BAD_ADDRESS} {BAD_URL}"),
     ],
 )
-def test_what_is_reported_but_unusable_gives_a_warning_that_does_not_repeat_it(row: Row, warning: str) -> None:
+def test_what_is_reported_but_unusable_gives_a_warning_that_does_not_repeat_it(row: OrderRow, warning: str) -> None:
     assert access_of(row, USUAL) == Access(warning=warning)
 
 
 def test_one_odd_port_among_good_ones_is_no_reason_to_warn() -> None:
-    access = access_of(Row([HOST], ["x", "22:1972"]), None)
+    access = access_of(reported([HOST], ["x", "22:1972"]), None)
     assert (access.ssh is not None, access.warning) == (True, None)
 
 
@@ -178,7 +177,7 @@ hostile_text = st.one_of(
 def test_no_text_yields_a_line_with_other_words_than_these(
     hosts: list[str] | None, tcp_ports: list[str] | None, http_host: str | None
 ) -> None:
-    access = access_of(Row(hosts, tcp_ports, http_host), USUAL)
+    access = access_of(reported(hosts, tcp_ports, http_host), USUAL)
     if access.ssh is not None:
         assert hosts is not None
         assert shlex.split(access.ssh.command) == ["ssh", "-p", str(access.ssh.port), f"root@{hosts[0]}"]
@@ -237,7 +236,7 @@ class TestTheConfigBlock:
     @pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH is not installed")
     def test_means_to_openssh_what_it_says(self, tmp_path: Path) -> None:
         state = tmp_path / "100% ada's"
-        key = SshKey("ssh-ed25519 AAAA", "SHA256:x", "generated", state / "id")
+        key = SshKey("ssh-ed25519 AAAA", state / "id")
         ssh = ssh_of([HOST], ["22:1972"], key)
         assert ssh is not None
         (tmp_path / "config").write_text(ssh_config(77, ssh, state), encoding="utf-8")

@@ -15,11 +15,11 @@ from clore_mcp.rental.containers import (
     image_notes,
     repository,
 )
-from clore_mcp.rental.create.send import CreateCall
+from clore_mcp.rental.create.send import create_request
 from clore_mcp.rental.requests import CreateWatch
 from clore_mcp.sandbox.images import contents
 from clore_mcp.sandbox.options import Options
-from tests.rental.wishes import IMAGE, ask, candidate, fees, listing, terms
+from tests.rental.wishes import IMAGE, ask, candidate, fees, listing
 
 WATCH: dict[str, Any] = {"gpu": "4090", "max_usd_per_hour": 1, "hours": 1, "expires_hours": 24}
 
@@ -90,8 +90,8 @@ def test_a_repository_is_the_name_without_tag_digest_and_docker_hub(image: str, 
 def test_every_image_without_sshd_of_its_own_is_sent_with_clores_entrypoint(image: str, own: bool) -> None:
     wish = ask(image=image)
     found = candidate(wish, listing(), fees())
-    create = CreateCall(None, wish, terms(wish, found), found, "approved", "me", {})  # type: ignore[arg-type]
-    assert create.create(found.listed_per_day, "ssh-ed25519 x").autossh_entrypoint is not own
+    create = create_request(wish, found, found.listed_per_day, "ssh-ed25519 x", {})
+    assert create.autossh_entrypoint is not own
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_the_total_that_was_agreed_to_is_the_one_in_the_question_and_the_worst_c
     told = results.agreement(whole, "a person")
     usd, at_most = results.asked_usd(whole)
     wish = ask(hours=hours, on_end=on_end)
-    first = rent_question("q", wish, whole, cost_of(whole.candidates[0], whole.hours), KEY).splitlines()[0]
+    first = rent_question("q", wish, whole, KEY).splitlines()[0]
     assert first.endswith(f"{'at most ' if at_most else ''}{dollars(usd)} in total?")
     assert told.total_usd == pytest.approx(float(usd), abs=1e-4)
     assert told.worst_case_usd >= told.total_usd - 0.0004, "each shown part is rounded up by less than 0.0001"
@@ -104,21 +104,21 @@ def test_what_is_reserved_covers_a_lost_server_and_any_that_may_follow_it(
     assert Terms.from_json(whole.as_json()) == whole
     for one in whole.candidates:
         reserved, later = whole.reserved_usd(one), whole.after(one.server_id)
-        assert whole.alone().reserved_usd(one) == one.worst_usd <= reserved <= whole.worst_usd
+        assert replace(whole, replaceable=False).reserved_usd(one) == one.worst_usd <= reserved <= whole.worst_usd
         assert all(one.lost_usd + next_.worst_usd <= reserved for next_ in later)
         assert one.lost_usd <= one.worst_usd
         if later:
             assert one.lost_usd <= whole.lost_usd, "no more than the question names"
     assert (whole.lost_usd > 0) == (len(whole.candidates) > 1)
-    assert whole.alone().lost_usd == 0
+    assert replace(whole, replaceable=False).lost_usd == 0
 
 
 def test_the_margin_and_the_question_name_what_may_be_lost() -> None:
     whole = replace(asked([(Coin.USD, Decimal("9.6")), (Coin.USD, Decimal("9.6"))], 2), replaceable=True)
     lost = dollars(whole.lost_usd)
     assert f"up to {lost} for a server that can't be reached and is replaced" in results.margin(whole)
-    lines = rent_question("q", ask(hours=2), whole, cost_of(whole.candidates[0], whole.hours), KEY).splitlines()
+    lines = rent_question("q", ask(hours=2), whole, KEY).splitlines()
     (line,) = (one for one in lines if "can't be reached" in one)
     assert f"at most {lost}, is lost" in line
-    lines = rent_question("q", ask(hours=2), whole.alone(), cost_of(whole.candidates[0], whole.hours), KEY).splitlines()
+    lines = rent_question("q", ask(hours=2), replace(whole, replaceable=False), KEY).splitlines()
     assert not any("can't be reached" in one for one in lines)

@@ -21,7 +21,6 @@ from clore_mcp.rental.questions import (
     rent_question,
 )
 from clore_mcp.rental.spot.bid_terms import RaiseShown, bid_question
-from clore_mcp.rental.terms import cost_of
 from tests.rental.wishes import ask, candidate, fees, listing, terms
 
 KEY = KeyShown("SHA256:abc", configured=True)
@@ -35,8 +34,7 @@ def question(wish: Any, *places: Any, enforced_by: str | None = HOST, key: KeySh
         candidate(wish, place, table, enforced=enforced_by is not None, bid=bid) for place in places or (listing(),)
     ]
     whole = terms(wish, *found, enforced_by=enforced_by, **more)
-    cost = cost_of(found[0], wish.exact_hours)
-    return rent_question("q2345678", wish, whole, cost, key)
+    return rent_question("q2345678", wish, whole, key)
 
 
 def test_a_person_reads_the_whole_of_what_their_yes_costs_and_starts() -> None:

@@ -47,7 +47,7 @@ def test_the_configured_key_comes_first(tmp_path: Path) -> None:
     put_pair(tmp_path, "id_ed25519")
     line = new_line()
     key = public_key(line, tmp_path, tmp_path / "state")
-    assert (key.line, key.source, key.private_path, key.offered_by_default) == (line, "settings", None, False)
+    assert (key.line, key.private_path, key.offered_by_default) == (line, None, False)
     assert not (tmp_path / "state").exists()
 
 
@@ -68,9 +68,8 @@ def test_the_usual_files_are_taken_in_order(tmp_path: Path) -> None:
     for name in ("id_rsa", "id_ecdsa", "id_ed25519"):
         line = put_pair(tmp_path, name)
         key = public_key(None, tmp_path, tmp_path / "state")
-        assert key == keys.SshKey(
-            line, fingerprint(line), f"~/.ssh/{name}.pub", tmp_path / ".ssh" / name, offered_by_default=True
-        )
+        assert key == keys.SshKey(line, tmp_path / ".ssh" / name, offered_by_default=True)
+        assert key.fingerprint == fingerprint(line)
 
 
 def test_a_usual_file_without_its_private_half_or_without_a_key_in_it_is_passed_over(tmp_path: Path) -> None:
@@ -79,7 +78,7 @@ def test_a_usual_file_without_its_private_half_or_without_a_key_in_it_is_passed_
     put_pair(tmp_path, "id_ecdsa", "not a key")
     (tmp_path / ".ssh" / "id_dsa.pub").mkdir()
     put_pair(tmp_path, "work")
-    assert public_key(None, tmp_path, tmp_path / "state").source == "generated"
+    assert public_key(None, tmp_path, tmp_path / "state").private_path == tmp_path / "state" / "ssh" / "id_ed25519"
     line = put_pair(tmp_path, "id_rsa")
     assert public_key(None, tmp_path, tmp_path / "state").line == line
 
@@ -87,7 +86,6 @@ def test_a_usual_file_without_its_private_half_or_without_a_key_in_it_is_passed_
 def test_a_pair_is_made_once_and_kept(tmp_path: Path) -> None:
     made = public_key(None, tmp_path, tmp_path / "new" / "state")
     assert public_key(None, tmp_path, tmp_path / "new" / "state") == made
-    assert made.source == "generated"
     assert made.private_path == tmp_path / "new" / "state" / "ssh" / "id_ed25519"
     assert made.line.endswith(" clore-mcp")
     assert validate(made.line) == made.line

@@ -21,6 +21,7 @@ from clore_mcp.errors import CloreError, StateUnavailable, UnknownRefusal
 from clore_mcp.money import ZERO
 from clore_mcp.rental import results
 from clore_mcp.rental.account.api_clock import created_between
+from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context, beats, enforcer
 from clore_mcp.rental.create.presence import running_on
 from clore_mcp.rental.ends.closure import Closer
@@ -47,7 +48,15 @@ _PRICE_UNKNOWN: Final = (
     "Clore does not report this order's price yet, so it can't be compared with the approved one. Check list_orders,"
     " and use cancel_order if it costs more."
 )
+_REFUSED: Final = (
+    'Clore refused the order with words that no documentation names ("{}"), and none has appeared. Check'
+    " list_orders before trying again; another server may do."
+)
 _UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
+
+
+Unwanted = tuple[str, str]
+"""Why an order is cancelled at once: a word for the record and a sentence for the caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,26 +68,6 @@ class UnrecordedOrder:
     quote: Quote
     row: OrderRow
     earlier: tuple[Attempt, ...]
-
-
-class RememberedOrders:
-    """Orders by id until they are recorded, and the intents that Clore has answered with code 0."""
-
-    def __init__(self) -> None:
-        self.orders: dict[int, UnrecordedOrder] = {}
-        self.acknowledged: set[str] = set()
-
-    def ends(self, account: str) -> list[End]:
-        """Return when the orders of an account end."""
-        return [one.end for one in self.orders.values() if one.end.account == account]
-
-
-@dataclass(frozen=True, slots=True)
-class UnwantedReason:
-    """Why an order is cancelled at once: a word for the record and a sentence for the caller."""
-
-    word: str
-    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +87,35 @@ class Adopter:
     def __init__(self, context: Context, closer: Closer) -> None:
         self._context = context
         self._closer = closer
-        self.remembered = RememberedOrders()
+        self._unrecorded: dict[int, UnrecordedOrder] = {}  # by order id, until they are recorded
+        self._acknowledged: set[str] = set()  # intents that Clore has answered with code 0
+
+    def unrecorded_ends(self, account: str) -> list[End]:
+        """Return the ends of orders that only this process's memory knows."""
+        return [one.end for one in self._unrecorded.values() if one.end.account == account]
 
     async def write_down(self) -> None:
         """Record the orders that only this process's memory knows, if the state can be written again."""
-        for one in [*self.remembered.orders.values()]:
+        for one in [*self._unrecorded.values()]:
             await self.adopt(one.intent, one.quote, one.row, earlier=one.earlier)
 
-    async def sight(self, intent: Intent, rows: Sequence[OrderRow], *, valid: bool) -> Sighting:
-        """Return what these rows show about an intent. An order that a later create for the same server may have made
-        is not a match. While Clore lists an order without its server, nothing is certain."""
+    async def sight(self, intent: Intent, current: Orders) -> Sighting:
+        """Return what the list of orders shows about an intent. An order that a later create for the same server may
+        have made is not a match. While Clore lists an order without its server, nothing is certain."""
+        rows = current.rows
 
         def read(tx: Tx) -> Sighting:
             taken = orders.made_here(tx, intent.account, [row.id for row in rows])
-            later = [
-                one
-                for one in intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
-                if one.created_at > intent.created_at
-            ]
+            others = intents.of_server(tx, intent.account, intent.server_id, intent.created_at)
+            later = [one for one in others if one.created_at > intent.created_at]
             found = [row for row in matches(intent, rows, taken) if fits(row.id)]
             mine = [row for row in found if all(row.id in one.known_order_ids for one in later)]
             # A row without a server, or with an id too large to store, may be its order, so the result stays open.
             odd = (row for row in rows if row.server_id is None or not fits(row.id))
             whole = not any(row.server_id in (None, intent.server_id) and may_be_of(intent, row, taken) for row in odd)
             other = running_on(intent.server_id, (r for r in rows if r not in mine))
-            return Sighting(tuple(mine), valid and whole, other, tuple(beats(tx, self._context, intent.account)))
+            valid = whole and not current.unreadable
+            return Sighting(tuple(mine), valid, other, tuple(beats(tx, self._context, intent.account)))
 
         return await self._context.state.read(read)
 
@@ -148,16 +141,16 @@ class Adopter:
         terms = Terms.from_json(quote.terms)
         candidate = next(one for one in terms.candidates if one.server_id == intent.server_id)
         lease = lease_of(intent, quote, terms, candidate, row, context.readings.api_now())
-        over = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
 
-        def write(tx: Tx) -> tuple[Outcome, UnwantedReason | None] | None:
+        def write(tx: Tx) -> tuple[Outcome, Unwanted | None] | None:
             now = intents.get(tx, intent.id)
             if now is None or now.state not in ADOPTABLE or orders.get(tx, intent.account, row.id) is not None:
                 return None
             why = _unwanted(tx, row, candidate)
             given = orders.end_of(tx, intent.account, row.id)  # set while it was taken for one made elsewhere
-            agreed = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
-            held = agreed if why is None else over  # if killed before the cancel below, another process completes it
+            held = lease if given is None else replace(lease, ends_api_at=given.ends_api_at)
+            if why is not None:  # if killed before the cancel below, another process completes it
+                held = replace(lease, ends_api_at=lease.started_api_at, on_end="cancel")
             outcome = self._adopted(tx, now, quote, held, candidate, terms, row, earlier, why)
             step = "settled_by_hand" if by else "created" if now.state == "sending" else "late_order_adopted"
             context.note(
@@ -178,15 +171,16 @@ class Adopter:
             if by is not None:
                 raise
             return await self._remember(intent, quote, row, lease, candidate, terms, earlier, error)
-        self.remembered.orders.pop(row.id, None)
+        self._unrecorded.pop(row.id, None)
         context.readings.changed()
         if written is None:
             return None
         outcome, why = written
         if why is None or context.settings.read_only:
             return outcome
-        gone = await self._closer.cancel(row.id, issue=None, caller=quote.caller, why=why.word)
-        outcome = results.ended_at_once(why.said, row, candidate, gone, outcome.attempts)
+        word, said = why
+        gone = await self._closer.cancel(row.id, issue=None, caller=quote.caller, why=word)
+        outcome = results.ended_at_once(said, row, candidate, gone, outcome.attempts)
         with contextlib.suppress(StateUnavailable):  # then the row says that it may bill, but the caller knows better
             await context.state.write(lambda tx: quotes.settle(tx, quote.id, outcome.as_json()))
         return outcome
@@ -203,7 +197,7 @@ class Adopter:
             lease.account, row.id, lease.started_api_at if dearer else lease.ends_api_at,
             "cancel" if dearer else lease.on_end, made_here=True,
         )  # fmt: skip
-        self.remembered.orders[row.id] = UnrecordedOrder(end, intent, quote, row, tuple(earlier))
+        self._unrecorded[row.id] = UnrecordedOrder(end, intent, quote, row, tuple(earlier))
         context.readings.changed()
         attempts = [*earlier, Attempt(intent.server_id, "above_ceiling" if dearer else "created")]
         if dearer and not context.settings.read_only:
@@ -217,8 +211,7 @@ class Adopter:
         return replace(outcome, next=f"{_UNRECORDED.format(error.message)} {outcome.next}")
 
     async def _look_for_price(self, row: OrderRow) -> OrderRow:
-        """Return the order's row once it has a price to compare with the ceiling. If the price stays unknown after
-        three more looks, return the row without it."""
+        """Return the order's row once it has a price to compare with the ceiling, else as it is after three looks."""
         for pause in _PRICE_PAUSES:
             if _says_price(row):
                 break
@@ -231,19 +224,19 @@ class Adopter:
 
     def _adopted(
         self, tx: Tx, now: Intent, quote: Quote, lease: Lease, candidate: Candidate, terms: Terms, row: OrderRow,
-        earlier: Sequence[Attempt], why: UnwantedReason | None,
+        earlier: Sequence[Attempt], why: Unwanted | None,
     ) -> Outcome:  # fmt: skip
         intents.step(tx, now.id, was=now.state, now_is="adopted", order_id=row.id)
         orders.add(tx, lease)
         intents.bind(tx, now.id, row.id)
-        attempts = attempts_of(tx, quote, now, why.word if why else "created", earlier)
+        word, said = why or ("created", "")
+        attempts = attempts_of(tx, quote, now, word, earlier)
         if why is not None:
-            outcome = results.ended_at_once(why.said, row, candidate, None, attempts)
+            outcome = results.ended_at_once(said, row, candidate, None, attempts)
             if self._context.settings.read_only:
-                outcome = replace(outcome, next=f"{why.said} {_LEFT_RUNNING}")
+                outcome = replace(outcome, next=f"{said} {_LEFT_RUNNING}")
         else:
-            # Since the question, a watchdog may have started, or the process that was to end the order may have
-            # stopped.
+            # Since the question, a watchdog may have started, or the process that was to end it may have stopped.
             terms = replace(terms, enforced_by=enforcer(tx, self._context, lease.account))
             by = (quotes.get(tx, quote.id) or quote).decided_by  # `quote` was read before its yes was used
             outcome = results.created(lease, candidate, terms, attempts, by)
@@ -260,11 +253,10 @@ class Adopter:
         earlier: Sequence[Attempt] = (),
         refusal: UnknownRefusal | None = None,
     ) -> Outcome:
-        """Close an intent without an order: failed if that is certain enough, else uncertain. `refusal` is Clore's
-        refusal, if it gave one."""
+        """Close an intent without an order: failed if that is certain enough, else uncertain."""
         context = self._context
         if intent.acknowledged:
-            self.remembered.acknowledged.add(intent.id)
+            self._acknowledged.add(intent.id)
 
         def write(tx: Tx) -> Outcome:
             now = intents.get(tx, intent.id)
@@ -272,7 +264,7 @@ class Adopter:
                 return results.uncertain(intent, [*earlier], context.program)
             if now.state not in ("sending", "uncertain"):
                 return outcome_of(quotes.get(tx, quote.id)) or results.in_progress(quote.id)
-            acknowledged = now.acknowledged or intent.id in self.remembered.acknowledged
+            acknowledged = now.acknowledged or intent.id in self._acknowledged
             certain = seen.valid and not seen.matches and not acknowledged
             state = "failed" if certain else "uncertain"
             intents.step(tx, intent.id, was=now.state, now_is=state)
@@ -283,23 +275,12 @@ class Adopter:
                 quote_id=quote.id, intent_id=intent.id, server_id=intent.server_id, matches=len(seen.matches),
             )  # fmt: skip
             attempts = attempts_of(tx, quote, intent, state, earlier)
-            outcome = (
-                results.failed(_UNCONFIRMED if refusal is None else _refused_in(refusal), attempts)
-                if certain
-                else results.uncertain(intent, attempts, context.program)
-            )
+            why = _UNCONFIRMED if refusal is None else _REFUSED.format(clean(refusal.reported, _WORDS_SHOWN))
+            outcome = results.failed(why, attempts) if certain else results.uncertain(intent, attempts, context.program)
             quotes.settle(tx, quote.id, outcome.as_json())
             return outcome
 
         return await context.state.write(write)
-
-
-def _refused_in(refusal: UnknownRefusal) -> str:
-    words = clean(refusal.reported, _WORDS_SHOWN)
-    return (
-        f'Clore refused the order with words that no documentation names ("{words}"), and none has appeared. Check'
-        " list_orders before trying again; another server may do."
-    )
 
 
 def attempts_of(tx: Tx, quote: Quote, last: Intent, outcome: str, earlier: Sequence[Attempt] = ()) -> list[Attempt]:
@@ -333,12 +314,12 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
     )
 
 
-def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> UnwantedReason | None:
+def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
     """Return why a running order must be cancelled, or None if it may stay."""
     if above(row, candidate.coin, candidate.ceiling_per_day):
-        return UnwantedReason("above_ceiling", results.above_ceiling(row, candidate))
+        return "above_ceiling", results.above_ceiling(row, candidate)
     if ledger.frozen(tx) is not None:
-        return UnwantedReason("frozen", f"{results.FROZEN} This order was on its way then.")
+        return "frozen", f"{results.FROZEN} This order was on its way then."
     return None
 
 

@@ -9,7 +9,7 @@ definite refusal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -32,12 +32,11 @@ from clore_mcp.money import ZERO
 from clore_mcp.rental import hosts, questions, results
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders
 from clore_mcp.rental.approvals import Proposal, Verb, Yes
-from clore_mcp.rental.containers import secret_token
 from clore_mcp.rental.context import Context, beats, settle_quote
-from clore_mcp.rental.create.presence import Presence, made_by_call, running_on
+from clore_mcp.rental.create.presence import already_rented, made_by_call, not_offered, running_on
 from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.create.replacement import Replacements
-from clore_mcp.rental.create.send import CreateCall, NotOffered, Send, SendHalted, listed_now
+from clore_mcp.rental.create.send import Send, SendHalted, create_request, listed_now
 from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.questions import KeyShown
@@ -47,7 +46,7 @@ from clore_mcp.rental.rules.check import Evidence
 from clore_mcp.rental.ssh.access import access_of
 from clore_mcp.rental.ssh.keys import fingerprint, key_line, validate
 from clore_mcp.rental.terms import Terms
-from clore_mcp.store import Beat, Intent, Quote, Tx, intents
+from clore_mcp.store import Beat, Quote, Tx, intents
 
 _TRIES: Final = 6  # to send one create: it may be refused unread, or its evidence may become too old before its turn
 log = logging.getLogger(__name__)
@@ -63,7 +62,6 @@ class CreateVerb(Verb[CreateOrder]):
         self._closer = closer
         self._pricer = pricer
         self._settler = settler
-        self._presence = Presence(context, settler)
         self._replacements = replacements
 
     async def already(self, request: CreateOrder, account: str, digest: str) -> Outcome | None:
@@ -72,7 +70,7 @@ class CreateVerb(Verb[CreateOrder]):
         current = await context.readings.orders(EXECUTION_AGE)
 
         def read(tx: Tx) -> tuple[bool, Outcome | None]:
-            settled = not settler.left_open(tx, account, current) and closer.agrees(tx, account, current)
+            settled = not any(settler.left_open(tx, account, current)) and closer.agrees(tx, account, current)
             return settled, made_by_call(tx, account, digest, context.program)
 
         settled, made = await context.state.read(read)
@@ -101,15 +99,16 @@ class CreateVerb(Verb[CreateOrder]):
             raise Settled(results.held_by_you(running, request.server_id))
         found = await self._pricer.price(request, known=known)
         attempts = tuple(Attempt(one.server_id, one.reason) for one in found.unfit)
-        if found.terms is None or found.cost is None:
+        if found.terms is None:
             raise Settled(results.unavailable(attempts, " ".join(one.message for one in found.unfit), found.most_hours))
         if found.refusals:
             raise Settled(replace(results.refused(found.refusals, ends=found.terms.ends), attempts=attempts))
-        cost, key = found.cost, await self._key_shown(request)
-        terms = replace(found.terms, ssh_key=key.fingerprint)
-        return Proposal(
-            terms, lambda quote_id: questions.rent_question(quote_id, request, terms, cost, key), Yes.ALWAYS
-        )
+        own = await anyio.to_thread.run_sync(context.ssh_key)
+        named = request.ssh_public_key
+        given = own.fingerprint if named is None else fingerprint(validate(named))
+        key = KeyShown(given, configured=given == own.fingerprint)
+        terms = replace(found.terms, ssh_key=given)
+        return Proposal(terms, lambda quote_id: questions.rent_question(quote_id, request, terms, key), Yes.ALWAYS)
 
     def unfinished(self, quote: Quote) -> Outcome:
         """Return the answer while the order is being made."""
@@ -120,13 +119,6 @@ class CreateVerb(Verb[CreateOrder]):
         if request.jupyter:
             outcome = _with_jupyter(outcome, self._context.readings.latest, self._context.program)
         return await self._replacements.told(request, outcome)
-
-    async def _key_shown(self, request: CreateOrder) -> KeyShown:
-        own = await anyio.to_thread.run_sync(self._context.ssh_key)
-        if request.ssh_public_key is None:
-            return KeyShown(own.fingerprint, configured=True)
-        given = fingerprint(validate(request.ssh_public_key))
-        return KeyShown(given, configured=given == own.fingerprint)
 
     async def carry_out(self, quote: Quote, request: CreateOrder, *, from_state: str, by: str) -> Outcome:
         """Rent one of the quote's servers. `from_state` is the quote's state; `by` says who approved it."""
@@ -142,21 +134,16 @@ class CreateVerb(Verb[CreateOrder]):
         except Settled as kept:
             return kept.outcome
         servers = [candidate.server_id for candidate in terms.candidates]
-        failed = (
-            await self._context.state.read(
-                lambda tx: hosts.failed_twice(tx, quote.account, self._context.clock(), servers)
-            )
-            if len(servers) > 1
-            else frozenset()
-        )
+        failed: Mapping[int, int] = {}
+        if len(servers) > 1:
+            now = self._context.clock()
+            failed = await self._context.state.read(lambda tx: hosts.failed(tx, quote.account, now, servers))
         for candidate in terms.candidates:
             if candidate.server_id in failed and candidate.server_id != request.server_id:  # failed since the question
                 attempts.append(Attempt(candidate.server_id, "failed_here"))
                 continue
-            made = {"jupyter_token": secret_token()} if request.jupyter else {}
-            call = CreateCall(quote, request, terms, candidate, from_state, by, made)
-            send = Send(self._context, call)
-            stopped = await self._try(call, send, key, attempts)
+            send = Send(self._context, quote, request, terms, candidate, from_state, by)
+            stopped = await self._try(send, key, attempts)
             if stopped.attempt is not None:
                 attempts.append(stopped.attempt)
             if stopped.outcome is not None:
@@ -177,79 +164,69 @@ class CreateVerb(Verb[CreateOrder]):
             log.warning("what came of quote %s could not be recorded: %s", quote.id, error.message)
             return outcome
 
-    async def _try(self, call: CreateCall, send: Send, key: str, attempts: list[Attempt]) -> Stopped:
+    async def _try(self, send: Send, key: str, attempts: list[Attempt]) -> Stopped:
         """Send one candidate's create and settle it. Stopped without an outcome means that no order was made."""
         for _ in range(_TRIES):
             try:
-                evidence = await self._evidence(call.quote.account)
+                evidence = await self._evidence(send.quote.account)
             except Failure as error:
                 if not send.used:
                     raise
-                return await self._not_sent(call, send, error)
-            try:
-                price = listed_now(call.candidate, call.terms, evidence)
-            except NotOffered as no:
-                await self._close(call, send.intent, "refused", no.attempt.outcome)
-                return await self._presence.not_offered(call.quote, evidence, no.attempt, used=send.used)
-            stopped = await self._send(call, send, evidence, call.create(price, key), attempts)
+                return await self._not_sent(send, error)
+            price = listed_now(send.candidate, send.terms, evidence)
+            if isinstance(price, Attempt):
+                await self._close(send, "refused", price.outcome)
+                return await not_offered(self._context, self._settler, send.quote, evidence, price, used=send.used)
+            create = create_request(send.request, send.candidate, price, key, send.secrets)
+            stopped = await self._send(send, evidence, create, attempts)
             if stopped is not None:
                 return stopped
-        await self._close(call, send.intent, "abandoned", "too_slow")
+        await self._close(send, "abandoned", "too_slow")
         return Stopped(outcome=_TOO_SLOW, final=send.used)
-
-    async def _send(
-        self,
-        call: CreateCall,
-        send: Send,
-        evidence: Evidence,
-        create: CreateRequest,
-        attempts: list[Attempt],
-    ) -> Stopped | None:
-        """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
-        try:
-            created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
-        except SendHalted as halted:
-            if halted.why is not None:
-                await self._close(call, send.intent, "abandoned", "not_sent")
-            return halted.why
-        except RateLimited as error:
-            if not await send.back():
-                return await self._refused(call, send, error, attempts)
-            await anyio.sleep(min(error.retry_after_seconds or 1.0, self._context.patience.answer))
-            return None
-        except Failure as error:
-            return await self._answered_badly(call, send, error, attempts)
-        return await self._left(call, send, attempts, created, "code 0")
 
     async def _evidence(self, account: str) -> Evidence:
         context, settler, evidence = self._context, self._settler, await self._pricer.evidence(EXECUTION_AGE)
         left, known = await context.state.read(
             lambda tx: (settler.left_open(tx, account, evidence.current), beats(tx, context, account))
         )
-        if left:
+        if any(left):
             await settler.settle_open(account, evidence.current)
         await context.ask_enforcers(account, known)  # the claim itself can't wait for an answer
         return evidence
 
-    async def _answered_badly(self, call: CreateCall, send: Send, error: Failure, attempts: list[Attempt]) -> Stopped:
-        if send.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
-            return await self._not_sent(call, send, error)
-        if isinstance(error, Refused):
-            return await self._refused(call, send, error, attempts)
-        refusal = error if isinstance(error, UnknownRefusal) else None
-        return await self._left(call, send, attempts, None, error.message, refusal)
+    async def _send(
+        self, send: Send, evidence: Evidence, create: CreateRequest, attempts: list[Attempt]
+    ) -> Stopped | None:
+        """Send once and settle it. Returns None if it may be sent again with fresh evidence."""
+        created: Created | None = None
+        said, refusal = "code 0", None
+        try:
+            created = await self._context.client.create_order(create, before_send=lambda: send.leave(evidence, create))
+        except SendHalted as halted:
+            if halted.why is not None:
+                await self._close(send, "abandoned", "not_sent")
+            return halted.why
+        except Failure as error:
+            if send.intent is None or (error.spent is Spent.NO and not isinstance(error, Refused)):
+                return await self._not_sent(send, error)
+            if isinstance(error, RateLimited) and await send.back():
+                await anyio.sleep(min(error.retry_after_seconds or 1.0, self._context.patience.answer))
+                return None
+            if isinstance(error, Refused):
+                return await self._refused(send, error, attempts)
+            said, refusal = error.message, error if isinstance(error, UnknownRefusal) else None
+        return await self._left(send, attempts, created, said, refusal)
 
     async def _left(
         self,
-        call: CreateCall,
         send: Send,
         attempts: list[Attempt],
         created: Created | None,
         said: str,
-        refusal: UnknownRefusal | None = None,
+        refusal: UnknownRefusal | None,
     ) -> Stopped:
         """Look for the order of a create that was sent and not refused, or refused with unknown words."""
-        context, intent, quote = self._context, send.claimed, call.quote
+        context, intent, quote = self._context, send.claimed, send.quote
         words = {} if refusal is None else {"reported": refusal.reported}
 
         def write(tx: Tx) -> None:
@@ -269,25 +246,21 @@ class CreateVerb(Verb[CreateOrder]):
             outcome = await self._settler.settle(intent, quote, earlier=tuple(attempts), refusal=refusal)
             recorded = outcome.status is Status.CREATED and not self._settler.unwritten(intent.account)
             return Stopped(outcome=outcome, final=not recorded)  # if recorded, the quote already has its outcome
-        except StateUnavailable:
-            return self._unrecorded(intent, attempts)
+        except StateUnavailable:  # money may have moved: a later look settles the row
+            return Stopped(outcome=results.uncertain(intent, attempts, context.program), final=False)
 
-    def _unrecorded(self, intent: Intent, attempts: list[Attempt]) -> Stopped:
-        """Return the answer if money may have moved but can't be recorded. A later look settles the row."""
-        return Stopped(outcome=results.uncertain(intent, attempts, self._context.program), final=False)
-
-    async def _refused(self, call: CreateCall, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
+    async def _refused(self, send: Send, error: Refused, attempts: list[Attempt]) -> Stopped:
         intent, reason = send.claimed, word(error)
+        stopped: Stopped | None = None
         if isinstance(error, AlreadyRented | SpotOrderHeld):
-            ours = isinstance(error, SpotOrderHeld)
+            context, ours = self._context, isinstance(error, SpotOrderHeld)
             try:
-                stopped = await self._presence.answered(call.quote, intent, attempts, ours=ours)
-            except StateUnavailable:
-                return self._unrecorded(intent, attempts)
-            if stopped is not None:
-                await self._close(call, intent, "refused", reason)
-                return stopped
-        await self._close(call, intent, "refused", reason)
+                stopped = await already_rented(context, self._settler, send.quote, intent, attempts, ours=ours)
+            except StateUnavailable:  # an order may be running: a later look settles the row
+                return Stopped(outcome=results.uncertain(intent, attempts, context.program), final=False)
+        await self._close(send, "refused", reason)
+        if stopped is not None:
+            return stopped
         attempt = Attempt(intent.server_id, reason)
         if moves_on(error):
             return Stopped(attempt=attempt)
@@ -296,15 +269,16 @@ class CreateVerb(Verb[CreateOrder]):
             return Stopped(attempt, results.failed(said))
         return Stopped(attempt, results.unavailable([attempt], said))
 
-    async def _not_sent(self, call: CreateCall, send: Send, error: Failure) -> Stopped:
+    async def _not_sent(self, send: Send, error: Failure) -> Stopped:
         """Return the answer if nothing was sent. An unused yes stays valid, so the same call needs no second one."""
-        await self._close(call, send.intent, "abandoned", word(error))
-        attempt = Attempt(call.candidate.server_id, "not_sent")
+        await self._close(send, "abandoned", word(error))
+        attempt = Attempt(send.candidate.server_id, "not_sent")
         said = error.message if "othing was sent" in error.message else f"{error.message} Nothing was sent."
         return Stopped(attempt, results.failed(f"{said} {error.hint}"), final=send.used)
 
-    async def _close(self, call: CreateCall, intent: Intent | None, state: str, reason: str) -> None:
-        context, quote = self._context, call.quote
+    async def _close(self, send: Send, state: str, reason: str) -> None:
+        """Close the intent of a create that made no order, if there is one, and release its reservation."""
+        context, intent, quote = self._context, send.intent, send.quote
         if intent is None:
             return
 
@@ -329,8 +303,7 @@ _TOO_SLOW: Final = results.failed(
 
 
 def _with_jupyter(outcome: Outcome, current: Orders | None, program: str) -> Outcome:
-    """Return the outcome of a create that asked for Jupyter, with its address if the last list has it, and where to
-    find the token. An outcome without a running order is returned unchanged."""
+    """Return the outcome with Jupyter's address, if the last list has it, and where a person finds its token."""
     order_id = outcome.order_id
     row = None if current is None or order_id is None else current.find(order_id)
     if outcome.status is not Status.CREATED or row is None or row.expired:

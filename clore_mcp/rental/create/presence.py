@@ -8,6 +8,7 @@ server is less than a day old, the next server is tried only after a valid look 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -46,15 +47,6 @@ def ours_on(tx: Tx, account: str, server_ids: Collection[int], rows: Iterable[Or
     return {number for number in server_ids if number in running} | unsettled_on(tx, account, server_ids).keys()
 
 
-def in_the_way(tx: Tx, account: str, server_id: int, rows: Iterable[OrderRow], program: str) -> Outcome | None:
-    """Return the answer if a server is or may be ours already, or None if a create may be sent."""
-    held = unsettled_on(tx, account, [server_id]).get(server_id)
-    if held is not None:
-        return results.blocked(held, program)
-    running = running_on(server_id, rows)
-    return None if running is None else results.held_by_you(running, server_id)
-
-
 def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str | None = None) -> Outcome | None:
     """Return the running order that the same call has made, or its create with an unknown outcome. Its replacement
     counts too. The quote `but_of`, which is being carried out, is left out. Returns None if there is nothing."""
@@ -67,12 +59,15 @@ def made_by_call(tx: Tx, account: str, digest: str, program: str, *, but_of: str
     if lease is None:
         unknown = intents.unsettled_of_call(tx, digest, but_of=but_of)
         return None if unknown is None else results.uncertain(unknown, [], program).again()
-    made_by = intents.get(tx, lease.intent_id)
-    outcome = outcome_of(quotes.get(tx, made_by.quote_id) if made_by else None)
+    outcome = outcome_of(quote_of(tx, lease))
     if outcome is not None and outcome.status is Status.REFUSED:  # above its ceiling, and its cancel is not proven yet
         return outcome.again()
-    known = outcome or Outcome(Status.CREATED, "")
-    running = replace(known, status=Status.CREATED, order_id=lease.order_id, ends_at=iso(lease.ends_api_at))
+    running = replace(
+        outcome or Outcome(Status.CREATED, ""),
+        status=Status.CREATED,
+        order_id=lease.order_id,
+        ends_at=iso(lease.ends_api_at),
+    )
     return running.again(
         "This call made the order already, and it still runs: nothing was ordered again. To stay longer, call"
         " extend_order."
@@ -96,78 +91,78 @@ def standing_in_the_way(tx: Tx, quote: Quote, terms: Terms, evidence: Evidence, 
     return None if first is None else made_by_call(tx, account, first.digest, program, but_of=quote.id)
 
 
+def quote_of(tx: Tx, lease: Lease | None) -> Quote | None:
+    """Return the quote that made an order, or None if the order is not on record."""
+    made_by = intents.get(tx, lease.intent_id) if lease else None
+    return quotes.get(tx, made_by.quote_id) if made_by else None
+
+
 def cost_usd(lease: Lease) -> Decimal | None:
     """Return an order's cost in USD by its receipt, or None without one."""
     return None if lease.receipt is None else Decimal(str(lease.receipt.total_usd))
 
 
-class Presence:
-    """Looks for our own orders before a rented server is skipped for a fallback."""
-
-    def __init__(self, context: Context, settler: Settler) -> None:
-        self._context = context
-        self._settler = settler
-
-    async def not_offered(self, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool) -> Stopped:
-        """Return the result for a server that the market rules out before anything is sent. `used` says whether the yes
-        is used."""
-        account, server_id = quote.account, attempt.server_id
-        listing = evidence.snapshot.by_id.get(server_id)
-        free = listing is not None and not listing.rented
-        ours = running_on(server_id, evidence.current.rows) is not None or await self._may_be_ours(account, server_id)
-        if free or not ours:
-            return Stopped(attempt=attempt)
-        seen = await self._seen()
-        if seen is not None:
-            await self._settler.settle_open(account, seen)  # this adopts a late order first
-        held = await self._held(quote, server_id)
-        if held is not None:
-            return Stopped(outcome=held)
-        running = None if seen is None else running_on(server_id, seen.rows)
-        if running is not None:
-            return Stopped(outcome=results.held_by_you(running, server_id))
-        if seen is None or seen.unreadable or running_on(None, seen.rows) is not None:
-            return Stopped(attempt, _UNSEEN, final=used)
+async def not_offered(
+    context: Context, settler: Settler, quote: Quote, evidence: Evidence, attempt: Attempt, *, used: bool
+) -> Stopped:
+    """Return the result for a server that the market rules out before anything is sent. `used`: the yes is used."""
+    account, server_id = quote.account, attempt.server_id
+    listing = evidence.snapshot.by_id.get(server_id)
+    if listing is not None and not listing.rented:
         return Stopped(attempt=attempt)
+    ours = running_on(server_id, evidence.current.rows) is not None
+    if not ours and not await _may_be_ours(context, account, server_id):
+        return Stopped(attempt=attempt)
+    seen: Orders | None = None
+    with contextlib.suppress(CloreError):
+        seen = await context.readings.look(completed=False)
+    if seen is not None:
+        await settler.settle_open(account, seen)  # this adopts a late order first
+    held = await _held(context, quote, server_id)
+    if held is not None:
+        return Stopped(outcome=held)
+    running = None if seen is None else running_on(server_id, seen.rows)
+    if running is not None:
+        return Stopped(outcome=results.held_by_you(running, server_id))
+    if seen is None or seen.unreadable or running_on(None, seen.rows) is not None:
+        return Stopped(attempt, _UNSEEN, final=used)
+    return Stopped(attempt=attempt)
 
-    async def answered(
-        self, quote: Quote, intent: Intent, attempts: Sequence[Attempt], *, ours: bool
-    ) -> Stopped | None:
-        """Return the result of a create that Clore answered with "already rented" or, with `ours`, "you already have a
-        spot order". Returns None if no order of this account is seen on the server."""
-        if not ours and not await self._may_be_ours(quote.account, intent.server_id, but=intent):
-            return None
-        sight = await self._settler.look(intent, completed=False)
-        if not sight.valid or sight.matches:
-            return Stopped(outcome=await self._settler.settle(intent, quote, earlier=attempts))
-        if sight.other is None:
-            return None
-        held = await self._held(quote, intent.server_id)
-        return Stopped(outcome=held or results.held_by_you(sight.other, intent.server_id))
 
-    async def _seen(self) -> Orders | None:
-        try:
-            return await self._context.readings.look(completed=False)
-        except CloreError:
-            return None
+async def already_rented(
+    context: Context, settler: Settler, quote: Quote, intent: Intent, attempts: Sequence[Attempt], *, ours: bool
+) -> Stopped | None:
+    """Return the result of a create that Clore answered with "already rented" or, with `ours`, "you already have a spot
+    order". Returns None if no order of this account is seen on the server."""
+    if not ours and not await _may_be_ours(context, quote.account, intent.server_id, but=intent):
+        return None
+    sight = await settler.look(intent, completed=False)
+    if not sight.valid or sight.matches:
+        return Stopped(outcome=await settler.settle(intent, quote, earlier=attempts))
+    if sight.other is None:
+        return None
+    held = await _held(context, quote, intent.server_id)
+    return Stopped(outcome=held or results.held_by_you(sight.other, intent.server_id))
 
-    async def _may_be_ours(self, account: str, server_id: int, but: Intent | None = None) -> bool:
-        """Return whether another create of ours for that server may have made an order within a day."""
-        since = self._context.clock() - intents.ADOPTABLE_SECONDS
-        found = await self._context.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
-        return any(but is None or one.id != but.id for one in found)
 
-    async def _held(self, quote: Quote, server_id: int) -> Outcome | None:
-        """Return what the same call has already made, or an unsettled create for that server."""
-        program = self._context.program
+async def _may_be_ours(context: Context, account: str, server_id: int, but: Intent | None = None) -> bool:
+    """Return whether another create of ours for that server may have made an order within a day."""
+    since = context.clock() - intents.ADOPTABLE_SECONDS
+    found = await context.state.read(lambda tx: intents.of_server(tx, account, server_id, since))
+    return any(but is None or one.id != but.id for one in found)
 
-        def read(tx: Tx) -> Outcome | None:
-            made = made_by_call(tx, quote.account, quote.digest, program, but_of=quote.id)
-            unsettled = unsettled_on(tx, quote.account, [server_id]).get(server_id)
-            blocked = unsettled is not None and unsettled.quote_id != quote.id
-            return made or (results.blocked(unsettled, program) if unsettled is not None and blocked else None)
 
-        return await self._context.state.read(read)
+async def _held(context: Context, quote: Quote, server_id: int) -> Outcome | None:
+    """Return what the same call has already made, or an unsettled create for that server."""
+
+    def read(tx: Tx) -> Outcome | None:
+        made = made_by_call(tx, quote.account, quote.digest, context.program, but_of=quote.id)
+        unsettled = intents.open_on(tx, quote.account, server_id)
+        if made is not None or unsettled is None or unsettled.quote_id == quote.id:
+            return made
+        return results.blocked(unsettled, context.program)
+
+    return await context.state.read(read)
 
 
 _UNSEEN: Final = results.failed(

@@ -6,13 +6,12 @@ old.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from clore_mcp.market.listing import Listing
-from clore_mcp.market.pricing import Cost, OrderType, Priced, choose
+from clore_mcp.market.pricing import OrderType, Priced, choose
 from clore_mcp.market.spotbook import lowest_asked
 from clore_mcp.money import ZERO, Coin, DayPrice, plain
 from clore_mcp.rental import hosts
@@ -22,10 +21,8 @@ from clore_mcp.rental.create.presence import unsettled_on
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Refusal
 from clore_mcp.rental.rules.check import (
-    Draw,
     Evidence,
     Position,
-    WalletDebts,
     check,
     draw_of,
     free_balance,
@@ -33,7 +30,7 @@ from clore_mcp.rental.rules.check import (
     spend_of,
     wallet_refusal,
 )
-from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped, cost_of
+from clore_mcp.rental.terms import Candidate, Terms, Unfit, bid_within, candidate_of, capped
 from clore_mcp.store import Beat, Intent, Tx
 
 
@@ -42,7 +39,6 @@ class PricedOrder:
     """A priced request. If none of the servers fits, `terms` is None and `unfit` says why."""
 
     terms: Terms | None
-    cost: Cost | None
     unfit: tuple[Unfit, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     wallet_covers_hours: Decimal | None = None
@@ -84,25 +80,26 @@ class Pricer:
             return enforcer(tx, context, account), position(tx, context, account, evidence), failed, held
 
         enforced_by, stands, failed, held = await context.state.read(read)
-        unsettled = {number: _unsettled(intent, context.program) for number, intent in held.items()}
-        if request.server_id in unsettled:  # no fallback is tried: that could be a second bill for one request
-            return PricedOrder(None, None, (unsettled[request.server_id],))
-        found = [
-            unsettled.get(number)
-            or _passed_over(request, number, failed)
-            or await self._payable(request, number, evidence, stands)
-            for number in request.server_ids
-        ]
-        if at_most is not None:
-            found = [capped(one, at_most) if isinstance(one, Candidate) else one for one in found]
-        found = [
-            dataclasses.replace(one, failed_here=failed.get(one.server_id, 0)) if isinstance(one, Candidate) else one
-            for one in found
-        ]
-        candidates = [one for one in found if isinstance(one, Candidate)]
-        misfits = tuple(one for one in found if isinstance(one, Unfit))
+        if request.server_id in held:  # no fallback is tried: that could be a second bill for one request
+            return PricedOrder(None, (_unsettled(held[request.server_id], context.program),))
+        candidates: list[Candidate] = []
+        misfits: list[Unfit] = []
+        for number in request.server_ids:
+            if number in held:
+                found: Candidate | Unfit = _unsettled(held[number], context.program)
+            elif number in failed and number != request.server_id:  # the server named first is never skipped
+                said = f"Server {number} failed here {failed[number]} times in the last {hosts.DAYS} days"
+                found = Unfit(number, "failed_here", f"{said} and is skipped.")
+            else:
+                found = await self._payable(request, number, evidence, stands)
+            if isinstance(found, Candidate) and at_most is not None:
+                found = capped(found, at_most)
+            if isinstance(found, Candidate):
+                candidates.append(replace(found, failed_here=failed.get(number, 0)))
+            else:
+                misfits.append(found)
         if not candidates:
-            return PricedOrder(None, None, misfits)
+            return PricedOrder(None, tuple(misfits))
         order_type = OrderType(request.order_type)
         terms = Terms(
             candidates=tuple(candidates),
@@ -122,16 +119,15 @@ class Pricer:
     ) -> Candidate | Unfit:
         """Return the server priced in the cheapest coin, or in another one if only that wallet has enough."""
         first = await self._candidate(request, server_id, evidence, enforced=stands.ended)
-        if isinstance(first, Unfit) or request.currency or not _short(first, evidence, stands.owed, request):
+        if isinstance(first, Unfit) or request.currency or not _short(first, evidence, stands, request):
             return first
-        others = [coin for coin in evidence.snapshot.server(server_id).allowed_coins if coin is not first.coin]
-        found = [
-            await self._candidate(
-                request.model_copy(update={"currency": coin.ticker}), server_id, evidence, enforced=stands.ended
-            )
-            for coin in others
-        ]
-        paid = [one for one in found if isinstance(one, Candidate) and not _short(one, evidence, stands.owed, request)]
+        paid: list[Candidate] = []
+        for coin in evidence.snapshot.server(server_id).allowed_coins:
+            if coin is not first.coin:
+                in_coin = request.model_copy(update={"currency": coin.ticker})
+                one = await self._candidate(in_coin, server_id, evidence, enforced=stands.ended)
+                if isinstance(one, Candidate) and not _short(one, evidence, stands, request):
+                    paid.append(one)
         return min(paid, key=lambda one: one.usd_per_hour, default=first)
 
     async def _candidate(
@@ -140,19 +136,15 @@ class Pricer:
         listing = evidence.snapshot.by_id.get(server_id)
         if listing is None:
             return Unfit(server_id, "not_listed", f"Server {server_id} is not on the marketplace now.")
-        balances = evidence.wallets.balances
-        bid: DayPrice | None = None
-        if request.order_type == "spot":
-            found = await self._bid(request, listing, evidence)
-            if isinstance(found, Unfit):
-                return found
-            bid = found
+        bid = await self._bid(request, listing, evidence) if request.order_type == "spot" else None
+        if isinstance(bid, Unfit):
+            return bid
         return candidate_of(
             request,
             listing,
             evidence.fees,
             evidence.snapshot.rates,
-            wallet=balances,
+            wallet=evidence.wallets.balances,
             preferred=self._context.settings.currency,
             spot_bid=bid,
             enforced=enforced,
@@ -198,30 +190,27 @@ class Pricer:
 
 
 def _judged(
-    terms: Terms, evidence: Evidence, stands: Position, misfits: tuple[Unfit, ...], *, replaceable: bool
+    terms: Terms, evidence: Evidence, stands: Position, misfits: Sequence[Unfit], *, replaceable: bool
 ) -> PricedOrder:
-    refusals = [check(stands, spend_of(one, terms)) for one in terms.candidates]
-    first, *others = zip(terms.candidates, refusals, strict=True)
-    over = [Unfit(one.server_id, "over_limit", "; ".join(map(str, no))) for one, no in others if no]
-    terms = dataclasses.replace(terms, candidates=(first[0], *(one for one, no in others if not no)))
-    if replaceable and not first[1]:
-        terms = _replaceable(terms, stands)
-    return PricedOrder(
-        terms=terms,
-        cost=cost_of(first[0], terms.hours),
-        unfit=(*misfits, *over),
-        refusals=tuple(first[1]),
-        wallet_covers_hours=_covered_hours(draw_of(first[0], terms.hours), evidence, stands.owed),
-    )
-
-
-def _replaceable(terms: Terms, stands: Position) -> Terms:
-    """Return the terms, extended by a replacement if the limits have room for a lost server and the next one."""
-    if terms.order_type is OrderType.SPOT or len(terms.candidates) == 1:
-        return terms
-    wider = dataclasses.replace(terms, replaceable=True)
-    fits = not any(check(stands, spend_of(one, wider)) for one in wider.candidates)
-    return wider if fits else terms
+    """Return the terms without fallbacks that are over a limit, and with a replacement if the limits have room."""
+    first, *others = terms.candidates
+    refusals = check(stands, spend_of(first, terms))
+    fallbacks: list[Candidate] = []
+    over: list[Unfit] = []
+    for one in others:
+        no = check(stands, spend_of(one, terms))
+        if no:
+            over.append(Unfit(one.server_id, "over_limit", "; ".join(map(str, no))))
+        else:
+            fallbacks.append(one)
+    terms = replace(terms, candidates=(first, *fallbacks))
+    if replaceable and not refusals and fallbacks and terms.order_type is not OrderType.SPOT:
+        wider = replace(terms, replaceable=True)
+        terms = terms if any(check(stands, spend_of(one, wider)) for one in wider.candidates) else wider
+    draw = draw_of(first, terms.hours)
+    free = free_balance(draw, evidence, stands.owed)
+    covered = None if free is None or not draw.per_hour else max(ZERO, free - draw.once) / draw.per_hour
+    return PricedOrder(terms, (*misfits, *over), tuple(refusals), covered)
 
 
 def _unsettled(held: Intent, program: str) -> Unfit:
@@ -235,18 +224,5 @@ def _unsettled(held: Intent, program: str) -> Unfit:
     )
 
 
-def _passed_over(request: CreateOrder, server_id: int, failed: Mapping[int, int]) -> Unfit | None:
-    """Return why a fallback is skipped: its host failed here too often. The server named first is never skipped."""
-    if server_id == request.server_id or server_id not in failed:
-        return None
-    said = f"Server {server_id} failed here {failed[server_id]} times in the last {hosts.DAYS} days and is skipped."
-    return Unfit(server_id, "failed_here", said)
-
-
-def _short(candidate: Candidate, evidence: Evidence, owed: WalletDebts, request: CreateOrder) -> bool:
-    return wallet_refusal(draw_of(candidate, request.exact_hours), evidence, owed) is not None
-
-
-def _covered_hours(draw: Draw, evidence: Evidence, owed: WalletDebts) -> Decimal | None:
-    free = free_balance(draw, evidence, owed)
-    return None if free is None or not draw.per_hour else max(ZERO, free - draw.once) / draw.per_hour
+def _short(candidate: Candidate, evidence: Evidence, stands: Position, request: CreateOrder) -> bool:
+    return wallet_refusal(draw_of(candidate, request.exact_hours), evidence, stands.owed) is not None

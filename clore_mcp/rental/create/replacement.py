@@ -20,9 +20,9 @@ from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Context
-from clore_mcp.rental.create.presence import cost_usd
+from clore_mcp.rental.create.presence import cost_usd, quote_of
 from clore_mcp.rental.create.quote import Pricer
-from clore_mcp.rental.create.send import NotOffered, listed_now
+from clore_mcp.rental.create.send import listed_now
 from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt, LostOrder, Outcome, Settled, Status
@@ -32,28 +32,18 @@ from clore_mcp.rental.ssh.access import ReadyReason, SshLook
 from clore_mcp.rental.ssh.advice import Situation
 from clore_mcp.rental.ssh.keys import fingerprint, key_line
 from clore_mcp.rental.terms import REPLACED_WITHIN_MINUTES, Terms
-from clore_mcp.store import Lease, Quote, Tx, intents, ledger, orders, quotes
+from clore_mcp.store import Quote, Tx, ledger, orders, quotes
 
 ANEW: Final = "To rent again, call create_order without replaces_order_id: the person is asked."
 _END_IT: Final = "To end it, use cancel_order; to rent another server, call create_order, which asks the person."
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplacementOffer:
-    """An order that may be replaced, its quote, and the terms for the remaining servers."""
-
-    lease: Lease
-    quote: Quote
-    terms: Terms
-
-
-def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> ReplacementOffer:
-    """Return what may replace an order according to the record. Raises Settled, with what to do next, if nothing
-    may."""
+def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) -> tuple[Quote, Terms]:
+    """Return the quote of an order that may be replaced according to the record, and the terms for the remaining
+    servers. Raises Settled, with what to do next, if nothing may replace it."""
     lease = orders.get(tx, account, order_id)
-    made_by = intents.get(tx, lease.intent_id) if lease else None
-    quote = quotes.get(tx, made_by.quote_id) if made_by else None
+    quote = quote_of(tx, lease)
     if lease is None or quote is None or quote.caller != caller:
         raise refused(
             f"Order {order_id} was not made by a call of this client, so no yes of it covers another. {_END_IT}"
@@ -75,10 +65,14 @@ def offered(tx: Tx, account: str, order_id: int, caller: str, api_now: float) ->
         raise refused(f"No fallback is left after the server of order {order_id}. {_END_IT}")
     if ledger.frozen(tx) is not None:
         raise refused(results.FROZEN)
-    instead = replace(
-        terms.alone(), candidates=left, to_win_usd=None, replaces_order_id=order_id, replaced_most_usd=used.lost_usd
+    return quote, replace(
+        terms,
+        candidates=left,
+        to_win_usd=None,
+        replaceable=False,
+        replaces_order_id=order_id,
+        replaced_most_usd=used.lost_usd,
     )
-    return ReplacementOffer(lease, quote, instead)
 
 
 def refused(why: str) -> Settled:
@@ -89,14 +83,11 @@ def refused(why: str) -> Settled:
 def told_of(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
     """Return the outcome of a call that replaces an order, with the outcome for that order unless it still runs."""
     lease = orders.get(tx, account, order_id)
-    made_by = intents.get(tx, lease.intent_id) if lease else None
-    quote = quotes.replacement_of(tx, made_by.quote_id) if made_by else None
-    if (
-        lease is None
-        or quote is None
-        or lease.ended_at is None
-        or Terms.from_json(quote.terms).replaces_order_id != order_id
-    ):
+    first = quote_of(tx, lease)
+    quote = quotes.replacement_of(tx, first.id) if first else None
+    if lease is None or lease.ended_at is None or quote is None:
+        return outcome
+    if Terms.from_json(quote.terms).replaces_order_id != order_id:
         return outcome
     cost = cost_usd(lease)
     lost = (
@@ -130,52 +121,46 @@ class Replacements:
         made = await self.context.state.read(lambda tx: quotes.latest(tx, digest))
         if made is not None and made.state in ("settled", "declined"):
             return made
-        offer = await self._offer(request, order_id, account, caller)
+        api_now = self.context.readings.api_now()
+        first, terms = await self.context.state.read(lambda tx: offered(tx, account, order_id, caller, api_now))
+        alone = request.model_copy(update={"replaces_order_id": None})
+        if await self.approvals.digest(account, caller, alone) != first.digest:
+            raise refused(
+                f"Order {order_id} was made with other arguments. Repeat all of those exactly, and add"
+                " replaces_order_id alone."
+            )
+        if fingerprint(await key_line(request.ssh_public_key, self.context.ssh_key)) != terms.ssh_key:
+            raise refused(f"The SSH key that orders are given is not the one that the question showed. {ANEW}")
         remembered, found = await self.look_again(order_id)
         alive = advice.not_dead(found)
         if alive is not None:
             raise refused(alive)
         if remembered is None or not remembered.online or remembered.reason is ReadyReason.READY:
             raise refused(f"wait_for_order has not found yet that order {order_id} can't be reached. Call it first.")
-        await self._require_rentable(offer, account)
-        held = await self.approvals.hold_replacement(offer.quote, digest=digest, terms=offer.terms)
+        await self._require_rentable(terms, order_id, account)
+        held = await self.approvals.hold_replacement(first, digest=digest, terms=terms)
         if held is None:
             raise refused(f"The yes for order {order_id} was used for a replacement already.")
         return held
 
-    async def _offer(self, request: CreateOrder, order_id: int, account: str, caller: str) -> ReplacementOffer:
-        api_now = self.context.readings.api_now()
-        offer = await self.context.state.read(lambda tx: offered(tx, account, order_id, caller, api_now))
-        first = await self.approvals.digest(account, caller, request.model_copy(update={"replaces_order_id": None}))
-        if first != offer.quote.digest:
-            raise refused(
-                f"Order {order_id} was made with other arguments. Repeat all of those exactly, and add"
-                " replaces_order_id alone."
-            )
-        if fingerprint(await key_line(request.ssh_public_key, self.context.ssh_key)) != offer.terms.ssh_key:
-            raise refused(f"The SSH key that orders are given is not the one that the question showed. {ANEW}")
-        return offer
-
-    async def _require_rentable(self, offer: ReplacementOffer, account: str) -> None:
-        """Raise Settled if none of the remaining servers could be rented now."""
+    async def _require_rentable(self, terms: Terms, lost: int, account: str) -> None:
+        """Raise Settled if none of these servers could be rented now in place of the order `lost`."""
         evidence = await self.pricer.evidence(EXECUTION_AGE)
         attempts: list[Attempt] = []
-        for one in offer.terms.candidates:
-            try:
-                listed_now(one, offer.terms, evidence)
+        for one in terms.candidates:
+            price = listed_now(one, terms, evidence)
+            if not isinstance(price, Attempt):
                 break
-            except NotOffered as no:
-                attempts.append(no.attempt)
+            attempts.append(price)
         else:
             none_left = refused("None of the servers that are left can be rented now.").outcome
             raise Settled(replace(none_left, attempts=tuple(attempts)))
-        lost = offer.lease.order_id
         stands = await self.context.state.read(
             lambda tx: position(tx, self.context, account, evidence, instead_of=lost)
         )
-        refusals = check(stands, spend_of(one, offer.terms, instead_of=lost))
+        refusals = check(stands, spend_of(one, terms, instead_of=lost))
         if refusals:
-            raise Settled(results.refused(refusals, ends=offer.terms.ends).also("Nothing was cancelled."))
+            raise Settled(results.refused(refusals, ends=terms.ends).also("Nothing was cancelled."))
 
     async def clear(self, quote: Quote, by: str) -> None:
         """Cancel the order that the quote replaces, if any, and prove it gone. Raises Settled if it is not proven, and

@@ -11,7 +11,6 @@ application's own, so one valid look after a pause is enough.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -32,17 +31,9 @@ _LAST_SHARE: Final = 0.25  # of the patience for a look: only looks in this last
 _PAUSES: Final = (0.3, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenWork:
-    """What ended processes may have left: creates under another account that may be this one, creates of this account
-    with their quotes, and whether a quote is being carried out that is not one of this process's tasks."""
-
-    strays: list[Intent]
-    creates: list[tuple[Intent, Quote]]
-    orphans: bool
-
-    def __bool__(self) -> bool:
-        return bool(self.strays or self.creates or self.orphans)
+OpenWork = tuple[Sequence[Intent], Sequence[tuple[Intent, Quote]], bool]
+"""What ended processes may have left: creates under another account that may be this one, creates of this account with
+their quotes, and whether a quote is being carried out that is not one of this process's tasks."""
 
 
 class Settler:
@@ -54,12 +45,7 @@ class Settler:
         self._commitments = commitments
 
     async def settle(
-        self,
-        intent: Intent,
-        quote: Quote,
-        *,
-        earlier: Sequence[Attempt] = (),
-        refusal: UnknownRefusal | None = None,
+        self, intent: Intent, quote: Quote, *, earlier: Sequence[Attempt] = (), refusal: UnknownRefusal | None = None
     ) -> Outcome:
         """Look until the outcome of a send is known or the patience is over. Record it and return it. After a
         `refusal`, the first valid look decides."""
@@ -92,7 +78,7 @@ class Settler:
             seen = await self._context.readings.look(completed=completed)
         except CloreError:
             return Sighting()
-        return await self._adopter.sight(intent, seen.rows, valid=not seen.unreadable)
+        return await self._adopter.sight(intent, seen)
 
     async def _is_open(self, intent: Intent) -> bool:
         now = await self._context.state.read(lambda tx: intents.get(tx, intent.id))
@@ -100,7 +86,7 @@ class Settler:
 
     def unwritten(self, account: str) -> list[End]:
         """Return the ends of orders that only this process knows, because the state could not be written."""
-        return self._adopter.remembered.ends(account)
+        return self._adopter.unrecorded_ends(account)
 
     async def write_down(self) -> None:
         """Record the orders that only this process's memory knows, if the state can be written again."""
@@ -110,51 +96,45 @@ class Settler:
         """Close what ended processes have left: abandon creates that were never sent, and look for those that were.
         This process's own work is not touched."""
         context, now = self._context, self._context.clock()
-        left = await context.state.read(lambda tx: self.left_open(tx, account, current))
-        if left.strays:
-            await self._bring_strays(left.strays, account, current)
-            left = await context.state.read(lambda tx: self.left_open(tx, account, current))
-        for intent, quote in left.creates:
+        strays, creates, orphans = await context.state.read(lambda tx: self.left_open(tx, account, current))
+        for stray in strays:  # taken over once its order is listed here
+            if len((await self._adopter.sight(stray, current)).matches) == 1:
+                await context.state.write(partial(accounts.bring_intent, account=account, intent_id=stray.id))
+        if strays:
+            _, creates, orphans = await context.state.read(lambda tx: self.left_open(tx, account, current))
+        for intent, quote in creates:
             await self._settle_left(intent, quote, current, now)
-        if left.creates or left.orphans:
+        if creates or orphans:
             await context.state.write(lambda tx: self._settle_orphans(tx, account, now))
 
     def left_open(self, tx: Tx, account: str, current: Orders) -> OpenWork:
         """Return what `settle_open` has to check, from the rows of the caller's transaction."""
-        since = self._context.clock() - intents.ADOPTABLE_SECONDS
         open_ = intents.in_state(tx, account, *intents.OPEN)
         listed = {row.server_id for row in current.rows}  # only creates for these can have made a listed order
-        failed = [
-            intent for intent in intents.in_state(tx, account, "failed", since=since) if intent.server_id in listed
-        ]
+        failed = [one for one in self._failed(tx, account) if one.server_id in listed]
         of_quotes = ((intent, quotes.get(tx, intent.quote_id)) for intent in (*open_, *failed))
         creates = [(one, of) for one, of in of_quotes if of is not None and not self._commitments.runs(of.id)]
         orphans = any(not self._commitments.runs(quote.id) for quote in quotes.committing(tx, account))
-        return OpenWork(self._context.readings.identity.stray_intents(tx, account, since), creates, orphans)
-
-    async def _bring_strays(self, strays: Sequence[Intent], account: str, current: Orders) -> None:
-        """Take over creates of other accounts that may be this one, once their order is listed here."""
-        context = self._context
-        for intent in strays:
-            seen = await self._adopter.sight(intent, current.rows, valid=not current.unreadable)
-            if len(seen.matches) == 1:
-                await context.state.write(partial(accounts.bring_intent, account=account, intent_id=intent.id))
+        return self._strays(tx, account), creates, orphans
 
     async def strays(self, account: str) -> bool:
         """Return whether a create of another account that may be this one may still show as an order."""
-        identity, since = self._context.readings.identity, self._context.clock() - intents.ADOPTABLE_SECONDS
-        return bool(await self._context.state.read(lambda tx: identity.stray_intents(tx, account, since)))
+        return bool(await self._context.state.read(lambda tx: self._strays(tx, account)))
 
     async def to_settle(self, account: str) -> bool:
         """Return whether a look might still find an order that is not adopted."""
+        return await self._context.state.read(
+            lambda tx: bool(intents.in_state(tx, account, *intents.OPEN) or self._failed(tx, account))
+        )
+
+    def _strays(self, tx: Tx, account: str) -> list[Intent]:
         since = self._context.clock() - intents.ADOPTABLE_SECONDS
+        return self._context.readings.identity.stray_intents(tx, account, since)
 
-        def read(tx: Tx) -> bool:
-            return bool(
-                intents.in_state(tx, account, *intents.OPEN) or intents.in_state(tx, account, "failed", since=since)
-            )
-
-        return await self._context.state.read(read)
+    def _failed(self, tx: Tx, account: str) -> list[Intent]:
+        """Return the failed creates whose order may still show."""
+        since = self._context.clock() - intents.ADOPTABLE_SECONDS
+        return intents.in_state(tx, account, "failed", since=since)
 
     def _settle_orphans(self, tx: Tx, account: str, now: float) -> None:
         """Close quotes whose work ended between two steps with nothing on its way. They would block the same call."""
@@ -164,11 +144,9 @@ class Settler:
                 continue
             last = max([quote.decided_at or 0.0, *(intent.not_after or intent.created_at for intent in made)])
             if now - last > self._context.patience.orphan:
-                quotes.settle(
-                    tx,
-                    quote.id,
-                    _lost(quote).as_json(),
-                )
+                said = "The server process ended before the outcome was known. Check list_orders, then call again."
+                lost = Outcome(Status(REQUESTS[quote.verb].lost), said)
+                quotes.settle(tx, quote.id, lost.as_json())
                 self._context.note(tx, "orphaned", "clore-mcp", account, quote_id=quote.id)
 
     async def _settle_left(self, intent: Intent, quote: Quote, current: Orders, now: float) -> None:
@@ -180,7 +158,7 @@ class Settler:
         over = (intent.not_after or intent.created_at) + patience.window
         if intent.state == "sending" and current.at < over:
             return
-        seen = await self._adopter.sight(intent, current.rows, valid=not current.unreadable)
+        seen = await self._adopter.sight(intent, current)
         if len(seen.matches) == 1:
             await self._adopter.adopt(intent, quote, seen.matches[0], known=seen.beats)
         elif intent.state == "sending" and seen.valid and current.at >= over + patience.look:
@@ -221,12 +199,8 @@ class Settler:
             raise ArgumentInvalid(f"{intent.id} is settled already: {intent.state}{whose}. Nothing was changed.")
 
     async def settle_by_hand(self, intent: Intent, quote: Quote, row: OrderRow | None, *, by: str) -> Outcome:
-        """Settle, by a person's word, an intent that looking could not settle. `row` is its order, or None if it made
-        none.
-
-        Raises ArgumentInvalid if it was settled meanwhile. A wrong None does no lasting harm, because an order that
-        shows up within a day is still adopted.
-        """
+        """Settle an intent by a person's word if looking could not. `row` is its order, None if it made none.
+        Raises ArgumentInvalid if it was settled meanwhile. After a wrong None, the order is still adopted for a day."""
         if row is not None:
             outcome = await self._adopter.adopt(intent, quote, row, by=by)
             if outcome is None:
@@ -245,11 +219,3 @@ class Settler:
 
         await self._context.state.write(write)
         return none
-
-
-def _lost(quote: Quote) -> Outcome:
-    """Return the answer for a quote whose process ended with nothing on its way."""
-    return Outcome(
-        Status(REQUESTS[quote.verb].lost),
-        "The server process ended before the outcome was known. Check list_orders, then call again.",
-    )

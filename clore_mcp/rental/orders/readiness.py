@@ -125,12 +125,12 @@ class Readiness:
         """Return the server that the same yes would rent in place of this order, or None."""
         account, api_now = await self._context.readings.account(), self._context.readings.api_now()
         try:
-            offer = await self._context.state.read(
+            _, terms = await self._context.state.read(
                 lambda tx: replacement.offered(tx, account, order_id, caller, api_now)
             )
         except Settled:
             return None
-        return offer.terms.candidates[0].server_id
+        return terms.candidates[0].server_id
 
     async def _name(self) -> str:
         return f"reached {await self._context.readings.account()}"

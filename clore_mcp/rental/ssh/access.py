@@ -9,6 +9,7 @@ host proves nothing about this machine, but two do.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -18,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import anyio
 from anyio.abc import ByteReceiveStream
 
+from clore_mcp.clore import OrderRow
 from clore_mcp.rental.ssh.keys import SshKey
 
 USER: Final = "root"
@@ -49,17 +51,6 @@ class ReadyReason(StrEnum):
     READY = "ready"
 
 
-class Reported(Protocol):
-    """The fields of an order's row that say where it is, as Clore sends them."""
-
-    @property
-    def hosts(self) -> Sequence[str] | None: ...
-    @property
-    def tcp_ports(self) -> Sequence[str] | None: ...
-    @property
-    def http_host(self) -> str | None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Ssh:
     """The address of an order's SSH server, and a command to paste. Only `ssh_of` builds it."""
@@ -80,32 +71,31 @@ class Access:
     warning: str | None = None
 
 
-def access_of(row: Reported, key: SshKey | None) -> Access:
+def access_of(row: OrderRow, key: SshKey | None) -> Access:
     """Return how an order can be reached, from its row. `key` is the order's SSH key, None if unknown."""
-    warnings = (_ssh_warning(row.hosts, row.tcp_ports), BAD_URL if row.http_host and not _url(row.http_host) else None)
+    url = f"https://{row.http_host}" if row.http_host and host_name(row.http_host) else None
+    warnings = (_ssh_warning(row.hosts, row.tcp_ports), BAD_URL if row.http_host and url is None else None)
     return Access(
         ssh=ssh_of(row.hosts, row.tcp_ports, key),
-        http_url=_url(row.http_host),
+        http_url=url,
         warning=" ".join(text for text in warnings if text) or None,
     )
 
 
 def ssh_of(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None, key: SshKey | None) -> Ssh | None:
-    """Return the SSH command for the first host and the port that leads to 22, or None if either is missing or
-    unusable."""
+    """Return the SSH command for the first host and the port that leads to 22, or None if either can't be used."""
     host, port = host_name(hosts[0]) if hosts else None, _ssh_port(tcp_ports)
     if host is None or port is None:
         return None
     words = ["ssh", "-p", str(port), f"{USER}@{host}"]
-    identity = key.private_path if key is not None else None
-    if key is not None and identity is not None and not key.offered_by_default:
+    identity = key.private_path if key else None
+    if key and identity and not key.offered_by_default:
         words[1:1] = ["-i", quoted_path(identity)]
     return Ssh(host, port, " ".join(words), identity=identity)
 
 
 def ssh_config(order_id: int, ssh: Ssh, state_dir: Path) -> str:
-    """Return a block for ~/.ssh/config, for `ssh clore-<id>`. Addresses are reused, so each order has its own host
-    key."""
+    """Return a ~/.ssh/config block for `ssh clore-<id>`. Addresses are reused, so each order has its own host key."""
     known_hosts = _config_path(state_dir / "known_hosts")
     identity = _config_path(ssh.identity) if ssh.identity else None
     lines = [
@@ -141,7 +131,8 @@ async def probe(host: str, port: int, timeout_seconds: float) -> ReadyReason:
         return ReadyReason.CONNECTION_REFUSED if _refused(error) else ReadyReason.TIMED_OUT
     with anyio.move_on_after(timeout_seconds):
         async with stream:
-            return await _greeting(stream)
+            if await _greets(stream):
+                return ReadyReason.READY
     return ReadyReason.NO_SSH_BANNER
 
 
@@ -157,26 +148,20 @@ async def connects(host: str, port: int, timeout_seconds: float) -> bool:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Return whether an address of the host refused the connection. The errors of a name with several addresses are in
-    a group."""
+    """Return whether an address of the host refused. The errors of a name with several addresses are in a group."""
     if isinstance(error, BaseExceptionGroup):
         return any(_refused(each) for each in error.exceptions)
     return error is not None and (isinstance(error, ConnectionRefusedError) or _refused(error.__cause__))
 
 
-async def _greeting(stream: ByteReceiveStream) -> ReadyReason:
-    try:
-        return ReadyReason.READY if await _greets(stream) else ReadyReason.NO_SSH_BANNER
-    except (OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        return ReadyReason.NO_SSH_BANNER
-
-
 async def _greets(stream: ByteReceiveStream) -> bool:
+    """Return whether an SSH server sends its banner."""
     heard = b""
-    while len(heard) < _GREETING_MAX:
-        heard += await stream.receive(_GREETING_MAX - len(heard))
-        if heard.startswith(b"SSH-") or b"\nSSH-" in heard:
-            return True
+    with contextlib.suppress(OSError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        while len(heard) < _GREETING_MAX:
+            heard += await stream.receive(_GREETING_MAX - len(heard))
+            if heard.startswith(b"SSH-") or b"\nSSH-" in heard:
+                return True
     return False
 
 
@@ -194,8 +179,7 @@ def host_name(text: str) -> str | None:
 
 
 def quoted_path(path: Path, *, windows: bool = os.name == "nt") -> str:
-    """Return a path as one word of a shell command. On Windows it gets double quotes, which both shells there
-    accept."""
+    """Return a path as one word of a shell command, on Windows in double quotes, which both shells there accept."""
     if not windows:
         return shlex.quote(str(path))
     text = str(path).replace("\\", "/")  # ssh on Windows accepts both, but a POSIX shell there only this
@@ -219,20 +203,12 @@ def _ssh_warning(hosts: Sequence[str] | None, tcp_ports: Sequence[str] | None) -
     return BAD_PORT if odd and _ssh_port(tcp_ports) is None else None
 
 
-def _url(http_host: str | None) -> str | None:
-    host = host_name(http_host) if http_host else None
-    return f"https://{host}" if host else None
-
-
 def _config_path(path: Path) -> str | None:
     """Return a path as an ssh-config value, or None if it can't be quoted there."""
     text = str(path).replace("\\", "/") if os.name == "nt" else str(path)
     if not text.isprintable() or re.search(r'["\\]|\$\{', text):
         return None
     return '"{}"'.format(text.replace("%", "%%"))  # ssh reads % as the start of a token
-
-
-_NEVER_USUAL: Final = {ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT}  # not normal, even while an SSH server starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +227,10 @@ Memory = Mapping[int, SshLook]
 
 
 def is_settled(reason: ReadyReason, minutes: int) -> bool:
-    """Return whether that result says something about the host or the network, and not just that a container is
-    starting."""
-    return reason is ReadyReason.READY or reason in _NEVER_USUAL or minutes >= STARTING_MINUTES
+    """Return whether that result is about the host or the network, not just about a container that is starting."""
+    # The other failures are normal while an SSH server starts.
+    at_once = (ReadyReason.READY, ReadyReason.NAME_NOT_FOUND, ReadyReason.TIMED_OUT)
+    return reason in at_once or minutes >= STARTING_MINUTES
 
 
 def remembered(memory: Memory, order_id: int, attempt: SshLook) -> dict[int, SshLook]:

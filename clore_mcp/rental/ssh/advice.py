@@ -121,18 +121,15 @@ def _loading(found: Situation) -> list[str]:
     if found.age < OVERDUE_MINUTES:
         slow = "A large image or a slow connection can cause this. Tell the person, and call wait_for_order again."
         return [f"{found.since}: {what}, longer than the usual 2 to 5 minutes.", slow, _free(found)]
+    cause = "The cause may be the host or the image: its name, its size, or a registry that needs a login."
+    if found.alike:
+        cause = f"{_orders(found.alike)} did not start either, so the likely cause is the image, not the hosts."
     return [
         f"{found.since}: {what}, far longer than the usual 2 to 5 minutes.",
         "Stop waiting. Tell the person, and ask whether to end it with cancel_order.",
-        _same_image(found),
+        cause,
         _rent_again(found),
     ]
-
-
-def _same_image(found: Situation) -> str:
-    if not found.alike:
-        return "The cause may be the host or the image: its name, its size, or a registry that needs a login."
-    return f"{_orders(found.alike)} did not start either, so the likely cause is the image, not the hosts."
 
 
 def _unreached(found: Situation) -> list[str]:
@@ -141,7 +138,13 @@ def _unreached(found: Situation) -> list[str]:
     starting = found.reason in (ReadyReason.CONNECTION_REFUSED, ReadyReason.NO_SSH_BANNER)
     if starting and found.age < STARTING_MINUTES and not found.failed:
         return [fact, "This is usual while the SSH server starts. Call wait_for_order again."]
-    return [fact, _cause(found, found.reason), _try_it(found), _if_that_fails(found), _rent_again(found)]
+    try_it = "Tell the person. Clore may correct the address."
+    if found.command is not None:
+        try_it = (
+            f"First ask the person to run `{found.command}` in their own terminal, if possible on another network. If"
+            " it logs in, the order works, and only this machine cannot reach it."
+        )
+    return [fact, _cause(found, found.reason), try_it, _if_that_fails(found), _rent_again(found)]
 
 
 def _cause(found: Situation, reason: ReadyReason) -> str:
@@ -160,15 +163,6 @@ def _cause(found: Situation, reason: ReadyReason) -> str:
     return f"This machine reaches Clore, so it is online, but {_MAY_BE_HERE[reason]}."
 
 
-def _try_it(found: Situation) -> str:
-    if found.command is None:
-        return "Tell the person. Clore may correct the address."
-    return (
-        f"First ask the person to run `{found.command}` in their own terminal, if possible on another network. If"
-        " it logs in, the order works, and only this machine cannot reach it."
-    )
-
-
 def _if_that_fails(found: Situation) -> str:
     if found.age < STARTING_MINUTES:
         return "If it fails for them too, call wait_for_order again."
@@ -179,10 +173,10 @@ def _if_that_fails(found: Situation) -> str:
             f" What this order has cost is lost. Or end it with cancel_order. {_free(found)}"
         ).rstrip()
     if found.age < OVERDUE_MINUTES:
-        request = (
+        return (
             "If it fails for them too, ask whether to keep waiting with wait_for_order or to end it with cancel_order."
-        )
-        return f"{request} {_free(found)}".rstrip()
+            f" {_free(found)}"
+        ).rstrip()
     return "If it fails for them too, stop waiting and advise the person to end it with cancel_order."
 
 

@@ -31,23 +31,28 @@ class SshKey:
     """A public key for orders, and the path of its private key, if known."""
 
     line: str
-    fingerprint: str  # "SHA256:…", as ssh-keygen -l shows it
-    source: str  # "settings", "~/.ssh/id_ed25519.pub" or "generated"
     private_path: Path | None = None
     offered_by_default: bool = False  # ssh tries that private key by default
 
+    @property
+    def fingerprint(self) -> str:
+        """See `fingerprint`."""
+        return fingerprint(self.line)
+
 
 def public_key(settings_key: str | None, home: Path, state_dir: Path) -> SshKey:
-    """Return the configured key, or else the usual one in ~/.ssh, or else a pair made once for this state. Raises
-    StateUnavailable."""
+    """Return the configured key, else the usual one in ~/.ssh, else a pair made once. Raises StateUnavailable."""
     if settings_key is not None:
-        return _configured(validate(settings_key), home)
+        line = validate(settings_key)  # its private key is known if the pair is in ~/.ssh
+        same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
+        name = next(same, None)
+        return SshKey(line, home / ".ssh" / name if name else None, name in _USUAL)
     for name, line in _own_keys(home):
         if name in _USUAL:
-            return _key(line, f"~/.ssh/{name}.pub", home / ".ssh" / name, offered=True)
+            return SshKey(line, home / ".ssh" / name, offered_by_default=True)
     path = state_dir / "ssh" / "id_ed25519"
     try:
-        return _key(_kept_pair(path), "generated", path)
+        return SshKey(_kept_pair(path), path)
     except OSError as error:
         raise StateUnavailable(f"The SSH key in {path.parent} can't be made or read ({error.strerror}).") from error
 
@@ -74,17 +79,6 @@ async def key_line(given: str | None, own: Callable[[], SshKey]) -> str:
     return validate(given) if given else (await anyio.to_thread.run_sync(own)).line
 
 
-def _key(line: str, source: str, private_path: Path | None = None, *, offered: bool = False) -> SshKey:
-    return SshKey(line, fingerprint(line), source, private_path, offered)
-
-
-def _configured(line: str, home: Path) -> SshKey:
-    """Return the operator's key, with the path of its private key if the pair is in ~/.ssh."""
-    same = (name for name, other in _own_keys(home) if other.split()[:2] == line.split()[:2])
-    name = next(same, None)
-    return _key(line, "settings", home / ".ssh" / name if name else None, offered=name in _USUAL)
-
-
 def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
     """Yield the name and line of each readable pair in ~/.ssh, the usual ones first."""
     with contextlib.suppress(OSError):  # no folder, or no permission to read it: it counts as holding no keys
@@ -97,8 +91,7 @@ def _own_keys(home: Path) -> Iterator[tuple[str, str]]:
 
 
 def _kept_pair(path: Path) -> str:
-    """Return the public line of the pair at `path`, made now if there is none. Processes that start at once agree on
-    one pair."""
+    """Return the public line of the pair at `path`, made if there is none. Processes that start at once agree on it."""
     path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     if not path.exists():

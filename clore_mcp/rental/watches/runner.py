@@ -139,8 +139,8 @@ class WatchRunner:
         cheap = [one.listing.server_id for one in servers if one.priced.usd_per_hour <= ceiling]
 
         def read(tx: Tx) -> set[int]:
-            failed = hosts.failed_twice(tx, watch.account, self._context.clock())
-            return ours_on(tx, watch.account, cheap, current.rows) | failed
+            failed = hosts.failed(tx, watch.account, self._context.clock())
+            return ours_on(tx, watch.account, cheap, current.rows) | failed.keys()
 
         left_out = await self._context.state.read(read)
         return [number for number in cheap if number not in left_out][:_TRIED_AT_ONCE]
