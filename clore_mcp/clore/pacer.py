@@ -463,8 +463,13 @@ class Pacer:
         log.warning("requests are paced by this process alone: %s", error.message)
         waiting = [request for request in self._requests if not request.came.done()]
         self._requests = [request for request in self._requests if request.came.done()]
+        self._changes.append(self._withdraw)  # else their rows stay first in line once the state can be used again
         for request in waiting:
             request.came.set_exception(error)
+
+    def _withdraw(self, tx: Tx, marks: Marks) -> Marks:
+        pace.withdraw(tx, self._key, self._owner)
+        return marks
 
 
 def _departed(request: Turn, at_ns: int, tx: Tx, marks: Marks) -> Marks:

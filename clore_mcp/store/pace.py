@@ -128,6 +128,11 @@ def drop(tx: Tx, place_id: int) -> None:
     tx.run("DELETE FROM turns WHERE id = ?", place_id)
 
 
+def withdraw(tx: Tx, key: str, owner: str) -> None:
+    """Remove the requests of a process that still wait."""
+    tx.run("DELETE FROM turns WHERE key = ? AND owner = ? AND stage = 'waiting'", key, owner)
+
+
 def touch(tx: Tx, owner: str, now_ns: int) -> None:
     """Record that the process that owns these requests is alive."""
     tx.run("UPDATE turns SET seen_ns = ? WHERE owner = ?", now_ns, owner)

@@ -295,6 +295,23 @@ async def test_a_file_held_up_by_a_frozen_process_stalls_no_loop_and_delays_a_ca
     assert shared.names() == "abc"
 
 
+async def test_a_call_that_went_on_alone_does_not_stand_in_line_once_the_file_can_be_used_again(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.2)
+    first, second = shared.process(Gaps.scaled(0.5)), shared.process(Gaps.scaled(0.5))
+    await shared.go(first, "a")
+    alone = asyncio.create_task(shared.go(first, "b"))
+    await until(lambda: "waiting" in shared.rows())
+    with contextlib.closing(sqlite3.connect(shared.folder / FILE_NAME, isolation_level=None)) as frozen:
+        frozen.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(20):
+            await alone
+    async with asyncio.timeout(20):  # the row of b, if it were left, would be kept alive by c and go nowhere
+        await asyncio.gather(shared.go(first, "c"), shared.go(second, "d"))
+    assert sorted(shared.names()) == ["a", "b", "c", "d"]
+
+
 async def test_after_a_restart_of_the_machine_the_old_instants_count_no_more(tmp_path: Path) -> None:
     before = Pacer(GAP, state=open_pace(tmp_path), key="key", clock_ns=lambda: 10**15)
     async with before.turn(Lane.GENERAL) as turn:
