@@ -7,7 +7,7 @@ have. It runs up to the new end if a process enforces that, or else for as long 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -32,10 +32,19 @@ class EndMove:
     before: End | None
     ends_api_at: int
 
+    @property
+    def on_end(self) -> str:
+        """What happens at the end: `cancel` or `notify`."""
+        return self.before.on_end if self.before else "cancel"
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the order was made here."""
+        return self.before is not None and self.before.made_here
+
     def moved(self, account: str) -> End:
         """Return the new end."""
-        on_end, made_here = (self.before.on_end, self.before.made_here) if self.before else ("cancel", False)
-        return End(account, self.order_id, self.ends_api_at, on_end, made_here=made_here)
+        return End(account, self.order_id, self.ends_api_at, self.on_end, made_here=self.made_here)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +59,7 @@ class ExtendTerms:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON for the quote's row."""
-        ends = {"before": self.before, "after": self.after}
-        return {"order_id": self.order_id, **ends, "worst_usd": str(self.worst_usd)}
+        return {**asdict(self), "worst_usd": str(self.worst_usd)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> ExtendTerms:
@@ -164,15 +172,8 @@ def _hours(seconds: float) -> Decimal:
 
 def reservation_of(extension: Extension, account: str, now: float) -> Reservation:
     """Return the reservation for what the order may cost until its new end."""
-    return Reservation(
-        None,
-        account,
-        extension.coin.value,
-        extension.worst_usd,
-        extension.dearest_usd_per_hour,
-        created_at=now,
-        order_id=extension.row.id,
-    )
+    worst, hourly, order_id = extension.worst_usd, extension.dearest_usd_per_hour, extension.row.id
+    return Reservation(None, account, extension.coin.value, worst, hourly, created_at=now, order_id=order_id)
 
 
 def told_of(extension: Extension, limits: str) -> ExtensionShown:
@@ -185,8 +186,8 @@ def told_of(extension: Extension, limits: str) -> ExtensionShown:
         hours=extension.hours if move.before is None else _hours(move.ends_api_at - move.before.ends_api_at),
         was=None if move.before is None else iso(move.before.ends_api_at),
         ends=iso(move.ends_api_at),
-        on_end=move.before.on_end if move.before else "cancel",
-        made_here=move.before is not None and move.before.made_here,
+        on_end=move.on_end,
+        made_here=move.made_here,
         enforced_by=extension.enforced_by,
         usd_per_hour=extension.dearest_usd_per_hour,
         day=f"{plain(row.price or ZERO)} {extension.coin.ticker} per day",
@@ -202,8 +203,8 @@ def told_of(extension: Extension, limits: str) -> ExtensionShown:
 def moved(extension: Extension) -> Outcome:
     """Return the answer after the end was moved."""
     row, move = extension.row, extension.move
-    ends_at, on_end = iso(move.ends_api_at), move.before.on_end if move.before else "cancel"
-    said = f"Order {row.id} now ends at {ends_at}. {results.ending(on_end, extension.enforced_by)}"
+    ends_at = iso(move.ends_api_at)
+    said = f"Order {row.id} now ends at {ends_at}. {results.ending(move.on_end, extension.enforced_by)}"
     return Outcome(
         Status.EXTENDED,
         said,
@@ -217,9 +218,7 @@ def moved(extension: Extension) -> Outcome:
     )
 
 
-def over_limit(
-    order_id: int, refusals: Sequence[Refusal], extension: Extension, most_seconds: int | None = None
-) -> Outcome:
+def over_limit(refusals: Sequence[Refusal], extension: Extension, most_seconds: int | None) -> Outcome:
     """Return the answer if a limit refuses the move. `most_seconds` more would fit, None if that is unknown."""
     names = "; ".join(str(refusal) for refusal in refusals)
     most = None if most_seconds is None else _hours_that_fit(most_seconds)
@@ -229,7 +228,7 @@ def over_limit(
     return Outcome(
         Status.REFUSED,
         f"Over the limit: {names}. Its end stays as it was.{fewer}",
-        order_id=order_id,
+        order_id=extension.row.id,
         refusals=tuple(refusals),
         most_hours=None if most is None else float(most),
     )
