@@ -197,11 +197,13 @@ class RemainingOrders:
 
     def told_in(self, outcome: Outcome) -> Outcome:
         """Return the outcome with what is left, if that is known."""
-        running = None if self.hourly is None else tuple(self._row(*one) for one in self.hourly.items())
+        running = None
+        if self.hourly is not None:
+            running = tuple(
+                BillingOrder(order_id, self.waiting.get(order_id), None if usd is None else shown(usd))
+                for order_id, usd in self.hourly.items()
+            )
         return replace(outcome, still_running=running, watches_waiting=self.watches)
-
-    def _row(self, order_id: int, usd: Decimal | None) -> BillingOrder:
-        return BillingOrder(order_id, self.waiting.get(order_id), None if usd is None else shown(usd))
 
     def __str__(self) -> str:
         if self.hourly is None:
@@ -229,13 +231,13 @@ async def remaining(
 ) -> RemainingOrders:
     """Return what is left now. It waits up to `patience_seconds` for the orders and their bids, and again for the
     account of the watches. Anything that can't be read is reported as unknown."""
-    rows: list[OrderRow] | None = None
+    hourly: Mapping[int, Decimal | None] | None = None
     waiting: Mapping[int, str] = {}
     standing: int | None = None
     with anyio.move_on_after(patience_seconds), contextlib.suppress(CloreError):
         rows = [row for row in (await context.readings.orders()).rows if not row.expired]
+        hourly = {row.id: usd_per_hour(row, fees, rates) for row in rows}
         waiting = await books.waiting(rows)
-    hourly = None if rows is None else {row.id: usd_per_hour(row, fees, rates) for row in rows}
     with anyio.move_on_after(patience_seconds):
         standing = await watches_waiting(context)
     return RemainingOrders(hourly, waiting, standing)
