@@ -16,8 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -83,7 +82,16 @@ class Notifier:
                 log.warning("the notify command could not be run (%s)", type(error).__name__)
 
     def _run(self, text: str) -> None:
-        process = self._start()
+        process = subprocess.Popen(  # noqa: S603 - the operator's own command
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder if self._folder.is_dir() else None,
+            env=without_secrets(os.environ, self._api_key),
+            start_new_session=True,  # Ctrl-C is meant for us, and the whole group can be killed
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows only
+        )
         try:
             process.communicate(text.encode(), timeout=self._seconds)
         except subprocess.TimeoutExpired:
@@ -92,20 +100,6 @@ class Notifier:
         else:
             if process.returncode:
                 log.warning("the notify command failed: exit code %d", process.returncode)
-
-    def _start(self) -> subprocess.Popen[Any]:
-        start: Callable[..., subprocess.Popen[Any]] = partial(
-            subprocess.Popen,
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder if self._folder.is_dir() else None,
-            env=without_secrets(os.environ, self._api_key),
-        )
-        if sys.platform == "win32":
-            return start(creationflags=subprocess.CREATE_NO_WINDOW)
-        return start(start_new_session=True)  # Ctrl-C is meant for us, and the whole group can be killed
 
 
 def without_secrets(env: Mapping[str, str], api_key: str | None) -> dict[str, str]:
