@@ -33,6 +33,7 @@ LEASE_OVER: Final = "its lease is over"  # the reason for most cancels
 _LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
 _AGAIN_AFTER_LOOKS: Final = 3  # after this many looks without proof, the cancel is sent again
 _ISSUE_NOTED: Final = 200  # characters of the issue, in the ledger
+_NAMED: Final = 5  # orders in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,8 @@ async def send(
 
 
 async def look_until_gone(context: Context, sent: Sequence[SentCancel]) -> dict[int, OrderRow]:
-    """Wait until all orders have expired or the patience is over, and return the rows of the expired ones. An order
-    that the current list still shows as running has not expired. Until then a cancel is sent again unless there is
-    evidence that it worked."""
+    """Wait until all orders have expired or the patience is over, and return the expired rows. An order that the
+    current list shows as running has not expired. A cancel is sent again unless there is evidence that it worked."""
     give_up_at = context.monotonic() + context.patience.proof
     gone: dict[int, OrderRow] = {}
     looks = 0
@@ -169,20 +169,14 @@ async def _look(context: Context, order_ids: Set[int]) -> tuple[Orders | None, S
     """Return a list that can prove orders gone, or None if it can't be read, and the orders listed as running. If all
     of these orders are running, the list of current orders is enough."""
     running: Set[int] = set()
-    try:
+    with contextlib.suppress(CloreError):
         current = await context.readings.look(completed=False)
         running = {row.id for row in current.rows if not row.expired}
         if order_ids <= running:
             return current, running
-    except CloreError:
-        pass
-    try:
+    with contextlib.suppress(CloreError):
         return await context.readings.look(completed=True), running
-    except CloreError:
-        return None, running
-
-
-_NAMED: Final = 5
+    return None, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +223,8 @@ def _orders(ids: list[int]) -> str:
 async def remaining(
     context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float
 ) -> RemainingOrders:
-    """Return what is left now. It waits up to `patience_seconds` for the orders and their bids, and again for the
-    account of the watches. Anything that can't be read is reported as unknown."""
+    """Return what is left now, as far as it is known within `patience_seconds` for the orders and again for the
+    watches."""
     hourly: Mapping[int, Decimal | None] | None = None
     waiting: Mapping[int, str] = {}
     standing: int | None = None

@@ -48,9 +48,8 @@ NEVER_WON: Final = (
 
 
 async def account_for(context: Context, order_id: int) -> str:
-    """Return the account for an order's cancel. If Clore does not identify it soon, it is the order's account in the
-    state, or else `UNKNOWN_ACCOUNT`. If another account that may be this one has the order's lease, it is that
-    account."""
+    """Return the account for an order's cancel, or another one that may be this one and has the order's lease. If Clore
+    does not identify it soon, return the order's account in the state, or else `UNKNOWN_ACCOUNT`."""
     with anyio.move_on_after(_READING_SECONDS):
         try:
             account = await context.readings.account()
@@ -59,10 +58,9 @@ async def account_for(context: Context, order_id: int) -> str:
             raise
         except CloreError as error:
             log.warning("the account can't be read: %s", error.message)
-    try:
+    with contextlib.suppress(StateUnavailable):
         return await context.state.read(lambda tx: orders.account_of(tx, order_id)) or UNKNOWN_ACCOUNT
-    except StateUnavailable:
-        return UNKNOWN_ACCOUNT
+    return UNKNOWN_ACCOUNT
 
 
 class Closer:
@@ -73,10 +71,8 @@ class Closer:
         self.books = Books(context)
 
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> Outcome:
-        """Cancel an order and look until it is proven gone. Return `cancelled` with the receipt, or `unverified`.
-
-        Raises NotSent if no cancel can be sent at all, because of the environment's proxy or certificates.
-        """
+        """Cancel an order and prove it, as `prove` does. Raises NotSent if no cancel can be sent at all, because of the
+        environment's proxy or certificates."""
         await self._context.client.open()
         account = await account_for(self._context, order_id)
         sent = await cancels.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
@@ -87,8 +83,7 @@ class Closer:
         return left.told_in(outcome).also(told).also(dropped)
 
     async def prove(self, sent: Sequence[SentCancel]) -> list[Outcome]:
-        """Look until each is proven gone or the patience is over. Return `cancelled` with the receipt, or
-        `unverified`."""
+        """Look until each is proven gone (`cancelled`, with the receipt) or the patience is over (`unverified`)."""
         self._context.readings.changed()
         gone = await cancels.look_until_gone(self._context, sent)
         return [
@@ -97,8 +92,7 @@ class Closer:
         ]
 
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
-        """Compare the reservations of orders with Clore's lists, and close orders that are proven gone with their
-        cost."""
+        """Compare the reservations with Clore's lists, and close orders that are proven gone with their cost."""
         context = self._context
         if await context.state.read(lambda tx: self.agrees(tx, account, current)):
             return
@@ -166,8 +160,7 @@ class Closer:
             await self.prove(await cancels.send(context, targets, caller="clore-mcp", why="above_ceiling"))
 
     async def reopen_listed(self, account: str, current: Orders) -> None:
-        """Restore the reservation and end of each order that counted as gone, for whatever reason, and is listed as
-        running."""
+        """Restore the reservation and end of each order that counted as gone and is listed as running."""
         for lease in await self.back(account, current):
             await self.reopen(lease)
         await _reopen_elsewhere(self._context, account, current)
@@ -208,7 +201,6 @@ class Closer:
             await self._close(lease, _bill_unseen(lease), "ended_unseen")
 
     async def _reconcile_elsewhere(self, account: str, current: Orders, completed: Orders | None) -> None:
-        """Compare the reservations of orders made elsewhere with Clore's lists."""
         context = self._context
         held = await context.state.read(lambda tx: intents.reservations_elsewhere(tx, account))
         listed = {row.id for row in current.rows if not row.expired}
@@ -311,10 +303,9 @@ class Closer:
         return found if found.priced else None
 
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
-        try:
+        with contextlib.suppress(StateUnavailable):
             return await self._context.state.read(work)
-        except StateUnavailable:
-            return None
+        return None
 
     async def _close(self, lease: Lease, final: Bill, step: str) -> None:
         context, account, now = self._context, lease.account, self._context.clock()
@@ -346,16 +337,12 @@ def _bill_unseen(lease: Lease) -> Bill:
 
 
 def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:
-    """Return whether a process has sent the cancel at the lease's end. It may have been killed before recording
-    that."""
+    """Return whether a process has sent the cancel at the lease's end. It may have been killed after that."""
     sent = ledger.last_of_order(tx, lease.account, lease.order_id, ("cancel_sent",))
     return sent is not None and (sent.data or {}).get("why") == cancels.LEASE_OVER
 
 
 async def _reopen_elsewhere(context: Context, account: str, current: Orders) -> None:
-    """Restore the reservations of orders made elsewhere that counted as gone or were missing and are listed as
-    running."""
-
     def write(tx: Tx) -> None:
         for one in _back_elsewhere(tx, context, account, current):
             intents.reservations_seen_again(tx, [one.id])

@@ -7,6 +7,7 @@ key. Its output is dropped. Failures are logged. The event is in the ledger in a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -65,11 +66,8 @@ class Notifier:
             thread, self._thread = self._thread, None
         if thread is None:
             return
-        try:
+        with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=self._seconds)
-        except queue.Full:
-            pass
-        else:
             thread.join(max(0.0, give_up_at - time.monotonic()))
         if thread.is_alive():
             log.warning("the notify command was not run for every event: the process ends")

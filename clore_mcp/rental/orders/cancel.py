@@ -6,6 +6,7 @@ that shows the order as expired, or a lease that was closed here, proves that it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,8 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the state knows about an order. `made_here` is None if the state can't be read. `tried` is True if a cancel
-    that a person approved is still unproven."""
+    """What the state knows about an order. `made_here` is None if it can't be read. `tried`: a cancel is unproven."""
 
     made_here: bool | None = None
     lease: Lease | None = None
@@ -115,14 +115,12 @@ class CancelVerb(Verb[CancelOrder]):
             taken = True
         if not taken:
             return results.in_progress(quote.id)
-        outcome = await self._closer.cancel(
-            request.order_id, issue=request.issue, caller=quote.caller, why=f"asked for; {by}"
-        )
+        why = f"asked for; {by}"
+        outcome = await self._closer.cancel(request.order_id, issue=request.issue, caller=quote.caller, why=why)
         outcome = outcome.also(request.comment_change)
-        try:
+        with contextlib.suppress(StateUnavailable):
             return await settle_quote(context, quote, outcome)
-        except StateUnavailable:
-            return outcome
+        return outcome
 
     def unfinished(self, quote: Quote) -> Outcome:
         return results.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
@@ -145,7 +143,6 @@ class CancelVerb(Verb[CancelOrder]):
         return ended, looked
 
     async def _priced(self, row: OrderRow | None, lease: Lease | None) -> tuple[Decimal | None, Decimal | None]:
-        """Return the order's cost per hour and its cost so far in USD, each None if unknown."""
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None
@@ -179,7 +176,6 @@ class CancelVerb(Verb[CancelOrder]):
             unproven = ledger.last_of_order(tx, account, order_id, ("cancel_unverified",))
             return History(lease is not None, lease, unproven is not None)
 
-        try:
+        with contextlib.suppress(StateUnavailable):
             return await self._context.state.read(read)
-        except StateUnavailable:
-            return History()
+        return History()

@@ -211,9 +211,7 @@ class ExtendVerb(Verb[ExtendOrder]):
         refusals = [] if extension is None else check(stands, extension.spend(held))
         unwatched = any(one.limit == "watchdog" for one in refusals)  # then no hours fit
         if extension is None or too_long:
-            fit = None if extension is None or unwatched else most()
-            why = beyond(move, latest, api_now, fit)
-            raise stays(move.order_id, "max_rental_hours", why, latest_api_at=latest, most_seconds=fit)
+            raise beyond(move, latest, api_now, None if extension is None or unwatched else most())
         limits = _limits_used(stands, extension.spend(held).wanted)
         return CheckedExtension(extension, refusals, limits, most() if refusals and not unwatched else None)
 

@@ -7,7 +7,7 @@ have. It runs up to the new end if a process enforces that, or else for as long 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -234,39 +234,27 @@ def over_limit(refusals: Sequence[Refusal], extension: Extension, most_seconds: 
     )
 
 
-def stays(
-    order_id: int,
-    reason: str,
-    why: str,
-    *,
-    latest_api_at: int | None = None,
-    most_seconds: int | None = None,
-    final: bool = True,
-) -> Settled:
-    """Return a refusal that leaves the end as it was. `most_seconds` more would fit, None if that is unknown."""
-    outcome = Outcome(
-        Status.REFUSED,
-        f"{why} Its end stays as it was.",
-        order_id=order_id,
-        reason=reason,
-        latest_ends_at=None if latest_api_at is None else iso(latest_api_at),
-        most_hours=None if most_seconds is None else float(_hours_that_fit(most_seconds)),
-    )
-    return Settled(outcome, final=final)
+def stays(order_id: int, reason: str, why: str, *, final: bool = True) -> Settled:
+    """Return a refusal that leaves the end as it was."""
+    said = f"{why} Its end stays as it was."
+    return Settled(Outcome(Status.REFUSED, said, order_id=order_id, reason=reason), final=final)
 
 
-def beyond(move: EndMove, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:
-    """Return why an end beyond the host's longest rental is refused, and which end would fit. `most_seconds` more also
-    pass the limits and the wallet, None if that is unknown."""
+def beyond(move: EndMove, latest_api_at: int, api_now: float, most_seconds: int | None) -> Settled:
+    """Return the refusal of an end beyond the host's longest rental, with the end that would fit. `most_seconds` more
+    also pass the limits and the wallet, None if that is unknown."""
     left = max(0, latest_api_at - int(move.before.ends_api_at if move.before else api_now))
     most = left if most_seconds is None else min(left, most_seconds)
     hours = _hours_that_fit(most)
     fits = f"up to {plain(hours)} more hours" if hours > 0 else "no more hours"
-    why = f", so {fits} are possible" if most == left else f". The limits and the wallet allow {fits}"
-    return (
-        f"The host's longest rental is over at {iso(latest_api_at)}{why}. To continue after that, rent another"
+    reason = f", so {fits} are possible" if most == left else f". The limits and the wallet allow {fits}"
+    why = (
+        f"The host's longest rental is over at {iso(latest_api_at)}{reason}. To continue after that, rent another"
         " server with create_order."
     )
+    outcome = stays(move.order_id, "max_rental_hours", why).outcome
+    most_hours = None if most_seconds is None else float(_hours_that_fit(most_seconds))
+    return Settled(replace(outcome, latest_ends_at=iso(latest_api_at), most_hours=most_hours))
 
 
 def _hours_that_fit(seconds: int) -> Decimal:

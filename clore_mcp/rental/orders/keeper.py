@@ -46,8 +46,7 @@ class Round:
 
 
 class Keeper:
-    """Cancels orders at their end, writes the heartbeat and settles open creates. `last` holds the last round's
-    findings."""
+    """Cancels orders at their end, writes the heartbeat and settles open creates. `last` is the last round."""
 
     def __init__(
         self,
@@ -76,9 +75,8 @@ class Keeper:
         self._held_back = False  # whether the last round skipped a cancel, because another process's is on its way
 
     async def start(self) -> None:
-        """Write a heartbeat and start the rounds in the background. Further calls do nothing. Without a usable key,
-        nothing starts and NoApiKey or InvalidApiKey is raised. Other failures are retried in the background, and no
-        call waits for them."""
+        """Write a heartbeat and start the rounds in the background. Further calls do nothing. Raises NoApiKey and
+        InvalidApiKey; other failures are retried in the background."""
         async with self._starting:
             if self._task is None:
                 try:
@@ -214,7 +212,6 @@ class Keeper:
         return back or bool(self._leases)
 
     def _remembers(self, current: Orders | None) -> bool:
-        """Return whether a remembered order may still have to be ended."""
         api_now = self._context.readings.api_now()
         listed = None if current is None or current.unreadable else {r.id for r in current.rows if not r.expired}
         return any(

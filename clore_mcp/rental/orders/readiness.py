@@ -42,8 +42,7 @@ class OrderLook:
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """The order after a wait, the state of its SSH, what this machine can reach, recent orders that failed in the same
-    way, and what to do next."""
+    """The order after a wait. `failed_alike` holds recent orders that failed in the same way."""
 
     order: OrderNow
     ready_reason: ReadyReason | None
@@ -79,8 +78,7 @@ class Readiness:
         self._api = api
 
     async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> Waited:
-        """Return the order once its SSH answers, it has ended, or the time is up. Raises NotFound, and CloreError if
-        Clore did not answer at all."""
+        """Return the order once its SSH answers, it has ended, or the time is up. Raises NotFound and CloreError."""
         began, look = self._context.monotonic(), None
         ends_at = anyio.current_time() + timeout_seconds
         with anyio.move_on_after(LONGEST_WAIT_SECONDS) as scope:
@@ -104,8 +102,7 @@ class Readiness:
         return Waited(look.order, look.reason, found.reaches, found.alike, advice.next_step(found))
 
     async def again(self, order_id: int) -> tuple[SshLook | None, Situation]:
-        """Return the state of the order's SSH at the last wait, and its situation now. Raises NotFound and
-        CloreError."""
+        """Return the SSH's state at the last wait, and the situation now. Raises NotFound and CloreError."""
         look = await self._look(order_id, None)
         name = await self._name()
         memory = await self._context.state.read(lambda tx: access.memory_from(value_of(tx, name)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -89,8 +90,7 @@ class Overview:
         )
 
     async def one(self, order_id: int) -> OrderNow:
-        """Return one order, with the present time, the minutes since its start, and the time until which a cancel
-        avoids the creation fee. Raises NotFound."""
+        """Return one order as of now. Raises NotFound."""
         context = self._context
         await context.readings.account()
         row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
@@ -171,10 +171,9 @@ class Overview:
 
     async def key(self) -> SshKey | None:
         """Return the key for the SSH command. If it can't be read, return None; the command then names no key file."""
-        try:
+        with contextlib.suppress(Failure):
             return await anyio.to_thread.run_sync(self._context.ssh_key)
-        except Failure:
-            return None
+        return None
 
 
 def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory | None) -> bool:

@@ -6,6 +6,7 @@ bid_terms.py computes what a bid costs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -257,12 +258,10 @@ def _may_still_leave(context: Context) -> Callable[[], Awaitable[None]]:
 async def _arrived(context: Context, bid: Bid) -> bool:
     for pause in _LOOK_PAUSES:
         await anyio.sleep(pause)
-        try:
+        with contextlib.suppress(CloreError):
             row = (await context.readings.look(completed=False)).find(bid.row.id)
-        except CloreError:
-            continue
-        if row is not None and row.price is not None and abs(row.price - bid.day.value) <= bid.day.value / 10**9:
-            return True
+            if row is not None and row.price is not None and abs(row.price - bid.day.value) <= bid.day.value / 10**9:
+                return True
     return False
 
 
