@@ -35,7 +35,7 @@ from clore_mcp.rental.orders.extend_terms import (
 from clore_mcp.rental.requests import ExtendOrder
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status, outcome_of
 from clore_mcp.rental.rules.check import AddedUsage, Evidence, Position, Undecided, UndecidedReason, check, position
-from clore_mcp.store import Quote, Tx, intents, ledger, orders, quotes
+from clore_mcp.store import End, Quote, Tx, intents, ledger, orders, quotes
 from clore_mcp.text import iso
 
 SAME_CALL_SECONDS: Final = 600.0  # within this time, the same call is the same extension
@@ -151,7 +151,8 @@ class ExtendVerb(Verb[ExtendOrder]):
         if judged.refusals:
             outcome, step = over_limit(judged.refusals, extension, judged.most_seconds), "refused"
         else:
-            orders.move_end(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
+            moved_end = End(quote.account, order_id, move.ends_api_at, move.on_end, made_here=move.made_here)
+            orders.move_end(tx, moved_end, reservation_of(extension, quote.account, now))
             outcome, step = moved(extension), "extended"
         quotes.settle(tx, quote.id, outcome.as_json())
         context.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=order_id, approved_by=by,

@@ -42,10 +42,6 @@ class EndMove:
         """Whether the order was made here."""
         return self.before is not None and self.before.made_here
 
-    def moved(self, account: str) -> End:
-        """Return the new end."""
-        return End(account, self.order_id, self.ends_api_at, self.on_end, made_here=self.made_here)
-
 
 @dataclass(frozen=True, slots=True)
 class ExtendTerms:
@@ -89,12 +85,6 @@ class Extension:
     hours: Decimal
     enforced_by: str | None
 
-    @property
-    def draw(self) -> Draw:
-        """The amount that the order takes from the wallet until its new end."""
-        per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
-        return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
-
     def spend(self, held: Reservation | None) -> Spend:
         """Return what the move adds to what is used. `held` is the order's present reservation."""
         before_hourly = held.usd_per_hour if held else self.usd_per_hour
@@ -104,7 +94,9 @@ class Extension:
             usd_per_day=self.worst_usd - (held.worst_usd if held else ZERO),
             active_orders=0,
         )
-        return Spend(wanted, self.draw, UNENDED if self.enforced_by is not None else None)
+        per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
+        draw = Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)  # until its new end
+        return Spend(wanted, draw, UNENDED if self.enforced_by is not None else None)
 
 
 def latest_end(row: OrderRow, evidence: Evidence, api_now: float) -> int:

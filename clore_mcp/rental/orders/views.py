@@ -78,7 +78,8 @@ class Overview:
             for row in sorted(rows.values(), key=lambda row: (bool(row.expired), -row.id))
             if include_ended or not row.expired
         ]
-        unsettled = await self.unsettled(account)
+        unclear = await self._context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
+        unsettled = [OpenCreate(one.id, one.server_id, iso(one.created_at), one.state) for one in unclear]
         spent = [Decimal(str(view.spent_usd)) for view in views if view.spent_usd is not None]
         return OrderList(
             orders=tuple(views),
@@ -106,11 +107,6 @@ class Overview:
         minutes = None if began is None or row.expired else max(0, int(priced.api_now - began) // 60)
         free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=priced.api_now) if view.up else None
         return OrderNow(view, iso(priced.api_now), minutes, None if free is None else iso(free))
-
-    async def unsettled(self, account: str) -> list[OpenCreate]:
-        """Return the creates with an unknown outcome."""
-        found = await self._context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
-        return [OpenCreate(one.id, one.server_id, iso(one.created_at), one.state) for one in found]
 
     def _burn(self, current: Orders, priced: RowPrices, views: Sequence[OrderView]) -> Decimal:
         """Return the USD billed per hour now. Queued and outbid orders are not billed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from math import ceil
 from typing import Any
@@ -93,8 +93,7 @@ class BidTerms:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON for the quote's row."""
-        amounts = {"bid_per_day": str(self.bid_per_day), "coin": self.coin.value, "worst_usd": str(self.worst_usd)}
-        return {"order_id": self.order_id, **amounts}
+        return {**asdict(self), "bid_per_day": str(self.bid_per_day), "worst_usd": str(self.worst_usd)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> BidTerms:
@@ -150,26 +149,21 @@ def _exactly(usd: Decimal) -> str:
 async def priced(
     context: Context, request: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float
 ) -> Bid:
-    """Return the priced bid. `row` is the order as Clore lists it, and `asked_at` is when the question was asked.
-    Raises Settled if the bid is under the host's minimum or in a coin without a rate, and NotFound and
-    ArgumentInvalid."""
+    """Return the priced bid for an order as Clore lists it, asked about at `asked_at`. Raises Settled if no such bid
+    can be made, NotFound and ArgumentInvalid."""
     readings = context.readings
     api_now = readings.api_now()  # taken with the row: its cost and its remaining hours must be of one moment
     if row is None or row.expired:
         raise NotFound(f"No order {request.order_id} is running.", hint="list_orders shows what runs.")
     if not row.spot:
-        raise ArgumentInvalid(
-            f"Order {request.order_id} is on-demand, so its price is fixed.", hint="Only spot has bids."
-        )
+        said = f"Order {request.order_id} is on-demand, so its price is fixed."
+        raise ArgumentInvalid(said, hint="Only spot has bids.")
     coin = Coin.parse(row.currency or "")
     snapshot, fees = await readings.snapshot(), await readings.fees()
     rate = snapshot.rates.usd_per(coin) if coin else None
     if coin is None or rate is None:
-        raise Settled(
-            results.bid_refused(
-                request.order_id, "unknown_rate", "The USD rate of the order's coin is unknown. Call again later."
-            )
-        )
+        why = "The USD rate of the order's coin is unknown. Call again later."
+        raise Settled(results.bid_refused(request.order_id, "unknown_rate", why))
     fee = fees.fraction(OrderType.SPOT, coin)
     listing = snapshot.by_id.get(row.server_id or 0)
     minimum = listing.spot.get(coin) if listing else None
