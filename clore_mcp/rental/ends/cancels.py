@@ -17,13 +17,10 @@ import anyio
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
-from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import shown
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.results import BillingOrder, Outcome
-from clore_mcp.rental.rules.bid_record import Books
-from clore_mcp.rental.rules.billing import usd_per_hour
 from clore_mcp.store import Tx, ledger, orders, watches
 from clore_mcp.text import clean
 
@@ -218,23 +215,6 @@ class RemainingOrders:
 def _orders(ids: list[int]) -> str:
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
     return f"order {', '.join(map(str, ids[:_NAMED]))}{more}"
-
-
-async def remaining(
-    context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float
-) -> RemainingOrders:
-    """Return what is left now, as far as it is known within `patience_seconds` for the orders and again for the
-    watches."""
-    hourly: Mapping[int, Decimal | None] | None = None
-    waiting: Mapping[int, str] = {}
-    standing: int | None = None
-    with anyio.move_on_after(patience_seconds), contextlib.suppress(CloreError):
-        rows = [row for row in (await context.readings.orders()).rows if not row.expired]
-        hourly = {row.id: usd_per_hour(row, fees, rates) for row in rows}
-        waiting = await books.waiting(rows)
-    with anyio.move_on_after(patience_seconds):
-        standing = await watches_waiting(context)
-    return RemainingOrders(hourly, waiting, standing)
 
 
 async def watches_waiting(context: Context) -> int | None:

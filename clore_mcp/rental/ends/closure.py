@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from math import ceil
 from typing import Final, TypeVar
@@ -28,11 +28,11 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.ends import cancels
-from clore_mcp.rental.ends.cancels import RemainingOrders, SentCancel, remaining
+from clore_mcp.rental.ends.cancels import RemainingOrders, SentCancel
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.rules import bid_record
 from clore_mcp.rental.rules.bid_record import Books
-from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
+from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won, usd_per_hour
 from clore_mcp.store import Lease, Reservation, Tx, intents, ledger, orders
 
 T = TypeVar("T")
@@ -270,9 +270,18 @@ class Closer:
         return Outcome(Status.UNVERIFIED, said, order_id=one.order_id, said=one.unproven)
 
     async def remaining(self) -> RemainingOrders:
-        """Return what else costs money now or may soon."""
+        """Return what else costs money now or may soon. Anything that can't be read soon is reported as unknown."""
         fees, rates = await self.prices()
-        return await remaining(self._context, self.books, fees, rates, _READING_SECONDS)
+        hourly: Mapping[int, Decimal | None] | None = None
+        waiting: Mapping[int, str] = {}
+        standing: int | None = None
+        with anyio.move_on_after(_READING_SECONDS), contextlib.suppress(CloreError):
+            rows = [row for row in (await self._context.readings.orders()).rows if not row.expired]
+            hourly = {row.id: usd_per_hour(row, fees, rates) for row in rows}
+            waiting = await self.books.waiting(rows)
+        with anyio.move_on_after(_READING_SECONDS):
+            standing = await cancels.watches_waiting(self._context)
+        return RemainingOrders(hourly, waiting, standing)
 
     async def prices(self) -> tuple[Fees, Rates]:
         """Return the renter's fees and the market's rates, read at the same time."""

@@ -106,12 +106,10 @@ class ExtendVerb(Verb[ExtendOrder]):
     async def carry_out(self, quote: Quote, request: ExtendOrder, *, from_state: str, by: str) -> Outcome:
         context = self._context
         evidence, enforced_by = await self._pricer.evidence(), await context.enforced_by()
-
-        def write(tx: Tx) -> Outcome | None:
-            return self._move(tx, quote, evidence, enforced_by, from_state=from_state, by=by)
-
         try:
-            outcome = await context.state.write(write)
+            outcome = await context.state.write(
+                lambda tx: self._move(tx, quote, evidence, enforced_by, from_state=from_state, by=by)
+            )
         except Settled as known:
             return await settle_quote(context, quote, known.outcome) if known.final else known.outcome
         await anyio.to_thread.run_sync(context.wake_watchdog)

@@ -313,18 +313,16 @@ async def cancelled(context: Context, watch_id: str, *, by: str) -> WatchView:
         if watch is None or watch.account != account:
             raise NotFound(f"There is no watch {clean(watch_id, 20)!r}.", hint="list_watches shows them.")
         was = watches.status(tx, watch, context.clock())
+        is_now, said = was, f"It had already {was}, so nothing changed."
         if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
             context.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
-            return _ended(_view(tx, watch, "cancelled"), "It rents nothing more.")
-        return _ended(_view(tx, watch, was), f"It had already {was}, so nothing changed.")
+            is_now, said = "cancelled", "It rents nothing more."
+        view = _view(tx, watch, is_now)
+        if view.order_ids:
+            said += f" Orders {', '.join(map(str, view.order_ids))} keep running. list_orders shows them."
+        return replace(view, next=said)
 
     return await context.state.write(write)
-
-
-def _ended(view: WatchView, said: str) -> WatchView:
-    made = view.order_ids
-    run_on = f" Orders {', '.join(map(str, made))} keep running. list_orders shows them." if made else ""
-    return replace(view, next=said + run_on)
 
 
 def _view(tx: Tx, watch: Watch, is_now: str) -> WatchView:
