@@ -52,8 +52,8 @@ class CheckedExtension:
 
     extension: Extension
     refusals: list[Refusal]
-    limits: str = ""
-    most_seconds: int | None = None  # the most that would fit, if the move does not
+    limits: str
+    most_seconds: int | None  # the most that would fit, if the move does not
 
 
 class ExtendVerb(Verb[ExtendOrder]):

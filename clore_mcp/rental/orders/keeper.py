@@ -151,7 +151,8 @@ class Keeper:
         sent = await self._end_due(current)
         if left:
             await asyncio.to_thread(self._context.wake_watchdog)
-        overdue = {one.order_id: one.unproven for one in sent} if current else self._overdue_unseen(sent)
+        overdue = self._overdue_unseen() if current is None else {}
+        overdue |= {one.order_id: one.unproven for one in sent}
         if current is not None:
             if not any(one.trouble for one in sent):
                 await self._beat_if_read(account)
@@ -307,11 +308,11 @@ class Keeper:
                 await self._try("the end of a lease could not be reported", self._tell(lease, "lease_over"))
         return sent
 
-    def _overdue_unseen(self, sent: Sequence[SentCancel]) -> dict[int, str]:
+    def _overdue_unseen(self) -> dict[int, str]:
         api_now = self._context.readings.api_now()
         over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
         why = "" if self._blind is None else self._blind.message
-        return {lease.order_id: why for lease in over} | {one.order_id: one.unproven for one in sent}
+        return {lease.order_id: why for lease in over}
 
     async def _tell_ended(self, sent: Sequence[SentCancel], overdue: dict[int, str]) -> None:
         """Prove the cancels. An order that is not proven gone stays overdue, and the next round tries again."""

@@ -90,9 +90,8 @@ def lapse_restored(tx: Tx, *, now: float) -> None:
     """Close the open questions and watches of a state that is an older copy of itself. Their approvals may have been
     used since."""
     closed = quotes.expire_all(tx) + watches.end_all(tx)
-    ledger.write(
-        tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data={"closed": closed})
-    )
+    data = {"closed": closed}
+    ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data=data))
 
 
 def lift(tx: Tx, *, by: str, now: float) -> bool:
