@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -138,7 +138,7 @@ def _object(seen: OrdersSeen) -> dict[str, Any]:
     return {
         "orders": [view.as_json() for view in seen.views],
         "total_usd_per_hour": seen.usd_per_hour,
-        "unsettled": [one.as_json() for one in seen.unsettled],
+        "unsettled": [asdict(one) for one in seen.unsettled],
         "enforced_by": seen.enforced_by,
     }
 

@@ -14,6 +14,7 @@ from clore_mcp.clore import OrdersReply
 from clore_mcp.errors import NotJson, NotSent, StateUnavailable
 from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.orders.keeper import Keeper
+from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.store.database import Database
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, patient, rent, wish
@@ -315,7 +316,7 @@ async def test_the_cancel_of_one_who_was_killed_over_it_counts_for_half_a_poll(
         lambda tx: services.context.note(tx, "cancel_sent", "x", account, order_id=order_id)
     )
     local.wall += passed  # set back, nobody knows how old that cancel is
-    keeper = Keeper(services.context, services.closer, services.settler, ())
+    keeper = Keeper(services.context, services.closer, services.settler, (), POLL_SECONDS)
     pause = await keeper.poll()
     assert bool(world.active()) is held
     assert pause == 15 or not held, "it looks again soon"

@@ -17,13 +17,10 @@ import anyio
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.errors import CloreError, Failure, Spent, StateUnavailable, Unclear
-from clore_mcp.market.pricing import Fees, Rates
 from clore_mcp.money import shown
 from clore_mcp.rental.account.reading import Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.results import BillingOrder, Outcome
-from clore_mcp.rental.rules.bid_record import Books
-from clore_mcp.rental.rules.billing import usd_per_hour
 from clore_mcp.store import Tx, ledger, orders, watches
 from clore_mcp.text import clean
 
@@ -33,6 +30,7 @@ LEASE_OVER: Final = "its lease is over"  # the reason for most cancels
 _LOOK_PAUSES: Final = (0.5, 1.0, 2.0, 3.0, 5.0)
 _AGAIN_AFTER_LOOKS: Final = 3  # after this many looks without proof, the cancel is sent again
 _ISSUE_NOTED: Final = 200  # characters of the issue, in the ledger
+_NAMED: Final = 5  # orders in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +81,8 @@ async def send(
 
 
 async def look_until_gone(context: Context, sent: Sequence[SentCancel]) -> dict[int, OrderRow]:
-    """Wait until all orders have expired or the patience is over, and return the rows of the expired ones. An order
-    that the current list still shows as running has not expired. Until then a cancel is sent again unless there is
-    evidence that it worked."""
+    """Wait until all orders have expired or the patience is over, and return the expired rows. An order that the
+    current list shows as running has not expired. A cancel is sent again unless there is evidence that it worked."""
     give_up_at = context.monotonic() + context.patience.proof
     gone: dict[int, OrderRow] = {}
     looks = 0
@@ -170,20 +167,14 @@ async def _look(context: Context, order_ids: Set[int]) -> tuple[Orders | None, S
     """Return a list that can prove orders gone, or None if it can't be read, and the orders listed as running. If all
     of these orders are running, the list of current orders is enough."""
     running: Set[int] = set()
-    try:
+    with contextlib.suppress(CloreError):
         current = await context.readings.look(completed=False)
         running = {row.id for row in current.rows if not row.expired}
         if order_ids <= running:
             return current, running
-    except CloreError:
-        pass
-    try:
+    with contextlib.suppress(CloreError):
         return await context.readings.look(completed=True), running
-    except CloreError:
-        return None, running
-
-
-_NAMED: Final = 5
+    return None, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +189,13 @@ class RemainingOrders:
 
     def told_in(self, outcome: Outcome) -> Outcome:
         """Return the outcome with what is left, if that is known."""
-        running = None if self.hourly is None else tuple(self._row(*one) for one in self.hourly.items())
+        running = None
+        if self.hourly is not None:
+            running = tuple(
+                BillingOrder(order_id, self.waiting.get(order_id), None if usd is None else shown(usd))
+                for order_id, usd in self.hourly.items()
+            )
         return replace(outcome, still_running=running, watches_waiting=self.watches)
-
-    def _row(self, order_id: int, usd: Decimal | None) -> BillingOrder:
-        return BillingOrder(order_id, self.waiting.get(order_id), None if usd is None else shown(usd))
 
     def __str__(self) -> str:
         if self.hourly is None:
@@ -223,23 +216,6 @@ class RemainingOrders:
 def _orders(ids: list[int]) -> str:
     more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
     return f"order {', '.join(map(str, ids[:_NAMED]))}{more}"
-
-
-async def remaining(
-    context: Context, books: Books, fees: Fees, rates: Rates, patience_seconds: float
-) -> RemainingOrders:
-    """Return what is left now. It waits up to `patience_seconds` for the orders and their bids, and again for the
-    account of the watches. Anything that can't be read is reported as unknown."""
-    rows: list[OrderRow] | None = None
-    waiting: Mapping[int, str] = {}
-    standing: int | None = None
-    with anyio.move_on_after(patience_seconds), contextlib.suppress(CloreError):
-        rows = [row for row in (await context.readings.orders()).rows if not row.expired]
-        waiting = await books.waiting(rows)
-    hourly = None if rows is None else {row.id: usd_per_hour(row, fees, rates) for row in rows}
-    with anyio.move_on_after(patience_seconds):
-        standing = await watches_waiting(context)
-    return RemainingOrders(hourly, waiting, standing)
 
 
 async def watches_waiting(context: Context) -> int | None:

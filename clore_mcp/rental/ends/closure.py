@@ -4,9 +4,6 @@ Proof is `expired: true` in Clore's list of completed orders, or absence from tw
 empty list proves nothing. Until then the reservation stays, and the answer says `unverified` and still billing. The
 proof is only what Clore said, so an order of ours that is listed as running again gets its lease back.
 
-A cancel needs only `/cancel_order`. If the state can't be written, or wallets, prices or lists can't be read, the
-receipt or the proof is missing, but the cancel is still sent.
-
 Orders made elsewhere that got an end or a higher bid here have a reservation and no lease. A process ends them only if
 they were given an end, and their cost is what Clore's row says. If one disappears without a trace, its whole
 reservation counts for another day, because that is the most that it can have cost.
@@ -15,8 +12,9 @@ reservation counts for another day, because that is the most that it can have co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from math import ceil
 from typing import Final, TypeVar
@@ -30,11 +28,11 @@ from clore_mcp.money import Coin
 from clore_mcp.rental.account.reading import BROWSING_AGE, Orders
 from clore_mcp.rental.context import Context
 from clore_mcp.rental.ends import cancels
-from clore_mcp.rental.ends.cancels import RemainingOrders, SentCancel, remaining
+from clore_mcp.rental.ends.cancels import RemainingOrders, SentCancel
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.rules import bid_record
-from clore_mcp.rental.rules.bid_record import BidHistory, Books
-from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won
+from clore_mcp.rental.rules.bid_record import Books
+from clore_mcp.rental.rules.billing import Bill, above, began_of, bill, never_won, usd_per_hour
 from clore_mcp.store import Lease, Reservation, Tx, intents, ledger, orders
 
 T = TypeVar("T")
@@ -50,9 +48,8 @@ NEVER_WON: Final = (
 
 
 async def account_for(context: Context, order_id: int) -> str:
-    """Return the account for an order's cancel. If Clore does not identify it soon, it is the order's account in the
-    state, or else `UNKNOWN_ACCOUNT`. If another account that may be this one has the order's lease, it is that
-    account."""
+    """Return the account for an order's cancel, or another one that may be this one and has the order's lease. If Clore
+    does not identify it soon, return the order's account in the state, or else `UNKNOWN_ACCOUNT`."""
     with anyio.move_on_after(_READING_SECONDS):
         try:
             account = await context.readings.account()
@@ -61,10 +58,9 @@ async def account_for(context: Context, order_id: int) -> str:
             raise
         except CloreError as error:
             log.warning("the account can't be read: %s", error.message)
-    try:
+    with contextlib.suppress(StateUnavailable):
         return await context.state.read(lambda tx: orders.account_of(tx, order_id)) or UNKNOWN_ACCOUNT
-    except StateUnavailable:
-        return UNKNOWN_ACCOUNT
+    return UNKNOWN_ACCOUNT
 
 
 class Closer:
@@ -75,10 +71,8 @@ class Closer:
         self.books = Books(context)
 
     async def cancel(self, order_id: int, *, issue: str | None, caller: str, why: str) -> Outcome:
-        """Cancel an order and look until it is proven gone. Return `cancelled` with the receipt, or `unverified`.
-
-        Raises NotSent if no cancel can be sent at all, because of the environment's proxy or certificates.
-        """
+        """Cancel an order and prove it, as `prove` does. Raises NotSent if no cancel can be sent at all, because of the
+        environment's proxy or certificates."""
         await self._context.client.open()
         account = await account_for(self._context, order_id)
         sent = await cancels.send(self._context, [(account, order_id)], issue=issue, caller=caller, why=why)
@@ -89,8 +83,7 @@ class Closer:
         return left.told_in(outcome).also(told).also(dropped)
 
     async def prove(self, sent: Sequence[SentCancel]) -> list[Outcome]:
-        """Look until each is proven gone or the patience is over. Return `cancelled` with the receipt, or
-        `unverified`."""
+        """Look until each is proven gone (`cancelled`, with the receipt) or the patience is over (`unverified`)."""
         self._context.readings.changed()
         gone = await cancels.look_until_gone(self._context, sent)
         return [
@@ -99,13 +92,12 @@ class Closer:
         ]
 
     async def reconcile(self, account: str, current: Orders, completed: Orders | None) -> None:
-        """Compare the reservations of orders with Clore's lists, and close orders that are proven gone with their
-        cost."""
+        """Compare the reservations with Clore's lists, and close orders that are proven gone with their cost."""
         context = self._context
         if await context.state.read(lambda tx: self.agrees(tx, account, current)):
             return
         await self.reopen_listed(account, current)
-        await _reconcile_elsewhere(context, account, current, completed, self.bill)
+        await self._reconcile_elsewhere(account, current, completed)
         leases = await context.state.read(lambda tx: orders.active(tx, account))
         listed = {row.id for row in current.rows if not row.expired}
         missing = [lease for lease in leases if lease.order_id not in listed]
@@ -119,7 +111,7 @@ class Closer:
         for lease in missing:
             row = completed.find(lease.order_id)
             if row is not None or not completed.unreadable:
-                await self._reconcile_missing(account, lease, current, row)
+                await self._reconcile_missing(lease, current, row)
 
     def agrees(self, tx: Tx, account: str, current: Orders) -> bool:
         """Return whether there is nothing to reconcile, by the rows of the caller's transaction. Clore must list every
@@ -168,8 +160,7 @@ class Closer:
             await self.prove(await cancels.send(context, targets, caller="clore-mcp", why="above_ceiling"))
 
     async def reopen_listed(self, account: str, current: Orders) -> None:
-        """Restore the reservation and end of each order that counted as gone, for whatever reason, and is listed as
-        running."""
+        """Restore the reservation and end of each order that counted as gone and is listed as running."""
         for lease in await self.back(account, current):
             await self.reopen(lease)
         await _reopen_elsewhere(self._context, account, current)
@@ -198,15 +189,37 @@ class Closer:
 
         await self._context.state.write(write)
 
-    async def _reconcile_missing(self, account: str, lease: Lease, seen: Orders, row: OrderRow | None) -> None:
-        context = self._context
+    async def _reconcile_missing(self, lease: Lease, seen: Orders, row: OrderRow | None) -> None:
         if row is not None and row.expired:
             final = await self.bill(row, lease)
-            await self._close(account, lease, final or self._bill_unseen(lease), "ended")
+            await self._close(lease, final or _bill_unseen(lease), "ended")
         elif row is None and lease.missed_at is None:
-            await context.state.write(lambda tx: orders.miss(tx, account, lease.order_id, seen.at, seen.api_at))
-        elif row is None and lease.missed_at is not None and await self._absent_long_enough(lease, seen):
-            await self._close(account, lease, self._bill_unseen(lease), "ended_unseen")
+            await self._context.state.write(
+                lambda tx: orders.miss(tx, lease.account, lease.order_id, seen.at, seen.api_at)
+            )
+        elif row is None and await self._absent_long_enough(lease, seen):
+            await self._close(lease, _bill_unseen(lease), "ended_unseen")
+
+    async def _reconcile_elsewhere(self, account: str, current: Orders, completed: Orders | None) -> None:
+        context = self._context
+        held = await context.state.read(lambda tx: intents.reservations_elsewhere(tx, account))
+        listed = {row.id for row in current.rows if not row.expired}
+        await _reopen_elsewhere(context, account, current)
+        missing = [one for one in held if one.order_id not in listed]
+        if not missing or current.unreadable:
+            return
+        try:
+            completed = completed or await context.readings.completed(BROWSING_AGE)
+        except CloreError:  # the reservations stay; the ends of leases, which come next, must not wait
+            return
+        for one in missing:
+            row = completed.find(one.order_id or 0)
+            if row is not None and row.expired:
+                final = await self.bill(row, None)
+                if final is not None:
+                    await _close_elsewhere(context, one, final)
+            elif row is None and not completed.unreadable:
+                await _miss_elsewhere(context, one, current)
 
     async def _absent_long_enough(self, lease: Lease, seen: Orders) -> bool:
         """Return whether every known clock says that a minute has passed. Each is compared with itself, because any of
@@ -220,25 +233,25 @@ class Closer:
         account = one.account
         lease = await self._try_read(lambda tx: orders.get(tx, account, row.id))
         final = await self.bill(row, lease)
+
+        def write(tx: Tx) -> None:
+            if final is not None:
+                intents.release_elsewhere(tx, account, row.id, final.total_usd, self._context.clock())
+            receipt = {} if final is None else {"receipt": final.receipt().as_json()}
+            self._context.note(tx, "cancelled", one.caller, account, order_id=row.id, **receipt)
+
         if lease is not None and final is not None:
             await self.close(lease, final, "cancelled")
         else:
-            await cancels.try_write(
-                self._context, lambda tx: self._note_cancelled(tx, account, row.id, one.caller, final)
-            )
-        said = f"{_stopped(row)}{'' if final else _COST_UNKNOWN}"
+            await cancels.try_write(self._context, write)
+        stopped = f"The bid is withdrawn. {NEVER_WON}" if never_won(row) else "Billing has stopped."
+        said = f"{stopped}{'' if final else _COST_UNKNOWN}"
         return Outcome(Status.CANCELLED, said, order_id=row.id, receipt=None if final is None else final.receipt())
-
-    def _note_cancelled(self, tx: Tx, account: str, order_id: int, caller: str, final: Bill | None) -> None:
-        if final is not None:
-            intents.release_elsewhere(tx, account, order_id, final.total_usd, self._context.clock())
-        receipt = {} if final is None else {"receipt": final.receipt().as_json()}
-        self._context.note(tx, "cancelled", caller, account, order_id=order_id, **receipt)
 
     async def close(self, lease: Lease, final: Bill, step: str) -> None:
         """Record that an order is proven gone. If the state fails, the next look records it."""
         try:
-            await self._close(lease.account, lease, final, step)
+            await self._close(lease, final, step)
         except StateUnavailable as error:
             log.warning("the end of order %s could not be recorded: %s", lease.order_id, error.message)
 
@@ -257,9 +270,18 @@ class Closer:
         return Outcome(Status.UNVERIFIED, said, order_id=one.order_id, said=one.unproven)
 
     async def remaining(self) -> RemainingOrders:
-        """Return what else costs money now or may soon."""
+        """Return what else costs money now or may soon. Anything that can't be read soon is reported as unknown."""
         fees, rates = await self.prices()
-        return await remaining(self._context, self.books, fees, rates, _READING_SECONDS)
+        hourly: Mapping[int, Decimal | None] | None = None
+        waiting: Mapping[int, str] = {}
+        standing: int | None = None
+        with anyio.move_on_after(_READING_SECONDS), contextlib.suppress(CloreError):
+            rows = [row for row in (await self._context.readings.orders()).rows if not row.expired]
+            hourly = {row.id: usd_per_hour(row, fees, rates) for row in rows}
+            waiting = await self.books.waiting(rows)
+        with anyio.move_on_after(_READING_SECONDS):
+            standing = await cancels.watches_waiting(self._context)
+        return RemainingOrders(hourly, waiting, standing)
 
     async def prices(self) -> tuple[Fees, Rates]:
         """Return the renter's fees and the market's rates, read at the same time."""
@@ -273,45 +295,29 @@ class Closer:
 
     async def _rates(self) -> Rates:
         """Return the present rates, older ones if Clore does not answer, or only USD if no market was ever read."""
-        with anyio.move_on_after(_READING_SECONDS):
-            try:
-                return (await self._context.readings.snapshot()).rates
-            except CloreError:
-                pass
+        with anyio.move_on_after(_READING_SECONDS), contextlib.suppress(CloreError):
+            return (await self._context.readings.snapshot()).rates
         return Rates({Coin.USD: Decimal(1)})
 
     async def bill(self, row: OrderRow, lease: Lease | None) -> Bill | None:
         """Return what an order has cost, or None if it is not ours and its coin's rate is unknown."""
         api_now = self._context.readings.api_now()
-        history = await self._history(row, lease, api_now) if row.spot else None
+        history = None
+        if row.spot and lease is not None:
+            began = began_of(row, lease, api_now)
+            # If Clore reports no cost, it counts as winning from its start, because the limits count the receipt too.
+            history = await self._try_read(lambda tx: bid_record.read(tx, lease.account, row, began, won_from=began))
         fees, rates = await self.prices()
         found = bill(row, fees, rates, api_now=api_now, lease=lease, history=history)
         return found if found.priced else None
 
-    async def _history(self, row: OrderRow, lease: Lease | None, api_now: float) -> BidHistory | None:
-        """Return the known bids of a spot order. If Clore does not report its cost, it counts as winning from its
-        start, because the limits count the receipt too."""
-        if lease is None:
-            return None
-        account, began = lease.account, began_of(row, lease, api_now)
-        return await self._try_read(lambda tx: bid_record.read(tx, account, row, began, won_from=began))
-
     async def _try_read(self, work: Callable[[Tx], T | None]) -> T | None:
-        try:
+        with contextlib.suppress(StateUnavailable):
             return await self._context.state.read(work)
-        except StateUnavailable:
-            return None
+        return None
 
-    def _bill_unseen(self, lease: Lease) -> Bill:
-        """Return the most that an order without a trace can have cost: its whole lease, or the time until it was missed
-        if that is longer."""
-        until = max(lease.ends_api_at, ceil(lease.missed_at or 0))
-        hours = Decimal(until - lease.started_api_at) / 3600
-        rent = lease.price_native * lease.usd_per_coin * hours / 24
-        return Bill(hours, rent, rent * lease.fee_fraction, lease.creation_fee_usd)
-
-    async def _close(self, account: str, lease: Lease, final: Bill, step: str) -> None:
-        context, now = self._context, self._context.clock()
+    async def _close(self, lease: Lease, final: Bill, step: str) -> None:
+        context, account, now = self._context, lease.account, self._context.clock()
         # The limits count the creation fee also within the ten minutes in which one document waives it.
         counted = final.rent_usd + final.fee_usd + max(final.creation_fee_usd, lease.creation_fee_usd)
 
@@ -321,59 +327,31 @@ class Closer:
                 intents.release(tx, lease.intent_id, counted, now)
                 if final.never_won:
                     context.note(tx, "never_won_nothing_billed", "clore-mcp", account, order_id=lease.order_id)
+                at_its_end = step == "ended" and _cancelled_at_its_end(tx, lease)
                 context.note(
-                    tx, "lease_ended" if step == "ended" and _cancelled_at_its_end(tx, lease) else step, "clore-mcp",
-                    account, order_id=lease.order_id, intent_id=lease.intent_id, receipt=final.receipt().as_json(),
+                    tx, "lease_ended" if at_its_end else step, "clore-mcp", account, order_id=lease.order_id,
+                    intent_id=lease.intent_id, receipt=final.receipt().as_json(),
                 )  # fmt: skip
 
         await context.state.write(write)
 
 
+def _bill_unseen(lease: Lease) -> Bill:
+    """Return the most that an order without a trace can have cost: its whole lease, or the time until it was missed if
+    that is longer."""
+    until = max(lease.ends_api_at, ceil(lease.missed_at or 0))
+    hours = Decimal(until - lease.started_api_at) / 3600
+    rent = lease.price_native * lease.usd_per_coin * hours / 24
+    return Bill(hours, rent, rent * lease.fee_fraction, lease.creation_fee_usd)
+
+
 def _cancelled_at_its_end(tx: Tx, lease: Lease) -> bool:
-    """Return whether a process has sent the cancel at the lease's end. It may have been killed before recording
-    that."""
+    """Return whether a process has sent the cancel at the lease's end. It may have been killed after that."""
     sent = ledger.last_of_order(tx, lease.account, lease.order_id, ("cancel_sent",))
     return sent is not None and (sent.data or {}).get("why") == cancels.LEASE_OVER
 
 
-def _stopped(row: OrderRow) -> str:
-    """Return what the end of an order means for its bill."""
-    return f"The bid is withdrawn. {NEVER_WON}" if never_won(row) else "Billing has stopped."
-
-
-async def _reconcile_elsewhere(
-    context: Context,
-    account: str,
-    current: Orders,
-    completed: Orders | None,
-    bill_of: Callable[[OrderRow, None], Awaitable[Bill | None]],
-) -> None:
-    """Compare the reservations of orders made elsewhere with Clore's lists. `bill_of` returns what an order has cost,
-    None if that is unknown."""
-    held = await context.state.read(lambda tx: intents.reservations_elsewhere(tx, account))
-    listed = {row.id for row in current.rows if not row.expired}
-    await _reopen_elsewhere(context, account, current)
-    missing = [one for one in held if one.order_id not in listed and one.released_at is None]
-    if not missing or current.unreadable:
-        return
-    try:
-        completed = completed or await context.readings.completed(BROWSING_AGE)
-    except CloreError:  # the reservations stay; the ends of leases, which come next, must not wait
-        return
-    for one in missing:
-        row = completed.find(one.order_id or 0)
-        if row is not None and row.expired:
-            final = await bill_of(row, None)
-            if final is not None:
-                await _close_elsewhere(context, one, final)
-        elif row is None and not completed.unreadable:
-            await _miss_elsewhere(context, one, current)
-
-
 async def _reopen_elsewhere(context: Context, account: str, current: Orders) -> None:
-    """Restore the reservations of orders made elsewhere that counted as gone or were missing and are listed as
-    running."""
-
     def write(tx: Tx) -> None:
         for one in _back_elsewhere(tx, context, account, current):
             intents.reservations_seen_again(tx, [one.id])
@@ -387,10 +365,8 @@ async def _reopen_elsewhere(context: Context, account: str, current: Orders) -> 
 def _agrees_elsewhere(tx: Tx, context: Context, account: str, current: Orders) -> bool:
     """Return whether Clore lists every order made elsewhere that has a reservation, and none that has lost it."""
     listed = {row.id for row in current.rows if not row.expired}
-    missing = any(
-        one.order_id not in listed and one.released_at is None for one in intents.reservations_elsewhere(tx, account)
-    )
-    return not missing and not _back_elsewhere(tx, context, account, current)
+    held = intents.reservations_elsewhere(tx, account)
+    return all(one.order_id in listed for one in held) and not _back_elsewhere(tx, context, account, current)
 
 
 def _back_elsewhere(tx: Tx, context: Context, account: str, current: Orders) -> list[Reservation]:

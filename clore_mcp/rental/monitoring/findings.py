@@ -98,15 +98,17 @@ def judge(seen: AccountSeen, known: AccountRecord, before: Memory) -> tuple[Memo
     for row in rows:
         was = before.get(str(row.id), {})
         held = _held(was, _conditions(row, was, seen, known), seen.api_now)
-        after[str(row.id)] = held | _told(held, seen.api_now)
-        new += [_about(row, step, seen.api_now, known) for step in _told(held, seen.api_now)]
+        told = _told(held, seen.api_now)
+        after[str(row.id)] = held | told
+        new += [_about(row, step, seen.api_now, known) for step in told]
     for coin in Coin:
         was = before.get(coin.value, {})
         short = _shortage(coin, rows, seen, known, stands="wallet_short" in was)
         held = _held(was, {"wallet_short": None if short is None else bool(short)}, seen.api_now)
+        told = _told(held, seen.api_now)
         if held:
-            after[coin.value] = held | _told(held, seen.api_now)
-        if short and _told(held, seen.api_now):
+            after[coin.value] = held | told
+        if short and told:
             new.append(Finding("wallet_short", figures=short))
     return after | _absent(before, after, seen), new
 

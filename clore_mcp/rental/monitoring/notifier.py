@@ -7,6 +7,7 @@ key. Its output is dropped. Failures are logged. The event is in the ledger in a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,8 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,11 +66,8 @@ class Notifier:
             thread, self._thread = self._thread, None
         if thread is None:
             return
-        try:
+        with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=self._seconds)
-        except queue.Full:
-            pass
-        else:
             thread.join(max(0.0, give_up_at - time.monotonic()))
         if thread.is_alive():
             log.warning("the notify command was not run for every event: the process ends")
@@ -83,7 +80,16 @@ class Notifier:
                 log.warning("the notify command could not be run (%s)", type(error).__name__)
 
     def _run(self, text: str) -> None:
-        process = self._start()
+        process = subprocess.Popen(  # noqa: S603 - the operator's own command
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder if self._folder.is_dir() else None,
+            env=without_secrets(os.environ, self._api_key),
+            start_new_session=True,  # Ctrl-C is meant for us, and the whole group can be killed
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows only
+        )
         try:
             process.communicate(text.encode(), timeout=self._seconds)
         except subprocess.TimeoutExpired:
@@ -92,20 +98,6 @@ class Notifier:
         else:
             if process.returncode:
                 log.warning("the notify command failed: exit code %d", process.returncode)
-
-    def _start(self) -> subprocess.Popen[Any]:
-        start: Callable[..., subprocess.Popen[Any]] = partial(
-            subprocess.Popen,
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder if self._folder.is_dir() else None,
-            env=without_secrets(os.environ, self._api_key),
-        )
-        if sys.platform == "win32":
-            return start(creationflags=subprocess.CREATE_NO_WINDOW)
-        return start(start_new_session=True)  # Ctrl-C is meant for us, and the whole group can be killed
 
 
 def without_secrets(env: Mapping[str, str], api_key: str | None) -> dict[str, str]:

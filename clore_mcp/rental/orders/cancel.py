@@ -6,6 +6,7 @@ that shows the order as expired, or a lease that was closed here, proves that it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,8 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What the state knows about an order. `made_here` is None if the state can't be read. `tried` is True if a cancel
-    that a person approved is still unproven."""
+    """What the state knows about an order. `made_here` is None if it can't be read. `tried`: a cancel is unproven."""
 
     made_here: bool | None = None
     lease: Lease | None = None
@@ -62,38 +62,34 @@ class CancelVerb(Verb[CancelOrder]):
         self._closer = closer
 
     async def account(self, request: CancelOrder) -> str:
-        """See `Verb`. A cancel goes on even if the account is unknown."""
         return await account_for(self._context, request.order_id)
 
     def declined(self, request: CancelOrder, unasked: str | None = None) -> Outcome:
-        """See `Verb`. The order keeps running."""
         return results.cancel_declined(request.order_id, unasked)
 
     def lapsed(self, request: CancelOrder) -> Outcome:
-        """See `Verb`. The order keeps running."""
         return results.cancel_expired(request.order_id)
 
     def left_to_person(self, request: CancelOrder, quote_id: str, deed: str) -> Outcome:
-        """See `Verb`. The order keeps running until then."""
         until_then = f"Order {request.order_id} keeps running and billing until then."
         return results.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     async def propose(self, request: CancelOrder, account: str) -> Proposal:
-        """Return the question. Raises Settled with the receipt if the order has ended."""
         await self._context.client.open()  # raises if no cancel can be sent, so that no one is asked in vain
         history = await self._history(account, request.order_id)
+        lease, made_here = history.lease, history.made_here
         row, looked = await self._look(request.order_id)
         if row is not None and row.expired:
-            raise await self._ended(request, row, history.lease)
+            raise await self._ended(request, row, lease)
+        gone = lease if lease is not None and lease.ended_at is not None else None
         if row is None and looked:
-            if history.lease is not None and history.lease.ended_at is not None:
-                raise await self._already_ended(request, history.lease.receipt)
-            if history.made_here is False:
+            if gone is not None:
+                raise await self._already_ended(request, gone.receipt)
+            if made_here is False:
                 raise NotFound(f"This account has no order {request.order_id}.", hint="list_orders shows the orders.")
-        if row is not None and history.lease is not None and history.lease.ended_at is not None:
-            await self._reopen(history.lease)
-        hourly, spent = await self._priced(row, history.lease)
-        made_here = history.made_here
+        if row is not None and gone is not None:
+            await self._reopen(gone)
+        hourly, spent = await self._priced(row, lease)
         return Proposal(
             terms=CancelTerms(request.order_id, made_here),
             question=lambda quote_id: questions.cancel_question(
@@ -119,17 +115,14 @@ class CancelVerb(Verb[CancelOrder]):
             taken = True
         if not taken:
             return results.in_progress(quote.id)
-        outcome = await self._closer.cancel(
-            request.order_id, issue=request.issue, caller=quote.caller, why=f"asked for; {by}"
-        )
+        why = f"asked for; {by}"
+        outcome = await self._closer.cancel(request.order_id, issue=request.issue, caller=quote.caller, why=why)
         outcome = outcome.also(request.comment_change)
-        try:
+        with contextlib.suppress(StateUnavailable):
             return await settle_quote(context, quote, outcome)
-        except StateUnavailable:
-            return outcome
+        return outcome
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """Return the answer while the cancel is under way and not proven."""
         return results.cancel_unfinished(CancelTerms.from_json(quote.terms).order_id)
 
     async def _look(self, order_id: int) -> tuple[OrderRow | None, bool]:
@@ -150,7 +143,6 @@ class CancelVerb(Verb[CancelOrder]):
         return ended, looked
 
     async def _priced(self, row: OrderRow | None, lease: Lease | None) -> tuple[Decimal | None, Decimal | None]:
-        """Return the order's cost per hour and its cost so far in USD, each None if unknown."""
         hourly = lease.usd_per_hour if lease else None
         if row is None:
             return hourly, None
@@ -184,7 +176,6 @@ class CancelVerb(Verb[CancelOrder]):
             unproven = ledger.last_of_order(tx, account, order_id, ("cancel_unverified",))
             return History(lease is not None, lease, unproven is not None)
 
-        try:
+        with contextlib.suppress(StateUnavailable):
             return await self._context.state.read(read)
-        except StateUnavailable:
-            return History()
+        return History()

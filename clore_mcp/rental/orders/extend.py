@@ -39,9 +39,7 @@ from clore_mcp.store import End, Quote, Tx, intents, ledger, orders, quotes
 from clore_mcp.text import iso
 
 SAME_CALL_SECONDS: Final = 600.0  # within this time, the same call is the same extension
-_BILLED_LATE_SECONDS: Final = (
-    120  # keeps the named hours valid for the next call, although Clore's bill grows meanwhile
-)
+_BILLED_LATE_SECONDS: Final = 120  # the named hours still fit in the next call, although Clore's bill grows meanwhile
 _REPEATED: Final = (
     "This call has already moved the end, so it was not moved again. To move it further, name other hours, or call"
     " again in ten minutes."
@@ -54,8 +52,8 @@ class CheckedExtension:
 
     extension: Extension
     refusals: list[Refusal]
-    limits: str = ""
-    most_seconds: int | None = None  # the most that would fit, if the move does not
+    limits: str
+    most_seconds: int | None  # the most that would fit, if the move does not
 
 
 class ExtendVerb(Verb[ExtendOrder]):
@@ -67,16 +65,14 @@ class ExtendVerb(Verb[ExtendOrder]):
         self._closer = closer
 
     async def already(self, request: ExtendOrder, account: str, digest: str) -> Outcome | None:
-        """Return the extension that the same call has made within ten minutes, if the new end is still in place."""
         now = self._context.clock()
         return await self._context.state.read(lambda tx: _made_already(tx, account, request.order_id, digest, now))
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """Return the answer while the end is being moved."""
         return results.in_progress(quote.id, "The end is being moved. Call again with the same arguments.")
 
     async def propose(self, request: ExtendOrder, account: str) -> Proposal:
-        """Return the question. Raises Settled if there is nothing to ask, NotFound and SpendingFrozen."""
+        """See `Verb`. Also raises NotFound and SpendingFrozen."""
         context = self._context
         await context.require_unfrozen()
         evidence, enforced_by = await self._pricer.evidence(), await context.enforced_by()
@@ -97,29 +93,23 @@ class ExtendVerb(Verb[ExtendOrder]):
         judged = await context.state.read(read)
         extension = judged.extension
         if judged.refusals:
-            raise Settled(over_limit(request.order_id, judged.refusals, extension, judged.most_seconds))
+            raise Settled(over_limit(judged.refusals, extension, judged.most_seconds))
         told, move = told_of(extension, judged.limits), extension.move
+        before = move.before.ends_api_at if move.before else None
         return Proposal(
-            terms=ExtendTerms(
-                request.order_id,
-                move.before.ends_api_at if move.before else None,
-                move.ends_api_at,
-                extension.worst_usd,
-            ),
+            terms=ExtendTerms(request.order_id, before, move.ends_api_at, extension.worst_usd),
             question=lambda quote_id: questions.extend_question(quote_id, told),
-            yes=_yes(move),
+            # An order made elsewhere may be someone else's work, whose end the limits do not approve.
+            yes=Yes.ALWAYS if move.made_here else Yes.PERSON,
         )
 
     async def carry_out(self, quote: Quote, request: ExtendOrder, *, from_state: str, by: str) -> Outcome:
-        """Use the yes and move the end in one transaction."""
         context = self._context
         evidence, enforced_by = await self._pricer.evidence(), await context.enforced_by()
-
-        def write(tx: Tx) -> Outcome | None:
-            return self._move(tx, quote, evidence, enforced_by, from_state=from_state, by=by)
-
         try:
-            outcome = await context.state.write(write)
+            outcome = await context.state.write(
+                lambda tx: self._move(tx, quote, evidence, enforced_by, from_state=from_state, by=by)
+            )
         except Settled as known:
             return await settle_quote(context, quote, known.outcome) if known.final else known.outcome
         await anyio.to_thread.run_sync(context.wake_watchdog)
@@ -157,9 +147,10 @@ class ExtendVerb(Verb[ExtendOrder]):
         if not quotes.consume(tx, quote.id, from_state=from_state, owner=context.owner, by=by, now=now):
             return None
         if judged.refusals:
-            outcome, step = over_limit(order_id, judged.refusals, extension, judged.most_seconds), "refused"
+            outcome, step = over_limit(judged.refusals, extension, judged.most_seconds), "refused"
         else:
-            orders.move_end(tx, move.moved(quote.account), reservation_of(extension, quote.account, now))
+            moved_end = End(quote.account, order_id, move.ends_api_at, move.on_end, made_here=move.made_here)
+            orders.move_end(tx, moved_end, reservation_of(extension, quote.account, now))
             outcome, step = moved(extension), "extended"
         quotes.settle(tx, quote.id, outcome.as_json())
         context.note(tx, step, quote.caller, quote.account, quote_id=quote.id, order_id=order_id, approved_by=by,
@@ -183,14 +174,12 @@ class ExtendVerb(Verb[ExtendOrder]):
         self._require_running(tx, account, move, evidence)
         row = evidence.current.find(move.order_id)
         if row is None:
-            raise stays(
-                move.order_id, "not_listed", f"Clore does not list order {move.order_id} now. Call again in a minute."
-            )
+            why = f"Clore does not list order {move.order_id} now. Call again in a minute."
+            raise stays(move.order_id, "not_listed", why)
         latest = latest_end(row, evidence, api_now)
         too_long = move.ends_api_at > latest
         if not too_long and move.ends_api_at <= api_now:
             raise stays(move.order_id, "past", f"{iso(move.ends_api_at)} has already passed. Name more hours.")
-        on_end = move.before.on_end if move.before else "cancel"
         held = intents.reservation_of_order(tx, account, move.order_id)
         begins = move.before.ends_api_at if move.before else int(api_now)
 
@@ -202,7 +191,7 @@ class ExtendVerb(Verb[ExtendOrder]):
                 evidence,
                 api_now=api_now,
                 asked_seconds_ago=context.clock() - asked_at,
-                enforced_by=enforced_by if on_end == "cancel" else None,
+                enforced_by=enforced_by if move.on_end == "cancel" else None,
             )
 
         extension = priced(move.ends_api_at)
@@ -221,9 +210,7 @@ class ExtendVerb(Verb[ExtendOrder]):
         refusals = [] if extension is None else check(stands, extension.spend(held))
         unwatched = any(one.limit == "watchdog" for one in refusals)  # then no hours fit
         if extension is None or too_long:
-            fit = None if extension is None or unwatched else most()
-            why = beyond(move, latest, api_now, fit)
-            raise stays(move.order_id, "max_rental_hours", why, latest_api_at=latest, most_seconds=fit)
+            raise beyond(move, latest, api_now, None if extension is None or unwatched else most())
         limits = _limits_used(stands, extension.spend(held).wanted)
         return CheckedExtension(extension, refusals, limits, most() if refusals and not unwatched else None)
 
@@ -235,7 +222,6 @@ class ExtendVerb(Verb[ExtendOrder]):
             raise stays(order_id, "clock_jumped", f"{why} Call again in a minute.", final=False)
 
     def _require_running(self, tx: Tx, account: str, move: EndMove, evidence: Evidence) -> None:
-        """Raise Settled for an order that has ended or is being ended, and NotFound for an unknown one."""
         order_id = move.order_id
         lease, row = orders.get(tx, account, order_id), evidence.current.find(order_id)
         if row is None and move.before is None:
@@ -243,25 +229,15 @@ class ExtendVerb(Verb[ExtendOrder]):
         if (lease is not None and lease.ended_at is not None) or (row is not None and row.expired):
             raise stays(order_id, "ended", f"Order {order_id} has ended. To continue, rent a server with create_order.")
         over = move.before is not None and move.before.ends_api_at <= self._context.readings.api_now()
-        cancelled = move.before is not None and move.before.on_end == "cancel"
-        if (over and cancelled) or ledger.last_of_order(tx, account, order_id, ("cancel_sent",)):
-            raise stays(
-                order_id,
-                "ending",
-                f"Order {order_id} is being ended, which can't be undone. To prove that it is gone, use"
-                " cancel_order. To rent again, use create_order.",
+        if (over and move.on_end == "cancel") or ledger.last_of_order(tx, account, order_id, ("cancel_sent",)):
+            why = (
+                f"Order {order_id} is being ended, which can't be undone. To prove that it is gone, use cancel_order."
+                " To rent again, use create_order."
             )
-
-
-def _yes(move: EndMove) -> Yes:
-    """Return which yes is needed. The limits do not approve a first end, because it may end someone else's work."""
-    if move.before is None or not move.before.made_here:
-        return Yes.PERSON
-    return Yes.ALWAYS
+            raise stays(order_id, "ending", why)
 
 
 def _undecided(order_id: int, no: Undecided) -> Settled:
-    """Return a refusal that used nothing, so that the same call can go on with the same yes."""
     again = ". Call again." if no.doubt is UndecidedReason.TOO_OLD else ". Call again in a minute."
     return stays(order_id, no.doubt.value, f"{no.why}{again}", final=False)
 
@@ -269,18 +245,15 @@ def _undecided(order_id: int, no: Undecided) -> Settled:
 def _made_already(tx: Tx, account: str, order_id: int, digest: str, now: float) -> Outcome | None:
     """Return the outcome of the same call within ten minutes, if the end is still there."""
     end = next((one for one in orders.ends(tx, account) if one.order_id == order_id), None)
+    if end is None:
+        return None
     for quote in quotes.settled_since(tx, digest, now - SAME_CALL_SECONDS, now):
         outcome = outcome_of(quote)
-        if end is not None and outcome is not None and _stands(quote, outcome, end):
+        if outcome is None or outcome.status is not Status.EXTENDED or outcome.repeated:
+            continue
+        if end.ends_api_at >= ExtendTerms.from_json(quote.terms).after:
             return replace(outcome, ends_at=iso(end.ends_api_at), repeated=True, next=_REPEATED)
     return None
-
-
-def _stands(quote: Quote, outcome: Outcome, end: End) -> bool:
-    """Return whether the end is still where that quote moved it, or later."""
-    if outcome.status is not Status.EXTENDED or outcome.repeated:
-        return False
-    return end.ends_api_at >= ExtendTerms.from_json(quote.terms).after
 
 
 def _limits_used(stands: Position, wanted: AddedUsage) -> str:

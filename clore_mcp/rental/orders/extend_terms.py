@@ -7,7 +7,7 @@ have. It runs up to the new end if a process enforces that, or else for as long 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -32,10 +32,15 @@ class EndMove:
     before: End | None
     ends_api_at: int
 
-    def moved(self, account: str) -> End:
-        """Return the new end."""
-        on_end, made_here = (self.before.on_end, self.before.made_here) if self.before else ("cancel", False)
-        return End(account, self.order_id, self.ends_api_at, on_end, made_here=made_here)
+    @property
+    def on_end(self) -> str:
+        """What happens at the end: `cancel` or `notify`."""
+        return self.before.on_end if self.before else "cancel"
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the order was made here."""
+        return self.before is not None and self.before.made_here
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,7 @@ class ExtendTerms:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON for the quote's row."""
-        ends = {"before": self.before, "after": self.after}
-        return {"order_id": self.order_id, **ends, "worst_usd": str(self.worst_usd)}
+        return {**asdict(self), "worst_usd": str(self.worst_usd)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> ExtendTerms:
@@ -81,12 +85,6 @@ class Extension:
     hours: Decimal
     enforced_by: str | None
 
-    @property
-    def draw(self) -> Draw:
-        """The amount that the order takes from the wallet until its new end."""
-        per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
-        return Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)
-
     def spend(self, held: Reservation | None) -> Spend:
         """Return what the move adds to what is used. `held` is the order's present reservation."""
         before_hourly = held.usd_per_hour if held else self.usd_per_hour
@@ -96,7 +94,9 @@ class Extension:
             usd_per_day=self.worst_usd - (held.worst_usd if held else ZERO),
             active_orders=0,
         )
-        return Spend(wanted, self.draw, UNENDED if self.enforced_by is not None else None)
+        per_hour = (self.row.price or ZERO) / 24 * (1 + self.fee)
+        draw = Draw(self.coin, self.usd_per_coin, per_hour, self.hours, order_id=self.row.id)  # until its new end
+        return Spend(wanted, draw, UNENDED if self.enforced_by is not None else None)
 
 
 def latest_end(row: OrderRow, evidence: Evidence, api_now: float) -> int:
@@ -164,15 +164,8 @@ def _hours(seconds: float) -> Decimal:
 
 def reservation_of(extension: Extension, account: str, now: float) -> Reservation:
     """Return the reservation for what the order may cost until its new end."""
-    return Reservation(
-        None,
-        account,
-        extension.coin.value,
-        extension.worst_usd,
-        extension.dearest_usd_per_hour,
-        created_at=now,
-        order_id=extension.row.id,
-    )
+    worst, hourly, order_id = extension.worst_usd, extension.dearest_usd_per_hour, extension.row.id
+    return Reservation(None, account, extension.coin.value, worst, hourly, created_at=now, order_id=order_id)
 
 
 def told_of(extension: Extension, limits: str) -> ExtensionShown:
@@ -185,8 +178,8 @@ def told_of(extension: Extension, limits: str) -> ExtensionShown:
         hours=extension.hours if move.before is None else _hours(move.ends_api_at - move.before.ends_api_at),
         was=None if move.before is None else iso(move.before.ends_api_at),
         ends=iso(move.ends_api_at),
-        on_end=move.before.on_end if move.before else "cancel",
-        made_here=move.before is not None and move.before.made_here,
+        on_end=move.on_end,
+        made_here=move.made_here,
         enforced_by=extension.enforced_by,
         usd_per_hour=extension.dearest_usd_per_hour,
         day=f"{plain(row.price or ZERO)} {extension.coin.ticker} per day",
@@ -202,8 +195,8 @@ def told_of(extension: Extension, limits: str) -> ExtensionShown:
 def moved(extension: Extension) -> Outcome:
     """Return the answer after the end was moved."""
     row, move = extension.row, extension.move
-    ends_at, on_end = iso(move.ends_api_at), move.before.on_end if move.before else "cancel"
-    said = f"Order {row.id} now ends at {ends_at}. {results.ending(on_end, extension.enforced_by)}"
+    ends_at = iso(move.ends_api_at)
+    said = f"Order {row.id} now ends at {ends_at}. {results.ending(move.on_end, extension.enforced_by)}"
     return Outcome(
         Status.EXTENDED,
         said,
@@ -217,9 +210,7 @@ def moved(extension: Extension) -> Outcome:
     )
 
 
-def over_limit(
-    order_id: int, refusals: Sequence[Refusal], extension: Extension, most_seconds: int | None = None
-) -> Outcome:
+def over_limit(refusals: Sequence[Refusal], extension: Extension, most_seconds: int | None) -> Outcome:
     """Return the answer if a limit refuses the move. `most_seconds` more would fit, None if that is unknown."""
     names = "; ".join(str(refusal) for refusal in refusals)
     most = None if most_seconds is None else _hours_that_fit(most_seconds)
@@ -229,45 +220,33 @@ def over_limit(
     return Outcome(
         Status.REFUSED,
         f"Over the limit: {names}. Its end stays as it was.{fewer}",
-        order_id=order_id,
+        order_id=extension.row.id,
         refusals=tuple(refusals),
         most_hours=None if most is None else float(most),
     )
 
 
-def stays(
-    order_id: int,
-    reason: str,
-    why: str,
-    *,
-    latest_api_at: int | None = None,
-    most_seconds: int | None = None,
-    final: bool = True,
-) -> Settled:
-    """Return a refusal that leaves the end as it was. `most_seconds` more would fit, None if that is unknown."""
-    outcome = Outcome(
-        Status.REFUSED,
-        f"{why} Its end stays as it was.",
-        order_id=order_id,
-        reason=reason,
-        latest_ends_at=None if latest_api_at is None else iso(latest_api_at),
-        most_hours=None if most_seconds is None else float(_hours_that_fit(most_seconds)),
-    )
-    return Settled(outcome, final=final)
+def stays(order_id: int, reason: str, why: str, *, final: bool = True) -> Settled:
+    """Return a refusal that leaves the end as it was."""
+    said = f"{why} Its end stays as it was."
+    return Settled(Outcome(Status.REFUSED, said, order_id=order_id, reason=reason), final=final)
 
 
-def beyond(move: EndMove, latest_api_at: int, api_now: float, most_seconds: int | None) -> str:
-    """Return why an end beyond the host's longest rental is refused, and which end would fit. `most_seconds` more also
-    pass the limits and the wallet, None if that is unknown."""
+def beyond(move: EndMove, latest_api_at: int, api_now: float, most_seconds: int | None) -> Settled:
+    """Return the refusal of an end beyond the host's longest rental, with the end that would fit. `most_seconds` more
+    also pass the limits and the wallet, None if that is unknown."""
     left = max(0, latest_api_at - int(move.before.ends_api_at if move.before else api_now))
     most = left if most_seconds is None else min(left, most_seconds)
     hours = _hours_that_fit(most)
     fits = f"up to {plain(hours)} more hours" if hours > 0 else "no more hours"
-    why = f", so {fits} are possible" if most == left else f". The limits and the wallet allow {fits}"
-    return (
-        f"The host's longest rental is over at {iso(latest_api_at)}{why}. To continue after that, rent another"
+    reason = f", so {fits} are possible" if most == left else f". The limits and the wallet allow {fits}"
+    why = (
+        f"The host's longest rental is over at {iso(latest_api_at)}{reason}. To continue after that, rent another"
         " server with create_order."
     )
+    outcome = stays(move.order_id, "max_rental_hours", why).outcome
+    most_hours = None if most_seconds is None else float(_hours_that_fit(most_seconds))
+    return Settled(replace(outcome, latest_ends_at=iso(latest_api_at), most_hours=most_hours))
 
 
 def _hours_that_fit(seconds: int) -> Decimal:

@@ -22,7 +22,6 @@ from clore_mcp.rental.ends import cancels
 from clore_mcp.rental.ends.cancels import SentCancel
 from clore_mcp.rental.ends.closure import Closer
 from clore_mcp.rental.results import Status
-from clore_mcp.rental.terms import POLL_SECONDS
 from clore_mcp.store import End, Tx, ledger, orders, quotes
 
 log = logging.getLogger(__name__)
@@ -47,16 +46,15 @@ class Round:
 
 
 class Keeper:
-    """Cancels orders at their end, writes the heartbeat and settles open creates. `last` holds the last round's
-    findings."""
+    """Cancels orders at their end, writes the heartbeat and settles open creates. `last` is the last round."""
 
     def __init__(
         self,
         context: Context,
         closer: Closer,
         settler: Settler,
-        chores: Sequence[Chore] = (),
-        poll_seconds: float = POLL_SECONDS,
+        chores: Sequence[Chore],
+        poll_seconds: float,
     ) -> None:
         self._context = context
         self._closer = closer
@@ -77,9 +75,8 @@ class Keeper:
         self._held_back = False  # whether the last round skipped a cancel, because another process's is on its way
 
     async def start(self) -> None:
-        """Write a heartbeat and start the rounds in the background. Further calls do nothing. Without a usable key,
-        nothing starts and NoApiKey or InvalidApiKey is raised. Other failures are retried in the background, and no
-        call waits for them."""
+        """Write a heartbeat and start the rounds in the background. Further calls do nothing. Raises NoApiKey and
+        InvalidApiKey; other failures are retried in the background."""
         async with self._starting:
             if self._task is None:
                 try:
@@ -139,7 +136,8 @@ class Keeper:
             self.last = Round(blind=error)
             raise
         left = await self._anything(account)
-        if self._unread is not None and await self._left_to_newer(self._unread):
+        # A watchdog of the version that changed the state may have moved ends that this process remembers differently.
+        if isinstance(self._unread, StateNewer) and await asyncio.to_thread(self._context.wake_watchdog):
             self.last = Round(unread=self._unread)
             return self._poll_seconds
         if not (left or self._doubtful or self._strays or await self._may_come_back(account)):
@@ -153,7 +151,8 @@ class Keeper:
         sent = await self._end_due(current)
         if left:
             await asyncio.to_thread(self._context.wake_watchdog)
-        overdue = {one.order_id: one.unproven for one in sent} if current else self._overdue_unseen(sent)
+        overdue = self._overdue_unseen() if current is None else {}
+        overdue |= {one.order_id: one.unproven for one in sent}
         if current is not None:
             if not any(one.trouble for one in sent):
                 await self._beat_if_read(account)
@@ -213,13 +212,7 @@ class Keeper:
         self._leases += [end for end in self._settler.unwritten(account) if end.order_id not in known]
         return back or bool(self._leases)
 
-    async def _left_to_newer(self, unread: StateUnavailable) -> bool:
-        """Return whether a watchdog of the version that changed the state ends the orders. It may have moved ends that
-        this process remembers differently."""
-        return isinstance(unread, StateNewer) and await asyncio.to_thread(self._context.wake_watchdog)
-
     def _remembers(self, current: Orders | None) -> bool:
-        """Return whether a remembered order may still have to be ended."""
         api_now = self._context.readings.api_now()
         listed = None if current is None or current.unreadable else {r.id for r in current.rows if not r.expired}
         return any(
@@ -263,7 +256,6 @@ class Keeper:
         return account
 
     async def _endless(self, account: str, current: Orders | None) -> frozenset[int]:
-        """Return the orders made here that run although their lease counts as ended and could not be restored."""
         if current is None:
             return frozenset()
         try:
@@ -276,10 +268,10 @@ class Keeper:
         now = self._context.clock()
         try:
             held = await self._context.state.read(lambda tx: quotes.waiting(tx, account))
+            return any(quote.in_time(now) for quote in held)
         except Exception as error:  # then there may be one
             log.warning("the questions could not be read: %s", error)
             return True
-        return any(quote.in_time(now) for quote in held)
 
     async def _look(self) -> Orders | None:
         self._blind = None
@@ -316,12 +308,11 @@ class Keeper:
                 await self._try("the end of a lease could not be reported", self._tell(lease, "lease_over"))
         return sent
 
-    def _overdue_unseen(self, sent: Sequence[SentCancel]) -> dict[int, str]:
-        """Return why orders keep running while Clore's list can't be read."""
+    def _overdue_unseen(self) -> dict[int, str]:
         api_now = self._context.readings.api_now()
         over = (lease for lease in self._leases if lease.on_end == "cancel" and api_now >= lease.ends_api_at)
         why = "" if self._blind is None else self._blind.message
-        return {lease.order_id: why for lease in over} | {one.order_id: one.unproven for one in sent}
+        return {lease.order_id: why for lease in over}
 
     async def _tell_ended(self, sent: Sequence[SentCancel], overdue: dict[int, str]) -> None:
         """Prove the cancels. An order that is not proven gone stays overdue, and the next round tries again."""
@@ -346,7 +337,6 @@ class Keeper:
         await self._context.state.write(write)
 
     async def _until_next(self, account: str) -> float:
-        """Return the seconds to the next end or the next poll."""
         await self._read_leases(account)  # the round may have added some
         api_now = self._context.readings.api_now()
         left = [lease.ends_api_at - api_now for lease in self._leases if lease.ends_api_at > api_now]
@@ -362,7 +352,6 @@ class Keeper:
         await context.state.write(lambda tx: ledger.beat(tx, account, context.owner, context.host, context.clock()))
 
     async def _try(self, otherwise: str, work: Awaitable[None]) -> None:
-        """Do one part of a round. Its failure stops no other part."""
         try:
             await work
         except Failure as failure:
@@ -401,20 +390,17 @@ class Chores:
 
     def __init__(self, chores: Sequence[Chore]) -> None:
         self._chores = tuple(chores)
-        self._running: dict[int, asyncio.Task[None]] = {}
+        self._running: dict[Chore, asyncio.Task[None]] = {}
 
     async def left(self, account: str) -> bool:
-        """Return whether any chore needs rounds."""
         return any([await chore.left(account) for chore in self._chores])
 
     def begin(self, account: str, current: Orders) -> None:
-        """Start a round of each chore that has none running."""
-        for place, chore in enumerate(self._chores):
-            if place not in self._running or self._running[place].done():
-                self._running[place] = asyncio.ensure_future(_guarded(chore, account, current))
+        for chore in self._chores:
+            if chore not in self._running or self._running[chore].done():
+                self._running[chore] = asyncio.ensure_future(_guarded(chore, account, current))
 
     async def finish(self) -> None:
-        """Wait for the running rounds."""
         if self._running:
             await asyncio.wait(list(self._running.values()))
 

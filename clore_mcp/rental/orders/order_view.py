@@ -51,10 +51,9 @@ class OrderView:
         told = {one.name: getattr(self, one.name) for one in fields(self)}
         if self.ssh:
             told["ssh"] = {name: getattr(self.ssh, name) for name in ("host", "port", "user", "command")}
-        return {name: value for name, value in told.items() if value is not None and (name, value) != _EXACT}
-
-
-_EXACT = ("estimated", False)
+        if not self.estimated:
+            del told["estimated"]
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +65,6 @@ class OrderNow:
     minutes_since_start: int | None = None
     free_cancel_until: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Return what is known, for a reply."""
-        times = (("minutes_since_start", self.minutes_since_start), ("free_cancel_until", self.free_cancel_until))
-        return self.view.as_json() | {"now": self.now} | {name: value for name, value in times if value is not None}
-
 
 @dataclass(frozen=True, slots=True)
 class OpenCreate:
@@ -80,10 +74,6 @@ class OpenCreate:
     server_id: int
     since: str
     state: str
-
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON for a reply."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

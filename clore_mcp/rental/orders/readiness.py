@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import anyio
@@ -37,18 +37,12 @@ class OrderLook:
 
     order: OrderNow
     reason: ReadyReason | None
-    clore_answers: bool = True
-
-    @property
-    def over(self) -> bool:
-        """Whether waiting longer is pointless."""
-        return self.reason is ReadyReason.READY or self.order.view.over
+    clore_answers: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """The order after a wait, the state of its SSH, what this machine can reach, recent orders that failed in the same
-    way, and what to do next."""
+    """The order after a wait. `failed_alike` holds recent orders that failed in the same way."""
 
     order: OrderNow
     ready_reason: ReadyReason | None
@@ -63,8 +57,16 @@ class Waited:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON for a reply."""
-        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "order"}
-        return self.order.as_json() | told | {"ready": self.ready}
+        return self.order.view.as_json() | {
+            "now": self.order.now,
+            "minutes_since_start": self.order.minutes_since_start,
+            "free_cancel_until": self.order.free_cancel_until,
+            "ready": self.ready,
+            "ready_reason": self.ready_reason,
+            "this_machine_reaches": self.this_machine_reaches,
+            "failed_alike": self.failed_alike,
+            "next": self.next,
+        }
 
 
 class Readiness:
@@ -76,8 +78,7 @@ class Readiness:
         self._api = api
 
     async def wait(self, order_id: int, timeout_seconds: float, progress: Progress, caller: str = "") -> Waited:
-        """Return the order once its SSH answers, it has ended, or the time is up. Raises NotFound, and CloreError if
-        Clore did not answer at all."""
+        """Return the order once its SSH answers, it has ended, or the time is up. Raises NotFound and CloreError."""
         began, look = self._context.monotonic(), None
         ends_at = anyio.current_time() + timeout_seconds
         with anyio.move_on_after(LONGEST_WAIT_SECONDS) as scope:
@@ -85,24 +86,27 @@ class Readiness:
                 look = await self._look(order_id, look)
                 scope.deadline = ends_at  # the first look is completed, however short the time
                 passed = self._context.monotonic() - began
-                if look.over or passed + _POLL_SECONDS > timeout_seconds:
+                over = look.reason is ReadyReason.READY or look.order.view.over
+                if over or passed + _POLL_SECONDS > timeout_seconds:
                     break
-                await progress(passed, advice.stage(self._situation(order_id, look)))
+                await progress(passed, advice.stage(self._situation(look)))
                 await anyio.sleep(_POLL_SECONDS)
                 self._context.readings.changed_orders()
         if look is None:
             raise TimedOut(
                 f"Clore did not answer within {LONGEST_WAIT_SECONDS:g} seconds. The order is still billed. Call again."
             )
-        return await self._answer(order_id, look, caller)
+        found = await self._with_others(look)
+        if found.reaches is not None and not self._context.settings.read_only:
+            found = replace(found, next_server=await self._next_server(order_id, caller))
+        return Waited(look.order, look.reason, found.reaches, found.alike, advice.next_step(found))
 
     async def again(self, order_id: int) -> tuple[SshLook | None, Situation]:
-        """Return the state of the order's SSH at the last wait, and its situation now. Raises NotFound and
-        CloreError."""
+        """Return the SSH's state at the last wait, and the situation now. Raises NotFound and CloreError."""
         look = await self._look(order_id, None)
         name = await self._name()
         memory = await self._context.state.read(lambda tx: access.memory_from(value_of(tx, name)))
-        return memory.get(order_id), await self._with_others(self._situation(order_id, look), look)
+        return memory.get(order_id), await self._with_others(look)
 
     async def _look(self, order_id: int, before: OrderLook | None) -> OrderLook:
         """Look at the order. If Clore fails briefly, the order counts as in the look before, if there was one."""
@@ -114,12 +118,6 @@ class Readiness:
             log.info("order %s could not be read: %s", order_id, error.message)
             order, answers = before.order, False
         return OrderLook(order, await _reason(order.view), answers)
-
-    async def _answer(self, order_id: int, look: OrderLook, caller: str) -> Waited:
-        found = await self._with_others(self._situation(order_id, look), look)
-        if found.reaches is not None and not self._context.settings.read_only:
-            found = replace(found, next_server=await self._next_server(order_id, caller))
-        return Waited(look.order, look.reason, found.reaches, found.alike, advice.next_step(found))
 
     async def _next_server(self, order_id: int, caller: str) -> int | None:
         """Return the server that the same yes would rent in place of this order, or None."""
@@ -135,10 +133,10 @@ class Readiness:
     async def _name(self) -> str:
         return f"reached {await self._context.readings.account()}"
 
-    def _situation(self, order_id: int, look: OrderLook) -> Situation:
+    def _situation(self, look: OrderLook) -> Situation:
         order, view = look.order, look.order.view
         return Situation(
-            order_id=order_id,
+            order_id=view.order_id,
             status=view.status,
             reason=look.reason,
             minutes=order.minutes_since_start,
@@ -149,8 +147,9 @@ class Readiness:
             program=self._context.program,
         )
 
-    async def _with_others(self, found: Situation, look: OrderLook) -> Situation:
-        """Add whether this machine reached other orders, remember this attempt, and return the situation."""
+    async def _with_others(self, look: OrderLook) -> Situation:
+        """Remember this attempt, and return the situation with whether this machine reached other orders."""
+        found = self._situation(look)
         if found.reason is None:
             return found
         server_id = look.order.view.server_id
@@ -166,7 +165,6 @@ class Readiness:
         return replace(found, failed=failed, alike=alike, reaches=reaches)
 
     async def _remember(self, name: str, memory: access.Memory, order_id: int, attempt: SshLook) -> None:
-        """Remember this attempt, except in a read-only installation. A failure to do so is only logged."""
         before = memory.get(order_id)
         if self._context.settings.read_only or (before and replace(before, at=attempt.at) == attempt):
             return

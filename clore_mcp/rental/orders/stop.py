@@ -7,6 +7,7 @@ during the freeze cancels it at once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence, Set
 from dataclasses import dataclass
@@ -89,9 +90,8 @@ def lapse_restored(tx: Tx, *, now: float) -> None:
     """Close the open questions and watches of a state that is an older copy of itself. Their approvals may have been
     used since."""
     closed = quotes.expire_all(tx) + watches.end_all(tx)
-    ledger.write(
-        tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data={"closed": closed})
-    )
+    data = {"closed": closed}
+    ledger.write(tx, Entry(at=now, account=EVERY_ACCOUNT, step="state_restored", caller="clore-mcp", data=data))
 
 
 def lift(tx: Tx, *, by: str, now: float) -> bool:
@@ -170,7 +170,9 @@ class Stopper:
                 return
             told = left
             await anyio.sleep(_LOOK_PAUSE_SECONDS)
-            await self._settle()
+            readings = context.readings
+            with contextlib.suppress(CloreError):
+                await self._settler.settle_open(await readings.account(), await readings.look(completed=False))
 
     async def _end(self, leases: Sequence[Lease], by: str) -> list[Ended]:
         """Cancel these orders and look until each is proven gone. All cancels are sent before the first is proven."""
@@ -181,18 +183,7 @@ class Stopper:
         outcomes = await self._closer.prove(sent)
         return [Ended(one.order_id, outcome, one.trouble) for one, outcome in zip(sent, outcomes, strict=True)]
 
-    async def _settle(self) -> None:
-        account = await self._account()
-        if account is None:
-            return
-        try:
-            current = await self._context.readings.look(completed=False)
-            await self._settler.settle_open(account, current)
-        except CloreError:
-            return
-
     async def _account(self) -> str | None:
-        try:
+        with contextlib.suppress(CloreError):
             return await self._context.readings.account()
-        except CloreError:
-            return None
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,14 +25,7 @@ from clore_mcp.rental.monitoring import monitor
 from clore_mcp.rental.orders.order_view import OpenCreate, OrderList, OrderNow, OrderView
 from clore_mcp.rental.rules import bid_record
 from clore_mcp.rental.rules.bid_record import BidHistory
-from clore_mcp.rental.rules.billing import (
-    began_of,
-    bill,
-    free_cancel_until,
-    order_type_of,
-    usd_per_hour,
-    why_unpriced,
-)
+from clore_mcp.rental.rules.billing import began_of, bill, free_cancel_until, order_type_of, usd_per_hour, why_unpriced
 from clore_mcp.rental.ssh import access
 from clore_mcp.rental.ssh.access import Access
 from clore_mcp.rental.ssh.keys import SshKey
@@ -77,14 +71,15 @@ class Overview:
         await self._settler.settle_open(account, current)
         await self._closer.reconcile(account, current, completed)
         rows = {row.id: row for row in [*(completed.rows if completed else []), *current.rows]}
-        leases, agreed = await self._leases(account, rows), await self._agreed(account)
+        leases, agreed = await self._known(account, rows)
         priced = await self._priced(urgent=urgent)
         views = [
             await self._view(row, leases.get(row.id), agreed.get(row.id), priced)
             for row in sorted(rows.values(), key=lambda row: (bool(row.expired), -row.id))
             if include_ended or not row.expired
         ]
-        unsettled = await self.unsettled(account)
+        unclear = await self._context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
+        unsettled = [OpenCreate(one.id, one.server_id, iso(one.created_at), one.state) for one in unclear]
         spent = [Decimal(str(view.spent_usd)) for view in views if view.spent_usd is not None]
         return OrderList(
             orders=tuple(views),
@@ -96,8 +91,7 @@ class Overview:
         )
 
     async def one(self, order_id: int) -> OrderNow:
-        """Return one order, with the present time, the minutes since its start, and the time until which a cancel
-        avoids the creation fee. Raises NotFound."""
+        """Return one order as of now. Raises NotFound."""
         context = self._context
         await context.readings.account()
         row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
@@ -106,15 +100,13 @@ class Overview:
         account = await context.readings.account()  # the list may have shown that it is another account
         if row is None:
             raise NotFound(f"This account has no order {order_id}.", hint="list_orders shows the orders.")
-        lease, agreed = (await self._leases(account, [order_id])).get(order_id), await self._agreed(account)
-        priced = await self._priced()
+        leases, agreed = await self._known(account, [order_id])
+        lease, priced = leases.get(order_id), await self._priced()
         view = await self._view(row, lease, agreed.get(order_id), priced)
-        return _at_this_moment(view, row, lease, priced)
-
-    async def unsettled(self, account: str) -> list[OpenCreate]:
-        """Return the creates with an unknown outcome."""
-        found = await self._context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
-        return [OpenCreate(one.id, one.server_id, iso(one.created_at), one.state) for one in found]
+        began = lease.started_api_at if lease else row.created_at
+        minutes = None if began is None or row.expired else max(0, int(priced.api_now - began) // 60)
+        free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=priced.api_now) if view.up else None
+        return OrderNow(view, iso(priced.api_now), minutes, None if free is None else iso(free))
 
     def _burn(self, current: Orders, priced: RowPrices, views: Sequence[OrderView]) -> Decimal:
         """Return the USD billed per hour now. Queued and outbid orders are not billed."""
@@ -123,11 +115,13 @@ class Overview:
         hourly = (usd_per_hour(row, priced.fees, priced.rates) for row in billing)
         return sum((usd for usd in hourly if usd is not None), ZERO)
 
-    async def _leases(self, account: str, listed: Iterable[int]) -> Mapping[int, Lease]:
-        return await self._context.state.read(lambda tx: orders.of_ids(tx, account, listed))
+    async def _known(self, account: str, listed: Iterable[int]) -> tuple[Mapping[int, Lease], Mapping[int, End]]:
+        """Return which of these orders were made here, and the ends of all running orders, by id."""
 
-    async def _agreed(self, account: str) -> Mapping[int, End]:
-        return await self._context.state.read(lambda tx: {end.order_id: end for end in orders.ends(tx, account)})
+        def read(tx: Tx) -> tuple[Mapping[int, Lease], Mapping[int, End]]:
+            return orders.of_ids(tx, account, listed), {end.order_id: end for end in orders.ends(tx, account)}
+
+        return await self._context.state.read(read)
 
     async def _priced(self, *, urgent: bool = False) -> RowPrices:
         readings = self._context.readings
@@ -167,19 +161,15 @@ class Overview:
         """Return the known bids of a spot order. If Clore does not report its cost, it counts as winning since it was
         first seen winning."""
         account, began = await self._context.readings.account(), began_of(row, lease, api_now)
-
-        def work(tx: Tx) -> BidHistory:
-            won_from = monitor.first_won(tx, account).get(row.id)
-            return bid_record.read(tx, account, row, began, won_from=won_from)
-
-        return await self._context.state.read(work)
+        return await self._context.state.read(
+            lambda tx: bid_record.read(tx, account, row, began, won_from=monitor.first_won(tx, account).get(row.id))
+        )
 
     async def key(self) -> SshKey | None:
         """Return the key for the SSH command. If it can't be read, return None; the command then names no key file."""
-        try:
+        with contextlib.suppress(Failure):
             return await anyio.to_thread.run_sync(self._context.ssh_key)
-        except Failure:
-            return None
+        return None
 
 
 def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory | None) -> bool:
@@ -190,23 +180,13 @@ def _says_spent(row: OrderRow, status: str, end: End | None, history: BidHistory
 
 
 def _unpriced(row: OrderRow, lease: Lease | None, hourly: Decimal | None, spent_usd: float | None) -> str | None:
-    """Return which part of the order's cost is unknown, and what that means."""
     if hourly is None and not row.expired:
         counts = "its reservation" if lease else "its highest known price, or else the whole cap"
         return f"Cost unknown: {why_unpriced(row)}. It is still billed, and the limits count {counts}."
     return "Its cost so far is unknown, because Clore reports no usable figure." if spent_usd is None else None
 
 
-def _at_this_moment(view: OrderView, row: OrderRow, lease: Lease | None, priced: RowPrices) -> OrderNow:
-    """Return the order as of now, by Clore's clock."""
-    api_now, began = priced.api_now, lease.started_api_at if lease else row.created_at
-    minutes = None if began is None or row.expired else max(0, int(api_now - began) // 60)
-    free = free_cancel_until(row, priced.fees, priced.rates, lease, api_now=api_now) if view.up else None
-    return OrderNow(view, iso(api_now), minutes, None if free is None else iso(free))
-
-
 def _after_listing(unsettled: Sequence[OpenCreate]) -> str | None:
-    """Return what to do if the list may be incomplete."""
     if not unsettled:
         return None
     servers = ", ".join(str(one.server_id) for one in unsettled[:_UNSETTLED_SHOWN])
@@ -219,7 +199,6 @@ def _after_listing(unsettled: Sequence[OpenCreate]) -> str | None:
 
 
 def _about_ends(views: Sequence[OrderView], agreed: Mapping[int, End], api_now: float) -> str | None:
-    """Return advice on orders that are about to end or have no end here."""
     told = []
     for view in views:
         end = agreed.get(view.order_id)

@@ -6,8 +6,8 @@ bid_terms.py computes what a bid costs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import anyio
@@ -33,29 +33,11 @@ from clore_mcp.rental.rules.check import (
     check,
     position,
 )
-from clore_mcp.rental.spot.bid_terms import (
-    Bid,
-    BidTerms,
-    bid_question,
-    priced,
-    refusal_of,
-    reservation_of,
-    to_win_usd,
-    told_of,
-)
+from clore_mcp.rental.spot.bid_terms import Bid, BidTerms, bid_question, priced, refusal_of, reservation_of, to_win_usd
 from clore_mcp.store import Quote, Tx, intents, orders, quotes
 from clore_mcp.store.intents import Change
 
 _LOOK_PAUSES: Final = (0.3, 1.0, 2.0, 4.0)
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedYes:
-    """The result of using a yes: the refusals, if a limit refuses the bid after all, or the reservation that the bid
-    has begun to change."""
-
-    refusals: tuple[Refusal, ...]
-    change: Change | None
 
 
 class BidVerb(Verb[SetSpotPrice]):
@@ -67,27 +49,21 @@ class BidVerb(Verb[SetSpotPrice]):
         self._closer = closer
 
     def declined(self, request: SetSpotPrice, unasked: str | None = None) -> Outcome:
-        """See `Verb`. The bid stays."""
         return results.bid_declined(request.order_id, unasked)
 
     def lapsed(self, request: SetSpotPrice) -> Outcome:
-        """See `Verb`. The bid stays."""
-        return results.bid_refused(
-            request.order_id, "quote_expired", "The quote expired before it was used. Call again."
-        )
+        why = "The quote expired before it was used. Call again."
+        return results.bid_refused(request.order_id, "quote_expired", why)
 
     def left_to_person(self, request: SetSpotPrice, quote_id: str, deed: str) -> Outcome:
-        """See `Verb`. The bid stays until then."""
         until_then = f"{results.BID_STAYS.removesuffix('.')} until then."
         return results.approval_required(quote_id, deed, order_id=request.order_id, until_then=until_then)
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """Return the answer while the change is under way and its outcome is unknown."""
         said = "The bid is being changed. Call again with the same arguments for the outcome."
         return Outcome(Status.UNCERTAIN, said, order_id=BidTerms.from_json(quote.terms).order_id)
 
     async def propose(self, request: SetSpotPrice, account: str) -> Proposal:
-        """Return the question. Raises Settled if there is nothing to ask."""
         row = (await self._context.readings.orders(EXECUTION_AGE)).find(request.order_id)
         bid = await priced(self._context, request, row, account, asked_at=self._context.clock())
         if bid.unchanged:
@@ -105,15 +81,14 @@ class BidVerb(Verb[SetSpotPrice]):
             )
             if refusals:
                 raise Settled(results.raise_refused(refusals, bid.usd_per_hour))
-        told = told_of(bid, await to_win_usd(self._context, bid) if bid.raises else None)
+        to_win = await to_win_usd(self._context, bid) if bid.raises else None
         return Proposal(
             terms=BidTerms(request.order_id, bid.day.value, bid.coin, bid.worst_usd),
-            question=lambda quote_id: bid_question(quote_id, told),
+            question=lambda quote_id: bid_question(quote_id, bid, to_win),
             yes=Yes.ALWAYS if bid.raises else Yes.NEVER,
         )
 
     async def carry_out(self, quote: Quote, request: SetSpotPrice, *, from_state: str, by: str) -> Outcome:
-        """Send the bid once and return its outcome."""
         try:
             outcome = await self._change(quote, request, from_state=from_state, by=by)
         except Settled as known:
@@ -133,10 +108,10 @@ class BidVerb(Verb[SetSpotPrice]):
         if bid.day.value > terms.bid_per_day and not request.to_win:  # the rate moved: never above what was approved
             bid = bid.at(terms.bid_per_day)
         _require_agreed(terms, bid, unasked=unasked)
-        claimed = await self._claim(quote, bid, from_state=from_state, by=by)
-        if claimed.refusals:
-            return results.raise_refused(claimed.refusals)
-        return await _send(self._context, quote, bid, claimed.change)
+        refusals, change = await self._claim(quote, bid, from_state=from_state, by=by)
+        if refusals:
+            return results.raise_refused(refusals)
+        return await _send(self._context, quote, bid, change)
 
     def _stands_against(self, tx: Tx, account: str, bid: Bid, stands: Position) -> list[Refusal]:
         """Return every refusal of a raise. Raises Settled for an order that is being ended, because its further cost
@@ -153,13 +128,15 @@ class BidVerb(Verb[SetSpotPrice]):
         )
         return check(stands, Spend(wanted, bid.draw, UNENDED if bid.enforced_by is not None else None))
 
-    async def _claim(self, quote: Quote, bid: Bid, *, from_state: str, by: str) -> ClaimedYes:
-        """Use the yes and raise the reservation first, so that a process killed here never counts too little. Without
-        refusals the bid may be sent. Raises Settled if the yes can't be used."""
+    async def _claim(
+        self, quote: Quote, bid: Bid, *, from_state: str, by: str
+    ) -> tuple[Sequence[Refusal], Change | None]:
+        """Use the yes and raise the reservation first, so that a process killed here never counts too little. Return
+        the refusals, or the reservation that the bid has begun to change. Raises Settled if the yes can't be used."""
         context = self._context
         evidence = await self._pricer.evidence() if bid.raises else None
 
-        def write(tx: Tx) -> ClaimedYes:
+        def write(tx: Tx) -> tuple[Sequence[Refusal], Change | None]:
             now = context.clock()
             if bid.raises:
                 context.forbid_frozen(tx)
@@ -177,13 +154,12 @@ class BidVerb(Verb[SetSpotPrice]):
             change = None if refusals else intents.begin_bid(tx, quote.id, reservation_of(bid, quote.account, now))
             context.note(tx, "bid_claimed", quote.caller, quote.account, quote_id=quote.id, order_id=bid.row.id,
                          bid_per_day=str(bid.day.value), coin=bid.coin.value, approved_by=by)  # fmt: skip
-            return ClaimedYes(tuple(refusals), change)
+            return refusals, change
 
         return await context.state.write(write)
 
 
 def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
-    """Raise Settled if a bid no longer matches what was approved."""
     reason, why = "", ""
     if bid.day.value > terms.bid_per_day:
         reason = "outbid_meanwhile"
@@ -198,7 +174,6 @@ def _require_agreed(terms: BidTerms, bid: Bid, *, unasked: bool) -> None:
 
 
 def _undecided(order_id: int, reason: str, why: str) -> Settled:
-    """Return a refusal that used nothing. The quote stays as it is."""
     return Settled(results.bid_refused(order_id, reason, why), final=False)
 
 
@@ -231,7 +206,6 @@ async def _send(context: Context, quote: Quote, bid: Bid, change: Change | None)
 
 
 async def _answer(context: Context, status: Status, bid: Bid) -> Outcome:
-    """Return the present bid, with its rank and, if it does not win, the bid that would."""
     view = await context.readings.spot_view_if_known(bid.row.server_id or 0)
     rank = view.our_rank if view else None
     winning = view.winning.get(bid.coin) if view else None
@@ -284,12 +258,10 @@ def _may_still_leave(context: Context) -> Callable[[], Awaitable[None]]:
 async def _arrived(context: Context, bid: Bid) -> bool:
     for pause in _LOOK_PAUSES:
         await anyio.sleep(pause)
-        try:
+        with contextlib.suppress(CloreError):
             row = (await context.readings.look(completed=False)).find(bid.row.id)
-        except CloreError:
-            continue
-        if row is not None and row.price is not None and abs(row.price - bid.day.value) <= bid.day.value / 10**9:
-            return True
+            if row is not None and row.price is not None and abs(row.price - bid.day.value) <= bid.day.value / 10**9:
+                return True
     return False
 
 
@@ -306,9 +278,6 @@ async def _record(context: Context, quote: Quote, bid: Bid, change: Change | Non
 
 
 async def _record_refusal(context: Context, quote: Quote, bid: Bid, change: Change | None) -> None:
-    """Record that Clore refused the bid, and undo the claim's change of the reservation, because the bid stays as it
-    was."""
-
     def write(tx: Tx) -> None:
         if change is not None:
             intents.undo_bid(tx, change, context.clock())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from math import ceil
 from typing import Any
@@ -20,13 +20,7 @@ from clore_mcp.rental.requests import SetSpotPrice
 from clore_mcp.rental.results import Outcome, Settled
 from clore_mcp.rental.rules.billing import spent_of
 from clore_mcp.rental.rules.check import Draw
-from clore_mcp.rental.terms import (
-    END_SLACK_HOURS,
-    LONGEST_RENTAL_HOURS,
-    bid_within,
-    hours_left,
-    reservation_margin,
-)
+from clore_mcp.rental.terms import END_SLACK_HOURS, LONGEST_RENTAL_HOURS, bid_within, hours_left, reservation_margin
 from clore_mcp.store import End, Reservation, orders
 from clore_mcp.text import iso
 
@@ -81,7 +75,7 @@ class Bid:
 
     def usd_to_ask(self, per_day: Decimal) -> Decimal:
         """Return the lowest USD per hour, including the fee, that gives at least that price per day."""
-        return usd_to_ask(per_day, self.coin, self.usd_per_coin, self.fee)
+        return lowest_asked(DayPrice(per_day, self.coin), self.usd_per_coin, self.fee)
 
     def at(self, per_day: Decimal) -> Bid:
         """Return the same bid at another price per day, with the larger of the two worst cases."""
@@ -99,18 +93,12 @@ class BidTerms:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON for the quote's row."""
-        amounts = {"bid_per_day": str(self.bid_per_day), "coin": self.coin.value, "worst_usd": str(self.worst_usd)}
-        return {"order_id": self.order_id, **amounts}
+        return {**asdict(self), "bid_per_day": str(self.bid_per_day), "worst_usd": str(self.worst_usd)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> BidTerms:
         """Return the terms that `as_json` wrote."""
         return cls(row["order_id"], Decimal(row["bid_per_day"]), Coin(row["coin"]), Decimal(row["worst_usd"]))
-
-
-def usd_to_ask(per_day: Decimal, coin: Coin, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
-    """Return the lowest USD per hour, including the fee, that gives at least that price per day."""
-    return lowest_asked(DayPrice(per_day, coin), usd_per_coin, fee)
 
 
 def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
@@ -120,27 +108,17 @@ def reservation_of(bid: Bid, account: str, now: float) -> Reservation:
 
 
 def _too_low(order_id: int, least_usd: Decimal) -> Outcome:
-    """Return the refusal of a bid under the host's minimum."""
     why = f"The host takes no bid under {_exactly(least_usd)} per hour, including fees."
     return results.bid_refused(order_id, "too_low_price", why)
 
 
-def too_soon(order_id: int, seconds: float) -> Outcome:
-    """Return the refusal of a bid that was lowered less than ten minutes ago."""
-    why = (
-        f"Clore lets a bid be lowered once every 600 seconds, this one again in {ceil(seconds)}. Raising it is"
-        " not limited, and cancel_order ends it at once."
-    )
-    return replace(results.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=ceil(seconds))
-
-
-def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> Outcome:
-    """Return the refusal of a step larger than Clore allows. `lowest_per_day` is None if Clore did not name it."""
+def _step_too_large(order_id: int, bid: Bid, error: StepTooLarge) -> Outcome:
+    step, present = error.max_step_per_day, bid.row.price
     again = "one step every 600 seconds. Raising it is not limited."
-    if lowest_per_day is None:
+    if not (step and step > 0) or present is None:
         why = f"Clore refuses such a large step down and does not name its limit. Lower it by less, {again}"
         return results.bid_refused(order_id, "exceeded_max_step", why)
-    lowest = bid.usd_to_ask(max(lowest_per_day, bid.minimum or ZERO))
+    lowest = bid.usd_to_ask(max(ZERO, present - Decimal(str(step)), bid.minimum or ZERO))
     why = f"Clore lets this bid be lowered to {_exactly(lowest)} per hour now, {again}"
     refused = results.bid_refused(order_id, "exceeded_max_step", why)
     return replace(refused, lowest_usd_per_hour_now=shown(lowest))
@@ -149,11 +127,14 @@ def step_too_large(order_id: int, bid: Bid, lowest_per_day: Decimal | None) -> O
 def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
     """Return the answer to a refusal by Clore's rules on bids, in USD per hour and seconds if Clore gave numbers."""
     if isinstance(error, StepTooLarge):
-        step, present = error.max_step_per_day, bid.row.price
-        told = max(ZERO, present - Decimal(str(step))) if step and step > 0 and present is not None else None
-        return step_too_large(order_id, bid, told)
+        return _step_too_large(order_id, bid, error)
     if isinstance(error, LoweringTooSoon):
-        return too_soon(order_id, error.retry_after_seconds or 0)
+        seconds = ceil(error.retry_after_seconds or 0)
+        why = (
+            f"Clore lets a bid be lowered once every 600 seconds, this one again in {seconds}. Raising it is"
+            " not limited, and cancel_order ends it at once."
+        )
+        return replace(results.bid_refused(order_id, "lowering_too_soon", why), retry_after_seconds=seconds)
     if isinstance(error, BidTooLow) and error.min_price_per_day is not None:
         return _too_low(order_id, bid.usd_to_ask(Decimal(str(error.min_price_per_day))))
     reason = "too_low_price" if isinstance(error, BidTooLow) else error.code
@@ -161,39 +142,34 @@ def refusal_of(order_id: int, bid: Bid, error: Refused) -> Outcome:
 
 
 def _exactly(usd: Decimal) -> str:
-    """Return an exact price, because a bound that `dollars` rounds is no longer the bound."""
+    """Return the price unrounded, because a rounded bound is no longer the bound."""
     return f"${plain(usd)}"
 
 
 async def priced(
     context: Context, request: SetSpotPrice, row: OrderRow | None, account: str, *, asked_at: float
 ) -> Bid:
-    """Return the priced bid. `row` is the order as Clore lists it, and `asked_at` is when the question was asked.
-    Raises Settled if the bid is under the host's minimum or in a coin without a rate, and NotFound and
-    ArgumentInvalid."""
+    """Return the priced bid for an order as Clore lists it, asked about at `asked_at`. Raises Settled if no such bid
+    can be made, NotFound and ArgumentInvalid."""
     readings = context.readings
     api_now = readings.api_now()  # taken with the row: its cost and its remaining hours must be of one moment
     if row is None or row.expired:
         raise NotFound(f"No order {request.order_id} is running.", hint="list_orders shows what runs.")
     if not row.spot:
-        raise ArgumentInvalid(
-            f"Order {request.order_id} is on-demand, so its price is fixed.", hint="Only spot has bids."
-        )
+        said = f"Order {request.order_id} is on-demand, so its price is fixed."
+        raise ArgumentInvalid(said, hint="Only spot has bids.")
     coin = Coin.parse(row.currency or "")
     snapshot, fees = await readings.snapshot(), await readings.fees()
     rate = snapshot.rates.usd_per(coin) if coin else None
     if coin is None or rate is None:
-        raise Settled(
-            results.bid_refused(
-                request.order_id, "unknown_rate", "The USD rate of the order's coin is unknown. Call again later."
-            )
-        )
+        why = "The USD rate of the order's coin is unknown. Call again later."
+        raise Settled(results.bid_refused(request.order_id, "unknown_rate", why))
     fee = fees.fraction(OrderType.SPOT, coin)
     listing = snapshot.by_id.get(row.server_id or 0)
     minimum = listing.spot.get(coin) if listing else None
     day = bid_within(request.exact_bid, coin, rate, fee, minimum)
     if day is None:
-        raise Settled(_too_low(request.order_id, usd_to_ask(minimum or ZERO, coin, rate, fee)))
+        raise Settled(_too_low(request.order_id, lowest_asked(DayPrice(minimum or ZERO, coin), rate, fee)))
     if request.to_win:
         day = await _winning_bid(context, request, row, coin, rate, fee)
     usd_per_hour = day.usd_per_hour(rate) * (1 + fee)
@@ -227,7 +203,7 @@ async def _winning_bid(
         return present
     if winning.usd_per_hour(rate) * (1 + fee) <= request.exact_bid:
         return winning
-    needed = usd_to_ask(winning.value, coin, rate, fee)
+    needed = lowest_asked(winning, rate, fee)
     why = f"The winning bid is now {dollars(needed)} per hour, more than max_usd_per_hour."
     refused = results.bid_refused(request.order_id, "above_max", why)
     raise Settled(replace(refused, to_win_usd_per_hour=shown_up(needed)))
@@ -240,70 +216,32 @@ async def to_win_usd(context: Context, bid: Bid) -> Decimal | None:
     return None if winning is None else bid.usd_to_ask(winning.value)
 
 
-@dataclass(frozen=True, slots=True)
-class RaiseShown:
-    """The figures of a question before a raise. `was` is the present bid, `day` the new one in its coin, and `what` the
-    hardware as the host names it. `ends` is None for an order made elsewhere without an end. `to_win_usd` is the bid
-    per hour that would win, None if this one wins or that is unknown. `dear_on_demand_usd` is the on-demand price if
-    the bid is not below it."""
-
-    order_id: int
-    server_id: int | None
-    what: str
-    was: str
-    usd_per_hour: Decimal
-    day: str
-    ends: str | None
-    on_end: str
-    made_here: bool
-    enforced_by: str | None
-    worst_usd: Decimal
-    to_win_usd: Decimal | None = None
-    dear_on_demand_usd: Decimal | None = None
-
-
-def bid_question(quote_id: str, bid: RaiseShown) -> str:
-    """Return the question before a spot bid is raised."""
-    server = "unknown" if bid.server_id is None else bid.server_id
+def bid_question(quote_id: str, bid: Bid, to_win_usd: Decimal | None) -> str:
+    """Return the question before a spot bid is raised. `to_win_usd` is the bid per hour that would win, None if this
+    one wins or that is unknown."""
+    row, dear = bid.row, bid.dear_on_demand_usd
+    server = "unknown" if row.server_id is None else row.server_id
+    was = "unknown" if row.price is None else f"{dollars(bid.usd(row.price))} per hour"
     return "\n".join(
         [
-            f"Raise the bid of spot order {bid.order_id} to {dollars(bid.usd_per_hour)} per hour,"
-            f" including fees ({bid.day})? It is {bid.was} now.",
-            f"Server {server}: {hardware(bid.what) if bid.what else 'hardware unknown'}",
-            *([] if bid.made_here else [NOT_MADE_HERE]),
-            *([] if bid.to_win_usd is None else [would_not_win(bid.to_win_usd)]),
-            *([] if bid.dear_on_demand_usd is None else [not_below_on_demand(bid.dear_on_demand_usd)]),
-            f"{_bid_end(bid)} Worst case in total: {dollars(bid.worst_usd)}.",
+            f"Raise the bid of spot order {row.id} to {dollars(bid.usd_per_hour)} per hour, including fees"
+            f" ({plain(bid.day.value)} {bid.coin.ticker} per day)? It is {was} now.",
+            f"Server {server}: {hardware(hardware_of(row))}",
+            *([] if bid.end is not None and bid.end.made_here else [NOT_MADE_HERE]),
+            *([] if to_win_usd is None else [would_not_win(to_win_usd)]),
+            *([] if dear is None else [not_below_on_demand(dear)]),
+            f"{_bid_end(bid.end, bid.enforced_by)} Worst case in total: {dollars(bid.worst_usd)}.",
             f"Quote {quote_id}. Nothing changes without a yes.",
         ]
     )
 
 
-def told_of(bid: Bid, to_win_usd: Decimal | None) -> RaiseShown:
-    """Return the figures for the question. `to_win_usd` is per hour, None if the bid wins."""
-    row, end = bid.row, bid.end
-    return RaiseShown(
-        order_id=row.id,
-        server_id=row.server_id,
-        what=hardware_of(row),
-        was="unknown" if row.price is None else f"{dollars(bid.usd(row.price))} per hour",
-        usd_per_hour=bid.usd_per_hour,
-        day=f"{plain(bid.day.value)} {bid.coin.ticker} per day",
-        ends=iso(end.ends_api_at) if end else None,
-        on_end=end.on_end if end else "",
-        made_here=end is not None and end.made_here,
-        enforced_by=bid.enforced_by,
-        worst_usd=bid.worst_usd,
-        to_win_usd=to_win_usd,
-        dear_on_demand_usd=bid.dear_on_demand_usd,
-    )
-
-
-def _bid_end(bid: RaiseShown) -> str:
-    if bid.ends is None:
+def _bid_end(end: End | None, enforced_by: str | None) -> str:
+    if end is None:
         return f"End: NOTHING here ends it, so it counts for {plain(LONGEST_RENTAL_HOURS)} hours, the longest rental."
-    if bid.on_end == "notify":
-        return f"End: at {bid.ends} clore-mcp notifies your assistant but cancels nothing."
-    if bid.enforced_by is None:
-        return f"End: NOTHING ends it at {bid.ends} unless someone cancels."
-    return f"End: cancelled at {bid.ends} by {bid.enforced_by}."
+    ends_at = iso(end.ends_api_at)
+    if end.on_end == "notify":
+        return f"End: at {ends_at} clore-mcp notifies your assistant but cancels nothing."
+    if enforced_by is None:
+        return f"End: NOTHING ends it at {ends_at} unless someone cancels."
+    return f"End: cancelled at {ends_at} by {enforced_by}."

@@ -42,10 +42,12 @@ class WatchShown:
 
 def watch_question(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
     """Return the question, which lists everything that the watch may do."""
-    each = " each" if request.max_orders > 1 else ""
+    count, each = "one server", ""
+    if request.max_orders > 1:
+        count, each = f"up to {request.max_orders} servers", " each"
     return "\n".join(
         [
-            f"Rent later without asking again: {_count(request)} of {_gpus(shown)} for"
+            f"Rent later without asking again: {count} of {_gpus(shown)} for"
             f" {hours_text(request.exact_hours)}{each}, whenever one costs"
             f" {dollars(request.exact_usd_per_hour)} per hour or less?",
             f"Any server that fits: {', '.join(_filters(request, *shown.gpu_counts))}",
@@ -67,10 +69,6 @@ def notice(quote_id: str, request: CreateWatch, shown: WatchShown) -> str:
         f"Notify when {_gpus(shown)} costs {dollars(request.exact_usd_per_hour)} per hour or less, until {shown.ends}."
         f" Any server that fits: {', '.join(_filters(request, *shown.gpu_counts))}. Quote {quote_id}. It rents nothing."
     )
-
-
-def _count(request: CreateWatch) -> str:
-    return "one server" if request.max_orders == 1 else f"up to {request.max_orders} servers"
 
 
 def _gpus(shown: WatchShown) -> str:

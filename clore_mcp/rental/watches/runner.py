@@ -24,7 +24,7 @@ from clore_mcp.rental.approvals import Approvals
 from clore_mcp.rental.context import Commitments, Context, left_to_watchdog
 from clore_mcp.rental.create.order import CreateVerb
 from clore_mcp.rental.create.presence import ours_on
-from clore_mcp.rental.create.quote import PricedOrder, Pricer
+from clore_mcp.rental.create.quote import Pricer
 from clore_mcp.rental.requests import CreateOrder, CreateWatch
 from clore_mcp.rental.results import Outcome, Status
 from clore_mcp.rental.watches.watch import fitting
@@ -43,19 +43,9 @@ class WatchObstacle:
 
 
 _NOTHING: Final = WatchObstacle()
-_NOT_TAKEN: Final = WatchObstacle(
-    "Its arguments are no longer accepted, so it rents nothing. Cancel it with cancel_watch and make a new one.",
-    event=True,
-)
 _UNSETTLED: Final = WatchObstacle(
     "A rental that it started shows no order yet. One may still appear within a day, so no other is made in its place."
     " If the person wants one anyway, use cancel_watch, then make a new watch, which asks them."
-)
-
-
-_UNENDED: Final = WatchObstacle(
-    "No process would end the order, and a watch rents only if one would. Ask the person to start a watchdog.",
-    event=True,
 )
 
 
@@ -109,7 +99,6 @@ class WatchRunner:
         return [] if left_to_watchdog(tx, context, account) or ledger.frozen(tx) is not None else found
 
     async def _look(self, watch: Watch, current: Orders) -> None:
-        """Check the market once for one watch, and record the result."""
         seen, held = None, _NOTHING
         try:
             request = CreateWatch.model_validate({**watch.ask, "env": watch.env})
@@ -121,7 +110,8 @@ class WatchRunner:
             elif picked:
                 held = await self._rent(watch, request.order(picked), request.exact_usd_per_hour)
         except ValidationError:  # an earlier version accepted it: it must not stop the other watches
-            held = _NOT_TAKEN
+            said = "Its arguments are no longer accepted, so it rents nothing."
+            held = WatchObstacle(f"{said} Cancel it with cancel_watch and make a new one.", event=True)
         except Failure as failure:
             held = WatchObstacle(failure.message, event=True)
         await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
@@ -150,9 +140,12 @@ class WatchRunner:
         priced = await self._pricer.price(order, at_most=ceiling)
         terms = priced.terms
         if terms is not None and terms.enforced_by is None:
-            return _UNENDED
-        if terms is None or priced.refusals:
-            return _stands(priced)
+            said = "No process would end the order, and a watch rents only if one would."
+            return WatchObstacle(f"{said} Ask the person to start a watchdog.", event=True)
+        if priced.refusals:
+            return WatchObstacle("; ".join(str(refusal) for refusal in priced.refusals), event=True)
+        if terms is None:
+            return WatchObstacle(" ".join(one.message for one in priced.unfit) or None)
         if terms.worst_usd > watch.worst_usd:
             most = f"worst case {dollars(terms.worst_usd)}, {dollars(watch.worst_usd)} approved"
             return WatchObstacle(f"An order could cost more than was approved: {most}.", event=True)
@@ -175,13 +168,6 @@ class WatchRunner:
         begins = held.event and before is not None and before.said is None
         if begins and watches.status(tx, watch, now) == "waiting":
             context.note(tx, "watch_held_up", "clore-mcp", watch.account, watch_id=watch.id, why=held.said)
-
-
-def _stands(priced: PricedOrder) -> WatchObstacle:
-    """Return what blocks a rental: the limits or the wallet, or else the market."""
-    if priced.refusals:
-        return WatchObstacle("; ".join(str(refusal) for refusal in priced.refusals), event=True)
-    return WatchObstacle(" ".join(one.message for one in priced.unfit) or None)
 
 
 def _came(outcome: Outcome) -> WatchObstacle:

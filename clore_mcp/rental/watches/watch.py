@@ -127,7 +127,6 @@ class WatchVerb(Verb[CreateWatch]):
         self._context = context
 
     async def already(self, request: CreateWatch, account: str, digest: str) -> Outcome | None:
-        """Return the watch that the same call has made, if it still waits."""
         now = self._context.clock()
         watch = await self._context.state.read(lambda tx: watches.of_call(tx, account, digest, now))
         if watch is None:
@@ -135,7 +134,7 @@ class WatchVerb(Verb[CreateWatch]):
         return _waits(watch, await self._context.watched_by()).again("This call has already made the watch.")
 
     async def propose(self, request: CreateWatch, account: str) -> Proposal:
-        """Return the question. Raises Settled if no process would check prices or no such order could ever fit the
+        """See `Verb`. There is nothing to ask if no process would check prices or no such order could ever fit the
         limits. Also raises SpendingFrozen and ArgumentInvalid."""
         context = self._context
         await context.require_unfrozen()
@@ -150,15 +149,7 @@ class WatchVerb(Verb[CreateWatch]):
         ends_at = context.clock() + request.expires_hours * 3600
         cheapest = found.servers[0].priced.usd_per_hour if found.servers else None
         key = await self._key(request)
-        told = WatchShown(
-            models=found.models,
-            gpu_counts=found.gpu_counts,
-            cheapest_usd=cheapest,
-            worst_usd=worst,
-            ends=iso(ends_at),
-            who=who,
-            key=key,
-        )
+        told = WatchShown(found.models, found.gpu_counts, cheapest, worst, iso(ends_at), who, key)
         return Proposal(
             terms=WatchTerms(who, found.models, key.fingerprint, worst, ends_at, cheapest),
             question=lambda quote_id: (notice if request.notify else watch_question)(quote_id, request, told),
@@ -166,13 +157,11 @@ class WatchVerb(Verb[CreateWatch]):
         )
 
     async def _key(self, request: CreateWatch) -> KeyShown:
-        """Return the SSH key that would get access to the orders."""
         own = (await anyio.to_thread.run_sync(self._context.ssh_key)).fingerprint
         given = fingerprint(request.ssh_public_key) if request.ssh_public_key else own
         return KeyShown(given, configured=given == own)
 
     async def carry_out(self, quote: Quote, request: CreateWatch, *, from_state: str, by: str) -> Outcome:
-        """Use the yes and store the watch in one transaction."""
         context, terms = self._context, WatchTerms.from_json(quote.terms)
 
         def write(tx: Tx) -> Outcome:
@@ -182,13 +171,15 @@ class WatchVerb(Verb[CreateWatch]):
                 return results.in_progress(quote.id)
             refusals = self._never(request, ended=True)  # by the limits of this process, which may be tighter
             if refusals:
-                return self._settled(tx, quote, results.refused(refusals))
-            watch = _kept(quote, terms, request, by, now)
-            watches.add(tx, watch)
-            outcome = _waits(watch, terms.who)
+                outcome = results.refused(refusals)
+                context.note(tx, outcome.status.value, quote.caller, quote.account, quote_id=quote.id)
+            else:
+                watch = _kept(quote, terms, request, by, now)
+                watches.add(tx, watch)
+                outcome = _waits(watch, terms.who)
+                context.note(tx, "watch_created", quote.caller, quote.account, quote_id=quote.id, watch_id=watch.id,
+                             approved_by=by, **watch.ask)  # fmt: skip
             quotes.settle(tx, quote.id, outcome.as_json())
-            context.note(tx, "watch_created", quote.caller, quote.account, quote_id=quote.id, watch_id=watch.id,
-                         approved_by=by, **watch.ask)  # fmt: skip
             return outcome
 
         if (await self._key(request)).fingerprint != terms.ssh_key:
@@ -198,11 +189,8 @@ class WatchVerb(Verb[CreateWatch]):
         return outcome
 
     def unfinished(self, quote: Quote) -> Outcome:
-        """Return the answer while the watch is being made."""
-        return results.in_progress(
-            quote.id,
-            "The watch is being made. Call again with exactly the same arguments to get it. It is made only once.",
-        )
+        said = "The watch is being made. Call again with exactly the same arguments to get it. It is made only once."
+        return results.in_progress(quote.id, said)
 
     def _never(self, request: CreateWatch, *, ended: bool) -> list[Refusal]:
         """Return what refuses every order of the watch, even if nothing else is used. `ended` is True if a process
@@ -210,12 +198,9 @@ class WatchVerb(Verb[CreateWatch]):
         worst = _worst(request)
         nothing = AddedUsage(ZERO, ZERO, ZERO, active_orders=0)
         wanted = nothing if request.notify else AddedUsage(request.exact_usd_per_hour, worst, worst)
-        return check(unused(self._context, ended=ended), Spend(wanted, unended=_nobody(self._context.program)))
-
-    def _settled(self, tx: Tx, quote: Quote, outcome: Outcome) -> Outcome:
-        quotes.settle(tx, quote.id, outcome.as_json())
-        self._context.note(tx, outcome.status.value, quote.caller, quote.account, quote_id=quote.id)
-        return outcome
+        command = f"`{self._context.program} watchdog`"
+        who = f"the person, by running {command} in their own terminal, because a watch needs a live watchdog"
+        return check(unused(self._context, ended=ended), Spend(wanted, unended=who))
 
 
 def _worst(request: CreateWatch) -> Decimal:
@@ -270,10 +255,6 @@ def _waits(watch: Watch, who: str | None) -> Outcome:
         envelope=envelope_of(watch),
         best_seen_usd_per_hour=None if watch.best_usd is None else shown_up(watch.best_usd),
     )
-
-
-def _nobody(program: str) -> str:
-    return f"the person, by running `{program} watchdog` in their own terminal, because a watch needs a live watchdog"
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,18 +313,16 @@ async def cancelled(context: Context, watch_id: str, *, by: str) -> WatchView:
         if watch is None or watch.account != account:
             raise NotFound(f"There is no watch {clean(watch_id, 20)!r}.", hint="list_watches shows them.")
         was = watches.status(tx, watch, context.clock())
+        is_now, said = was, f"It had already {was}, so nothing changed."
         if watches.end(tx, watch.id, "cancelled" if was == "waiting" else was) and was == "waiting":
             context.note(tx, "watch_cancelled", by, account, watch_id=watch.id)
-            return _ended(_view(tx, watch, "cancelled"), "It rents nothing more.")
-        return _ended(_view(tx, watch, was), f"It had already {was}, so nothing changed.")
+            is_now, said = "cancelled", "It rents nothing more."
+        view = _view(tx, watch, is_now)
+        if view.order_ids:
+            said += f" Orders {', '.join(map(str, view.order_ids))} keep running. list_orders shows them."
+        return replace(view, next=said)
 
     return await context.state.write(write)
-
-
-def _ended(view: WatchView, said: str) -> WatchView:
-    made = view.order_ids
-    run_on = f" Orders {', '.join(map(str, made))} keep running. list_orders shows them." if made else ""
-    return replace(view, next=said + run_on)
 
 
 def _view(tx: Tx, watch: Watch, is_now: str) -> WatchView:
