@@ -75,63 +75,7 @@ def rent_question(quote_id: str, request: CreateOrder, terms: Terms, key: KeySho
     return "\n".join([*lines, f"Quote {quote_id}. Nothing is spent without a yes."])
 
 
-@dataclass(frozen=True, slots=True)
-class ExtensionShown:
-    """The figures of a question that moves an order's end by `hours`, from `was` (None if an order made elsewhere has
-    no end) to `ends`. `unended_usd` is the total cost if no one ends the order for `unended_hours` from now. `limits`
-    says how much of the limits would then be used."""
-
-    order_id: int
-    server_id: int | None
-    what: str
-    hours: Decimal
-    was: str | None
-    ends: str
-    on_end: str
-    made_here: bool
-    enforced_by: str | None
-    usd_per_hour: Decimal
-    day: str
-    spent_usd: Decimal
-    extra_usd: Decimal
-    worst_usd: Decimal
-    unended_usd: Decimal
-    unended_hours: Decimal
-    limits: str
-
-
-def extend_question(quote_id: str, move: ExtensionShown) -> str:
-    """Return the question before an order's end is moved."""
-    server = "unknown" if move.server_id is None else move.server_id
-    hours, most = hours_text(move.hours), dollars(move.extra_usd)
-    asked = f"End order {move.order_id} in {hours}, at {move.ends}? Until then at most {most}."
-    if move.was is not None:
-        asked = (
-            f"Extend order {move.order_id} by {hours}, to {move.ends}, for at most {most} more?"
-            f" It ends at {move.was} now."
-        )
-    return "\n".join(
-        [
-            asked,
-            f"Server {server}: {hardware(move.what) if move.what else 'hardware unknown'}",
-            *([] if move.made_here else [NOT_MADE_HERE]),
-            f"Price: at most {dollars(move.usd_per_hour)} per hour including fees ({move.day});"
-            f" {dollars(move.spent_usd)} spent so far",
-            _end_line(
-                move.on_end,
-                move.enforced_by,
-                when=f"at {move.ends}",
-                cancelled="cancelled and its data deleted",
-                worst=f"{dollars(move.worst_usd)} in total",
-                unended=f"{dollars(move.unended_usd)} in total, {hours_text(move.unended_hours)} from now",
-            ),
-            f"Limits including it: {move.limits}",
-            f"Quote {quote_id}. Nothing changes without a yes.",
-        ]
-    )
-
-
-def _end_line(on_end: str, enforced_by: str | None, *, when: str, cancelled: str, worst: str, unended: str) -> str:
+def end_line(on_end: str, enforced_by: str | None, *, when: str, cancelled: str, worst: str, unended: str) -> str:
     """Return what happens at the end, and the worst case: `worst` if a process ends the order, else `unended`."""
     if on_end == "notify":
         return (
@@ -188,7 +132,7 @@ def _end_of(terms: Terms) -> str:
     unended = f"{dollars(most)} over {hours_text(longest.max_rental_hours)}"
     if terms.order_type is OrderType.SPOT:
         unended += ", and no limit of the host ends it sooner"
-    return _end_line(
+    return end_line(
         terms.on_end,
         terms.enforced_by,
         when=f"after {hours_text(terms.hours)}",

@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from clore_mcp.errors import NotFound
 from clore_mcp.money import dollars
-from clore_mcp.rental import questions, results
+from clore_mcp.rental import results
 from clore_mcp.rental.approvals import Proposal, Verb, Yes
 from clore_mcp.rental.context import Context, settle_quote
 from clore_mcp.rental.create.quote import Pricer
@@ -23,13 +23,13 @@ from clore_mcp.rental.orders.extend_terms import (
     ExtendTerms,
     Extension,
     beyond,
+    extend_question,
     latest_end,
     most_seconds,
     moved,
     over_limit,
     reservation_of,
     stays,
-    told_of,
     weigh,
 )
 from clore_mcp.rental.requests import ExtendOrder
@@ -94,11 +94,11 @@ class ExtendVerb(Verb[ExtendOrder]):
         extension = judged.extension
         if judged.refusals:
             raise Settled(over_limit(judged.refusals, extension, judged.most_seconds))
-        told, move = told_of(extension, judged.limits), extension.move
+        move = extension.move
         before = move.before.ends_api_at if move.before else None
         return Proposal(
             terms=ExtendTerms(request.order_id, before, move.ends_api_at, extension.worst_usd),
-            question=lambda quote_id: questions.extend_question(quote_id, told),
+            question=lambda quote_id: extend_question(quote_id, extension, judged.limits),
             # An order made elsewhere may be someone else's work, whose end the limits do not approve.
             yes=Yes.ALWAYS if move.made_here else Yes.PERSON,
         )

@@ -13,9 +13,9 @@ from typing import Any
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.pricing import OrderType
-from clore_mcp.money import ZERO, Coin, DayPrice, plain, shown, shown_up, up_to_micro
+from clore_mcp.money import ZERO, Coin, DayPrice, dollars, plain, shown, shown_up, up_to_micro
 from clore_mcp.rental import results
-from clore_mcp.rental.questions import ExtensionShown, hardware_of
+from clore_mcp.rental.questions import NOT_MADE_HERE, end_line, hardware, hardware_of, hours_text
 from clore_mcp.rental.results import Outcome, Refusal, Settled, Status
 from clore_mcp.rental.rules.billing import order_type_of
 from clore_mcp.rental.rules.check import UNENDED, AddedUsage, Draw, Evidence, Spend
@@ -168,27 +168,36 @@ def reservation_of(extension: Extension, account: str, now: float) -> Reservatio
     return Reservation(None, account, extension.coin.value, worst, hourly, created_at=now, order_id=order_id)
 
 
-def told_of(extension: Extension, limits: str) -> ExtensionShown:
-    """Return the figures for the question. `limits` says how much of the limits would then be used."""
+def extend_question(quote_id: str, extension: Extension, limits: str) -> str:
+    """Return the question before an order's end is moved. `limits` says how much of the limits would then be used."""
     row, move = extension.row, extension.move
-    return ExtensionShown(
-        order_id=row.id,
-        server_id=row.server_id,
-        what=hardware_of(row),
-        hours=extension.hours if move.before is None else _hours(move.ends_api_at - move.before.ends_api_at),
-        was=None if move.before is None else iso(move.before.ends_api_at),
-        ends=iso(move.ends_api_at),
-        on_end=move.on_end,
-        made_here=move.made_here,
-        enforced_by=extension.enforced_by,
-        usd_per_hour=extension.dearest_usd_per_hour,
-        day=f"{plain(row.price or ZERO)} {extension.coin.ticker} per day",
-        spent_usd=extension.spent_usd,
-        extra_usd=extension.extra_usd,
-        worst_usd=extension.worst_usd,
-        unended_usd=extension.unended_usd,
-        unended_hours=extension.unended_hours,
-        limits=limits,
+    ends, most = iso(move.ends_api_at), dollars(extension.extra_usd)
+    asked = f"End order {row.id} in {hours_text(extension.hours)}, at {ends}? Until then at most {most}."
+    if move.before is not None:
+        added = hours_text(_hours(move.ends_api_at - move.before.ends_api_at))
+        asked = (
+            f"Extend order {row.id} by {added}, to {ends}, for at most {most} more?"
+            f" It ends at {iso(move.before.ends_api_at)} now."
+        )
+    return "\n".join(
+        [
+            asked,
+            f"Server {'unknown' if row.server_id is None else row.server_id}: {hardware(hardware_of(row))}",
+            *([] if move.made_here else [NOT_MADE_HERE]),
+            f"Price: at most {dollars(extension.dearest_usd_per_hour)} per hour including fees"
+            f" ({plain(row.price or ZERO)} {extension.coin.ticker} per day);"
+            f" {dollars(extension.spent_usd)} spent so far",
+            end_line(
+                move.on_end,
+                extension.enforced_by,
+                when=f"at {ends}",
+                cancelled="cancelled and its data deleted",
+                worst=f"{dollars(extension.worst_usd)} in total",
+                unended=f"{dollars(extension.unended_usd)} in total, {hours_text(extension.unended_hours)} from now",
+            ),
+            f"Limits including it: {limits}",
+            f"Quote {quote_id}. Nothing changes without a yes.",
+        ]
     )
 
 
