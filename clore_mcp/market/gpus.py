@@ -135,8 +135,7 @@ def of_server(text: str | None, array: Sequence[str] | None, vram_gb: float | No
 
 
 def latin(text: str) -> str:
-    """Return the text in lower case, with letters and digits of other scripts replaced by those of ours that mean or
-    look the same."""
+    """Return the text in lower case, with letters and digits of other scripts as ours that mean or look the same."""
     if text.isascii():
         return text.lower()
     same = unicodedata.normalize("NFKC", text).lower()

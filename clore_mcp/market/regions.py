@@ -126,8 +126,7 @@ _ACCENTS: Final = re.compile("[\u0300-\u036f]")
 
 
 def codes(words: Iterable[str], argument: str = "countries") -> frozenset[str]:
-    """Return all countries that `words` name ("de", "Germany", "europe"). Raises ArgumentInvalid for an unknown
-    word."""
+    """Return all countries that `words` name ("de", "Germany", "europe"). Raises ArgumentInvalid for another."""
     found: set[str] = set()
     for word in words:
         for part in word.split(","):

@@ -142,8 +142,7 @@ def _page(fitting: list[Payable], query: Query) -> tuple[list[Payable], str | No
 
 
 def _key(candidate: Payable, sort_by: SortBy) -> Key:
-    """Return an ascending sort key: what was asked for, then the price, then the id, so that no two servers are
-    equal."""
+    """Return an ascending sort key: what was asked for, then the price, then the id. No two servers are equal."""
     listing, priced = candidate
     first = priced.usd_per_hour
     if sort_by is SortBy.PRICE_PER_GPU:
@@ -204,10 +203,10 @@ def _read_cursor(cursor: str, expected: str) -> Key:
     try:
         digest, first, second, server_id = json.loads(base64.urlsafe_b64decode(padded))
         key = (Decimal(first), Decimal(second), int(server_id))
+        if not (key[0].is_finite() and key[1].is_finite()):
+            raise ValueError("a price that is no number")
     except (ValueError, TypeError, OverflowError, InvalidOperation, RecursionError) as error:
         raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint) from error
-    if not (key[0].is_finite() and key[1].is_finite()):
-        raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint)
     if digest != expected:
         raise ArgumentInvalid("cursor: it belongs to another search.", hint=hint)
     return key

@@ -75,8 +75,7 @@ def _offer(offer: _Offer | None) -> str:
 def for_few(
     near: Mapping[str, Sequence[PricedServer]], total: int, same_gpu: Sequence[PricedServer]
 ) -> tuple[str, ...]:
-    """Return what to relax, best first. `near` holds the servers that one filter alone removed, `same_gpu` the free
-    ones."""
+    """Return what to relax, best first. `near` has the servers that one filter alone removed, `same_gpu` free ones."""
     ranked = sorted(near.items(), key=lambda item: (item[0] in _LAST, -len(item[1])))
     found = [
         _value_to_give(name, servers, total) or _what_is_left_out(name, servers)

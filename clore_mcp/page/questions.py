@@ -46,7 +46,6 @@ class Question:
     came: str
     order_id: int | None
     yes_label: str
-    by_page: bool
 
 
 def question(quote: Quote, now: float) -> Question:
@@ -69,7 +68,6 @@ def question(quote: Quote, now: float) -> Question:
         came=_came_of(quote, outcome),
         order_id=outcome.order_id if outcome else None,
         yes_label=f"Yes, rent it; worst case {dollars(terms.worst_usd)}" if terms else _YES.get(quote.verb, "Yes"),
-        by_page=quote.caller == CALLER,
     )
 
 
@@ -98,18 +96,15 @@ def _came_of(quote: Quote, outcome: Outcome | None) -> str:
 
 
 def _figures(terms: Terms) -> tuple[Fact, ...]:
+    ended_by = clean(terms.enforced_by, 80) if terms.enforced_by else "NO ONE: it runs until someone cancels it"
+    if terms.on_end == "notify":
+        ended_by = "no one: your assistant is notified, but nothing cancels it"
     return (
         Fact("It costs now", f"at most {dollars(terms.usd_per_hour)} per hour, including fees"),
         Fact("Worst case", dollars(terms.worst_usd)),
         Fact("Until", f"{hours_text(terms.hours)} after the start"),
-        Fact("Ended by", _ended_by(terms)),
+        Fact("Ended by", ended_by),
     )
-
-
-def _ended_by(terms: Terms) -> str:
-    if terms.on_end == "notify":
-        return "no one: your assistant is notified, but nothing cancels it"
-    return clean(terms.enforced_by, 80) if terms.enforced_by else "NO ONE: it runs until someone cancels it"
 
 
 def _fact(line: str) -> Fact:
