@@ -86,12 +86,11 @@ class Past:
 def samples(snapshot: Snapshot, fees: Fees) -> list[tuple[str, str, PriceRow]]:
     """Return one row for each model and order type on the market now: model, order type, prices."""
     hour = int(snapshot.fetched_at // SECONDS_PER_HOUR)
-    found = []
-    for order_type in OrderType:
-        for model, now in models_now(snapshot, fees, order_type).items():
-            row = PriceRow(hour, now.all.low, now.all.median, now.all.high, now.cheapest_free)
-            found.append((model, order_type.value, row))
-    return found
+    return [
+        (model, order_type.value, PriceRow(hour, now.all.low, now.all.median, now.all.high, now.cheapest_free))
+        for order_type in OrderType
+        for model, now in models_now(snapshot, fees, order_type).items()
+    ]
 
 
 def models_now(snapshot: Snapshot, fees: Fees, order_type: OrderType) -> dict[str, Now]:

@@ -101,7 +101,13 @@ def _hardware(query: Query, match: Match | None) -> Iterator[Filter]:
         if (least := getattr(query, argument)) is not None:
             yield _at_least(argument, field, least)
     if query.min_cuda is not None:
-        yield _at_least("min_cuda", "cuda_version", _cuda(query.min_cuda))
+        least_cuda = version(query.min_cuda)
+        if least_cuda is None:
+            raise ArgumentInvalid(
+                f"min_cuda: '{clean(query.min_cuda, 20)}' is not a CUDA version.",
+                hint="Give a version like 12.4, or leave it out.",
+            )
+        yield _at_least("min_cuda", "cuda_version", least_cuda)
 
 
 def _at_least(argument: str, field: str, least: object) -> Filter:
@@ -127,15 +133,6 @@ def gpu_counts(query: Query, match: Match | None) -> tuple[int | None, int | Non
             hint="Name the model only, and give min_gpus and max_gpus.",
         )
     return (named if least is None else least), (named if most is None else most)
-
-
-def _cuda(text: str) -> tuple[int, int, int]:
-    least = version(text)
-    if least is None:
-        raise ArgumentInvalid(
-            f"min_cuda: '{clean(text, 20)}' is not a CUDA version.", hint="Give a version like 12.4, or leave it out."
-        )
-    return least
 
 
 def _offer(query: Query) -> Iterator[Filter]:

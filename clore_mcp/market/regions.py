@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from clore_mcp.errors import ArgumentInvalid
@@ -37,46 +37,33 @@ _OCEANIA = "AS AU CC CK CX FJ FM GU HM KI MH MP NC NF NR NU NZ PF PG PN PW SB TK
 _UNION = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
 _CENTRAL_AMERICA = "BZ CR GT HN NI PA SV"
 
-REGIONS: Final[Mapping[str, frozenset[str]]] = {
-    name: frozenset(codes.split())
-    for name, codes in {
-        "africa": _AFRICA,
-        "asia": _ASIA,
-        "europe": " ".join(code for code in _EUROPE.split() if code not in ("RU", "BY")),
-        "eu": _UNION,
-        "north-america": _NORTH_AMERICA,
-        "south-america": _SOUTH_AMERICA,
-        "oceania": _OCEANIA,
-        "america": f"{_NORTH_AMERICA} {_SOUTH_AMERICA}",
-        "latin-america": f"{_CENTRAL_AMERICA} {_SOUTH_AMERICA} MX CU DO PR",
-        "central-america": _CENTRAL_AMERICA,
-        "nordics": "AX DK FI FO IS NO SE",
-        "scandinavia": "DK NO SE",
-        "baltics": "EE LT LV",
-        "benelux": "BE LU NL",
-        "balkans": "AL BA BG GR HR ME MK RO RS SI XK",
-        "dach": "AT CH DE",
-        "middle-east": "AE BH CY EG IL IQ IR JO KW LB OM PS QA SA SY TR YE",
-        "east-asia": "CN HK JP KP KR MN MO TW",
-        "southeast-asia": "BN ID KH LA MM MY PH SG TH TL VN",
-        "south-asia": "AF BD BT IN LK MV NP PK",
-        "central-asia": "KG KZ TJ TM UZ",
-        "cis": "AM AZ BY KG KZ MD RU TJ UZ",
-    }.items()
+# By its names: the first is shown, the others are understood too.
+_REGIONS: Final = {
+    "africa african": _AFRICA,
+    "asia asian apac": _ASIA,
+    "europe european": " ".join(code for code in _EUROPE.split() if code not in ("RU", "BY")),
+    "eu european-union": _UNION,
+    "north-america north-american": _NORTH_AMERICA,
+    "south-america south-american": _SOUTH_AMERICA,
+    "oceania australasia": _OCEANIA,
+    "america americas": f"{_NORTH_AMERICA} {_SOUTH_AMERICA}",
+    "latin-america latam": f"{_CENTRAL_AMERICA} {_SOUTH_AMERICA} MX CU DO PR",
+    "central-america": _CENTRAL_AMERICA,
+    "nordics nordic": "AX DK FI FO IS NO SE",
+    "scandinavia": "DK NO SE",
+    "baltics": "EE LT LV",
+    "benelux": "BE LU NL",
+    "balkans": "AL BA BG GR HR ME MK RO RS SI XK",
+    "dach": "AT CH DE",
+    "middle-east": "AE BH CY EG IL IQ IR JO KW LB OM PS QA SA SY TR YE",
+    "east-asia": "CN HK JP KP KR MN MO TW",
+    "southeast-asia": "BN ID KH LA MM MY PH SG TH TL VN",
+    "south-asia": "AF BD BT IN LK MV NP PK",
+    "central-asia": "KG KZ TJ TM UZ",
+    "cis": "AM AZ BY KG KZ MD RU TJ UZ",
 }
-_REGION_ALIASES: Final = {
-    "european-union": "eu",
-    "north-american": "north-america",
-    "south-american": "south-america",
-    "americas": "america",
-    "european": "europe",
-    "asian": "asia",
-    "african": "africa",
-    "nordic": "nordics",
-    "latam": "latin-america",
-    "australasia": "oceania",
-    "apac": "asia",
-}
+REGIONS: Final = {names.split()[0]: frozenset(codes.split()) for names, codes in _REGIONS.items()}
+_REGION_NAMES: Final = {name: names.split()[0] for names in _REGIONS for name in names.split()}
 COUNTRIES: Final = frozenset(
     " ".join((_AFRICA, _ASIA, _EUROPE, _NORTH_AMERICA, _SOUTH_AMERICA, _OCEANIA, "AQ")).split()
 )
@@ -142,8 +129,8 @@ def _one(word: str, argument: str) -> frozenset[str]:
         return frozenset((key.upper(),))
     if code := _BY_NAME.get(key) or _BY_ISO_3.get(key):
         return frozenset((code,))
-    if region := REGIONS.get(_REGION_ALIASES.get(key, key)):
-        return region
+    if key in _REGION_NAMES:
+        return REGIONS[_REGION_NAMES[key]]
     near = difflib.get_close_matches(key, [*_BY_NAME, *REGIONS], n=_NEAREST, cutoff=0.6)
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ArgumentInvalid(
