@@ -25,8 +25,13 @@ from clore_mcp.store import prices
 from clore_mcp.store.database import Database, Tx
 from clore_mcp.store.prices import HourRow, PriceRow
 
+log = logging.getLogger(__name__)
+
 SECONDS_PER_HOUR: Final = 3600
 _SIZES: Final = (1, 2, 3, 6, 12, 24, 48, 168, 336, 672)  # hours of one bucket
+_EVERY_SECONDS: Final = 600.0  # six samples an hour, however many processes fetch
+_AFTER_SECONDS: Final = 1.0  # the call that fetched the snapshot goes first
+_AHEAD_SECONDS: Final = 300.0  # a sample from further ahead dates from before the clock was set back
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +133,6 @@ def _merged(start: int, group: Sequence[PriceRow]) -> PriceRow:
 
 def _percent(part: int, whole: int) -> int:
     return min(100, round(100 * part / whole))
-
-
-log = logging.getLogger(__name__)
-
-_EVERY_SECONDS: Final = 600.0  # six samples an hour, however many processes fetch
-_AFTER_SECONDS: Final = 1.0  # the call that fetched the snapshot goes first
-_AHEAD_SECONDS: Final = 300.0  # a sample from further ahead dates from before the clock was set back
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED
 from clore_mcp.market.wish import Unknown
 from clore_mcp.money import plain
 
+_Offer = tuple[int | None, Decimal]  # a server's memory in GB and its price in USD per hour
+
 MOST: Final = 4  # sentences; more are not read
 _ENOUGH: Final = 5  # a suggested value aims at this many more servers
 _NAMED: Final = 3  # countries, models or reasons named in one sentence
@@ -46,9 +48,6 @@ def stand_ins(wanted: Iterable[str], fitting: Sequence[PricedServer], free: Sequ
         if models := nearest(wanted, offers)[:_NAMED]:
             return (f"Nearest by memory and class that {which}: {_priced(models, offers)}.",)
     return ()
-
-
-_Offer = tuple[int | None, Decimal]
 
 
 def _offers(servers: Iterable[PricedServer]) -> dict[str, _Offer]:

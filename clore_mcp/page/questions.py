@@ -19,6 +19,19 @@ from clore_mcp.wiring import Services
 CALLER: Final = "the person's page"
 _LINE_SHOWN: Final = 2_000  # as in `clore-mcp approve`
 _LABELLED: Final = re.compile(r"([A-Z][A-Za-z ]{1,24}(?: [0-9]+)?): (.+)")
+_YES: Final = {
+    "extend_order": "Yes, move the end",
+    "cancel_order": "Yes, cancel the order",
+    "create_watch": "Yes, rent when the price falls",
+    "set_spot_price": "Yes, change the bid",
+}
+_CAME: Final = {
+    "pending": "It waits for your answer.",
+    "approved": "Approved. Nothing is spent yet. It is valid for the same call by the assistant. Have it call again.",
+    "committing": "Approved, and being carried out now.",
+    "declined": "Declined. Nothing is spent. Orders that already run keep running.",
+    "expired": "It has lapsed, and nothing was spent. If you still want it, tell your assistant to call again.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +82,6 @@ def question(quote: Quote, now: float) -> Question:
         order_id=outcome.order_id if outcome else None,
         yes_label=f"Yes, rent it; worst case {dollars(terms.worst_usd)}" if terms else _YES.get(quote.verb, "Yes"),
     )
-
-
-_YES: Final = {
-    "extend_order": "Yes, move the end",
-    "cancel_order": "Yes, cancel the order",
-    "create_watch": "Yes, rent when the price falls",
-    "set_spot_price": "Yes, change the bid",
-}
-_CAME: Final = {
-    "pending": "It waits for your answer.",
-    "approved": "Approved. Nothing is spent yet. It is valid for the same call by the assistant. Have it call again.",
-    "committing": "Approved, and being carried out now.",
-    "declined": "Declined. Nothing is spent. Orders that already run keep running.",
-    "expired": "It has lapsed, and nothing was spent. If you still want it, tell your assistant to call again.",
-}
 
 
 def _came_of(quote: Quote, outcome: Outcome | None) -> str:
