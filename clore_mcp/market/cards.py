@@ -51,9 +51,8 @@ _CARD: Final = re.compile(r"(?P<name>.+) (?P<sizes>[\d/]+) (?P<speed>[\d.]+)")
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One model: its memory sizes in GB, commonest first, and its approximate speed."""
+    """A model's memory sizes in GB, commonest first, and its approximate speed."""
 
-    model: str
     vram_gb: tuple[int, ...]
     speed: float
 
@@ -68,7 +67,7 @@ def _cards() -> dict[str, Card]:
     for line in re.split(r"[;\n]", _CARDS.strip()):
         if read := _CARD.fullmatch(line.strip()):
             sizes = tuple(map(int, read["sizes"].split("/")))
-            found[read["name"]] = Card(read["name"], sizes, float(read["speed"]))
+            found[read["name"]] = Card(sizes, float(read["speed"]))
     return found
 
 
@@ -78,8 +77,8 @@ CARDS: Final = MappingProxyType(_cards())
 def nearest(wanted: Iterable[str], others: Iterable[str]) -> Sequence[str]:
     """Return those of the other models that are known, the likeliest to replace one of the wanted models first."""
     cards = [CARDS[model] for model in wanted if model in CARDS]
-    known = [CARDS[model] for model in others if model in CARDS]
     if not cards:
         return ()
-    ranked = sorted((min(card.distance(other) for card in cards), other.model) for other in known)
+    known = (model for model in others if model in CARDS)
+    ranked = sorted((min(card.distance(CARDS[model]) for card in cards), model) for model in known)
     return tuple(model for _, model in ranked)

@@ -51,12 +51,8 @@ def concerns(
 
 def _of_text(listing: Listing) -> Iterator[str]:
     texts = (listing.cpu, listing.gpu, listing.board, listing.disk_model, *(model for model, _ in listing.gpu_mix))
-    if any(_argues(text) for text in texts):
+    if any(_COMMANDS.search(latin(text)) or len(_ORDINARY_WORD.findall(text)) >= _ORDINARY_WORDS for text in texts):
         yield "host text reads like instructions"
-
-
-def _argues(text: str) -> bool:
-    return bool(_COMMANDS.search(latin(text))) or len(_ORDINARY_WORD.findall(text)) >= _ORDINARY_WORDS
 
 
 def _of_price(listing: Listing, usd: Decimal | None, usual: Quartiles | None) -> Iterator[str]:
@@ -93,18 +89,15 @@ def _of_host(listing: Listing) -> Iterator[str]:
 def _of_hardware(listing: Listing) -> Iterator[str]:
     ram, vram = listing.ram_gb, listing.vram_gb
     if ram is not None and vram is not None and round(ram) < vram:
-        yield f"{round(ram)} GB RAM for {_article(vram)} {vram} GB GPU"
-    if listing.download_mbps is not None and (said := _download(listing.download_mbps)):
-        yield said
+        article = "an" if vram in (8, 11, 18) or 80 <= vram < 90 else "a"
+        yield f"{round(ram)} GB RAM for {article} {vram} GB GPU"
+    if listing.download_mbps is not None and (slow := _slow_download(listing.download_mbps)):
+        yield slow
     if listing.gpus_disputed:
         yield "two GPU counts stated, the smaller counts"
 
 
-def _article(number: int) -> str:
-    return "an" if number in (8, 11, 18) or 80 <= number < 90 else "a"
-
-
-def _download(mbps: float) -> str | None:
+def _slow_download(mbps: float) -> str | None:
     if mbps < 1:
         return f"under 1 Mbps: a {IMAGE_GB} GB image takes a day"
     minutes = IMAGE_GB * 8_000 / mbps / 60

@@ -42,20 +42,8 @@ _FORMS: Final = {
 _IN_SEVERAL_FORMS: Final = _words("p100 v100 a100 a800 h100 h800 h200 h20")
 _SXM_IF_HBM: Final = _words("h100 h800")  # drivers call the SXM card "H100 80GB HBM3" and the others by their form
 _SXM_UNLESS_SAID: Final = ("h200",)  # the driver's name of the SXM card
-_SPELLING: Final = {
-    "ti": "Ti",
-    "laptop": "Laptop",
-    "quadro": "Quadro",
-    "tesla": "Tesla",
-    "radeon": "Radeon",
-    "xp": "Xp",
-    "maxq": "Max-Q",
-    "ada": "Ada",
-    "v2": "v2",
-    "vii": "VII",
-    "pcie": "PCIe",
-}
-_CAPITALS: Final = _words("rtx gtx gt rx cmp titan super pro sxm nvl xt xtx gre sff d v x z")
+_SPELLING: Final = {"maxq": "Max-Q", "v2": "v2", "pcie": "PCIe"}
+_CAPITALS: Final = _words("rtx gtx gt rx cmp titan super pro sxm nvl xt xtx gre sff vii")
 _SIZED: Final = {"a100": (40, 80), "v100": (16, 32), "1060": (3, 6)}  # cards whose memory is part of the name
 _WITH_SUPER: Final = _words("1650 1660 2060 2070 2080 4070 4080")  # any other "…s" is a plural
 # Cards of several generations share these numbers and differ in memory: by number, then by GB.
@@ -105,11 +93,8 @@ class Name:
 
 @functools.lru_cache(maxsize=4096)  # the names of a market repeat in the next one
 def canonical(text: str, vram_gb: float | None = None) -> str:
-    """Return the canonical spelling of a model: 'NVIDIA GeForce RTX 4090' is 'RTX 4090'.
-
-    A canonical spelling does not change when it is read again. Dropping a repeated word can bring two others together
-    that mean one thing ("rtx p106 rtx 100"), so the text is read until it stays the same, up to four times.
-    """
+    """Return the canonical spelling of a model: 'NVIDIA GeForce RTX 4090' is 'RTX 4090'. It reads as itself."""
+    # Dropping a repeated word can bring two others together that mean one thing ("rtx p106 rtx 100"): read it again.
     for _ in range(_READINGS):
         spelled = _spell(text, vram_gb)
         if spelled == text:
@@ -128,7 +113,8 @@ def _spell(text: str, vram_gb: float | None) -> str:
     if line and vram_gb is not None:
         return line[min(line, key=lambda size: abs(size - vram_gb))]
     tokens = (*name.tokens, "sxm") if name.tokens == _SXM_UNLESS_SAID else name.tokens
-    spelled = " ".join(_spelled(token) for token in tokens if not _begins_another(token, tokens))
+    repeated = {token.partition("_")[0] for token in tokens if "_" in token}  # "p106" beside "p106_100"
+    spelled = " ".join(_spelled(token) for token in tokens if token not in repeated)
     memory = _named_memory(name, vram_gb)
     return clean(f"{spelled} {memory}GB" if memory else spelled, NAME_LIMIT)
 
@@ -136,22 +122,20 @@ def _spell(text: str, vram_gb: float | None) -> str:
 def of_server(text: str | None, array: Sequence[str] | None, vram_gb: float | None) -> Gpus:
     """Return the GPUs of a listing, from its list of GPUs or else from its text ('8x NVIDIA GeForce RTX 3090')."""
     said = _WIRE_COUNT.match(text or "")
-    text_count = int(said[1]) if said else None
+    text_count = int(said[1]) if said else 0
     if not array:
-        return Gpus(canonical(text or "", vram_gb), max(1, text_count or 1))
-    spelled = {raw: canonical(raw, vram_gb) for raw in set(array[:_MAX_COUNT])}
-    names = Counter(spelled[raw] for raw in array[:_MAX_COUNT])
+        return Gpus(canonical(text or "", vram_gb), text_count or 1)
+    names = Counter(canonical(raw, vram_gb) for raw in array[:_MAX_COUNT])
     listed = names.total()
-    disputed = bool(text_count) and text_count != listed
-    count = min(listed, text_count) if text_count else listed
+    disputed = text_count not in (0, listed)
+    count = min(listed, text_count or listed)
     if len(names) > 1:
         return Gpus(MIXED, count, tuple(sorted(names.items())), disputed)
     return Gpus(next(iter(names)), count, disputed=disputed)
 
 
 def latin(text: str) -> str:
-    """Return the text in lower case, with letters and digits of other scripts replaced by those of ours that mean or
-    look the same."""
+    """Return the text in lower case, with letters and digits of other scripts as ours that mean or look the same."""
     if text.isascii():
         return text.lower()
     same = unicodedata.normalize("NFKC", text).lower()
@@ -213,10 +197,6 @@ def _split_word(word: str) -> list[str]:
     if plural := _DATA_CENTRE_PLURAL.fullmatch(word):
         return [plural[1]]
     return [_SYNONYMS.get(word, word)]
-
-
-def _begins_another(token: str, tokens: Sequence[str]) -> bool:
-    return any(other.startswith(f"{token}_") for other in tokens)
 
 
 def _spelled(token: str) -> str:

@@ -7,25 +7,31 @@ price is put in their place.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from statistics import median
 from typing import Final
 
 from clore_mcp.errors import Failure
-from clore_mcp.market.pricing import Fees, OrderType, Priced, PricedServer, per_gpu
+from clore_mcp.market.pricing import Fees, OrderType
 from clore_mcp.market.snapshot import Snapshot
-from clore_mcp.market.summary import Quartiles, by_model, quartiles, typical
+from clore_mcp.market.summary import Quartiles, by_model, free_prices, quartiles, typical
 from clore_mcp.money import ZERO
 from clore_mcp.store import prices
 from clore_mcp.store.database import Database, Tx
 from clore_mcp.store.prices import HourRow, PriceRow
 
+log = logging.getLogger(__name__)
+
 SECONDS_PER_HOUR: Final = 3600
-MOST_HOURS: Final = 400 * 24
 _SIZES: Final = (1, 2, 3, 6, 12, 24, 48, 168, 336, 672)  # hours of one bucket
+_EVERY_SECONDS: Final = 600.0  # six samples an hour, however many processes fetch
+_AFTER_SECONDS: Final = 1.0  # the call that fetched the snapshot goes first
+_AHEAD_SECONDS: Final = 300.0  # a sample from further ahead dates from before the clock was set back
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,10 @@ class Past:
     @property
     def usual(self) -> Quartiles | None:
         """The usual price: each quartile's median over the rows."""
-        found = [quartiles(getattr(row, name) for row in self.rows) for name in ("low", "median", "high")]
-        low, middle, high = (one.median if one else ZERO for one in found)
-        return Quartiles(low, middle, high, len(self.rows)) if self.rows else None
+        if not self.rows:
+            return None
+        low, middle, high = (median(getattr(row, name) for row in self.rows) for name in ("low", "median", "high"))
+        return Quartiles(low, middle, high, len(self.rows))
 
     @property
     def lowest(self) -> PriceRow | None:
@@ -84,35 +91,21 @@ class Past:
 def samples(snapshot: Snapshot, fees: Fees) -> list[tuple[str, str, PriceRow]]:
     """Return one row for each model and order type on the market now: model, order type, prices."""
     hour = int(snapshot.fetched_at // SECONDS_PER_HOUR)
-    found = []
-    for order_type in OrderType:
-        for model, now in models_now(snapshot, fees, order_type).items():
-            row = PriceRow(hour, now.all.low, now.all.median, now.all.high, now.cheapest_free)
-            found.append((model, order_type.value, row))
-    return found
+    return [
+        (model, order_type.value, PriceRow(hour, now.all.low, now.all.median, now.all.high, now.cheapest_free))
+        for order_type in OrderType
+        for model, now in models_now(snapshot, fees, order_type).items()
+    ]
 
 
 def models_now(snapshot: Snapshot, fees: Fees, order_type: OrderType) -> dict[str, Now]:
     """Return the price of one GPU of each model now."""
-    models = by_model(snapshot.priced(order_type, fees))
-    return {model: now for model, servers in models.items() if (now := _now(servers)) is not None}
-
-
-def _now(servers: Sequence[PricedServer]) -> Now | None:
-    usual = typical(servers)
-    if usual is None:
-        return None
-    free = [
-        per_gpu(listing, priced)
-        for listing, priced in servers
-        if isinstance(priced, Priced) and not listing.rented and not listing.partial
-    ]
-    return Now(usual, min(free, default=None), len(free))
-
-
-def past(rows: Iterable[PriceRow], hours: Iterable[HourRow], now: Now | None) -> Past:
-    """Return the past of one model. `hours` are those in which the market was sampled."""
-    return Past(tuple(rows), len(list(hours)), now)
+    found = {}
+    for model, servers in by_model(snapshot.priced(order_type, fees)).items():
+        if usual := typical(servers):
+            free = free_prices(servers)
+            found[model] = Now(usual, min(free, default=None), len(free))
+    return found
 
 
 def bucket_hours(hours: int, most: int) -> int:
@@ -142,13 +135,6 @@ def _percent(part: int, whole: int) -> int:
     return min(100, round(100 * part / whole))
 
 
-log = logging.getLogger(__name__)
-
-_EVERY_SECONDS: Final = 600.0  # six samples an hour, however many processes fetch
-_AFTER_SECONDS: Final = 1.0  # the call that fetched the snapshot goes first
-_AHEAD_SECONDS: Final = 300.0  # a sample from further ahead dates from before the clock was set back
-
-
 @dataclass(frozen=True, slots=True)
 class RecordedPrices:
     """The recorded prices of some models over a span of hours. `first` is the oldest hour on record, in unix
@@ -165,7 +151,7 @@ class RecordedPrices:
 
     def past(self, model: str, now: Now | None) -> Past:
         """Return the past of one model."""
-        return past(self.rows.get(model, ()), self.looked, now)
+        return Past(tuple(self.rows.get(model, ())), len(self.looked), now)
 
 
 class PriceRecord:
@@ -215,11 +201,8 @@ class PriceRecord:
         await asyncio.to_thread(self._database.close)
 
     async def _soon(self, snapshot: Snapshot, fees: Fees) -> None:
-        try:
-            async with asyncio.timeout(_AFTER_SECONDS):
-                await self._closing.wait()
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), _AFTER_SECONDS)
         try:
             await asyncio.to_thread(self._record, snapshot, fees)
         except Failure as failure:

@@ -38,7 +38,6 @@ class Listing:
     """One server of the marketplace, as listed. Prices are native per day, without the fee, positive and finite."""
 
     server_id: int
-    owner: int | None
     gpu: str
     gpu_count: int
     gpu_mix: tuple[tuple[str, int], ...]
@@ -63,7 +62,6 @@ class Listing:
     disk_mb_per_second: float | None
     rented: bool
     partial: bool
-    partial_gpus_free: int | None
     on_demand: Mapping[Coin, Decimal]
     spot: Mapping[Coin, Decimal]
     allowed_coins: frozenset[Coin]
@@ -75,10 +73,10 @@ def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_s
     vram_gb = _within(row.vram_gb, 0.1, 1024)
     cards = read_gpus(row.gpu, tuple(row.gpu_array or ()), vram_gb)
     cuda = clean(row.cuda or "", 12)
-    partial = _is_partial(row)
+    longest = _within(row.max_rental_hours, 0, math.inf)
+    total, free = row.partial_gpus_total, row.partial_gpus_free
     return Listing(
         server_id=row.id,
-        owner=row.owner,
         gpu=cards.model,
         gpu_count=cards.count,
         gpu_mix=cards.mix,
@@ -97,13 +95,12 @@ def read_listing(row: ServerRow, read_gpus: Callable[..., gpus.Gpus] = gpus.of_s
         upload_mbps=_within(row.upload_mbps, 0, 1e6),
         cuda=cuda,
         cuda_version=version(cuda),
-        max_rental_hours=_rental_hours(row.max_rental_hours),
+        max_rental_hours=min(longest, LONGEST_RENTAL_HOURS) if longest else None,
         pcie_revision=_within(row.pcie_revision, 0, 100),
         pcie_width=_within(row.pcie_width, 0, 64),
         disk_mb_per_second=_within(row.disk_mb_per_second, 0, 1e6),
         rented=bool(row.rented),
-        partial=partial,
-        partial_gpus_free=min(max(0, row.partial_gpus_free or 0), 999) if partial else None,
+        partial=total is not None and free is not None and free < total,
         on_demand=_prices(row.on_demand),
         spot=_prices(row.spot),
         allowed_coins=_coins(row.allowed_coins),
@@ -141,18 +138,8 @@ def _prices(wire: Mapping[str, Decimal | None] | None) -> dict[Coin, Decimal]:
     }
 
 
-def _is_partial(row: ServerRow) -> bool:
-    total, free = row.partial_gpus_total, row.partial_gpus_free
-    return total is not None and free is not None and free < total
-
-
 def _within(value: float | None, low: float, high: float) -> float | None:
     return value if value is not None and math.isfinite(value) and low <= value <= high else None
-
-
-def _rental_hours(value: float | None) -> float | None:
-    """Return the host's longest rental, limited to Clore's, or None if the host gives none."""
-    return min(value, LONGEST_RENTAL_HOURS) if value is not None and math.isfinite(value) and value > 0 else None
 
 
 def _disk_gb(text: str | None) -> float | None:
@@ -172,5 +159,6 @@ def _threads(text: str | None) -> int | None:
 
 
 def country_code(text: str | None) -> str | None:
+    """Return a country's two letters, or None for anything else."""
     code = (text or "").strip().upper()
     return code if _COUNTRY.fullmatch(code) else None

@@ -77,35 +77,37 @@ AT_LEAST: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """One condition for a server, independent of the other filters."""
-
-    name: str
-    passes: Callable[[Listing, Priced | Unpriced], bool]
+# A name and a condition for a server, independent of the other filters.
+Filter = tuple[str, Callable[[Listing, Priced | Unpriced], bool]]
 
 
 def filters_of(query: Query, match: Match | None) -> list[Filter]:
-    """Return the query's filters, each independent of the others. Raises ArgumentInvalid if one makes no sense."""
-    return [*_hardware(query, match), *_place(query), *_offer(query)]
+    """Return the query's filters. Raises ArgumentInvalid if one makes no sense."""
+    return [*_hardware(query, match), *_offer(query)]
 
 
 def _hardware(query: Query, match: Match | None) -> Iterator[Filter]:
     if match is not None:
         models, sizes = match.models, match.sizes
-        yield Filter("gpu", lambda listing, _: listing.gpu in models)
+        yield "gpu", lambda listing, _: listing.gpu in models
         if sizes:
-            yield Filter(GPU_VRAM, lambda listing, _: listing.gpu not in sizes or listing.vram_gb in sizes[listing.gpu])
+            yield GPU_VRAM, lambda listing, _: listing.gpu not in sizes or listing.vram_gb in sizes[listing.gpu]
     least_gpus, most_gpus = gpu_counts(query, match)
     if least_gpus is not None:
         yield _at_least("min_gpus", "gpu_count", least_gpus)
     if most_gpus is not None:
-        yield Filter("max_gpus", lambda listing, _: listing.gpu_count <= most_gpus)
+        yield "max_gpus", lambda listing, _: listing.gpu_count <= most_gpus
     for argument, field in AT_LEAST.items():
         if (least := getattr(query, argument)) is not None:
             yield _at_least(argument, field, least)
     if query.min_cuda is not None:
-        yield _at_least("min_cuda", "cuda_version", _cuda(query.min_cuda))
+        least_cuda = version(query.min_cuda)
+        if least_cuda is None:
+            raise ArgumentInvalid(
+                f"min_cuda: '{clean(query.min_cuda, 20)}' is not a CUDA version.",
+                hint="Give a version like 12.4, or leave it out.",
+            )
+        yield _at_least("min_cuda", "cuda_version", least_cuda)
 
 
 def _at_least(argument: str, field: str, least: object) -> Filter:
@@ -116,7 +118,7 @@ def _at_least(argument: str, field: str, least: object) -> Filter:
         value = read(listing)
         return value is not None and bool(value >= least)
 
-    return Filter(argument, passes)
+    return argument, passes
 
 
 def gpu_counts(query: Query, match: Match | None) -> tuple[int | None, int | None]:
@@ -133,30 +135,18 @@ def gpu_counts(query: Query, match: Match | None) -> tuple[int | None, int | Non
     return (named if least is None else least), (named if most is None else most)
 
 
-def _cuda(text: str) -> tuple[int, int, int]:
-    least = version(text)
-    if least is None:
-        raise ArgumentInvalid(
-            f"min_cuda: '{clean(text, 20)}' is not a CUDA version.", hint="Give a version like 12.4, or leave it out."
-        )
-    return least
-
-
-def _place(query: Query) -> Iterator[Filter]:
+def _offer(query: Query) -> Iterator[Filter]:
     if query.countries:
         wanted = regions.codes(query.countries, "countries")
-        yield Filter("countries", lambda listing, _: listing.country in wanted)
+        yield "countries", lambda listing, _: listing.country in wanted
     if query.exclude_countries:
         unwanted = regions.codes(query.exclude_countries, "exclude_countries") | {None}
-        yield Filter("exclude_countries", lambda listing, _: listing.country not in unwanted)
-
-
-def _offer(query: Query) -> Iterator[Filter]:
+        yield "exclude_countries", lambda listing, _: listing.country not in unwanted
     if not query.include_rented:
-        yield Filter(RENTED, lambda listing, _: not (listing.rented or listing.partial))
+        yield RENTED, lambda listing, _: not (listing.rented or listing.partial)
     if query.currency is not None:
-        yield Filter("currency", lambda _, priced: priced is not Unpriced.NOT_ACCEPTED)
-    yield Filter(UNPRICED, lambda _, priced: isinstance(priced, Priced) or priced is Unpriced.NOT_ACCEPTED)
+        yield "currency", lambda _, priced: priced is not Unpriced.NOT_ACCEPTED
+    yield UNPRICED, lambda _, priced: isinstance(priced, Priced) or priced is Unpriced.NOT_ACCEPTED
     if (most := query.max_usd_per_hour) is not None:
         # a server without a price passes here: another filter removes it
-        yield Filter("max_usd_per_hour", lambda _, paid: not isinstance(paid, Priced) or paid.usd_per_hour <= most)
+        yield "max_usd_per_hour", lambda _, paid: not isinstance(paid, Priced) or paid.usd_per_hour <= most

@@ -11,7 +11,6 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
-from types import MappingProxyType
 from typing import Final
 
 from clore_mcp.errors import ArgumentInvalid
@@ -38,50 +37,33 @@ _OCEANIA = "AS AU CC CK CX FJ FM GU HM KI MH MP NC NF NR NU NZ PF PG PN PW SB TK
 _UNION = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
 _CENTRAL_AMERICA = "BZ CR GT HN NI PA SV"
 
-REGIONS: Final = MappingProxyType(
-    {
-        name: frozenset(codes.split())
-        for name, codes in {
-            "africa": _AFRICA,
-            "asia": _ASIA,
-            "europe": " ".join(code for code in _EUROPE.split() if code not in ("RU", "BY")),
-            "eu": _UNION,
-            "north-america": _NORTH_AMERICA,
-            "south-america": _SOUTH_AMERICA,
-            "oceania": _OCEANIA,
-            "america": f"{_NORTH_AMERICA} {_SOUTH_AMERICA}",
-            "latin-america": f"{_CENTRAL_AMERICA} {_SOUTH_AMERICA} MX CU DO PR",
-            "central-america": _CENTRAL_AMERICA,
-            "nordics": "AX DK FI FO IS NO SE",
-            "scandinavia": "DK NO SE",
-            "baltics": "EE LT LV",
-            "benelux": "BE LU NL",
-            "balkans": "AL BA BG GR HR ME MK RO RS SI XK",
-            "dach": "AT CH DE",
-            "middle-east": "AE BH CY EG IL IQ IR JO KW LB OM PS QA SA SY TR YE",
-            "east-asia": "CN HK JP KP KR MN MO TW",
-            "southeast-asia": "BN ID KH LA MM MY PH SG TH TL VN",
-            "south-asia": "AF BD BT IN LK MV NP PK",
-            "central-asia": "KG KZ TJ TM UZ",
-            "cis": "AM AZ BY KG KZ MD RU TJ UZ",
-        }.items()
-    }
-)
-_REGION_ALIASES: Final = MappingProxyType(
-    {
-        "european-union": "eu",
-        "north-american": "north-america",
-        "south-american": "south-america",
-        "americas": "america",
-        "european": "europe",
-        "asian": "asia",
-        "african": "africa",
-        "nordic": "nordics",
-        "latam": "latin-america",
-        "australasia": "oceania",
-        "apac": "asia",
-    }
-)
+# By its names: the first is shown, the others are understood too.
+_REGIONS: Final = {
+    "africa african": _AFRICA,
+    "asia asian apac": _ASIA,
+    "europe european": " ".join(code for code in _EUROPE.split() if code not in ("RU", "BY")),
+    "eu european-union": _UNION,
+    "north-america north-american": _NORTH_AMERICA,
+    "south-america south-american": _SOUTH_AMERICA,
+    "oceania australasia": _OCEANIA,
+    "america americas": f"{_NORTH_AMERICA} {_SOUTH_AMERICA}",
+    "latin-america latam": f"{_CENTRAL_AMERICA} {_SOUTH_AMERICA} MX CU DO PR",
+    "central-america": _CENTRAL_AMERICA,
+    "nordics nordic": "AX DK FI FO IS NO SE",
+    "scandinavia": "DK NO SE",
+    "baltics": "EE LT LV",
+    "benelux": "BE LU NL",
+    "balkans": "AL BA BG GR HR ME MK RO RS SI XK",
+    "dach": "AT CH DE",
+    "middle-east": "AE BH CY EG IL IQ IR JO KW LB OM PS QA SA SY TR YE",
+    "east-asia": "CN HK JP KP KR MN MO TW",
+    "southeast-asia": "BN ID KH LA MM MY PH SG TH TL VN",
+    "south-asia": "AF BD BT IN LK MV NP PK",
+    "central-asia": "KG KZ TJ TM UZ",
+    "cis": "AM AZ BY KG KZ MD RU TJ UZ",
+}
+REGIONS: Final = {names.split()[0]: frozenset(codes.split()) for names, codes in _REGIONS.items()}
+_REGION_NAMES: Final = {name: names.split()[0] for names in _REGIONS for name in names.split()}
 COUNTRIES: Final = frozenset(
     " ".join((_AFRICA, _ASIA, _EUROPE, _NORTH_AMERICA, _SOUTH_AMERICA, _OCEANIA, "AQ")).split()
 )
@@ -107,9 +89,7 @@ TN tunisia|TR turkey turkiye|TW taiwan|TZ tanzania|UA ukraine|UG uganda
 US usa united-states united-states-of-america u-s-a u-s|UY uruguay|UZ uzbekistan|VE venezuela|VN vietnam viet-nam
 XK kosovo|YE yemen|ZA south-africa|ZM zambia|ZW zimbabwe
 """
-_BY_NAME: Final = MappingProxyType(
-    {name: item.split()[0] for item in re.split(r"[|\n]", _NAMES.strip()) for name in item.split()[1:]}
-)
+_BY_NAME: Final = {name: item.split()[0] for item in re.split(r"[|\n]", _NAMES.strip()) for name in item.split()[1:]}
 _ISO_3: Final = """
 AD:AND AE:ARE AF:AFG AG:ATG AI:AIA AL:ALB AM:ARM AO:AGO AQ:ATA AR:ARG AS:ASM AT:AUT AU:AUS AW:ABW AX:ALA AZ:AZE BA:BIH
 BB:BRB BD:BGD BE:BEL BF:BFA BG:BGR BH:BHR BI:BDI BJ:BEN BL:BLM BM:BMU BN:BRN BO:BOL BQ:BES BR:BRA BS:BHS BT:BTN BV:BVT
@@ -127,14 +107,13 @@ SN:SEN SO:SOM SR:SUR SS:SSD ST:STP SV:SLV SX:SXM SY:SYR SZ:SWZ TC:TCA TD:TCD TF:
 TM:TKM TN:TUN TO:TON TR:TUR TT:TTO TV:TUV TW:TWN TZ:TZA UA:UKR UG:UGA UM:UMI US:USA UY:URY UZ:UZB VA:VAT VC:VCT VE:VEN
 VG:VGB VI:VIR VN:VNM VU:VUT WF:WLF WS:WSM XK:XKX YE:YEM YT:MYT ZA:ZAF ZM:ZMB ZW:ZWE
 """
-_BY_ISO_3: Final = MappingProxyType({pair[3:].lower(): pair[:2] for pair in _ISO_3.split()})
+_BY_ISO_3: Final = {pair[3:].lower(): pair[:2] for pair in _ISO_3.split()}
 _NEAREST: Final = 3
 _ACCENTS: Final = re.compile("[\u0300-\u036f]")
 
 
 def codes(words: Iterable[str], argument: str = "countries") -> frozenset[str]:
-    """Return all countries that `words` name ("de", "Germany", "europe"). Raises ArgumentInvalid for an unknown
-    word."""
+    """Return all countries that `words` name ("de", "Germany", "europe"). Raises ArgumentInvalid for another."""
     found: set[str] = set()
     for word in words:
         for part in word.split(","):
@@ -150,8 +129,8 @@ def _one(word: str, argument: str) -> frozenset[str]:
         return frozenset((key.upper(),))
     if code := _BY_NAME.get(key) or _BY_ISO_3.get(key):
         return frozenset((code,))
-    if region := REGIONS.get(_REGION_ALIASES.get(key, key)):
-        return region
+    if key in _REGION_NAMES:
+        return REGIONS[_REGION_NAMES[key]]
     near = difflib.get_close_matches(key, [*_BY_NAME, *REGIONS], n=_NEAREST, cutoff=0.6)
     meant = f" Did you mean {' or '.join(near)}?" if near else ""
     raise ArgumentInvalid(

@@ -22,7 +22,7 @@ from clore_mcp.market import suggest
 from clore_mcp.market.concerns import concerns
 from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Fees, OrderType, Priced, PricedServer, Unpriced, Wallet, choose, per_gpu
-from clore_mcp.market.query import MAX_LIMIT, Filter, Query, SortBy, filters_of, gpu_counts
+from clore_mcp.market.query import Filter, Query, SortBy, filters_of, gpu_counts
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.market.summary import Quartiles, typical, usual_prices
 from clore_mcp.market.wish import Match, Unknown, resolve
@@ -31,6 +31,11 @@ from clore_mcp.text import clean
 Payable = tuple[Listing, Priced]
 Key = tuple[Decimal, Decimal, int]
 
+_MOST_FIRST: Final = {
+    SortBy.RELIABILITY: "reliability",
+    SortBy.VRAM: "vram_gb",
+    SortBy.DOWNLOAD: "download_mbps",
+}  # the listing's field
 _FEW: Final = 3
 _POPULAR: Final = 5
 _GPU_SHOWN: Final = 60
@@ -73,34 +78,32 @@ async def find(snapshot: Snapshot, query: Query, fees: Fees, wallet: Wallet | No
 def search(snapshot: Snapshot, query: Query, fees: Fees, wallet: Wallet | None, now: float) -> Result:
     """Return a page of the servers that pass every filter, in the requested order. Raises ArgumentInvalid for an
     unusable filter or cursor."""
-    if not 1 <= query.limit <= MAX_LIMIT:
-        raise ArgumentInvalid(f"limit: {query.limit} is not between 1 and {MAX_LIMIT}.", hint="Give a number like 10.")
-    match = _match(snapshot, query)
-    filters = filters_of(query, match if isinstance(match, Match) else None)
+    named = resolve(query.gpu, snapshot.by_model) if query.gpu and query.gpu.strip() else None
+    match, unknown = (None, named) if isinstance(named, Unknown) else (named, None)
+    filters = filters_of(query, match)
     market = snapshot.priced(query.order_type, fees, wallet=wallet, preferred=query.preferred, only=query.currency)
     passed, near = _sift(market, filters)
-    fitting = [] if isinstance(match, Unknown) else _payable(passed)
+    same_gpu = [server for server in market if server[0].gpu in match.models] if match else market
+    fitting = [] if unknown else [(listing, priced) for listing, priced in passed if isinstance(priced, Priced)]
     page, next_cursor = _page(fitting, query)
-    excluded = {} if isinstance(match, Unknown) else {name: len(servers) for name, servers in near.items() if servers}
+    if unknown:
+        popular = sorted(snapshot.by_model, key=lambda model: (-len(snapshot.by_model[model]), model))[:_POPULAR]
+        suggestions = suggest.for_unknown(unknown, popular, passed)
+    else:
+        suggestions = _suggestions(snapshot, query, match, market, same_gpu, near, len(fitting))
     return Result(
         matches=tuple(_found(snapshot, query.order_type, fees, page)),
         total_matches=len(fitting),
         next_cursor=next_cursor,
-        excluded=excluded,
-        suggestions=_suggestions(snapshot, query, match, market, near, passed, len(fitting)),
-        typical_usd_per_gpu_hour=typical(_same_gpu(market, match)) if isinstance(match, Match) else None,
+        excluded={} if unknown else {name: len(servers) for name, servers in near.items() if servers},
+        suggestions=suggestions,
+        typical_usd_per_gpu_hour=typical(same_gpu) if match else None,
         snapshot_age_seconds=snapshot.age_seconds(now),
-        gpu_models=tuple(sorted(match.models)) if isinstance(match, Match) else (),
-        gpu_counts=gpu_counts(query, match if isinstance(match, Match) else None),
-        unknown_gpu=match if isinstance(match, Unknown) else None,
+        gpu_models=tuple(sorted(match.models)) if match else (),
+        gpu_counts=gpu_counts(query, match),
+        unknown_gpu=unknown,
         stale_because=snapshot.stale_because,
     )
-
-
-def _match(snapshot: Snapshot, query: Query) -> Match | Unknown | None:
-    if query.gpu is None or not query.gpu.strip():
-        return None
-    return resolve(query.gpu, snapshot.by_model)
 
 
 def _sift(
@@ -108,12 +111,11 @@ def _sift(
 ) -> tuple[list[PricedServer], dict[str, list[PricedServer]]]:
     """Return the servers that pass every filter and, for each filter, those that it alone removed."""
     passed: list[PricedServer] = []
-    near: dict[str, list[PricedServer]] = {one.name: [] for one in filters}
-    checks = [(one.name, one.passes) for one in filters]
+    near: dict[str, list[PricedServer]] = {name: [] for name, _ in filters}
     for server in market:
         listing, priced = server
         failed = None
-        for name, passes in checks:
+        for name, passes in filters:
             if not passes(listing, priced):
                 if failed is not None:
                     break
@@ -121,14 +123,6 @@ def _sift(
         else:
             (passed if failed is None else near[failed]).append(server)
     return passed, near
-
-
-def _payable(servers: Iterable[PricedServer]) -> list[Payable]:
-    return [(listing, priced) for listing, priced in servers if isinstance(priced, Priced)]
-
-
-def _same_gpu(market: Sequence[PricedServer], match: Match | None) -> Sequence[PricedServer]:
-    return market if match is None else [one for one in market if one[0].gpu in match.models]
 
 
 def _free(servers: Iterable[PricedServer]) -> list[PricedServer]:
@@ -148,60 +142,36 @@ def _page(fitting: list[Payable], query: Query) -> tuple[list[Payable], str | No
 
 
 def _key(candidate: Payable, sort_by: SortBy) -> Key:
-    """Return an ascending sort key: what was asked for, then the price, then the id, so that no two servers are
-    equal."""
+    """Return an ascending sort key: what was asked for, then the price, then the id. No two servers are equal."""
     listing, priced = candidate
-    most: float | None = None
-    match sort_by:
-        case SortBy.PRICE:
-            return priced.usd_per_hour, priced.usd_per_hour, listing.server_id
-        case SortBy.PRICE_PER_GPU:
-            return per_gpu(listing, priced), priced.usd_per_hour, listing.server_id
-        case SortBy.RELIABILITY:
-            most = listing.reliability
-        case SortBy.VRAM:
-            most = listing.vram_gb
-        case SortBy.DOWNLOAD:
-            most = listing.download_mbps
-    return Decimal(1) if most is None else -Decimal(repr(most)), priced.usd_per_hour, listing.server_id
+    first = priced.usd_per_hour
+    if sort_by is SortBy.PRICE_PER_GPU:
+        first = per_gpu(listing, priced)
+    elif sort_by in _MOST_FIRST:
+        most = getattr(listing, _MOST_FIRST[sort_by])
+        first = Decimal(1) if most is None else -Decimal(repr(most))
+    return first, priced.usd_per_hour, listing.server_id
 
 
 def _suggestions(
     snapshot: Snapshot,
     query: Query,
-    match: Match | Unknown | None,
+    match: Match | None,
     market: Sequence[PricedServer],
+    same_gpu: Sequence[PricedServer],
     near: Mapping[str, Sequence[PricedServer]],
-    passed: Sequence[PricedServer],
     matching: int,
 ) -> tuple[str, ...]:
     """Return suggestions if few servers or none match."""
-    if isinstance(match, Unknown):
-        popular = sorted(snapshot.by_model, key=lambda model: (-len(snapshot.by_model[model]), model))[:_POPULAR]
-        return suggest.for_unknown(match, popular, passed)
     if matching >= _FEW:
         return ()
-    stand_ins = () if matching else _stand_ins(snapshot, query, match, market, near.get("gpu", ()))
-    removed = {name: servers for name, servers in near.items() if not (stand_ins and name == "gpu")}
-    unlisted = match is not None and match.models.isdisjoint(snapshot.by_model)
-    told = () if unlisted else suggest.for_few(removed, matching, _free(_same_gpu(market, match)))
-    return (*told[: suggest.MOST - len(stand_ins)], *stand_ins)
-
-
-def _stand_ins(
-    snapshot: Snapshot,
-    query: Query,
-    match: Match | None,
-    market: Sequence[PricedServer],
-    others: Sequence[PricedServer],
-) -> tuple[str, ...]:
-    """Return suggestions if no server with the GPU matches: that none is listed, if so, and the nearest models."""
-    if match is None:
-        return ()
-    told = suggest.stand_ins(match.models, others, _free(market))
-    if match.models.isdisjoint(snapshot.by_model):
-        return (f"'{clean(query.gpu or '', _GPU_SHOWN)}' is known, but none is listed now.", *told)
-    return told
+    others: tuple[str, ...] = ()
+    if match and not matching:
+        others = suggest.stand_ins(match.models, near["gpu"], _free(market))
+        if match.models.isdisjoint(snapshot.by_model):
+            return (f"'{clean(query.gpu or '', _GPU_SHOWN)}' is known, but none is listed now.", *others)
+    removed = {name: servers for name, servers in near.items() if not (others and name == "gpu")}
+    return (*suggest.for_few(removed, matching, _free(same_gpu))[: suggest.MOST - len(others)], *others)
 
 
 def _found(snapshot: Snapshot, order_type: OrderType, fees: Fees, page: Sequence[Payable]) -> Iterator[FoundServer]:
@@ -233,10 +203,10 @@ def _read_cursor(cursor: str, expected: str) -> Key:
     try:
         digest, first, second, server_id = json.loads(base64.urlsafe_b64decode(padded))
         key = (Decimal(first), Decimal(second), int(server_id))
+        if not (key[0].is_finite() and key[1].is_finite()):
+            raise ValueError("a price that is no number")
     except (ValueError, TypeError, OverflowError, InvalidOperation, RecursionError) as error:
         raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint) from error
-    if not (key[0].is_finite() and key[1].is_finite()):
-        raise ArgumentInvalid("cursor: it is not a valid cursor.", hint=hint)
     if digest != expected:
         raise ArgumentInvalid("cursor: it belongs to another search.", hint=hint)
     return key

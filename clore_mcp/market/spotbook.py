@@ -30,13 +30,11 @@ class SpotOffer:
     usd_per_hour: Decimal
     active: bool
     mine: bool
-    offer_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SpotView:
-    """The spot market of a server, offers from the strongest down. `unread` counts bids without an amount or rate to
-    compare.
+    """The spot market of a server, offers from the strongest down. Bids without an amount or a rate are left out.
 
     `winning` is the lowest bid in each coin that is above every rival's. `to_win` is the cheapest of these.
     """
@@ -49,8 +47,6 @@ class SpotView:
     to_win_usd_per_hour: Decimal | None
     our_rank: int | None  # 1 is the strongest; rivals with an equal bid count as stronger unless ours runs
     rates: Rates
-    unread: int = 0
-    online: bool | None = None
 
     def beaten(self, bid: DayPrice) -> bool:
         """Return whether a rival is known to be at or above a bid. Of equal bids the earlier one wins."""
@@ -71,10 +67,8 @@ def lowest_asked(day: DayPrice, usd_per_coin: Decimal, fee: Decimal) -> Decimal:
 def read_book(book: SpotBook, listing: Listing | None, fees: Fees, market: Rates) -> SpotView:
     """Return the spot market as seen by a bid in one of the coins that the host accepts."""
     rates = Rates(MappingProxyType({**market.usd, **coin_rates(book.rates), Coin.USD: Decimal(1)}))
-    read = [_offer(offer, fees, rates) for offer in book.offers]
-    offers = tuple(
-        sorted((offer for offer in read if offer), key=lambda offer: (not offer.active, -offer.usd_per_hour))
-    )
+    known = (found for offer in book.offers if (found := _offer(offer, fees, rates)))
+    offers = tuple(sorted(known, key=lambda offer: (not offer.active, -offer.usd_per_hour)))
     minimum = _minimum(book, listing)
     floors = [usd for day in minimum.values() if (usd := _asked(day, fees, rates, market)) is not None]
     winning = _winning(offers, minimum, fees, rates)
@@ -88,8 +82,6 @@ def read_book(book: SpotBook, listing: Listing | None, fees: Fees, market: Rates
         to_win_usd_per_hour=_asked(to_win, fees, rates, market) if to_win else None,
         our_rank=_rank(offers),
         rates=rates,
-        unread=len(read) - len(offers),
-        online=book.online,
     )
 
 
@@ -99,7 +91,7 @@ def _offer(offer: Offer, fees: Fees, rates: Rates) -> SpotOffer | None:
         return None
     day = DayPrice(+offer.bid, coin)  # + rounds to 28 digits
     usd = _usd(day, fees, rates)
-    return None if usd is None else SpotOffer(day, usd, bool(offer.active), bool(offer.mine), offer.id)
+    return None if usd is None else SpotOffer(day, usd, bool(offer.active), bool(offer.mine))
 
 
 def _minimum(book: SpotBook, listing: Listing | None) -> dict[Coin, DayPrice]:

@@ -4,23 +4,26 @@ own."""
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 from clore_mcp.market.cards import nearest
-from clore_mcp.market.listing import Listing
 from clore_mcp.market.pricing import Priced, PricedServer, Unpriced
 from clore_mcp.market.query import AT_LEAST, GPU_VRAM, RENTED, UNPRICED
 from clore_mcp.market.wish import Unknown
 from clore_mcp.money import plain
+
+_Offer = tuple[int | None, Decimal]  # a server's memory in GB and its price in USD per hour
 
 MOST: Final = 4  # sentences; more are not read
 _ENOUGH: Final = 5  # a suggested value aims at this many more servers
 _NAMED: Final = 3  # countries, models or reasons named in one sentence
 _WHOLE: Final = 100  # from this value on, decimals only clutter
 _CENT: Final = Decimal("0.01")
+_FIELDS: Final = AT_LEAST | {"min_gpus": "gpu_count", "min_cuda": "cuda_version"}
 _LAST: Final = frozenset({"gpu", UNPRICED})  # other GPUs (see stand_ins) and unpayable servers are rarely wanted
 
 
@@ -29,13 +32,11 @@ def for_unknown(unknown: Unknown, popular: Sequence[str], fitting: Iterable[Pric
     if not popular:
         return ("The marketplace snapshot is empty.",)
     offers = _offers(fitting)
+    commonest = f"The commonest: {_priced(popular, offers)}."
     if unknown.said is None:
-        named = _priced(popular, offers)
-        return (f"gpu: '{unknown.query}' names no GPU model. The commonest: {named}.",)
-    what = f"gpu: '{unknown.said}' is no GPU that is known or listed now."
-    if unknown.nearest:
-        return (f"{what} Nearest names: {_priced(unknown.nearest, offers)}.",)
-    return (f"{what} The commonest: {_priced(popular, offers)}.",)
+        return (f"gpu: '{unknown.query}' names no GPU model. {commonest}",)
+    nearest_names = f"Nearest names: {_priced(unknown.nearest, offers)}." if unknown.nearest else commonest
+    return (f"gpu: '{unknown.said}' is no GPU that is known or listed now. {nearest_names}",)
 
 
 def stand_ins(wanted: Iterable[str], fitting: Sequence[PricedServer], free: Sequence[PricedServer]) -> tuple[str, ...]:
@@ -47,9 +48,6 @@ def stand_ins(wanted: Iterable[str], fitting: Sequence[PricedServer], free: Sequ
         if models := nearest(wanted, offers)[:_NAMED]:
             return (f"Nearest by memory and class that {which}: {_priced(models, offers)}.",)
     return ()
-
-
-_Offer = tuple[int | None, Decimal]
 
 
 def _offers(servers: Iterable[PricedServer]) -> dict[str, _Offer]:
@@ -76,17 +74,25 @@ def _offer(offer: _Offer | None) -> str:
 def for_few(
     near: Mapping[str, Sequence[PricedServer]], total: int, same_gpu: Sequence[PricedServer]
 ) -> tuple[str, ...]:
-    """Return what to relax, best first. `near` holds the servers that one filter alone removed, `same_gpu` the free
-    ones."""
+    """Return what to relax, best first. `near` has the servers that one filter alone removed, `same_gpu` free ones."""
     ranked = sorted(near.items(), key=lambda item: (item[0] in _LAST, -len(item[1])))
     found = [
-        _SENTENCES.get(name, _missed_least)(name, servers, total)
+        _value_to_give(name, servers, total) or _what_is_left_out(name, servers)
         for name, servers in ranked
         if servers and not (total and name == "gpu")
     ]
     if not found and not total:
         found = [_several_filters(same_gpu)]
     return tuple(found[:MOST])
+
+
+def _value_to_give(name: str, servers: Sequence[PricedServer], total: int) -> str | None:
+    """Return the value to relax a filter to, or None for a filter without values in order."""
+    if name == "max_usd_per_hour":
+        return _dearer(name, servers, total)
+    if name == "max_gpus":
+        return _too_many_gpus(name, servers, total)
+    return _missed_least(name, servers, total) if name.startswith("min_") else None
 
 
 def _dearer(name: str, servers: Sequence[PricedServer], total: int) -> str:
@@ -97,80 +103,45 @@ def _dearer(name: str, servers: Sequence[PricedServer], total: int) -> str:
     return f"{name} {plain(value)} would match {count}."
 
 
-def _missed_least(name: str, servers: Sequence[PricedServer], total: int) -> str:
-    values = sorted((value for server, _ in servers if (value := _stated(name, server)) is not None), reverse=True)
-    if not values:
-        return f"{name}: {_count(len(servers))} that would match do not state it."
-    wanted = values[min(len(values), _ENOUGH) - 1]
-    whole = wanted >= _WHOLE or float(wanted).is_integer()
-    value = math.floor(wanted) if whole else math.floor(wanted * 1000) / 1000  # never above an actual value
-    count = total + sum(have >= value for have in values)
-    return f"{name} {value} would match {count}."
-
-
-def _stated(name: str, server: Listing) -> float | None:
-    value: float | None = getattr(server, AT_LEAST.get(name, "gpu_count"))
-    return value
-
-
 def _too_many_gpus(name: str, servers: Sequence[PricedServer], total: int) -> str:
     counts = sorted(server.gpu_count for server, _ in servers)
     value = counts[min(len(counts), _ENOUGH) - 1]
     return f"{name} {value} would match {total + sum(count <= value for count in counts)}."
 
 
-def _older_cuda(name: str, servers: Sequence[PricedServer], total: int) -> str:
-    known = sorted((server.cuda_version for server, _ in servers if server.cuda_version is not None), reverse=True)
-    if not known:
+def _missed_least(name: str, servers: Sequence[PricedServer], total: int) -> str:
+    field = operator.attrgetter(_FIELDS[name])
+    values = sorted((value for server, _ in servers if (value := field(server)) is not None), reverse=True)
+    if not values:
         return f"{name}: {_count(len(servers))} that would match do not state it."
-    value = known[min(len(known), _ENOUGH) - 1]
-    count = total + sum(version >= value for version in known)
-    return f"{name} {value[0]}.{value[1]} would match {count}."
+    value = values[min(len(values), _ENOUGH) - 1]
+    if name == "min_cuda":
+        told = f"{value[0]}.{value[1]}"
+    else:
+        whole = value >= _WHOLE or float(value).is_integer()
+        told = value = math.floor(value) if whole else math.floor(value * 1000) / 1000  # never above an actual value
+    return f"{name} {told} would match {total + sum(have >= value for have in values)}."
 
 
-def _elsewhere(name: str, servers: Sequence[PricedServer], _: int) -> str:
-    return f"{name}: {len(servers)} elsewhere ({_commonest(server.country or 'not stated' for server, _ in servers)})."
-
-
-def _unwanted(name: str, servers: Sequence[PricedServer], _: int) -> str:
-    where = _commonest(server.country or "not stated" for server, _ in servers)
-    return f"{name}: {len(servers)} more without it ({where})."
-
-
-def _rented(_: str, servers: Sequence[PricedServer], __: int) -> str:
-    return f"{_count(len(servers))} that would match {_are(servers)} rented now, in whole or in part."
-
-
-def _other_coin(name: str, servers: Sequence[PricedServer], _: int) -> str:
-    return f"{name}: {len(servers)} more in another coin."
-
-
-def _unpayable(_: str, servers: Sequence[PricedServer], __: int) -> str:
+def _what_is_left_out(name: str, servers: Sequence[PricedServer]) -> str:
+    """Return the sentence of a filter whose values have no order."""
+    number = len(servers)
+    if name == "countries":
+        return f"{name}: {number} elsewhere ({_countries(servers)})."
+    if name == "exclude_countries":
+        return f"{name}: {number} more without it ({_countries(servers)})."
+    if name == "currency":
+        return f"{name}: {number} more in another coin."
+    if name == "gpu":
+        return f"{name}: {number} with other GPUs ({_commonest(server.gpu for server, _ in servers)})."
+    if name == GPU_VRAM:
+        sizes = _commonest(f"{server.vram_gb or '?'} GB:" for server, _ in servers)
+        return f"gpu: {number} with other memory ({sizes})."
+    if name == RENTED:
+        are = "is" if number == 1 else "are"
+        return f"{_count(number)} that would match {are} rented now, in whole or in part."
     reasons = _commonest(str(priced) for _, priced in servers if isinstance(priced, Unpriced))
-    return f"{_count(len(servers))} that would match can't be priced: {reasons}."
-
-
-def _other_gpus(name: str, servers: Sequence[PricedServer], _: int) -> str:
-    return f"{name}: {len(servers)} with other GPUs ({_commonest(server.gpu for server, _ in servers)})."
-
-
-def _other_memory(_: str, servers: Sequence[PricedServer], __: int) -> str:
-    sizes = _commonest(f"{server.vram_gb or '?'} GB:" for server, _ in servers)
-    return f"gpu: {len(servers)} with other memory ({sizes})."
-
-
-_SENTENCES: Final[dict[str, Callable[[str, Sequence[PricedServer], int], str]]] = {
-    "max_usd_per_hour": _dearer,
-    "max_gpus": _too_many_gpus,
-    "min_cuda": _older_cuda,
-    "countries": _elsewhere,
-    "exclude_countries": _unwanted,
-    "currency": _other_coin,
-    "gpu": _other_gpus,
-    GPU_VRAM: _other_memory,
-    RENTED: _rented,
-    UNPRICED: _unpayable,
-}
+    return f"{_count(number)} that would match can't be priced: {reasons}."
 
 
 def _several_filters(same_gpu: Sequence[PricedServer]) -> str:
@@ -184,6 +155,10 @@ def _several_filters(same_gpu: Sequence[PricedServer]) -> str:
     )
 
 
+def _countries(servers: Sequence[PricedServer]) -> str:
+    return _commonest(server.country or "not stated" for server, _ in servers)
+
+
 def _commonest(words: Iterable[str]) -> str:
     counted = Counter(words)
     named = [f"{word} {count}" for word, count in sorted(counted.items(), key=lambda item: (-item[1], item[0]))]
@@ -192,7 +167,3 @@ def _commonest(words: Iterable[str]) -> str:
 
 def _count(number: int) -> str:
     return "1 server" if number == 1 else f"{number} servers"
-
-
-def _are(servers: Sequence[PricedServer]) -> str:
-    return "is" if len(servers) == 1 else "are"

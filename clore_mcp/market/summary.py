@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import quantiles
@@ -15,15 +15,13 @@ from clore_mcp.market.snapshot import Snapshot
 class Quartiles:
     """The quartiles of a set of prices in USD per GPU and hour, including the fee, and the number of servers.
 
-    Rented servers count as well as free ones, because what people pay is a price too. Partially rented ones never
-    count.
+    Rented servers count too, because what people pay is a price. Partially rented ones never count.
     """
 
     low: Decimal
     median: Decimal
     high: Decimal
     servers: int
-    includes_rented: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +38,10 @@ class ModelSummary:
     cheapest_free_usd_per_gpu_hour: Decimal | None
 
 
-def gpu_models_summary(
-    snapshot: Snapshot, fees: Fees, order_type: OrderType = OrderType.ON_DEMAND
-) -> tuple[ModelSummary, ...]:
-    """Return every model on the market, those with the most free GPUs first."""
-    summaries = [_summary(model, servers) for model, servers in by_model(snapshot.priced(order_type, fees)).items()]
+def gpu_models_summary(snapshot: Snapshot, fees: Fees) -> tuple[ModelSummary, ...]:
+    """Return every model on the market with its on-demand prices, those with the most free GPUs first."""
+    models = by_model(snapshot.priced(OrderType.ON_DEMAND, fees))
+    summaries = [_summary(model, servers) for model, servers in models.items()]
     return tuple(sorted(summaries, key=lambda found: (-found.gpus_free, -found.gpus, found.model)))
 
 
@@ -81,16 +78,24 @@ def typical(servers: Iterable[PricedServer]) -> Quartiles | None:
     )
 
 
-def _summary(model: str, servers: list[PricedServer]) -> ModelSummary:
-    free = [(listing, priced) for listing, priced in servers if not listing.rented and not listing.partial]
-    offered = [per_gpu(listing, priced) for listing, priced in free if isinstance(priced, Priced)]
+def free_prices(servers: Iterable[PricedServer]) -> list[Decimal]:
+    """Return the price per hour of one GPU of each of these servers that is free."""
+    return [
+        per_gpu(listing, priced)
+        for listing, priced in servers
+        if isinstance(priced, Priced) and not listing.rented and not listing.partial
+    ]
+
+
+def _summary(model: str, servers: Sequence[PricedServer]) -> ModelSummary:
+    free = [listing for listing, _ in servers if not listing.rented and not listing.partial]
     return ModelSummary(
         model=model,
         servers=len(servers),
         servers_free=len(free),
         gpus=sum(listing.gpu_count for listing, _ in servers),
-        gpus_free=sum(listing.gpu_count for listing, _ in free),
+        gpus_free=sum(listing.gpu_count for listing in free),
         vram_gb=tuple(sorted({listing.vram_gb for listing, _ in servers if listing.vram_gb is not None})),
         usd_per_gpu_hour=typical(servers),
-        cheapest_free_usd_per_gpu_hour=min(offered, default=None),
+        cheapest_free_usd_per_gpu_hour=min(free_prices(servers), default=None),
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from clore_mcp.errors import ArgumentInvalid
@@ -67,7 +67,7 @@ def resolve(query: str, present: Iterable[str]) -> Match | Unknown:
     if len(text) > _QUERY_LIMIT:  # the part that was cut off could have named something
         return Unknown(shown, said=shown)
     models = {model: read(model) for model in (*CARDS, *present)}
-    wishes = list(_wishes(text, shown))
+    wishes = _wishes(text, shown)
     if not wishes:
         return Unknown(shown)
     sizes: dict[str, frozenset[int] | None] = {}
@@ -102,7 +102,7 @@ class _Wish:
         return not is_model or not (set(have.tokens) - set(wanted.tokens)) & _OTHER_CARD
 
 
-def _wishes(text: str, shown: str) -> Iterator[_Wish]:
+def _wishes(text: str, shown: str) -> list[_Wish]:
     """Return the alternatives in a text. A part that names only a memory size or a form factor refers to the card
     before it."""
     found: list[_Wish] = []
@@ -121,10 +121,10 @@ def _wishes(text: str, shown: str) -> Iterator[_Wish]:
         if name.tokens or name.memory is not None or brand:
             found.append(_Wish(said, _settled(name, shown), brand, count))
         elif count and found:  # "4090, 2 GPUs"
-            found[-1] = _Wish(found[-1].said, found[-1].name, found[-1].brand, _same(found[-1].count, count))
+            found[-1] = replace(found[-1], count=_same(found[-1].count, count))
         elif re.search(r"\w", part):
-            return iter(())
-    return iter(found)
+            return []
+    return found
 
 
 def _settled(name: Name, shown: str) -> Name:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import json
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from clore_mcp.text import clean
 if TYPE_CHECKING:
     from clore_mcp.page.app import PageApp
 
-Act = Callable[[Request, Session], Awaitable[Response]]
+View = Callable[[Request, Session], Awaitable[Response]]
 
 
 class Actions:
@@ -39,7 +38,7 @@ class Actions:
         self._asks: dict[str, ExtendOrder] = {}  # extensions requested on this page, by their quote
         self._stopping: asyncio.Task[None] | None = None
         self.ended: list[str] = []
-        self.routes: dict[str, Act] = {
+        self.routes: dict[str, View] = {
             "/approvals/{quote_id}/yes": self._checked(self._yes),
             "/approvals/{quote_id}/no": self._checked(self._no),
             "/approvals/{quote_id}/challenge": self._challenge,
@@ -62,15 +61,14 @@ class Actions:
         if self._stopping is not None:
             await asyncio.wait([self._stopping], timeout=20)
 
-    def _checked(self, act: Callable[[Request, Session, dict[str, str]], Awaitable[Response]]) -> Act:
+    def _checked(self, act: Callable[[Request, Session, dict[str, str]], Awaitable[Response]]) -> View:
         """Wrap an action so that it accepts only a form made here and not sent before. Raises ReadOnly if the operator
         allows only reading."""
 
         async def done(request: Request, session: Session) -> Response:
-            action = request.url.path
-            fields = await self._app.form(request, session, action)
+            fields = await self._app.form(request, session)
             if fields is None:
-                return self._app.render("again.html", session, status=409, path="")
+                return self._app.render("again.html", session, status=409)
             if self._app.services.settings.read_only:
                 raise ReadOnly("CLORE_READ_ONLY is set, so nothing was changed.", hint="To change something, unset it.")
             return await act(request, session, fields)
@@ -87,7 +85,7 @@ class Actions:
         if await self._app.passkeys.needed():
             why = await self._app.passkeys.signed(quote, fields.get("assertion", ""))
             if why:
-                return self._app.render("again.html", session, status=403, path="", why=why)
+                return self._app.render("again.html", session, status=403, why=why)
             by = f"{BY_PASSKEY}{by}"
         if await approvals.decide(quote, yes=True, by=by) and quote.id in self._asks:
             ask = self._asks.pop(quote.id)  # a question of this page is carried out here
@@ -102,26 +100,32 @@ class Actions:
 
     async def _challenge(self, request: Request, session: Session) -> Response:
         quote = await self._app.services.approvals.get(request.path_params["quote_id"])
-        return JSONResponse(json.loads(await self._app.passkeys.challenge(quote)))
+        return Response(await self._app.passkeys.challenge(quote), media_type="application/json")
 
     async def _access(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
         found = await views.order_page(self._app.services, request.path_params["order_id"], with_secrets=True)
-        return self._app.render("order.html", session, path="", page=found, read_only=False)
+        return self._app.render("order.html", session, page=found)
 
     async def _cancel(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
         order_id = request.path_params["order_id"]
         outcome = await self._app.services.closer.cancel(order_id, issue=None, caller=person(), why="asked for")
-        return self._app.render("receipt.html", session, path="", order_id=order_id, outcome=outcome)
+        return self._app.render("receipt.html", session, order_id=order_id, outcome=outcome)
 
     async def _extend(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
         """Ask about a later end, or extend at once if no approval is needed."""
-        ask = _extension(request.path_params["order_id"], fields.get("hours", ""))
+        hours = fields.get("hours", "")
+        try:
+            ask = ExtendOrder(order_id=request.path_params["order_id"], hours=float(hours))
+        except ValueError:
+            raise ArgumentInvalid(
+                f"{clean(hours, 20)!r} is no number of hours to add.", hint="Give hours such as 2 or 0.5."
+            ) from None
         held = await self._held(ask)
         if held.quote is not None and held.quote.state == "pending" and held.yes.is_needed:
             self._asks[held.quote.id] = ask
             return self._to(f"approvals/{held.quote.id}")
         outcome = await self._concluded(held, ask)
-        return self._app.render("receipt.html", session, path="", order_id=ask.order_id, outcome=outcome)
+        return self._app.render("receipt.html", session, order_id=ask.order_id, outcome=outcome)
 
     async def _held(self, ask: ExtendOrder) -> HeldQuote:
         return await self._app.services.guard.hold(ask, caller=questions.CALLER, can_ask=False, replay=False)
@@ -160,25 +164,16 @@ class Actions:
     async def _registration(self, request: Request, session: Session) -> Response:
         if not session.registers:
             return JSONResponse({"error": "register from a terminal"}, 403)
-        return JSONResponse(json.loads(await self._app.passkeys.registration()))
+        return Response(await self._app.passkeys.registration(), media_type="application/json")
 
     async def _register(self, request: Request, session: Session, fields: dict[str, str]) -> Response:
         why = "This page was not opened to register a passkey."
         if session.registers:
             why = await self._app.passkeys.register(fields.get("credential", ""), fields.get("name", ""), by=person())
         if why:
-            return self._app.render("again.html", session, status=403, path="", why=why)
+            return self._app.render("again.html", session, status=403, why=why)
         session.registers = False
         return self._to("passkey")
-
-
-def _extension(order_id: int, hours: str) -> ExtendOrder:
-    try:
-        return ExtendOrder(order_id=order_id, hours=float(hours))
-    except ValueError:
-        raise ArgumentInvalid(
-            f"{clean(hours, 20)!r} is no number of hours to add.", hint="Give hours such as 2 or 0.5."
-        ) from None
 
 
 def _ended(step: Ended | PendingCreates | FreezeLifted) -> list[str]:

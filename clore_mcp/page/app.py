@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -17,12 +16,13 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from clore_mcp.errors import Failure, NotFound
-from clore_mcp.money import dollars
 from clore_mcp.page import prices, questions, views
-from clore_mcp.page.actions import Actions
+from clore_mcp.page.actions import Actions, View
 from clore_mcp.page.charts import bar
 from clore_mcp.page.passkey import Passkeys
 from clore_mcp.page.security import COOKIE, Session, Sessions, Shield
+from clore_mcp.rental.account_summary import account_state
+from clore_mcp.rental.watches.watch import listed
 from clore_mcp.wiring import Services
 
 _LIVE_SECONDS: Final = 1.0
@@ -30,8 +30,6 @@ _STILL_SECONDS: Final = 45.0  # a page without JavaScript reloads every 30 s
 _EXPECTED_SECONDS: Final = 10.0  # how long a browser may take to show a tab
 _FORM_BYTES: Final = 32_768
 _PAGES: Final = (("", "Now"), ("watches", "Watches"), ("account", "Limits"), ("prices", "Prices"), ("ledger", "Record"))
-
-View = Callable[[Request, Session], Awaitable[Response]]
 
 
 class PageApp:
@@ -47,15 +45,14 @@ class PageApp:
         self.closing = False
         self.passkeys = Passkeys(services.context.state, self.origin, services.settings.approval)
         self.actions = Actions(self)
-        self._live = 0
         self._still_at = self._expected_at = float("-inf")
-        self._leads: list[asyncio.Queue[str]] = []
+        self._leads: list[asyncio.Queue[str]] = []  # one for each open tab
         self._templates = Environment(
             loader=PackageLoader("clore_mcp.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True,
         )  # fmt: skip
-        self._templates.filters |= {"usd": _usd, "clock": views.ago, "when": views.when}
-        self._templates.globals |= {"bar": bar, "pages": _PAGES, "base": self.base}
+        self._templates.filters |= {"usd": views.usd, "clock": views.ago, "when": views.when}
+        self._templates.globals |= {"bar": bar, "pages": _PAGES, "base": self.base, "program": services.context.program}
         self.asgi = Shield(self._starlette(room), self.host, self.origin)
 
     @property
@@ -63,7 +60,7 @@ class PageApp:
         """Return whether a tab shows the page or is about to."""
         now = time.monotonic()
         still, expected = now - self._still_at < _STILL_SECONDS, now - self._expected_at < _EXPECTED_SECONDS
-        return self._live > 0 or still or expected
+        return bool(self._leads) or still or expected
 
     def address(self, to: str, *, registers: bool = False) -> str:
         """Return an address that opens a session once."""
@@ -85,24 +82,26 @@ class PageApp:
         except Failure:
             return False
 
-    async def aclose(self) -> None:
-        """Let a running stop send its cancels."""
-        await self.actions.aclose()
-
-    def render(self, name: str, session: Session | None, *, status: int = 200, **what: Any) -> HTMLResponse:
-        """Return a page rendered from a template. `token` in it makes a form's token."""
+    def render(
+        self, name: str, session: Session | None, *, path: str = "", status: int = 200, **what: Any
+    ) -> HTMLResponse:
+        """Return a page rendered from a template. `token` in it makes a form's token. `path` marks the menu's entry."""
 
         def token(action: str) -> str:
             return session.token(action, time.time()) if session else ""
 
         text = self._templates.get_template(name).render(
-            token=token, now=time.time(), signed_in=session is not None, **what
+            token=token,
+            now=time.time(),
+            signed_in=session is not None,
+            path=path,
+            read_only=self.services.settings.read_only,
+            **what,
         )
         return HTMLResponse(text, status)
 
-    async def form(self, request: Request, session: Session, action: str) -> dict[str, str] | None:
-        """Return the fields of a form for that action, or None if it is malformed or too large, or its token is not
-        valid."""
+    async def form(self, request: Request, session: Session) -> dict[str, str] | None:
+        """Return the fields of a form, or None if it is malformed or too large, or its token is not valid for it."""
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
@@ -112,7 +111,7 @@ class PageApp:
             fields = {name: values[-1] for name, values in parse_qs(body.decode(), max_num_fields=20).items()}
         except ValueError:
             return None
-        return fields if session.accepts(action, fields.get("token", ""), time.time()) else None
+        return fields if session.accepts(request.url.path, fields.get("token", ""), time.time()) else None
 
     def _starlette(self, room: str) -> Starlette:
         shown = {
@@ -137,7 +136,7 @@ class PageApp:
         async def shown(request: Request) -> Response:
             session = self.sessions.of(request.cookies.get(COOKIE))
             if session is None:
-                return self.render("door.html", None, status=403, program=self.services.context.program)
+                return self.render("door.html", None, status=403)
             self.used_at = time.monotonic()
             if "still" in request.query_params:
                 self._still_at = self.used_at
@@ -149,7 +148,7 @@ class PageApp:
         """Exchange a secret that works once for a session, and lead to an address without the secret."""
         found = self.sessions.enter(request.path_params["secret"])
         if found is None:
-            return self.render("door.html", None, status=403, program=self.services.context.program)
+            return self.render("door.html", None, status=403)
         cookie, ticket = found
         self.used_at = time.monotonic()
         # Not a redirect: after a link from another site, the browser would not send a strict cookie with it.
@@ -165,18 +164,15 @@ class PageApp:
         if time.monotonic() - self._expected_at > _EXPECTED_SECONDS:
             self.expect_tab()
             opened = await asyncio.to_thread(open_in_browser, self.address(""))
-        return self.render("opened.html", None, opened=opened, program=self.services.context.program)
+        return self.render("opened.html", None, opened=opened)
 
     async def _failed(self, request: Request, error: Exception) -> Response:
         session = self.sessions.of(request.cookies.get(COOKIE))
         status = 404 if isinstance(error, NotFound) else 503
-        return self.render("trouble.html", session, status=status, failure=error, path="")
+        return self.render("trouble.html", session, status=status, failure=error)
 
     async def _nothing(self, request: Request, error: Exception) -> Response:
-        session = self.sessions.of(request.cookies.get(COOKIE))
-        return self.render(
-            "trouble.html", session, status=404, failure=NotFound("There is no such page.", hint=""), path=""
-        )
+        return await self._failed(request, NotFound("There is no such page.", hint=""))
 
     async def _home(self, request: Request, session: Session) -> Response:
         trouble, found = None, None
@@ -185,42 +181,37 @@ class PageApp:
         except Failure as failure:
             trouble = failure
         return self.render(
-            "home.html", session, path="", questions=await questions.waiting(self.services), found=found,
-            trouble=trouble, frozen=await views.frozen(self.services), read_only=self.services.settings.read_only,
+            "home.html", session, questions=await questions.waiting(self.services), found=found, trouble=trouble,
+            frozen=await views.frozen(self.services),
         )  # fmt: skip
 
     async def _approval(self, request: Request, session: Session) -> Response:
         quote = await self.services.approvals.get(request.path_params["quote_id"])
         return self.render(
-            "approval.html", session, path="", one=questions.question(quote, self.services.context.clock()),
+            "approval.html", session, one=questions.question(quote, self.services.context.clock()),
             passkey=await self.passkeys.needed(), registered=bool(await self.passkeys.all()),
-            read_only=self.services.settings.read_only, said=request.query_params.get("said", ""),
         )  # fmt: skip
 
     async def _order(self, request: Request, session: Session) -> Response:
         found = await views.order_page(self.services, request.path_params["order_id"])
-        return self.render("order.html", session, path="", page=found, read_only=self.services.settings.read_only)
+        return self.render("order.html", session, page=found)
 
     async def _cancel(self, request: Request, session: Session) -> Response:
         found = await views.order_page(self.services, request.path_params["order_id"])
-        return self.render("cancel.html", session, path="", page=found)
+        return self.render("cancel.html", session, page=found)
 
     async def _watches(self, request: Request, session: Session) -> Response:
-        found = await views.watch_list(self.services)
-        return self.render(
-            "watches.html", session, path="watches", found=found, read_only=self.services.settings.read_only
-        )
+        found = await listed(self.services.context, include_ended=True)
+        return self.render("watches.html", session, path="watches", found=found)
 
     async def _account(self, request: Request, session: Session) -> Response:
-        account = await views.account_page(self.services)
+        parts = self.services
+        account = await account_state(parts.context, parts.pricer, parts.approvals, parts.overview)
         return self.render("account.html", session, path="account", account=account, limits=views.limit_bars(account))
 
     async def _prices(self, request: Request, session: Session) -> Response:
-        asked = request.query_params
-        chosen = prices.Choice(
-            asked.get("gpu", ""), asked.get("type", "on-demand"), asked.get("span", "week"), asked.get("ceiling", "")
-        )
-        return self.render("prices.html", session, path="prices", page=await prices.price_page(self.services, chosen))
+        page = await prices.price_page(self.services, request.query_params)
+        return self.render("prices.html", session, path="prices", page=page)
 
     async def _ledger(self, request: Request, session: Session) -> Response:
         sought = request.query_params.get("q", "")[:100]
@@ -235,11 +226,11 @@ class PageApp:
     async def _stop(self, request: Request, session: Session) -> Response:
         return self.render(
             "stop.html", session, path="stop", frozen=await views.frozen(self.services), ended=self.actions.ended,
-            ending=self.actions.is_ending, program=self.services.context.program,
+            ending=self.actions.is_ending,
         )  # fmt: skip
 
     async def _passkey(self, request: Request, session: Session) -> Response:
-        return self.render("passkey.html", session, path="", may=session.registers, known=await self.passkeys.all())
+        return self.render("passkey.html", session, may=session.registers, known=await self.passkeys.all())
 
     async def _events(self, request: Request, session: Session) -> Response:
         """Notify an open tab of changes. The tab then loads again what it shows."""
@@ -248,7 +239,6 @@ class PageApp:
     async def _changes(self) -> AsyncIterator[str]:
         queue: asyncio.Queue[str] = asyncio.Queue()
         self._leads.append(queue)
-        self._live += 1
         known = None
         try:
             while not self.closing:
@@ -264,10 +254,5 @@ class PageApp:
                 except TimeoutError:
                     continue
         finally:
-            self._live -= 1
             self._leads.remove(queue)
             self.used_at = time.monotonic()
-
-
-def _usd(value: float | Decimal | None) -> str:
-    return "not known" if value is None else dollars(Decimal(str(value)))

@@ -103,19 +103,15 @@ def _runs(rows: Sequence[PriceRow], size: int) -> Iterator[list[PriceRow]]:
 
 
 def _grid(most: Decimal, y: Callable[[Decimal], float]) -> Iterator[str]:
-    step = _step(most / _LINES)
+    least = most / _LINES
+    scale = Decimal(1).scaleb(least.adjusted())
+    step = next((scale * factor for factor in _STEPS if scale * factor >= least), scale * 10)  # a round distance
     price = Decimal(0)
     while price <= most:
         at = f"{y(price):.1f}"
         yield f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>'
         yield f'<text class="axis" x="{_LEFT - 6}" y="{float(at) + 4:.1f}">{dollars(price) if price else "$0"}</text>'
         price += step
-
-
-def _step(least: Decimal) -> Decimal:
-    """Return a round distance between two lines."""
-    scale = Decimal(1).scaleb(least.adjusted())
-    return next((scale * factor for factor in _STEPS if scale * factor >= least), scale * 10)
 
 
 def _dates(first: int, last: int, x: Callable[[int], float]) -> Iterator[str]:

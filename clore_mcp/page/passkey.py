@@ -38,8 +38,7 @@ class Passkeys:
         return await self._state.read(passkeys.every) if self._state.exists else []
 
     async def needed(self) -> bool:
-        """Return whether an approval needs a passkey: because the operator requires it, or because a person registered
-        one."""
+        """Return whether an approval needs a passkey: the operator requires it, or a person registered one."""
         return self._mode is Approval.PASSKEY or bool(await self.all())
 
     async def challenge(self, quote: Quote) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -13,10 +13,11 @@ from markupsafe import Markup
 from clore_mcp.market import history
 from clore_mcp.market.history import SECONDS_PER_HOUR, Past
 from clore_mcp.market.pricing import OrderType
+from clore_mcp.money import ZERO
 from clore_mcp.page.charts import price_chart
 from clore_mcp.store import Watch, watches
 from clore_mcp.store.prices import PriceRow
-from clore_mcp.text import clean, iso
+from clore_mcp.text import clean
 from clore_mcp.wiring import Services
 
 _SPANS: Final = {"week": (168, 1), "month": (720, 24)}  # hours, and hours per bucket
@@ -24,7 +25,7 @@ _SPANS: Final = {"week": (168, 1), "month": (720, 24)}  # hours, and hours per b
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the person selected. Invalid values are ignored."""
+    """What the page shows. `ceiling` is what the person wrote."""
 
     gpu: str
     order_type: str
@@ -53,17 +54,15 @@ class PricePage:
     ceilings: Sequence[Ceiling]
     hours: int
     hours_recorded: int
-    since: str
-
-    def at(self, row: PriceRow) -> str:
-        """Return when a bucket begins."""
-        return iso(row.hour * SECONDS_PER_HOUR)
+    since: float | None
 
 
-async def price_page(services: Services, asked: Choice) -> PricePage:
-    """Return the page for that choice. Raises Failure."""
-    kind = OrderType.SPOT if asked.order_type == "spot" else OrderType.ON_DEMAND
-    span = asked.span if asked.span in _SPANS else "week"
+async def price_page(services: Services, asked: Mapping[str, str]) -> PricePage:
+    """Return the page for a form's values: gpu, type, span and ceiling. Invalid ones are ignored. Raises Failure."""
+    kind = OrderType.SPOT if asked.get("type") == "spot" else OrderType.ON_DEMAND
+    span = asked.get("span", "")
+    if span not in _SPANS:
+        span = "week"
     hours, size = _SPANS[span]
     readings = services.context.readings
     snapshot, fees = await readings.snapshot(), await readings.fees()
@@ -73,18 +72,19 @@ async def price_page(services: Services, asked: Choice) -> PricePage:
     waiting = await _watches(services)
     wanted = next((model for watch in waiting for model in sorted(watch.models) if model in now), "")
     most = max(now, key=lambda model: now[model].free, default="")
-    gpu = asked.gpu if asked.gpu in models else wanted or most
+    gpu = asked.get("gpu", "")
+    if gpu not in models:
+        gpu = wanted or most
     past = recorded.past(gpu, now.get(gpu)) if gpu else None
     rows = history.buckets(past.rows, size) if past else []
-    ceilings = _ceilings(past, asked.ceiling, gpu, waiting)
+    ceilings = _ceilings(past, asked.get("ceiling", ""), gpu, waiting)
     last = int(services.context.clock() // SECONDS_PER_HOUR)
     free = past.now.cheapest_free if past and past.now else None
     label = f"{gpu}, {kind.value}: price per GPU and hour over the last {span}; the table below has the figures"
     chart = price_chart(rows, size, (last - hours + 1) // size * size, last // size * size, now=free,
                         ceiling=ceilings[0].usd if ceilings else None, label=label)  # fmt: skip
-    since = "" if recorded.first is None else iso(recorded.first)
-    choice = Choice(gpu, kind.value, span, asked.ceiling)
-    return PricePage(choice, models, past, rows, chart, ceilings, hours, recorded.hours, since)
+    choice = Choice(gpu, kind.value, span, asked.get("ceiling", ""))
+    return PricePage(choice, models, past, rows, chart, ceilings, hours, recorded.hours, recorded.first)
 
 
 async def _watches(services: Services) -> list[Watch]:
@@ -98,9 +98,9 @@ def _ceilings(past: Past | None, asked: str, gpu: str, waiting: Sequence[Watch])
     """Return the ceiling that the person entered and those of the watches for this model, per GPU."""
     found: list[tuple[str, Decimal]] = []
     try:
-        usd = Decimal(asked) if asked else Decimal(0)
+        usd = Decimal(asked or 0)
     except InvalidOperation:
-        usd = Decimal(0)
+        usd = ZERO
     if usd.is_finite() and 0 < usd < 10_000:
         found.append(("Your ceiling", usd))
     for watch in waiting:

@@ -19,6 +19,19 @@ from clore_mcp.wiring import Services
 CALLER: Final = "the person's page"
 _LINE_SHOWN: Final = 2_000  # as in `clore-mcp approve`
 _LABELLED: Final = re.compile(r"([A-Z][A-Za-z ]{1,24}(?: [0-9]+)?): (.+)")
+_YES: Final = {
+    "extend_order": "Yes, move the end",
+    "cancel_order": "Yes, cancel the order",
+    "create_watch": "Yes, rent when the price falls",
+    "set_spot_price": "Yes, change the bid",
+}
+_CAME: Final = {
+    "pending": "It waits for your answer.",
+    "approved": "Approved. Nothing is spent yet. It is valid for the same call by the assistant. Have it call again.",
+    "committing": "Approved, and being carried out now.",
+    "declined": "Declined. Nothing is spent. Orders that already run keep running.",
+    "expired": "It has lapsed, and nothing was spent. If you still want it, tell your assistant to call again.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,6 @@ class Question:
     came: str
     order_id: int | None
     yes_label: str
-    by_page: bool
 
 
 def question(quote: Quote, now: float) -> Question:
@@ -69,23 +81,7 @@ def question(quote: Quote, now: float) -> Question:
         came=_came_of(quote, outcome),
         order_id=outcome.order_id if outcome else None,
         yes_label=f"Yes, rent it; worst case {dollars(terms.worst_usd)}" if terms else _YES.get(quote.verb, "Yes"),
-        by_page=quote.caller == CALLER,
     )
-
-
-_YES: Final = {
-    "extend_order": "Yes, move the end",
-    "cancel_order": "Yes, cancel the order",
-    "create_watch": "Yes, rent when the price falls",
-    "set_spot_price": "Yes, change the bid",
-}
-_CAME: Final = {
-    "pending": "It waits for your answer.",
-    "approved": "Approved. Nothing is spent yet. It is valid for the same call by the assistant. Have it call again.",
-    "committing": "Approved, and being carried out now.",
-    "declined": "Declined. Nothing is spent. Orders that already run keep running.",
-    "expired": "It has lapsed, and nothing was spent. If you still want it, tell your assistant to call again.",
-}
 
 
 def _came_of(quote: Quote, outcome: Outcome | None) -> str:
@@ -98,18 +94,15 @@ def _came_of(quote: Quote, outcome: Outcome | None) -> str:
 
 
 def _figures(terms: Terms) -> tuple[Fact, ...]:
+    ended_by = clean(terms.enforced_by, 80) if terms.enforced_by else "NO ONE: it runs until someone cancels it"
+    if terms.on_end == "notify":
+        ended_by = "no one: your assistant is notified, but nothing cancels it"
     return (
         Fact("It costs now", f"at most {dollars(terms.usd_per_hour)} per hour, including fees"),
         Fact("Worst case", dollars(terms.worst_usd)),
         Fact("Until", f"{hours_text(terms.hours)} after the start"),
-        Fact("Ended by", _ended_by(terms)),
+        Fact("Ended by", ended_by),
     )
-
-
-def _ended_by(terms: Terms) -> str:
-    if terms.on_end == "notify":
-        return "no one: your assistant is notified, but nothing cancels it"
-    return clean(terms.enforced_by, 80) if terms.enforced_by else "NO ONE: it runs until someone cancels it"
 
 
 def _fact(line: str) -> Fact:

@@ -83,13 +83,14 @@ async def _serve(wanted: Settings, place: Place) -> int:
             for name, request in take_requests(folder) if server.started else ():
                 await _show(app, wanted, name, request)
             await asyncio.sleep(_TICK_SECONDS)
-            if not place.stands or await _is_idle(app):
+            idle = time.monotonic() - app.used_at > _IDLE_SECONDS and not app.is_open
+            if not place.stands or (idle and not await app.anything_waits()):
                 break
     finally:
         app.closing = True
         server.should_exit = True
         await asyncio.wait([serving], timeout=5)
-        await app.aclose()
+        await app.actions.aclose()
         await services.aclose()
         if place.stands:
             shutil.rmtree(folder, ignore_errors=True)
@@ -117,10 +118,6 @@ def open_in_browser(address: str) -> bool:
     except (webbrowser.Error, OSError) as error:
         log.warning("no browser could be opened: %s", error)
         return False
-
-
-async def _is_idle(app: PageApp) -> bool:
-    return time.monotonic() - app.used_at > _IDLE_SECONDS and not app.is_open and not await app.anything_waits()
 
 
 def _sockets() -> list[socket.socket]:

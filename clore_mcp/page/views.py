@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from clore_mcp.money import dollars, plain
-from clore_mcp.rental.account.account_view import AccountView, LimitView
-from clore_mcp.rental.account_summary import account_state
+from clore_mcp.rental.account.account_view import AccountView
 from clore_mcp.rental.orders.order_view import OrderView
 from clore_mcp.rental.ssh.access import access_of, ssh_config
-from clore_mcp.rental.watches.watch import WatchList, listed
 from clore_mcp.store import Entry, Tx, ledger, orders, quotes
 from clore_mcp.text import clean, iso
 from clore_mcp.wiring import Services
@@ -66,11 +64,6 @@ class LimitBar:
     reserved_share: float
 
 
-async def account_page(services: Services) -> AccountView:
-    """Return the account now. Raises Failure."""
-    return await account_state(services.context, services.pricer, services.approvals, services.overview)
-
-
 _LIMITS: Final = {
     "usd_per_hour": "USD per hour, all orders together",
     "usd_per_order": "USD for one order, worst case",
@@ -80,16 +73,15 @@ _LIMITS: Final = {
 
 
 def limit_bars(account: AccountView) -> list[LimitBar]:
-    """The account's caps as bars."""
-    return [_bar(name, limit) for name, limit in account.limits.items()]
-
-
-def _bar(name: str, limit: LimitView) -> LimitBar:
-    cap = limit.cap or 1.0
-    most, used, kept, left = (_figure(name, usd) for usd in (limit.cap, limit.spent, limit.reserved, limit.left))
-    spent = min(100.0, 100 * limit.spent / cap)
-    reserved = min(100.0 - spent, 100 * limit.reserved / cap)
-    return LimitBar(_LIMITS.get(name, name), most, used, kept, left, round(spent, 1), round(reserved, 1))
+    """Return the account's caps as bars."""
+    bars = []
+    for name, limit in account.limits.items():
+        cap = limit.cap or 1.0
+        most, used, kept, left = (_figure(name, usd) for usd in (limit.cap, limit.spent, limit.reserved, limit.left))
+        spent = min(100.0, 100 * limit.spent / cap)
+        reserved = min(100.0 - spent, 100 * limit.reserved / cap)
+        bars.append(LimitBar(_LIMITS.get(name, name), most, used, kept, left, round(spent, 1), round(reserved, 1)))
+    return bars
 
 
 def _figure(name: str, value: float) -> str:
@@ -97,13 +89,7 @@ def _figure(name: str, value: float) -> str:
     return dollars(exact) if name.startswith("usd") else plain(exact)
 
 
-async def watch_list(services: Services) -> WatchList:
-    """Return the watches, including ended ones. Raises Failure."""
-    return await listed(services.context, include_ended=True)
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerRow:
+class LedgerRow(NamedTuple):
     """One line of the record."""
 
     at: str
@@ -121,7 +107,7 @@ async def steps(services: Services, sought: str, limit: int = _LEDGER_ROWS) -> l
     found = await context.state.read(lambda tx: ledger.read(tx, limit=-1 if sought else limit))
     words = clean(sought, 100).lower().split()
     rows = (_step(entry) for entry in found)
-    return [row for row in rows if all(word in " ".join(_cells(row)).lower() for word in words)][:limit]
+    return [row for row in rows if all(word in " ".join(row).lower() for word in words)][:limit]
 
 
 def _step(entry: Entry) -> LedgerRow:
@@ -143,17 +129,13 @@ def _worth(name: str, value: Any) -> str:
     return "" if value in (None, "") else f"{name} {value}"
 
 
-def _cells(row: LedgerRow) -> Sequence[str]:
-    return (row.at, row.step, row.caller, row.about, row.what)
-
-
 def as_csv(rows: Sequence[LedgerRow]) -> str:
     """Return the steps as CSV for a spreadsheet, in which no cell is a formula."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(("at", "step", "by", "about", "what"))
     for row in rows:
-        writer.writerow([f"'{cell}" if cell.startswith(_CSV_FORMULA) else cell for cell in _cells(row)])
+        writer.writerow([f"'{cell}" if cell.startswith(_CSV_FORMULA) else cell for cell in row])
     return text.getvalue()
 
 
@@ -166,8 +148,7 @@ async def frozen(services: Services) -> str:
 
 
 async def mark(services: Services) -> str:
-    """Return a text that changes with the newest step of the record and the waiting quotes. It sends no request to
-    Clore."""
+    """Return a text that changes with the record and the waiting quotes. It sends no request to Clore."""
     if not services.context.state.exists:
         return "none"
 
@@ -178,9 +159,9 @@ async def mark(services: Services) -> str:
     return await services.context.state.read(read)
 
 
-def usd(value: float) -> str:
+def usd(value: float | Decimal | None) -> str:
     """Return a cost in dollars for a person."""
-    return dollars(Decimal(str(value)))
+    return "not known" if value is None else dollars(Decimal(str(value)))
 
 
 def when(told: str) -> str:

@@ -59,7 +59,7 @@ async def medians(services: Services, model: str) -> dict[str, float]:
     for days, least in ((7, 24), (30, WEEK_HOURS)):
         since = int(services.context.clock() // SECONDS_PER_HOUR) - days * 24
         rows = [row for row in recorded.rows.get(model, ()) if row.hour > since]
-        usual = history.past(rows, (), None).usual
+        usual = Past(tuple(rows), 0, None).usual
         if usual is not None and len(rows) >= least:
             told[f"median_{days}_days"] = shown(usual.median)
     return told

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from clore_mcp.market import history
 from clore_mcp.market.cards import CARDS
-from clore_mcp.market.history import PriceRecord
+from clore_mcp.market.history import Past, PriceRecord, RecordedPrices
 from clore_mcp.market.pricing import Fees, OrderType
 from clore_mcp.market.snapshot import Snapshot
 from clore_mcp.money import Coin
@@ -53,16 +53,16 @@ def test_a_gap_is_no_bucket_and_counts_for_no_ceiling() -> None:
     rows = [row(HOUR), row(HOUR + 1, "0.4"), row(HOUR + 9, None)]
     found = history.buckets(rows, 3)
     assert [one.hour for one in found] == [HOUR // 3 * 3, (HOUR + 1) // 3 * 3, (HOUR + 9) // 3 * 3]
-    looked = [HourRow(HOUR + n, 1) for n in (0, 1, 9)]
-    past = history.past(rows, looked, None)
+    looked = tuple(HourRow(HOUR + n, 1) for n in (0, 1, 9))
+    past = RecordedPrices({"RTX 4090": rows}, looked, None).past("RTX 4090", None)
     assert [past.met_percent(Decimal(usd)) for usd in ("0.1", "0.2", "0.4")] == [0, 33, 67]
     assert past.lowest is rows[0] and past.dearer_percent is None
-    assert history.past([], [], None).met_percent(Decimal(1)) is None
+    assert Past((), 0, None).met_percent(Decimal(1)) is None
 
 
 def test_where_now_stands_is_told_by_the_cheapest_free_of_each_hour() -> None:
     now = history.models_now(market(0.0), FEES, OrderType.ON_DEMAND)["RTX 4090"]
-    past = history.past([row(n, usd) for n, usd in enumerate(("0.5", "0.55", "0.6", "0.7", None))], [], now)
+    past = Past(tuple(row(n, usd) for n, usd in enumerate(("0.5", "0.55", "0.6", "0.7", None))), 5, now)
     assert past.dearer_percent == 50
     assert past.usual is not None and past.usual.median == Decimal("0.6")
 

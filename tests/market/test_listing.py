@@ -13,7 +13,7 @@ from tests.market.rows import BTC, CLORE, USD, row, rows, wire
 
 def test_a_row_becomes_a_listing() -> None:
     listing = read_listing(row(5))
-    assert (listing.server_id, listing.owner, listing.gpu, listing.gpu_count) == (5, 7, "RTX 4090", 2)
+    assert (listing.server_id, listing.gpu, listing.gpu_count) == (5, "RTX 4090", 2)
     assert (listing.vram_gb, listing.ram_gb, listing.disk_gb, listing.disk_model) == (24, 63.9, 812.5, "MADE UP DISK 1")
     assert (listing.cpu, listing.cpu_threads, listing.country) == ("Made-up CPU 16-Core @ 2.10GHz", 32, "DE")
     assert (listing.reliability, listing.rating, listing.rating_count) == (0.99, 4.5, 12)
@@ -119,4 +119,4 @@ def test_a_host_without_a_country_and_without_a_partial_rental_is_read(partial: 
     read = rows([wired])
     assert not read.dropped
     listing = read_listing(read.rows[0])
-    assert (listing.country, listing.partial, listing.partial_gpus_free) == (None, False, None)
+    assert (listing.country, listing.partial) == (None, False)

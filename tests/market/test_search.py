@@ -170,7 +170,7 @@ def test_typical_prices_are_the_quartiles_of_that_model_rented_or_not() -> None:
     usual = ask(market, gpu="4090", max_usd_per_hour=Decimal(0)).typical_usd_per_gpu_hour
     assert usual is not None
     assert (usual.low, usual.median, usual.high) == (Decimal("1.1"), Decimal("1.65"), Decimal("2.2"))
-    assert (usual.servers, usual.includes_rented) == (5, True)
+    assert usual.servers == 5
     assert ask(market).typical_usd_per_gpu_hour is None
 
 
@@ -211,12 +211,6 @@ def test_a_made_up_cursor_is_refused(cursor: str) -> None:
 def test_a_forged_cursor_is_refused(text: str) -> None:
     with pytest.raises(ArgumentInvalid):
         ask(snapshot(wire(1)), cursor=base64.urlsafe_b64encode(text.encode()).decode())
-
-
-@pytest.mark.parametrize("limit", [0, 51, -1])
-def test_a_page_has_between_one_and_fifty(limit: int) -> None:
-    with pytest.raises(ArgumentInvalid, match="limit"):
-        ask(snapshot(wire(1)), limit=limit)
 
 
 servers = st.builds(

@@ -36,7 +36,7 @@ def test_an_empty_book_is_won_with_the_minimum() -> None:
     empty = view()
     assert empty.min_usd_per_hour == empty.to_win_usd_per_hour == D("0.1013")  # 0.1 + 1.25 %, rounded up
     assert empty.to_win == DayPrice(D("2.40"), Coin.USD)
-    assert (empty.our_rank, empty.offers, empty.online) == (None, (), True)
+    assert (empty.our_rank, empty.offers) == (None, ())
 
 
 def test_bids_in_different_coins_compare_in_dollars() -> None:
@@ -69,9 +69,9 @@ def test_our_rank_counts_equal_bids_against_us(offers: list[dict[str, Any]], ran
     assert view(*offers).our_rank == rank
 
 
-def test_bids_that_can_not_be_compared_are_counted() -> None:
+def test_bids_that_can_not_be_compared_are_left_out() -> None:
     book = view(offer(3, "doge"), offer(None), offer(-1), offer(5, BTC), offer(1e300), rates={})
-    assert (book.offers, book.unread) == ((), 5)
+    assert book.offers == ()
 
 
 def test_without_a_minimum_in_the_book_the_listing_counts() -> None:
