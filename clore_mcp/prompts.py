@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -55,15 +55,6 @@ _YES_NO: Final = {"true": True, "false": False}
 
 
 @dataclass(frozen=True, slots=True)
-class Argument:
-    """A value that the person may give."""
-
-    name: str
-    description: str
-    required: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class PromptFile:
     """One file, read and checked. `tools` maps each tool to the line that names it first."""
 
@@ -71,7 +62,7 @@ class PromptFile:
     path: str
     title: str
     description: str
-    arguments: tuple[Argument, ...]
+    arguments: list[PromptArgument]
     body: str
     tools: Mapping[str, int]
 
@@ -86,7 +77,12 @@ class PromptFile:
         missing = [argument.name for argument in self.arguments if argument.required and not given.get(argument.name)]
         if missing:
             raise MCPError(INVALID_PARAMS, f"{self.name} needs {' and '.join(missing)}.")
-        return _filled(self.body, given)
+        lines = [
+            _PLACEHOLDER.sub(lambda found: given[found[1]], line)  # in one pass: a value's own braces stay
+            for line in self.body.split("\n")
+            if all(given.get(name) for name in _PLACEHOLDER.findall(line))
+        ]
+        return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
 class FilePrompt(Prompt):
@@ -100,23 +96,23 @@ class FilePrompt(Prompt):
 def offered(tools: Collection[str], *, every_tool: bool) -> list[Prompt]:
     """Return the prompts whose tools are all among `tools`. With `every_tool` no other tools exist, so a prompt that
     names another one raises SettingsInvalid."""
-    found = []
+    found: list[Prompt] = []
     for file in read_all(folder()):
         absent = [(line, tool) for tool, line in file.tools.items() if tool not in tools]
         if not absent:
-            found.append(_prompt(file))
+            found.append(
+                FilePrompt(
+                    name=file.name,
+                    title=file.title,
+                    description=file.description,
+                    arguments=file.arguments,
+                    fn=file.fill,
+                    context_kwarg=None,
+                )
+            )
         elif every_tool:
             raise _malformed(file.path, absent[0][0], f"there is no tool `{absent[0][1]}`")
     return found
-
-
-async def refuse_unknown(ctx: Any, call_next: Callable[[Any], Awaitable[Any]], *, names: Collection[str]) -> Any:
-    """Raise MCPError if the client asks for an unknown prompt, as a middleware. The SDK would report it as our
-    mistake."""
-    name = (ctx.params or {}).get("name")
-    if ctx.method == "prompts/get" and isinstance(name, str) and name not in names:
-        raise MCPError(INVALID_PARAMS, f"There is no prompt {clean(name, 60)}; prompts/list names them.")
-    return await call_next(ctx)
 
 
 def folder() -> Traversable:
@@ -171,7 +167,7 @@ def _read(source: Traversable) -> PromptFile:
     return parse(text, source.name.removesuffix(".md"), str(source))
 
 
-def _front_matter(lines: list[str], path: str) -> tuple[dict[str, str], tuple[Argument, ...]]:
+def _front_matter(lines: list[str], path: str) -> tuple[dict[str, str], list[PromptArgument]]:
     head: dict[str, str] = {}
     blocks: list[tuple[int, dict[str, str]]] = []
     for number, indent, key, value in _fields(lines, path):
@@ -187,13 +183,13 @@ def _front_matter(lines: list[str], path: str) -> tuple[dict[str, str], tuple[Ar
         if (value == "") != (key == "arguments"):
             raise _malformed(path, number, f"{key} {'takes its entries on the lines below' if value else 'is empty'}")
         block[key] = value
-    arguments: dict[str, Argument] = {}
+    arguments: dict[str, PromptArgument] = {}
     for number, block in blocks:
         argument = _argument(block, path, number)
         if argument.name in arguments:
             raise _malformed(path, number, f"the argument {argument.name} is given twice")
         arguments[argument.name] = argument
-    return head, tuple(arguments.values())
+    return head, list(arguments.values())
 
 
 def _fields(lines: list[str], path: str) -> Iterator[tuple[int, str, str, str]]:
@@ -207,7 +203,7 @@ def _fields(lines: list[str], path: str) -> Iterator[tuple[int, str, str, str]]:
         yield number, found["indent"], found["key"], found["value"] or ""
 
 
-def _argument(block: Mapping[str, str], path: str, number: int) -> Argument:
+def _argument(block: Mapping[str, str], path: str, number: int) -> PromptArgument:
     if not _NAME.fullmatch(block["name"]):
         raise _malformed(path, number, "an argument's name is lower-case letters, digits and _")
     if "description" not in block:
@@ -215,10 +211,10 @@ def _argument(block: Mapping[str, str], path: str, number: int) -> Argument:
     required = _YES_NO.get(block.get("required", "false"))
     if required is None:
         raise _malformed(path, number, f"required of the argument {block['name']} is neither true nor false")
-    return Argument(block["name"], block["description"], required)
+    return PromptArgument(name=block["name"], description=block["description"], required=required)
 
 
-def _check_placeholders(body: list[tuple[int, str]], arguments: tuple[Argument, ...], path: str) -> None:
+def _check_placeholders(body: list[tuple[int, str]], arguments: list[PromptArgument], path: str) -> None:
     known = {argument.name for argument in arguments}
     used = set()
     for number, line in body:
@@ -228,29 +224,6 @@ def _check_placeholders(body: list[tuple[int, str]], arguments: tuple[Argument, 
             used.add(name)
     if unused := sorted(known - used):
         raise _malformed(path, 1, f"the argument {unused[0]} is not used in the text")
-
-
-def _filled(body: str, given: Mapping[str, str]) -> str:
-    lines = [
-        _PLACEHOLDER.sub(lambda found: given[found[1]], line)  # in one pass: a value's own braces stay
-        for line in body.split("\n")
-        if all(given.get(name) for name in _PLACEHOLDER.findall(line))
-    ]
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-
-
-def _prompt(file: PromptFile) -> Prompt:
-    return FilePrompt(
-        name=file.name,
-        title=file.title,
-        description=file.description,
-        arguments=[
-            PromptArgument(name=argument.name, description=argument.description, required=argument.required)
-            for argument in file.arguments
-        ],
-        fn=file.fill,
-        context_kwarg=None,
-    )
 
 
 def _malformed(path: str, number: int, what: str) -> SettingsInvalid:
