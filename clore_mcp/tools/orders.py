@@ -20,6 +20,7 @@ from clore_mcp.rental.requests import (
     possible_order,
 )
 from clore_mcp.settings import Approval
+from clore_mcp.text import iso
 from clore_mcp.tools.consent import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
@@ -120,7 +121,7 @@ async def create_order(request: CreateOrder, permitted: Permitted) -> CreateAnsw
     """Rent a server. This spends money: it shows the person the full cost, asks them and rents once. Call it when the
     person has chosen, never as a test. For more time, use extend_order. Repeating the call never orders twice.
     With replaces_order_id it also cancels that order."""
-    return permitted.answer(CreateAnswer)
+    return CreateAnswer.model_validate(permitted)
 
 
 def _page(cursor: str | None) -> str | None:
@@ -140,8 +141,6 @@ async def list_orders(
     """List the account's orders with status, cost, end and SSH command. Use it to see what is billed now and after any
     unclear outcome: `unsettled` lists create_order calls whose outcome is unknown. While an order deploys, use
     wait_for_order. For balances and limits, use get_account."""
-    from clore_mcp.text import iso
-
     services = services_of(ctx)
     await services.keep_leases()
     told = await services.overview.orders(include_ended=include_ended)
@@ -186,20 +185,20 @@ async def extend_order(request: ExtendOrder, permitted: Permitted) -> ExtendAnsw
     """Extend an order. Use it when the person wants more time. It asks the person, then moves the end; an order made
     elsewhere gets its first end. Repeating the call within ten minutes adds nothing. To end an order now, use
     cancel_order."""
-    return permitted.answer(ExtendAnswer)
+    return ExtendAnswer.model_validate(permitted)
 
 
 async def cancel_order(request: CancelOrder, permitted: Permitted) -> CancelAnswer:
     """End an order: billing stops, and its container and data are deleted. Use it as soon as the person is done and has
     their data. For more time, use extend_order. It returns a receipt once the order is proven gone. `unverified` means
     that the order may still be billed: follow `next`."""
-    return permitted.answer(CancelAnswer)
+    return CancelAnswer.model_validate(permitted)
 
 
 async def set_spot_price(request: SetSpotPrice, permitted: Permitted) -> BidAnswer:
     """Change the bid of a spot order. Use it to win the server or to pay less; on-demand prices are fixed. It asks the
     person before a raise. Clore allows one lowering step every 600 seconds. get_server shows the bid that would win."""
-    return permitted.answer(BidAnswer)
+    return BidAnswer.model_validate(permitted)
 
 
 def tools(*, read_only: bool) -> list[Tool]:

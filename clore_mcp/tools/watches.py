@@ -64,7 +64,7 @@ async def create_watch(request: CreateWatch, permitted: Permitted) -> WatchCreat
     """Rent later, when a price falls. The person approves once; then it rents the cheapest server that fits, up to
     max_usd_per_hour and within the limits. Use it instead of repeated searches. If a server is cheap enough now, use
     create_order. Filters work as in search_servers."""
-    return permitted.answer(WatchCreated)
+    return WatchCreated.model_validate(permitted)
 
 
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:
