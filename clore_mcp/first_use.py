@@ -7,8 +7,10 @@ client) are more than half of our modules, so the first call imports them here.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
+from clore_mcp.errors import Failure
 from clore_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from clore_mcp.wiring import Services
 
 _RESUME_AFTER_SECONDS: Final = 3.0
+log = logging.getLogger(__name__)
 
 
 class FirstUse:
@@ -54,8 +57,14 @@ class FirstUse:
         """End the leases of an earlier run even if no tool is called. It waits first, because a client that only probes
         is gone by then."""
         await asyncio.sleep(_RESUME_AFTER_SECONDS)
-        if self._settings.api_key is not None and await asyncio.to_thread(self._settings.state_dir.exists):
-            await self.services().resume_leases()
+        if self._settings.api_key is None or not await asyncio.to_thread(self._settings.state_dir.exists):
+            return
+        services = self.services()
+        if await asyncio.to_thread(lambda: services.context.state.exists):
+            try:
+                await services.keep_leases()
+            except Failure as failure:
+                log.warning("leases of an earlier run are not watched yet: %s", failure.message)
 
     async def aclose(self) -> None:
         """Close what was opened."""

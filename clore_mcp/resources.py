@@ -8,11 +8,11 @@ imports the market, rental and state code, so that listing resources stays fast.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server import MCPServer
@@ -24,7 +24,9 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
 from clore_mcp.rental.containers import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
+from clore_mcp.text import iso
 from clore_mcp.tools.account import account_answer
+from clore_mcp.tools.kit import compact
 from clore_mcp.tools.order_answers import ShownOrder
 from clore_mcp.tools.orders import orders_page
 
@@ -89,7 +91,7 @@ def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
     )
     async def order(order_id: str) -> str:
         with _told():
-            return _compact(await read_order(current(), _id(order_id)))
+            return compact(await read_order(current(), _id(order_id)))
 
     @server.resource(
         "clore://orders/{order_id}/ssh-config",
@@ -161,14 +163,16 @@ async def read_gpus(services: Services) -> dict[str, Any]:
     recorded = await services.prices.read(WEEK_HOURS, OrderType.ON_DEMAND)
     past = (model_prices(recorded.past(one.model, now.get(one.model)), one.model) for one in found)
     weeks = [one.model_dump(exclude={"gpu", "now"}, exclude_none=True, exclude_defaults=True) or None for one in past]
-    age = round(snapshot.age_seconds(services.context.clock()), 1)
-    told = {
-        "models": [{**_model(one), "last_week_usd_per_gpu_hour": week} for one, week in zip(found, weeks, strict=True)],
-        "hours_recorded": recorded.hours,
-        "snapshot_age_seconds": age,
-        "stale": snapshot.stale_because,
-    }
-    return _without_none(told)
+    return _without_none(
+        {
+            "models": [
+                {**_model(one), "last_week_usd_per_gpu_hour": week} for one, week in zip(found, weeks, strict=True)
+            ],
+            "hours_recorded": recorded.hours,
+            "snapshot_age_seconds": round(snapshot.age_seconds(services.context.clock()), 1),
+            "stale": snapshot.stale_because,
+        }
+    )
 
 
 async def read_images(_: Services) -> dict[str, Any]:
@@ -178,20 +182,14 @@ async def read_images(_: Services) -> dict[str, Any]:
 
 
 async def read_ledger(services: Services) -> dict[str, Any]:
-    """Return the newest steps of this account, newest first."""
+    """Return the newest steps of this account that fit into the space for them, newest first."""
     from clore_mcp.store import ledger
 
     context = services.context
     account = await context.readings.account()
     entries = await context.state.read(lambda tx: ledger.read(tx, account=account, limit=LEDGER_STEPS))
-    return _fitting([_step(entry) for entry in entries])
-
-
-def _fitting(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the newest steps that fit into the space for them."""
-    room, kept = _LEDGER_CHARACTERS, 0
-    while kept < len(steps) and (room := room - len(_compact(steps[kept]))) > 0:
-        kept += 1
+    steps = [_step(entry) for entry in entries]
+    kept = sum(size < _LEDGER_CHARACTERS for size in accumulate(len(compact(step)) for step in steps))
     if kept == len(steps):
         return {"steps": steps}
     return {"steps": steps[:kept], "more": f"And {len(steps) - kept} more: `clore-mcp ledger` lists them."}
@@ -225,7 +223,7 @@ _PAGES: Final = (
 def _reader(read: Read, current: Current) -> Callable[[], Awaitable[str]]:
     async def text() -> str:
         with _told():
-            return _compact(await read(current()))
+            return compact(await read(current()))
 
     return text
 
@@ -235,14 +233,9 @@ def _told() -> Iterator[None]:
     """Raise our failures as the SDK's. The SDK hides the text of any other exception."""
     try:
         yield
-    except NotFound as failure:
-        raise ResourceNotFoundError(_words(failure)) from failure
     except Failure as failure:
-        raise ResourceError(_words(failure)) from failure
-
-
-def _words(failure: Failure) -> str:
-    return f"{failure.message} {failure.hint}".strip()
+        kind = ResourceNotFoundError if isinstance(failure, NotFound) else ResourceError
+        raise kind(f"{failure.message} {failure.hint}".strip()) from failure
 
 
 def _id(text: str) -> int:
@@ -284,8 +277,6 @@ def _image(known: KnownImage, name: str | None) -> dict[str, Any]:
 
 
 def _step(entry: ledger.Entry) -> dict[str, Any]:
-    from clore_mcp.text import iso
-
     return _without_none(
         {
             "at": iso(entry.at),
@@ -302,7 +293,3 @@ def _step(entry: ledger.Entry) -> dict[str, Any]:
 
 def _without_none(told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
