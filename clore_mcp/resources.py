@@ -11,7 +11,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,40 +47,32 @@ OTHER_IMAGES: Final = (
     " image that is not listed with its own sshd gets Clore's SSH entrypoint, which does not work in every image."
 )
 
-Current = Callable[[], "Services"]
-Read = Callable[["Services"], Awaitable[Any]]
 
-
-@dataclass(frozen=True, slots=True)
-class FixedResource:
-    """A resource with a fixed address."""
-
-    path: str
-    toolset: str
-    title: str
-    description: str
-    read: Read
-
-
-def register(server: MCPServer[FirstUse], settings: Settings, current: Current) -> None:
+def register(server: MCPServer[FirstUse], settings: Settings, current: Callable[[], Services]) -> None:
     """Add the resources of the toolsets that are on. `current` returns the services of the running server."""
-    for page in _PAGES:
-        if page.toolset in settings.toolsets:
+
+    def add(path: str, toolset: str, title: str, description: str, read: Callable[[Services], Awaitable[Any]]) -> None:
+        async def text() -> str:
+            with _told():
+                return compact(await read(current()))
+
+        if toolset in settings.toolsets:
             server.add_resource(
                 FunctionResource(
-                    uri=f"clore://{page.path}",
-                    name=page.path,
-                    title=page.title,
-                    description=page.description,
-                    mime_type=JSON,
-                    fn=_reader(page.read, current),
+                    uri=f"clore://{path}", name=path, title=title, description=description, mime_type=JSON, fn=text
                 )
             )
-    if "orders" in settings.toolsets:
-        _register_templates(server, current)
 
+    add("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders)
+    add("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account)
+    about = "Each model's servers and GPUs, free and in total, and prices including fees, now and last week."
+    add("market/gpus", "market", "GPU models on the market", about, read_gpus)
+    add("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images)
+    about = f"The newest {LEDGER_STEPS} steps of everything that spent or ended something."
+    add("ledger", "account", "Ledger", about, read_ledger)
+    if "orders" not in settings.toolsets:
+        return
 
-def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
     @server.resource(
         "clore://orders/{order_id}",
         name="order",
@@ -193,39 +184,6 @@ async def read_ledger(services: Services) -> dict[str, Any]:
     if kept == len(steps):
         return {"steps": steps}
     return {"steps": steps[:kept], "more": f"And {len(steps) - kept} more: `clore-mcp ledger` lists them."}
-
-
-_PAGES: Final = (
-    FixedResource("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders),
-    FixedResource(
-        "account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account
-    ),
-    FixedResource(
-        "market/gpus",
-        "market",
-        "GPU models on the market",
-        "Each model's servers and GPUs, free and in total, and prices including fees, now and last week.",
-        read_gpus,
-    ),
-    FixedResource(
-        "images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images
-    ),
-    FixedResource(
-        "ledger",
-        "account",
-        "Ledger",
-        f"The newest {LEDGER_STEPS} steps of everything that spent or ended something.",
-        read_ledger,
-    ),
-)
-
-
-def _reader(read: Read, current: Current) -> Callable[[], Awaitable[str]]:
-    async def text() -> str:
-        with _told():
-            return compact(await read(current()))
-
-    return text
 
 
 @contextmanager
