@@ -27,7 +27,7 @@ class FirstUse:
     def __init__(self, settings: Settings, *, starts_watchdog: bool = False) -> None:
         self._settings = settings
         self._starts_watchdog = starts_watchdog
-        self._services: Services | None = None
+        self.wired: Services | None = None  # None until a call has needed them
         self.page: PageOpener | None = None  # shows the person questions that can't be asked otherwise
         self.offers: dict[str, str] = {}  # addresses of that page, by the question of this round
         self.unaskable: set[str] = set()  # names of clients that answered a question with an error in this run
@@ -35,7 +35,7 @@ class FirstUse:
 
     def services(self) -> Services:
         """Return the services, the same ones each time. Call it only on the event loop, so that they are wired once."""
-        if self._services is None:
+        if self.wired is None:
             from clore_mcp.wiring import build
 
             if self._starts_watchdog:
@@ -43,15 +43,10 @@ class FirstUse:
                 from clore_mcp.watchdog_process import starter
 
                 self.page = PageOpener(self._settings)
-                self._services = build(self._settings, wake_watchdog=starter(self._settings), open_page=self.page.show)
+                self.wired = build(self._settings, wake_watchdog=starter(self._settings), open_page=self.page.show)
             else:
-                self._services = build(self._settings)
-        return self._services
-
-    @property
-    def wired(self) -> Services | None:
-        """The services, or None if no call has needed them yet."""
-        return self._services
+                self.wired = build(self._settings)
+        return self.wired
 
     async def resume_leases(self) -> None:
         """End the leases of an earlier run even if no tool is called. It waits first, because a client that only probes
@@ -68,5 +63,5 @@ class FirstUse:
 
     async def aclose(self) -> None:
         """Close what was opened."""
-        if self._services is not None:
-            await self._services.aclose()
+        if self.wired is not None:
+            await self.wired.aclose()
