@@ -51,19 +51,15 @@ def register(server: MCPServer[FirstUse], settings: Settings, current: Callable[
         toolset, candidates = _ARGUMENTS.get(argument.name, (None, None))
         if candidates is None or toolset not in settings.toolsets:
             return Completion(values=[])
-        found = await _in_time(candidates, current, clean(argument.value, _TYPED_MAX))
+        found: list[str] = []
+        with anyio.move_on_after(GIVE_UP_SECONDS):
+            try:
+                found = await candidates(current(), clean(argument.value, _TYPED_MAX))
+            except Failure:
+                pass
+            except Exception:
+                log.exception("a completion failed")
         return Completion(values=found[:MOST], total=len(found), has_more=len(found) > MOST)
-
-
-async def _in_time(candidates: Candidates, current: Callable[[], Services], typed: str) -> list[str]:
-    with anyio.move_on_after(GIVE_UP_SECONDS):
-        try:
-            return await candidates(current(), typed)
-        except Failure:
-            return []
-        except Exception:
-            log.exception("a completion failed")
-    return []
 
 
 async def gpu_models(services: Services, typed: str) -> list[str]:

@@ -24,8 +24,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -35,6 +34,7 @@ from mcp.server.mcpserver.prompts import Prompt
 from mcp.server.mcpserver.prompts.base import Message, PromptArgument, UserMessage
 from mcp.shared.exceptions import MCPError
 from mcp.types import INVALID_PARAMS
+from pydantic import Field
 
 from clore_mcp.errors import SettingsInvalid
 from clore_mcp.text import clean
@@ -56,16 +56,18 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _TOOL: Final = re.compile(r"`([a-z]+(?:_[a-z]+)+)`")
 
 
-@dataclass(frozen=True, slots=True)
-class PromptFile:
-    """One file, read and checked, with the names of the tools in its text."""
+class FilePrompt(Prompt):
+    """The prompt of one file: its text, and the names of the tools in it."""
 
-    name: str
-    title: str
-    description: str
+    fn: Callable[..., str] = Field(default=str, exclude=True)  # the SDK asks for one, but `render` fills the body
+    context_kwarg: str | None = Field(default=None, exclude=True)
     arguments: list[PromptArgument]
     body: str
     tools: frozenset[str]
+
+    async def render(self, arguments: dict[str, Any] | None, context: Any) -> list[Message]:
+        """See `Prompt.render`. Our error says what is missing."""
+        return [UserMessage(self.fill(arguments or {}))]
 
     def fill(self, values: Mapping[str, object]) -> str:
         """Return the body with these values, each cleaned and clamped. Raises MCPError for one that is missing or
@@ -86,34 +88,14 @@ class PromptFile:
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 
-class FilePrompt(Prompt):
-    """A prompt that a file describes."""
-
-    async def render(self, arguments: dict[str, Any] | None, context: Any) -> list[Message]:
-        """See `Prompt.render`. Our error says what is missing."""
-        return [UserMessage(str(self.fn(arguments or {})))]
-
-
-def offered(tools: Collection[str], *, every_tool: bool) -> list[Prompt]:
+def offered(tools: Collection[str], *, every_tool: bool) -> list[FilePrompt]:
     """Return the prompts whose tools are all among `tools`. With `every_tool` no other tools exist, so a prompt that
     names another one raises SettingsInvalid."""
-    found: list[Prompt] = []
-    for file in read_all(folder()):
-        absent = sorted(file.tools - set(tools))
-        if absent and every_tool:
-            raise SettingsInvalid(f"The prompt {file.name}.md names `{absent[0]}`, and there is no such tool.")
-        if not absent:
-            found.append(
-                FilePrompt(
-                    name=file.name,
-                    title=file.title,
-                    description=file.description,
-                    arguments=file.arguments,
-                    fn=file.fill,
-                    context_kwarg=None,
-                )
-            )
-    return found
+    found = read_all(folder())
+    for prompt in found:
+        if every_tool and (absent := sorted(prompt.tools - set(tools))):
+            raise SettingsInvalid(f"The prompt {prompt.name}.md names `{absent[0]}`, and there is no such tool.")
+    return [prompt for prompt in found if prompt.tools <= set(tools)]
 
 
 def folder() -> Traversable:
@@ -122,7 +104,7 @@ def folder() -> Traversable:
     return shipped if shipped.is_dir() else Path(__file__).parents[1] / "prompts"
 
 
-def read_all(where: Traversable) -> list[PromptFile]:
+def read_all(where: Traversable) -> list[FilePrompt]:
     """Return every prompt in that folder, by name. Raises SettingsInvalid with the name of a malformed file."""
     if not where.is_dir():
         log.warning("No prompts: %s is not there.", where)
@@ -131,7 +113,7 @@ def read_all(where: Traversable) -> list[PromptFile]:
     return [parse(source.read_text(encoding="utf-8-sig"), source.name.removesuffix(".md")) for source in sources]
 
 
-def parse(text: str, name: str) -> PromptFile:
+def parse(text: str, name: str) -> FilePrompt:
     """Return the prompt that `text` describes. Raises SettingsInvalid."""
     found = _FORM.fullmatch("\n".join(line.rstrip() for line in text.splitlines()))
     if found is None:
@@ -143,7 +125,7 @@ def parse(text: str, name: str) -> PromptFile:
     names, used = [argument.name for argument in arguments], set(_PLACEHOLDER.findall(found["body"]))
     if sorted(names) != sorted(used):
         raise SettingsInvalid(f"The prompt {name}.md declares the arguments {names} and uses {sorted(used)}.")
-    return PromptFile(
+    return FilePrompt(
         name=name,
         title=found["title"],
         description=found["description"],

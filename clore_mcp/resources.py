@@ -27,7 +27,7 @@ from clore_mcp.text import iso
 from clore_mcp.tools.account import account_answer
 from clore_mcp.tools.kit import compact
 from clore_mcp.tools.order_answers import ShownOrder
-from clore_mcp.tools.orders import orders_page
+from clore_mcp.tools.orders import orders_answer
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 JSON: Final = "application/json"
 LEDGER_STEPS: Final = 100
 _LEDGER_CHARACTERS: Final = 24_000
-_ORDERS_SHOWN: Final = 50
 _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
 _TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as the rest
 
@@ -98,10 +97,7 @@ def register(server: MCPServer[FirstUse], settings: Settings, current: Callable[
 
 async def read_orders(services: Services) -> dict[str, Any]:
     """Return what list_orders returns: its first page, which holds all orders unless the account has very many."""
-    await services.keep_leases()
-    told = await services.overview.orders()
-    await services.look_over(wallets=False)
-    return orders_page(told, 0, _ORDERS_SHOWN).wire()
+    return (await orders_answer(services)).wire()
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:

@@ -42,8 +42,6 @@ _REFUSED_SHOWN = 30  # more than any tool has arguments, so that hundreds of inv
 # Ratios of difflib: max_usd is 0.8 like max_gpus and 0.61 like max_usd_per_hour.
 _LIKE = 0.6
 _ALMOST = 0.2
-_SCALARS = (str, int, bool)
-_BOUNDS = ("minimum", "maximum")
 # For fields that another tool's schema shows in full (refusals: create_order, receipt: cancel_order, ssh: list_orders)
 # and for rows with self-explanatory names.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
@@ -231,7 +229,7 @@ def tool(
     made.parameters = portable(schema)
     made.parameters["additionalProperties"] = False
     for argument in terse:
-        for keyword in ("description", *_BOUNDS):  # the types still check the bounds
+        for keyword in ("description", "minimum", "maximum"):  # the types still check the bounds
             made.parameters["properties"][argument].pop(keyword, None)
     output_schema = _lean(portable(metadata.output_schema or {}))
     for field in told_before:
@@ -371,12 +369,11 @@ def _near(name: str, known: Collection[str]) -> list[str]:
 
 def _whole(value: Any) -> Any:
     """Return the value with whole floats as integers, because 16 costs a model fewer tokens than 16.0."""
-    kind = type(value)
-    if kind is dict:
-        return {name: inner if type(inner) in _SCALARS else _whole(inner) for name, inner in value.items()}
-    if kind is list:
+    if isinstance(value, dict):
+        return {name: _whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
         return [_whole(inner) for inner in value]
-    return int(value) if kind is float and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def compact(value: Any) -> str:

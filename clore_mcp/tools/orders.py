@@ -38,7 +38,6 @@ from clore_mcp.tools.order_answers import (
 )
 
 if TYPE_CHECKING:
-    from clore_mcp.rental.orders.order_view import OrderList
     from clore_mcp.rental.terms import Terms
     from clore_mcp.wiring import Services
 
@@ -142,14 +141,17 @@ async def list_orders(
     unclear outcome: `unsettled` lists create_order calls whose outcome is unknown. While an order deploys, use
     wait_for_order. For balances and limits, use get_account."""
     services = services_of(ctx)
+    answer = await orders_answer(services, include_ended=include_ended, start=int(cursor or 0), limit=limit)
+    return answer.model_copy(update={"now": iso(services.context.readings.api_now())})
+
+
+async def orders_answer(
+    services: Services, *, include_ended: bool = False, start: int = 0, limit: int = _MOST_LISTED
+) -> OrdersAnswer:
+    """Return a page of the orders without its time, after starting the keeper and checking the orders for problems."""
     await services.keep_leases()
-    told = await services.overview.orders(include_ended=include_ended)
+    found = await services.overview.orders(include_ended=include_ended)
     await services.look_over(wallets=False)
-    return orders_page(told, int(cursor or 0), limit, now=iso(services.context.readings.api_now()))
-
-
-def orders_page(found: OrderList, start: int, limit: int, now: str | None = None) -> OrdersAnswer:
-    """Return up to `limit` orders from the place `start` on, and where the next page starts."""
     end = start + limit
     return OrdersAnswer(
         orders=[ShownOrder.model_validate(view, from_attributes=True) for view in found.orders[start:end]],
@@ -157,7 +159,6 @@ def orders_page(found: OrderList, start: int, limit: int, now: str | None = None
         total_spent_usd=found.spent_usd,
         watches_waiting=found.watches_waiting,
         unsettled=[Unsettled.model_validate(one, from_attributes=True) for one in found.unsettled],
-        now=now,
         next_cursor=str(end) if len(found.orders) > end else None,
         next=found.next,
     )

@@ -13,7 +13,7 @@ from mcp.types import INVALID_PARAMS
 
 from clore_mcp import prompts
 from clore_mcp.errors import SettingsInvalid
-from clore_mcp.prompts import PromptFile, folder, parse, read_all
+from clore_mcp.prompts import FilePrompt, folder, parse, read_all
 from clore_mcp.server import chosen_tools, create_server
 from clore_mcp.settings import Settings
 
@@ -267,4 +267,4 @@ def test_importing_reads_no_file() -> None:
 
 def test_the_files_are_the_five_of_the_contract() -> None:
     assert sorted(FILES) == NAMES
-    assert all(isinstance(file, PromptFile) for file in FILES.values())
+    assert all(isinstance(file, FilePrompt) for file in FILES.values())
