@@ -137,8 +137,8 @@ async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
     next round brings the answer."""
     uses, modern = ctx.request_context.lifespan_context, _is_modern(ctx)
     opener = uses.page
-    forms = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
-    if opener is None or forms is None or forms.url is None:
+    declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    if opener is None or declared is None or declared.url is None:
         return
     if modern and ctx.input_responses is not None:
         if getattr(ctx.input_responses.get(_PAGE), "action", "accept") != "accept":

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ValidationError, WithJsonSchema
 
 from clore_mcp.errors import Failure
 from clore_mcp.text import clean
+from clore_mcp.tools.consent import page_offer
 
 # n8n adds the first five, other clients the last two. No tool uses them.
 CLIENTS_ADD: Final = frozenset(("toolCallId", "sessionId", "action", "chatInput", "tool", "_meta", "random_string"))
@@ -186,9 +187,8 @@ class CloreTool(Tool):
             return result  # the SDK's request for the person's answer
         wire = result.wire()
         if wire.get("status") == "approval_required":
-            from clore_mcp.tools.consent import page_offer  # here: it imports this module, and few calls need it
-
-            if (offer := page_offer(context, wire["approval_id"])) is not None:
+            offer = page_offer(context, wire["approval_id"])
+            if offer is not None:
                 return offer
         return CallToolResult(content=[TextContent(type="text", text=compact(wire))], structured_content=wire)
 
@@ -289,8 +289,7 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _include_bounds(schema: dict[str, Any]) -> None:
-    """Replace exclusive bounds, which some models' APIs reject, with inclusive ones. The types still reject the
-    bound."""
+    """Make exclusive bounds inclusive, because some models' APIs reject them. The types still check them."""
     for bound, step in (("minimum", 1), ("maximum", -1)):
         if (limit := schema.pop(f"exclusive{bound.title()}", None)) is not None:
             schema[bound] = limit + step if schema.get("type") == "integer" else limit
@@ -307,35 +306,27 @@ def _lean(schema: Any) -> Any:
     return {name: _lean(value) for name, value in schema.items() if name not in ("default", "required")}
 
 
-def failure_result(name: str, error: ToolError, known: Collection[str] = ()) -> CallToolResult:
+def failure_result(name: str, error: ToolError, known: Collection[str]) -> CallToolResult:
     """Return a failure as the model reads it: `{"error", "message", "hint", "retry_after_seconds"?}`. `known` holds the
     names of the tool's arguments, to suggest one for a misspelled name."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Failure | ValidationError):
         cause = cause.__cause__
     if isinstance(cause, Failure):
-        told: dict[str, Any] = {"error": cause.code, "message": cause.message, "hint": cause.hint}
-        if cause.retry_after_seconds is not None:
-            told["retry_after_seconds"] = round(cause.retry_after_seconds, 1)
+        code, message, hint = cause.code, cause.message, cause.hint
     elif isinstance(cause, ValidationError) and cause.title != ANSWER_TITLE:
-        told = {
-            "error": "invalid_argument",
-            "message": f"{name} was not called: {_problems(cause, known)}.",
-            "hint": "Correct the named arguments. The tool's schema lists them all.",
-        }
+        code, message = "invalid_argument", f"{name} was not called: {_problems(cause, known)}."
+        hint = "Correct the named arguments. The tool's schema lists them all."
     elif isinstance(cause, ValidationError) or "elicitation" in str(error):
-        told = {
-            "error": "invalid_argument",
-            "message": "The answer to the question could not be read, so nothing was spent.",
-            "hint": "The client's answer was neither yes nor no. Call again.",
-        }
+        code, message = "invalid_argument", "The answer to the question could not be read, so nothing was spent."
+        hint = "The client's answer was neither yes nor no. Call again."
     else:
         log.error("%s failed", name, exc_info=error)
-        told = {
-            "error": "api_error",
-            "message": f"{name} failed because of a bug in clore-mcp.",
-            "hint": "Check list_orders before you repeat a call that spends. The server's log has the details.",
-        }
+        code, message = "api_error", f"{name} failed because of a bug in clore-mcp."
+        hint = "Check list_orders before you repeat a call that spends. The server's log has the details."
+    told: dict[str, Any] = {"error": code, "message": message, "hint": hint}
+    if isinstance(cause, Failure) and cause.retry_after_seconds is not None:
+        told["retry_after_seconds"] = round(cause.retry_after_seconds, 1)
     return CallToolResult(content=[TextContent(type="text", text=compact(told))], is_error=True)
 
 
