@@ -23,7 +23,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, ValidationError, WithJsonSchema
+from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from clore_mcp.errors import Failure
 from clore_mcp.text import clean
@@ -156,6 +158,16 @@ def _parsed(text: str) -> Any:
 
 class Answer(BaseModel):
     """A tool's result. Fields that are null or at their default are left out on the wire."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the schema without defaults. `_lean` drops them anyway, and pydantic takes long to encode each one."""
+        model: Any = core_schema
+        fields = {
+            name: {**field, "schema": field["schema"]["schema"]} if field["schema"]["type"] == "default" else field
+            for name, field in model["schema"]["fields"].items()
+        }
+        return handler({**model, "schema": {**model["schema"], "fields": fields}})
 
     def wire(self) -> dict[str, Any]:
         """Return the result as it is sent."""
