@@ -48,25 +48,18 @@ def register(server: MCPServer[FirstUse], settings: Settings, current: Callable[
     async def complete(
         _ref: PromptReference | ResourceTemplateReference, argument: CompletionArgument, _: CompletionContext | None
     ) -> Completion:
-        toolset, candidates = _ARGUMENTS.get(argument.name, ("", _nothing))
-        if toolset not in settings.toolsets:
+        toolset, candidates = _ARGUMENTS.get(argument.name, (None, None))
+        if candidates is None or toolset not in settings.toolsets:
             return Completion(values=[])
-        return _answer(await _in_time(candidates, current, clean(argument.value, _TYPED_MAX)))
-
-
-async def _in_time(candidates: Candidates, current: Callable[[], Services], typed: str) -> list[str]:
-    with anyio.move_on_after(GIVE_UP_SECONDS):
-        try:
-            return await candidates(current(), typed)
-        except Failure:
-            return []
-        except Exception:
-            log.exception("a completion failed")
-    return []
-
-
-def _answer(found: list[str]) -> Completion:
-    return Completion(values=found[:MOST], total=len(found), has_more=len(found) > MOST)
+        found: list[str] = []
+        with anyio.move_on_after(GIVE_UP_SECONDS):
+            try:
+                found = await candidates(current(), clean(argument.value, _TYPED_MAX))
+            except Failure:
+                pass
+            except Exception:
+                log.exception("a completion failed")
+        return Completion(values=found[:MOST], total=len(found), has_more=len(found) > MOST)
 
 
 async def gpu_models(services: Services, typed: str) -> list[str]:
@@ -119,10 +112,6 @@ def _named(word: str) -> list[str]:
     except Failure:
         return []
     return sorted(found) if len(found) == 1 else []
-
-
-async def _nothing(_: Services, __: str) -> list[str]:
-    return []
 
 
 def _letters(text: str) -> str:

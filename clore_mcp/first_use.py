@@ -7,8 +7,10 @@ client) are more than half of our modules, so the first call imports them here.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Final
 
+from clore_mcp.errors import Failure
 from clore_mcp.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from clore_mcp.wiring import Services
 
 _RESUME_AFTER_SECONDS: Final = 3.0
+log = logging.getLogger(__name__)
 
 
 class FirstUse:
@@ -24,7 +27,7 @@ class FirstUse:
     def __init__(self, settings: Settings, *, starts_watchdog: bool = False) -> None:
         self._settings = settings
         self._starts_watchdog = starts_watchdog
-        self._services: Services | None = None
+        self.wired: Services | None = None  # None until a call has needed them
         self.page: PageOpener | None = None  # shows the person questions that can't be asked otherwise
         self.offers: dict[str, str] = {}  # addresses of that page, by the question of this round
         self.unaskable: set[str] = set()  # names of clients that answered a question with an error in this run
@@ -32,7 +35,7 @@ class FirstUse:
 
     def services(self) -> Services:
         """Return the services, the same ones each time. Call it only on the event loop, so that they are wired once."""
-        if self._services is None:
+        if self.wired is None:
             from clore_mcp.wiring import build
 
             if self._starts_watchdog:
@@ -40,24 +43,25 @@ class FirstUse:
                 from clore_mcp.watchdog_process import starter
 
                 self.page = PageOpener(self._settings)
-                self._services = build(self._settings, wake_watchdog=starter(self._settings), open_page=self.page.show)
+                self.wired = build(self._settings, wake_watchdog=starter(self._settings), open_page=self.page.show)
             else:
-                self._services = build(self._settings)
-        return self._services
-
-    @property
-    def wired(self) -> Services | None:
-        """The services, or None if no call has needed them yet."""
-        return self._services
+                self.wired = build(self._settings)
+        return self.wired
 
     async def resume_leases(self) -> None:
         """End the leases of an earlier run even if no tool is called. It waits first, because a client that only probes
         is gone by then."""
         await asyncio.sleep(_RESUME_AFTER_SECONDS)
-        if self._settings.api_key is not None and await asyncio.to_thread(self._settings.state_dir.exists):
-            await self.services().resume_leases()
+        if self._settings.api_key is None or not await asyncio.to_thread(self._settings.state_dir.exists):
+            return
+        services = self.services()
+        if await asyncio.to_thread(lambda: services.context.state.exists):
+            try:
+                await services.keep_leases()
+            except Failure as failure:
+                log.warning("leases of an earlier run are not watched yet: %s", failure.message)
 
     async def aclose(self) -> None:
         """Close what was opened."""
-        if self._services is not None:
-            await self._services.aclose()
+        if self.wired is not None:
+            await self.wired.aclose()

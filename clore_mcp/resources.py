@@ -8,11 +8,10 @@ imports the market, rental and state code, so that listing resources stays fast.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server import MCPServer
@@ -24,9 +23,11 @@ from clore_mcp.first_use import FirstUse
 from clore_mcp.money import shown
 from clore_mcp.rental.containers import KNOWN, SHORT_NAMES, KnownImage
 from clore_mcp.settings import Settings
+from clore_mcp.text import iso
 from clore_mcp.tools.account import account_answer
+from clore_mcp.tools.kit import compact
 from clore_mcp.tools.order_answers import ShownOrder
-from clore_mcp.tools.orders import orders_page
+from clore_mcp.tools.orders import orders_answer
 
 if TYPE_CHECKING:
     from clore_mcp.market.summary import ModelSummary
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 JSON: Final = "application/json"
 LEDGER_STEPS: Final = 100
 _LEDGER_CHARACTERS: Final = 24_000
-_ORDERS_SHOWN: Final = 50
 _ORDER_ID: Final = re.compile(r"[1-9][0-9]{0,39}")
 _TERMS_STEP: Final = "quoted"  # its data is the whole quote, several times as long as the rest
 
@@ -46,40 +46,32 @@ OTHER_IMAGES: Final = (
     " image that is not listed with its own sshd gets Clore's SSH entrypoint, which does not work in every image."
 )
 
-Current = Callable[[], "Services"]
-Read = Callable[["Services"], Awaitable[Any]]
 
-
-@dataclass(frozen=True, slots=True)
-class FixedResource:
-    """A resource with a fixed address."""
-
-    path: str
-    toolset: str
-    title: str
-    description: str
-    read: Read
-
-
-def register(server: MCPServer[FirstUse], settings: Settings, current: Current) -> None:
+def register(server: MCPServer[FirstUse], settings: Settings, current: Callable[[], Services]) -> None:
     """Add the resources of the toolsets that are on. `current` returns the services of the running server."""
-    for page in _PAGES:
-        if page.toolset in settings.toolsets:
+
+    def add(path: str, toolset: str, title: str, description: str, read: Callable[[Services], Awaitable[Any]]) -> None:
+        async def text() -> str:
+            with _told():
+                return compact(await read(current()))
+
+        if toolset in settings.toolsets:
             server.add_resource(
                 FunctionResource(
-                    uri=f"clore://{page.path}",
-                    name=page.path,
-                    title=page.title,
-                    description=page.description,
-                    mime_type=JSON,
-                    fn=_reader(page.read, current),
+                    uri=f"clore://{path}", name=path, title=title, description=description, mime_type=JSON, fn=text
                 )
             )
-    if "orders" in settings.toolsets:
-        _register_templates(server, current)
 
+    add("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders)
+    add("account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account)
+    about = "Each model's servers and GPUs, free and in total, and prices including fees, now and last week."
+    add("market/gpus", "market", "GPU models on the market", about, read_gpus)
+    add("images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images)
+    about = f"The newest {LEDGER_STEPS} steps of everything that spent or ended something."
+    add("ledger", "account", "Ledger", about, read_ledger)
+    if "orders" not in settings.toolsets:
+        return
 
-def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
     @server.resource(
         "clore://orders/{order_id}",
         name="order",
@@ -89,7 +81,7 @@ def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
     )
     async def order(order_id: str) -> str:
         with _told():
-            return _compact(await read_order(current(), _id(order_id)))
+            return compact(await read_order(current(), _id(order_id)))
 
     @server.resource(
         "clore://orders/{order_id}/ssh-config",
@@ -105,10 +97,7 @@ def _register_templates(server: MCPServer[FirstUse], current: Current) -> None:
 
 async def read_orders(services: Services) -> dict[str, Any]:
     """Return what list_orders returns: its first page, which holds all orders unless the account has very many."""
-    await services.keep_leases()
-    told = await services.overview.orders()
-    await services.look_over(wallets=False)
-    return orders_page(told, 0, _ORDERS_SHOWN).wire()
+    return (await orders_answer(services)).wire()
 
 
 async def read_order(services: Services, order_id: int) -> dict[str, Any]:
@@ -161,14 +150,16 @@ async def read_gpus(services: Services) -> dict[str, Any]:
     recorded = await services.prices.read(WEEK_HOURS, OrderType.ON_DEMAND)
     past = (model_prices(recorded.past(one.model, now.get(one.model)), one.model) for one in found)
     weeks = [one.model_dump(exclude={"gpu", "now"}, exclude_none=True, exclude_defaults=True) or None for one in past]
-    age = round(snapshot.age_seconds(services.context.clock()), 1)
-    told = {
-        "models": [{**_model(one), "last_week_usd_per_gpu_hour": week} for one, week in zip(found, weeks, strict=True)],
-        "hours_recorded": recorded.hours,
-        "snapshot_age_seconds": age,
-        "stale": snapshot.stale_because,
-    }
-    return _without_none(told)
+    return _without_none(
+        {
+            "models": [
+                {**_model(one), "last_week_usd_per_gpu_hour": week} for one, week in zip(found, weeks, strict=True)
+            ],
+            "hours_recorded": recorded.hours,
+            "snapshot_age_seconds": round(snapshot.age_seconds(services.context.clock()), 1),
+            "stale": snapshot.stale_because,
+        }
+    )
 
 
 async def read_images(_: Services) -> dict[str, Any]:
@@ -178,56 +169,17 @@ async def read_images(_: Services) -> dict[str, Any]:
 
 
 async def read_ledger(services: Services) -> dict[str, Any]:
-    """Return the newest steps of this account, newest first."""
+    """Return the newest steps of this account that fit into the space for them, newest first."""
     from clore_mcp.store import ledger
 
     context = services.context
     account = await context.readings.account()
     entries = await context.state.read(lambda tx: ledger.read(tx, account=account, limit=LEDGER_STEPS))
-    return _fitting([_step(entry) for entry in entries])
-
-
-def _fitting(steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the newest steps that fit into the space for them."""
-    room, kept = _LEDGER_CHARACTERS, 0
-    while kept < len(steps) and (room := room - len(_compact(steps[kept]))) > 0:
-        kept += 1
+    steps = [_step(entry) for entry in entries]
+    kept = sum(size < _LEDGER_CHARACTERS for size in accumulate(len(compact(step)) for step in steps))
     if kept == len(steps):
         return {"steps": steps}
     return {"steps": steps[:kept], "more": f"And {len(steps) - kept} more: `clore-mcp ledger` lists them."}
-
-
-_PAGES: Final = (
-    FixedResource("orders", "orders", "Current orders", "What runs now, its cost, end and SSH command.", read_orders),
-    FixedResource(
-        "account", "account", "Account", "Balances, cost per hour, limits, what waits for a person.", read_account
-    ),
-    FixedResource(
-        "market/gpus",
-        "market",
-        "GPU models on the market",
-        "Each model's servers and GPUs, free and in total, and prices including fees, now and last week.",
-        read_gpus,
-    ),
-    FixedResource(
-        "images", "market", "Docker images", "Short names for `image`, and what each image brings.", read_images
-    ),
-    FixedResource(
-        "ledger",
-        "account",
-        "Ledger",
-        f"The newest {LEDGER_STEPS} steps of everything that spent or ended something.",
-        read_ledger,
-    ),
-)
-
-
-def _reader(read: Read, current: Current) -> Callable[[], Awaitable[str]]:
-    async def text() -> str:
-        with _told():
-            return _compact(await read(current()))
-
-    return text
 
 
 @contextmanager
@@ -235,14 +187,9 @@ def _told() -> Iterator[None]:
     """Raise our failures as the SDK's. The SDK hides the text of any other exception."""
     try:
         yield
-    except NotFound as failure:
-        raise ResourceNotFoundError(_words(failure)) from failure
     except Failure as failure:
-        raise ResourceError(_words(failure)) from failure
-
-
-def _words(failure: Failure) -> str:
-    return f"{failure.message} {failure.hint}".strip()
+        kind = ResourceNotFoundError if isinstance(failure, NotFound) else ResourceError
+        raise kind(f"{failure.message} {failure.hint}".strip()) from failure
 
 
 def _id(text: str) -> int:
@@ -284,8 +231,6 @@ def _image(known: KnownImage, name: str | None) -> dict[str, Any]:
 
 
 def _step(entry: ledger.Entry) -> dict[str, Any]:
-    from clore_mcp.text import iso
-
     return _without_none(
         {
             "at": iso(entry.at),
@@ -302,7 +247,3 @@ def _step(entry: ledger.Entry) -> dict[str, Any]:
 
 def _without_none(told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

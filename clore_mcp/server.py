@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS, GetPromptResult, InputRequiredResult
 
 from clore_mcp import __version__, completions, prompts, resources
 from clore_mcp.first_use import FirstUse
 from clore_mcp.settings import TOOLSETS, Approval, Settings
+from clore_mcp.text import clean
 from clore_mcp.tools import account, market, orders, watches
 from clore_mcp.tools.consent import readable_answers
 from clore_mcp.updates import Updates
@@ -36,6 +39,18 @@ create_order, create_watch, extend_order and raising a bid."""
 _LOOKS_ONLY: Final = """
 Here the operator lets you look only: nothing rents, extends, bids or cancels."""
 _LISTS_KEEP_MS: Final = 300_000
+
+
+class CloreServer(MCPServer[FirstUse]):
+    """An MCP server to which an unknown prompt is the caller's mistake. The SDK would report it as ours."""
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[FirstUse, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """See `MCPServer.get_prompt`. Raises MCPError for an unknown prompt."""
+        if name not in {prompt.name for prompt in await self.list_prompts()}:
+            raise MCPError(INVALID_PARAMS, f"There is no prompt {clean(name, 60)}; prompts/list names them.")
+        return await super().get_prompt(name, arguments, context)
 
 
 def create_server(
@@ -72,7 +87,7 @@ def create_server(
     tools = chosen_tools(settings)
     unrestricted = not settings.read_only and settings.toolsets >= set(TOOLSETS)
     offered = prompts.offered({tool.name for tool in tools}, every_tool=unrestricted)
-    server: MCPServer[FirstUse] = MCPServer(
+    server = CloreServer(
         "clore-mcp",
         title="Clore.ai GPU marketplace",
         description="Rents GPUs on Clore.ai, with a person's yes before anything is spent.",
@@ -83,7 +98,7 @@ def create_server(
         cache_hints=hints,
         subscriptions=updates.bus,
         log_level="WARNING",
-        middleware=[partial(prompts.refuse_unknown, names={prompt.name for prompt in offered}), readable_answers],
+        middleware=[readable_answers],
     )
     for prompt in offered:
         server.add_prompt(prompt)

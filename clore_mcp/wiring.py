@@ -116,14 +116,6 @@ class Services:
         """Return an object that reports changes of the orders from then on (this machine's clock)."""
         return Changes(self.context.state, self.context.readings, since)
 
-    async def resume_leases(self) -> None:
-        """End the leases of an earlier run, if there was one."""
-        if await asyncio.to_thread(lambda: self.context.state.exists):
-            try:
-                await self.keep_leases()
-            except Failure as failure:
-                log.warning("leases of an earlier run are not watched yet: %s", failure.message)
-
     async def aclose(self) -> None:
         """Let spending that has begun finish, then close everything."""
         await self.commitments.drain(_DRAIN_SECONDS)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from statistics import median
-from types import MappingProxyType
 from typing import Final
 
 from clore_mcp.clore.models import RenterFees, ServerRow
@@ -34,22 +33,17 @@ class OrderType(StrEnum):
 
 
 # The highest fees in Clore's documents (docs/clore-api.md section 3, 2023-2026).
-HIGHEST_FEE: Final = MappingProxyType({OrderType.ON_DEMAND: Decimal("0.10"), OrderType.SPOT: Decimal("0.025")})
+HIGHEST_FEE: Final = {OrderType.ON_DEMAND: Decimal("0.10"), OrderType.SPOT: Decimal("0.025")}
 CREATION_FEE_AFTER_SECONDS: Final = 600  # a cancel before that saves the creation fee, by one of the documents
 HIGHEST_CREATION_FEE_USD: Final = Decimal("0.1")
 _FAR_BEYOND: Final = 100  # times the usual fee: a larger one is not in the coin that it is listed for
-
-
-def _nothing() -> Mapping[Coin, Decimal]:
-    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
     """USD per coin. A coin without a rate has no price in USD, and nothing may be bought with it."""
 
-    usd: Mapping[Coin, Decimal] = field(default_factory=_nothing)
-    sources: Mapping[Coin, str] = field(default_factory=lambda: MappingProxyType({}))
+    usd: Mapping[Coin, Decimal] = field(default_factory=dict)
 
     def usd_per(self, coin: Coin) -> Decimal | None:
         """Return USD for one of `coin`, or None if there is no trusted rate."""
@@ -70,11 +64,8 @@ def market_rates(rows: Iterable[ServerRow]) -> Rates:
         for coin, in_usd in ((Coin.BTC, row.usd_on_demand_btc), (Coin.CLORE, row.usd_on_demand_clore)):
             if (rate := _ratio(in_usd, prices.get(coin.value))) is not None:
                 samples[coin].append(rate)
-    usd, sources = {Coin.USD: Decimal(1)}, {Coin.USD: "par"}
-    for coin, found in samples.items():
-        if len(found) >= _MIN_SAMPLE:
-            usd[coin], sources[coin] = median(found), "market median"
-    return Rates(MappingProxyType(usd), MappingProxyType(sources))
+    medians = {coin: median(found) for coin, found in samples.items() if len(found) >= _MIN_SAMPLE}
+    return Rates({Coin.USD: Decimal(1), **medians})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +73,9 @@ class Fees:
     """What a renter pays on top, by order type and coin: fractions (0.05 is 5 %), and creation fees as Clore gives
     them."""
 
-    fractions: Mapping[tuple[OrderType, Coin], Decimal] = field(default_factory=lambda: MappingProxyType({}))
-    creation: Mapping[tuple[OrderType, Coin], Decimal] = field(default_factory=lambda: MappingProxyType({}))
+    fractions: Mapping[tuple[OrderType, Coin], Decimal] = field(default_factory=dict)
+    creation: Mapping[tuple[OrderType, Coin], Decimal] = field(default_factory=dict)
     assumed: bool = True
-    poh_reduction_percent: Decimal = ZERO
 
     @classmethod
     def highest_documented(cls) -> Fees:
@@ -102,9 +92,7 @@ class Fees:
         Clore's figure for BTC and CLORE is not in any capture, so `creation_fee_usd` interprets it.
         """
         told = self.creation.get((order_type, coin))
-        if told is None:
-            return HIGHEST_CREATION_FEE_USD
-        return creation_fee_usd(told, usd_per_coin)
+        return HIGHEST_CREATION_FEE_USD if told is None else creation_fee_usd(told, usd_per_coin)
 
     def assumes(self, order_type: OrderType, coin: Coin) -> bool:
         """Return whether a fee for this kind of order is the highest documented one instead of Clore's own."""
@@ -129,8 +117,7 @@ def read_fees(wire: RenterFees | None) -> Fees:
     unknown."""
     if wire is None:
         return Fees.highest_documented()
-    reduction = _poh_reduction_percent(wire)
-    kept = (_HUNDRED - reduction) / _HUNDRED
+    kept = (_HUNDRED - _poh_reduction_percent(wire)) / _HUNDRED
     fractions: dict[tuple[OrderType, Coin], Decimal] = {}
     creation: dict[tuple[OrderType, Coin], Decimal] = {}
     for order_type, percents, once in (
@@ -145,7 +132,7 @@ def read_fees(wire: RenterFees | None) -> Fees:
                 creation[order_type, coin] = fee
     every = len(OrderType) * len(Coin)
     assumed = len(fractions) < every or len(creation) < every
-    return Fees(MappingProxyType(fractions), MappingProxyType(creation), assumed, reduction)
+    return Fees(fractions, creation, assumed)
 
 
 def _poh_reduction_percent(wire: RenterFees) -> Decimal:
@@ -262,7 +249,8 @@ def choose(
         return offers.get(only, Unpriced.NO_PRICE)
     payable = {coin: offer for coin, offer in offers.items() if isinstance(offer, Priced)}
     if not payable:
-        return _worst(offers)
+        telling = (reason for reason in (Unpriced.ABSURD, Unpriced.NO_RATE) if reason in offers.values())
+        return next(telling, Unpriced.NO_PRICE)
     if wallet is not None:
         payable = {coin: offer for coin, offer in payable.items() if (wallet.get(coin) or ZERO) > 0} or payable
     if preferred in payable:
@@ -272,9 +260,8 @@ def choose(
 
 def on_demand_usd_per_hour(listing: Listing, coin: Coin, fees: Fees, rates: Rates) -> Decimal | None:
     """Return the on-demand price in USD per hour including the fee, in that coin, else in the cheapest one, or None."""
-    offers = prices_of(listing, OrderType.ON_DEMAND, fees, rates)
-    payable = {coin: offer.usd_per_hour for coin, offer in offers.items() if isinstance(offer, Priced)}
-    return payable.get(coin, min(payable.values(), default=None))
+    priced = choose(listing, OrderType.ON_DEMAND, fees, rates, preferred=coin)
+    return priced.usd_per_hour if isinstance(priced, Priced) else None
 
 
 def per_gpu(listing: Listing, priced: Priced) -> Decimal:
@@ -291,8 +278,3 @@ def cost(priced: Priced, hours: Decimal, creation_usd: Decimal) -> Cost:
         fee_usd=up_to_micro(rent * priced.fee),
         creation_fee_usd=up_to_micro(creation_usd),
     )
-
-
-def _worst(offers: Mapping[Coin, Priced | Unpriced]) -> Unpriced:
-    reasons = {offer for offer in offers.values() if isinstance(offer, Unpriced)}
-    return next((reason for reason in (Unpriced.ABSURD, Unpriced.NO_RATE) if reason in reasons), Unpriced.NO_PRICE)

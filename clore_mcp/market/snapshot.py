@@ -7,7 +7,6 @@ import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Final
 
 from clore_mcp.clore.models import Rows, ServerRow
@@ -31,7 +30,6 @@ class Snapshot:
 
     listings: tuple[Listing, ...]
     fetched_at: float  # unix seconds
-    dropped: int  # rows that could not be read, or that repeated an id
     rates: Rates
     by_id: Mapping[int, Listing]
     by_model: Mapping[str, tuple[Listing, ...]]
@@ -80,8 +78,8 @@ class Snapshot:
         return self._price_lists.setdefault(key, priced)
 
 
-def build_snapshot(rows: Sequence[ServerRow], dropped: int = 0, *, fetched_at: float) -> Snapshot:
-    """Return the market that `rows` describe. The first row of an id counts. A repeated one is dropped and counted."""
+def build_snapshot(rows: Sequence[ServerRow], *, fetched_at: float) -> Snapshot:
+    """Return the market that `rows` describe. The first row of an id counts."""
     read_gpus = functools.cache(gpus.of_server)  # a market of thousands has a few hundred names
     first: dict[int, ServerRow] = {}
     for row in rows:
@@ -93,21 +91,16 @@ def build_snapshot(rows: Sequence[ServerRow], dropped: int = 0, *, fetched_at: f
     return Snapshot(
         listings=tuple(by_id.values()),
         fetched_at=fetched_at,
-        dropped=dropped + len(rows) - len(first),
         rates=market_rates(first.values()),
-        by_id=MappingProxyType(by_id),
-        by_model=MappingProxyType({model: tuple(found) for model, found in by_model.items()}),
+        by_id=by_id,
+        by_model={model: tuple(found) for model, found in by_model.items()},
     )
 
 
 def with_rates(snapshot: Snapshot, known: Mapping[Coin, Decimal]) -> Snapshot:
     """Return the snapshot with rates for coins that its own rows give none for. The market's median is never
     replaced."""
-    own = snapshot.rates
-    usd = {**known, **own.usd}
-    sources = {**dict.fromkeys(known, "spot market"), **own.sources}
-    rates = Rates(MappingProxyType(usd), MappingProxyType(sources))
-    return replace(snapshot, rates=rates, _price_lists={})
+    return replace(snapshot, rates=Rates({**known, **snapshot.rates.usd}), _price_lists={})
 
 
 # Takes the maximum age in seconds.
@@ -155,7 +148,7 @@ class Market:
 
     async def _renew(self, max_age_seconds: float) -> Snapshot:
         got = await self._fetch(max_age_seconds)
-        return await asyncio.to_thread(build_snapshot, got.value.rows, got.value.dropped, fetched_at=got.at)
+        return await asyncio.to_thread(build_snapshot, got.value.rows, fetched_at=got.at)
 
     def _renewed(self, task: asyncio.Task[Snapshot]) -> None:
         if self._renewal is task:

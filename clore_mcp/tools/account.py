@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 
 class AccountAnswer(Answer):
-    """The account: wallets, spending, limits, waiting approvals and events."""
-
     wallets: Annotated[tuple[WalletView, ...], ROWS_ELSEWHERE]  # the names explain themselves, as do those below
     burn_usd_per_hour: float
     cost_not_known: list[int] = []

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -38,18 +38,15 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from clore_mcp.first_use import FirstUse
 from clore_mcp.rental.reply import QuestionReply, ReplyKind
 from clore_mcp.rental.requests import Request
-from clore_mcp.text import clean
-from clore_mcp.tools.kit import Answer
+from clore_mcp.text import clean, iso
 
 if TYPE_CHECKING:
     from clore_mcp.rental.guard import HeldQuote
-    from clore_mcp.rental.results import Outcome
     from clore_mcp.store import Quote
     from clore_mcp.wiring import Services
 else:
     HeldQuote = Any  # the SDK evaluates a resolver's annotations; the first call imports the guard
 
-AnswerT = TypeVar("AnswerT", bound=Answer)
 _MODERN = "2026-07-28"
 _UNREADABLE: Final = "clore-mcp: no answer"  # a key that none of our forms has
 _UNANSWERED_MOST: Final = 2
@@ -86,7 +83,11 @@ def can_ask(ctx: Context[FirstUse]) -> bool:
         return False
     if caller_of(ctx) in ctx.request_context.lifespan_context.unaskable:
         return False
-    return (ctx.protocol_version or "") >= _MODERN or ctx.session.can_send_request
+    return _is_modern(ctx) or ctx.session.can_send_request
+
+
+def _is_modern(ctx: Context[FirstUse]) -> bool:
+    return (ctx.protocol_version or "") >= _MODERN
 
 
 def caller_of(ctx: Context[FirstUse]) -> str:
@@ -118,33 +119,27 @@ async def question(
         await _offer_page(quote.id, ctx)
     if quote is None or not services_of(ctx).guard.asks(held, can_ask=can_ask(ctx)):
         return None
-    if (ctx.protocol_version or "") < _MODERN:
+    if not _is_modern(ctx):
         return await _asked(quote, ctx)
-    asked = ctx.request_context.lifespan_context.asked
-    first, last, times = asked.get(quote.id, (0.0, 0.0, 0))
-    now = time.monotonic()
     if ctx.input_responses is not None:
         return _no_answer(ctx.input_responses) or Elicit(quote.question, Approve)
+    asked, now = ctx.request_context.lifespan_context.asked, time.monotonic()
+    first, last, times = asked.get(quote.id, (now, now, 0))
     if times >= _UNANSWERED_MOST and held.yes.is_needed:
         return QuestionReply(ReplyKind.ERROR, detail=f"it received the question {times} times and returned no answer")
-    asked[quote.id] = (now, now, 1) if not first else (first, now, times + (now - last > _SAME_MOMENT_SECONDS))
+    asked[quote.id] = (first, now, times + (times == 0 or now - last > _SAME_MOMENT_SECONDS))
     return Elicit(quote.question, Approve)
-
-
-def _takes_addresses(ctx: Context[FirstUse]) -> bool:
-    """Return whether the client declares that it can offer the person an address."""
-    declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
-    return declared is not None and declared.url is not None
 
 
 async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
     """Let the client offer the person the page with the question. The client's answer is not an approval. It only
     reports whether the person opened the page. In the newer protocol, the offer is the result of this round, and the
     next round brings the answer."""
-    opener = ctx.request_context.lifespan_context.page
-    if opener is None or not _takes_addresses(ctx):
+    uses, modern = ctx.request_context.lifespan_context, _is_modern(ctx)
+    opener = uses.page
+    declared = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    if opener is None or declared is None or declared.url is None:
         return
-    modern = (ctx.protocol_version or "") >= _MODERN
     if modern and ctx.input_responses is not None:
         if getattr(ctx.input_responses.get(_PAGE), "action", "accept") != "accept":
             opener.refuse(quote_id)
@@ -155,7 +150,7 @@ async def _offer_page(quote_id: str, ctx: Context[FirstUse]) -> None:
     if address is None:
         return
     if modern:
-        ctx.request_context.lifespan_context.offers[quote_id] = address
+        uses.offers[quote_id] = address
         return
     try:
         with anyio.fail_after(_OFFERED_SECONDS):
@@ -247,30 +242,18 @@ def _words_of(code: int, message: str) -> str:
     return f"error {code}: {clean(message, 60)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Conclusion:
-    """The outcome of a call, and its time by Clore's clock."""
-
-    outcome: Outcome
-    now: str
-
-    def answer(self, kind: type[AnswerT]) -> AnswerT:
-        """Return the tool's answer."""
-        return kind.model_validate({**self.outcome.as_json(), "now": self.now})
-
-
 async def permit(
     request: Request,
     held: Annotated[HeldQuote, Resolve(hold)],
     reply: Annotated[ElicitationResult[Any], Resolve(question)],
     ctx: Context[FirstUse],
-) -> Conclusion:
-    """Carry out the call after the answer, or without one, and return its outcome."""
+) -> dict[str, Any]:
+    """Carry out the call after the answer, or without one. Return its outcome, and the time by Clore's clock."""
     guard, caller, uses = services_of(ctx).guard, caller_of(ctx), ctx.request_context.lifespan_context
     came = _reply(reply)
     if came is not None and held.quote is not None and (asked := uses.asked.pop(held.quote.id, None)):
         came = replace(came, seconds=time.monotonic() - asked[0])  # in the newer protocol each round is a call
-    told_us = ctx.input_responses is not None or (ctx.protocol_version or "") < _MODERN
+    told_us = ctx.input_responses is not None or not _is_modern(ctx)
     if came is not None and came.said is ReplyKind.ERROR and told_us:  # not if only this question got no answer
         uses.unaskable.add(caller)
     answer = None if came is None else True if came.said is ReplyKind.YES else False if came.is_no else None
@@ -279,9 +262,7 @@ async def permit(
         outcome = replace(outcome, next=f"{came.told(held.quote, caller)} {outcome.next}".strip())
     await anyio.lowlevel.checkpoint()  # raises if the caller has gone, so that the answer counts as not delivered
     await guard.told(held, outcome)
-    from clore_mcp.text import iso
-
-    return Conclusion(outcome, iso(services_of(ctx).context.readings.api_now()))
+    return {**outcome.as_json(), "now": iso(services_of(ctx).context.readings.api_now())}
 
 
 def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
@@ -294,4 +275,4 @@ def _reply(reply: ElicitationResult[Any]) -> QuestionReply | None:
     return QuestionReply(_said(reply))
 
 
-Permitted = Annotated[Conclusion, Resolve(permit)]
+Permitted = Annotated[dict[str, Any], Resolve(permit)]

@@ -22,14 +22,14 @@ from typing import Any, Final, Literal
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
-from mcp.shared.exceptions import MCPError
-from mcp.types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError, WithJsonSchema
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, GetJsonSchemaHandler, ValidationError, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from clore_mcp.errors import Failure
 from clore_mcp.text import clean
+from clore_mcp.tools.consent import page_offer
 
 # n8n adds the first five, other clients the last two. No tool uses them.
 CLIENTS_ADD: Final = frozenset(("toolCallId", "sessionId", "action", "chatInput", "tool", "_meta", "random_string"))
@@ -45,9 +45,6 @@ _REFUSED_SHOWN = 30  # more than any tool has arguments, so that hundreds of inv
 # Ratios of difflib: max_usd is 0.8 like max_gpus and 0.61 like max_usd_per_hour.
 _LIKE = 0.6
 _ALMOST = 0.2
-_SCALARS = (str, int, bool)
-_BOUNDS = ("minimum", "maximum")
-_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 # For fields that another tool's schema shows in full (refusals: create_order, receipt: cancel_order, ssh: list_orders)
 # and for rows with self-explanatory names.
 ROWS_ELSEWHERE = WithJsonSchema({"type": "array", "items": {"type": "object"}})
@@ -77,18 +74,20 @@ def _is_nothing(value: Any, schema: Schema) -> bool:
 
 
 def _value(value: Any, schema: Schema) -> Any:
-    kind = schema.get("type")
+    kind = schema["type"]
+    if kind == "string" and "enum" not in schema:
+        return _text(value)
+    if isinstance(value, str) and value.strip().lower() == "null":
+        return None
     if kind == "string":
-        return _word(value, schema["enum"]) if "enum" in schema else _text(value)
+        return _word(value, schema["enum"])
     if kind == "array":
-        return _list(value, schema.get("items", {}))
+        return _list(value, schema["items"])
     if kind == "object":
-        return _object(value, schema.get("additionalProperties", {}))
+        return _object(value, schema["additionalProperties"])
     if kind in ("integer", "number"):
         return _number(value, whole=kind == "integer")
-    if kind == "boolean" and isinstance(value, str):
-        return None if value.strip().lower() == "null" else value.strip()
-    return value
+    return value.strip() if isinstance(value, str) else value
 
 
 def _text(value: Any) -> Any:
@@ -105,8 +104,6 @@ def _word(value: Any, words: list[str]) -> Any:
     if not isinstance(value, str):
         return value
     bare = _SEPARATORS.sub("", value).lower()
-    if bare == "null":
-        return None
     return next((word for word in words if _SEPARATORS.sub("", word).lower() == bare), value)
 
 
@@ -117,14 +114,12 @@ def _number(value: Any, *, whole: bool) -> Any:
     if not isinstance(value, str):
         return value
     bare = value.strip()
-    if bare.lower() == "null":
-        return None
     return bare.removeprefix("#") if whole else bare
 
 
 def _list(value: Any, items: Schema) -> Any:
     if isinstance(value, str):
-        value = _listed(value, whole=items.get("type") == "integer")
+        value = _listed(value, whole=items["type"] == "integer")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         value = [value]
     if not isinstance(value, list):
@@ -138,25 +133,19 @@ def _listed(text: str, *, whole: bool) -> Any:
     parsed = _parsed(text)
     if isinstance(parsed, list):
         return parsed
-    if text.strip().lower() == "null":
-        return None
     if text.lstrip()[:1] in ("{", "[") or (whole and _THOUSANDS.fullmatch(text)):
         return text
     return [part.strip() for part in _BETWEEN.split(text)]
 
 
-def _object(value: Any, values: Any) -> Any:
-    if isinstance(value, str):
-        parsed = _parsed(value)
-        value = parsed if isinstance(parsed, dict) else None if value.strip().lower() == "null" else value
-    if not isinstance(value, dict) or not isinstance(values, Mapping):
+def _object(value: Any, values: Schema) -> Any:
+    """Return the object, also from a text, with true and false inside it as text, as in an environment."""
+    parsed = _parsed(value) if isinstance(value, str) else value
+    if not isinstance(parsed, dict):
         return value
-    return {name: _plain(inner, values) for name, inner in value.items()}
-
-
-def _plain(value: Any, schema: Schema) -> Any:
-    """Return a value inside an object, where true and false become text, as in an environment."""
-    return str(value).lower() if isinstance(value, bool) else _value(value, schema)
+    return {
+        name: str(inner).lower() if isinstance(inner, bool) else _value(inner, values) for name, inner in parsed.items()
+    }
 
 
 def _parsed(text: str) -> Any:
@@ -170,8 +159,6 @@ def _parsed(text: str) -> Any:
 class Answer(BaseModel):
     """A tool's result. Fields that are null or at their default are left out on the wire."""
 
-    model_config = ConfigDict(extra="ignore")
-
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Return the schema without defaults. `_lean` drops them anyway, and pydantic takes long to encode each one."""
@@ -184,8 +171,7 @@ class Answer(BaseModel):
 
     def wire(self) -> dict[str, Any]:
         """Return the result as it is sent."""
-        told = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-        wire: dict[str, Any] = _whole(told)
+        wire: dict[str, Any] = _whole(self.model_dump(mode="json", exclude_none=True, exclude_defaults=True))
         return wire
 
 
@@ -207,17 +193,14 @@ class CloreTool(Tool):
         """See `Tool.run`."""
         try:
             result = await super().run(arguments, context, convert_result=False)
-        except MCPError:
-            raise
         except ToolError as error:
             return failure_result(self.name, error, self.parameters["properties"])
-        if isinstance(result, InputRequiredResult) or not isinstance(result, Answer):
-            return result
+        if not isinstance(result, Answer):
+            return result  # the SDK's request for the person's answer
         wire = result.wire()
         if wire.get("status") == "approval_required":
-            from clore_mcp.tools.consent import page_offer  # here: it imports this module, and few calls need it
-
-            if (offer := page_offer(context, wire["approval_id"])) is not None:
+            offer = page_offer(context, wire["approval_id"])
+            if offer is not None:
                 return offer
         return CallToolResult(content=[TextContent(type="text", text=compact(wire))], structured_content=wire)
 
@@ -247,13 +230,9 @@ def tool(
         structured_output=True,
     )
     metadata, schema = made.fn_metadata, made.parameters
-    fields = list(metadata.arg_model.model_fields.items())
-    if (
-        len(fields) == 1
-        and isinstance(fields[0][1].annotation, type)
-        and issubclass(fields[0][1].annotation, BaseModel)
-    ):
-        name, model = fields[0][0], fields[0][1].annotation
+    name, first = next(iter(metadata.arg_model.model_fields.items()), ("", None))
+    model = first.annotation if first else None
+    if isinstance(model, type) and issubclass(model, BaseModel):
         metadata.arg_model = _flat(name, model, function.__name__)
         schema = {**schema["$defs"][model.__name__], "$defs": schema["$defs"]}
     else:
@@ -262,7 +241,7 @@ def tool(
     made.parameters = portable(schema)
     made.parameters["additionalProperties"] = False
     for argument in terse:
-        for keyword in ("description", *_BOUNDS):  # the types still check the bounds
+        for keyword in ("description", "minimum", "maximum"):  # the types still check the bounds
             made.parameters["properties"][argument].pop(keyword, None)
     output_schema = _lean(portable(metadata.output_schema or {}))
     for field in told_before:
@@ -317,15 +296,12 @@ def portable(schema: dict[str, Any]) -> dict[str, Any]:
             return walk({**choices[0], **kept})
         return {key: value if key in ("properties", "default", "enum") else walk(value) for key, value in kept.items()}
 
-    result = walk(schema)
-    if not isinstance(result, dict):
-        raise TypeError("a tool's schema is an object")
+    result: dict[str, Any] = walk(schema)
     return result
 
 
 def _include_bounds(schema: dict[str, Any]) -> None:
-    """Replace exclusive bounds, which some models' APIs reject, with inclusive ones. The types still reject the
-    bound."""
+    """Make exclusive bounds inclusive, because some models' APIs reject them. The types still check them."""
     for bound, step in (("minimum", 1), ("maximum", -1)):
         if (limit := schema.pop(f"exclusive{bound.title()}", None)) is not None:
             schema[bound] = limit + step if schema.get("type") == "integer" else limit
@@ -342,35 +318,27 @@ def _lean(schema: Any) -> Any:
     return {name: _lean(value) for name, value in schema.items() if name not in ("default", "required")}
 
 
-def failure_result(name: str, error: ToolError, known: Collection[str] = ()) -> CallToolResult:
+def failure_result(name: str, error: ToolError, known: Collection[str]) -> CallToolResult:
     """Return a failure as the model reads it: `{"error", "message", "hint", "retry_after_seconds"?}`. `known` holds the
     names of the tool's arguments, to suggest one for a misspelled name."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Failure | ValidationError):
         cause = cause.__cause__
     if isinstance(cause, Failure):
-        told: dict[str, Any] = {"error": cause.code, "message": cause.message, "hint": cause.hint}
-        if cause.retry_after_seconds is not None:
-            told["retry_after_seconds"] = round(cause.retry_after_seconds, 1)
+        code, message, hint = cause.code, cause.message, cause.hint
     elif isinstance(cause, ValidationError) and cause.title != ANSWER_TITLE:
-        told = {
-            "error": "invalid_argument",
-            "message": f"{name} was not called: {_problems(cause, known)}.",
-            "hint": "Correct the named arguments. The tool's schema lists them all.",
-        }
+        code, message = "invalid_argument", f"{name} was not called: {_problems(cause, known)}."
+        hint = "Correct the named arguments. The tool's schema lists them all."
     elif isinstance(cause, ValidationError) or "elicitation" in str(error):
-        told = {
-            "error": "invalid_argument",
-            "message": "The answer to the question could not be read, so nothing was spent.",
-            "hint": "The client's answer was neither yes nor no. Call again.",
-        }
+        code, message = "invalid_argument", "The answer to the question could not be read, so nothing was spent."
+        hint = "The client's answer was neither yes nor no. Call again."
     else:
         log.error("%s failed", name, exc_info=error)
-        told = {
-            "error": "api_error",
-            "message": f"{name} failed because of a bug in clore-mcp.",
-            "hint": "Check list_orders before you repeat a call that spends. The server's log has the details.",
-        }
+        code, message = "api_error", f"{name} failed because of a bug in clore-mcp."
+        hint = "Check list_orders before you repeat a call that spends. The server's log has the details."
+    told: dict[str, Any] = {"error": code, "message": message, "hint": hint}
+    if isinstance(cause, Failure) and cause.retry_after_seconds is not None:
+        told["retry_after_seconds"] = round(cause.retry_after_seconds, 1)
     return CallToolResult(content=[TextContent(type="text", text=compact(told))], is_error=True)
 
 
@@ -404,14 +372,13 @@ def _near(name: str, known: Collection[str]) -> list[str]:
 
 def _whole(value: Any) -> Any:
     """Return the value with whole floats as integers, because 16 costs a model fewer tokens than 16.0."""
-    kind = type(value)
-    if kind is dict:
-        return {name: inner if type(inner) in _SCALARS else _whole(inner) for name, inner in value.items()}
-    if kind is list:
+    if isinstance(value, dict):
+        return {name: _whole(inner) for name, inner in value.items()}
+    if isinstance(value, list):
         return [_whole(inner) for inner in value]
-    return int(value) if kind is float and value.is_integer() else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def compact(value: Any) -> str:
     """Return the value as JSON without spaces."""
-    return _COMPACT.encode(value)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -19,8 +19,6 @@ _MOST_HOURS = 9_600  # older prices are not kept
 
 
 class SearchServers(BaseModel):
-    """Arguments of search_servers."""
-
     gpu: Annotated[
         str | None, Field(max_length=80, description="As people write it: 4090, RTX 3080 Ti, A100 80GB.")
     ] = None

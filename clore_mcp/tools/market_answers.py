@@ -10,8 +10,6 @@ from clore_mcp.tools.kit import OBJECT_ELSEWHERE, ROWS_ELSEWHERE, Answer
 
 
 class ShownServer(Answer):
-    """One server in a search."""
-
     server_id: int
     gpu: str
     gpu_count: int
@@ -38,8 +36,6 @@ class ShownServer(Answer):
 
 
 class SearchAnswer(Answer):
-    """The servers that search_servers found."""
-
     servers: list[ShownServer]
     total_matches: int
     next_cursor: str | None = None
@@ -66,16 +62,12 @@ class CoinPrice(Answer):
 
 
 class ShownOffer(Answer):
-    """One spot bid."""
-
     usd_per_hour: float
     active: bool = False
     mine: bool = False
 
 
 class Spot(Answer):
-    """The spot market of one server."""
-
     min_usd_per_hour: float | None = None
     to_win_usd_per_hour: float | None = None
     our_rank: int | None = None
@@ -83,8 +75,6 @@ class Spot(Answer):
 
 
 class ServerAnswer(ShownServer):
-    """One server in full."""
-
     prices: Annotated[list[CoinPrice], ROWS_ELSEWHERE] = []
     spot: Spot | None = None
     gpu_mix: Annotated[dict[str, int] | None, OBJECT_ELSEWHERE] = None
@@ -125,8 +115,6 @@ class ModelPrices(Answer):
 
 
 class PricesAnswer(Answer):
-    """The prices that price_history found."""
-
     models: list[ModelPrices]
     bucket_hours: int
     hours_recorded: int

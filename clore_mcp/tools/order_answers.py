@@ -8,8 +8,6 @@ from clore_mcp.tools.kit import OBJECT_ELSEWHERE, ROWS_ELSEWHERE, Answer
 
 
 class ShownRefusal(Answer):
-    """One limit that refuses the call."""
-
     limit: str
     cap: float
     used: float
@@ -19,8 +17,6 @@ class ShownRefusal(Answer):
 
 
 class ShownAttempt(Answer):
-    """One server that was tried or could not be tried."""
-
     server_id: int
     outcome: str
 
@@ -53,8 +49,6 @@ class QuoteAnswer(Answer):
 
 
 class Receipt(Answer):
-    """The cost of an order, in USD."""
-
     hours: float
     rent_usd: float
     fee_usd: float
@@ -64,8 +58,6 @@ class Receipt(Answer):
 
 
 class Approved(Answer):
-    """The terms that the person approved."""
-
     total_usd: float
     worst_case_usd: float
     margin: str
@@ -82,8 +74,6 @@ class Replaced(Answer):
 
 
 class CreateAnswer(Answer):
-    """The outcome of create_order."""
-
     status: Literal["created", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
     order_id: int | None = None
     server_id: int | None = None
@@ -107,8 +97,6 @@ class CreateAnswer(Answer):
 
 
 class ExtendAnswer(Answer):
-    """The outcome of extend_order."""
-
     status: Literal["extended", "in_progress", "declined", "approval_required", "refused", "failed", "uncertain"]
     order_id: int | None = None
     server_id: int | None = None
@@ -129,8 +117,6 @@ class ExtendAnswer(Answer):
 
 
 class ShownSsh(Answer):
-    """The SSH address and command of an order."""
-
     host: str
     port: int
     user: str
@@ -138,8 +124,6 @@ class ShownSsh(Answer):
 
 
 class ShownOrder(Answer):
-    """One order."""
-
     order_id: int
     server_id: int | None = None
     currency: str | None = None
@@ -170,8 +154,6 @@ class Unsettled(Answer):
 
 
 class OrdersAnswer(Answer):
-    """The orders of this account."""
-
     orders: list[ShownOrder]
     total_usd_per_hour: float
     total_spent_usd: float
@@ -199,16 +181,12 @@ class WaitAnswer(ShownOrder):
 
 
 class StillRunning(Answer):
-    """An order that is still billed."""
-
     order_id: int
     status: str | None = None
     usd_per_hour: float | None = None
 
 
 class CancelAnswer(Answer):
-    """The outcome of cancel_order."""
-
     status: Literal["cancelled", "unverified", "already_ended", "declined", "approval_required"]
     order_id: int | None = None
     approval_id: str | None = None
@@ -221,8 +199,6 @@ class CancelAnswer(Answer):
 
 
 class BidAnswer(Answer):
-    """The outcome of set_spot_price."""
-
     status: Literal["updated", "unchanged", "declined", "approval_required", "refused", "uncertain"]
     order_id: int | None = None
     approval_id: str | None = None

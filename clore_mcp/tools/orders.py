@@ -20,6 +20,7 @@ from clore_mcp.rental.requests import (
     possible_order,
 )
 from clore_mcp.settings import Approval
+from clore_mcp.text import iso
 from clore_mcp.tools.consent import Permitted, caller_of, services_of
 from clore_mcp.tools.kit import tool
 from clore_mcp.tools.order_answers import (
@@ -37,7 +38,6 @@ from clore_mcp.tools.order_answers import (
 )
 
 if TYPE_CHECKING:
-    from clore_mcp.rental.orders.order_view import OrderList
     from clore_mcp.rental.terms import Terms
     from clore_mcp.wiring import Services
 
@@ -121,7 +121,7 @@ async def create_order(request: CreateOrder, permitted: Permitted) -> CreateAnsw
     """Rent a server. This spends money: it shows the person the full cost, asks them and rents once. Call it when the
     person has chosen, never as a test. For more time, use extend_order. Repeating the call never orders twice.
     With replaces_order_id it also cancels that order."""
-    return permitted.answer(CreateAnswer)
+    return CreateAnswer.model_validate(permitted)
 
 
 def _page(cursor: str | None) -> str | None:
@@ -141,17 +141,18 @@ async def list_orders(
     """List the account's orders with status, cost, end and SSH command. Use it to see what is billed now and after any
     unclear outcome: `unsettled` lists create_order calls whose outcome is unknown. While an order deploys, use
     wait_for_order. For balances and limits, use get_account."""
-    from clore_mcp.text import iso
-
     services = services_of(ctx)
+    answer = await orders_answer(services, include_ended=include_ended, start=int(cursor or 0), limit=limit)
+    return answer.model_copy(update={"now": iso(services.context.readings.api_now())})
+
+
+async def orders_answer(
+    services: Services, *, include_ended: bool = False, start: int = 0, limit: int = _MOST_LISTED
+) -> OrdersAnswer:
+    """Return a page of the orders without its time, after starting the keeper and checking the orders for problems."""
     await services.keep_leases()
-    told = await services.overview.orders(include_ended=include_ended)
+    found = await services.overview.orders(include_ended=include_ended)
     await services.look_over(wallets=False)
-    return orders_page(told, int(cursor or 0), limit, now=iso(services.context.readings.api_now()))
-
-
-def orders_page(found: OrderList, start: int, limit: int, now: str | None = None) -> OrdersAnswer:
-    """Return up to `limit` orders from the place `start` on, and where the next page starts."""
     end = start + limit
     return OrdersAnswer(
         orders=[ShownOrder.model_validate(view, from_attributes=True) for view in found.orders[start:end]],
@@ -159,7 +160,6 @@ def orders_page(found: OrderList, start: int, limit: int, now: str | None = None
         total_spent_usd=found.spent_usd,
         watches_waiting=found.watches_waiting,
         unsettled=[Unsettled.model_validate(one, from_attributes=True) for one in found.unsettled],
-        now=now,
         next_cursor=str(end) if len(found.orders) > end else None,
         next=found.next,
     )
@@ -187,20 +187,20 @@ async def extend_order(request: ExtendOrder, permitted: Permitted) -> ExtendAnsw
     """Extend an order. Use it when the person wants more time. It asks the person, then moves the end; an order made
     elsewhere gets its first end. Repeating the call within ten minutes adds nothing. To end an order now, use
     cancel_order."""
-    return permitted.answer(ExtendAnswer)
+    return ExtendAnswer.model_validate(permitted)
 
 
 async def cancel_order(request: CancelOrder, permitted: Permitted) -> CancelAnswer:
     """End an order: billing stops, and its container and data are deleted. Use it as soon as the person is done and has
     their data. For more time, use extend_order. It returns a receipt once the order is proven gone. `unverified` means
     that the order may still be billed: follow `next`."""
-    return permitted.answer(CancelAnswer)
+    return CancelAnswer.model_validate(permitted)
 
 
 async def set_spot_price(request: SetSpotPrice, permitted: Permitted) -> BidAnswer:
     """Change the bid of a spot order. Use it to win the server or to pay less; on-demand prices are fixed. It asks the
     person before a raise. Clore allows one lowering step every 600 seconds. get_server shows the bid that would win."""
-    return permitted.answer(BidAnswer)
+    return BidAnswer.model_validate(permitted)
 
 
 def tools(*, read_only: bool) -> list[Tool]:

@@ -17,8 +17,6 @@ from clore_mcp.tools.orders import ENDED_TOO
 
 
 class WatchCreated(Answer):
-    """The outcome of create_watch."""
-
     status: Literal["waiting", "in_progress", "declined", "approval_required", "refused", "failed"]
     watch_id: str | None = None
     approval_id: str | None = None
@@ -30,8 +28,6 @@ class WatchCreated(Answer):
 
 
 class ShownWatch(Answer):
-    """One watch."""
-
     watch_id: str
     status: Literal["waiting", "fired", "expired", "cancelled"]
     envelope: str
@@ -44,16 +40,12 @@ class ShownWatch(Answer):
 
 
 class WatchesAnswer(Answer):
-    """The watches of this account."""
-
     watches: list[ShownWatch]
     watched_by: str
     next: str | None = None
 
 
 class WatchCancelled(Answer):
-    """A watch that rents nothing more."""
-
     watch_id: str
     status: Literal["fired", "expired", "cancelled"]
     order_ids: list[int] = []
@@ -64,7 +56,7 @@ async def create_watch(request: CreateWatch, permitted: Permitted) -> WatchCreat
     """Rent later, when a price falls. The person approves once; then it rents the cheapest server that fits, up to
     max_usd_per_hour and within the limits. Use it instead of repeated searches. If a server is cheap enough now, use
     create_order. Filters work as in search_servers."""
-    return permitted.answer(WatchCreated)
+    return WatchCreated.model_validate(permitted)
 
 
 async def list_watches(ctx: Context[FirstUse], include_ended: Annotated[bool, ENDED_TOO] = False) -> WatchesAnswer:

@@ -62,4 +62,4 @@ def price(usd_per_day: float, spot_usd_per_day: float | None = None) -> dict[str
 
 def snapshot(*values: object, fetched_at: float = 1000.0) -> Snapshot:
     got = rows(values)
-    return with_rates(build_snapshot(got.rows, got.dropped, fetched_at=fetched_at), RATES)
+    return with_rates(build_snapshot(got.rows, fetched_at=fetched_at), RATES)

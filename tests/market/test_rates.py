@@ -24,7 +24,6 @@ def test_a_rate_is_the_median_so_one_row_can_not_move_it() -> None:
     liar = priced(9, 1, 1e9)
     assert market_rates(honest).usd_per(Coin.CLORE) == D("0.002")
     assert market_rates([*honest, liar]).usd_per(Coin.CLORE) == D("0.002")
-    assert market_rates([*honest, liar]).sources[Coin.CLORE] == "market median"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
@@ -80,7 +79,6 @@ def test_fees_are_percents_by_kind_of_order_and_coin() -> None:
 )
 def test_proof_of_holding_takes_its_documented_part_off(held: int, percent: int) -> None:
     fees = read_fees(wire_fees(poh_balance=held))
-    assert fees.poh_reduction_percent == percent
     assert fees.fraction(OrderType.ON_DEMAND, Coin.USD) == D("0.05") * (100 - percent) / 100
 
 

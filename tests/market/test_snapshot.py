@@ -36,7 +36,7 @@ class World:
         await self.gate.wait()
         if self.failure:
             raise self.failure
-        return asked_at(at, Rows([row(self.fetches)], dropped=2))
+        return asked_at(at, Rows([row(self.fetches)]))
 
 
 def asked_at(at: float, rows: Rows[ServerRow]) -> Reading[Rows[ServerRow]]:
@@ -56,7 +56,6 @@ async def test_a_young_snapshot_is_used_again() -> None:
     world.now += 1
     assert (await world.market.snapshot()).fetched_at == 1061
     assert world.fetches == 2
-    assert first.dropped == 2
 
 
 async def test_a_caller_may_want_it_younger() -> None:
@@ -174,10 +173,9 @@ async def test_closing_ends_a_fetch_under_way() -> None:
     await world.market.aclose()
 
 
-async def test_a_repeated_id_is_dropped_and_counted() -> None:
+async def test_of_a_repeated_id_the_first_row_counts() -> None:
     twice = snapshot(wire(1), wire(1, rented=True), wire(2), "no row")
     assert [listing.server_id for listing in twice.listings] == [1, 2]
-    assert twice.dropped == 2
     assert not twice.server(1).rented
 
 
