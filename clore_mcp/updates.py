@@ -44,22 +44,20 @@ class _Subscriber:
 
 
 class Bus(InMemorySubscriptionBus):
-    """The SDK's bus. It also counts its listeners and calls `begun` when one begins to listen."""
+    """The SDK's bus. It also knows who is `listening`, and calls `begun` when a listener begins to listen."""
 
     def __init__(self, begun: Callable[[], None]) -> None:
         super().__init__()
         self._begun = begun
-        self.listeners = 0
+        self.listening = set[Callable[[], None]]()  # what ends each listener's subscription
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """See InMemorySubscriptionBus."""
-        end, ended = super().subscribe(listener), False
-        self.listeners += 1
+        end = super().subscribe(listener)
+        self.listening.add(end)
 
         def unsubscribe() -> None:
-            nonlocal ended
-            self.listeners -= not ended
-            ended = True
+            self.listening.discard(end)
             end()
 
         self._begun()
@@ -110,7 +108,7 @@ class Updates:
 
     @property
     def _heard(self) -> bool:
-        return self.bus.listeners > 0 or any(one.uris for one in self._subscribers.values())
+        return bool(self.bus.listening) or any(one.uris for one in self._subscribers.values())
 
     async def _watch(self, since: float) -> None:
         """Look for changes and publish them while any client listens."""
