@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import select
 import signal
@@ -30,8 +29,6 @@ class Screen:
     """Prints what the tour shows and reads the person's answers."""
 
     def __init__(self) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # for what `_fit` can't replace
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
         self._console.width = min(self._console.width, _WIDEST)
         self._status: Status | None = None
@@ -130,8 +127,6 @@ class Screen:
             text.encode(encoding)
         except UnicodeEncodeError:
             return text.translate(_PLAINER).encode(encoding, "replace").decode(encoding)
-        except LookupError:
-            return text.encode("ascii", "replace").decode()
         return text
 
 
