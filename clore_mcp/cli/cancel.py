@@ -81,13 +81,6 @@ class CancelChoice:
             spot=view.order_type == "spot",
         )  # fmt: skip
 
-    @property
-    def cost(self) -> str:
-        """Return its cost for a person."""
-        if self.usd_per_hour is None:
-            return "cost unknown"
-        return f"{usd(self.usd_per_hour)} per hour, {usd(self.spent_usd)} spent"
-
 
 def _look(parts: OpenServices, *, everything: bool) -> orders.OrdersSeen | None:
     """Return the orders, or None if they can't be read. That stops no cancel."""
@@ -115,12 +108,9 @@ async def _lease(services: Services, order_id: int) -> Lease | None:
 
 
 def _all(parts: OpenServices, seen: orders.OrdersSeen | None) -> list[CancelChoice]:
-    if seen is not None:
-        return _made_here(seen)
-    return [CancelChoice(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
-
-
-def _made_here(seen: orders.OrdersSeen) -> list[CancelChoice]:
+    """Return the orders that were made here, and say how many others run."""
+    if seen is None:
+        return [CancelChoice(lease.order_id, made_here=True) for lease in parts.run(_leases(parts.services))]
     elsewhere = sum(not view.made_here for view in seen.views)
     if elsewhere:
         say(f"{elsewhere} not made here and left running. To end one, name it.")
@@ -145,7 +135,10 @@ def _agreed(chosen: list[CancelChoice], *, asking: bool) -> bool:
         whose = "" if one.made_here else " NOT made here: someone else may be using it."
         if one.made_here is None:
             whose = " It is unknown whether it was made here: someone else may be using it."
-        shown = f"{one.hardware}, {one.status}, {one.cost}" if one.hardware else f"{one.status}, price unknown"
+        cost = f"{usd(one.usd_per_hour)} per hour, {usd(one.spent_usd)} spent"
+        if one.usd_per_hour is None:
+            cost = "cost unknown" if one.hardware else "price unknown"
+        shown = ", ".join(filter(None, (one.hardware, one.status, cost)))
         say(f"Order {one.order_id}: {shown}.{whose}")
     if not asking:
         return True
@@ -156,7 +149,7 @@ def _agreed(chosen: list[CancelChoice], *, asking: bool) -> bool:
 
 def _cancel(parts: OpenServices, one: CancelChoice, prefix: str) -> bool:
     """Cancel one order and return whether it is proven gone. A failure does not stop the other cancels."""
-    order_id, by = one.order_id, terminal.whoever()
+    order_id, by = one.order_id, terminal.who()
     try:
         outcome = parts.run(parts.services.closer.cancel(order_id, issue=None, caller=by, why="asked for"))
     except Failure as failure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -20,22 +21,15 @@ _EVERYTHING = -1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add how many steps to show, and in which format."""
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, with all data")
-    parser.add_argument(
-        "--limit",
-        type=_positive,
-        metavar="N",
-        help=f"show the newest N steps (default: {_TABLE_ROWS}; with --json, all)",
-    )
+    limit = f"show the newest N steps (default: {_TABLE_ROWS}; with --json, all)"
+    parser.add_argument("--limit", type=_positive, metavar="N", help=limit)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the newest steps, oldest first."""
-    state = Database(settings_of(arguments).state_dir)
     limit = arguments.limit or (_EVERYTHING if arguments.json else _TABLE_ROWS)
-    try:
+    with closing(Database(settings_of(arguments).state_dir)) as state:
         newest = state.read_now(lambda tx: ledger.read(tx, limit=limit)) if state.exists else []
-    finally:
-        state.close()
     rows = newest[::-1]
     if arguments.json:
         for entry in rows:

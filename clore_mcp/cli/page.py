@@ -45,10 +45,9 @@ def show(arguments: argparse.Namespace, request: PageRequest) -> None:
         ) from None
     if reply is None:
         raise Failure("The page does not answer.", hint=f"{wanted.state_dir / LOG_NAME} says why.")
-    if not reply.shown:
-        terminal.require_terminal("an address of the page", "no browser could be opened")
     if reply.shown:
         say("Your page is open in the browser.")
-    else:
-        say("Open this in a browser on this machine within ten minutes; it works once:")
-        print(reply.address)
+        return
+    terminal.require_terminal("an address of the page", "no browser could be opened")
+    say("Open this in a browser on this machine within ten minutes; it works once:")
+    print(reply.address)

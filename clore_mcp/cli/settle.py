@@ -31,9 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     with opened(arguments) as parts:
         services = parts.services
         require_spending(services.settings)
-        parts.run(services.settler.unsettled(arguments.intent))
-        seen = parts.run(_look(services))
-        found = parts.run(_still_open(services, arguments.intent))
+        seen, found = parts.run(_check(services, arguments.intent))
         if isinstance(found, str):
             say(found)
             return 0
@@ -48,20 +46,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _look(services: Services) -> Orders:
-    seen = await services.context.readings.look(completed=True)
-    await services.settler.settle_open(await services.context.readings.account(), seen)
-    return seen
-
-
-async def _still_open(services: Services, intent_id: str) -> tuple[Intent, Quote] | str:
-    """Return the intent, or a sentence if the check just now has settled it."""
+async def _check(services: Services, intent_id: str) -> tuple[Orders, tuple[Intent, Quote] | str]:
+    """Look at Clore's orders. Return them and the open intent, or a sentence if the look has settled it. Raises
+    Failure if there is no such intent or it was settled before."""
+    readings, settler = services.context.readings, services.settler
+    await settler.unsettled(intent_id)
+    seen = await readings.look(completed=True)
+    await settler.settle_open(await readings.account(), seen)
     intent = await services.context.state.read(lambda tx: intents.get(tx, intent_id))
     if intent is not None and intent.state == "adopted":
-        return f"Settled by a check just now: it made order {intent.order_id} on server {intent.server_id}."
+        return seen, f"Settled by a check just now: it made order {intent.order_id} on server {intent.server_id}."
     if intent is not None and intent.state == "failed":
-        return "Settled by a check just now: Clore lists no such order. Its reservation is released."
-    return await services.settler.unsettled(intent_id)
+        return seen, "Settled by a check just now: Clore lists no such order. Its reservation is released."
+    return seen, await settler.unsettled(intent_id)
 
 
 async def _order(services: Services, intent: Intent, seen: Orders, arguments: argparse.Namespace) -> OrderRow | None:
@@ -69,10 +66,13 @@ async def _order(services: Services, intent: Intent, seen: Orders, arguments: ar
     taken = await services.context.state.read(
         lambda tx: orders.made_here(tx, intent.account, [row.id for row in seen.rows])
     )
-    mine = [
-        row for row in seen.rows if row.server_id == intent.server_id and row.id not in taken | intent.known_order_ids
+    fits = [
+        row
+        for row in seen.rows
+        if row.server_id == intent.server_id
+        and row.id not in taken | intent.known_order_ids
+        and (row.spot is None or bool(row.spot) == (intent.order_type == "spot"))
     ]
-    fits = [row for row in mine if row.spot is None or bool(row.spot) == (intent.order_type == "spot")]
     if arguments.none:
         running = [row.id for row in fits if not row.expired]
         if running:

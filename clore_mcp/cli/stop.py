@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 from clore_mcp.cli import orders, terminal
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lift:
         return _lift(arguments)
     prefix = command_prefix(arguments)
-    now, by = time.time(), terminal.whoever()
+    now, by = time.time(), terminal.who()
     done = _in_state(arguments, lambda tx: stop.freeze(tx, by=by, now=now))
     _tell_frozen(done, prefix)
     try:
@@ -192,8 +193,5 @@ def _lift(arguments: argparse.Namespace) -> int:
 
 
 def _in_state(arguments: argparse.Namespace, work: Callable[[Tx], T]) -> T:
-    state = state_of(settings_of(arguments))
-    try:
+    with closing(state_of(settings_of(arguments))) as state:
         return asyncio.run(state.write(work))
-    finally:
-        state.close()

@@ -28,8 +28,13 @@ _WIDEST_TEXT: Final = 100
 def say(text: str = "", *, indent: int = 0, hang: int = 0, to: TextIO | None = None) -> None:
     """Print text, wrapped at a terminal's width. Through a pipe, each paragraph stays one line."""
     stream = to or sys.stdout
+    lead, columns = " " * indent, shutil.get_terminal_size().columns - 1
+    wrapper = textwrap.TextWrapper(
+        max(20, min(columns, _WIDEST_TEXT)), initial_indent=lead, subsequent_indent=lead + " " * hang,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
     for line in text.split("\n"):
-        print(_wrapped(line, stream, indent, hang) if stream.isatty() else " " * indent + line, file=stream)
+        print(wrapper.fill(line) if stream.isatty() else lead + line, file=stream)
 
 
 def loud(text: str) -> None:
@@ -97,15 +102,6 @@ def for_a_person(failure: Failure) -> str:
     return to_the_operator(failure.hint)
 
 
-def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:
-    columns = shutil.get_terminal_size().columns - 1
-    width = max(20, min(columns, _WIDEST_TEXT))
-    return textwrap.fill(
-        line, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + hang),
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-
-
 def doubtful(order_ids: Iterable[int], prefix: str) -> str:
     """Return a warning that orders made here may run with no process to end them, because their account is unknown."""
     told = sorted(order_ids)
@@ -135,13 +131,14 @@ def require_terminal(what: str, otherwise: str) -> None:
 
 
 def who() -> str:
-    """Return the person's name for the record: "person at ann@laptop, terminal"."""
-    return f"person at {_account()}, terminal"
-
-
-def whoever() -> str:
-    """Return the same at a terminal, or "command line of ann@laptop" if a script runs the command."""
-    return who() if at_terminal() else f"command line of {_account()}"
+    """Return who acts, for the record: "person at ann@laptop, terminal", or "command line of ann@laptop" in a
+    script."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no name for this user id, as in some containers
+        user = "someone"
+    account = clean(f"{user}@{socket.gethostname()}", 80)
+    return f"person at {account}, terminal" if at_terminal() else f"command line of {account}"
 
 
 def answer(question: str) -> str:
@@ -152,14 +149,6 @@ def answer(question: str) -> str:
     if not line.endswith("\n"):
         print()
     return line.strip()
-
-
-def _account() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # no name for this user id, as in some containers
-        user = "someone"
-    return clean(f"{user}@{socket.gethostname()}", 80)
 
 
 def _drop_what_was_typed_before() -> None:

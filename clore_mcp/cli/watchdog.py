@@ -82,7 +82,7 @@ async def _once(wanted: Settings, prefix: str) -> int:
             return 0
         watch = _Watch(services, prefix)
         await watch.round()
-        await watch.finish()
+        await services.keeper.finish()  # the cancels that the round has started
         await watch.rest()  # this process enforces nothing after it exits
         return 1 if watch.alarms else 0
     finally:
@@ -287,10 +287,6 @@ class _Watch:
         if self.refused:
             await self._record_refusal()
         return max(pause, _TICK_SECONDS)
-
-    async def finish(self) -> None:
-        """Wait for the cancels that the round has started."""
-        await self._keeper.finish()
 
     async def rest(self) -> None:
         """Withdraw the heartbeat."""
