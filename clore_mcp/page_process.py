@@ -143,7 +143,9 @@ def ask(wanted: Settings, request: PageRequest) -> PageReply | None:
     folder = requests_folder(wanted)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_running(wanted):
-        _start(wanted)
+        sandbox = wanted.api_key_source == "sandbox"  # its state is a folder in the state folder that is named
+        words = ["page", "--detached", *(["--sandbox"] if sandbox else [])]
+        start_apart(words, wanted.state_dir.parent if sandbox else wanted.state_dir, LOG_NAME)
     return ask_running(folder, request)
 
 
@@ -178,12 +180,6 @@ def take_requests(folder: Path) -> list[tuple[str, PageRequest]]:
 def answer_request(folder: Path, name: str, reply: PageReply) -> None:
     """Answer a request. Raises OSError."""
     _write(folder / f"{name}.answer", reply)
-
-
-def _start(wanted: Settings) -> None:
-    sandbox = wanted.api_key_source == "sandbox"  # its state is a folder in the state folder that is named
-    words = ["page", "--detached", *(["--sandbox"] if sandbox else [])]
-    start_apart(words, wanted.state_dir.parent if sandbox else wanted.state_dir, LOG_NAME)
 
 
 def _write(path: Path, told: PageRequest | PageReply) -> None:

@@ -96,7 +96,6 @@ async def _waiting_quote(
 
 
 def _no_longer(quote: Quote) -> Failure:
-    """Return why a quote can no longer be answered."""
     if quote.replaced_by is not None:
         return Failure(
             f"{quote.id} was replaced by {quote.replaced_by}, a newer question from the same client about the same"

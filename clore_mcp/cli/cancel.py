@@ -22,7 +22,6 @@ from clore_mcp.wiring import Services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which orders to cancel, and whether to ask."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("order_id", metavar="ORDER_ID", type=int, nargs="?", help="from `clore-mcp orders`")
     which.add_argument("--all", action="store_true", help="cancel every order that was made here")
@@ -75,7 +74,6 @@ class CancelChoice:
 
     @classmethod
     def of(cls, view: OrderView) -> CancelChoice:
-        """Return the choice for an order that Clore lists."""
         return cls(
             view.order_id, view.made_here, view.status, view.hardware, view.usd_per_hour, view.spent_usd,
             spot=view.order_type == "spot",

@@ -36,7 +36,6 @@ class OpenServices:
     _runner: asyncio.Runner
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result."""
         return self._runner.run(work)
 
 

@@ -63,13 +63,11 @@ class CheckResult:
     cure: str = ""
 
     def show(self) -> None:
-        """Print it with its mark."""
         name = f"{_MARKS[self.kind]}  {self.name:<{_NAME_WIDTH}}"
         say(f"{name}{self.said} {self.cure}".rstrip(), hang=len(name))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the output format."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -272,7 +270,6 @@ async def _kept(services: Services, account: str | None) -> list[CheckResult]:
 
 
 async def _unsettled(services: Services, account: str) -> CheckResult:
-    """Check for rentals whose outcome is unknown."""
     found = await services.context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
     uncertain = [intent for intent in found if intent.state == "uncertain"]
     if not uncertain:

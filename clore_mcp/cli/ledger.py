@@ -19,7 +19,6 @@ _EVERYTHING = -1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how many steps to show, and in which format."""
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, with all data")
     limit = f"show the newest N steps (default: {_TABLE_ROWS}; with --json, all)"
     parser.add_argument("--limit", type=_positive, metavar="N", help=limit)
@@ -35,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         for entry in rows:
             print(json.dumps(_object(entry)))
     elif rows:
-        _table(rows)
+        table(("at", "step", "by", "about", "what"), [_row(entry) for entry in rows], wraps="what")
         if len(rows) == limit:
             say(f"Only the newest {limit} are shown. --limit shows more, and --json shows all.")
     else:
@@ -56,21 +55,12 @@ def _object(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[Entry]) -> None:
-    table(
-        ("at", "step", "by", "about", "what"),
-        [
-            (
-                datetime.fromtimestamp(entry.at).astimezone().strftime("%m-%d %H:%M"),
-                clean(entry.step.replace("_", " "), 30),
-                _by(entry),
-                _about(entry),
-                _what(entry),
-            )
-            for entry in rows
-        ],
-        gives="what",
-    )
+def _row(entry: Entry) -> tuple[str, ...]:
+    at = datetime.fromtimestamp(entry.at).astimezone().strftime("%m-%d %H:%M")
+    about = entry.intent_id or entry.quote_id or ""
+    if entry.order_id is not None:
+        about = f"order {entry.order_id}"
+    return at, clean(entry.step.replace("_", " "), 30), _by(entry), about, _what(entry)
 
 
 def _by(entry: Entry) -> str:
@@ -79,13 +69,6 @@ def _by(entry: Entry) -> str:
         if entry.caller.startswith((f"{kind} at ", f"{kind} of ")):
             return kind
     return clean(entry.caller, 12)
-
-
-def _about(entry: Entry) -> str:
-    """Return the most specific thing that the step is about."""
-    if entry.order_id is not None:
-        return f"order {entry.order_id}"
-    return entry.intent_id or entry.quote_id or ""
 
 
 def _what(entry: Entry) -> str:

@@ -35,7 +35,6 @@ class OrdersSeen:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which orders to list, and in which format."""
     parser.add_argument("--all", action="store_true", help="include ended orders")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -88,7 +87,7 @@ def _show(seen: OrdersSeen) -> None:
         order_id = f"{view.order_id}{'' if view.made_here else '*'}"
         cost, spent = usd(view.usd_per_hour), usd(view.spent_usd)
         rows.append((order_id, view.hardware, view.status, cost, spent, _end(view, seen)))
-    table(("order", "GPU", "status", "$/h", "spent", "ends in"), rows, right=("$/h", "spent"), gives="GPU")
+    table(("order", "GPU", "status", "$/h", "spent", "ends in"), rows, right=("$/h", "spent"), wraps="GPU")
     if any(not view.made_here for view in seen.views):
         say("* not made here: clore-mcp ends it only if an end is shown")
     for view in seen.views:
@@ -129,7 +128,6 @@ def _end(view: OrderView, seen: OrdersSeen) -> str:
 
 
 def add_id(parser: argparse.ArgumentParser) -> None:
-    """Add the order id for `connect`."""
     parser.add_argument("order_id", metavar="ORDER_ID", type=int, help="from `clore-mcp orders`")
 
 

@@ -15,7 +15,6 @@ from clore_mcp.page_process import LOG_NAME, PageRequest, ask, has_display
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add whether to open it."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--no-open", action="store_true", help="print the address, which works once, and open nothing")
     how.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # the process that serves it

@@ -103,7 +103,8 @@ class Lines(ObjectReceiveStream[SessionMessage]):
         if isinstance(line, str) and not line.strip():
             return None  # some clients end a message with an empty line
         if line is not None or not wrong:
-            log.warning("A line on stdin is not JSON and was ignored: %s", _shape(line))
+            shape = f"{len(line)} characters" if isinstance(line, str) else "unreadable"  # its text may hold secrets
+            log.warning("A line on stdin is not JSON and was ignored: %s", shape)
             await self._refuse(None, types.PARSE_ERROR, "Parse error: the line is not JSON")
             return None
         whole = next((one["input"] for one in wrong if isinstance(one["input"], dict)), {})
@@ -121,8 +122,3 @@ class Lines(ObjectReceiveStream[SessionMessage]):
             await self._write.send(SessionMessage(message))
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):  # the reader has gone
             return
-
-
-def _shape(line: object) -> str:
-    """Return a line's length for the log, never its text, which may hold secrets."""
-    return f"{len(line)} characters" if isinstance(line, str) else "unreadable"

@@ -18,7 +18,6 @@ from clore_mcp.wiring import Services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the intent and its outcome."""
     parser.add_argument("intent", metavar="INTENT", help="from `clore-mcp orders`")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--order", metavar="ID", type=int, help="it made this order")

@@ -32,7 +32,6 @@ T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to lift the freeze and to skip the question."""
     parser.add_argument("--lift", action="store_true", help="allow spending again (needs a terminal)")
     parser.add_argument("--yes", action="store_true", help="don't ask before ending the orders")
 

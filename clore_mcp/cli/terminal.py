@@ -43,9 +43,8 @@ def loud(text: str) -> None:
     say(f"!! {text}", hang=3, to=sys.stderr)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), gives: str = "") -> None:
-    """Print rows under headers. Columns in `right` are right-aligned. The column `gives` wraps if there is too little
-    room."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), wraps: str = "") -> None:
+    """Print rows under headers. Columns in `right` are right-aligned. Only the column `wraps` may be wrapped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -54,7 +53,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for place, header in enumerate(headers):
         widest = max(len(text) for text in (header, *(row[place] for row in rows)))
-        if header == gives:
+        if header == wraps:
             made.add_column(header, overflow="fold")
         else:
             made.add_column(header, justify="right" if header in right else "left", no_wrap=True, min_width=widest)

@@ -40,7 +40,6 @@ _HAND_OVER_SECONDS: Final = 5.0  # how soon one that is out of date notices that
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add whether to do one round or to stay."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="do one round and exit: 0 if all is well, else 1 (for cron)")
     how.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # as a server starts it
@@ -263,16 +262,13 @@ class _Watch:
 
     @property
     def found(self) -> Round:
-        """Return the findings of the last round."""
         return self._keeper.last
 
     @property
     def refused(self) -> bool:
-        """Return whether Clore refused the key."""
         return isinstance(self.found.blind, InvalidApiKey)
 
     async def round(self) -> float:
-        """Do one round and return the seconds until the next."""
         pause, broken = self._services.poll_seconds / 4, ""
         try:
             pause = await self._keeper.poll()
@@ -289,7 +285,6 @@ class _Watch:
         return max(pause, _TICK_SECONDS)
 
     async def rest(self) -> None:
-        """Withdraw the heartbeat."""
         await self._keeper.stop()
         context = self._services.context
         try:

@@ -23,6 +23,7 @@ _WIDEST: Final = 78
 _PLAINER: Final = str.maketrans({"…": "...", "×": "x", "–": "-", "—": "-", "→": "->", "·": "-"})
 
 Key = Literal["y", "n", "q"]
+_ANSWERS: Final[Mapping[str, Key]] = {"y": "y", "yes": "y", "n": "n", "no": "n", "q": "q", "quit": "q"}
 
 
 class Screen:
@@ -34,15 +35,12 @@ class Screen:
         self._status: Status | None = None
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a paragraph."""
         self._block(Text(" "), Text(self._fit(text), style))
 
     def gap(self) -> None:
-        """Print an empty line."""
         self._console.print()
 
     def heading(self, text: str) -> None:
-        """Print the heading of a step."""
         self.gap()
         self._console.print(Rule(Text(self._fit(text), "bold"), style="cyan", align="left"))
 
@@ -82,7 +80,6 @@ class Screen:
         self._console.print(Text(f"   {self._fit(text)}", "bold"), soft_wrap=True)
 
     def progress(self, seconds: float, message: str) -> None:
-        """Print the progress of a long call."""
         self._block(Text(f"{seconds:6.0f} s  ", "dim"), Text(self._fit(message), "dim"))
 
     def busy(self, text: str) -> None:
@@ -104,14 +101,15 @@ class Screen:
         with _woken_by_signals() as woken:  # before the prompt, so that it is ready for a Ctrl-C at the prompt
             while True:
                 self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
+                if woken is not None:  # without this wait, input() would notice a Ctrl-C just before it at the next key
+                    select.select([sys.stdin, woken], [], [])
                 try:
-                    said = _line(woken).strip().lower()
+                    said = input().strip().lower()
                 except EOFError:
                     said = "q"
                 self.gap()  # also ends the line of an answer typed before its question
-                for key, words in _ANSWERS.items():
-                    if said in words:
-                        return key
+                if said in _ANSWERS:
+                    return _ANSWERS[said]
 
     def _block(self, lead: Text, text: Text) -> None:
         """Print wrapped text. A sign leads the first line, and the others are indented by its width."""
@@ -128,14 +126,6 @@ class Screen:
         except UnicodeEncodeError:
             return text.translate(_PLAINER).encode(encoding, "replace").decode(encoding)
         return text
-
-
-def _line(woken: socket.socket | None) -> str:
-    """Return what the person types. Without this wait, a Ctrl-C just before input() would be noticed only at the next
-    key."""
-    if woken is not None:
-        select.select([sys.stdin, woken], [], [])
-    return input()
 
 
 @contextmanager
@@ -162,6 +152,3 @@ def ctrl_c_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-_ANSWERS: Final[Mapping[Key, Sequence[str]]] = {"y": ("y", "yes"), "n": ("n", "no"), "q": ("q", "quit")}

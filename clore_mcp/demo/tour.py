@@ -21,7 +21,7 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.types import Implementation
 
 from clore_mcp import __version__
-from clore_mcp.demo.guide import STEPS, Guide, Interrupted, PersonLeft, StepFailed, TourStopped, usd
+from clore_mcp.demo.guide import STEPS, Guide, Interrupted, StepFailed, TourStopped, usd
 from clore_mcp.demo.page import page_beside
 from clore_mcp.demo.screen import Screen
 
@@ -122,7 +122,6 @@ def _welcome(guide: Guide) -> None:
 
 
 def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
-    """Report why the tour ends here."""
     screen.idle()
     if isinstance(stop, StepFailed):
         print(f"\nclore-mcp demo: {stop}", file=sys.stderr)
@@ -132,7 +131,7 @@ def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
         return
     screen.gap()
     screen.say("The tour ends here. The simulated market and everything in it are gone. Nothing was spent.")
-    if isinstance(stop, PersonLeft):
+    if not isinstance(stop, Interrupted):
         screen.say("To take it again, run `clore-mcp demo`.")
 
 
