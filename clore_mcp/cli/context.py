@@ -6,11 +6,10 @@ import argparse
 import asyncio
 import re
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from clore_mcp import settings
@@ -20,29 +19,18 @@ from clore_mcp.settings import Settings
 if TYPE_CHECKING:
     from clore_mcp.wiring import Services
 
-T = TypeVar("T")
-
 _NOBODY: Final = "http://127.0.0.1:9/v1"  # the discard port: for commands that only read the sandbox's state
 _LISTENS_WITHIN: Final = 2.0
 # For a command that ends orders. Its other reads don't wait for a pause that Clore asked for, nor in a long queue.
 ENDING_QUEUE_SECONDS: Final = 8.0
 
 
-@dataclass(frozen=True, slots=True)
-class OpenServices:
-    """The services and their event loop. Between two `run`s a person can be asked, and Ctrl-C still works."""
-
-    services: Services
-    _runner: asyncio.Runner
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
-
-
 @contextmanager
-def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None) -> Iterator[OpenServices]:
-    """Yield the services for a command that talks to Clore and close them at the end. `queue_seconds`: see `build`.
-    Raises Failure as `settings_with_api` does."""
+def opened(
+    arguments: argparse.Namespace, *, queue_seconds: float | None = None
+) -> Iterator[tuple[Services, asyncio.Runner]]:
+    """Yield the services for a command that talks to Clore, and their event loop. Between two runs of the loop a person
+    can be asked, and Ctrl-C still works. `queue_seconds`: see `build`. Raises Failure as `settings_with_api` does."""
     from clore_mcp.wiring import build
 
     wanted = settings_with_api(arguments)
@@ -51,7 +39,7 @@ def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None)
         # A person who types a command wants the present state, not what another process read earlier.
         services.context.readings.changed()
         try:
-            yield OpenServices(services, runner)
+            yield services, runner
         finally:
             runner.run(services.aclose())
 

@@ -109,21 +109,20 @@ def _examined(arguments: argparse.Namespace) -> Iterator[CheckResult]:
     yield from _limits(wanted)
     with ExitStack() as stack:
         try:
-            parts = stack.enter_context(opened(arguments))
+            services, runner = stack.enter_context(opened(arguments))
         except Failure as failure:
             yield _fault("API", failure.message, failure.hint)
             return
-        services = parts.services
-        yield from (reached := parts.run(_api(services)))
+        yield from (reached := runner.run(_api(services)))
         account = None
         if services.settings.api_key is not None and all(one.kind != "fault" or one.name == "clock" for one in reached):
             try:
-                account = parts.run(services.context.readings.account())
-                yield parts.run(_wallets(services))
+                account = runner.run(services.context.readings.account())
+                yield runner.run(_wallets(services))
             except CloreError as failure:
                 yield _fault("account", failure.message, for_a_person(failure))
         if state.kind != "fault":
-            yield from parts.run(_kept(services, account))
+            yield from runner.run(_kept(services, account))
 
 
 # On this machine

@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the orders and warn of unknown outcomes."""
-    with opened(arguments) as parts:
-        seen = parts.run(look(parts.services, include_ended=arguments.all))
+    with opened(arguments) as (services, runner):
+        seen = runner.run(look(services, include_ended=arguments.all))
     if arguments.json:
         told = {
             "orders": [view.as_json() for view in seen.views],
@@ -139,14 +139,13 @@ def connect(arguments: argparse.Namespace) -> int:
             hint=f"Run it in a terminal. `{command_prefix(arguments)} orders` has the SSH lines without secrets.",
         )
     order_id = arguments.order_id
-    with opened(arguments) as parts:
-        access, made_here, secrets = parts.run(_ways(parts.services, order_id, command_prefix(arguments)))
-        state_dir = parts.services.settings.state_dir
+    with opened(arguments) as (services, runner):
+        access, made_here, secrets = runner.run(_ways(services, order_id))
     if access.ssh:
         say("SSH:")
         print(f"  {access.ssh.command}")
         say(f"or, with these lines in ~/.ssh/config, `ssh clore-{order_id}`:")
-        for line in ssh_config(order_id, access.ssh, state_dir).splitlines():
+        for line in ssh_config(order_id, access.ssh, services.settings.state_dir).splitlines():
             print(f"  {line}")
     if access.http_url:
         say("Web:")
@@ -162,7 +161,7 @@ def connect(arguments: argparse.Namespace) -> int:
     return 0 if access.ssh else 1
 
 
-async def _ways(services: Services, order_id: int, prefix: str) -> tuple[Access, bool, dict[str, str]]:
+async def _ways(services: Services, order_id: int) -> tuple[Access, bool, dict[str, str]]:
     """Return how to connect to the order, whether it was made here, and its token or password."""
     context = services.context
     account = await context.readings.account()
@@ -174,5 +173,5 @@ async def _ways(services: Services, order_id: int, prefix: str) -> tuple[Access,
 
     made_here, secrets = await context.state.read(read)
     if row is None or row.expired:
-        raise NotFound(f"No order {order_id} is running.", hint=f"`{prefix} orders` lists what runs.")
+        raise NotFound(f"No order {order_id} is running.", hint=f"`{context.program} orders` lists what runs.")
     return access_of(row, context.ssh_key() if made_here else None), made_here, secrets

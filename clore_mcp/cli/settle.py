@@ -27,20 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check once more, then let the person settle what is still uncertain."""
     terminal.require_terminal("settle", "nothing was changed")
-    with opened(arguments) as parts:
-        services = parts.services
+    with opened(arguments) as (services, runner):
         require_spending(services.settings)
-        seen, found = parts.run(_check(services, arguments.intent))
+        seen, found = runner.run(_check(services, arguments.intent))
         if isinstance(found, str):
             say(found)
             return 0
         intent, quote = found
-        row = parts.run(_order(services, intent, seen, arguments))
+        row = runner.run(_order(services, intent, seen, arguments))
         _disclose(intent, quote, row)
         if terminal.answer("Type yes if that is right, anything else to leave it:") != "yes":
             say("Nothing has changed.")
             return 1
-        outcome = parts.run(_settle(services, intent, quote, row, seen))
+        outcome = runner.run(_settle(services, intent, quote, row, seen))
     _report(intent, row, outcome, command_prefix(arguments))
     return 0
 
