@@ -36,8 +36,7 @@ _NAME_WIDTH: Final = 10
 # The order in which to fix faults. A malformed setting or a missing state stops everything, and without a network
 # nothing else can be checked. A key that Clore refuses stops everything, a freeze all spending, a limit one kind of it.
 _FIRST: Final = (
-    "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "clock",
-     "unsettled", "watchdog",
+    "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "clock", "unsettled", "watchdog",
 )  # fmt: skip
 _MODES: Final = {
     Approval.ASK: "you are asked through the client",
@@ -225,10 +224,8 @@ async def _api(services: Services) -> list[CheckResult]:
         if isinstance(failure, NotSent):
             why = f"can't be reached{failure.why and f': {failure.why}'}."
         away = _fault("API", f"{url} {why}", for_a_person(failure))
-        return [
-            away,
-            no_key if settings.api_key is None else CheckResult("key", f"set, from {source}, not tested", "note"),
-        ]
+        untested = CheckResult("key", f"set, from {source}, not tested", "note")
+        return [away, no_key if settings.api_key is None else untested]
     ahead = None if current.api_at is None else current.api_at - current.at
     taken = CheckResult("key", f"set, from {source}, accepted by Clore")
     # The settings accept plain http only for loopback.
@@ -272,8 +269,10 @@ async def _unsettled(services: Services, account: str) -> CheckResult:
     found = await services.context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
     uncertain = [intent for intent in found if intent.state == "uncertain"]
     if not uncertain:
-        sent = f"{len(found)} on the way and not confirmed yet; check again in a minute"
-        return CheckResult("unsettled", sent, "note") if found else CheckResult("unsettled", "none")
+        if not found:
+            return CheckResult("unsettled", "none")
+        said = f"{len(found)} on the way and not confirmed yet; check again in a minute"
+        return CheckResult("unsettled", said, "note")
     first = uncertain[0]
     return _fault(
         "unsettled",

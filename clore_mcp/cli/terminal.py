@@ -141,7 +141,7 @@ def who() -> str:
 
 
 def answer(question: str) -> str:
-    """Return what the person types after the question, or "" at the end of input."""
+    """Return what the person at the terminal types after the question, or "" at the end of input."""
     _drop_what_was_typed_before()
     print(question, end=" ", flush=True)
     line = sys.stdin.readline()
@@ -152,8 +152,6 @@ def answer(question: str) -> str:
 
 def _drop_what_was_typed_before() -> None:
     """Drop input typed before the question, so that a pasted block of lines can't answer it."""
-    if not sys.stdin.isatty():
-        return
     if sys.platform == "win32":
         import msvcrt
 

@@ -58,12 +58,11 @@ class Screen:
         for line in rest[1:]:
             self._block(Text("   "), line)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int]) -> None:
         """Print rows under headings. `right` holds the places of the columns with numbers."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(columns))
-        numbers = set(right)
         for place, name in enumerate(columns):
-            table.add_column(Text(name), justify="right" if place in numbers else "left", no_wrap=True)
+            table.add_column(Text(name), justify="right" if place in right else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(Text(self._fit(cell)) for cell in row))
         self._console.print(Padding(table, (0, 0, 0, 3)))

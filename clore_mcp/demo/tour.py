@@ -39,7 +39,7 @@ _FOLDERS: Final = (
 )  # fmt: skip
 
 
-def give_tour(*, yes: bool, page: bool = False) -> int:
+def give_tour(*, yes: bool, page: bool) -> int:
     """Give the tour, with the person's page beside it if `page`, and return its exit code."""
     logging.getLogger("mcp").addHandler(logging.NullHandler())  # the SDK's log lines must not mix with the tour
     screen = Screen()
@@ -154,27 +154,16 @@ async def _search(guide: Guide) -> Mapping[str, Any]:
     found = await guide.call("search_servers", _WISH)
     servers: list[Mapping[str, Any]] = found.get("servers", [])
     guide.check(bool(servers), "it found no server")
+    rows = []
     for row in servers:
         fits = "4090" in row["gpu"] and row["usd_per_hour"] <= _WISH["max_usd_per_hour"] and not row["rented"]
         guide.check(fits, f"server {row['server_id']} is not what was asked for")
-    guide.screen.result(
-        f"{found['total_matches']} servers",
-        f"the cheapest {len(servers)}, seen {found['snapshot_age_seconds']:g} s ago:",
-    )
-    guide.screen.table(
-        ("server", "GPU", "where", "reliable", "USD/hour"),
-        [
-            (
-                str(row["server_id"]),
-                f"{row['gpu_count']}x {row['gpu']}",
-                row.get("country", "?"),
-                f"{row.get('reliability', 0):.1%}",
-                f"{row['usd_per_hour']:.4f}",
-            )
-            for row in servers
-        ],
-        right=(3, 4),
-    )
+        gpu, where = f"{row['gpu_count']}x {row['gpu']}", row.get("country", "?")
+        reliable, price = f"{row.get('reliability', 0):.1%}", f"{row['usd_per_hour']:.4f}"
+        rows.append((str(row["server_id"]), gpu, where, reliable, price))
+    cheapest = f"the cheapest {len(servers)}, seen {found['snapshot_age_seconds']:g} s ago:"
+    guide.screen.result(f"{found['total_matches']} servers", cheapest)
+    guide.screen.table(("server", "GPU", "where", "reliable", "USD/hour"), rows, right=(3, 4))
     return servers[0]
 
 
