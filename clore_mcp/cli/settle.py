@@ -64,38 +64,33 @@ async def _order(services: Services, intent: Intent, seen: Orders, arguments: ar
     taken = await services.context.state.read(
         lambda tx: orders.made_here(tx, intent.account, [row.id for row in seen.rows])
     )
-    fits = [
-        row
-        for row in seen.rows
-        if row.server_id == intent.server_id
-        and row.id not in taken | intent.known_order_ids
-        and (row.spot is None or bool(row.spot) == (intent.order_type == "spot"))
-    ]
     if arguments.none:
-        running = [row.id for row in fits if not row.expired]
+        running = [row.id for row in seen.rows if not row.expired and not _why_not(row, intent, taken)]
         if running:
             raise ArgumentInvalid(
                 f"Order {running[0]} runs on server {intent.server_id} and may be the one. Nothing was changed.",
                 hint=f"`clore-mcp settle {intent.id} --order {running[0]}` adopts it. Cancel it if you don't need it.",
             )
         return None
-    row = next((row for row in fits if row.id == arguments.order), None)
-    if row is None:
-        raise ArgumentInvalid(_why_not(arguments.order, intent, seen, taken), hint="Find the right one on clore.ai.")
+    row, why = seen.find(arguments.order), f"Clore lists no order {arguments.order} for this account."
+    if row is not None:
+        why = _why_not(row, intent, taken)
+    if why:
+        raise ArgumentInvalid(f"{why} Nothing was changed.", hint="Find the right one on clore.ai.")
     return row
 
 
-def _why_not(order_id: int, intent: Intent, seen: Orders, taken: set[int]) -> str:
-    row = seen.find(order_id)
-    if row is None:
-        return f"Clore lists no order {order_id} for this account. Nothing was changed."
+def _why_not(row: OrderRow, intent: Intent, taken: set[int]) -> str:
+    """Return why the intent can't have made that order, or "" if it can."""
     if row.id in taken:
-        return f"Order {order_id} belongs to another rental made here. Nothing was changed."
+        return f"Order {row.id} belongs to another rental made here."
     if row.id in intent.known_order_ids:
-        return f"Order {order_id} existed before this rental was sent. Nothing was changed."
+        return f"Order {row.id} existed before this rental was sent."
     if row.server_id != intent.server_id:
-        return f"Order {order_id} is not on server {intent.server_id}. Nothing was changed."
-    return f"Order {order_id} is not {intent.order_type}. Nothing was changed."
+        return f"Order {row.id} is not on server {intent.server_id}."
+    if row.spot is not None and bool(row.spot) != (intent.order_type == "spot"):
+        return f"Order {row.id} is not {intent.order_type}."
+    return ""
 
 
 def _disclose(intent: Intent, quote: Quote, row: OrderRow | None) -> None:

@@ -49,14 +49,12 @@ class Screen:
         shown = Text.assemble((tool, "bold"), " ", (self._fit(json.dumps(arguments)), "dim"))
         self._block(Text(" > ", "cyan"), shown)
 
-    def result(self, word: str, *lines: str, good: bool = True) -> None:
+    def result(self, word: str, line: str, *more: str, good: bool = True) -> None:
         """Print the result: a word and its most important lines."""
         head = Text(word, "bold green" if good else "bold yellow")
-        rest = [Text(self._fit(line)) for line in lines]
-        first = Text.assemble(head, "  ", rest[0]) if rest else head
-        self._block(Text(" < ", "cyan"), first)
-        for line in rest[1:]:
-            self._block(Text("   "), line)
+        self._block(Text(" < ", "cyan"), Text.assemble(head, "  ", self._fit(line)))
+        for other in more:
+            self._block(Text("   "), Text(self._fit(other)))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int]) -> None:
         """Print rows under headings. `right` holds the places of the columns with numbers."""
