@@ -81,7 +81,7 @@ def create_server(
         tools=tools,
         lifespan=lifespan,
         cache_hints=hints,
-        subscriptions=updates.bus,
+        subscriptions=updates,
         log_level="WARNING",
         middleware=[partial(prompts.refuse_unknown, names={prompt.name for prompt in offered}), readable_answers],
     )
