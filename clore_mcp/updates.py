@@ -109,14 +109,14 @@ class Updates(InMemorySubscriptionBus):
                     changes = services, services.changes(since)
                 try:
                     for uri in _uris(await changes[1].look()):
-                        await self._tell(uri)
+                        await self._notify(uri)
                 except Failure as failure:
                     log.debug("changes could not be read: %s", failure.message)
                 except Exception as error:  # a client that can't be notified must not stop it for the others
                     log.warning("changes could not be reported: %s", type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _tell(self, uri: str) -> None:
+    async def _notify(self, uri: str) -> None:
         await self.publish(ResourceUpdated(uri))
         for client, subscriber in list(self._subscribers.items()):
             if uri in subscriber.uris:

@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import aclosing
 from typing import Any, Final
 
 from clore_mcp.cli.context import require_spending, settings_with_api
@@ -73,8 +74,7 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int:
 
 async def _once(wanted: Settings) -> int:
     """Do one round, even beside another watchdog. A cancel that is sent twice does no harm."""
-    services = build(wanted, owner=WATCHDOG)
-    try:
+    async with aclosing(build(wanted, owner=WATCHDOG)) as services:
         if not services.context.state.exists:
             say("Nothing has been rented here, so there is nothing to end.")
             return 0
@@ -83,8 +83,6 @@ async def _once(wanted: Settings) -> int:
         await services.keeper.finish()  # the cancels that the round has started
         await watch.rest()  # this process enforces nothing after it exits
         return 1 if watch.alarms else 0
-    finally:
-        await services.aclose()
 
 
 async def _stay(wanted: Settings, *, detached: bool) -> int:
@@ -278,7 +276,7 @@ class _Watch:
         except Exception as error:  # no other error in a round may end the watchdog
             broken = f"A round failed ({type(error).__name__})."
         self.alarms = dict(self._alarms()) | ({"broken": broken} if broken else {})
-        self._tell()
+        self._print_alarms()
         if self.refused:
             await self._record_refusal()
         return max(pause, _TICK_SECONDS)
@@ -327,7 +325,7 @@ class _Watch:
                 f" {for_a_person(found.blind)}",
             )
 
-    def _tell(self) -> None:
+    def _print_alarms(self) -> None:
         """Print new alarms at once, and lasting ones once an hour."""
         now = time.monotonic()
         self._said = {kind: at for kind, at in self._said.items() if kind in self.alarms}

@@ -67,9 +67,8 @@ class Screen:
 
     def frame(self, title: str, text: str) -> None:
         """Print the server's own words in a frame."""
-        self._console.print(
-            Panel(Text(self._fit(text)), title=Text(title, "bold"), title_align="left", border_style="yellow")
-        )
+        words = Text(self._fit(text))
+        self._console.print(Panel(words, title=Text(title, "bold"), title_align="left", border_style="yellow"))
 
     def line(self, text: str) -> None:
         """Print a line for pasting, on its own, without style and never broken."""
