@@ -31,9 +31,9 @@ def opened(
 ) -> Iterator[tuple[Services, asyncio.Runner]]:
     """Yield the services for a command that talks to Clore, and their event loop. Between two runs of the loop a person
     can be asked, and Ctrl-C still works. `queue_seconds`: see `build`. Raises Failure as `settings_with_api` does."""
-    from clore_mcp.wiring import build
-
     wanted = settings_with_api(arguments)
+    from clore_mcp.wiring import build  # after the settings, because it takes long to import
+
     with asyncio.Runner() as runner:
         services = build(wanted, queue_seconds=queue_seconds)
         # A person who types a command wants the present state, not what another process read earlier.
