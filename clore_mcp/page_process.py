@@ -14,10 +14,10 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Page, Settings
@@ -90,16 +90,13 @@ class PageOpener:
         thread."""
         if not self.may or quote_id in self._refused:
             return False
-        try:
+        with _logged("the person's page could not be opened: %s"):
             if quote_id in self._shown:
                 return is_running(self._wanted)
             reply = ask(self._wanted, PageRequest(to=f"approvals/{quote_id}"))
-        except (OSError, StateUnavailable, subprocess.SubprocessError) as error:
-            log.warning("the person's page could not be opened: %s", error)
-            return False
-        if reply is not None and reply.shown:
-            self._shown.add(quote_id)
-            return True
+            if reply is not None and reply.shown:
+                self._shown.add(quote_id)
+                return True
         return False
 
     def address(self, quote_id: str) -> str | None:
@@ -107,21 +104,27 @@ class PageOpener:
         secret."""
         if not self.may or quote_id in self._shown | self._refused:
             return None
-        try:
+        with _logged("the person's page could not be started: %s"):
             reply = ask(self._wanted, PageRequest(to=f"approvals/{quote_id}", opens=False))
-        except (OSError, StateUnavailable, subprocess.SubprocessError) as error:
-            log.warning("the person's page could not be started: %s", error)
-            return None
-        if reply is None:
-            return None
-        self._shown.add(quote_id)
-        before, _, _ = reply.address.rpartition("enter/")
-        return f"{before}approvals/{quote_id}"
+            if reply is not None:
+                self._shown.add(quote_id)
+                before, _, _ = reply.address.rpartition("enter/")
+                return f"{before}approvals/{quote_id}"
+        return None
 
     def refuse(self, quote_id: str) -> None:
         """Record that the person did not want to go there. No page is opened for that question."""
         self._shown.discard(quote_id)
         self._refused.add(quote_id)
+
+
+@contextlib.contextmanager
+def _logged(message: str) -> Iterator[None]:
+    """Log a failure to ask for the page, instead of raising it."""
+    try:
+        yield
+    except (OSError, StateUnavailable, subprocess.SubprocessError) as error:
+        log.warning(message, error)
 
 
 def is_running(wanted: Settings) -> bool:
@@ -140,14 +143,16 @@ def ask(wanted: Settings, request: PageRequest) -> PageReply | None:
     folder = requests_folder(wanted)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_running(wanted):
-        _start(wanted)
+        sandbox = wanted.api_key_source == "sandbox"  # its state is a folder in the state folder that is named
+        words = ["page", "--detached", *(["--sandbox"] if sandbox else [])]
+        start_apart(words, wanted.state_dir.parent if sandbox else wanted.state_dir, LOG_NAME)
     return ask_running(folder, request)
 
 
 def ask_running(folder: Path, request: PageRequest) -> PageReply | None:
     """Send a request to the page's process that reads that folder. Return its reply, or None if it does not answer."""
     name = secrets.token_hex(8)
-    _write(folder / f"{name}.ask", {"to": request.to, "opens": request.opens, "registers": request.registers})
+    _write(folder / f"{name}.ask", request)
     until = time.monotonic() + _STARTS_WITHIN_SECONDS + _ANSWERS_WITHIN_SECONDS
     answer = folder / f"{name}.answer"
     while time.monotonic() < until:
@@ -174,18 +179,12 @@ def take_requests(folder: Path) -> list[tuple[str, PageRequest]]:
 
 def answer_request(folder: Path, name: str, reply: PageReply) -> None:
     """Answer a request. Raises OSError."""
-    _write(folder / f"{name}.answer", {"shown": reply.shown, "address": reply.address})
+    _write(folder / f"{name}.answer", reply)
 
 
-def _start(wanted: Settings) -> None:
-    sandbox = wanted.api_key_source == "sandbox"  # its state is a folder in the state folder that is named
-    words = ["page", "--detached", *(["--sandbox"] if sandbox else [])]
-    start_apart(words, wanted.state_dir.parent if sandbox else wanted.state_dir, LOG_NAME)
-
-
-def _write(path: Path, told: Mapping[str, Any]) -> None:
+def _write(path: Path, told: PageRequest | PageReply) -> None:
     """Write a private file atomically."""
     draft = path.with_suffix(".draft")
     with os.fdopen(open_own(draft, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
-        json.dump(told, file)
+        json.dump(asdict(told), file)
     draft.replace(path)

@@ -96,7 +96,7 @@ def create_server(
         tools=tools,
         lifespan=lifespan,
         cache_hints=hints,
-        subscriptions=updates.bus,
+        subscriptions=updates,
         log_level="WARNING",
         middleware=[readable_answers],
     )

@@ -43,35 +43,14 @@ class _Subscriber:
     uris: set[str] = field(default_factory=set)
 
 
-class Bus(InMemorySubscriptionBus):
-    """The SDK's bus. It also counts its listeners and calls `begun` when one begins to listen."""
-
-    def __init__(self, begun: Callable[[], None]) -> None:
-        super().__init__()
-        self._begun = begun
-        self.listeners = 0
-
-    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
-        """See InMemorySubscriptionBus."""
-        end, ended = super().subscribe(listener), False
-        self.listeners += 1
-
-        def unsubscribe() -> None:
-            nonlocal ended
-            self.listeners -= not ended
-            ended = True
-            end()
-
-        self._begun()
-        return unsubscribe
-
-
-class Updates:
-    """Watches for changes while a client listens. `running` holds the services of the running servers."""
+class Updates(InMemorySubscriptionBus):
+    """The bus for clients that listen, and the list of those that subscribe. Watches for changes while there are any.
+    `running` holds the services of the running servers."""
 
     def __init__(self, running: list[FirstUse]) -> None:
-        self.bus = Bus(self._begin)
+        super().__init__()
         self._running = running
+        self._listening = set[Callable[[], None]]()  # what ends each listener's subscription
         self._subscribers: dict[int, _Subscriber] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -80,6 +59,18 @@ class Updates:
         below: Any = server._lowlevel_server  # SDK 2.3 exposes it nowhere else
         below.add_request_handler("resources/subscribe", SubscribeRequestParams, self._subscribe)
         below.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, self._unsubscribe)
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        """See InMemorySubscriptionBus."""
+        end = super().subscribe(listener)
+        self._listening.add(end)
+
+        def unsubscribe() -> None:
+            self._listening.discard(end)
+            end()
+
+        self._begin()
+        return unsubscribe
 
     async def stop(self) -> None:
         """Stop watching, because the listeners have gone."""
@@ -108,29 +99,25 @@ class Updates:
         if self._task is None or self._task.done():
             self._task = asyncio.ensure_future(self._watch(time.time()))
 
-    @property
-    def _heard(self) -> bool:
-        return self.bus.listeners > 0 or any(one.uris for one in self._subscribers.values())
-
     async def _watch(self, since: float) -> None:
         """Look for changes and publish them while any client listens."""
         changes: tuple[Services, Changes] | None = None
-        while self._heard:
+        while self._listening or any(one.uris for one in self._subscribers.values()):
             services = self._running[-1].wired if self._running else None
             if services is not None:
                 if changes is None or changes[0] is not services:
                     changes = services, services.changes(since)
                 try:
                     for uri in _uris(await changes[1].look()):
-                        await self._tell(uri)
+                        await self._notify(uri)
                 except Failure as failure:
                     log.debug("changes could not be read: %s", failure.message)
                 except Exception as error:  # a client that can't be notified must not stop it for the others
                     log.warning("changes could not be reported: %s", type(error).__name__)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _tell(self, uri: str) -> None:
-        await self.bus.publish(ResourceUpdated(uri))
+    async def _notify(self, uri: str) -> None:
+        await self.publish(ResourceUpdated(uri))
         for client, subscriber in list(self._subscribers.items()):
             if uri in subscriber.uris:
                 try:

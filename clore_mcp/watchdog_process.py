@@ -50,27 +50,26 @@ def starter(wanted: Settings) -> Callable[[], bool] | None:
     allowed = wanted.watchdog is Watchdog.AUTO and wanted.api_key is not None and not wanted.read_only
     if not allowed or wanted.api_key_source == "sandbox":
         return None
-    return _Starter(wanted).start
+    started_at = float("-inf")
 
-
-class _Starter:
-    def __init__(self, wanted: Settings) -> None:
-        self._wanted = wanted
-        self._started_at = float("-inf")
-
-    def start(self) -> bool:
+    def start() -> bool:
+        nonlocal started_at
         now = time.monotonic()
-        place = place_of(self._wanted)
+        place = place_of(wanted)
         try:
             if not place.take():
                 return True
             place.release()
-            if now - self._started_at >= _AGAIN_SECONDS:
-                self._started_at = now
-                _spawn(self._wanted.state_dir)
+            if now - started_at >= _AGAIN_SECONDS:
+                started_at = now
+                shorten_log(wanted.state_dir)
+                # If another process is faster, the one started here finds the place taken and exits.
+                start_apart(["watchdog", "--detached"], wanted.state_dir, LOG_NAME)
         except (OSError, StateUnavailable, subprocess.SubprocessError) as error:
             log.warning("the watchdog could not be started, so orders end only while this server runs: %s", error)
         return False
+
+    return start
 
 
 def shorten_log(state_dir: Path) -> None:
@@ -79,9 +78,8 @@ def shorten_log(state_dir: Path) -> None:
     with contextlib.suppress(OSError):
         if path.stat().st_size <= _LOG_BYTES:
             return
-        with os.fdopen(
-            open_own(path, os.O_RDWR), "r+b"
-        ) as file:  # the same file, because the watchdog has it open and appends
+        # The same file, because the watchdog has it open and appends.
+        with os.fdopen(open_own(path, os.O_RDWR), "r+b") as file:
             file.seek(-_LOG_BYTES // 2, os.SEEK_END)
             newer = file.read().partition(b"\n")[2]
             file.seek(0)
@@ -89,23 +87,11 @@ def shorten_log(state_dir: Path) -> None:
             file.truncate()
 
 
-def open_log(state_dir: Path, name: str = LOG_NAME) -> int:
-    """Open the log that a detached process appends to. Raises OSError, also if it is a link."""
-    return open_own(state_dir / name, os.O_WRONLY | os.O_APPEND)
-
-
-def _spawn(state_dir: Path) -> None:
-    """Start the watchdog and wait until it is detached. If another one is faster, it finds the place taken and
-    exits."""
-    shorten_log(state_dir)
-    start_apart(["watchdog", "--detached"], state_dir, LOG_NAME)
-
-
 def start_apart(words: list[str], state_dir: Path, log_name: str) -> None:
-    """Start a detached command of ours with that state and this environment. Its output goes to that file in the state
-    folder. Raises OSError and SubprocessError."""
+    """Start a detached command of ours with that state and this environment, and wait until it is detached. Its output
+    goes to that file in the state folder. Raises OSError, also if the file is a link, and SubprocessError."""
     root = str(Path(__file__).resolve().parents[1])
-    said = open_log(state_dir, log_name)
+    said = open_own(state_dir / log_name, os.O_WRONLY | os.O_APPEND)
     try:
         between = _between([sys.executable, "-P", "-c"], [root, *words], state_dir, said)
     finally:

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from typing import Final
 
 from clore_mcp.cli import terminal
@@ -35,14 +36,11 @@ def add_id(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """List all approvals: the waiting ones first, with the callers in turn."""
-    state = Database(settings_of(arguments).state_dir)
-    approvals = Approvals(state, time.time, command_prefix(arguments))
-    try:
-        waiting = asyncio.run(approvals.waiting()) if state.exists else []
-        standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
-    finally:
-        state.close()
-    waiting = [quote for quote in waiting if Consent.of(quote).yes is not Yes.NEVER]
+    prefix = command_prefix(arguments)
+    with closing(Database(settings_of(arguments).state_dir)) as state:
+        found = asyncio.run(Approvals(state, time.time, prefix).waiting()) if state.exists else []
+        standing = _standing(state)
+    waiting = [quote for quote in found if Consent.of(quote).yes is not Yes.NEVER]
     for quote in waiting:
         _show(quote, time.time())
     for watch in standing:
@@ -50,7 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"approved and rents by itself; to withdraw the approval: decline {watch.id}", indent=10)
     pending = [quote.id for quote in waiting if quote.state == "pending"]
     if pending:
-        prefix = command_prefix(arguments)
         say(f"To decide: {prefix} approve {pending[0]}, or {prefix} decline {pending[0]}")
     elif not (waiting or standing):
         say("Nothing waits for your approval.")
@@ -59,26 +56,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 def approve(arguments: argparse.Namespace) -> int:
     """Show the whole question, then take the answer."""
-    wanted = settings_of(arguments)
+    wanted, prefix = settings_of(arguments), command_prefix(arguments)
     require_spending(wanted)
     terminal.require_terminal("approve", "nothing was approved")
     if wanted.approval is Approval.PASSKEY:
         raise Failure(
             "CLORE_APPROVAL is passkey, so a yes counts with a passkey alone; nothing was approved.",
-            hint=f"`{command_prefix(arguments)} page` shows the question.",
+            hint=f"`{prefix} page` shows the question.",
         )
-    state = Database(wanted.state_dir)
-    approvals = Approvals(state, time.time, command_prefix(arguments))
-    try:
-        quote = asyncio.run(waiting_quote(state, approvals, arguments.id, command_prefix(arguments)))
-        disclose(quote)
+    with closing(Database(wanted.state_dir)) as state:
+        approvals = Approvals(state, time.time, prefix)
+        quote = asyncio.run(_waiting_quote(state, approvals, arguments.id, prefix, states=("pending",)))
+        _disclose(quote)
         if terminal.answer("Type yes to approve exactly this, anything else to leave it:") != "yes":
             say("Not approved. Nothing has changed.")
             return 1
         if not asyncio.run(approvals.decide(quote, yes=True, by=terminal.who())):
-            raise no_longer(asyncio.run(approvals.get(quote.id)))
-    finally:
-        state.close()
+            raise _no_longer(asyncio.run(approvals.get(quote.id)))
     say(
         f"Approved. Nothing is spent yet. The approval is valid for {span(YES_SECONDS)}, for the same call by"
         f" {clean(quote.caller, 60)}. Tell your assistant to call again."
@@ -86,24 +80,22 @@ def approve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def waiting_quote(
-    state: Database, approvals: Approvals, quote_id: str, prefix: str, *, states: Sequence[str] = ("pending",)
+async def _waiting_quote(
+    state: Database, approvals: Approvals, quote_id: str, prefix: str, *, states: Sequence[str]
 ) -> Quote:
     """Return the quote with that id if it is in one of those states and has not lapsed. Raises Failure."""
-    shown = clean(quote_id, 40)
-    if not state.exists:
-        raise NotFound(f"There is no approval {shown!r}.", hint=f"`{prefix} approvals` lists what waits.")
-    try:
-        quote = await approvals.get(quote_id)
-    except NotFound:
-        raise NotFound(f"There is no approval {shown!r}.", hint=f"`{prefix} approvals` lists what waits.") from None
+    quote = None
+    if state.exists:
+        with suppress(NotFound):
+            quote = await approvals.get(quote_id)
+    if quote is None:
+        raise NotFound(f"There is no approval {clean(quote_id, 40)!r}.", hint=f"`{prefix} approvals` lists what waits.")
     if quote.state not in states or not quote.in_time(time.time()):
-        raise no_longer(quote)
+        raise _no_longer(quote)
     return quote
 
 
-def no_longer(quote: Quote) -> Failure:
-    """Return why a quote can no longer be answered."""
+def _no_longer(quote: Quote) -> Failure:
     if quote.replaced_by is not None:
         return Failure(
             f"{quote.id} was replaced by {quote.replaced_by}, a newer question from the same client about the same"
@@ -121,7 +113,7 @@ def no_longer(quote: Quote) -> Failure:
     )
 
 
-def disclose(quote: Quote) -> None:
+def _disclose(quote: Quote) -> None:
     """Show the whole question, who asked it and when it lapses."""
     say()
     for line in quote.question.split("\n"):
@@ -138,21 +130,18 @@ def disclose(quote: Quote) -> None:
 def decline(arguments: argparse.Namespace) -> int:
     """Show the whole question, then record that it was declined."""
     terminal.require_terminal("decline", "nothing was declined")
-    state = state_of(settings_of(arguments))
-    approvals = Approvals(state, time.time, command_prefix(arguments))
-    try:
-        watch = _watch(state, arguments.id)
+    prefix = command_prefix(arguments)
+    with closing(state_of(settings_of(arguments))) as state:
+        watch = next((watch for watch in _standing(state) if watch.id == arguments.id), None)
         if watch is not None:
             return _end(state, watch)
-        find = waiting_quote(state, approvals, arguments.id, command_prefix(arguments), states=("pending", "approved"))
-        quote = asyncio.run(find)
-        disclose(quote)
+        approvals = Approvals(state, time.time, prefix)
+        quote = asyncio.run(_waiting_quote(state, approvals, arguments.id, prefix, states=("pending", "approved")))
+        _disclose(quote)
         if not _says_no():
             return 1
         if not asyncio.run(approvals.decide(quote, yes=False, by=terminal.who())):
-            raise no_longer(asyncio.run(approvals.get(quote.id)))
-    finally:
-        state.close()
+            raise _no_longer(asyncio.run(approvals.get(quote.id)))
     say("Declined. Nothing is spent. Orders that already run keep running.")
     return 0
 
@@ -165,8 +154,7 @@ def _end(state: Database, watch: Watch) -> int:
 
     def write(tx: Tx) -> list[int]:
         if watches.end(tx, watch.id, "cancelled"):
-            entry = Entry(time.time(), watch.account, "watch_cancelled", by, data={"watch_id": watch.id})
-            ledger.write(tx, entry)
+            ledger.write(tx, Entry(time.time(), watch.account, "watch_cancelled", by, data={"watch_id": watch.id}))
         return watches.order_ids(tx, watch.id)
 
     made = asyncio.run(state.write(write))
@@ -175,10 +163,9 @@ def _end(state: Database, watch: Watch) -> int:
     return 0
 
 
-def _watch(state: Database, watch_id: str) -> Watch | None:
-    """Return the watch with that id, if it may still rent."""
-    standing = state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
-    return next((watch for watch in standing if watch.id == watch_id), None)
+def _standing(state: Database) -> list[Watch]:
+    """Return the watches that may still rent."""
+    return state.read_now(lambda tx: watches.standing(tx, None, time.time())) if state.exists else []
 
 
 def _says_no() -> bool:
@@ -188,22 +175,14 @@ def _says_no() -> bool:
     return False
 
 
-def price_line(quote: Quote) -> str:
-    """Return what approval would cost, if the terms have figures of their own."""
-    if quote.verb != "create_order":
-        return ""
-    terms = Terms.from_json(quote.terms)
-    return f"up to {usd(terms.usd_per_hour)} per hour, worst case {usd(terms.worst_usd)}"
-
-
 def _show(quote: Quote, now: float) -> None:
     first, *rest = quote.question.split("\n")
     say(f"{quote.id}  {clean(first, LINE_SHOWN)}", hang=10)
     for line in rest:
         say(clean(line, LINE_SHOWN), indent=10, hang=2)
-    figures = price_line(quote)
-    if figures:
-        say(figures, indent=10)
+    if quote.verb == "create_order":
+        terms = Terms.from_json(quote.terms)
+        say(f"up to {usd(terms.usd_per_hour)} per hour, worst case {usd(terms.worst_usd)}", indent=10)
     waits = "approved and not used yet" if quote.state == "approved" else "waits for you"
     asked = f"asked by {clean(quote.caller, 30)} {span(now - quote.created_at)} ago"
     say(f"{asked}; {waits}, lapses in {span(quote.expires_at - now)}", indent=10)

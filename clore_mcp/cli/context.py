@@ -6,10 +6,11 @@ import argparse
 import asyncio
 import re
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from clore_mcp import settings
 from clore_mcp.errors import Failure, ReadOnly
@@ -18,45 +19,27 @@ from clore_mcp.settings import Settings
 if TYPE_CHECKING:
     from clore_mcp.wiring import Services
 
-T = TypeVar("T")
-
 _NOBODY: Final = "http://127.0.0.1:9/v1"  # the discard port: for commands that only read the sandbox's state
 _LISTENS_WITHIN: Final = 2.0
 # For a command that ends orders. Its other reads don't wait for a pause that Clore asked for, nor in a long queue.
 ENDING_QUEUE_SECONDS: Final = 8.0
 
 
-@dataclass(frozen=True, slots=True)
-class OpenServices:
-    """The services and their event loop. Between two `run`s a person can be asked, and Ctrl-C still works."""
-
-    services: Services
-    _runner: asyncio.Runner
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine and return its result."""
-        return self._runner.run(work)
-
-
 @contextmanager
-def opened(arguments: argparse.Namespace, *, queue_seconds: float | None = None) -> Iterator[OpenServices]:
-    """Yield the services for a command that talks to Clore and close them at the end. `queue_seconds`: see `build`."""
+def opened(
+    arguments: argparse.Namespace, *, queue_seconds: float | None = None
+) -> Iterator[tuple[Services, asyncio.Runner]]:
+    """Yield the services for a command that talks to Clore, and their event loop. Between two runs of the loop a person
+    can be asked, and Ctrl-C still works. `queue_seconds`: see `build`. Raises Failure as `settings_with_api` does."""
     wanted = settings_with_api(arguments)
-    with opened_with(wanted, queue_seconds=queue_seconds) as parts:
-        yield parts
-
-
-@contextmanager
-def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iterator[OpenServices]:
-    """Yield the services for these settings and close them at the end."""
-    from clore_mcp.wiring import build
+    from clore_mcp.wiring import build  # after the settings, because it takes long to import
 
     with asyncio.Runner() as runner:
         services = build(wanted, queue_seconds=queue_seconds)
         # A person who types a command wants the present state, not what another process read earlier.
         services.context.readings.changed()
         try:
-            yield OpenServices(services, runner)
+            yield services, runner
         finally:
             runner.run(services.aclose())
 
@@ -64,21 +47,24 @@ def opened_with(wanted: Settings, *, queue_seconds: float | None = None) -> Iter
 def settings_of(arguments: argparse.Namespace) -> Settings:
     """Return the settings for a command that reads and writes only the state."""
     wanted = settings.load(sandbox=arguments.sandbox)
-    return _inside(wanted, _announced(wanted) or _NOBODY) if arguments.sandbox else wanted
+    if not arguments.sandbox:
+        return wanted
+    from clore_mcp.cli.serve import SANDBOX_GAP_SECONDS, SANDBOX_URL_FILE
+    from clore_mcp.sandbox import SANDBOX_KEY
+
+    url = _announced(wanted.state_dir / "sandbox" / SANDBOX_URL_FILE)
+    return wanted.with_sandbox(url, SANDBOX_KEY, gap_seconds=SANDBOX_GAP_SECONDS)
 
 
 def settings_with_api(arguments: argparse.Namespace) -> Settings:
     """Return the settings for a command that talks to Clore. Raises Failure if the simulated one is not running."""
-    wanted = settings.load(sandbox=arguments.sandbox)
-    if not arguments.sandbox:
-        return wanted
-    url = _announced(wanted)
-    if url is None or not _listens(url):
+    wanted = settings_of(arguments)
+    if arguments.sandbox and not _listens(wanted.api_url):
         raise Failure(
             "No simulated marketplace is running.",
             hint="It runs inside `clore-mcp --sandbox`. Start that first, in an assistant or another terminal.",
         )
-    return _inside(wanted, url)
+    return wanted
 
 
 def command_prefix(arguments: argparse.Namespace) -> str:
@@ -94,28 +80,18 @@ def require_spending(wanted: Settings) -> None:
         )
 
 
-def _inside(wanted: Settings, url: str) -> Settings:
-    from clore_mcp.cli.serve import SANDBOX_GAP_SECONDS
-    from clore_mcp.sandbox import SANDBOX_KEY
-
-    return wanted.with_sandbox(url, SANDBOX_KEY, gap_seconds=SANDBOX_GAP_SECONDS)
-
-
-def _announced(wanted: Settings) -> str | None:
-    """Return the URL that a running `clore-mcp --sandbox` has written to its state folder."""
-    from clore_mcp.cli.serve import SANDBOX_URL_FILE
-
+def _announced(file: Path) -> str:
+    """Return the URL that a running `clore-mcp --sandbox` has written there, or _NOBODY."""
     try:
-        text = (wanted.state_dir / "sandbox" / SANDBOX_URL_FILE).read_text(encoding="utf-8").strip()
+        text = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        return None
-    return text if re.fullmatch(r"http://127\.0\.0\.1:[0-9]{1,5}/v1", text) else None
+        return _NOBODY
+    return text if re.fullmatch(r"http://127\.0\.0\.1:[0-9]{1,5}/v1", text) else _NOBODY
 
 
 def _listens(url: str) -> bool:
-    port = int(url.rsplit(":", 1)[1].split("/")[0])
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=_LISTENS_WITHIN).close()
-    except (OSError, OverflowError):
+        socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=_LISTENS_WITHIN).close()
+    except (OSError, ValueError):  # ValueError: no such port
         return False
-    return True
+    return url != _NOBODY

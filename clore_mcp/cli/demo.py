@@ -7,7 +7,6 @@ import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `clore-mcp demo`."""
     parser.add_argument("--yes", action="store_true", help="answer the questions with yes, for scripts and pipes")
     parser.add_argument("--page", action="store_true", help="show your page beside it, in the browser")
 

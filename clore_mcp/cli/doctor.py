@@ -13,12 +13,13 @@ import os
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from clore_mcp import __version__
-from clore_mcp.cli.context import opened_with, settings_of, settings_with_api
+from clore_mcp.cli.context import command_prefix, opened, settings_of
 from clore_mcp.cli.terminal import doubtful, for_a_person, say, span
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NotSent, SettingsInvalid, StateUnavailable
 from clore_mcp.money import coin_name, dollars, plain
@@ -35,8 +36,7 @@ _NAME_WIDTH: Final = 10
 # The order in which to fix faults. A malformed setting or a missing state stops everything, and without a network
 # nothing else can be checked. A key that Clore refuses stops everything, a freeze all spending, a limit one kind of it.
 _FIRST: Final = (
-    "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "clock",
-     "unsettled", "watchdog",
+    "settings", "state", "API", "key", "account", "spending", "limit", "wallets", "clock", "unsettled", "watchdog",
 )  # fmt: skip
 _MODES: Final = {
     Approval.ASK: "you are asked through the client",
@@ -62,13 +62,11 @@ class CheckResult:
     cure: str = ""
 
     def show(self) -> None:
-        """Print it with its mark."""
         name = f"{_MARKS[self.kind]}  {self.name:<{_NAME_WIDTH}}"
         say(f"{name}{self.said} {self.cure}".rstrip(), hang=len(name))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the output format."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -106,25 +104,24 @@ def _examined(arguments: argparse.Namespace) -> Iterator[CheckResult]:
     state = _state(wanted.state_dir)
     yield state
     if state.kind != "fault":
-        yield _freeze(wanted.state_dir, "clore-mcp --sandbox" if arguments.sandbox else "clore-mcp")
+        yield _freeze(wanted.state_dir, command_prefix(arguments))
     yield from _limits(wanted)
-    try:
-        wanted = settings_with_api(arguments)
-    except Failure as failure:
-        yield _fault("API", failure.message, failure.hint)
-        return
-    with opened_with(wanted) as parts:
-        services = parts.services
-        yield from (reached := parts.run(_api(services)))
+    with ExitStack() as stack:
+        try:
+            services, runner = stack.enter_context(opened(arguments))
+        except Failure as failure:
+            yield _fault("API", failure.message, failure.hint)
+            return
+        yield from (reached := runner.run(_api(services)))
         account = None
         if services.settings.api_key is not None and all(one.kind != "fault" or one.name == "clock" for one in reached):
             try:
-                account = parts.run(services.context.readings.account())
-                yield parts.run(_wallets(services))
+                account = runner.run(services.context.readings.account())
+                yield runner.run(_wallets(services))
             except CloreError as failure:
                 yield _fault("account", failure.message, for_a_person(failure))
         if state.kind != "fault":
-            yield from parts.run(_kept(services, account))
+            yield from runner.run(_kept(services, account))
 
 
 # On this machine
@@ -140,7 +137,7 @@ def _settings(wanted: Settings) -> Iterator[CheckResult]:
     yield CheckResult("settings", "; ".join(filter(None, extras)))
     source = wanted.sources.get("approval", "default")
     yield CheckResult("approval", f"{wanted.approval.value} ({source}): {_MODES[wanted.approval]}")
-    yield from (_note("note", said) for said in wanted.notes)
+    yield from (CheckResult("note", said, "note") for said in wanted.notes)
 
 
 def _limits(wanted: Settings) -> Iterator[CheckResult]:
@@ -184,12 +181,9 @@ def _state_in(folder: Path) -> CheckResult:
     try:
         database.write_now(lambda tx: None)
     except StateUnavailable as failure:
-        newer = "newer clore-mcp" in failure.message
-        cure = (
-            "pip install -U clore-mcp"
-            if newer
-            else "Free some disk space or repair the file. If you move it away, the record starts empty."
-        )
+        cure = "Free some disk space or repair the file. If you move it away, the record starts empty."
+        if "newer clore-mcp" in failure.message:
+            cure = "pip install -U clore-mcp"
         return _fault("state", failure.message, cure)
     finally:
         database.close()
@@ -198,11 +192,8 @@ def _state_in(folder: Path) -> CheckResult:
 
 def _freeze(folder: Path, program: str) -> CheckResult:
     """Check whether the person has frozen spending. `program` is the command for this state."""
-    database = Database(folder)
-    try:
+    with closing(Database(folder)) as database:
         found = database.read_now(ledger.frozen) if database.exists else None
-    finally:
-        database.close()
     if found is None:
         return CheckResult("spending", "allowed, within the limits")
     said = f"frozen {span(time.time() - found.at)} ago by {clean(found.by, 80)}, so nothing can be rented."
@@ -233,7 +224,8 @@ async def _api(services: Services) -> list[CheckResult]:
         if isinstance(failure, NotSent):
             why = f"can't be reached{failure.why and f': {failure.why}'}."
         away = _fault("API", f"{url} {why}", for_a_person(failure))
-        return [away, no_key if settings.api_key is None else _note("key", f"set, from {source}, not tested")]
+        untested = CheckResult("key", f"set, from {source}, not tested", "note")
+        return [away, no_key if settings.api_key is None else untested]
     ahead = None if current.api_at is None else current.api_at - current.at
     taken = CheckResult("key", f"set, from {source}, accepted by Clore")
     # The settings accept plain http only for loopback.
@@ -243,15 +235,16 @@ async def _api(services: Services) -> list[CheckResult]:
 def clock(ahead: float | None, *, simulated: bool) -> CheckResult:
     """Compare the clocks. Clore's is `ahead` seconds ahead of this computer's. Leases follow Clore's clock."""
     if ahead is None:
-        return _note("clock", "not compared: Clore's reply had no date")
+        return CheckResult("clock", "not compared: Clore's reply had no date", "note")
     if (apart := abs(ahead)) <= _CLOCKS_AGREE_SECONDS:
         return CheckResult("clock", "agrees with Clore's")
     length = f"{apart:.0f} s" if apart < _CLOCK_WRONG_SECONDS else span(apart)
     said = f"this computer's is {length} {'behind' if ahead > 0 else 'ahead of'} Clore's"
     if simulated:
-        return _note("clock", f"{said}, which is simulated and runs at its own speed")
-    judge = _warn if apart <= _CLOCK_WRONG_SECONDS else _fault
-    return judge("clock", f"{said}.", "Set it from the network (NTP), because orders end by Clore's clock.")
+        return CheckResult("clock", f"{said}, which is simulated and runs at its own speed", "note")
+    kind: Literal["warn", "fault"] = "warn" if apart <= _CLOCK_WRONG_SECONDS else "fault"
+    cure = "Set it from the network (NTP), because orders end by Clore's clock."
+    return CheckResult("clock", f"{said}.", kind, cure)
 
 
 async def _wallets(services: Services) -> CheckResult:
@@ -267,18 +260,19 @@ async def _kept(services: Services, account: str | None) -> list[CheckResult]:
     if not services.context.state.exists:
         return [_without_watchdog(services)]
     if account is None:
-        return [_note("orders", "not checked, because Clore does not say which account this is")]
+        return [CheckResult("orders", "not checked, because Clore does not say which account this is", "note")]
     unknown = await _unknown_orders(services)
     return [await _unsettled(services, account), *unknown, await _watchdog(services, account)]
 
 
 async def _unsettled(services: Services, account: str) -> CheckResult:
-    """Check for rentals whose outcome is unknown."""
     found = await services.context.state.read(lambda tx: intents.in_state(tx, account, "uncertain", "sending"))
     uncertain = [intent for intent in found if intent.state == "uncertain"]
     if not uncertain:
-        sent = f"{len(found)} on the way and not confirmed yet; check again in a minute"
-        return _note("unsettled", sent) if found else CheckResult("unsettled", "none")
+        if not found:
+            return CheckResult("unsettled", "none")
+        said = f"{len(found)} on the way and not confirmed yet; check again in a minute"
+        return CheckResult("unsettled", said, "note")
     first = uncertain[0]
     return _fault(
         "unsettled",
@@ -347,16 +341,8 @@ def _without_watchdog(services: Services) -> CheckResult:
     start = f"Run `{services.context.program} watchdog` as a service, or unset CLORE_WATCHDOG."
     if services.settings.approval is Approval.LIMITS:
         return _fault("watchdog", "absent, and CLORE_APPROVAL=limits rents nothing without one.", start)
-    return _warn("watchdog", "absent, and CLORE_WATCHDOG=off, so only a cancel ends an order.", start)
+    return CheckResult("watchdog", "absent, and CLORE_WATCHDOG=off, so only a cancel ends an order.", "warn", start)
 
 
 def _fault(name: str, said: str, cure: str) -> CheckResult:
     return CheckResult(name, said, "fault", cure)
-
-
-def _warn(name: str, said: str, cure: str) -> CheckResult:
-    return CheckResult(name, said, "warn", cure)
-
-
-def _note(name: str, said: str) -> CheckResult:
-    return CheckResult(name, said, "note")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -18,30 +19,22 @@ _EVERYTHING = -1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how many steps to show, and in which format."""
     parser.add_argument("--json", action="store_true", help="print one JSON object per line, with all data")
-    parser.add_argument(
-        "--limit",
-        type=_positive,
-        metavar="N",
-        help=f"show the newest N steps (default: {_TABLE_ROWS}; with --json, all)",
-    )
+    limit = f"show the newest N steps (default: {_TABLE_ROWS}; with --json, all)"
+    parser.add_argument("--limit", type=_positive, metavar="N", help=limit)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the newest steps, oldest first."""
-    state = Database(settings_of(arguments).state_dir)
     limit = arguments.limit or (_EVERYTHING if arguments.json else _TABLE_ROWS)
-    try:
+    with closing(Database(settings_of(arguments).state_dir)) as state:
         newest = state.read_now(lambda tx: ledger.read(tx, limit=limit)) if state.exists else []
-    finally:
-        state.close()
     rows = newest[::-1]
     if arguments.json:
         for entry in rows:
             print(json.dumps(_object(entry)))
     elif rows:
-        _table(rows)
+        table(("at", "step", "by", "about", "what"), [_row(entry) for entry in rows], wraps="what")
         if len(rows) == limit:
             say(f"Only the newest {limit} are shown. --limit shows more, and --json shows all.")
     else:
@@ -62,21 +55,12 @@ def _object(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[Entry]) -> None:
-    table(
-        ("at", "step", "by", "about", "what"),
-        [
-            (
-                datetime.fromtimestamp(entry.at).astimezone().strftime("%m-%d %H:%M"),
-                clean(entry.step.replace("_", " "), 30),
-                _by(entry),
-                _about(entry),
-                _what(entry),
-            )
-            for entry in rows
-        ],
-        gives="what",
-    )
+def _row(entry: Entry) -> tuple[str, ...]:
+    at = datetime.fromtimestamp(entry.at).astimezone().strftime("%m-%d %H:%M")
+    about = entry.intent_id or entry.quote_id or ""
+    if entry.order_id is not None:
+        about = f"order {entry.order_id}"
+    return at, clean(entry.step.replace("_", " "), 30), _by(entry), about, _what(entry)
 
 
 def _by(entry: Entry) -> str:
@@ -85,13 +69,6 @@ def _by(entry: Entry) -> str:
         if entry.caller.startswith((f"{kind} at ", f"{kind} of ")):
             return kind
     return clean(entry.caller, 12)
-
-
-def _about(entry: Entry) -> str:
-    """Return the most specific thing that the step is about."""
-    if entry.order_id is not None:
-        return f"order {entry.order_id}"
-    return entry.intent_id or entry.quote_id or ""
 
 
 def _what(entry: Entry) -> str:

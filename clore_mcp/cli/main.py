@@ -19,35 +19,24 @@ from clore_mcp.errors import Failure, InvalidApiKey, NoApiKey, SettingsInvalid
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. The module with its name has `add_arguments(parser)` and `run(arguments) -> int`, unless `code`
-    names another module and its two functions."""
+    """One command. The module with its name has `add_arguments(parser)` and `run(arguments) -> int`. A command about
+    the subject of another one is in its module `within`, as `add_id(parser)` and a function with the command's name."""
 
     name: str
     help: str
     own_world: bool = False  # it has its own marketplace, so --sandbox has no effect
-    code: tuple[str, str, str] | None = None
-
-    def complete(self, parser: argparse.ArgumentParser) -> None:
-        """Import its code, then add its arguments and the function that runs it."""
-        module, arguments, run = self.code or (self.name, "add_arguments", "run")
-        code = importlib.import_module(f"clore_mcp.cli.{module}")
-        getattr(code, arguments)(parser)
-        parser.set_defaults(run=getattr(code, run))
+    within: str = ""
 
 
-# Commands about the same subject share a module.
-_APPROVE: Final = ("approvals", "add_id", "approve")
-_DECLINE: Final = ("approvals", "add_id", "decline")
-_CONNECT: Final = ("orders", "add_order_id", "connect")
 COMMANDS: Final = (
     Command("demo", "take a guided tour of a simulated marketplace: no key, no money", own_world=True),
     Command("page", "show in your browser what waits, runs and costs, and answer or stop it there"),
     Command("passkey", "`passkey add`: register a passkey, which every approval on the page then needs"),
     Command("approvals", "list what waits for your approval"),
-    Command("approve", "approve a waiting question, after reading all of it", code=_APPROVE),
-    Command("decline", "decline a waiting question, or withdraw an unused approval", code=_DECLINE),
+    Command("approve", "approve a waiting question, after reading all of it", within="approvals"),
+    Command("decline", "decline a waiting question, or withdraw an unused approval", within="approvals"),
     Command("orders", "list what runs, what it costs and how to connect"),
-    Command("connect", "show the SSH command, URL and generated token of one order", code=_CONNECT),
+    Command("connect", "show the SSH command, URL and generated token of one order", within="orders"),
     Command("cancel", "end an order, or all that were made here, and show the receipt"),
     Command("stop", "freeze all spending and end all orders made here; `stop --lift` allows it again"),
     Command("ledger", "show the record of every spending step"),
@@ -109,7 +98,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
                 help="use the simulated marketplace that `clore-mcp --sandbox` runs",
             )  # fmt: skip
         if command.name == named:
-            command.complete(below)
+            arguments, run = ("add_id", command.name) if command.within else ("add_arguments", "run")
+            code = importlib.import_module(f"clore_mcp.cli.{command.within or command.name}")
+            getattr(code, arguments)(below)
+            below.set_defaults(run=getattr(code, run))
     return parser
 
 

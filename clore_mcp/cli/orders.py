@@ -9,18 +9,16 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 
 from clore_mcp.cli.context import command_prefix, opened
 from clore_mcp.cli.terminal import loud, say, span, table, usd
-from clore_mcp.clore import OrderRow
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.orders.order_view import OpenCreate, OrderView
 from clore_mcp.rental.ssh.access import Access, access_of, ssh_config
-from clore_mcp.store import Lease, orders
+from clore_mcp.store import Tx, orders
 from clore_mcp.wiring import Services
 
 
@@ -37,20 +35,25 @@ class OrdersSeen:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which orders to list, and in which format."""
     parser.add_argument("--all", action="store_true", help="include ended orders")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the orders and warn of unknown outcomes."""
-    with opened(arguments) as parts:
-        seen = parts.run(look(parts.services, include_ended=arguments.all))
+    with opened(arguments) as (services, runner):
+        seen = runner.run(look(services, include_ended=arguments.all))
     if arguments.json:
-        print(json.dumps(_object(seen), indent=2))
+        told = {
+            "orders": [view.as_json() for view in seen.views],
+            "total_usd_per_hour": seen.usd_per_hour,
+            "unsettled": [asdict(one) for one in seen.unsettled],
+            "enforced_by": seen.enforced_by,
+        }
+        print(json.dumps(told, indent=2))
         return 0
     if seen.views:
-        show(seen.views, seen)
+        _show(seen)
         running = sum(not view.over for view in seen.views)
         unknown = sum(not view.over and view.usd_per_hour is None for view in seen.views)
         beside = f", and {unknown} whose cost is unknown" if unknown else ""
@@ -77,27 +80,17 @@ async def look(services: Services, *, include_ended: bool = False, urgent: bool 
     )
 
 
-def show(views: Sequence[OrderView], seen: OrdersSeen) -> None:
-    """Show a table of orders, and below it the lines to connect to them."""
-    table(
-        ("order", "GPU", "status", "$/h", "spent", "ends in"),
-        [
-            (
-                f"{view.order_id}{'' if view.made_here else '*'}",
-                view.hardware,
-                view.status,
-                usd(view.usd_per_hour),
-                usd(view.spent_usd),
-                _end(view, seen),
-            )
-            for view in views
-        ],
-        right=("$/h", "spent"),
-        gives="GPU",
-    )
-    if any(not view.made_here for view in views):
+def _show(seen: OrdersSeen) -> None:
+    """Show a table of the orders, and below it the lines to connect to them."""
+    rows = []
+    for view in seen.views:
+        order_id = f"{view.order_id}{'' if view.made_here else '*'}"
+        cost, spent = usd(view.usd_per_hour), usd(view.spent_usd)
+        rows.append((order_id, view.hardware, view.status, cost, spent, _end(view, seen)))
+    table(("order", "GPU", "status", "$/h", "spent", "ends in"), rows, right=("$/h", "spent"), wraps="GPU")
+    if any(not view.made_here for view in seen.views):
         say("* not made here: clore-mcp ends it only if an end is shown")
-    for view in views:
+    for view in seen.views:
         for way in (view.ssh and view.ssh.command, view.http_url, view.warning):
             if way:
                 print(f"{view.order_id}: {way}")
@@ -134,30 +127,7 @@ def _end(view: OrderView, seen: OrdersSeen) -> str:
     return f"{span(left)}, not cancelled" if view.order_id in seen.told_only else span(left)
 
 
-def _object(seen: OrdersSeen) -> dict[str, Any]:
-    return {
-        "orders": [view.as_json() for view in seen.views],
-        "total_usd_per_hour": seen.usd_per_hour,
-        "unsettled": [asdict(one) for one in seen.unsettled],
-        "enforced_by": seen.enforced_by,
-    }
-
-
-# connect
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """How to connect to one order."""
-
-    row: OrderRow
-    access: Access
-    made_here: bool
-    secrets: dict[str, str] = field(default_factory=dict, repr=False)
-
-
-def add_order_id(parser: argparse.ArgumentParser) -> None:
-    """Add the order id for `connect`."""
+def add_id(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("order_id", metavar="ORDER_ID", type=int, help="from `clore-mcp orders`")
 
 
@@ -168,42 +138,40 @@ def connect(arguments: argparse.Namespace) -> int:
             "connect shows a password or token, which a pipe or file would keep. Nothing was shown.",
             hint=f"Run it in a terminal. `{command_prefix(arguments)} orders` has the SSH lines without secrets.",
         )
-    with opened(arguments) as parts:
-        ways = parts.run(_ways(parts.services, arguments.order_id, command_prefix(arguments)))
-        state_dir = parts.services.settings.state_dir
-    access = ways.access
+    order_id = arguments.order_id
+    with opened(arguments) as (services, runner):
+        access, made_here, secrets = runner.run(_ways(services, order_id))
     if access.ssh:
         say("SSH:")
         print(f"  {access.ssh.command}")
-        say(f"or, with these lines in ~/.ssh/config, `ssh clore-{ways.row.id}`:")
-        for line in ssh_config(ways.row.id, access.ssh, state_dir).splitlines():
+        say(f"or, with these lines in ~/.ssh/config, `ssh clore-{order_id}`:")
+        for line in ssh_config(order_id, access.ssh, services.settings.state_dir).splitlines():
             print(f"  {line}")
     if access.http_url:
         say("Web:")
         print(f"  {access.http_url}")
-    for name, value in ways.secrets.items():
+    for name, value in secrets.items():
         print(f"  {name.replace('_', ' ')}: {value}")
     if access.warning:
         loud(f"{access.warning} If that does not change, cancel the order and take another server.")
     elif access.ssh is None:
         say("No address yet. Deploying takes 2 to 5 minutes and is billed. Check again then.")
-    if not ways.made_here:
+    if not made_here:
         say("Not made here, so clore-mcp has neither its key nor its passwords.")
     return 0 if access.ssh else 1
 
 
-async def _ways(services: Services, order_id: int, prefix: str) -> Connection:
+async def _ways(services: Services, order_id: int) -> tuple[Access, bool, dict[str, str]]:
+    """Return how to connect to the order, whether it was made here, and its token or password."""
     context = services.context
     account = await context.readings.account()
     row = (await context.readings.orders(EXECUTION_AGE)).find(order_id)
-    lease = await context.state.read(lambda tx: orders.get(tx, account, order_id))
+
+    def read(tx: Tx) -> tuple[bool, dict[str, str]]:
+        lease = orders.get(tx, account, order_id)
+        return lease is not None, orders.secrets_of(tx, lease.intent_id) if lease else {}
+
+    made_here, secrets = await context.state.read(read)
     if row is None or row.expired:
-        raise NotFound(f"No order {order_id} is running.", hint=f"`{prefix} orders` lists what runs.")
-    access = access_of(row, context.ssh_key() if lease else None)
-    return Connection(row, access, lease is not None, await _secrets(services, lease))
-
-
-async def _secrets(services: Services, lease: Lease | None) -> dict[str, str]:
-    if lease is None:
-        return {}
-    return await services.context.state.read(lambda tx: orders.secrets_of(tx, lease.intent_id))
+        raise NotFound(f"No order {order_id} is running.", hint=f"`{context.program} orders` lists what runs.")
+    return access_of(row, context.ssh_key() if made_here else None), made_here, secrets

@@ -15,7 +15,6 @@ from clore_mcp.page_process import LOG_NAME, PageRequest, ask, has_display
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add whether to open it."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--no-open", action="store_true", help="print the address, which works once, and open nothing")
     how.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # the process that serves it
@@ -45,10 +44,9 @@ def show(arguments: argparse.Namespace, request: PageRequest) -> None:
         ) from None
     if reply is None:
         raise Failure("The page does not answer.", hint=f"{wanted.state_dir / LOG_NAME} says why.")
-    if not reply.shown:
-        terminal.require_terminal("an address of the page", "no browser could be opened")
     if reply.shown:
         say("Your page is open in the browser.")
-    else:
-        say("Open this in a browser on this machine within ten minutes; it works once:")
-        print(reply.address)
+        return
+    terminal.require_terminal("an address of the page", "no browser could be opened")
+    say("Open this in a browser on this machine within ten minutes; it works once:")
+    print(reply.address)

@@ -10,7 +10,6 @@ from clore_mcp.page_process import PageRequest, has_display
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what to do."""
     parser.add_argument("what", choices=["add"], help="register a passkey for your yes on the page")
 
 

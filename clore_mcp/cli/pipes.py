@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextvars import Context
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import anyio
 import mcp_types as types
+from anyio.abc import ObjectReceiveStream
 from mcp.server.stdio import stdio_server
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
@@ -51,7 +51,7 @@ async def _until_gone(lines: Lines, parent_lives: Callable[[], bool], client_has
     client_has_gone()
 
 
-class Lines:
+class Lines(ObjectReceiveStream[SessionMessage]):
     """The client's messages as a stream for the SDK. Lines that are not messages are answered here."""
 
     def __init__(self, read: Any, write: Any) -> None:
@@ -62,30 +62,9 @@ class Lines:
 
     @property
     def last_context(self) -> Context | None:
-        """Return the context in which the last item was sent."""
+        """The context in which the last item was sent, for the SDK."""
         context: Context | None = self._read.last_context
         return context
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage:
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def close(self) -> None:
-        """Read no more."""
-        self._read.close()
 
     async def aclose(self) -> None:
         """Read no more."""
@@ -124,7 +103,8 @@ class Lines:
         if isinstance(line, str) and not line.strip():
             return None  # some clients end a message with an empty line
         if line is not None or not wrong:
-            log.warning("A line on stdin is not JSON and was ignored: %s", _shape(line))
+            shape = f"{len(line)} characters" if isinstance(line, str) else "unreadable"  # its text may hold secrets
+            log.warning("A line on stdin is not JSON and was ignored: %s", shape)
             await self._refuse(None, types.PARSE_ERROR, "Parse error: the line is not JSON")
             return None
         whole = next((one["input"] for one in wrong if isinstance(one["input"], dict)), {})
@@ -142,8 +122,3 @@ class Lines:
             await self._write.send(SessionMessage(message))
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):  # the reader has gone
             return
-
-
-def _shape(line: object) -> str:
-    """Return a line's length for the log, never its text, which may hold secrets."""
-    return f"{len(line)} characters" if isinstance(line, str) else "unreadable"

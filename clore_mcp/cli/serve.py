@@ -7,18 +7,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final
 
 import anyio
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.settings import Settings
-
-if TYPE_CHECKING:
-    from clore_mcp.sandbox import Running
 
 SANDBOX_SPEED: Final = 10.0  # market seconds in a real one
 # Twenty requests per second. Ends and watches are checked at a matching rate, every 2.7 s, so that a person who tries
@@ -30,28 +26,22 @@ SANDBOX_URL_FILE: Final = "url"
 def sandbox_inside(settings: Settings) -> tuple[Settings, AbstractContextManager[object]]:
     """Return settings that point at a simulated marketplace inside this process, and the context that runs it."""
     from clore_mcp.sandbox import SANDBOX_KEY, Options, start_in_thread
+    from clore_mcp.store.folder import open_own  # here, because a server without a sandbox doesn't need it
 
-    running: Running = start_in_thread(
+    running = start_in_thread(
         # Half the gap: on a busy machine a request may leave 20 ms late, and the next one then follows it closely.
         Options(interval=SANDBOX_GAP_SECONDS * 0.5, create_interval=SANDBOX_GAP_SECONDS * 4, speed=SANDBOX_SPEED)
     )
     inside = settings.with_sandbox(running.url, SANDBOX_KEY, gap_seconds=SANDBOX_GAP_SECONDS)
-    try:
-        _announce(inside.state_dir, running.url)
+    try:  # the other commands read the URL in sandbox mode
+        inside.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = open_own(inside.state_dir / SANDBOX_URL_FILE, os.O_WRONLY | os.O_TRUNC)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(running.url)
     except OSError as error:
         running.stop()
         raise StateUnavailable(f"The state in {inside.state_dir} can't be used: {error}.") from error
     return inside, running
-
-
-def _announce(state_dir: Path, url: str) -> None:
-    """Write the URL to the file that the other commands read in sandbox mode. Raises OSError, also if the file is a
-    link."""
-    from clore_mcp.store.folder import open_own  # here, because a server without a sandbox doesn't need it
-
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(open_own(state_dir / SANDBOX_URL_FILE, os.O_WRONLY | os.O_TRUNC), "w", encoding="utf-8") as file:
-        file.write(url)
 
 
 def serve(settings: Settings, *, sandbox: bool) -> int:
@@ -72,54 +62,44 @@ def serve(settings: Settings, *, sandbox: bool) -> int:
     return 0
 
 
-@contextmanager
-def _without_rich() -> Iterator[None]:
-    """Hide rich from the SDK, which would import it for its log and make each start 25 ms slower."""
-    modules: dict[str, Any] = sys.modules
-    modules["rich.console"] = None  # Python treats it as a missing module
-    try:
-        yield
-    finally:
-        del modules["rich.console"]
-
-
 async def _serve(settings: Settings, parent_lives: Callable[[], bool]) -> None:
     from clore_mcp.cli.pipes import serve_pipes
     from clore_mcp.server import create_server
 
-    signalled = False
+    before_eof = False  # a signal came, or the client has gone
 
     def leave() -> None:
-        # After a signal, or without a client, the SDK's reader thread waits for a line that may never come. Everything
-        # of ours is closed by now.
-        if signalled:
+        # The SDK's reader thread then waits for a line that may never come. Everything of ours is closed by now.
+        if before_eof:
             sys.stderr.flush()
             os._exit(0)
 
-    with _without_rich():
+    modules: dict[str, Any] = sys.modules
+    modules["rich.console"] = None  # missing for the SDK, which would import it for its log: 25 ms at each start
+    try:
         server = create_server(settings, leave, starts_watchdog=True)
+    finally:
+        del modules["rich.console"]
     # All of this lives as long as the process, so no collection needs to visit it again (0.2 s while a market is read).
     gc.freeze()
     gc.enable()
 
-    async def end_on_signal(scope: anyio.CancelScope) -> None:
-        nonlocal signalled
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                signalled = True
-                scope.cancel()
-                return
-
     async with anyio.create_task_group() as group:
 
-        def client_has_gone() -> None:
-            nonlocal signalled
-            signalled = True
+        def end() -> None:
+            nonlocal before_eof
+            before_eof = True
             group.cancel_scope.cancel()
 
+        async def end_on_signal() -> None:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for _ in signals:
+                    end()
+                    return
+
         if sys.platform != "win32":  # Windows: asyncio takes no signal handlers, and clients end the server by EOF
-            group.start_soon(end_on_signal, group.cancel_scope)
-        await serve_pipes(server, parent_lives, client_has_gone)
+            group.start_soon(end_on_signal)
+        await serve_pipes(server, parent_lives, client_has_gone=end)
         group.cancel_scope.cancel()
 
 

@@ -18,7 +18,6 @@ from clore_mcp.wiring import Services
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the intent and its outcome."""
     parser.add_argument("intent", metavar="INTENT", help="from `clore-mcp orders`")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--order", metavar="ID", type=int, help="it made this order")
@@ -28,40 +27,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check once more, then let the person settle what is still uncertain."""
     terminal.require_terminal("settle", "nothing was changed")
-    with opened(arguments) as parts:
-        services = parts.services
+    with opened(arguments) as (services, runner):
         require_spending(services.settings)
-        parts.run(services.settler.unsettled(arguments.intent))
-        seen = parts.run(_look(services))
-        found = parts.run(_still_open(services, arguments.intent))
+        seen, found = runner.run(_check(services, arguments.intent))
         if isinstance(found, str):
             say(found)
             return 0
         intent, quote = found
-        row = parts.run(_order(services, intent, seen, arguments))
+        row = runner.run(_order(services, intent, seen, arguments))
         _disclose(intent, quote, row)
         if terminal.answer("Type yes if that is right, anything else to leave it:") != "yes":
             say("Nothing has changed.")
             return 1
-        outcome = parts.run(_settle(services, intent, quote, row, seen))
+        outcome = runner.run(_settle(services, intent, quote, row, seen))
     _report(intent, row, outcome, command_prefix(arguments))
     return 0
 
 
-async def _look(services: Services) -> Orders:
-    seen = await services.context.readings.look(completed=True)
-    await services.settler.settle_open(await services.context.readings.account(), seen)
-    return seen
-
-
-async def _still_open(services: Services, intent_id: str) -> tuple[Intent, Quote] | str:
-    """Return the intent, or a sentence if the check just now has settled it."""
+async def _check(services: Services, intent_id: str) -> tuple[Orders, tuple[Intent, Quote] | str]:
+    """Look at Clore's orders. Return them and the open intent, or a sentence if the look has settled it. Raises
+    Failure if there is no such intent or it was settled before."""
+    readings, settler = services.context.readings, services.settler
+    await settler.unsettled(intent_id)
+    seen = await readings.look(completed=True)
+    await settler.settle_open(await readings.account(), seen)
     intent = await services.context.state.read(lambda tx: intents.get(tx, intent_id))
     if intent is not None and intent.state == "adopted":
-        return f"Settled by a check just now: it made order {intent.order_id} on server {intent.server_id}."
+        return seen, f"Settled by a check just now: it made order {intent.order_id} on server {intent.server_id}."
     if intent is not None and intent.state == "failed":
-        return "Settled by a check just now: Clore lists no such order. Its reservation is released."
-    return await services.settler.unsettled(intent_id)
+        return seen, "Settled by a check just now: Clore lists no such order. Its reservation is released."
+    return seen, await settler.unsettled(intent_id)
 
 
 async def _order(services: Services, intent: Intent, seen: Orders, arguments: argparse.Namespace) -> OrderRow | None:
@@ -69,35 +64,33 @@ async def _order(services: Services, intent: Intent, seen: Orders, arguments: ar
     taken = await services.context.state.read(
         lambda tx: orders.made_here(tx, intent.account, [row.id for row in seen.rows])
     )
-    mine = [
-        row for row in seen.rows if row.server_id == intent.server_id and row.id not in taken | intent.known_order_ids
-    ]
-    fits = [row for row in mine if row.spot is None or bool(row.spot) == (intent.order_type == "spot")]
     if arguments.none:
-        running = [row.id for row in fits if not row.expired]
+        running = [row.id for row in seen.rows if not row.expired and not _why_not(row, intent, taken)]
         if running:
             raise ArgumentInvalid(
                 f"Order {running[0]} runs on server {intent.server_id} and may be the one. Nothing was changed.",
                 hint=f"`clore-mcp settle {intent.id} --order {running[0]}` adopts it. Cancel it if you don't need it.",
             )
         return None
-    row = next((row for row in fits if row.id == arguments.order), None)
-    if row is None:
-        raise ArgumentInvalid(_why_not(arguments.order, intent, seen, taken), hint="Find the right one on clore.ai.")
+    row, why = seen.find(arguments.order), f"Clore lists no order {arguments.order} for this account."
+    if row is not None:
+        why = _why_not(row, intent, taken)
+    if why:
+        raise ArgumentInvalid(f"{why} Nothing was changed.", hint="Find the right one on clore.ai.")
     return row
 
 
-def _why_not(order_id: int, intent: Intent, seen: Orders, taken: set[int]) -> str:
-    row = seen.find(order_id)
-    if row is None:
-        return f"Clore lists no order {order_id} for this account. Nothing was changed."
+def _why_not(row: OrderRow, intent: Intent, taken: set[int]) -> str:
+    """Return why the intent can't have made that order, or "" if it can."""
     if row.id in taken:
-        return f"Order {order_id} belongs to another rental made here. Nothing was changed."
+        return f"Order {row.id} belongs to another rental made here."
     if row.id in intent.known_order_ids:
-        return f"Order {order_id} existed before this rental was sent. Nothing was changed."
+        return f"Order {row.id} existed before this rental was sent."
     if row.server_id != intent.server_id:
-        return f"Order {order_id} is not on server {intent.server_id}. Nothing was changed."
-    return f"Order {order_id} is not {intent.order_type}. Nothing was changed."
+        return f"Order {row.id} is not on server {intent.server_id}."
+    if row.spot is not None and bool(row.spot) != (intent.order_type == "spot"):
+        return f"Order {row.id} is not {intent.order_type}."
+    return ""
 
 
 def _disclose(intent: Intent, quote: Quote, row: OrderRow | None) -> None:

@@ -9,29 +9,22 @@ import argparse
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import TypeVar
 
 from clore_mcp.cli import orders, terminal
-from clore_mcp.cli.context import (
-    ENDING_QUEUE_SECONDS,
-    OpenServices,
-    command_prefix,
-    opened,
-    require_spending,
-    settings_of,
-)
+from clore_mcp.cli.context import ENDING_QUEUE_SECONDS, command_prefix, opened, require_spending, settings_of
 from clore_mcp.cli.terminal import for_a_person, loud, receipt, say, span, usd
 from clore_mcp.errors import Failure
 from clore_mcp.rental.orders import stop
 from clore_mcp.rental.orders.stop import Ended, FreezeLifted, Frozen
-from clore_mcp.store import Tx, ledger
-from clore_mcp.wiring import state_of
+from clore_mcp.store import Lease, Tx, ledger
+from clore_mcp.wiring import Services, state_of
 
 T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options to lift the freeze and to skip the question."""
     parser.add_argument("--lift", action="store_true", help="allow spending again (needs a terminal)")
     parser.add_argument("--yes", action="store_true", help="don't ask before ending the orders")
 
@@ -41,12 +34,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.lift:
         return _lift(arguments)
     prefix = command_prefix(arguments)
-    now, by = time.time(), terminal.whoever()
+    now, by = time.time(), terminal.who()
     done = _in_state(arguments, lambda tx: stop.freeze(tx, by=by, now=now))
-    _tell_frozen(done, prefix)
+    _report_frozen(done, prefix)
     try:
-        with opened(arguments, queue_seconds=ENDING_QUEUE_SECONDS) as parts:
-            return _end_all(arguments, parts, by, prefix)
+        with opened(arguments, queue_seconds=ENDING_QUEUE_SECONDS) as (services, runner):
+            require_spending(services.settings)
+            if not runner.run(_can_send(services)):
+                return 1
+            if not arguments.yes and terminal.at_terminal():
+                runner.run(services.stopper.take_up())
+                if not _agreed(runner.run(services.stopper.running())):
+                    return 1
+            return 0 if runner.run(_end_all(services, by)) else 1
     except Failure as failure:
         raise Failure(
             f"Spending is frozen, but the running orders could not be ended: {failure.message}",
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise
 
 
-def _tell_frozen(done: Frozen, prefix: str) -> None:
+def _report_frozen(done: Frozen, prefix: str) -> None:
     if done.new:
         say("Spending is frozen in every clore-mcp that uses this state.")
     else:
@@ -69,49 +69,44 @@ def _tell_frozen(done: Frozen, prefix: str) -> None:
     say(f"`{prefix} stop --lift` allows spending again.")
 
 
-def _end_all(arguments: argparse.Namespace, parts: OpenServices, by: str, prefix: str) -> int:
-    require_spending(parts.services.settings)
-    if not parts.run(_can_send(parts, prefix)):
-        return 1
-    asking = not arguments.yes and terminal.at_terminal()
-    if asking:
-        parts.run(parts.services.stopper.take_up())
-    running = parts.run(parts.services.stopper.running()) if asking else []
-    if running:
-        ids = ", ".join(str(lease.order_id) for lease in running)
-        say(f"Made here and running: {ids}. Ending them deletes their containers and all data inside.")
-        if terminal.answer("End them now? [y/N]").lower() not in ("y", "yes"):
-            loud("They keep running and BILLING. Spending stays frozen.")
-            return 1
-    return 0 if parts.run(_told(parts, by, prefix)) else 1
-
-
-async def _can_send(parts: OpenServices, prefix: str) -> bool:
+async def _can_send(services: Services) -> bool:
     """Return whether a cancel can be sent. If not, warn and name what runs."""
     try:
-        await parts.services.context.client.open()
+        await services.context.client.open()
     except Failure as failure:
-        running = await parts.services.stopper.running()
-        _tell_nothing_ended(failure, prefix)
+        running = await services.stopper.running()
+        _warn_nothing_ended(failure, services.context.program)
         for lease in running:
             loud(f"Order {lease.order_id} is STILL BILLING as far as is known.")
         return False
     return True
 
 
-def _tell_nothing_ended(failure: Failure, prefix: str) -> None:
+def _agreed(running: list[Lease]) -> bool:
+    if not running:
+        return True
+    ids = ", ".join(str(lease.order_id) for lease in running)
+    say(f"Made here and running: {ids}. Ending them deletes their containers and all data inside.")
+    if terminal.answer("End them now? [y/N]").lower() in ("y", "yes"):
+        return True
+    loud("They keep running and BILLING. Spending stays frozen.")
+    return False
+
+
+def _warn_nothing_ended(failure: Failure, prefix: str) -> None:
     loud(
         f"Nothing was ended. {failure.message} {for_a_person(failure)} Then run `{prefix} stop` again, or look on"
         " clore.ai."
     )
 
 
-async def _told(parts: OpenServices, by: str, prefix: str) -> bool:
+async def _end_all(services: Services, by: str) -> bool:
     """End the orders, report each outcome, and return whether no order of ours can be billed any more."""
+    stopper, prefix = services.stopper, services.context.program
     unproven, tried, unsettled = set[int](), set[int](), False
-    async for step in parts.services.stopper.end_all(by=by):
+    async for step in stopper.end_all(by=by):
         if isinstance(step, Ended):
-            _tell_ended(step, prefix)
+            _report_ended(step, prefix)
             tried.add(step.order_id)
             if not step.proven:
                 unproven.add(step.order_id)
@@ -128,8 +123,8 @@ async def _told(parts: OpenServices, by: str, prefix: str) -> bool:
                 loud(orders.settle_line(intent.server_id, intent.id, prefix))
             else:
                 say(f"A rental of server {intent.server_id} was on its way. Waiting for its outcome.")
-    listed = await _tell_the_rest(parts, prefix, ended=tried - unproven, none_tried=not tried)
-    left = await parts.services.stopper.out_of_reach(tried)
+    listed = await _report_others(services, ended=tried - unproven, none_tried=not tried)
+    left = await stopper.out_of_reach(tried)
     for lease in left:
         loud(
             f"Order {lease.order_id} was made here and is NOT ENDED: it belongs to another account, and this key does"
@@ -138,15 +133,15 @@ async def _told(parts: OpenServices, by: str, prefix: str) -> bool:
     return listed and not unproven and not unsettled and not left
 
 
-async def _tell_the_rest(parts: OpenServices, prefix: str, *, ended: set[int], none_tried: bool) -> bool:
+async def _report_others(services: Services, *, ended: set[int], none_tried: bool) -> bool:
     """Name running orders that were not made here. Returns whether Clore's list could be read."""
     try:
-        seen = await orders.look(parts.services)
+        seen = await orders.look(services)
     except Failure as failure:
         if ended:
             loud(f"It is unknown what else runs. {failure.message} {for_a_person(failure)}")
         else:
-            _tell_nothing_ended(failure, prefix)
+            _warn_nothing_ended(failure, services.context.program)
         return False
     if none_tried:
         say("No order made here is running.")
@@ -155,13 +150,13 @@ async def _tell_the_rest(parts: OpenServices, prefix: str, *, ended: set[int], n
             cost = "" if view.usd_per_hour is None else f", {usd(view.usd_per_hour)} per hour"
             say(
                 f"Order {view.order_id} ({view.hardware}, {view.status}{cost}) was not made here and is not ended."
-                f" `{prefix} cancel {view.order_id}` ends it.",
+                f" `{services.context.program} cancel {view.order_id}` ends it.",
                 hang=2,
             )
     return True
 
 
-def _tell_ended(step: Ended, prefix: str) -> None:
+def _report_ended(step: Ended, prefix: str) -> None:
     if step.proven:
         cost = step.outcome.receipt
         say(f"Order {step.order_id} ended. {receipt(cost) if cost else 'Its cost is unknown.'}", hang=2)
@@ -192,8 +187,5 @@ def _lift(arguments: argparse.Namespace) -> int:
 
 
 def _in_state(arguments: argparse.Namespace, work: Callable[[Tx], T]) -> T:
-    state = state_of(settings_of(arguments))
-    try:
+    with closing(state_of(settings_of(arguments))) as state:
         return asyncio.run(state.write(work))
-    finally:
-        state.close()

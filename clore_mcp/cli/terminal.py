@@ -28,8 +28,13 @@ _WIDEST_TEXT: Final = 100
 def say(text: str = "", *, indent: int = 0, hang: int = 0, to: TextIO | None = None) -> None:
     """Print text, wrapped at a terminal's width. Through a pipe, each paragraph stays one line."""
     stream = to or sys.stdout
+    lead, columns = " " * indent, shutil.get_terminal_size().columns - 1
+    wrapper = textwrap.TextWrapper(
+        max(20, min(columns, _WIDEST_TEXT)), initial_indent=lead, subsequent_indent=lead + " " * hang,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
     for line in text.split("\n"):
-        print(_wrapped(line, stream, indent, hang) if stream.isatty() else " " * indent + line, file=stream)
+        print(wrapper.fill(line) if stream.isatty() else lead + line, file=stream)
 
 
 def loud(text: str) -> None:
@@ -38,9 +43,8 @@ def loud(text: str) -> None:
     say(f"!! {text}", hang=3, to=sys.stderr)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), gives: str = "") -> None:
-    """Print rows under headers. Columns in `right` are right-aligned. The column `gives` wraps if there is too little
-    room."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), wraps: str = "") -> None:
+    """Print rows under headers. Columns in `right` are right-aligned. Only the column `wraps` may be wrapped."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -49,7 +53,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for place, header in enumerate(headers):
         widest = max(len(text) for text in (header, *(row[place] for row in rows)))
-        if header == gives:
+        if header == wraps:
             made.add_column(header, overflow="fold")
         else:
             made.add_column(header, justify="right" if header in right else "left", no_wrap=True, min_width=widest)
@@ -97,15 +101,6 @@ def for_a_person(failure: Failure) -> str:
     return to_the_operator(failure.hint)
 
 
-def _wrapped(line: str, stream: TextIO, indent: int, hang: int) -> str:
-    columns = shutil.get_terminal_size().columns - 1
-    width = max(20, min(columns, _WIDEST_TEXT))
-    return textwrap.fill(
-        line, width, initial_indent=" " * indent, subsequent_indent=" " * (indent + hang),
-        break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
-
-
 def doubtful(order_ids: Iterable[int], prefix: str) -> str:
     """Return a warning that orders made here may run with no process to end them, because their account is unknown."""
     told = sorted(order_ids)
@@ -135,17 +130,18 @@ def require_terminal(what: str, otherwise: str) -> None:
 
 
 def who() -> str:
-    """Return the person's name for the record: "person at ann@laptop, terminal"."""
-    return f"person at {_account()}, terminal"
-
-
-def whoever() -> str:
-    """Return the same at a terminal, or "command line of ann@laptop" if a script runs the command."""
-    return who() if at_terminal() else f"command line of {_account()}"
+    """Return who acts, for the record: "person at ann@laptop, terminal", or "command line of ann@laptop" in a
+    script."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no name for this user id, as in some containers
+        user = "someone"
+    account = clean(f"{user}@{socket.gethostname()}", 80)
+    return f"person at {account}, terminal" if at_terminal() else f"command line of {account}"
 
 
 def answer(question: str) -> str:
-    """Return what the person types after the question, or "" at the end of input."""
+    """Return what the person at the terminal types after the question, or "" at the end of input."""
     _drop_what_was_typed_before()
     print(question, end=" ", flush=True)
     line = sys.stdin.readline()
@@ -154,18 +150,8 @@ def answer(question: str) -> str:
     return line.strip()
 
 
-def _account() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError, ImportError):  # no name for this user id, as in some containers
-        user = "someone"
-    return clean(f"{user}@{socket.gethostname()}", 80)
-
-
 def _drop_what_was_typed_before() -> None:
     """Drop input typed before the question, so that a pasted block of lines can't answer it."""
-    if not sys.stdin.isatty():
-        return
     if sys.platform == "win32":
         import msvcrt
 

@@ -16,9 +16,10 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine, Iterator
+from contextlib import aclosing
 from typing import Any, Final
 
-from clore_mcp.cli.context import command_prefix, require_spending, settings_with_api
+from clore_mcp.cli.context import require_spending, settings_with_api
 from clore_mcp.cli.terminal import doubtful, for_a_person, loud, say
 from clore_mcp.errors import CloreError, Failure, InvalidApiKey, NoApiKey, StateNewer, StateUnavailable
 from clore_mcp.rental.context import WATCHDOG
@@ -40,7 +41,6 @@ _HAND_OVER_SECONDS: Final = 5.0  # how soon one that is out of date notices that
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add whether to do one round or to stay."""
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--once", action="store_true", help="do one round and exit: 0 if all is well, else 1 (for cron)")
     how.add_argument("--detached", action="store_true", help=argparse.SUPPRESS)  # as a server starts it
@@ -55,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="clore-mcp: %(asctime)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(_OncePerHour())
-    prefix = command_prefix(arguments)
-    work = _once(wanted, prefix) if arguments.once else _stay(wanted, prefix, detached=arguments.detached)
+    work = _once(wanted) if arguments.once else _stay(wanted, detached=arguments.detached)
     return asyncio.run(_until_told(work))
 
 
@@ -73,23 +72,20 @@ async def _until_told(work: Coroutine[Any, Any, int]) -> int:
         return 0
 
 
-async def _once(wanted: Settings, prefix: str) -> int:
+async def _once(wanted: Settings) -> int:
     """Do one round, even beside another watchdog. A cancel that is sent twice does no harm."""
-    services = build(wanted, owner=WATCHDOG)
-    try:
+    async with aclosing(build(wanted, owner=WATCHDOG)) as services:
         if not services.context.state.exists:
             say("Nothing has been rented here, so there is nothing to end.")
             return 0
-        watch = _Watch(services, prefix)
+        watch = _Watch(services)
         await watch.round()
-        await watch.finish()
+        await services.keeper.finish()  # the cancels that the round has started
         await watch.rest()  # this process enforces nothing after it exits
         return 1 if watch.alarms else 0
-    finally:
-        await services.aclose()
 
 
-async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
+async def _stay(wanted: Settings, *, detached: bool) -> int:
     services = build(wanted, owner=WATCHDOG)
     state, place = services.context.state, place_of(wanted)
     state.may_begin = not detached
@@ -100,46 +96,48 @@ async def _stay(wanted: Settings, prefix: str, *, detached: bool) -> int:
             return 0
         else:  # a watchdog that can't read the state must not take the place of one that can
             await state.read(lambda tx: None)
-        code = await _turn(services, place, detached=detached)
-        if code is not None:
-            return code
+        await _take_turn(services, place, detached=detached)
         _say_now(f"Ending orders when their time is over, as process {os.getpid()}.")
-        return await _rounds(services, place, prefix, detached=detached)
+        return await _rounds(services, place, detached=detached)
+    except _Exit as ended:
+        return ended.code
     finally:
         await services.aclose()
         place.release()
 
 
-async def _turn(services: Services, place: Place, *, detached: bool) -> int | None:
-    """Take the watchdog's place and return None, or return an exit code if this process must exit. A service waits for
-    it."""
+class _Exit(Exception):
+    """This watchdog must end, with that exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+async def _take_turn(services: Services, place: Place, *, detached: bool) -> None:
+    """Take the watchdog's place. A service waits for it. Raises _Exit."""
     if place.take():
-        return None
+        return
     if detached:
-        return 0
+        raise _Exit(0)
     _say_now("Another watchdog works for this state and key. Waiting until it exits.")
     while not place.take():
         await asyncio.sleep(_TICK_SECONDS)
         if not services.context.state.exists:
-            return _gone(services.settings)
-    # The place may be free because the folder was just deleted.
-    return None if services.context.state.exists else _gone(services.settings)
+            raise _gone(services)
+    if not services.context.state.exists:  # the place may be free because the folder was just deleted
+        raise _gone(services)
 
 
-async def _rounds(services: Services, place: Place, prefix: str, *, detached: bool) -> int:
+async def _rounds(services: Services, place: Place, *, detached: bool) -> int:
     """Do one round after another. A watchdog that a server started exits when some rounds found nothing left."""
-    watch, idle, refused_since = _Watch(services, prefix), 0, None
+    watch, idle, refused_since = _Watch(services), 0, None
     pulse = asyncio.ensure_future(services.keeper.answer())
     try:
         while True:
             shorten_log(services.settings.state_dir)
-            pause_seconds = await _round(watch, services, place)
-            if pause_seconds is None:
-                return _gone(services.settings)
-            pause_until = time.monotonic() + pause_seconds
-            code = await _hold(watch, services, place, detached=detached)
-            if code is not None:
-                return code
+            pause_until = await _round(watch, place) + time.monotonic()
+            await _hold(watch, place, detached=detached)
             idle = 0 if watch.found.left or watch.found.unread else idle + 1
             refused_since = (refused_since or time.monotonic()) if watch.refused else None
             if detached and idle >= _IDLE_ROUNDS and not await _wanted_still(watch, place):
@@ -151,23 +149,25 @@ async def _rounds(services: Services, place: Place, prefix: str, *, detached: bo
             while time.monotonic() < pause_until:
                 await asyncio.sleep(_TICK_SECONDS)
                 if _is_lost(services, place):
-                    return _gone(services.settings)
+                    raise _gone(services)
     finally:
         pulse.cancel()
         if place.stands and services.context.state.exists:
             await watch.rest()
 
 
-async def _round(watch: _Watch, services: Services, place: Place) -> float | None:
-    """Do one round and return the seconds until the next, or None if the state was deleted meanwhile. A round that
-    waits for Clore is then stopped, because it could last for minutes and would create the folder again."""
+async def _round(watch: _Watch, place: Place) -> float:
+    """Do one round and return the seconds until the next. If the state is deleted meanwhile, a round that waits for
+    Clore is stopped, because it could last for minutes and would create the folder again. Raises _Exit."""
     work = asyncio.ensure_future(watch.round())
     lost_for = 0
     try:
-        while not work.done() and lost_for < _LOST_TICKS:
+        while not work.done():
+            if lost_for >= _LOST_TICKS:
+                raise _gone(watch.services)
             await asyncio.wait([work], timeout=_TICK_SECONDS)
-            lost_for += _is_lost(services, place)
-        return await work if work.done() else None
+            lost_for += _is_lost(watch.services, place)
+        return await work
     finally:
         if not work.done():
             work.cancel()
@@ -179,28 +179,25 @@ def _is_lost(services: Services, place: Place) -> bool:
     return not services.context.state.exists or (place.held and not place.stands)
 
 
-async def _hold(watch: _Watch, services: Services, place: Place, *, detached: bool) -> int | None:
+async def _hold(watch: _Watch, place: Place, *, detached: bool) -> None:
     """Hold the place while the leases can be read and release it otherwise, still enforcing the leases known from
-    before. Returns an exit code if this process must exit."""
+    before. Raises _Exit."""
     unread = watch.found.unread
-    if _is_lost(services, place):
-        return _gone(services.settings)
-    if unread is None:
-        if place.held or place.take():
-            return None
+    if _is_lost(watch.services, place):
+        raise _gone(watch.services)
+    if unread is not None:
+        place.release()
+        if isinstance(unread, StateNewer):  # with exit code 1, the service manager starts the new version
+            raise _Exit(await _hand_over(watch, place) if detached else 1)
+    elif not place.held and not place.take():
         await watch.rest()
-        return await _turn(services, place, detached=detached)
-    place.release()
-    if not isinstance(unread, StateNewer):
-        return None
-    # With exit code 1, the service manager starts the new version.
-    return await _hand_over(watch, services, place) if detached else 1
+        await _take_turn(watch.services, place, detached=detached)
 
 
-async def _hand_over(watch: _Watch, services: Services, place: Place) -> int:
+async def _hand_over(watch: _Watch, place: Place) -> int:
     """After a newer version has changed the state, start the installed version, which may be that one. Until another
     watchdog works, enforce the leases known from before. Returns the exit code."""
-    await asyncio.to_thread(starter(services.settings) or (lambda: False))
+    await asyncio.to_thread(starter(watch.services.settings) or (lambda: False))
     while True:
         if not place.take():
             _say_now("Another watchdog works for this state and key.")
@@ -208,8 +205,8 @@ async def _hand_over(watch: _Watch, services: Services, place: Place) -> int:
         place.release()
         if not watch.found.left:
             return 1
-        if _is_lost(services, place):
-            return _gone(services.settings)
+        if _is_lost(watch.services, place):
+            raise _gone(watch.services)
         await asyncio.sleep(min(_HAND_OVER_SECONDS, await watch.round()))
 
 
@@ -230,9 +227,10 @@ def _say_now(text: str) -> None:
     sys.stdout.flush()
 
 
-def _gone(wanted: Settings) -> int:
-    loud(f"The state in {wanted.state_dir} was deleted or replaced, so this watchdog no longer ends its orders.")
-    return 1
+def _gone(services: Services) -> _Exit:
+    folder = services.settings.state_dir
+    loud(f"The state in {folder} was deleted or replaced, so this watchdog no longer ends its orders.")
+    return _Exit(1)
 
 
 class _OncePerHour(logging.Filter):
@@ -254,28 +252,23 @@ class _OncePerHour(logging.Filter):
 class _Watch:
     """Runs the keeper's rounds and reports what they find."""
 
-    def __init__(self, services: Services, prefix: str) -> None:
-        self._services = services
-        self._prefix = prefix
-        self._keeper = services.keeper
+    def __init__(self, services: Services) -> None:
+        self.services = services
         self._said: dict[str, float] = {}
         self.alarms: dict[str, str] = {}  # by kind
 
     @property
     def found(self) -> Round:
-        """Return the findings of the last round."""
-        return self._keeper.last
+        return self.services.keeper.last
 
     @property
     def refused(self) -> bool:
-        """Return whether Clore refused the key."""
         return isinstance(self.found.blind, InvalidApiKey)
 
     async def round(self) -> float:
-        """Do one round and return the seconds until the next."""
-        pause, broken = self._services.poll_seconds / 4, ""
+        pause, broken = self.services.poll_seconds / 4, ""
         try:
-            pause = await self._keeper.poll()
+            pause = await self.services.keeper.poll()
         except CloreError:
             pass  # the round's findings report it
         except Failure as failure:
@@ -283,19 +276,14 @@ class _Watch:
         except Exception as error:  # no other error in a round may end the watchdog
             broken = f"A round failed ({type(error).__name__})."
         self.alarms = dict(self._alarms()) | ({"broken": broken} if broken else {})
-        self._tell()
+        self._print_alarms()
         if self.refused:
             await self._record_refusal()
         return max(pause, _TICK_SECONDS)
 
-    async def finish(self) -> None:
-        """Wait for the cancels that the round has started."""
-        await self._keeper.finish()
-
     async def rest(self) -> None:
-        """Withdraw the heartbeat."""
-        await self._keeper.stop()
-        context = self._services.context
+        await self.services.keeper.stop()
+        context = self.services.context
         try:
             account = await context.readings.account()
             await context.state.write(lambda tx: ledger.rest(tx, account, context.owner))
@@ -303,12 +291,12 @@ class _Watch:
             return
 
     def _alarms(self) -> Iterator[tuple[str, str]]:
-        found = self.found
+        found, program = self.found, self.services.context.program
         for order_id, why in found.overdue.items():
             yield (
                 f"order {order_id}",
                 f"The time of order {order_id} is over, and it is STILL BILLING as far as is known: {why} The watchdog"
-                f" keeps cancelling it. You can also run `{self._prefix} cancel {order_id}` or end it on clore.ai.",
+                f" keeps cancelling it. You can also run `{program} cancel {order_id}` or end it on clore.ai.",
             )
         if found.unread is not None:
             yield (
@@ -319,11 +307,11 @@ class _Watch:
         for order_id in sorted(found.endless):
             yield (
                 f"endless {order_id}",
-                f"Order {order_id} was made here and runs, but no end is recorded for it. Run `{self._prefix} cancel"
+                f"Order {order_id} was made here and runs, but no end is recorded for it. Run `{program} cancel"
                 f" {order_id}`, or end it on clore.ai.",
             )
         if found.doubtful:
-            yield "doubtful", doubtful(found.doubtful, self._prefix)
+            yield "doubtful", doubtful(found.doubtful, program)
         if self.refused:
             yield (
                 "refused",
@@ -337,7 +325,7 @@ class _Watch:
                 f" {for_a_person(found.blind)}",
             )
 
-    def _tell(self) -> None:
+    def _print_alarms(self) -> None:
         """Print new alarms at once, and lasting ones once an hour."""
         now = time.monotonic()
         self._said = {kind: at for kind, at in self._said.items() if kind in self.alarms}
@@ -348,7 +336,7 @@ class _Watch:
 
     async def _record_refusal(self) -> None:
         """Record the refusal in the ledger once an hour. get_account shows it with the next key that works."""
-        context = self._services.context
+        context = self.services.context
 
         def write(tx: Tx) -> None:
             since = context.clock() - _ALARM_AGAIN_SECONDS

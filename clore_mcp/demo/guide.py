@@ -21,13 +21,9 @@ _MICRO: Final = 0.0000011  # results have six decimal places; a float's last bit
 
 
 class TourStopped(Exception):
-    """The tour ends before its last step. `code` is the exit code."""
+    """The person left or declined twice, so the tour ends before its last step. `code` is the exit code."""
 
     code = 0
-
-
-class PersonLeft(TourStopped):
-    """The person left or declined twice."""
 
 
 class Interrupted(TourStopped):
@@ -79,13 +75,12 @@ class Guide:
         return "y"
 
     def heading(self, number: int, title: str) -> None:
-        """Start a step."""
         self.step = f"Step {number} ({title})"
         self.screen.idle()
         self.screen.heading(f"{number}/{STEPS} {title}")
 
     def check(self, holds: bool, otherwise: str) -> None:
-        """Raise Broken, which ends the tour, if a step did not do what it shows."""
+        """Raise StepFailed, which ends the tour, if a step did not do what it shows."""
         if not holds:
             raise StepFailed(f"{self.step}: {otherwise}.")
 
@@ -116,7 +111,7 @@ class Guide:
                 "Your no is final for this quote. The model can't get around it and is told to ask you what to change."
                 " For the tour, here is the same question again:"
             )
-        raise PersonLeft
+        raise TourStopped
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         """Show and make one tool call and return its structured result. Raises StepFailed for any failure."""
@@ -138,7 +133,6 @@ class Guide:
 
 
 def _failure(result: CallToolResult) -> str:
-    """Return the error text of a failed tool."""
     said = next((block.text for block in result.content if isinstance(block, TextContent)), "it said nothing")
     try:
         told = json.loads(said)

@@ -20,15 +20,15 @@ from clore_mcp.page_process import FOLDER, PageReply, PageRequest, ask_running, 
 _STARTS_WITHIN_SECONDS: Final = 20.0
 _OPENS_WITHIN_SECONDS: Final = 5.0  # a browser that keeps its starter waiting has opened by then
 _LOOK_SECONDS: Final = 0.05
-_PROGRAM: Final = (sys.executable, "-m", "clore_mcp", "--sandbox", "page")
 
 
 @asynccontextmanager
 async def page_beside(guide: Guide, env: Mapping[str, str], errors: TextIO) -> AsyncIterator[None]:
     """Show the page of the server with that environment until the tour ends. Raises StepFailed if it does not start."""
     guide.step = "The page"
+    command = [sys.executable, "-m", "clore_mcp", "--sandbox", "page", "--detached"]
     async with await anyio.open_process(
-        [*_PROGRAM, "--detached"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+        command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
     ) as serving:
         try:
             await _show(guide, env)
@@ -67,8 +67,6 @@ async def _opened(address: str) -> bool:
     terminal."""
     done = None
     with anyio.move_on_after(_OPENS_WITHIN_SECONDS):
-        done = await anyio.run_process(
-            [sys.executable, "-m", "webbrowser", address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            check=False,
-        )  # fmt: skip
+        command = [sys.executable, "-m", "webbrowser", address]
+        done = await anyio.run_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     return done is None or done.returncode == 0

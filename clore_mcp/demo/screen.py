@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import select
 import signal
@@ -24,28 +23,24 @@ _WIDEST: Final = 78
 _PLAINER: Final = str.maketrans({"…": "...", "×": "x", "–": "-", "—": "-", "→": "->", "·": "-"})
 
 Key = Literal["y", "n", "q"]
+_ANSWERS: Final[Mapping[str, Key]] = {"y": "y", "yes": "y", "n": "n", "no": "n", "q": "q", "quit": "q"}
 
 
 class Screen:
     """Prints what the tour shows and reads the person's answers."""
 
     def __init__(self) -> None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # for what `_fit` can't replace
         self._console = Console(highlight=False, markup=False, emoji=False, soft_wrap=False)
         self._console.width = min(self._console.width, _WIDEST)
         self._status: Status | None = None
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a paragraph."""
         self._block(Text(" "), Text(self._fit(text), style))
 
     def gap(self) -> None:
-        """Print an empty line."""
         self._console.print()
 
     def heading(self, text: str) -> None:
-        """Print the heading of a step."""
         self.gap()
         self._console.print(Rule(Text(self._fit(text), "bold"), style="cyan", align="left"))
 
@@ -54,30 +49,26 @@ class Screen:
         shown = Text.assemble((tool, "bold"), " ", (self._fit(json.dumps(arguments)), "dim"))
         self._block(Text(" > ", "cyan"), shown)
 
-    def result(self, word: str, *lines: str, good: bool = True) -> None:
+    def result(self, word: str, line: str, *more: str, good: bool = True) -> None:
         """Print the result: a word and its most important lines."""
         head = Text(word, "bold green" if good else "bold yellow")
-        rest = [Text(self._fit(line)) for line in lines]
-        first = Text.assemble(head, "  ", rest[0]) if rest else head
-        self._block(Text(" < ", "cyan"), first)
-        for line in rest[1:]:
-            self._block(Text("   "), line)
+        self._block(Text(" < ", "cyan"), Text.assemble(head, "  ", self._fit(line)))
+        for other in more:
+            self._block(Text("   "), Text(self._fit(other)))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> None:
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int]) -> None:
         """Print rows under headings. `right` holds the places of the columns with numbers."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_header=any(columns))
-        numbers = set(right)
         for place, name in enumerate(columns):
-            table.add_column(Text(name), justify="right" if place in numbers else "left", no_wrap=True)
+            table.add_column(Text(name), justify="right" if place in right else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(Text(self._fit(cell)) for cell in row))
         self._console.print(Padding(table, (0, 0, 0, 3)))
 
     def frame(self, title: str, text: str) -> None:
         """Print the server's own words in a frame."""
-        self._console.print(
-            Panel(Text(self._fit(text)), title=Text(title, "bold"), title_align="left", border_style="yellow")
-        )
+        words = Text(self._fit(text))
+        self._console.print(Panel(words, title=Text(title, "bold"), title_align="left", border_style="yellow"))
 
     def line(self, text: str) -> None:
         """Print a line for pasting, on its own, without style and never broken."""
@@ -85,7 +76,6 @@ class Screen:
         self._console.print(Text(f"   {self._fit(text)}", "bold"), soft_wrap=True)
 
     def progress(self, seconds: float, message: str) -> None:
-        """Print the progress of a long call."""
         self._block(Text(f"{seconds:6.0f} s  ", "dim"), Text(self._fit(message), "dim"))
 
     def busy(self, text: str) -> None:
@@ -107,14 +97,15 @@ class Screen:
         with _woken_by_signals() as woken:  # before the prompt, so that it is ready for a Ctrl-C at the prompt
             while True:
                 self._console.print(Text(" Your answer? y = yes, n = no, q = leave the tour: ", "bold"), end="")
+                if woken is not None:  # without this wait, input() would notice a Ctrl-C just before it at the next key
+                    select.select([sys.stdin, woken], [], [])
                 try:
-                    said = _line(woken).strip().lower()
+                    said = input().strip().lower()
                 except EOFError:
                     said = "q"
                 self.gap()  # also ends the line of an answer typed before its question
-                for key, words in _ANSWERS.items():
-                    if said in words:
-                        return key
+                if said in _ANSWERS:
+                    return _ANSWERS[said]
 
     def _block(self, lead: Text, text: Text) -> None:
         """Print wrapped text. A sign leads the first line, and the others are indented by its width."""
@@ -130,17 +121,7 @@ class Screen:
             text.encode(encoding)
         except UnicodeEncodeError:
             return text.translate(_PLAINER).encode(encoding, "replace").decode(encoding)
-        except LookupError:
-            return text.encode("ascii", "replace").decode()
         return text
-
-
-def _line(woken: socket.socket | None) -> str:
-    """Return what the person types. Without this wait, a Ctrl-C just before input() would be noticed only at the next
-    key."""
-    if woken is not None:
-        select.select([sys.stdin, woken], [], [])
-    return input()
 
 
 @contextmanager
@@ -167,6 +148,3 @@ def ctrl_c_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-_ANSWERS: Final[Mapping[Key, Sequence[str]]] = {"y": ("y", "yes"), "n": ("n", "no"), "q": ("q", "quit")}

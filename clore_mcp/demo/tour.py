@@ -21,7 +21,7 @@ from mcp import Client, MCPError, StdioServerParameters, stdio_client
 from mcp.types import Implementation
 
 from clore_mcp import __version__
-from clore_mcp.demo.guide import STEPS, Guide, Interrupted, PersonLeft, StepFailed, TourStopped, usd
+from clore_mcp.demo.guide import STEPS, Guide, Interrupted, StepFailed, TourStopped, usd
 from clore_mcp.demo.page import page_beside
 from clore_mcp.demo.screen import Screen
 
@@ -39,7 +39,7 @@ _FOLDERS: Final = (
 )  # fmt: skip
 
 
-def give_tour(*, yes: bool, page: bool = False) -> int:
+def give_tour(*, yes: bool, page: bool) -> int:
     """Give the tour, with the person's page beside it if `page`, and return its exit code."""
     logging.getLogger("mcp").addHandler(logging.NullHandler())  # the SDK's log lines must not mix with the tour
     screen = Screen()
@@ -122,7 +122,6 @@ def _welcome(guide: Guide) -> None:
 
 
 def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
-    """Report why the tour ends here."""
     screen.idle()
     if isinstance(stop, StepFailed):
         print(f"\nclore-mcp demo: {stop}", file=sys.stderr)
@@ -132,7 +131,7 @@ def _part(screen: Screen, stop: TourStopped, log: Path) -> None:
         return
     screen.gap()
     screen.say("The tour ends here. The simulated market and everything in it are gone. Nothing was spent.")
-    if isinstance(stop, PersonLeft):
+    if not isinstance(stop, Interrupted):
         screen.say("To take it again, run `clore-mcp demo`.")
 
 
@@ -155,27 +154,16 @@ async def _search(guide: Guide) -> Mapping[str, Any]:
     found = await guide.call("search_servers", _WISH)
     servers: list[Mapping[str, Any]] = found.get("servers", [])
     guide.check(bool(servers), "it found no server")
+    rows = []
     for row in servers:
         fits = "4090" in row["gpu"] and row["usd_per_hour"] <= _WISH["max_usd_per_hour"] and not row["rented"]
         guide.check(fits, f"server {row['server_id']} is not what was asked for")
-    guide.screen.result(
-        f"{found['total_matches']} servers",
-        f"the cheapest {len(servers)}, seen {found['snapshot_age_seconds']:g} s ago:",
-    )
-    guide.screen.table(
-        ("server", "GPU", "where", "reliable", "USD/hour"),
-        [
-            (
-                str(row["server_id"]),
-                f"{row['gpu_count']}x {row['gpu']}",
-                row.get("country", "?"),
-                f"{row.get('reliability', 0):.1%}",
-                f"{row['usd_per_hour']:.4f}",
-            )
-            for row in servers
-        ],
-        right=(3, 4),
-    )
+        gpu, where = f"{row['gpu_count']}x {row['gpu']}", row.get("country", "?")
+        reliable, price = f"{row.get('reliability', 0):.1%}", f"{row['usd_per_hour']:.4f}"
+        rows.append((str(row["server_id"]), gpu, where, reliable, price))
+    cheapest = f"the cheapest {len(servers)}, seen {found['snapshot_age_seconds']:g} s ago:"
+    guide.screen.result(f"{found['total_matches']} servers", cheapest)
+    guide.screen.table(("server", "GPU", "where", "reliable", "USD/hour"), rows, right=(3, 4))
     return servers[0]
 
 

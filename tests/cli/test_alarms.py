@@ -30,7 +30,7 @@ def test_a_fault_that_stays_is_said_once_an_hour_whatever_its_words(
     async def rounds(services: Services) -> None:
         nonlocal hours
         monkeypatch.setattr(services.context.readings, "account", account)
-        watch = watchdog._Watch(services, "clore-mcp")
+        watch = watchdog._Watch(services)
         for _ in range(3 * 240):  # four rounds a minute
             await watch.round()
             hours += 1 / 240

@@ -105,7 +105,7 @@ async def test_a_started_one_begins_no_state_where_one_was_just_deleted(
 ) -> None:
     monkeypatch.setattr(Database, "exists", True)  # as it was when it looked
     with pytest.raises(StateUnavailable):
-        await watchdog_command._stay(settings_for(world.env, world.folder), "clore-mcp", detached=True)
+        await watchdog_command._stay(settings_for(world.env, world.folder), detached=True)
     assert not world.state.exists()
 
 

@@ -20,7 +20,7 @@ from clore_mcp.store.database import FILE_NAME, Database
 from clore_mcp.store.folder import HighWater, try_turn
 from clore_mcp.store.quotes import Quote
 from clore_mcp.store.watches import Watch
-from clore_mcp.watchdog_process import LOG_NAME, open_log, shorten_log
+from clore_mcp.watchdog_process import LOG_NAME, shorten_log, start_apart
 
 NOW = 1_800_000_000.0
 
@@ -194,7 +194,7 @@ def test_a_lock_and_a_log_are_not_written_through_a_link(tmp_path: Path, leads: 
     with pytest.raises(OSError, match="it is a link; remove it"):
         try_turn(tmp_path / "one.lock", 1.0)
     with pytest.raises(OSError, match="it is a link; remove it"):
-        open_log(tmp_path)
+        start_apart(["watchdog", "--detached"], tmp_path, LOG_NAME)
     shorten_log(tmp_path)
     assert (target.read_bytes() if target.exists() else None) == before
 
