@@ -258,9 +258,8 @@ class Guard:
         context = self._context
         if await anyio.to_thread.run_sync(context.open_page, quote.id):
             return results.APPROVE_ON_PAGE
-        if context.settings.approval is Approval.PASSKEY:
-            return results.approve_with_passkey(context.program)
-        return results.approve_at_terminal(quote.id, context.program)
+        passkey = context.settings.approval is Approval.PASSKEY
+        return results.approve_off_page(quote.id, context.program, passkey=passkey)
 
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """Handle a question without an answer. A cancel closes it, so that no later answer counts. After a malformed
