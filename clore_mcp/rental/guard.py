@@ -126,9 +126,8 @@ class Guard:
         except Settled as known:
             # Another process may have carried out the same call meanwhile. Then its outcome counts, not our refusal.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
-            if twin:
-                return HeldQuote(twin)
-            return HeldQuote(outcome=await verb.already(request, account, digest) or known.outcome)
+            outcome = None if twin else await verb.already(request, account, digest) or known.outcome
+            return HeldQuote(twin, outcome)
         subject = request.subject if self._is_question(proposal.yes, asking=asking) else None
         consent, now = Consent(proposal.yes, protocol, subject), self._context.clock()
         quote = quote_of(proposal, consent, account=account, digest=digest, verb=request.verb, caller=caller, now=now)

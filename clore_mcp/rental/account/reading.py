@@ -33,6 +33,13 @@ from clore_mcp.store import Lease
 from clore_mcp.store.shared import Copies, Departure, Instant, Reading, Shared
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+EXECUTION_AGE: Final = 10.0  # seconds; no decision about money uses older data
+BROWSING_AGE: Final = 60.0
+_FEES_AGE: Final = 600.0
+_KNOWN_KEY_SECONDS: Final = 5.0  # if the wallets take longer, a known key alone identifies the account
+_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong and three that agree
 
 
 class CachedValue(Generic[T]):
@@ -74,15 +81,6 @@ class CachedValue(Generic[T]):
         finally:
             if self._running is task:
                 self._running = None
-
-
-log = logging.getLogger(__name__)
-
-EXECUTION_AGE: Final = 10.0  # seconds; no decision about money uses older data
-BROWSING_AGE: Final = 60.0
-_FEES_AGE: Final = 600.0
-_KNOWN_KEY_SECONDS: Final = 5.0  # if the wallets take longer, a known key alone identifies the account
-_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong and three that agree
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,27 +163,28 @@ class Readings:
     async def account(self) -> str:
         """Return which account this is, by its deposit addresses, or by its key if Clore does not list them soon. Rows
         in the state belong to it. Raises CloreError."""
-        if self._account is None:
-            known = await self.identity.of_key()
-            if known is not None and 0 <= self._clock() - self._no_addresses_at < _KNOWN_KEY_SECONDS:
-                return known
-            try:
-                with anyio.fail_after(None if known is None else _KNOWN_KEY_SECONDS):
-                    account, certain = await self._identify()
-            except (NoApiKey, InvalidApiKey):
+        if self._account is not None:
+            return self._account
+        known = await self.identity.of_key()
+        if known is not None and 0 <= self._clock() - self._no_addresses_at < _KNOWN_KEY_SECONDS:
+            return known
+        try:
+            with anyio.fail_after(None if known is None else _KNOWN_KEY_SECONDS):
+                account, certain = await self._identify()
+        except (NoApiKey, InvalidApiKey):
+            raise
+        except (CloreError, TimeoutError) as error:
+            if known is None:
                 raise
-            except (CloreError, TimeoutError) as error:
-                if known is None:
-                    raise
-                if isinstance(error, TimeoutError):  # so that the end of a lease does not wait for them each time
-                    self._no_addresses_at = self._clock()
-                log.warning("the account is known by its key alone: %s", getattr(error, "message", "no reply yet"))
-                return known
-            if not certain:  # tried again until the state can be used
-                return account
-            self._account = account
-            if self.latest is not None:  # it was read before the account was known
-                await self._join(self.latest)
+            if isinstance(error, TimeoutError):  # so that the end of a lease does not wait for them each time
+                self._no_addresses_at = self._clock()
+            log.warning("the account is known by its key alone: %s", getattr(error, "message", "no reply yet"))
+            return known
+        if not certain:  # tried again until the state can be used
+            return account
+        self._account = account
+        if self.latest is not None:  # it was read before the account was known
+            await self._join(self.latest)
         return self._account
 
     async def doubtful(self) -> list[Lease]:

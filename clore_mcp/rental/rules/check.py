@@ -16,7 +16,7 @@ from typing import Final
 
 from clore_mcp.market.pricing import Fees
 from clore_mcp.market.snapshot import Snapshot
-from clore_mcp.money import ZERO, Coin, dollars, plain, up_to_coin
+from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, dollars, plain, up_to_coin
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets
 from clore_mcp.rental.context import Context, enforcer
 from clore_mcp.rental.results import OPERATOR, Refusal
@@ -26,9 +26,10 @@ from clore_mcp.settings import Approval, Caps
 from clore_mcp.store import Lease, Reservation, Tx, intents, ledger, orders
 from clore_mcp.store.intents import ActualCost
 
-_DAY_SECONDS = 86_400.0
 _SENT = ("sending", "uncertain")  # states in which a create may have made an order that is not adopted yet
 _NAMED: Final = 3
+_UNSEEN: Final = ListedCost(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
+UNENDED: Final = "the person, by calling again, because the process that was to end the order has stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +166,6 @@ def unused(context: Context, *, ended: bool) -> Position:
     )
 
 
-UNENDED: Final = "the person, by calling again, because the process that was to end the order has stopped"
-
-
 def check(stands: Position, spend: Spend) -> list[Refusal]:
     """Return every refusal of a step, or an empty list if it may be taken."""
     refusals = over_caps(stands.caps, stands.used, spend.wanted, stands.sources)
@@ -233,7 +231,7 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -
     snapshot = evidence.snapshot
     return usage(
         _reserved(tx, account, evidence),
-        intents.reservations_released(tx, account, now - _DAY_SECONDS),
+        intents.reservations_released(tx, account, now - SECONDS_PER_DAY),
         shown_orders(
             evidence.current.rows,
             evidence.completed.rows,
@@ -245,9 +243,6 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -
             ),
         ),
     )
-
-
-_UNSEEN: Final = ListedCost(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
 
 
 def usage(
