@@ -47,18 +47,16 @@ _EVENTS_SHOWN: Final = 10
 _WHAT_SHOWN: Final = 160  # characters of one waiting item
 _COSTS_SHOWN: Final = 20
 _EVENTS_COUNTED: Final = 50
-_EVENTS_SINCE_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class OrderCost:
-    """The cost of one order in USD, and when it ran (Clore's clock). `dearest_usd_per_hour` is the most that one of its
-    hours has cost, or None if unknown."""
+    """The cost of one order in USD, and when it ran (Clore's clock)."""
 
     bill: Bill
     began: float
     until: float
-    dearest_usd_per_hour: Decimal | None
+    dearest_usd_per_hour: Decimal | None  # the most that one of its hours has cost, if known
 
     def since(self, moment: float) -> Decimal:
         """Return the part of the cost from `moment` on: at most the highest hourly price for each hour of that time."""
@@ -134,7 +132,7 @@ async def account_state(
     running = [row for row in evidence.current.rows if not row.expired]
     rates = evidence.snapshot.rates
     happened = await context.state.read(
-        lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - _EVENTS_SINCE_SECONDS, limit=_EVENTS_COUNTED)
+        lambda tx: ledger.of_steps(tx, account, events.NOTES, since=now - DAY, limit=_EVENTS_COUNTED)
     )
     freeze = await context.state.read(ledger.frozen)
     used = await context.state.read(lambda tx: used_now(tx, account, evidence, now, context.settings.limits))
@@ -156,9 +154,12 @@ async def account_state(
         all_end_at=iso(spent.then[0]) if spent.then else None,
         spent_then_usd=shown(spent.then[1]) if spent.then else None,
         fees=_fees(evidence.fees),
-        limits=_limits(context.settings.limits, used, LimitUse(burn, spent.day, len(running))),
+        limits=_limits(context.settings.limits, used, Usage(burn, spent.day, len(running))),
         pending_approvals=tuple(waiting[:_PENDING_SHOWN]),
-        events=tuple(_event(entry) for entry in told[:_EVENTS_SHOWN]),
+        events=tuple(
+            EventView(iso(entry.at), entry.step.replace("_", " "), entry.order_id, events.note_of(entry))
+            for entry in told[:_EVENTS_SHOWN]
+        ),
         more=_more(
             len(waiting) - _PENDING_SHOWN, len(told) - _EVENTS_SHOWN, len(unpriced) - _COSTS_SHOWN, context.program
         ),
@@ -169,21 +170,11 @@ async def account_state(
 
 @dataclass(frozen=True, slots=True)
 class SpentSummary:
-    """The USD spent in the last 24 hours and 30 days. `then` is when all orders billed now end, and their cost by
-    then."""
+    """The USD spent in the last 24 hours and 30 days."""
 
     day: Decimal
     month: Decimal
-    then: tuple[int, Decimal] | None
-
-
-@dataclass(frozen=True, slots=True)
-class LimitUse:
-    """The used part of the limits that is not reserved: USD billed per hour now, USD spent in a day, active orders."""
-
-    usd_per_hour: Decimal
-    usd_per_day: Decimal
-    active_orders: int
+    then: tuple[int, Decimal] | None  # when all orders billed now end, and their cost by then
 
 
 def _spent(tx: Tx, account: str, evidence: Evidence, hourly: Mapping[int, Decimal | None], now: float) -> SpentSummary:
@@ -236,8 +227,8 @@ def _wallets(evidence: Evidence, billing: Iterable[OrderRow]) -> tuple[WalletVie
     return tuple(told)
 
 
-def _limits(caps: Caps, used: Usage, taken: LimitUse) -> dict[str, LimitView]:
-    """Return each cap with what is spent and what is reserved on top."""
+def _limits(caps: Caps, used: Usage, taken: Usage) -> dict[str, LimitView]:
+    """Return each cap with what is spent and what is reserved on top. `taken` is the used part that is not reserved."""
 
     def view(cap: Decimal, use: Decimal, spent: Decimal) -> LimitView:
         spent = min(use, spent)
@@ -257,10 +248,6 @@ def _fees(fees: Fees) -> FeesView:
         return {coin.ticker: round(float(fees.fraction(kind, coin) * 100), 3) for coin in Coin}
 
     return FeesView(percents(OrderType.ON_DEMAND), percents(OrderType.SPOT), fees.assumed)
-
-
-def _event(entry: Entry) -> EventView:
-    return EventView(iso(entry.at), entry.step.replace("_", " "), entry.order_id, events.note_of(entry))
 
 
 def _watching(watch: Watch) -> PendingView:

@@ -26,6 +26,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from clore_mcp.errors import Failure, NotFound
 from clore_mcp.rental import results
 from clore_mcp.rental.context import Context
+from clore_mcp.rental.reply import UNSEEN
 from clore_mcp.rental.requests import CancelOrder, CreateOrder, Request
 from clore_mcp.rental.results import Outcome, Status, outcome_of
 from clore_mcp.rental.terms import Terms
@@ -35,9 +36,8 @@ from clore_mcp.store.database import state_key
 A = TypeVar("A", bound=Request)
 # Questions that may wait at once.
 OF_A_CALLER: Final = 10  # eight sessions of one client may each have one
+# Of all callers. Cancels are counted separately, with no cap per caller: one that ends many orders may ask about each.
 OF_ALL: Final = 40
-CANCELS_OF_ALL: Final = 40  # counted separately, with no cap per caller: one that ends many orders may ask about each
-
 # Calls without a yes in a minute.
 A_MINUTE: Final = 20  # of one caller
 A_MINUTE_OF_ALL: Final = 60
@@ -46,6 +46,7 @@ _MINUTE: Final = 60.0
 QUOTE_SECONDS: Final = 600.0
 YES_SECONDS: Final = 1_800.0
 BY_PASSKEY: Final = "passkey of "  # prefix of the record of an approval that a passkey has signed
+PAUSED: Final = f"Three questions were just declined, so no more are asked for a while. {UNSEEN}"
 _ASKABLE_SHARE: Final = 0.8  # in its last fifth a quote could expire while a person reads it, so a new one is made
 _DECLINES: Final = 3
 _COOL_SECONDS: Final = 600.0
@@ -68,12 +69,11 @@ class Yes(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """How a quote gets its yes. `protocol` is the client's, for the record. `subject` is what the question is about,
-    None if no one is asked."""
+    """How a quote gets its yes."""
 
     yes: Yes
-    protocol: str = ""
-    subject: str | None = None
+    protocol: str = ""  # of the client, for the record
+    subject: str | None = None  # of the question; None if no one is asked
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON for the quote's row, beside its terms."""
@@ -82,15 +82,13 @@ class Consent:
     @classmethod
     def of(cls, quote: Quote) -> Consent:
         """Return how that quote gets its yes."""
-        row: Mapping[str, Any] = quote.terms
-        return cls(Yes(row["yes"]), row.get("protocol", ""), quote.subject)
+        return cls(Yes(quote.terms["yes"]), quote.terms.get("protocol", ""), quote.subject)
 
 
 class QuotedTerms(Protocol):
-    """The terms that a quote freezes; each verb has its own kind."""
+    """The terms that a quote freezes. Each verb has its own kind, whose JSON has exact decimals as text."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON for the quote's row, with exact decimals as text."""
+    def as_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,45 +146,62 @@ class Verb(ABC, Generic[A]):
         return outcome if outcome.order_id is not None else replace(outcome, order_id=request.about_order)
 
 
+def quote_of(
+    proposal: Proposal, consent: Consent, *, account: str, digest: str, verb: str, caller: str, now: float
+) -> Quote:
+    """Return a new quote that waits for its yes."""
+    quote_id = new_id("q")
+    return Quote(
+        id=quote_id,
+        account=account,
+        digest=digest,
+        verb=verb,
+        caller=caller,
+        question=proposal.question(quote_id),
+        terms={**proposal.terms.as_json(), **consent.as_json()},
+        state="pending",
+        created_at=now,
+        expires_at=now + QUOTE_SECONDS,
+    )
+
+
 class NoRoom(Failure):
-    """The question is not asked, because too many wait already or came within the last minute."""
+    """The question is not asked, because too many wait already, came within the last minute or were just declined."""
 
     code = "no_room"
 
 
-def place_question(tx: Tx, quote: Quote, now: float, program: str) -> None:
+def _place_question(tx: Tx, quote: Quote, now: float, program: str) -> None:
     """Close the older question that this one, just added, replaces, if there is room for it. Raises NoRoom."""
     if quote.verb != CancelOrder.verb and quote.state == "pending":
         _require_calm(tx, quote, now)
     if quote.subject is None:
         return
-    waiting = [one for one in quotes.pending(tx, quote.account) if one.subject is not None and not _same(one, quote)]
+    replaced = (quote.caller, quote.verb, quote.subject)
+    waiting = [
+        one
+        for one in quotes.pending(tx, quote.account)
+        if one.subject is not None and (one.caller, one.verb, one.subject) != replaced
+    ]
     if Consent.of(quote).yes is not Yes.IF_ASKABLE:  # the cancel of an order made here is never refused
         _require_room(quote, waiting, program)
     quotes.replace(tx, quote)
 
 
-def _same(one: Quote, other: Quote) -> bool:
-    return (one.caller, one.verb, one.subject) == (other.caller, other.verb, other.subject)
-
-
 def _require_room(quote: Quote, waiting: Sequence[Quote], program: str) -> None:
     cancels = quote.verb == CancelOrder.verb
     kin = [one for one in waiting if (one.verb == CancelOrder.verb) is cancels]
-    mine = sum(one.caller == quote.caller for one in kin)
-    if not cancels and mine >= OF_A_CALLER:
-        raise NoRoom(f"{mine} questions of this client already wait for the person, so this one was not asked."
-                     f" {_cure(program)}")  # fmt: skip
-    if len(kin) >= (CANCELS_OF_ALL if cancels else OF_ALL):
-        cure = f"The person can run `{program} cancel` with the order's id." if cancels else _cure(program)
-        raise NoRoom(f"{len(kin)} questions already wait for the person, so this one was not asked. {cure}")
-
-
-def _cure(program: str) -> str:
-    return (
+    cure = (
         f"The person can answer them in their own terminal, starting with `{program} approvals`. Each lapses after ten"
         " minutes."
     )
+    if cancels:
+        cure = f"The person can run `{program} cancel` with the order's id."
+    mine = sum(one.caller == quote.caller for one in kin)
+    if not cancels and mine >= OF_A_CALLER:
+        raise NoRoom(f"{mine} questions of this client already wait for the person, so this one was not asked. {cure}")
+    if len(kin) >= OF_ALL:
+        raise NoRoom(f"{len(kin)} questions already wait for the person, so this one was not asked. {cure}")
 
 
 def _require_calm(tx: Tx, quote: Quote, now: float) -> None:
@@ -196,16 +211,15 @@ def _require_calm(tx: Tx, quote: Quote, now: float) -> None:
         raise NoRoom("Too many calls came within a minute, so this one was not asked. Wait a minute, then call once.")
 
 
-def fair(waiting: Sequence[Quote]) -> list[Quote]:
-    """Return the waiting quotes in the order for a person: the callers take turns, and the one with the fewest goes
-    first."""
+def _fair(waiting: Sequence[Quote]) -> list[Quote]:
+    """Return the waiting quotes in the order for a person: callers take turns, the one with the fewest first."""
     asked = Counter(quote.caller for quote in waiting)
     turns: Counter[str] = Counter()
-    ranked = []
+    ranks = {}
     for quote in waiting:  # oldest first
-        ranked.append((quote.state != "pending", turns[quote.caller], asked[quote.caller], quote))
+        ranks[quote.id] = (quote.state != "pending", turns[quote.caller], asked[quote.caller])
         turns[quote.caller] += 1
-    return [quote for *_, quote in sorted(ranked, key=lambda one: one[:3])]
+    return sorted(waiting, key=lambda quote: ranks[quote.id])
 
 
 def new_id(prefix: str) -> str:
@@ -214,17 +228,12 @@ def new_id(prefix: str) -> str:
 
 
 def cooling_until(declines: Sequence[float], now: float) -> float | None:
-    """Return the time until which no question is asked, or None: ten minutes from the third decline within ten minutes.
-    A decline from the future was recorded before the clock went back and is ignored."""
-    past = [at for at in declines if at <= now + CLOCK_SLACK_SECONDS]
+    """Return the end of the pause after three declines within ten minutes, or None. It lasts ten minutes."""
+    past = [at for at in declines if at <= now + CLOCK_SLACK_SECONDS]  # later ones: the clock went back since
     for first, third in zip(past, past[_DECLINES - 1 :], strict=False):
         if third - first <= _COOL_SECONDS and now < third + _COOL_SECONDS:
             return third + _COOL_SECONDS
     return None
-
-
-class QuestionsPaused(Exception):
-    """Raised if no question is asked for a while, after three declines."""
 
 
 class Approvals:
@@ -237,15 +246,15 @@ class Approvals:
 
     async def digest(self, account: str, caller: str, request: Request) -> str:
         """Return the digest of this call by this caller on this account, keyed with the state's own secret."""
-        return await self._state.write(lambda tx: _name(tx, account, caller, request.verb, _arguments(request)))
+        return await self._state.write(lambda tx: _digest_of(tx, account, caller, request))
 
     async def look_up(
         self, account: str, caller: str, request: Request, *, replay: bool, asking: bool, unbroken: bool
     ) -> tuple[str, Quote | None]:
-        """Return the digest of this call and the quote that `find` returns for it. `unbroken`: see Database.write."""
+        """Return the digest of this call and the quote that `find` returns for it."""
 
         def read(tx: Tx) -> tuple[str, Quote | None]:
-            digest = _name(tx, account, caller, request.verb, _arguments(request))
+            digest = _digest_of(tx, account, caller, request)
             return digest, self._find(tx, digest, replay=replay, asking=asking)
 
         return await self._state.write(read, unbroken=unbroken)
@@ -265,7 +274,8 @@ class Approvals:
         quote = quotes.latest(tx, digest)
         if quote is None:
             return None
-        if quote.state == "pending" and asking and not replay and now > _last_asked_at(quote):
+        last_asked_at = quote.created_at + _ASKABLE_SHARE * (quote.expires_at - quote.created_at)
+        if quote.state == "pending" and asking and not replay and now > last_asked_at:
             quotes.drop(tx, quote.id)
             return None
         keep = {
@@ -273,54 +283,30 @@ class Approvals:
             "approved": True,
             "committing": True,
             "settled": replay or not (quote.told or _finds_out(quote)),
-            "declined": replay
-            or not quote.told,  # a no outside the chat is reported once; after that, the same call is a new one
+            # A no outside the chat is reported once. After that, the same call is a new one.
+            "declined": replay or not quote.told,
             "expired": replay and quote.replaced_by is not None,  # an answer that comes too late gets that as its reply
         }
         return quote if keep[quote.state] else None
 
-    async def hold(
-        self,
-        *,
-        account: str,
-        digest: str,
-        verb: str,
-        caller: str,
-        proposal: Proposal,
-        consent: Consent,
-        heeds_declines: bool = False,
-    ) -> Quote:
-        """Hold a new quote for the proposal and return it, or the quote that another process held first. Raises NoRoom
-        if too many wait already and, with `heeds_declines`, QuestionsPaused while no question is asked."""
-        now = self._clock()
-        quote_id = new_id("q")
-        quote = Quote(
-            id=quote_id,
-            account=account,
-            digest=digest,
-            verb=verb,
-            caller=caller,
-            question=proposal.question(quote_id),
-            terms={**proposal.terms.as_json(), **consent.as_json()},
-            state="pending",
-            created_at=now,
-            expires_at=now + QUOTE_SECONDS,
-        )
+    async def hold(self, quote: Quote, *, heeds_declines: bool) -> Quote:
+        """Hold a new quote and return it, or the quote that another process held first. Raises NoRoom, after three
+        declines only with `heeds_declines`."""
 
         def add(tx: Tx) -> Quote:
             at = self._clock()  # inside, as in `decide`
-            if heeds_declines and _cooling_until(tx, account, at) is not None:
-                raise QuestionsPaused
+            if heeds_declines and _cooling_until(tx, quote.account, at) is not None:
+                raise NoRoom(PAUSED)
             quotes.expire(tx, at)
             quotes.add(tx, quote)  # first, so that a live quote of the same call is found and not replaced
-            place_question(tx, quote, at, self._program)
+            _place_question(tx, quote, at, self._program)
             ledger.write(tx, _entry(quote, at, "quoted", {**quote.terms, "question": quote.question}))
             return quote
 
         try:
             return await self._state.write(add)
         except Duplicate:
-            found = await self.find(digest, replay=True, asking=False)
+            found = await self.find(quote.digest, replay=True, asking=False)
             if found is None:
                 raise
             return found
@@ -329,7 +315,7 @@ class Approvals:
         """Hold a quote for the watch's next order under the watch's approval, in place of an unused one. Returns None
         while another process carries that one out."""
         now = self._clock()
-        digest = await self._state.write(lambda tx: _name(tx, watch.account, "watch", watch.id, number))
+        digest = await self._state.write(lambda tx: _keyed_hash(tx, watch.account, "watch", watch.id, number))
         quote = Quote(
             id=new_id("q"),
             account=watch.account,
@@ -392,8 +378,7 @@ class Approvals:
         return await self._state.write(add)
 
     async def get(self, quote_id: str, *, unbroken: bool = False) -> Quote:
-        """Return the quote with that id, expired if its time is over. Raises NotFound. `unbroken`: see
-        Database.write."""
+        """Return the quote with that id, expired if its time is over. Raises NotFound."""
 
         def read(tx: Tx) -> Quote | None:
             quotes.expire(tx, self._clock())
@@ -409,7 +394,7 @@ class Approvals:
 
         def read(tx: Tx) -> list[Quote]:
             quotes.expire(tx, self._clock())
-            return fair(quotes.waiting(tx, account))
+            return _fair(quotes.waiting(tx, account))
 
         return await self._state.write(read)
 
@@ -417,9 +402,7 @@ class Approvals:
         """Record the person's answer. Returns False if the quote no longer waits for one."""
 
         def write(tx: Tx) -> bool:
-            now = (
-                self._clock()
-            )  # read inside the transaction, because the process may have been suspended on its way here
+            now = self._clock()  # inside the transaction: the process may have been suspended on its way here
             if not quotes.decide(tx, quote.id, yes=yes, by=by, now=now, until=now + YES_SECONDS):
                 return False
             ledger.write(tx, _entry(quote, now, "approved" if yes else "declined", {"by": by}))
@@ -441,13 +424,12 @@ class Approvals:
         await self._state.write(lambda tx: quotes.tell(tx, quote.id))
 
     async def cooling_until(self, account: str) -> float | None:
-        """Return the time until which spending calls are declined without asking, after three declines in ten
-        minutes."""
+        """Return the time until which spending calls are declined without asking, or None."""
         now = self._clock()
         return await self._state.read(lambda tx: _cooling_until(tx, account, now))
 
 
-def _name(tx: Tx, *parts: Any) -> str:
+def _keyed_hash(tx: Tx, *parts: Any) -> str:
     key = state_key(tx)  # not cached, because a state that was replaced has another one
     return hmac.new(key, json.dumps(parts, sort_keys=True).encode(), hashlib.sha256).hexdigest()[:32]
 
@@ -456,22 +438,16 @@ def _cooling_until(tx: Tx, account: str, now: float) -> float | None:
     return cooling_until(quotes.declines_since(tx, account, now - 2 * _COOL_SECONDS), now)
 
 
-def _arguments(request: Request) -> dict[str, Any]:
-    """Return the arguments that identify a call. A call without `replaces_order_id` has the same ones as before that
-    argument existed."""
+def _digest_of(tx: Tx, account: str, caller: str, request: Request) -> str:
     named = request.model_dump(mode="json")
-    if named.get("replaces_order_id") is None:
+    if named.get("replaces_order_id") is None:  # the same digest as before that argument existed
         named.pop("replaces_order_id", None)
-    return named
+    return _keyed_hash(tx, account, caller, request.verb, named)
 
 
 def _finds_out(quote: Quote) -> bool:
     outcome = outcome_of(quote)
     return outcome is not None and outcome.status in (Status.UPDATED, Status.EXTENDED)
-
-
-def _last_asked_at(quote: Quote) -> float:
-    return quote.created_at + _ASKABLE_SHARE * (quote.expires_at - quote.created_at)
 
 
 def _entry(quote: Quote, now: float, step: str, data: Mapping[str, Any]) -> Entry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,8 +67,7 @@ class Context:
     tell: Callable[[Entry], object] = lambda event: None  # just as quick; called for each event in the ledger
 
     async def enforced_by(self) -> str | None:
-        """Return which process ends leases now, in words for a person, or None. Takes seconds if a process is
-        suspended."""
+        """Return which process ends leases now, for a person, or None. Takes seconds if a process is suspended."""
         account = await self.readings.account()
         await self.ask_enforcers(account)
         return await self.state.read(lambda tx: enforcer(tx, self, account))
@@ -116,8 +115,7 @@ class Context:
             )
 
     def note(self, tx: Tx, step: str, caller: str, account: str, **what: Any) -> None:
-        """Append a step to the ledger, with ids by name and everything else as data. Events are reported once
-        written."""
+        """Append a step to the ledger, ids by name and the rest as data. Events are reported once written."""
         ids = {name: what.pop(name) for name in ("quote_id", "intent_id", "order_id", "server_id") if name in what}
         entry = Entry(at=self.clock(), account=account, step=step, caller=caller, data=what, **ids)
         ledger.write(tx, entry)
@@ -134,16 +132,13 @@ def beats(tx: Tx, context: Context, account: str) -> list[Beat]:
 
 
 def enforcer(tx: Tx, context: Context, account: str) -> str | None:
-    """Return which process ends leases now, or None, inside a transaction: one that has answered since its
-    heartbeat."""
+    """Return which process ends leases now, or None, inside a transaction. It has answered since its heartbeat."""
     alive = next((one for one in beats(tx, context, account) if context.pulse.answered(one.owner)), None)
     if alive is None:
         return None
-    return (
-        _watchdog_on(alive.host)
-        if alive.owner.startswith(WATCHDOG)
-        else f"clore-mcp on {alive.host}, while it runs and the machine is awake"
-    )
+    if alive.owner.startswith(WATCHDOG):
+        return _watchdog_on(alive.host)
+    return f"clore-mcp on {alive.host}, while it runs and the machine is awake"
 
 
 def _watchdog_on(host: str) -> str:
@@ -151,15 +146,9 @@ def _watchdog_on(host: str) -> str:
 
 
 def left_to_watchdog(tx: Tx, context: Context, account: str) -> bool:
-    """Return whether another process is a live watchdog. Then only the watchdog does the work that needs one
-    process."""
+    """Return whether another process is a live watchdog, which then alone does the work that needs one process."""
     first = next(iter(beats(tx, context, account)), None)
     return first is not None and first.owner.startswith(WATCHDOG) and not context.owner.startswith(WATCHDOG)
-
-
-def lease_end_is_enforced(tx: Tx, context: Context, account: str) -> bool:
-    """Return whether a process that ends leases was alive a moment ago."""
-    return enforcer(tx, context, account) is not None
 
 
 async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outcome:
@@ -186,7 +175,7 @@ async def settle_quote(context: Context, quote: Quote, outcome: Outcome) -> Outc
             if quote.verb != "cancel_order":
                 context.note(
                     tx, "repeated" if outcome.repeated else outcome.status.value, quote.caller, quote.account,
-                    quote_id=quote.id, order_id=outcome.order_id, attempts=[one.as_json() for one in outcome.attempts],
+                    quote_id=quote.id, order_id=outcome.order_id, attempts=[asdict(one) for one in outcome.attempts],
                 )  # fmt: skip
         return outcome
 
@@ -202,12 +191,10 @@ class Commitments:
     async def run(
         self, quote_id: str, work: Callable[[], Awaitable[Outcome]], patience_seconds: float | None
     ) -> Outcome | None:
-        """Start the work or join it, and return its outcome. Returns None if it takes longer than `patience_seconds`.
-        If that is None, wait until it is done."""
+        """Start the work or join it, and return its outcome, or None if it takes longer than `patience_seconds`."""
         task = self._running.get(quote_id)
         if task is None:
-            task = asyncio.ensure_future(work())
-            self._running[quote_id] = task
+            task = self._running[quote_id] = asyncio.ensure_future(work())
             task.add_done_callback(lambda done: self._finished(quote_id, done))
         # wait() cancels no work, and it also returns an outcome that arrives at the instant of the timeout.
         await asyncio.wait([task], timeout=patience_seconds)

@@ -22,20 +22,19 @@ from clore_mcp.rental import results
 from clore_mcp.rental.account.reading import EXECUTION_AGE
 from clore_mcp.rental.approvals import (
     BY_PASSKEY,
-    QUOTE_SECONDS,
+    PAUSED,
     Approvals,
     Consent,
     NoRoom,
     Proposal,
-    QuestionsPaused,
     Verb,
     Yes,
-    new_id,
+    quote_of,
 )
 from clore_mcp.rental.context import Commitments, Context
 from clore_mcp.rental.create.settle import Settler
 from clore_mcp.rental.ends.closure import UNKNOWN_ACCOUNT
-from clore_mcp.rental.reply import UNSEEN, QuestionReply, ReplyKind
+from clore_mcp.rental.reply import QuestionReply, ReplyKind
 from clore_mcp.rental.requests import Request
 from clore_mcp.rental.results import Outcome, Settled, Status, outcome_of
 from clore_mcp.settings import Approval
@@ -43,7 +42,6 @@ from clore_mcp.store import Quote, orders
 
 _FOLLOW_PAUSE_SECONDS = 0.3
 _DID: Final = {Status.CREATED: "made it", Status.EXTENDED: "moved its end"}
-_COOLED: Final = f"Three questions were just declined, so no more are asked for a while. {UNSEEN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +80,38 @@ class Guard:
     ) -> HeldQuote:
         """Return the quote of this call: the live one, a settled one that it replays or whose outcome it never got, or
         a new one. `protocol` is only for the record: the same call in another version is the same call."""
+        verb = self._verbs[request.verb]
+        asking = can_ask and self._context.settings.approval is Approval.ASK
         try:
-            return await self._hold(request, caller=caller, can_ask=can_ask, replay=replay, protocol=protocol)
+            account = await verb.account(request)
+            digest, quote = await self._approvals.look_up(
+                account, caller, request, replay=replay, asking=asking, unbroken=request.spends
+            )
+            if quote is not None:
+                return await self._hold_again(quote, request, account, replay=replay)
+            standing = await verb.already(request, account, digest)
+            if standing is not None:  # follow what another process is still making or has just made
+                twin = await self._approvals.find(digest, replay=replay, asking=asking)
+                return HeldQuote(twin) if twin else HeldQuote(outcome=standing)
+            return await self._propose(
+                request, account, digest, caller=caller, asking=asking, replay=replay, protocol=protocol
+            )
         except StateUnavailable:
             if request.spends:
                 raise
-            return await self._hold_unkept(request, caller=caller, can_ask=can_ask)
+            return await self._hold_unkept(request, caller=caller, asking=asking)
 
-    async def _hold(self, request: Request, *, caller: str, can_ask: bool, replay: bool, protocol: str) -> HeldQuote:
-        verb = self._verbs[request.verb]
-        account = await verb.account(request)
-        asking = can_ask and self._context.settings.approval is Approval.ASK
-        digest, quote = await self._approvals.look_up(
-            account, caller, request, replay=replay, asking=asking, unbroken=request.spends
-        )
-        if quote is not None and quote.state == "committing" and not self._commitments.runs(quote.id):
-            quote = await self._left_by_another(quote)
-        if quote is not None:
-            waits = quote.state == "pending" and HeldQuote(quote).yes.is_needed and not replay
-            return await self._cooled(request, account) or HeldQuote(quote) if waits else HeldQuote(quote)
-        standing = await verb.already(request, account, digest)
-        if standing is not None:  # follow what another process is still making or has just made
-            twin = await self._approvals.find(digest, replay=replay, asking=asking)
-            return HeldQuote(twin) if twin else HeldQuote(outcome=standing)
-        return await self._propose(
-            request, account, digest, caller=caller, asking=asking, replay=replay, protocol=protocol
-        )
+    async def _hold_again(self, quote: Quote, request: Request, account: str, *, replay: bool) -> HeldQuote:
+        """Return the quote that is held already, settled first if the process that carried it out has ended."""
+        if quote.state == "committing" and not self._commitments.runs(quote.id):
+            with contextlib.suppress(CloreError):
+                await self._settler.settle_open(quote.account, await self._context.readings.orders(EXECUTION_AGE))
+                quote = await self._approvals.get(quote.id)
+        held = HeldQuote(quote)
+        waits = quote.state == "pending" and held.yes.is_needed and not replay
+        if waits and request.spends and await self._approvals.cooling_until(account):
+            return HeldQuote(outcome=self._verbs[request.verb].declined(request, PAUSED))
+        return held
 
     async def _propose(
         self, request: Request, account: str, digest: str, *, caller: str, asking: bool, replay: bool, protocol: str
@@ -122,27 +126,16 @@ class Guard:
         except Settled as known:
             # Another process may have carried out the same call meanwhile. Then its outcome counts, not our refusal.
             twin = await self._approvals.find(digest, replay=replay, asking=asking)
-            return (
-                HeldQuote(twin)
-                if twin
-                else HeldQuote(outcome=await verb.already(request, account, digest) or known.outcome)
-            )
+            outcome = None if twin else await verb.already(request, account, digest) or known.outcome
+            return HeldQuote(twin, outcome)
         subject = request.subject if self._is_question(proposal.yes, asking=asking) else None
+        consent, now = Consent(proposal.yes, protocol, subject), self._context.clock()
+        quote = quote_of(proposal, consent, account=account, digest=digest, verb=request.verb, caller=caller, now=now)
         try:
-            quote = await self._approvals.hold(
-                account=account,
-                digest=digest,
-                verb=request.verb,
-                caller=caller,
-                proposal=proposal,
-                consent=Consent(proposal.yes, protocol, subject),
-                heeds_declines=proposal.yes.is_needed and request.spends,
-            )
+            heeds_declines = proposal.yes.is_needed and request.spends
+            return HeldQuote(await self._approvals.hold(quote, heeds_declines=heeds_declines))
         except NoRoom as full:
             return HeldQuote(outcome=verb.declined(request, full.message))
-        except QuestionsPaused:
-            return HeldQuote(outcome=verb.declined(request, _COOLED))
-        return HeldQuote(quote)
 
     def _is_question(self, yes: Yes, *, asking: bool) -> bool:
         """Return whether a quote waits for a person instead of being carried out at once."""
@@ -150,33 +143,22 @@ class Guard:
             return self._context.settings.approval is not Approval.LIMITS
         return yes is Yes.PERSON or (yes is Yes.IF_ASKABLE and asking)
 
-    async def _hold_unkept(self, request: Request, *, caller: str, can_ask: bool) -> HeldQuote:
+    async def _hold_unkept(self, request: Request, *, caller: str, asking: bool) -> HeldQuote:
         """Hold the question of a cancel while the state can't be used. It lives as long as this process."""
         now, key = self._context.clock(), (caller, request)
         quote = self._unkept.get(key)
         if quote is not None and quote.in_time(now):
             return HeldQuote(quote)
-        if not can_ask or self._context.settings.approval is not Approval.ASK:
+        if not asking:
             raise self._unrecorded(request)
         try:
             proposal: Proposal = await self._verbs[request.verb].propose(request, UNKNOWN_ACCOUNT)
         except Settled as known:
             return HeldQuote(outcome=known.outcome)
-        quote_id = new_id("q")
-        quote = Quote(
-            id=quote_id,
-            account=UNKNOWN_ACCOUNT,
-            digest="",
-            verb=request.verb,
-            caller=caller,
-            question=proposal.question(quote_id),
-            terms={**proposal.terms.as_json(), **Consent(Yes.PERSON).as_json()},
-            state="pending",
-            created_at=now,
-            expires_at=now + QUOTE_SECONDS,
+        self._unkept[key] = quote_of(
+            proposal, Consent(Yes.PERSON), account=UNKNOWN_ACCOUNT, digest="", verb=request.verb, caller=caller, now=now
         )
-        self._unkept[key] = quote
-        return HeldQuote(quote)
+        return HeldQuote(self._unkept[key])
 
     def _unrecorded(self, request: Request) -> StateUnavailable:
         return StateUnavailable(
@@ -184,21 +166,6 @@ class Guard:
             " can be asked. It was not cancelled and is still billed.",
             hint=f"Ask the person to run `{self._context.program} cancel {request.about_order}` in their own terminal.",
         )
-
-    async def _cooled(self, request: Request, account: str) -> HeldQuote | None:
-        """Return the answer while no spending question is asked after three declines. Cancels are always asked."""
-        if not request.spends or not await self._approvals.cooling_until(account):
-            return None
-        return HeldQuote(outcome=self._verbs[request.verb].declined(request, _COOLED))
-
-    async def _left_by_another(self, quote: Quote) -> Quote:
-        """Return a quote that another process is carrying out, settled first if that process has ended."""
-        try:
-            current = await self._context.readings.orders(EXECUTION_AGE)
-            await self._settler.settle_open(quote.account, current)
-        except CloreError:
-            return quote
-        return await self._approvals.get(quote.id)
 
     def asks(self, held: HeldQuote, *, can_ask: bool) -> bool:
         """Return whether the person is asked through the client now."""
@@ -230,9 +197,10 @@ class Guard:
             if reply is not None and reply.is_open and waits:
                 await self._leave(quote, reply, caller)
                 return self._unanswered(quote, request, reply, caller)
-            known = await self._known(quote, request)
-            if known is not None:
-                return known
+            committing = quote.state == "committing"
+            over = await (self._follow(quote, request) if committing else self._over(quote, request))
+            if over is not None:
+                return over
             if answer is False:
                 if await self._approvals.decide(quote, yes=False, by=caller):
                     return self._unanswered(quote, request, reply, caller) if reply else verb.declined(request)
@@ -258,9 +226,8 @@ class Guard:
         context = self._context
         if await anyio.to_thread.run_sync(context.open_page, quote.id):
             return results.APPROVE_ON_PAGE
-        if context.settings.approval is Approval.PASSKEY:
-            return results.approve_with_passkey(context.program)
-        return results.approve_at_terminal(quote.id, context.program)
+        passkey = context.settings.approval is Approval.PASSKEY
+        return results.approve_off_page(quote.id, context.program, passkey=passkey)
 
     async def _leave(self, quote: Quote, reply: QuestionReply, caller: str) -> None:
         """Handle a question without an answer. A cancel closes it, so that no later answer counts. After a malformed
@@ -286,12 +253,6 @@ class Guard:
             raise self._unrecorded(request)
         return await self._carry_out(quote, request, by)
 
-    async def _known(self, quote: Quote, request: Request) -> Outcome | None:
-        """Return the outcome of a quote, now or after waiting for it."""
-        if quote.state == "committing":
-            return await self._follow(quote, request)
-        return await self._over(quote, request)
-
     async def _over(self, quote: Quote, request: Request) -> Outcome | None:
         """Return the outcome of a quote that is over."""
         verb, outcome = self._verbs[request.verb], outcome_of(quote)
@@ -305,8 +266,7 @@ class Guard:
         return None
 
     async def _again(self, quote: Quote, outcome: Outcome) -> Outcome:
-        """Return an outcome that the caller may not have received. An order that has ended since is not reported as
-        running."""
+        """Return an outcome that the caller may not have received. An order may have ended since."""
         did, order_id = _DID.get(outcome.status), outcome.order_id
         if did is not None and order_id is not None:
             lease = await self._context.state.read(lambda tx: orders.get(tx, quote.account, order_id))
@@ -355,11 +315,9 @@ class Guard:
         """Wait for the process that carries out the quote, this one or another."""
         give_up_at = self._context.monotonic() + self._context.patience.answer
         while self._context.monotonic() < give_up_at:
-            try:
+            with contextlib.suppress(StateUnavailable):  # the work goes on anyway
                 over = await self._over(await self._approvals.get(quote.id), request)
-            except StateUnavailable:  # the work goes on anyway
-                over = None
-            if over is not None:
-                return over
+                if over is not None:
+                    return over
             await anyio.sleep(_FOLLOW_PAUSE_SECONDS)
         return self._verbs[request.verb].unfinished(quote)

@@ -65,9 +65,9 @@ def possible_order(number: int) -> int:
     return number
 
 
-def affordable(usd: float | None) -> float | None:
+def affordable(usd: float) -> float:
     """Return a price in USD per hour. Raises ValueError for one so high that it must be per day."""
-    if usd is not None and usd > _USD_PER_HOUR_MAX:
+    if usd > _USD_PER_HOUR_MAX:
         raise ValueError(
             f"is above {_USD_PER_HOUR_MAX:,} USD per hour, more than any server costs; give USD per hour, not per day"
         )
@@ -104,13 +104,10 @@ def known_cuda(text: str | None) -> str | None:
     return text
 
 
-Currency = Annotated[Literal["BTC", "CLORE", "USD"], BeforeValidator(_ticker)]
-
-
-def one_key(line: str | None) -> str | None:
+def one_key(line: str) -> str:
     """Return a public SSH key line, without a comment that Clore refuses."""
     try:
-        return None if line is None else public_key_line(line)
+        return public_key_line(line)
     except ValueError as error:
         raise ValueError(f"{error}; give one line as in a .pub file, or leave it out") from None
 
@@ -131,14 +128,6 @@ def jupyter_has_a_port(jupyter: bool, info: ValidationInfo) -> bool:
     return jupyter
 
 
-def with_jupyter(named: Mapping[str, str] | None, *, jupyter: bool) -> dict[str, str]:
-    """Return the ports to request: the named ones, 22, and Jupyter's if no other port is http."""
-    ports = with_ssh(named)
-    if jupyter and "http" not in ports.values():
-        ports[JUPYTER_PORT] = "http"
-    return ports
-
-
 def order_number(told: Any) -> Any:
     """Return an order's id as given, without the "#" of "#123"."""
     if isinstance(told, bool):  # True would be read as order 1
@@ -156,6 +145,13 @@ def comment(told: Any) -> str | None:
 def as_text(told: Any) -> str:
     """Return the given comment as text."""
     return told if isinstance(told, str) else json.dumps(told, default=str)
+
+
+Currency = Annotated[Literal["BTC", "CLORE", "USD"], BeforeValidator(_ticker)]
+_Id = Annotated[int, Field(gt=0), AfterValidator(possible_id)]
+_Hours = Annotated[float, Field(gt=0, le=MAX_HOURS, allow_inf_nan=False)]
+_UsdPerHour = Annotated[float, Field(gt=0, allow_inf_nan=False), AfterValidator(affordable)]
+_PublicKey = Annotated[str, Field(max_length=3072), AfterValidator(one_key)]
 
 
 class Request(BaseModel):
@@ -192,7 +188,10 @@ class Rental(Request):
     @property
     def wire_ports(self) -> dict[str, str]:
         """The ports that Clore is asked for: always 22, and 8888 for Jupyter unless another http port is named."""
-        return with_jupyter(self.ports, jupyter=self.jupyter)
+        ports = with_ssh(self.ports)
+        if self.jupyter and "http" not in ports.values():
+            ports[JUPYTER_PORT] = "http"
+        return ports
 
     @property
     def exact_hours(self) -> Decimal:
@@ -205,31 +204,24 @@ class CreateOrder(Rental):
 
     verb: ClassVar[str] = "create_order"
 
-    server_id: Annotated[int, Field(gt=0, description="From search_servers."), AfterValidator(possible_id)]
+    server_id: Annotated[_Id, Field(description="From search_servers.")]
     image: Image = DEFAULT
-    hours: Annotated[
-        float,
-        Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Length of the rental; fractions are allowed."),
-    ]
+    hours: Annotated[_Hours, Field(description="Length of the rental; fractions are allowed.")]
     order_type: Annotated[
         Literal["on-demand", "spot"], Field(description="spot is cheaper, but a higher bid ends it.")
     ] = "on-demand"
     bid_usd_per_hour: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False, description="For spot only: most to pay, including fees."),
-        AfterValidator(affordable),
+        _UsdPerHour | None, Field(description="For spot only: most to pay, including fees.")
     ] = None
     currency: Annotated[Currency | None, Field(description="Default: the cheapest that host and wallet allow.")] = None
     fallback_server_ids: Annotated[
-        list[Annotated[int, Field(gt=0), AfterValidator(possible_id)]] | None,
+        list[_Id] | None,
         Field(max_length=_MOST_SERVERS - 1, description="Up to 4, tried in turn if the first is gone."),
     ] = None
     ports: Ports = None
     env: Env = None
     ssh_public_key: Annotated[
-        str | None,
-        Field(max_length=3072, description="Only if the person gave one. Default: their own key."),
-        AfterValidator(one_key),
+        _PublicKey | None, Field(description="Only if the person gave one. Default: their own key.")
     ] = None
     command: Command = None
     jupyter: Annotated[
@@ -241,9 +233,8 @@ class CreateOrder(Rental):
         "cancel"
     )
     replaces_order_id: Annotated[
-        int | None,
-        Field(gt=0, description="Only if wait_for_order says so: cancels that order and rents the next fallback."),
-        AfterValidator(lambda number: None if number is None else possible_id(number)),
+        _Id | None,
+        Field(description="Only if wait_for_order says so: cancels that order and rents the next fallback."),
     ] = None
 
     @field_validator("bid_usd_per_hour")
@@ -263,7 +254,6 @@ class CreateOrder(Rental):
 
     @property
     def subject(self) -> str:
-        """See `Request`."""
         return f"server {self.server_id}"
 
     @property
@@ -283,12 +273,8 @@ class CreateWatch(Rental):
     verb: ClassVar[str] = "create_watch"
 
     gpu: Annotated[str, Field(min_length=1, max_length=80, description="As people write it, listed now or not.")]
-    max_usd_per_hour: Annotated[
-        float,
-        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, including fees."),
-        AfterValidator(affordable),
-    ]
-    hours: Annotated[float, Field(gt=0, le=MAX_HOURS, allow_inf_nan=False, description="Length of each rental.")]
+    max_usd_per_hour: Annotated[_UsdPerHour, Field(description="Most to pay, whole server, including fees.")]
+    hours: Annotated[_Hours, Field(description="Length of each rental.")]
     image: Annotated[Image, Field(description="As in create_order.")] = DEFAULT
     expires_hours: Annotated[
         float, Field(gt=0, le=_WATCH_HOURS_MAX, allow_inf_nan=False, description="How long to watch.")
@@ -317,15 +303,12 @@ class CreateWatch(Rental):
     currency: Annotated[Currency | None, Field(description="The only coin to pay in.")] = None
     ports: Annotated[Ports, Field(description="As in create_order.")] = None
     env: Annotated[Env, Field(description="Container environment.")] = None
-    ssh_public_key: Annotated[
-        str | None, Field(max_length=3072, description="As in create_order."), AfterValidator(one_key)
-    ] = None
+    ssh_public_key: Annotated[_PublicKey | None, Field(description="As in create_order.")] = None
     command: Annotated[Command, Field(description="Start script.")] = None
     jupyter: Annotated[bool, Field(description="As in create_order."), AfterValidator(jupyter_has_a_port)] = False
 
     @property
     def subject(self) -> str:
-        """See `Request`."""
         return f"watch for {' '.join(self.gpu.casefold().split())}"
 
     @property
@@ -343,22 +326,27 @@ class CreateWatch(Rental):
         )  # fmt: skip
 
 
-class SetSpotPrice(Request):
+class OrderRequest(Request):
+    """What the calls about an order have in common."""
+
+    order_id: Annotated[_Id, Field(description="From list_orders.")]
+
+    @property
+    def about_order(self) -> int | None:
+        return self.order_id
+
+
+class SetSpotPrice(OrderRequest):
     """A new bid for a spot order."""
 
     verb: ClassVar[str] = "set_spot_price"
     lost: ClassVar[str] = "uncertain"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
-    bid_usd_per_hour: Annotated[
-        float | None,
-        Field(gt=0, allow_inf_nan=False, description="Most to pay, whole server, including fees."),
-        AfterValidator(affordable),
-    ] = None
+    bid_usd_per_hour: Annotated[_UsdPerHour | None, Field(description="Most to pay, whole server, including fees.")] = (
+        None
+    )
     to_win: Annotated[bool, Field(description="Bid the lowest that wins now; needs max_usd_per_hour.")] = False
-    max_usd_per_hour: Annotated[
-        float | None, Field(gt=0, allow_inf_nan=False, description="Only with to_win."), AfterValidator(affordable)
-    ] = None
+    max_usd_per_hour: Annotated[_UsdPerHour | None, Field(description="Only with to_win.")] = None
 
     @model_validator(mode="after")
     def _one_bid(self) -> SetSpotPrice:
@@ -369,50 +357,34 @@ class SetSpotPrice(Request):
         return self
 
     @property
-    def about_order(self) -> int | None:
-        """See `Request`."""
-        return self.order_id
-
-    @property
     def exact_bid(self) -> Decimal:
         """The bid, or the highest allowed winning bid, exactly as written."""
         return Decimal(str(self.max_usd_per_hour if self.to_win else self.bid_usd_per_hour))
 
 
-class ExtendOrder(Request):
+class ExtendOrder(OrderRequest):
     """A later end for an order."""
 
     verb: ClassVar[str] = "extend_order"
 
-    order_id: Annotated[int, Field(gt=0, description="From list_orders."), AfterValidator(possible_id)]
     hours: Annotated[
-        float,
-        Field(le=MAX_HOURS, allow_inf_nan=False, description="Added to ends_at, or to now if it has none."),
+        float, Field(le=MAX_HOURS, allow_inf_nan=False, description="Added to ends_at, or to now if it has none.")
     ]
 
     @field_validator("hours")
     @classmethod
     def _lengthens(cls, hours: float) -> float:
-        if _seconds(hours) <= 0:
+        if hours <= 0:
             raise ValueError("must be above 0; to end the order earlier, use cancel_order")
         return hours
 
     @property
-    def about_order(self) -> int | None:
-        """See `Request`."""
-        return self.order_id
-
-    @property
     def seconds(self) -> int:
         """The hours in whole seconds, rounded up, so against us."""
-        return _seconds(self.hours)
+        return ceil(Decimal(str(self.hours)) * 3600)
 
 
-def _seconds(hours: float) -> int:
-    return ceil(Decimal(str(hours)) * 3600)
-
-
-class CancelOrder(Request):
+class CancelOrder(OrderRequest):
     """An order to end now. Nothing but the order's id can be refused, because the order is being billed."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -429,11 +401,6 @@ class CancelOrder(Request):
         BeforeValidator(comment),
     ] = None
     _comment_change: str = PrivateAttr("")
-
-    @property
-    def about_order(self) -> int | None:
-        """See `Request`."""
-        return self.order_id
 
     @property
     def comment_change(self) -> str:

@@ -8,11 +8,14 @@ bid_terms.py). Everything here is pure.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from enum import StrEnum
-from typing import Any, Final, Protocol, Self
+from typing import Annotated, Any, Final
+
+from pydantic import PlainSerializer, TypeAdapter
 
 from clore_mcp.clore import OrderRow
 from clore_mcp.market.pricing import CREATION_FEE_AFTER_SECONDS, Cost, OrderType
@@ -77,15 +80,9 @@ class Refusal:
         return max(self.cap - self.used, ZERO)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the refusal as JSON for a result."""
-        amounts = ("cap", "used", "needed", "left")
-        return {"limit": self.limit, **{name: shown(getattr(self, name)) for name in amounts}, "change": self.change}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Refusal:
-        """Return the refusal that `as_json` wrote, with its amounts as they were shown."""
-        cap, used, needed = (Decimal(str(row[name])) for name in ("cap", "used", "needed"))
-        return cls(row["limit"], cap, used, needed, row["change"])
+        """Return the refusal as JSON for a result, with rounded amounts."""
+        amounts = {name: shown(getattr(self, name)) for name in ("cap", "used", "needed", "left")}
+        return {"limit": self.limit, **amounts, "change": self.change}
 
     def __str__(self) -> str:
         if self.limit in _NOT_AMOUNTS:
@@ -97,23 +94,11 @@ class Refusal:
         return f"{self.limit}: {dollars(self.needed)} needed, {left} of {cap} left, {who}"
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of an outcome. Fields that are None are left out of its JSON."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the part as JSON for a result."""
-        told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in told.items() if value is not None}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """Return the part that `as_json` wrote."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+_RefusalAsShown = Annotated[Refusal, PlainSerializer(Refusal.as_json)]
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt(_Part):
+class Attempt:
     """One server that was tried or could not be tried, and the outcome."""
 
     server_id: int
@@ -121,7 +106,7 @@ class Attempt(_Part):
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement(_Part):
+class Agreement:
     """The terms that the person approved. `by` says who approved, None if that is unknown."""
 
     total_usd: float
@@ -133,7 +118,7 @@ class Agreement(_Part):
 
 
 @dataclass(frozen=True, slots=True)
-class BillingOrder(_Part):
+class BillingOrder:
     """An order that is still billed. `status` is set if it waits for a server."""
 
     order_id: int
@@ -146,24 +131,12 @@ class LostOrder:
     """The order that was replaced by another one, and its cost."""
 
     order_id: int
-    receipt: OrderReceipt | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it as JSON for a result."""
-        return {"order_id": self.order_id, "receipt": self.receipt and self.receipt.as_json()}
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> LostOrder:
-        """Return the lost order that `as_json` wrote."""
-        return cls(row["order_id"], OrderReceipt.from_json(row["receipt"]) if row["receipt"] else None)
+    receipt: OrderReceipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The outcome of a call. `next` says what to do. Fields that do not belong to the status are None.
-
-    `said` is why a cancel is not proven, for a person at a terminal.
-    """
+    """The outcome of a call. `next` says what to do. Fields that do not belong to the status are None."""
 
     status: Status
     next: str
@@ -171,7 +144,7 @@ class Outcome:
     server_id: int | None = None
     approval_id: str | None = None
     attempts: tuple[Attempt, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[_RefusalAsShown, ...] = ()
     reason: str | None = None
     repeated: bool = False
     receipt: OrderReceipt | None = None
@@ -189,7 +162,7 @@ class Outcome:
     most_hours: float | None = None
     latest_ends_at: str | None = None
     # A cancel.
-    said: str | None = None
+    said: str | None = None  # why it is not proven, for a person at a terminal
     still_running: tuple[BillingOrder, ...] | None = None
     watches_waiting: int | None = None
     # A bid.
@@ -216,46 +189,19 @@ class Outcome:
         return replace(self, next=f"{self.next} {said}".strip())
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON for the quote's row and the tool's answer. Fields that are None or False and empty refusals are
-        left out."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
-            name: _as_json(value)
-            for name, value in told.items()
-            if not (value is None or value is False or (name == "refusals" and not value))
-        }
+        """Return JSON for the quote's row and the tool's answer, without None, False and empty refusals."""
+        told: dict[str, Any] = _outcomes().dump_python(self, mode="json", exclude_none=True)
+        return {name: value for name, value in told.items() if value is not False and (name, value) != ("refusals", [])}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Outcome:
         """Return the outcome that `as_json` wrote. Fields that a later version added are left out."""
-        known = {field.name for field in fields(cls)}
-        parts = {name: _part(name, value) for name, value in row.items() if name in known}
-        return cls(**{"next": "", **parts})
+        return _outcomes().validate_python({"next": "", **row})
 
 
-class _Json(Protocol):
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self: ...
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [one.as_json() for one in value]
-    return value.as_json() if hasattr(value, "as_json") else value
-
-
-_ROWS: Final[Mapping[str, type[_Json]]] = {"attempts": Attempt, "refusals": Refusal, "still_running": BillingOrder}
-_PARTS: Final[Mapping[str, type[_Json]]] = {"approved": Agreement, "replaced": LostOrder}
-
-
-def _part(name: str, value: Any) -> Any:
-    if name == "status":
-        return Status(value)
-    if name == "receipt":
-        return OrderReceipt.from_json(value)
-    if name in _ROWS:
-        return tuple(_ROWS[name].from_json(one) for one in value)
-    return _PARTS[name].from_json(value) if name in _PARTS else value
+@functools.cache
+def _outcomes() -> TypeAdapter[Outcome]:
+    return TypeAdapter(Outcome)
 
 
 def outcome_of(quote: Quote | None) -> Outcome | None:
@@ -266,11 +212,8 @@ def outcome_of(quote: Quote | None) -> Outcome | None:
 
 
 class Settled(Exception):
-    """Raised when the outcome is known, so that there is nothing to ask or nothing more to do.
-
-    `final`: a quote that is being carried out is settled with it. Otherwise nothing was used, and the quote stays as it
-    is.
-    """
+    """Raised when the outcome is known, so that there is nothing to ask or to do. If it is `final`, a quote that is
+    being carried out is settled with it. Otherwise nothing was used, and the quote stays as it is."""
 
     def __init__(self, outcome: Outcome, *, final: bool = True) -> None:
         super().__init__(outcome.status)
@@ -280,11 +223,9 @@ class Settled(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The reason that nothing more is sent to one server of a rental. With an `outcome` the whole call ends. Otherwise
-    the next server is tried.
-
-    `final`: the quote is settled with that outcome. Otherwise it stays as it is, and so does an unused approval.
-    """
+    """The reason that nothing more is sent to one server of a rental. With an `outcome` the whole call ends, otherwise
+    the next server is tried. If it is `final`, the quote is settled with that outcome. Otherwise the quote stays as it
+    is, and so does an unused approval."""
 
     attempt: Attempt | None = None
     outcome: Outcome | None = None
@@ -326,7 +267,7 @@ def in_progress(
     said: str = "The order is being made and is not confirmed yet. Call again with exactly the same arguments to get"
     " the outcome. It is never ordered twice.",
 ) -> Outcome:
-    """Return the answer while the work goes on."""
+    """Return the answer while the work is going on."""
     return Outcome(Status.IN_PROGRESS, said, approval_id=quote_id)
 
 
@@ -363,14 +304,11 @@ def approval_required(
     return Outcome(Status.APPROVAL_REQUIRED, said, order_id=order_id, approval_id=quote_id)
 
 
-def approve_at_terminal(quote_id: str, program: str) -> str:
+def approve_off_page(quote_id: str, program: str, *, passkey: bool) -> str:
     """Return how to answer a question if no page is open."""
+    if passkey:
+        return f"run `{program} page` in their own terminal and answer the question there with their passkey"
     return f"run `{program} approve {quote_id}` in their own terminal"
-
-
-def approve_with_passkey(program: str) -> str:
-    """Return how to answer a question that needs a passkey if no page is open."""
-    return f"run `{program} page` in their own terminal and answer the question there with their passkey"
 
 
 def cancel_declined(order_id: int, unasked: str | None = None) -> Outcome:
@@ -408,7 +346,7 @@ def bid_declined(order_id: int, unasked: str | None = None) -> Outcome:
 
 def refused(refusals: Sequence[Refusal], *, ends: bool = True) -> Outcome:
     """Return the answer if a limit refuses. `ends`: a process would have ended the order at its time."""
-    said = f"Over the limit: {_names(refusals)}. Nothing was spent.{cure(refusals, ends=ends)}"
+    said = f"{_over_the_limit(refusals)} Nothing was spent.{cure(refusals, ends=ends)}"
     return Outcome(Status.REFUSED, said, refusals=tuple(refusals))
 
 
@@ -438,7 +376,7 @@ def raise_refused(refusals: Sequence[Refusal], usd_per_hour: Decimal | None = No
     """Return the answer if a limit refuses a raise. The order keeps running as it was."""
     return Outcome(
         Status.REFUSED,
-        f"Over the limit: {_names(refusals)}. {BID_STAYS} A lower one may fit. The order keeps running.",
+        f"{_over_the_limit(refusals)} {BID_STAYS} A lower one may fit. The order keeps running.",
         refusals=tuple(refusals),
         bid_usd_per_hour=None if usd_per_hour is None else shown(usd_per_hour),
     )
@@ -463,12 +401,15 @@ def uncertain(intent: Intent, attempts: Attempts, program: str) -> Outcome:
 
 def blocked(intent: Intent, program: str) -> Outcome:
     """Return the answer while another create for that server is unsettled: a second one could be a second bill."""
-    settle = f" If it stays unclear, ask the person to run `{program} settle {intent.id} --order ID` or `--none`."
-    return Outcome(
-        Status.REFUSED,
+    said = (
         f"An earlier create for server {intent.server_id} is not settled yet, so no second one is sent. Nothing was"
         " spent now. Rent nothing until list_orders has no `unsettled`."
-        + (settle if intent.state == "uncertain" else ""),
+    )
+    if intent.state == "uncertain":
+        said += f" If it stays unclear, ask the person to run `{program} settle {intent.id} --order ID` or `--none`."
+    return Outcome(
+        Status.REFUSED,
+        said,
         server_id=intent.server_id,
         attempts=(Attempt(intent.server_id, f"blocked by {intent.id}, which is {intent.state}"),),
     )
@@ -486,13 +427,12 @@ def held_by_you(row: OrderRow, server_id: int) -> Outcome:
 def ended_at_once(said: str, row: OrderRow, candidate: Candidate, gone: Outcome | None, attempts: Attempts) -> Outcome:
     """Return the answer for an order that was cancelled at once, for the reason `said`. `gone` is the outcome of that
     cancel, None while it is on its way."""
-    proven = gone is not None and gone.status is Status.CANCELLED
     end = (
-        "It was cancelled at once."
-        if proven
-        else f"Its cancel is unverified, so it may be billed. Call cancel_order({row.id}) until it is proven, and rent"
+        f"Its cancel is unverified, so it may be billed. Call cancel_order({row.id}) until it is proven, and rent"
         " nothing before that."
     )
+    if gone is not None and gone.status is Status.CANCELLED:
+        end = "It was cancelled at once."
     return Outcome(
         Status.REFUSED,
         f"{said} {end}",
@@ -527,7 +467,7 @@ def price_moved(server_id: int, now_usd: Decimal, ceiling_usd: Decimal) -> Attem
 
 
 def ending(on_end: str, enforced_by: str | None) -> str:
-    """Return what ends an order, and what to do about it."""
+    """Return what ends an order, and what to do."""
     if on_end == "notify":
         return "Nothing cancels it at its end. Call cancel_order when the person is done."
     if enforced_by is None:
@@ -536,15 +476,14 @@ def ending(on_end: str, enforced_by: str | None) -> str:
 
 
 def newer_question(quote_id: str) -> str:
-    """Return why the person is not asked: a newer quote replaced this one."""
+    """Return why the person is not asked."""
     return f"A newer question of this client about the same thing, {quote_id}, replaced this one."
 
 
 def shown_parts(cost: Cost) -> tuple[Decimal, ...]:
     """Return rent, fee and creation fee in USD as shown, rounded so that they add up to the total that is shown."""
-    return tuple(
-        part.quantize(_USD_SHOWN, ROUND_CEILING) for part in (cost.rent_usd, cost.fee_usd, cost.creation_fee_usd)
-    )
+    parts = (cost.rent_usd, cost.fee_usd, cost.creation_fee_usd)
+    return tuple(part.quantize(_USD_SHOWN, ROUND_CEILING) for part in parts)
 
 
 def asked_usd(terms: Terms) -> tuple[Decimal, bool]:
@@ -602,8 +541,8 @@ def creation_fee(lease: Lease, order_type: OrderType) -> tuple[str | None, str]:
     return due, f"{told} at {due[11:16]} UTC, and is free if you cancel before that."
 
 
-def _names(refusals: Sequence[Refusal]) -> str:
-    return "; ".join(str(refusal) for refusal in refusals)
+def _over_the_limit(refusals: Sequence[Refusal]) -> str:
+    return f"Over the limit: {'; '.join(map(str, refusals))}."
 
 
 def cure(refusals: Sequence[Refusal], *, ends: bool) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clore_mcp.rental.context import lease_end_is_enforced
+from clore_mcp.rental.context import enforcer
 from clore_mcp.store import ledger
 from clore_mcp.wiring import Services
 from tests.guard.calls import SHORT, call, rent, wish
@@ -140,9 +140,9 @@ async def test_a_heartbeat_from_the_future_is_no_sign_of_life(world: World) -> N
     async def enforced(ahead: float) -> bool:
         at = services.context.clock() + ahead
         await services.context.state.write(lambda tx: ledger.beat(tx, account, services.context.owner, "its host", at))
-        in_a_claim = await services.context.state.read(lambda tx: lease_end_is_enforced(tx, services.context, account))
-        assert (await services.context.enforced_by() is not None) is in_a_claim
-        return in_a_claim
+        in_a_claim = await services.context.state.read(lambda tx: enforcer(tx, services.context, account))
+        assert await services.context.enforced_by() == in_a_claim
+        return in_a_claim is not None
 
     assert await enforced(0)
     assert not await enforced(HOUR), "the clock went back, and nobody knows how old it is"

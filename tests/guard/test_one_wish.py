@@ -12,6 +12,7 @@ import pytest
 from clore_mcp.errors import NotJson, Spent, StateUnavailable
 from clore_mcp.rental.requests import CreateOrder
 from clore_mcp.rental.results import Attempt
+from clore_mcp.store import Quote
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, let_time_pass, wish
 from tests.guard.conftest import Processes
@@ -74,10 +75,10 @@ async def test_an_equal_call_of_another_process_that_comes_late_is_the_order_of_
     hold = other.approvals.hold
     proposed, go = asyncio.Event(), asyncio.Event()
 
-    async def late(**about: Any) -> Any:
+    async def late(quote: Quote, *, heeds_declines: bool) -> Quote:
         proposed.set()
         await go.wait()
-        return await hold(**about)
+        return await hold(quote, heeds_declines=heeds_declines)
 
     monkeypatch.setattr(other.approvals, "hold", late)
     renting = asyncio.ensure_future(call(other, ask))

@@ -8,6 +8,7 @@ from clore_mcp.rental.account.account_view import AccountView, SpentView
 from clore_mcp.rental.account_summary import account_state
 from clore_mcp.rental.orders.order_view import OrderList
 from clore_mcp.rental.requests import SetSpotPrice
+from clore_mcp.rental.results import BillingOrder
 from clore_mcp.wiring import Services
 from tests.guard.calls import call, cancel, let_time_pass, rent
 from tests.guard.spots import WIDE, rewrite, rich
@@ -60,9 +61,8 @@ async def test_a_queued_order_bills_nothing_in_every_total(world: World, service
     assert both.usd_per_hour == pytest.approx(other.usd_per_hour, abs=1e-4)
     assert (await account(services)).burn_usd_per_hour == pytest.approx(other.usd_per_hour, abs=1e-4)
     gone = await cancel(services, other.order_id)
-    assert [one.as_json() for one in gone.still_running] == [
-        {"order_id": order_id, "status": "queued", "usd_per_hour": pytest.approx(row.usd_per_hour)}
-    ]
+    assert gone.still_running == (BillingOrder(order_id, "queued", gone.still_running[0].usd_per_hour),)
+    assert gone.still_running[0].usd_per_hour == pytest.approx(row.usd_per_hour)
     assert "Nothing more to do" not in gone.next and f"as soon as a bid wins: order {order_id}" in gone.next
     last = await cancel(services, order_id)
     assert last.still_running == () and last.next.endswith("Nothing more to do.")

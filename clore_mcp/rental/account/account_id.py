@@ -1,5 +1,4 @@
-"""Finds which account a key opens. Rows of the state belong to an account, and a lease is not ended if its row is not
-found.
+"""Finds which account a key opens. Rows of the state belong to it, and a lease is not ended if its row is not found.
 
 A key always opens the same account, so a known key identifies it. A new key is identified by the orders that it lists
 (Clore numbers orders across all accounts), or else by the account's deposit addresses. Accounts of one API URL never
@@ -10,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, TypeVar
 
 from clore_mcp.errors import StateUnavailable
 from clore_mcp.store import Database, Entry, Intent, Lease, Tx, accounts, intents, ledger, orders
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _LONGEST_SECONDS: Final = 3_000 * 3_600  # Clore's longest rental, so no older order is still running
 
@@ -35,8 +35,6 @@ class Identity:
     async def needs_second_reading(self, addresses: Sequence[str]) -> bool:
         """Return whether one reading of these deposit addresses is not enough. Either they are unfamiliar for a known
         key, or the key is new and existing orders may be its own."""
-        if not self._state.exists:
-            return False
         names = self._names(addresses)
 
         def read(tx: Tx) -> bool:
@@ -45,17 +43,13 @@ class Identity:
                 return accounts.made_anything(tx, self._api)
             return bool(names) and account not in accounts.of_addresses(tx, names)
 
-        try:
-            return await self._state.read(read)
-        except StateUnavailable:
-            return False
+        return await self._read(read, otherwise=False)
 
     async def of(self, addresses: Sequence[str], listed: Collection[int] = ()) -> tuple[str, bool]:
         """Return the account with these deposit addresses, and whether that is certain. It is uncertain without a
         usable state. `listed` are the orders that Clore lists for the key; they identify the account of a new key."""
         names = self._names(addresses)
         new = self._digest("|".join(sorted(addresses)) or self._key_digest)[:16]
-
         if not self._state.exists:  # reading alone does not create a state
             return new, False
 
@@ -81,12 +75,7 @@ class Identity:
 
     async def of_key(self) -> str | None:
         """Return the account that this key opened before, or None if unknown."""
-        if not self._state.exists:
-            return None
-        try:
-            return await self._state.read(lambda tx: accounts.of_key(tx, self._key))
-        except StateUnavailable:
-            return None
+        return await self._read(lambda tx: accounts.of_key(tx, self._key), otherwise=None)
 
     async def joined(self, account: str, listed: Collection[int], now: float) -> str:
         """Return which account this is, given that Clore lists these orders for it. Orders made here that are stored
@@ -150,19 +139,13 @@ class Identity:
         return await self._state.read(read)
 
     async def owner(self, account: str, order_id: int) -> str | None:
-        """Return the account that has an order with this id made here: this account, or else one that may be this one.
-        None if there is no such account."""
+        """Return the account for which this order was made here, if it is or may be this one."""
 
         def read(tx: Tx) -> str | None:
-            for one in (account, *self.strangers(tx, account)):
-                if orders.get(tx, one, order_id) is not None:
-                    return one
-            return None
+            here = (account, *self.strangers(tx, account))
+            return next((one for one in here if orders.get(tx, one, order_id) is not None), None)
 
-        try:
-            return await self._state.read(read) if self._state.exists else None
-        except StateUnavailable:
-            return None
+        return await self._read(read, otherwise=None)
 
     async def of_this_api(self, leases: Sequence[Lease], *, or_unknown: bool = False) -> list[Lease]:
         """Return the leases that were made at this API. With `or_unknown`, include those with no recorded API."""
@@ -172,6 +155,13 @@ class Identity:
 
         mine = await self._state.read(read)
         return [lease for lease in leases if lease.account in mine]
+
+    async def _read(self, work: Callable[[Tx], T], *, otherwise: T) -> T:
+        """Return what `work` reads, or `otherwise` without a usable state."""
+        try:
+            return await self._state.read(work) if self._state.exists else otherwise
+        except StateUnavailable:
+            return otherwise
 
     def _account(self, tx: Tx, names: Sequence[str], listed: Collection[int]) -> str | None:
         found = accounts.of_addresses(tx, names)

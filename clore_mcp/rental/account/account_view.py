@@ -65,17 +65,13 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class AccountView:
-    """Wallets, cost per hour (USD), spending, fees, limits by name, items waiting for a person, and events.
-
-    `cost_not_known` holds orders without a known cost. By `all_end_at`, the running orders will have cost
-    `spent_then_usd`.
-    """
+    """Wallets, cost per hour (USD), spending, fees, limits by name, items waiting for a person, and events."""
 
     wallets: tuple[WalletView, ...]
     burn_usd_per_hour: float
-    cost_not_known: tuple[int, ...]
+    cost_not_known: tuple[int, ...]  # orders
     spent_usd: SpentView
-    all_end_at: str | None
+    all_end_at: str | None  # of the orders billed now, with their cost by then
     spent_then_usd: float | None
     fees: FeesView
     limits: Mapping[str, LimitView]

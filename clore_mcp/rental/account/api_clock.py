@@ -34,8 +34,7 @@ class DatedReply:
     monotonic: float
 
     def agrees(self, later: DatedReply, slack_seconds: float) -> bool:
-        """Return whether as much time has passed at Clore as here, by either clock. Each clock may jump or stand
-        still."""
+        """Return whether as much time has passed at Clore as here, by either clock. Each may jump or stand still."""
         passed = later.api_at - self.api_at
         return any(
             abs(passed - here) <= slack_seconds for here in (later.monotonic - self.monotonic, later.wall - self.wall)

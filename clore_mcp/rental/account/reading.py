@@ -33,11 +33,17 @@ from clore_mcp.store import Lease
 from clore_mcp.store.shared import Copies, Departure, Instant, Reading, Shared
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+EXECUTION_AGE: Final = 10.0  # seconds; no decision about money uses older data
+BROWSING_AGE: Final = 60.0
+_FEES_AGE: Final = 600.0
+_KNOWN_KEY_SECONDS: Final = 5.0  # if the wallets take longer, a known key alone identifies the account
+_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong and three that agree
 
 
 class CachedValue(Generic[T]):
-    """Holds what `fetch` returned and when. Concurrent callers share one fetch, and a cancelled caller harms no
-    other."""
+    """Holds what `fetch` returned and when. Concurrent callers share one fetch. A cancelled caller harms no other."""
 
     def __init__(self, fetch: Callable[[], Awaitable[T]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
@@ -46,13 +52,13 @@ class CachedValue(Generic[T]):
         self._running: asyncio.Task[T] | None = None
 
     async def get(self, max_age_seconds: float) -> T:
-        """Return the value, no older than `max_age_seconds` when the call began. A failed fetch fails for every
-        waiter."""
+        """Return the value, no older than `max_age_seconds` when the call began. Raises what the fetch raises."""
         if self._value is not None and 0 <= self._clock() - self._value[1] <= max_age_seconds:
             return self._value[0]
         if self._running is None:
             self._running = asyncio.ensure_future(self._refresh())
-            self._running.add_done_callback(_heard)
+            # Read the exception of a fetch that fails after all callers have left, so that asyncio does not log it.
+            self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._running)
 
     def forget(self) -> None:
@@ -77,31 +83,15 @@ class CachedValue(Generic[T]):
                 self._running = None
 
 
-def _heard(task: asyncio.Task[T]) -> None:
-    """Read the exception of a fetch that failed after all callers had left, so that asyncio does not log it."""
-    if not task.cancelled():
-        task.exception()
-
-
-log = logging.getLogger(__name__)
-
-EXECUTION_AGE: Final = 10.0  # seconds; no decision about money uses older data
-BROWSING_AGE: Final = 60.0
-_FEES_AGE: Final = 600.0
-_KNOWN_KEY_SECONDS: Final = 5.0  # if the wallets take longer, a known key alone identifies the account
-_LOOKS_AT_A_JUMP: Final = 4  # one that is wrong and three that agree
-
-
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The account's orders as Clore lists them. It was requested `at` this time, by this machine's clock. `api_at` is
-    Clore's time in the reply, if given."""
+    """The account's orders as Clore lists them."""
 
     rows: list[OrderRow]
     unreadable: int
     limit: int | None
-    at: float
-    api_at: float | None
+    at: float  # when they were requested, by this machine's clock
+    api_at: float | None  # Clore's time in the reply, if given
 
     def find(self, order_id: int) -> OrderRow | None:
         """Return the row of one order."""
@@ -125,16 +115,11 @@ class Wallets:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A list of orders as shared with other processes: only the fields we read, none of them secret, and when it
-    came."""
+    """A list of orders as shared with other processes, and when it came. It has only the fields that we read, none of
+    them secret."""
 
     reply: OrdersReply
     came: Instant
-
-
-def _undated(row: OrderRow) -> OrderRow:
-    """Return the row without a start in the future, because its real start is unknown."""
-    return row.model_copy(update={"created_at": None})
 
 
 @functools.cache
@@ -178,27 +163,28 @@ class Readings:
     async def account(self) -> str:
         """Return which account this is, by its deposit addresses, or by its key if Clore does not list them soon. Rows
         in the state belong to it. Raises CloreError."""
-        if self._account is None:
-            known = await self.identity.of_key()
-            if known is not None and 0 <= self._clock() - self._no_addresses_at < _KNOWN_KEY_SECONDS:
-                return known
-            try:
-                with anyio.fail_after(None if known is None else _KNOWN_KEY_SECONDS):
-                    account, certain = await self._identify()
-            except (NoApiKey, InvalidApiKey):
+        if self._account is not None:
+            return self._account
+        known = await self.identity.of_key()
+        if known is not None and 0 <= self._clock() - self._no_addresses_at < _KNOWN_KEY_SECONDS:
+            return known
+        try:
+            with anyio.fail_after(None if known is None else _KNOWN_KEY_SECONDS):
+                account, certain = await self._identify()
+        except (NoApiKey, InvalidApiKey):
+            raise
+        except (CloreError, TimeoutError) as error:
+            if known is None:
                 raise
-            except (CloreError, TimeoutError) as error:
-                if known is None:
-                    raise
-                if isinstance(error, TimeoutError):  # so that the end of a lease does not wait for them each time
-                    self._no_addresses_at = self._clock()
-                log.warning("the account is known by its key alone: %s", getattr(error, "message", "no reply yet"))
-                return known
-            if not certain:  # tried again until the state can be used
-                return account
-            self._account = account
-            if self.latest is not None:  # it was read before the account was known
-                await self._join(self.latest)
+            if isinstance(error, TimeoutError):  # so that the end of a lease does not wait for them each time
+                self._no_addresses_at = self._clock()
+            log.warning("the account is known by its key alone: %s", getattr(error, "message", "no reply yet"))
+            return known
+        if not certain:  # tried again until the state can be used
+            return account
+        self._account = account
+        if self.latest is not None:  # it was read before the account was known
+            await self._join(self.latest)
         return self._account
 
     async def doubtful(self) -> list[Lease]:
@@ -262,8 +248,7 @@ class Readings:
             return None
 
     async def _rated(self, snapshot: Snapshot) -> Snapshot:
-        """Return the snapshot with a rate for every coin that a trusted source has. The source is asked once per
-        snapshot."""
+        """Return the snapshot with a rate for every coin that a trusted source has, asked once per snapshot."""
         if all(snapshot.rates.usd_per(coin) for coin in Coin) or not snapshot.listings:
             return snapshot
         of, known, rated = self._rated_last
@@ -289,8 +274,7 @@ class Readings:
         return await self._wallets.get(max_age_seconds)
 
     async def balances_if_known(self) -> dict[Coin, Decimal] | None:
-        """Return balances for choosing a coin, or None if Clore does not list them. After a failure, wait a minute
-        before asking again."""
+        """Return balances for choosing a coin, or None if Clore does not list them or did not in the last minute."""
         if 0 <= self._clock() - self._no_balances_at < BROWSING_AGE:
             return None
         try:
@@ -373,5 +357,8 @@ class Readings:
     def _told(self, reading: Reading[_Listed]) -> Orders:
         reply = reading.value.reply
         self.api_clock.hear(reply.api_time, reading.value.came)
-        rows = [_undated(row) if self.api_clock.is_ahead(row.created_at) else row for row in reply.rows]
+        rows = [  # the real start of an order that began in the future is unknown
+            row.model_copy(update={"created_at": None}) if self.api_clock.is_ahead(row.created_at) else row
+            for row in reply.rows
+        ]
         return Orders(rows, reply.dropped, reply.limit, reading.at, reply.api_time)

@@ -27,15 +27,13 @@ _BOOK_AGE: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class BidHistory:
-    """Bids per day in the order's coin, each from a moment of Clore's clock on, oldest first. If Clore does not report
-    the order's cost, it counts as winning from `won_from` on. None: it has not been seen winning."""
+    """Bids per day in the order's coin, each from a moment of Clore's clock on, oldest first."""
 
     bids: tuple[tuple[float, Decimal], ...]
-    won_from: float | None = None
+    won_from: float | None = None  # counts as winning since then if Clore reports no cost; None: never seen winning
 
     def most_spent(self, until: float) -> Decimal:
-        """Return the order's cost in its coin if it has won ever since `won_from`, each period at the bid of that
-        time."""
+        """Return the order's cost in its coin if it has won ever since `won_from`, always at the bid of the time."""
         if self.won_from is None:
             return ZERO
         costs = (bid * seconds for bid, seconds in self._stretches(self.won_from, until))
@@ -58,14 +56,13 @@ class BidHistory:
 
 
 def _seconds_for(spent: Decimal, stretches: Iterable[tuple[Decimal, Decimal]]) -> Decimal:
-    """Return the seconds that this amount pays for if the periods are used in this order. Clore may bill a minute
-    beyond the last."""
+    """Return the seconds that this amount pays for if the periods are used in this order."""
     seconds, left, last = ZERO, spent * SECONDS_PER_DAY, ZERO
     for bid, length in stretches:
         if bid > 0:
             used = min(length, left / bid)
             seconds, left, last = seconds + used, left - used * bid, bid
-    return seconds + left / last if last else seconds
+    return seconds + left / last if last else seconds  # Clore may bill a minute beyond the last period
 
 
 def of_row(row: OrderRow, began: float) -> BidHistory:

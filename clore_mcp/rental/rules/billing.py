@@ -46,7 +46,7 @@ def may_be_of(intent: Intent, row: OrderRow, taken: Set[int]) -> bool:
         row.id not in intent.known_order_ids
         and row.id not in taken
         and bool(row.spot) == (intent.order_type == "spot")
-        and _same_image(row.image, intent.image)
+        and (row.image is None or _bare(row.image) == _bare(intent.image))
         and Coin.parse(row.currency or "") in (None, Coin(intent.coin))  # `above` judges an unknown coin
         and _made_then(intent.sent_api_at, row.created_at)
     )
@@ -57,10 +57,6 @@ def _made_then(sent_api_at: float | None, created_at: float | None) -> bool:
     if sent_api_at is None or created_at is None:
         return True
     return sent_api_at - _OLDER_SECONDS <= created_at <= sent_api_at + _YOUNGER_SECONDS
-
-
-def _same_image(listed: str | None, wanted: str) -> bool:
-    return listed is None or _bare(listed) == _bare(wanted)
 
 
 def _bare(image: str) -> str:
@@ -86,8 +82,7 @@ class Bill:
         return self.rent_usd + self.fee_usd + self.creation_fee_usd
 
     def receipt(self) -> OrderReceipt:
-        """Return a receipt for a person. Clore reports the rent; the fees come from its tables, so the total is an
-        estimate."""
+        """Return a receipt for a person. The fees come from Clore's tables, so the total is an estimate."""
         parts = (self.hours, self.rent_usd, self.fee_usd, self.creation_fee_usd, self.total_usd)
         hours, rent, fee, creation, total = (round(float(part), 6) for part in parts)
         return OrderReceipt(hours, rent, fee, creation, total)
@@ -103,8 +98,7 @@ def free_cancel_until(row: OrderRow, fees: Fees, rates: Rates, lease: Lease | No
     order has no such fee, or its start is unknown. A spot order counts from its create, although it may get its server
     later."""
     began = lease.started_api_at if lease else row.created_at
-    coin = Coin.parse(row.currency or "")
-    rate = rates.usd_per(coin) if coin else None
+    coin, rate = _coin_and_rate(row, rates)
     free = coin is not None and rate is not None and not _creation_usd(row, fees, coin, rate)
     if began is None or row.expired or free or api_now >= began + CREATION_FEE_AFTER_SECONDS:
         return None
@@ -118,11 +112,15 @@ def never_won(row: OrderRow) -> bool:
 
 def usd_per_hour(row: OrderRow, fees: Fees, rates: Rates) -> Decimal | None:
     """Return the order's cost per hour while it runs, including fees, or None if its coin or price is unknown."""
-    coin = Coin.parse(row.currency or "")
-    rate = rates.usd_per(coin) if coin else None
+    coin, rate = _coin_and_rate(row, rates)
     if coin is None or rate is None or row.price is None:
         return None
     return DayPrice(row.price, coin).usd_per_hour(rate) * (1 + fees.fraction(order_type_of(row), coin))
+
+
+def _coin_and_rate(row: OrderRow, rates: Rates) -> tuple[Coin | None, Decimal | None]:
+    coin = Coin.parse(row.currency or "")
+    return coin, rates.usd_per(coin) if coin else None
 
 
 def above(row: OrderRow, coin: Coin, ceiling_per_day: Decimal) -> bool:
@@ -151,10 +149,10 @@ def bill(
     here keeps the rate at which it was approved. `history` holds a spot order's bids; without it, its row is used."""
     coin = Coin.parse(row.currency or "") or (Coin(lease.coin) if lease else None)
     rate = (rates.usd_per(coin) if coin else None) or (lease.usd_per_coin if lease else None)
-    seconds = _seconds(row, api_now, lease)
+    began, until = began_of(row, lease, api_now), row.ended_at or api_now
+    seconds = max(ZERO, Decimal(str(until)) - began)
     if row.spot and history is None:
-        history = bid_record.of_row(row, began_of(row, lease, api_now))
-    until = row.ended_at or api_now
+        history = bid_record.of_row(row, began)
     unsaid = row.spend is None and history is not None
     spent = history.most_spent(until) if unsaid and history is not None else spent_of(row, lease, api_now)
     if coin is None or rate is None or spent is None:
@@ -169,10 +167,6 @@ def bill(
     fee, once = up_to_micro(rent * fraction), up_to_micro(creation) if charged else ZERO
     unsure = unsaid or fewest <= CREATION_FEE_AFTER_SECONDS < most
     return Bill(seconds / 3600, rent, fee, once, never_won=unwon, unsure=unsure)
-
-
-def _seconds(row: OrderRow, api_now: float, lease: Lease | None) -> Decimal:
-    return max(ZERO, Decimal(str(row.ended_at or api_now)) - Decimal(began_of(row, lease, api_now)))
 
 
 def began_of(row: OrderRow, lease: Lease | None, api_now: float) -> int:
@@ -194,14 +188,13 @@ def spent_of(row: OrderRow, lease: Lease | None, api_now: float) -> Decimal | No
 
 @dataclass(frozen=True, slots=True)
 class ListedCost:
-    """An order as Clore shows it: its cost per hour while active and its cost in the last 24 hours, in USD. If it is
-    not `priced`, the cost is unknown and the amounts are the highest that its known prices allow."""
+    """An order as Clore shows it: its cost per hour while active and its cost in the last 24 hours, in USD."""
 
     order_id: int
     active: bool
     usd_per_hour: Decimal
     usd_last_day: Decimal
-    priced: bool = True
+    priced: bool = True  # False: the cost is unknown, and the amounts are the highest that its known prices allow
 
 
 def shown_orders(
@@ -248,17 +241,14 @@ def worst_usd_per_hour(row: OrderRow, listing: Listing | None, rates: Rates, cap
     """Return what an order of unknown cost counts as per hour: its highest known price with the highest fee. That is
     its own price in an unknown coin, read as USD (Clore names USDT and USDC), or its server's price in any coin. If no
     price is known, it takes the whole hourly cap, so that no cap is exceeded."""
-    known = [DayPrice(row.price, Coin.USD)] if row.price is not None and _unknown_coin(row) else []
+    in_unknown_coin = names_coin(row) and Coin.parse(row.currency or "") is None
+    known = [DayPrice(row.price, Coin.USD)] if row.price is not None and in_unknown_coin else []
     if listing is not None:
         listed = (*listing.on_demand.items(), *listing.spot.items())
         known += [DayPrice(price, coin) for coin, price in listed]
     fee = 1 + HIGHEST_FEE[OrderType.ON_DEMAND]
     dear = [day.usd_per_hour(rate) * fee for day in known if (rate := rates.usd_per(day.coin)) is not None]
     return max(dear, default=cap)
-
-
-def _unknown_coin(row: OrderRow) -> bool:
-    return names_coin(row) and Coin.parse(row.currency or "") is None
 
 
 def why_unpriced(row: OrderRow) -> str:
@@ -293,8 +283,7 @@ def drained(
 
 
 def _last_day(row: OrderRow, fees: Fees, rates: Rates, api_now: float) -> Decimal | None:
-    coin = Coin.parse(row.currency or "")
-    rate = rates.usd_per(coin) if coin else None
+    coin, rate = _coin_and_rate(row, rates)
     spent = spent_of(row, None, api_now)
     if coin is None or rate is None or spent is None:
         return None

@@ -16,9 +16,9 @@ from typing import Final
 
 from clore_mcp.market.pricing import Fees
 from clore_mcp.market.snapshot import Snapshot
-from clore_mcp.money import ZERO, Coin, dollars, plain, up_to_coin
+from clore_mcp.money import SECONDS_PER_DAY, ZERO, Coin, dollars, plain, up_to_coin
 from clore_mcp.rental.account.reading import EXECUTION_AGE, Orders, Wallets
-from clore_mcp.rental.context import Context, lease_end_is_enforced
+from clore_mcp.rental.context import Context, enforcer
 from clore_mcp.rental.results import OPERATOR, Refusal
 from clore_mcp.rental.rules.billing import ListedCost, drained, matches, shown_orders, worst_usd_per_hour
 from clore_mcp.rental.terms import Candidate, Terms
@@ -26,9 +26,10 @@ from clore_mcp.settings import Approval, Caps
 from clore_mcp.store import Lease, Reservation, Tx, intents, ledger, orders
 from clore_mcp.store.intents import ActualCost
 
-_DAY_SECONDS = 86_400.0
 _SENT = ("sending", "uncertain")  # states in which a create may have made an order that is not adopted yet
 _NAMED: Final = 3
+_UNSEEN: Final = ListedCost(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
+UNENDED: Final = "the person, by calling again, because the process that was to end the order has stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +45,23 @@ class Evidence:
     api_now: float
 
     def decides(self, now: float) -> bool:
-        """Return whether all parts are recent enough to decide about money. A part from the future was read before the
-        clock went back, so its age is unknown."""
+        """Return whether all parts are recent enough to decide about money."""
         read = (self.snapshot.fetched_at, self.current.at, self.wallets.at)
+        # A part from the future was read before the clock went back, so its age is unknown.
         return all(0 <= now - at <= EXECUTION_AGE for at in read)
 
     def require_whole(self) -> None:
         """Raise Undecided if a row of the orders can't be read."""
         if self.current.unreadable or self.completed.unreadable:
-            raise Undecided(UndecidedReason.UNREADABLE)
+            raise Undecided(
+                UndecidedReason.UNREADABLE,
+                "Clore's list of orders has a row that can't be read, so the limits can't be checked",
+            )
 
     def require_decisive(self, now: float) -> None:
         """Raise Undecided if the evidence is too old or incomplete to decide about money."""
         if not self.decides(now):
-            raise Undecided(UndecidedReason.TOO_OLD)
+            raise Undecided(UndecidedReason.TOO_OLD, "Clore answers too slowly to check the limits")
         self.require_whole()
 
 
@@ -68,19 +72,13 @@ class UndecidedReason(StrEnum):
     UNREADABLE = "unreadable_orders"
 
 
-_DOUBTS: Final = {
-    UndecidedReason.TOO_OLD: "Clore answers too slowly to check the limits",
-    UndecidedReason.UNREADABLE: "Clore's list of orders has a row that can't be read, so the limits can't be checked",
-}
-
-
 class Undecided(Exception):
     """The evidence can't decide about money, so nothing was used. `why` is a sentence without its full stop."""
 
-    def __init__(self, doubt: UndecidedReason) -> None:
+    def __init__(self, doubt: UndecidedReason, why: str) -> None:
         super().__init__(doubt.value)
         self.doubt = doubt
-        self.why = _DOUBTS[doubt]
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,37 +93,34 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class AddedUsage:
-    """What a spending step would add. `usd_per_order` covers the order's whole life. The rest adds to what is used
-    now."""
+    """What a spending step would add to what is used now."""
 
     usd_per_hour: Decimal
-    usd_per_order: Decimal
+    usd_per_order: Decimal  # over the order's whole life, so nothing is used of it now
     usd_per_day: Decimal
     active_orders: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What one step would add. `draw` is what it takes from a wallet, None if that is not known yet. If the step relies
-    on a process that ends leases, `unended` says who can start one."""
+    """What one step would add."""
 
     wanted: AddedUsage
-    draw: Draw | None = None
-    unended: str | None = None
+    draw: Draw | None = None  # from a wallet; None if that is not known yet
+    unended: str | None = None  # who can start a process that ends leases, if the step relies on one
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The position of an account: the caps, how much of each is used, what its wallets owe, and whether a process ends
-    leases."""
+    """The caps of an account, and all that decides whether a step fits them."""
 
     caps: Caps
-    sources: Mapping[str, str]
+    sources: Mapping[str, str]  # where each cap was set
     used: Usage
     owed: WalletDebts
     evidence: Evidence | None
-    ended: bool
-    unasked: bool
+    ended: bool  # a process ends leases
+    unasked: bool  # the limits alone decide
     frozen: bool = False
 
 
@@ -152,15 +147,14 @@ def position(
         used=used,
         owed=owed_now(tx, account, evidence),
         evidence=evidence,
-        ended=lease_end_is_enforced(tx, context, account),
+        ended=enforcer(tx, context, account) is not None,
         unasked=context.settings.approval is Approval.LIMITS,
         frozen=ledger.frozen(tx) is not None,
     )
 
 
 def unused(context: Context, *, ended: bool) -> Position:
-    """Return the position of an account that has used nothing. A step that `check` refuses there never fits the
-    limits."""
+    """Return the position of an account that has used nothing. A step that `check` refuses there never fits."""
     return Position(
         context.settings.limits,
         context.settings.sources,
@@ -170,9 +164,6 @@ def unused(context: Context, *, ended: bool) -> Position:
         ended=ended,
         unasked=False,
     )
-
-
-UNENDED: Final = "the person, by calling again, because the process that was to end the order has stopped"
 
 
 def check(stands: Position, spend: Spend) -> list[Refusal]:
@@ -187,11 +178,8 @@ def check(stands: Position, spend: Spend) -> list[Refusal]:
     if short is not None:
         refusals.append(short)
     if not stands.ended and (stands.unasked or spend.unended is not None):
-        change = (
-            "the operator, by starting a watchdog, which CLORE_APPROVAL=limits needs"
-            if stands.unasked
-            else spend.unended or ""
-        )
+        by_operator = "the operator, by starting a watchdog, which CLORE_APPROVAL=limits needs"
+        change = by_operator if stands.unasked else spend.unended or ""
         refusals.append(Refusal("watchdog", ZERO, ZERO, ZERO, change))
     if stands.frozen:
         refusals.append(Refusal("frozen", ZERO, ZERO, ZERO, "the person, who stopped all spending, with `stop --lift`"))
@@ -201,8 +189,8 @@ def check(stands: Position, spend: Spend) -> list[Refusal]:
 def spend_of(candidate: Candidate, terms: Terms, instead_of: int | None = None) -> Spend:
     """Return what a rental of one server would add. `instead_of` is the order that it replaces."""
     worst = terms.reserved_usd(candidate)
-    draw = replace(draw_of(candidate, terms.hours), order_id=instead_of)
-    return Spend(AddedUsage(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst), draw)
+    wanted = AddedUsage(usd_per_hour=candidate.ceiling_usd_per_hour, usd_per_order=worst, usd_per_day=worst)
+    return Spend(wanted, replace(draw_of(candidate, terms.hours), order_id=instead_of))
 
 
 def over_caps(caps: Caps, used: Usage, wanted: AddedUsage, sources: Mapping[str, str]) -> list[Refusal]:
@@ -219,7 +207,7 @@ def over_caps(caps: Caps, used: Usage, wanted: AddedUsage, sources: Mapping[str,
             cap,
             taken,
             needed,
-            f"{OPERATOR}, with {_variable(name)} ({sources.get(name, 'default')} now){_unpriced(name, used)}",
+            f"{OPERATOR}, with CLORE_MAX_{name.upper()} ({sources.get(name, 'default')} now){_unpriced(name, used)}",
         )
         for name, cap, taken, needed in rows
         if needed > 0 and taken + needed > cap
@@ -238,16 +226,12 @@ def _unpriced(limit: str, used: Usage) -> str:
     return f"; {', '.join(told[:_NAMED])}, {why}" if told else ""
 
 
-def _variable(limit: str) -> str:
-    return f"CLORE_MAX_{limit.upper()}"
-
-
 def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -> Usage:
     """Return how much of the caps is used: for each order the larger of the ledger's figure and Clore's."""
     snapshot = evidence.snapshot
     return usage(
         _reserved(tx, account, evidence),
-        intents.reservations_released(tx, account, now - _DAY_SECONDS),
+        intents.reservations_released(tx, account, now - SECONDS_PER_DAY),
         shown_orders(
             evidence.current.rows,
             evidence.completed.rows,
@@ -259,9 +243,6 @@ def used_now(tx: Tx, account: str, evidence: Evidence, now: float, caps: Caps) -
             ),
         ),
     )
-
-
-_UNSEEN: Final = ListedCost(0, active=False, usd_per_hour=ZERO, usd_last_day=ZERO)
 
 
 def usage(
@@ -314,15 +295,14 @@ def _reserved(tx: Tx, account: str, evidence: Evidence) -> list[Reservation]:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What an order takes from the wallet of its coin, including fees: `per_hour` for `hours`, plus `once`. `order_id`
-    is set if the order is already running; then this replaces what it takes now."""
+    """What an order takes from the wallet of its coin, including fees: `per_hour` for `hours`, plus `once`."""
 
     coin: Coin
     usd_per_coin: Decimal
     per_hour: Decimal
     hours: Decimal
     once: Decimal = ZERO
-    order_id: int | None = None
+    order_id: int | None = None  # of an order that is already running; this replaces what it takes now
 
     @property
     def needed(self) -> Decimal:
@@ -350,11 +330,8 @@ class WalletDebts:
 
     def unlisted(self, draw: Draw, listed: Set[int]) -> Decimal:
         """Return how much of the coin is taken over the same hours by orders that Clore does not list yet."""
-        hourly_usd = sum(
-            (one.usd_per_hour for one in self.reserved if one.coin == draw.coin and one.order_id not in listed),
-            ZERO,
-        )
-        return hourly_usd * draw.hours / draw.usd_per_coin
+        unlisted = [one for one in self.reserved if one.coin == draw.coin and one.order_id not in listed]
+        return sum((one.usd_per_hour for one in unlisted), ZERO) * draw.hours / draw.usd_per_coin
 
 
 def owed_now(tx: Tx, account: str, evidence: Evidence) -> WalletDebts:
