@@ -82,7 +82,8 @@ class CreateVerb(Verb[CreateOrder]):
 
     async def shared(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
         """See `Verb`. The replacement of an unreachable order uses the approval of that order."""
-        return await self._replacements.hold(request, account, caller, digest)
+        order_id = request.replaces_order_id
+        return await self._replacements.hold(request, order_id, account, caller, digest) if order_id else None
 
     async def propose(self, request: CreateOrder, account: str) -> Proposal:
         """Return the question. Raises Settled if limits or the market leave nothing to ask, and SpendingFrozen."""
@@ -118,7 +119,8 @@ class CreateVerb(Verb[CreateOrder]):
         """See `Verb`. Adds Jupyter's address, and the outcome for the order that this call replaces."""
         if request.jupyter:
             outcome = _with_jupyter(outcome, self._context.readings.latest, self._context.program)
-        return await self._replacements.told(request, outcome)
+        order_id = request.replaces_order_id
+        return await self._replacements.told(order_id, outcome) if order_id else outcome
 
     async def carry_out(self, quote: Quote, request: CreateOrder, *, from_state: str, by: str) -> Outcome:
         """Rent one of the quote's servers. `from_state` is the quote's state; `by` says who approved it."""
@@ -129,10 +131,11 @@ class CreateVerb(Verb[CreateOrder]):
         if fingerprint(key) != terms.ssh_key:
             return await self._end(quote, Stopped(outcome=_OTHER_KEY, final=not quote.replaces), attempts)
         await anyio.to_thread.run_sync(self._context.wake_watchdog)  # before the send, after which we may be killed
-        try:
-            await self._replacements.clear(quote, by)
-        except Settled as kept:
-            return kept.outcome
+        if terms.replaces_order_id is not None:
+            try:
+                await self._replacements.clear(quote, terms.replaces_order_id, by)
+            except Settled as kept:
+                return kept.outcome
         servers = [candidate.server_id for candidate in terms.candidates]
         failed: Mapping[int, int] = {}
         if len(servers) > 1:

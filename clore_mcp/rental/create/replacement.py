@@ -112,12 +112,9 @@ class Replacements:
     # Returns the state of the order's SSH at the last wait, and its situation now (orders/readiness.py).
     look_again: Callable[[int], Awaitable[tuple[SshLook | None, Situation]]]
 
-    async def hold(self, request: CreateOrder, account: str, caller: str, digest: str) -> Quote | None:
-        """Return the quote that shares the approval of the replaced order, or None if the call replaces nothing. Raises
-        Settled if there is no such quote, in which case nothing was cancelled, and CloreError and NotFound."""
-        if request.replaces_order_id is None:
-            return None
-        order_id = request.replaces_order_id
+    async def hold(self, request: CreateOrder, order_id: int, account: str, caller: str, digest: str) -> Quote:
+        """Return the quote that shares the approval of the replaced order. Raises Settled if there is none, in which
+        case nothing was cancelled, and CloreError and NotFound."""
         made = await self.context.state.read(lambda tx: quotes.latest(tx, digest))
         if made is not None and made.state in ("settled", "declined"):
             return made
@@ -162,12 +159,10 @@ class Replacements:
         if refusals:
             raise Settled(results.refused(refusals, ends=terms.ends).also("Nothing was cancelled."))
 
-    async def clear(self, quote: Quote, by: str) -> None:
-        """Cancel the order that the quote replaces, if any, and prove it gone. Raises Settled if it is not proven, and
-        NotSent if no cancel can be sent."""
-        context, order_id = self.context, Terms.from_json(quote.terms).replaces_order_id
-        if order_id is None:
-            return
+    async def clear(self, quote: Quote, order_id: int, by: str) -> None:
+        """Cancel the order that the quote replaces, and prove it gone. Raises Settled if it is not proven, and NotSent
+        if no cancel can be sent."""
+        context = self.context
 
         def begin(tx: Tx) -> bool:
             """Return whether the cancel must be sent. If not, the order is already gone."""
@@ -190,11 +185,8 @@ class Replacements:
         if gone.status is not Status.CANCELLED:
             raise Settled(results.being_replaced(quote))
 
-    async def told(self, request: CreateOrder, outcome: Outcome) -> Outcome:
+    async def told(self, order_id: int, outcome: Outcome) -> Outcome:
         """Return the outcome of a call, with the receipt of the order that it replaced, if that is gone."""
-        if request.replaces_order_id is None:
-            return outcome
-        order_id = request.replaces_order_id
         try:
             account = await self.context.readings.account()
             return await self.context.state.read(lambda tx: told_of(tx, account, order_id, outcome))
