@@ -463,7 +463,8 @@ class Pacer:
         log.warning("requests are paced by this process alone: %s", error.message)
         waiting = [request for request in self._requests if not request.came.done()]
         self._requests = [request for request in self._requests if request.came.done()]
-        self._changes.append(self._withdraw)  # else their rows stay first in line once the state can be used again
+        if self._withdraw not in self._changes:  # else their rows stay first in line once the state can be used again
+            self._changes.append(self._withdraw)
         for request in waiting:
             request.came.set_exception(error)
 

@@ -326,10 +326,10 @@ def failure_result(name: str, error: ToolError, known: Collection[str]) -> CallT
         cause = cause.__cause__
     if isinstance(cause, Failure):
         code, message, hint = cause.code, cause.message, cause.hint
-    elif isinstance(cause, ValidationError) and cause.title != ANSWER_TITLE:
+    elif isinstance(cause, ValidationError) and cause.title in (name, f"{name}Arguments"):
         code, message = "invalid_argument", f"{name} was not called: {_problems(cause, known)}."
         hint = "Correct the named arguments. The tool's schema lists them all."
-    elif isinstance(cause, ValidationError) or "elicitation" in str(error):
+    elif (isinstance(cause, ValidationError) and cause.title == ANSWER_TITLE) or "elicitation" in str(error):
         code, message = "invalid_argument", "The answer to the question could not be read, so nothing was spent."
         hint = "The client's answer was neither yes nor no. Call again."
     else:

@@ -47,6 +47,8 @@ async def fail(how: str) -> Given:
         raise NoApiKey("No API key is set.")
     if how == "busy":
         raise QueueFull("Too many wait.", retry_after_seconds=3.21)
+    if how == "answer":
+        Given.model_validate({"low": "a secret that no model should read"})
     raise RuntimeError("a secret that no model should read")
 
 
@@ -97,8 +99,9 @@ async def test_our_failures_reach_the_model_with_code_and_cure() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_defect_of_ours_keeps_its_text_from_the_model(caplog: pytest.LogCaptureFixture) -> None:
-    result = await call("fail", {"how": "crash"})
-    assert text(result)["error"] == "api_error"
+@pytest.mark.parametrize("how", ["crash", "answer"])
+async def test_a_defect_of_ours_keeps_its_text_from_the_model(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    result = await call("fail", {"how": how})
+    assert text(result)["error"] == "api_error", "never that it was not called: it may have spent"
     assert "secret" not in result.content[0].text  # type: ignore[union-attr]
     assert "a secret that no model should read" in caplog.text, "the operator's log has it"

@@ -102,6 +102,12 @@ class WatchRunner:
         seen, held = None, _NOTHING
         try:
             request = CreateWatch.model_validate({**watch.ask, "env": watch.env})
+        except ValidationError:  # an earlier version accepted it: it must not stop the other watches
+            said = "Its arguments are no longer accepted, so it rents nothing."
+            held = WatchObstacle(f"{said} Cancel it with cancel_watch and make a new one.", event=True)
+            await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
+            return
+        try:
             found = await fitting(self._context, request, max_age_seconds=self._age, models=watch.models)
             seen = found.servers[0].priced.usd_per_hour if found.servers else None
             picked = await self._free(watch, found.servers, request.exact_usd_per_hour, current)
@@ -109,9 +115,6 @@ class WatchRunner:
                 await self._context.state.write(lambda tx: self._tell(tx, watch, found.servers, picked[0]))
             elif picked:
                 held = await self._rent(watch, request.order(picked), request.exact_usd_per_hour)
-        except ValidationError:  # an earlier version accepted it: it must not stop the other watches
-            said = "Its arguments are no longer accepted, so it rents nothing."
-            held = WatchObstacle(f"{said} Cancel it with cancel_watch and make a new one.", event=True)
         except Failure as failure:
             held = WatchObstacle(failure.message, event=True)
         await self._context.state.write(lambda tx: self._record(tx, watch, seen, held))
