@@ -105,12 +105,20 @@ def folder() -> Traversable:
 
 
 def read_all(where: Traversable) -> list[FilePrompt]:
-    """Return every prompt in that folder, by name. Raises SettingsInvalid with the name of a malformed file."""
+    """Return every prompt in that folder, by name. Raises SettingsInvalid with the name of a file that is malformed or
+    can't be read."""
     if not where.is_dir():
         log.warning("No prompts: %s is not there.", where)
         return []
     sources = sorted((entry for entry in where.iterdir() if _FILE.fullmatch(entry.name)), key=lambda entry: entry.name)
-    return [parse(source.read_text(encoding="utf-8-sig"), source.name.removesuffix(".md")) for source in sources]
+    found = []
+    for source in sources:
+        try:
+            text = source.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsInvalid(f"The prompt {source.name} can't be read as UTF-8 text.") from error
+        found.append(parse(text, source.name.removesuffix(".md")))
+    return found
 
 
 def parse(text: str, name: str) -> FilePrompt:

@@ -90,8 +90,10 @@ def _announced(file: Path) -> str:
 
 
 def _listens(url: str) -> bool:
+    if url == _NOBODY:
+        return False
     try:
         socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=_LISTENS_WITHIN).close()
     except (OSError, ValueError):  # ValueError: no such port
         return False
-    return url != _NOBODY
+    return True

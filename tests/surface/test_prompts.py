@@ -241,6 +241,16 @@ def test_the_text_uses_each_declared_argument_and_no_other(old: str, new: str) -
         parse(WELL_FORMED.replace(old, new, 1), "try")
 
 
+def test_a_file_that_is_no_text_or_no_file_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "try.md").write_bytes(b"---\ntitle: \xff\n")
+    with pytest.raises(SettingsInvalid, match=r"The prompt try\.md can't be read"):
+        read_all(tmp_path)
+    (tmp_path / "try.md").unlink()
+    (tmp_path / "try.md").mkdir()
+    with pytest.raises(SettingsInvalid, match=r"The prompt try\.md can't be read"):
+        read_all(tmp_path)
+
+
 def test_a_misspelled_tool_stops_the_start_and_a_missing_folder_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
