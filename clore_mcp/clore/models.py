@@ -128,7 +128,6 @@ class ServerRow(_Wire):
     """One marketplace row (section 4.2). Prices are per day and per whole server, in the coin of their key."""
 
     id: Annotated[int, Field(ge=0, le=STORED_ID_MAX)]
-    owner: int | None = None
     max_rental_hours: float | None = Field(None, validation_alias="mrl")
     rented: bool | None = None
     on_demand: Prices | None = Field(None, validation_alias=AliasPath("price", "on_demand"))
@@ -256,9 +255,8 @@ class Offer(_Wire):
 
 
 def _readable_offers(values: Any) -> list[Offer]:
-    """Return each bid once. An unreadable one becomes an empty bid, because the bid that wins is then unknown."""
-    read = read_rows(Offer, values if isinstance(values, list) else [])
-    return [*read.rows, *[Offer.model_construct()] * read.dropped]
+    """Return each readable bid once."""
+    return read_rows(Offer, values if isinstance(values, list) else []).rows
 
 
 class SpotBook(_Wire):
@@ -269,7 +267,6 @@ class SpotBook(_Wire):
     )
     minimum: Amounts = Field(default_factory=dict, validation_alias=AliasPath("market", "server", "min_pricing"))
     rates: Amounts = Field(default_factory=dict, validation_alias=AliasPath("market", "currency_rates_in_usd"))
-    online: bool | None = Field(None, validation_alias=AliasPath("market", "server", "online"))
 
 
 class RenterFees(_Wire):

@@ -19,7 +19,6 @@ pytestmark = [
 
 SERVER_FIELDS = {
     "id": "id",
-    "owner": "owner",
     "max_rental_hours": "mrl",
     "rented": "rented",
     "on_demand": "price.on_demand",
