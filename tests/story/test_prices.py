@@ -88,7 +88,8 @@ async def test_a_search_says_what_is_usual_once_a_day_is_recorded(market: Runnin
         typical = (await call(client, "search_servers", gpu="RTX 3060"))["typical_usd_per_gpu_hour"]
         assert typical["median_7_days"] == 2 and "median_30_days" not in typical
         assert (await call(client, "price_history", gpu="RTX 3060"))["models"][0]["usual"]["high"] == 3
-        (tmp_path / "state" / "prices.sqlite3").write_bytes(b"no database")
+        for name in ("prices.sqlite3", "prices.sqlite3-wal"):  # the log too, which may hold all of its pages
+            (tmp_path / "state" / name).write_bytes(b"no database")
         typical = (await call(client, "search_servers", gpu="RTX 3060"))["typical_usd_per_gpu_hour"]
         assert typical["median"] and "median_7_days" not in typical
 
