@@ -85,9 +85,9 @@ def told_of(tx: Tx, account: str, order_id: int, outcome: Outcome) -> Outcome:
     lease = orders.get(tx, account, order_id)
     first = quote_of(tx, lease)
     quote = quotes.replacement_of(tx, first.id) if first else None
-    if lease is None or lease.ended_at is None or quote is None:
+    if lease is None or quote is None or Terms.from_json(quote.terms).replaces_order_id != order_id:
         return outcome
-    if Terms.from_json(quote.terms).replaces_order_id != order_id:
+    if lease.ended_at is None:
         return outcome
     cost = cost_usd(lease)
     lost = (
