@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -55,8 +55,11 @@ _REFUSED: Final = (
 _UNCONFIRMED: Final = "Clore did not confirm the order, and none has appeared. Check list_orders before trying again."
 
 
-Unwanted = tuple[str, str]
-"""Why an order is cancelled at once: a word for the record and a sentence for the caller."""
+class Unwanted(NamedTuple):
+    """Why an order is cancelled at once: a word for the record and a sentence for the caller."""
+
+    word: str
+    said: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +320,9 @@ def lease_of(intent: Intent, quote: Quote, terms: Terms, candidate: Candidate, r
 def _unwanted(tx: Tx, row: OrderRow, candidate: Candidate) -> Unwanted | None:
     """Return why a running order must be cancelled, or None if it may stay."""
     if above(row, candidate.coin, candidate.ceiling_per_day):
-        return "above_ceiling", results.above_ceiling(row, candidate)
+        return Unwanted("above_ceiling", results.above_ceiling(row, candidate))
     if ledger.frozen(tx) is not None:
-        return "frozen", f"{results.FROZEN} This order was on its way then."
+        return Unwanted("frozen", f"{results.FROZEN} This order was on its way then.")
     return None
 
 
